@@ -1,0 +1,48 @@
+# A newcomer's two commands: `make demo` trains on synthetic landscapes and paints held-out ones; `make test` checks everything.
+#
+#   make demo DATA=path/to/monet2photo [SIZE=128] [STEPS=1400]     the same with your own trainA trainB testA testB
+#   make lint                                                      ruff and mypy
+
+PYTHON ?= python3
+BIN := .venv/bin
+
+# Where the demo's images come from: empty draws synthetic ones. SIZE is their side in pixels.
+DATA ?=
+SIZE ?= 128
+STEPS ?=
+NAME := $(if $(DATA),$(notdir $(patsubst %/,%,$(DATA))),synthetic)-$(SIZE)px$(if $(STEPS),-$(STEPS)steps)
+DEMO := demo/$(NAME)
+IMAGES := $(if $(DATA),$(DATA),$(DEMO)/images)
+TRUTH := $(if $(DATA),,--truth $(IMAGES)/truthB2A)
+# The demo's global batch is 4 (cluster/configs/demo.yaml): the clock is image pairs, not steps.
+LENGTH := $(if $(STEPS),--schedule.images $(shell expr $(STEPS) \* 4))
+
+.PHONY: install demo test lint
+.DELETE_ON_ERROR:
+
+install: .venv/installed
+
+.venv/installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v <= (3, 13) else f"error: Python 3.11 to 3.13 is needed, $(PYTHON) is {v[0]}.{v[1]}; choose another with PYTHON=python3.12")'
+	$(PYTHON) -m venv --clear .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+demo: install
+	$(if $(DATA),,$(BIN)/python -m data_shards synth $(IMAGES) --size $(SIZE))
+	$(BIN)/python -m data_shards pack $(IMAGES) $(DEMO)/shards --size $(SIZE)
+	$(BIN)/python -m cluster train --config cluster/configs/demo.yaml --data.uri $(DEMO)/shards --storage $(DEMO) $(LENGTH)
+	$(BIN)/python -m nla_cyclegan translate --weights $(DEMO)/run --direction B2A --size $(SIZE) --out $(DEMO)/painted \
+	    --grid $(DEMO)/grid.png $(TRUTH) $(IMAGES)/testB
+	$(BIN)/python -m nla_cyclegan evaluate --translations $(DEMO)/painted --inputs $(IMAGES)/testB --real $(IMAGES)/testA \
+	    $(TRUTH) --size $(SIZE) --json $(DEMO)/scores.json
+	@echo
+	@echo "The paintings are in $(DEMO)/painted, the picture grid is $(DEMO)/grid.png, the scores are in $(DEMO)/scores.json."
+
+test: install
+	$(BIN)/python -m pytest tests
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy

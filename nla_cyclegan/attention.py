@@ -1,0 +1,75 @@
+"""The non-local block of NLA-CycleGAN (Sun 2023, section 2.2; Wang et al. 2018, Eq. 1-6).
+
+Shape suffixes: B images, C channels, H x W positions, N = H * W positions in a row, M <= N key positions, D = C / 2 embedding width.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class NonLocalBlock(nn.Module):
+    """z_i = W_z y_i + x_i with y_i = sum_j softmax_j(theta(x_i)^T phi(x_j)) g(x_j), the embedded Gaussian.
+
+    theta, phi, g and W_z are 1x1 convolutions without bias, as the paper writes them; on positions laid in a row a 1x1
+    convolution is a linear map, which hands the attention kernel the contiguous q, k, v that its linear memory asks for.
+    W_z is followed by a learned scalar gain: at a gain of 0 the block is the identity, wherever it is put.
+
+    Args:
+        channels: C of the input and the output; even, at least 2.
+        pooled: halve the sides of phi and g by 2x2 max pooling (Wang et al., "subsampling trick"): a quarter of the keys.
+        scaled: divide the logits by sqrt(D), as transformers do; the paper does not.
+        gain: the start value of the gain.
+    """
+
+    def __init__(self, channels: int, *, pooled: bool = False, scaled: bool = False, gain: float = 0.0) -> None:
+        super().__init__()
+        inner = channels // 2
+        self.theta = nn.Linear(channels, inner, bias=False)
+        self.phi = nn.Linear(channels, inner, bias=False)
+        self.g = nn.Linear(channels, inner, bias=False)
+        self.w_z = nn.Linear(inner, channels, bias=False)
+        self.gain = nn.Parameter(torch.tensor(gain))
+        self.pooled = pooled
+        self.scale = inner**-0.5 if scaled else 1.0
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        """[B, C, H, W] -> the same shape. Memory is linear in H * W: the N x N map is never stored."""
+        x_BNC = _rows(x_BCHW)
+        q_BND, k_BMD, v_BMD = self.theta(x_BNC), self._keys(self.phi, x_BCHW, x_BNC), self._keys(self.g, x_BCHW, x_BNC)
+        # One head: the kernels take [batch, heads, positions, width].
+        y_BND = F.scaled_dot_product_attention(q_BND[:, None], k_BMD[:, None], v_BMD[:, None], scale=self.scale)[:, 0]
+        return x_BCHW + _columns(self.gain * self.w_z(y_BND), x_BCHW)
+
+    def attention_map(self, x_BCHW: Tensor, row: int, col: int) -> Tensor:
+        """How much position (row, col) takes from every position: softmax weights [B, H, W] that sum to 1.
+
+        With pooled keys the weights of a 2x2 window are shared evenly among its positions.
+        """
+        height, width = x_BCHW.shape[-2:]
+        x_BNC = _rows(x_BCHW)
+        q_BD = self.theta(x_BNC[:, row * width + col])
+        logits_BM = torch.einsum("bd,bmd->bm", q_BD, self._keys(self.phi, x_BCHW, x_BNC)) * self.scale
+        weights_BM = logits_BM.softmax(dim=-1, dtype=torch.promote_types(logits_BM.dtype, torch.float32))
+        if not self.pooled:
+            return weights_BM.unflatten(1, (height, width))
+        window_BHW = weights_BM.unflatten(1, (height // 2, width // 2)) / 4
+        # An odd last row or column is in no pooling window: nothing is taken from there.
+        spread_BHW = window_BHW.repeat_interleave(2, dim=1).repeat_interleave(2, dim=2)
+        return F.pad(spread_BHW, (0, width % 2, 0, height % 2))
+
+    def _keys(self, embed: nn.Linear, x_BCHW: Tensor, x_BNC: Tensor) -> Tensor:
+        embedded_BND = embed(x_BNC)
+        if not self.pooled:
+            return embedded_BND
+        embedded_BDHW = embedded_BND.transpose(1, 2).unflatten(2, x_BCHW.shape[-2:])
+        return _rows(F.max_pool2d(embedded_BDHW, 2))
+
+
+def _rows(x_BCHW: Tensor) -> Tensor:
+    """Positions in a row, channels last and contiguous; free of copies for a channels_last input."""
+    return x_BCHW.permute(0, 2, 3, 1).flatten(1, 2).contiguous()
+
+
+def _columns(x_BNC: Tensor, like_BCHW: Tensor) -> Tensor:
+    return x_BNC.unflatten(1, like_BCHW.shape[-2:]).permute(0, 3, 1, 2)

@@ -1,0 +1,75 @@
+"""The two players of the game: both generators as one module, both discriminators as one.
+
+Each has one forward that returns its losses, so that each needs one DDP wrapper, one backward and one overlapped
+all-reduce. Instance norm couples no two samples of a batch, so images that go through the same network are put in one
+batch: exactly the same numbers as one call each, with half the kernel launches.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from nla_cyclegan.discriminator import PatchDiscriminator
+from nla_cyclegan.generator import Generator
+from nla_cyclegan.losses import LossConfig, l1, lsgan
+
+Losses = dict[str, Tensor]
+
+
+class Generators(nn.Module):
+    """generator_ab paints A as B, generator_ba paints B as A (G and F of Zhu et al. 2017, section 3)."""
+
+    def __init__(
+        self, ab: Generator, ba: Generator, judge_a: PatchDiscriminator, judge_b: PatchDiscriminator, loss: LossConfig
+    ) -> None:
+        super().__init__()
+        self.ab, self.ba, self.loss = ab, ba, loss
+        # In a tuple, so that they are no parameters of this module: neither its optimizer nor DDP may see them.
+        self._judges = (judge_a, judge_b)
+
+    def forward(self, real_a: Tensor, real_b: Tensor) -> tuple[Tensor, Losses, Tensor, Tensor]:
+        """Images [n, 3, H, W] of each domain -> total loss, unweighted terms, fakes of A and of B [n, 3, H, W]."""
+        judge_a, judge_b = self._judges
+        identity = self.loss.identity > 0
+        fake_b, same_b = self._translate(self.ab, real_a, real_b if identity else None)
+        fake_a, same_a = self._translate(self.ba, real_b, real_a if identity else None)
+        losses = {
+            "gan_ab": lsgan(judge_b(fake_b), 1.0),
+            "gan_ba": lsgan(judge_a(fake_a), 1.0),
+            "cycle_a": l1(self.ba(fake_b), real_a),
+            "cycle_b": l1(self.ab(fake_a), real_b),
+        }
+        total = losses["gan_ab"] + losses["gan_ba"] + self.loss.cycle * (losses["cycle_a"] + losses["cycle_b"])
+        if same_a is not None and same_b is not None:
+            losses |= {"identity_a": l1(same_a, real_a), "identity_b": l1(same_b, real_b)}
+            total = total + self.loss.cycle * self.loss.identity * (losses["identity_a"] + losses["identity_b"])
+        return total, losses, fake_a, fake_b
+
+    @staticmethod
+    def _translate(generator: Generator, source: Tensor, target: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """The translation of the source and, in the same pass, the identity image of the target."""
+        if target is None:
+            return generator(source), None
+        translated, same = generator(torch.cat((source, target))).chunk(2)
+        return translated, same
+
+
+class Discriminators(nn.Module):
+    """discriminator_a tells Monets from painted photos, discriminator_b photos from translated Monets (D_X, D_Y)."""
+
+    def __init__(self, a: PatchDiscriminator, b: PatchDiscriminator) -> None:
+        super().__init__()
+        self.a, self.b = a, b
+
+    def forward(self, real_a: Tensor, real_b: Tensor, fake_a: Tensor, fake_b: Tensor) -> tuple[Tensor, Losses]:
+        """Real images and fakes from the history, [n, 3, H, W] each -> total loss and its two parts."""
+        losses = {
+            "discriminator_a": self._loss(self.a, real_a, fake_a),
+            "discriminator_b": self._loss(self.b, real_b, fake_b),
+        }
+        return losses["discriminator_a"] + losses["discriminator_b"], losses
+
+    @staticmethod
+    def _loss(discriminator: PatchDiscriminator, real: Tensor, fake: Tensor) -> Tensor:
+        real_scores, fake_scores = discriminator(torch.cat((real, fake))).chunk(2)
+        # Halved, to slow the discriminators relative to the generators (Zhu et al. 2017, appendix 7.1).
+        return (lsgan(real_scores, 1.0) + lsgan(fake_scores, 0.0)) / 2
