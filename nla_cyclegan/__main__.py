@@ -1,0 +1,42 @@
+"""The command line of the package: python -m nla_cyclegan VERB ..."""
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+
+from nla_cyclegan.errors import InputError
+
+VERBS = {
+    "translate": "paint image files in the style of the other domain",
+    "evaluate": "measure translations against held-out paintings and their own photos",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb; its module is only imported now, so that the list of verbs needs no torch."""
+    width = max(map(len, VERBS))
+    parser = argparse.ArgumentParser(
+        prog="python -m nla_cyclegan",
+        description="Translate images with trained generators, and measure the results.",
+        epilog="\n".join(["verbs:", *(f"  {verb:{width}}  {text}" for verb, text in VERBS.items())])
+        + "\n\npython -m nla_cyclegan VERB --help says more about one.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("verb", choices=VERBS, metavar="VERB", help=" | ".join(VERBS))
+    parser.add_argument("arguments", nargs=argparse.REMAINDER, help="the verb's own arguments")
+    args = parser.parse_args(argv)
+
+    module = importlib.import_module(f"nla_cyclegan.{args.verb}")
+    verb_parser = argparse.ArgumentParser(prog=f"{parser.prog} {args.verb}", description=VERBS[args.verb])
+    module.add_arguments(verb_parser)
+    try:
+        status: int = module.run(verb_parser.parse_args(args.arguments))
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

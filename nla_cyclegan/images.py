@@ -1,0 +1,162 @@
+"""Image files: finding, reading and writing them. Pixels are uint8 tensors [3, H, W], RGB, as a viewer shows the file."""
+
+import glob
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from nla_cyclegan.errors import InputError
+
+SUFFIXES = frozenset(
+    {".avif", ".bmp", ".gif", ".jp2", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+)  # fmt: skip
+
+# WebP at 90 looks like JPEG at 95.
+QUALITY = {".webp": 90}
+
+
+def list_images(inputs: Iterable[str | Path]) -> list[Path]:
+    """Every image that files, folders and globs name, in the order given and sorted inside a folder or a glob, each once.
+
+    A folder gives the image files directly in it, by suffix; a file that is named is taken whatever its suffix.
+
+    Raises: InputError for an input that does not exist or gives no image.
+    """
+    found = (path for entry in inputs for path in _expand(Path(entry)))
+    return list({path.resolve(): path for path in found}.values())
+
+
+def _expand(entry: Path) -> list[Path]:
+    # A name that exists is itself, even where it holds a glob's characters: photo[1].jpg.
+    if entry.is_file():
+        return [entry]
+    if entry.is_dir():
+        candidates, what = list(entry.iterdir()), f"folder {entry}"
+    else:
+        candidates, what = [Path(name) for name in glob.glob(str(entry), recursive=True)], f"{entry}"
+        if not candidates:
+            raise InputError(f"{entry}: no such file or folder, and no file matches it as a glob")
+    # Hidden files beside photos (._photo.jpg) are a Mac's notes about them, not pictures.
+    shown = (path for path in candidates if path.suffix.lower() in SUFFIXES and not path.name.startswith("."))
+    images = sorted(path for path in shown if path.is_file())
+    if not images:
+        raise InputError(f"{what}: no image in it; looked for {' '.join(sorted(SUFFIXES))}")
+    return images
+
+
+def images_by_stem(folder: str | Path) -> dict[str, Path]:
+    """File name without suffix -> image file, for a folder; how a translation, its photo and its true painting are matched.
+
+    Raises: InputError if it is no folder with images, or two files differ only in their suffix.
+    """
+    if not Path(folder).is_dir():
+        raise InputError(f"{folder}: no such folder")
+    by_stem: dict[str, Path] = {}
+    for path in list_images([folder]):
+        if path.stem in by_stem:
+            raise InputError(f"{folder}: {by_stem[path.stem].name} and {path.name} differ only in their suffix")
+        by_stem[path.stem] = path
+    return by_stem
+
+
+def load_image(path: str | Path, *, shorter: int | None = None) -> Tensor:
+    """The image as uint8 [3, H, W]: turned as EXIF says, alpha over white, 16 bits scaled to 8, any colour model as RGB.
+
+    Args:
+        shorter: resize (bicubic, antialiased) so that the shorter side has so many pixels.
+
+    Raises: InputError if the file cannot be read as an image.
+    """
+    image = _open_rgb(path)
+    if shorter is not None and shorter != min(image.size):
+        height, width = scaled_size((image.height, image.width), shorter)
+        image = image.resize((width, height), Image.Resampling.BICUBIC)
+    return _to_tensor(image)
+
+
+def load_square(path: str | Path, size: int) -> Tensor:
+    """As `load_image`, resized so that the shorter side is `size`, then centre cropped: [3, size, size]."""
+    return _to_tensor(ImageOps.fit(_open_rgb(path), (size, size), Image.Resampling.BICUBIC))
+
+
+def scaled_size(size: tuple[int, int], shorter: int) -> tuple[int, int]:
+    """(height, width) after resizing to that shorter side."""
+    height, width = size
+    scale = shorter / min(size)
+    return round(height * scale), round(width * scale)
+
+
+def image_size(path: str | Path) -> tuple[int, int]:
+    """(height, width) as shown, from the header alone. Raises: InputError if the file is no readable image."""
+    try:
+        with Image.open(path) as image:
+            width, height = image.size
+            sideways = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
+    except Exception as error:
+        raise _unreadable(path, error) from error
+    return (width, height) if sideways else (height, width)
+
+
+def save_image(image_CHW: Tensor, path: str | Path) -> None:
+    """Write uint8 [3, H, W]; see `save_picture`."""
+    save_picture(Image.fromarray(image_CHW.permute(1, 2, 0).cpu().numpy()), path)
+
+
+def save_picture(picture: Image.Image, path: str | Path) -> None:
+    """Write in the format of the suffix, under a temporary name that is then renamed: nobody meets half a file.
+
+    Raises: InputError if it cannot be written.
+    """
+    path = Path(path)
+    # The suffix stays last: Pillow tells the format by it.
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        picture.save(temporary, quality=QUALITY.get(path.suffix.lower(), 95))
+        temporary.replace(path)
+    except (OSError, ValueError) as error:
+        temporary.unlink(missing_ok=True)
+        raise InputError(f"{path}: cannot be written ({error})") from error
+
+
+def _open_rgb(path: str | Path) -> Image.Image:
+    try:
+        with Image.open(path) as image:
+            return _to_rgb(ImageOps.exif_transpose(image))
+    # Damaged bytes make Pillow's readers raise nearly anything (SyntaxError, struct.error, IndexError, bomb errors).
+    except Exception as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: str | Path, error: Exception) -> InputError:
+    if isinstance(error, FileNotFoundError):
+        return InputError(f"{path}: no such file")
+    return InputError(f"{path}: not a readable image ({type(error).__name__}: {error})")
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "I" or image.mode.startswith("I;16"):
+        image = _from_16_bits(image)
+    if image.mode == "F":
+        raise ValueError("its pixels are floats, whose white is not defined; convert it to 8 or 16 bits")
+    if image.has_transparency_data:
+        foreground = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        return Image.alpha_composite(white, foreground).convert("RGB")
+    return image.convert("RGB")
+
+
+def _from_16_bits(image: Image.Image) -> Image.Image:
+    values = np.asarray(image).astype(np.int64)
+    if values.min() < 0 or values.max() > 65535:
+        raise ValueError(f"integers {values.min()}..{values.max()} are no 8 or 16 bit brightness")
+    return Image.fromarray(((values + 128) // 257).astype(np.uint8))
+
+
+def _to_tensor(image: Image.Image) -> Tensor:
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()

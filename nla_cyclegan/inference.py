@@ -1,0 +1,57 @@
+"""A trained generator applied to images in memory: uint8 tensors of any size in, uint8 tensors out."""
+
+import sys
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from nla_cyclegan.errors import InputError
+from nla_cyclegan.generator import Generator
+from nla_cyclegan.step import to_float, to_uint8
+
+SMALLEST = 8
+"""Shorter side in pixels: two positions after both downsamplings, as the blocks' reflection padding needs."""
+
+Point = tuple[int, int]
+"""(row, column) of a pixel."""
+
+
+@torch.inference_mode()
+def translate_images(generator: Generator, images_NCHW: Tensor) -> Tensor:
+    """uint8 [N, 3, H, W] -> its translation, same shape and type, on the CPU; H and W are any from 8.
+
+    Sides are reflect-padded to a multiple of 4 for the network and cropped back.
+    """
+    height, width = images_NCHW.shape[-2:]
+    return to_uint8(generator(_padded(generator, images_NCHW)))[..., :height, :width].cpu()
+
+
+@torch.inference_mode()
+def attention_maps(generator: Generator, image_CHW: Tensor, point: Point) -> dict[int, Tensor]:
+    """Where each non-local block looks from a pixel of a uint8 image [3, H, W], on the CPU.
+
+    Returns: block index -> weights [ceil(H / 4), ceil(W / 4)] that sum to 1; empty for a generator without such blocks.
+    """
+    maps = generator.attention_map(_padded(generator, image_CHW[None]), row=point[0], col=point[1])
+    return {block: weights_BHW[0].cpu() for block, weights_BHW in maps.items()}
+
+
+def _padded(generator: Generator, images_NCHW: Tensor) -> Tensor:
+    height, width = images_NCHW.shape[-2:]
+    images = to_float(images_NCHW.to(next(generator.parameters()).device))
+    return F.pad(images, (0, -width % 4, 0, -height % 4), mode="reflect")
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of that name; `auto` says what it chose and why. Raises: InputError if there is no such device."""
+    if name == "auto":
+        found = torch.cuda.is_available()
+        print("device cuda" if found else "device cpu (no CUDA device visible)", file=sys.stderr)
+        return torch.device("cuda" if found else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"--device {name}: not usable here ({str(error).splitlines()[0]}); try auto or cpu") from error
+    return device

@@ -1,0 +1,149 @@
+"""Generator weight files, and finding the one that a run, a checkpoint or a URI means.
+
+A weight file is safetensors; its metadata holds what is needed to build the network: the format, its version and the
+GeneratorConfig as JSON. Reading one cannot run code.
+"""
+
+import json
+import os
+import re
+import struct
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import safetensors.torch
+from pyarrow import ArrowInvalid, fs
+from pydantic import ValidationError
+
+from nla_cyclegan.errors import InputError
+from nla_cyclegan.generator import Generator, GeneratorConfig
+
+Direction = Literal["A2B", "B2A"]
+FILE_NAMES: dict[Direction, str] = {"A2B": "generator_ab.safetensors", "B2A": "generator_ba.safetensors"}
+FORMAT, VERSION = "nla_cyclegan.generator", 1
+
+
+def save_generator(generator: Generator, path: str | Path) -> None:
+    """Write the weights and the config to one local file; whole or not at all."""
+    path = Path(path)
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in generator.state_dict().items()}
+    metadata = {"format": FORMAT, "version": str(VERSION), "config": generator.config.model_dump_json()}
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    safetensors.torch.save_file(state, temporary, metadata)
+    temporary.replace(path)
+
+
+def load_generator(path: str | Path, direction: Direction = "B2A") -> Generator:
+    """The generator of that direction, in eval mode on the CPU; see `load_generators`."""
+    return load_generators(path, [direction])[direction]
+
+
+def load_generators(path: str | Path, directions: Sequence[Direction] = ("A2B", "B2A")) -> dict[Direction, Generator]:
+    """The generators of these directions, of one and the same checkpoint, in eval mode on the CPU.
+
+    Args:
+        path: a weight file (for one direction), a checkpoint folder, or a run folder, whose newest checkpoint with
+            sound files is taken; local, or a URI that pyarrow opens (s3://bucket/run, gs://...).
+
+    Raises: InputError that says what was looked for where.
+    """
+    filesystem, location = _open(str(path))
+    kind = _kind(filesystem, location)
+    if kind == fs.FileType.NotFound:
+        raise InputError(f"{location}: no such weight file, checkpoint folder or run folder")
+    if kind == fs.FileType.File:
+        return {_only(directions, location): _read(filesystem, location)}
+    if _holds(filesystem, location, directions):
+        return _read_all(filesystem, location, directions)
+    return _read_newest(filesystem, location, directions)
+
+
+def _only(directions: Sequence[Direction], file: str) -> Direction:
+    if len(directions) > 1:
+        raise InputError(f"{file}: holds one generator, but both are needed; give their checkpoint or run folder")
+    for direction, name in FILE_NAMES.items():
+        if file.endswith(f"/{name}") and direction != directions[0]:
+            raise InputError(f"{file}: translates {direction}, but {directions[0]} is asked for")
+    return directions[0]
+
+
+def _read_newest(
+    filesystem: fs.FileSystem, location: str, directions: Sequence[Direction]
+) -> dict[Direction, Generator]:
+    entries = filesystem.get_file_info(fs.FileSelector(location))
+    folders = [e.path for e in entries if e.type == fs.FileType.Directory and e.base_name.startswith("checkpoint_")]
+    # checkpoint_900 comes before checkpoint_1000: numbers in a name count as numbers.
+    folders.sort(key=lambda path: [int(digits) for digits in re.findall(r"\d+", path.rpartition("/")[2])])
+    for folder in reversed(folders):
+        if not _holds(filesystem, folder, directions):
+            continue
+        try:
+            return _read_all(filesystem, folder, directions)
+        except InputError as error:
+            # A run that is still training may be writing its newest one.
+            print(f"warning: skipped a checkpoint: {error}", file=sys.stderr)
+    wanted = " and ".join(FILE_NAMES[direction] for direction in directions)
+    raise InputError(
+        f"{location}: no weights here; looked for {wanted}, in it and in its folders checkpoint_* ({len(folders)} found)"
+    )
+
+
+def _open(path: str) -> tuple[fs.FileSystem, str]:
+    if "://" not in path:
+        return fs.LocalFileSystem(), str(Path(path).expanduser().absolute())
+    try:
+        filesystem, location = fs.FileSystem.from_uri(path)
+    except (ArrowInvalid, OSError) as error:
+        raise InputError(f"{path}: cannot be opened as a storage URI ({error})") from error
+    return filesystem, location.rstrip("/")
+
+
+def _holds(filesystem: fs.FileSystem, folder: str, directions: Sequence[Direction]) -> bool:
+    return all(_kind(filesystem, f"{folder}/{FILE_NAMES[each]}") == fs.FileType.File for each in directions)
+
+
+def _read_all(filesystem: fs.FileSystem, folder: str, directions: Sequence[Direction]) -> dict[Direction, Generator]:
+    return {each: _read(filesystem, f"{folder}/{FILE_NAMES[each]}") for each in directions}
+
+
+def _kind(filesystem: fs.FileSystem, location: str) -> fs.FileType:
+    try:
+        return filesystem.get_file_info(location).type
+    except OSError as error:
+        raise InputError(f"{location}: storage does not answer ({error})") from error
+
+
+def _read(filesystem: fs.FileSystem, file: str) -> Generator:
+    try:
+        with filesystem.open_input_stream(file) as stream:
+            content = stream.read()
+    except OSError as error:
+        raise InputError(f"{file}: cannot be read ({error})") from error
+    return _build(file, content)
+
+
+def _build(file: str, content: bytes) -> Generator:
+    metadata = _metadata(content)
+    if metadata.get("format") != FORMAT:
+        raise InputError(f"{file}: not a generator's weight file (expected safetensors with the format {FORMAT})")
+    version = int(metadata.get("version", "0"))
+    if version > VERSION:
+        raise InputError(f"{file}: format version {version}, but this program reads up to {VERSION}; use a newer one")
+    try:
+        generator = Generator(GeneratorConfig.model_validate_json(metadata.get("config", "")))
+        generator.load_state_dict(safetensors.torch.load(content))
+    except (ValidationError, RuntimeError, safetensors.SafetensorError) as error:
+        reason = str(error).replace("\n", " ")
+        raise InputError(f"{file}: damaged: weights and config do not make a generator ({reason})") from error
+    return generator.eval()
+
+
+def _metadata(content: bytes) -> dict[str, str]:
+    """A safetensors file starts with the length of its JSON header (u64, little endian); anything else has no metadata."""
+    try:
+        (length,) = struct.unpack_from("<Q", content)
+        return dict(json.loads(content[8 : 8 + length]).get("__metadata__", {}))
+    except (struct.error, ValueError, AttributeError, OverflowError):
+        return {}
