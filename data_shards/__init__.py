@@ -1,0 +1,40 @@
+"""Image folders -> WebDataset shards -> an exact, elastic, resumable stream of uint8 batches."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from .errors import DataError
+
+if TYPE_CHECKING:
+    from .manifest import Dataset, SplitInfo, open_dataset
+    from .plan import rank_share
+    from .stream_config import StreamConfig
+    from .unpaired import UnpairedBatch, UnpairedStream
+
+_HOME = {
+    "Dataset": "manifest",
+    "SplitInfo": "manifest",
+    "StreamConfig": "stream_config",
+    "UnpairedBatch": "unpaired",
+    "UnpairedStream": "unpaired",
+    "open_dataset": "manifest",
+    "rank_share": "plan",
+}
+
+__all__ = [
+    "DataError",
+    "Dataset",
+    "SplitInfo",
+    "StreamConfig",
+    "UnpairedBatch",
+    "UnpairedStream",
+    "open_dataset",
+    "rank_share",
+]
+
+
+def __getattr__(name: str) -> Any:
+    # Imported on first use: torch takes seconds, and `python -m data_shards --help` should not.
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{_HOME[name]}", __name__), name)

@@ -1,0 +1,110 @@
+"""Where a rank's readers run: one in a background thread, or several in processes. The batches are the same."""
+
+import multiprocessing
+import queue
+import threading
+from collections.abc import Iterator
+from contextlib import closing
+
+import torch
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+
+from .plan import reader_shares
+from .storage import RangeReader, locate
+from .tracks import Part, Task, read_parts
+from .workers import end_with_parent
+
+# Seconds of imports that the fork server does once instead of every loader process.
+PRELOADED = ["torchvision.io", "torchvision.transforms.v2.functional", "webdataset"]
+
+
+class ThreadLoader:
+    """One reader in a thread of this process, `depth` parts ahead."""
+
+    readers = 1
+
+    def __init__(self, task: Task, tracks: range, depth: int) -> None:
+        self._ranges = RangeReader(locate(task.dataset.uri))
+        self._is_closed = threading.Event()
+        self._room = threading.Semaphore(depth)
+        self._parts: queue.SimpleQueue[Part | BaseException] = queue.SimpleQueue()
+        self._is_running = threading.Event()
+        threads = torch.get_num_threads()
+        # A daemon, so that a program that never closes its stream can still end.
+        self._thread = threading.Thread(target=self._feed, args=(task, tracks), name="data_shards-reader", daemon=True)
+        self._thread.start()
+        # torch.set_num_threads is for the calling thread AND for threads to come: the latter is undone here.
+        self._is_running.wait()
+        torch.set_num_threads(threads)
+
+    def _feed(self, task: Task, tracks: range) -> None:
+        # One image is too small for OpenMP, whose threads would fight with those of the training step.
+        torch.set_num_threads(1)
+        # Asking makes this thread take the number; it would otherwise take the one restored by then.
+        torch.get_num_threads()
+        self._is_running.set()
+        try:
+            with closing(read_parts(task, tracks, self._ranges)) as parts:
+                while self._room.acquire() and not self._is_closed.is_set():
+                    self._parts.put(next(parts))
+        # Whatever it is, it belongs to the consumer, who waits for a part.
+        except BaseException as error:
+            self._parts.put(error)
+
+    def next(self) -> Part:
+        part = self._parts.get()
+        if isinstance(part, BaseException):
+            raise part
+        self._room.release()
+        return part
+
+    def close(self) -> None:
+        self._is_closed.set()
+        self._ranges.close()
+        self._room.release()
+        # A forgotten stream is closed by whichever thread collects the garbage, so perhaps by this one.
+        if threading.current_thread() is not self._thread:
+            self._thread.join()
+
+
+class _Parts(IterableDataset[Part]):
+    def __init__(self, task: Task, shares: list[range]) -> None:
+        self._task = task
+        self._shares = shares
+
+    def __iter__(self) -> Iterator[Part]:
+        # DataLoader's own watch looks at the parent's id, which here is the fork server's: it and the loader processes
+        # would keep each other alive.
+        end_with_parent()
+        worker = get_worker_info()
+        assert worker is not None
+        return read_parts(self._task, self._shares[worker.id])
+
+
+class ProcessLoader:
+    """Readers in `workers` processes (no more than there are tracks), each `depth` parts ahead."""
+
+    def __init__(self, task: Task, tracks: range, workers: int, depth: int) -> None:
+        shares = reader_shares(tracks, workers)
+        self.readers = len(shares)
+        # Not forked from here: this process may have threads (gRPC, CUDA, pyarrow's S3 client), whose locks a fork copies.
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(PRELOADED)
+        loader = DataLoader(
+            _Parts(task, shares),
+            batch_size=None,
+            num_workers=len(shares),
+            prefetch_factor=depth,
+            multiprocessing_context=context,
+            # Its own, because DataLoader draws a seed, and the trainer's generator is not to notice.
+            generator=torch.Generator(),
+        )
+        self._parts: Iterator[Part] | None = iter(loader)
+
+    def next(self) -> Part:
+        assert self._parts is not None
+        return next(self._parts)
+
+    def close(self) -> None:
+        # The iterator's destructor stops its processes.
+        self._parts = None

@@ -1,0 +1,178 @@
+"""`pack SRC DEST`: image folders -> WebDataset shards, index and manifest.
+
+The same images and options give the same bytes. What is written first are shards, each with a record beside it in
+unfinished/; index and manifest come last, so that an interrupted pack is no dataset, and running it again completes it.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import re
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from .errors import DataError
+from .images import Encoding, encode_files, hash_files
+from .manifest import INDEX, INDEX_SCHEMA, SPLITS, commit, read_manifest
+from .progress import Progress
+from .report import report
+from .shards import UNFINISHED, Record, ShardWriter, read_records
+from .sources import Sources, find_sources
+from .storage import Location, delete_files, list_files, locate, read_file, write_file
+from .tars import Keys
+from .workers import Workers
+
+CLAIM = f"{UNFINISHED}/pack.json"
+OURS = rf"({'|'.join(SPLITS)})-\d{{6}}\.tar(\.tmp)?|{UNFINISHED}/.*"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", type=Path, metavar="SRC", help=f"folder with {', '.join(SPLITS)} (any of them)")
+    parser.add_argument(
+        "dest", metavar="DEST", help="where the dataset goes: a folder or a URI such as s3://bucket/prefix"
+    )
+    parser.add_argument("--size", type=int, metavar="PIXELS", help="reduce larger images to this shorter side")
+    parser.add_argument(
+        "--quality", type=int, metavar="1-100", help="re-encode as JPEG; else JPEG files are kept as they are"
+    )
+    parser.add_argument("--shard-mb", type=int, default=64, metavar="MB", help="largest shard (default 64)")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes (default: one a core)")
+
+
+def run(args: argparse.Namespace) -> int:
+    _check_range("--size", args.size, 1, 65_500)
+    _check_range("--quality", args.quality, 1, 100)
+    _check_range("--shard-mb", args.shard_mb, 1, 4096)
+    _check_range("--jobs", args.jobs, 1, 1024)
+    pack(args.source, args.dest, Encoding(args.size, args.quality), shard_mb=args.shard_mb, jobs=args.jobs)
+    return 0
+
+
+def _check_range(option: str, value: int | None, lowest: int, highest: int) -> None:
+    if value is not None and not lowest <= value <= highest:
+        raise DataError(f"{option} {value} is out of range: {lowest} to {highest}")
+
+
+def pack(source: Path, dest: str, encoding: Encoding | None = None, *, shard_mb: int = 64, jobs: int = 1) -> None:
+    """Pack a folder's splits into a dataset at `dest` (path or URI), saying on stdout and stderr what was done.
+
+    Raises DataError for a source without images, a destination that holds something else, storage that fails.
+    """
+    encoding = encoding or Encoding()
+    sources = find_sources(source)
+    for remark in sources.remarks:
+        print(f"warning: {remark}", file=sys.stderr)
+    location = locate(dest)
+    task = {"size": encoding.size, "quality": encoding.quality, "shard_mb": shard_mb, "listing": sources.digest}
+    with Workers(min(jobs, -(-sources.count // 8))) as workers:
+        if _is_there_already(location, sources, task, workers):
+            print(f"{location.uri} is complete and holds these images already: nothing to do")
+            return
+        records = _write_shards(_claim(location, task), location, sources, encoding, shard_mb << 20, workers)
+    _finish(location, records, task)
+
+
+def _is_there_already(location: Location, sources: Sources, task: dict[str, Any], workers: Workers) -> bool:
+    manifest = read_manifest(location)
+    if manifest is None:
+        return False
+    if manifest.get("pack") == task and _hash_sources(sources, workers) == manifest["sources"]:
+        return True
+    raise DataError(f"{location.uri} holds a different dataset: pack somewhere else, or delete it first")
+
+
+def _hash_sources(sources: Sources, workers: Workers) -> dict[str, str]:
+    digests = {}
+    with Progress("checking", sources.count) as progress:
+        for split, names in sources.names.items():
+            digest = hashlib.sha256()
+            for file_digest in workers.map(hash_files, sources.paths(split, names)):
+                digest.update(file_digest)
+                progress.advance()
+            digests[split] = digest.hexdigest()
+    return digests
+
+
+def _claim(location: Location, task: dict[str, Any]) -> dict[str, int]:
+    """Make the destination this task's. The files there that an interrupted run of the same task has left."""
+    files = list_files(location)
+    claim = read_file(location, CLAIM)
+    if claim is None:
+        foreign = [name for name in files if name.endswith(".tar") or name == INDEX]
+        if foreign:
+            raise DataError(
+                f"{location.uri} holds {min(foreign)}, which pack has not written: choose another destination"
+            )
+    elif json.loads(claim) != task:
+        _discard(location, OURS)
+        files = {}
+    write_file(location, CLAIM, json.dumps(task).encode())
+    return files
+
+
+def _discard(location: Location, pattern: str) -> None:
+    delete_files(location, [name for name in list_files(location) if re.fullmatch(pattern, name)])
+
+
+def _write_shards(
+    files: dict[str, int], location: Location, sources: Sources, encoding: Encoding, shard_bytes: int, workers: Workers
+) -> list[Record]:
+    records: list[Record] = []
+    with Progress("packing", sources.count) as progress, ThreadPoolExecutor(1) as uploads:
+        for split, names in sources.names.items():
+            kept = list(_still_valid(read_records(location, split, files), sources, split, workers))
+            records += kept
+            done = sum(record.rows.num_rows for record in kept)
+            progress.advance(done)
+            keys = Keys()
+            keyed = [(name, keys.make(name)) for name in names][done:]
+            writer = ShardWriter(location, split, shard_bytes, len(kept), uploads)
+            encoded = workers.map(partial(encode_files, encoding=encoding), sources.paths(split, names[done:]))
+            for (name, key), image in zip(keyed, encoded, strict=True):
+                writer.add(name, key, image)
+                progress.advance()
+            records += writer.finish()
+    return records
+
+
+def _still_valid(records: Iterator[Record], sources: Sources, split: str, workers: Workers) -> Iterator[Record]:
+    """The records whose source files are what they were."""
+    names = iter(sources.names[split])
+    for record in records:
+        recorded = record.rows["name"].to_pylist()
+        if recorded != list(islice(names, len(recorded))):
+            return
+        if list(workers.map(hash_files, sources.paths(split, recorded))) != record.rows["source_sha256"].to_pylist():
+            return
+        yield record
+
+
+def _finish(location: Location, records: list[Record], task: dict[str, Any]) -> None:
+    rows = pa.concat_tables(record.rows.replace_schema_metadata() for record in records)
+    is_packed = pc.equal(rows["fault"], "")
+    packed = rows.filter(is_packed).select(INDEX_SCHEMA.names)
+    skipped = rows.filter(pc.invert(is_packed)).select(["split", "name", "fault"]).to_pylist()
+    sources = {split: _digest_of(rows, split) for split in pc.unique(rows["split"]).to_pylist()}
+    for split in sources:
+        if not pc.any(pc.equal(packed["split"], split)).as_py():
+            _discard(location, OURS)
+            first = next(row for row in skipped if row["split"] == split)
+            raise DataError(f"none of the files in {split} is an image that decodes: {first['name']}: {first['fault']}")
+    shards = [record.shard for record in records if record.shard["samples"]]
+    commit(location, packed, shards, {"pack": task, "sources": sources, "skipped": skipped})
+    _discard(location, rf"{UNFINISHED}/.*")
+    report(location.uri, packed, shards, skipped)
+
+
+def _digest_of(rows: pa.Table, split: str) -> str:
+    digests = rows.filter(pc.equal(rows["split"], split))["source_sha256"].to_pylist()
+    return hashlib.sha256(b"".join(digests)).hexdigest()

@@ -1,0 +1,137 @@
+"""Which sample comes when, and who reads it: pure functions of integers.
+
+One epoch of one domain, N samples, G = the global batch:
+
+    extents (runs of samples that lie together in a shard) are permuted and laid end to end; the line is rotated by a
+    random amount and cut into G tracks of N // G samples; within a track, samples are permuted inside a window of
+    several extents. Position p is the sample at place (p // G) of track (p % G); then comes the next epoch.
+
+Nothing here depends on how many ranks or loader workers there are: they only divide the tracks among themselves.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import DataError
+
+Integers = NDArray[np.int64]
+
+EXTENT_BYTES = 1 << 20
+# A small dataset is cut finer, so that its epochs mix well too: at least this many extents, whatever their size.
+FEWEST_EXTENTS = 64
+WINDOW_EXTENTS = 4
+
+_EXTENT_ORDER, _ROTATION, _TRACK_ORDER, AUGMENTATION = 1, 2, 3, 4
+
+
+def draws(count: int, purpose: int, seed: int, domain: int, number: int, detail: int = 0) -> NDArray[np.uint64]:
+    """`count` random 64-bit integers, a function of the five keys alone."""
+    # Raw draws, because numpy keeps the bits of a BitGenerator stable over its versions and those of a Generator not.
+    key = np.random.SeedSequence([purpose, seed, domain, detail, number % 2**32, number >> 32])
+    return np.random.Philox(key).random_raw(count)
+
+
+@dataclass(frozen=True)
+class Extents:
+    """Runs of consecutive samples of a split: extent e holds samples first[e] .. first[e] + count[e]."""
+
+    first: Integers
+    count: Integers
+
+    @property
+    def samples(self) -> int:
+        return int(self.count.sum())
+
+
+def make_extents(shard: NDArray[np.integer], offset: Integers, length: Integers) -> Extents:
+    """Cut a split's samples, sorted by (shard, offset), into extents of about 1 MB (bytes), none across two shards."""
+    target = min(EXTENT_BYTES, max(1, int(length.sum()) // FEWEST_EXTENTS))
+    # The middle decides, so that samples of about the target's size get an extent each.
+    number = (offset + length // 2) // target
+    starts = (np.diff(shard) != 0) | (np.diff(number) != 0)
+    first = np.concatenate([[0], np.flatnonzero(starts) + 1])
+    return Extents(first=first, count=np.diff(np.concatenate([first, [len(shard)]])))
+
+
+def track_length(samples: int, global_batch: int, split: str = "the split") -> int:
+    """Samples of one track, which is the number of batches in an epoch. DataError where there is not even one."""
+    if samples < global_batch:
+        raise DataError(
+            f"{split} has {samples} samples, fewer than the global batch {global_batch}: lower global_batch"
+        )
+    return samples // global_batch
+
+
+def locate(position: int, length: int, global_batch: int) -> tuple[int, int, int]:
+    """(epoch, track, place) of a position in a domain's endless stream; `length` samples to a track."""
+    batch, track = divmod(position, global_batch)
+    epoch, place = divmod(batch, length)
+    return epoch, track, place
+
+
+@dataclass(frozen=True)
+class Track:
+    """One track of one epoch. samples[place] is a row of the split's index; windows[w] is the place where window w starts."""
+
+    samples: Integers
+    windows: Integers
+
+    def pieces(self, place: int) -> Iterator[Integers]:
+        """The samples from `place` on, a window at a time."""
+        for start, end in zip(self.windows, [*self.windows[1:], len(self.samples)], strict=True):
+            if end > place:
+                yield self.samples[max(start, place) : end]
+
+
+class EpochPlan:
+    """The order of one epoch of one domain. Costs O(extents) to make; each track is worked out when it is asked for."""
+
+    def __init__(self, extents: Extents, *, seed: int, domain: int, epoch: int, global_batch: int) -> None:
+        self._key = (seed, domain, epoch)
+        self._samples = extents.samples
+        self.length = track_length(self._samples, global_batch)
+        self.global_batch = global_batch
+        order = np.argsort(draws(len(extents.first), _EXTENT_ORDER, *self._key), kind="stable")
+        count = extents.count[order]
+        self._end = np.cumsum(count)
+        # line place + shift = sample
+        self._shift = extents.first[order] - (self._end - count)
+        # Rotated, so that the N % G samples left over differ from epoch to epoch even where there are few extents.
+        self._rotation = int(draws(1, _ROTATION, *self._key)[0] % self._samples)
+
+    def track(self, track: int) -> Track:
+        line = (self._rotation + track * self.length + np.arange(self.length)) % self._samples
+        extent = np.searchsorted(self._end, line, side="right")
+        ordinal = np.concatenate([[0], np.cumsum(np.diff(extent) != 0)])
+        # Tracks start their windows at different places, so that a reader's loads do not all fall on the same batch.
+        window = (ordinal + track % WINDOW_EXTENTS) // WINDOW_EXTENTS
+        shuffled = np.lexsort((draws(self.length, _TRACK_ORDER, *self._key, detail=track), window))
+        starts = np.concatenate([[0], np.flatnonzero(np.diff(window)) + 1])
+        return Track(samples=(line + self._shift[extent])[shuffled], windows=starts)
+
+    def order(self) -> Integers:
+        """All samples of the epoch in stream order: position p of the epoch is element p."""
+        return np.stack([self.track(track).samples for track in range(self.global_batch)], axis=1).ravel()
+
+
+def rank_share(global_batch: int, rank: int, world: int) -> range:
+    """The tracks of one rank, a contiguous slice; 6 tracks over 4 ranks give 2, 1, 2, 1.
+
+    Raises DataError where a rank would get none.
+    """
+    if not 0 <= rank < world:
+        raise DataError(f"rank {rank} is not one of the {world} ranks 0 .. {world - 1}")
+    if global_batch < world:
+        raise DataError(f"global_batch {global_batch} is less than the {world} workers: raise it or use fewer workers")
+    return range(-(-rank * global_batch // world), -(-(rank + 1) * global_batch // world))
+
+
+def reader_shares(tracks: range, readers: int) -> list[range]:
+    """A rank's tracks divided among its loader workers; no more readers than tracks. Loads differ by at most one."""
+    readers = max(1, min(readers, len(tracks)))
+    bounds = [tracks.start + len(tracks) * reader // readers for reader in range(readers + 1)]
+    return [range(start, end) for start, end in pairwise(bounds)]

@@ -1,0 +1,41 @@
+"""What `pack` tells the user when it is done."""
+
+import sys
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+LISTED = 10
+
+
+def report(uri: str, packed: pa.Table, shards: list[dict[str, Any]], skipped: list[dict[str, str]]) -> None:
+    """Skipped files and duplicates on stderr, the dataset in numbers on stdout."""
+    _list("skipped", [f"{row['split']}/{row['name']}: {row['fault']}" for row in skipped])
+    _list("the same image more than once", duplicates(packed))
+    print(f"packed {uri}")
+    for split in pc.unique(packed["split"]).to_pylist():
+        own = [shard for shard in shards if shard["split"] == split]
+        samples, size_bytes = sum(shard["samples"] for shard in own), sum(shard["bytes"] for shard in own)
+        plural = "" if len(own) == 1 else "s"
+        print(f"  {split:8} {samples:8,} images  {size_bytes / 1e6:10,.1f} MB  {len(own):5,} shard{plural}")
+
+
+def duplicates(packed: pa.Table) -> list[str]:
+    """One line for each content that occurs more than once, within a split or across splits."""
+    counts = packed["sha256"].value_counts()
+    repeated = counts.filter(pc.greater(counts.field("counts"), 1)).field("values")
+    rows = packed.filter(pc.is_in(packed["sha256"], value_set=repeated))
+    groups: dict[bytes, list[str]] = {}
+    for row in rows.select(["sha256", "split", "name"]).to_pylist():
+        groups.setdefault(row["sha256"], []).append(f"{row['split']}/{row['name']}")
+    return [" = ".join(names) for names in groups.values()]
+
+
+def _list(what: str, lines: list[str]) -> None:
+    if lines:
+        print(f"warning: {what} ({len(lines)}):", file=sys.stderr)
+    for line in lines[:LISTED]:
+        print(f"  {line}", file=sys.stderr)
+    if len(lines) > LISTED:
+        print(f"  ... and {len(lines) - LISTED} more", file=sys.stderr)

@@ -1,0 +1,118 @@
+"""The shards of one split on their way to storage, each with a record of what is in it, so that a pack can be completed."""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from .images import EncodedImage
+from .manifest import INDEX_SCHEMA, index_bytes
+from .storage import Location, read_file, write_file
+from .tars import TarBuilder
+
+UNFINISHED = "unfinished"
+RECORD_SCHEMA = pa.schema([*INDEX_SCHEMA, pa.field("source_sha256", pa.binary(32)), pa.field("fault", pa.string())])
+
+
+@dataclass(frozen=True)
+class Record:
+    """One written shard: its line in the manifest, and a row for each source file, also those that did not decode."""
+
+    shard: dict[str, Any]
+    rows: pa.Table
+
+
+def shard_name(split: str, number: int) -> str:
+    return f"{split}-{number:06d}.tar"
+
+
+def _record_name(split: str, number: int) -> str:
+    return f"{UNFINISHED}/{split}-{number:06d}.parquet"
+
+
+def read_records(location: Location, split: str, files: dict[str, int]) -> Iterator[Record]:
+    """The shards that an interrupted pack has finished, from the first on, as far as they are complete."""
+    number = 0
+    while _record_name(split, number) in files:
+        data = read_file(location, _record_name(split, number))
+        rows = pq.read_table(pa.BufferReader(data))
+        shard = json.loads(rows.schema.metadata[b"shard"])
+        if shard["samples"] and files.get(shard["name"]) != shard["bytes"]:
+            return
+        yield Record(shard, rows)
+        number += 1
+
+
+class ShardWriter:
+    """Cuts a split's samples into shards of about `shard_bytes` and writes them."""
+
+    def __init__(
+        self, location: Location, split: str, shard_bytes: int, number: int, uploads: ThreadPoolExecutor
+    ) -> None:
+        self._location = location
+        self._split = split
+        self._shard_bytes = shard_bytes
+        self._number = number
+        self._uploads = uploads
+        self._pending: list[Future[None]] = []
+        self._start()
+        self.records: list[Record] = []
+
+    def _start(self) -> None:
+        self._tar = TarBuilder()
+        self._rows: list[dict[str, Any]] = []
+        self._samples = 0
+
+    def add(self, name: str, key: str, image: EncodedImage) -> None:
+        row: dict[str, Any] = {
+            "split": self._split,
+            "name": name,
+            "source_sha256": image.source_sha256,
+            "fault": image.fault,
+        }
+        if not image.fault:
+            if self._samples and len(self._tar) + len(image.data) > self._shard_bytes:
+                self._cut()
+            row["offset"], row["length"] = self._tar.add(key, image)
+            row |= {"key": key, "shard": shard_name(self._split, self._number), "sha256": image.sha256}
+            row |= {"width": image.width, "height": image.height}
+            self._samples += 1
+        self._rows.append(row)
+
+    def finish(self) -> list[Record]:
+        """Write what is left and wait for all writes; the new shards' records."""
+        if self._rows:
+            self._cut()
+        for pending in self._pending:
+            pending.result()
+        return self.records
+
+    def _cut(self) -> None:
+        data = self._tar.finish()
+        shard: dict[str, Any] = {
+            "split": self._split,
+            "name": shard_name(self._split, self._number),
+            "samples": self._samples,
+        }
+        shard |= {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+        rows = pa.Table.from_pylist(self._rows, RECORD_SCHEMA.with_metadata({"shard": json.dumps(shard)}))
+        record = Record(shard, rows)
+        # One shard is written while the next is built: memory holds two.
+        for pending in self._pending:
+            pending.result()
+        self._pending = [self._uploads.submit(_write, self._location, self._number, record, data)]
+        self.records.append(record)
+        self._number += 1
+        self._start()
+
+
+def _write(location: Location, number: int, record: Record, data: memoryview) -> None:
+    # The record comes second: where it is, its shard is complete.
+    if record.shard["samples"]:
+        write_file(location, record.shard["name"], data)
+    write_file(location, _record_name(record.shard["split"], number), index_bytes(record.rows))

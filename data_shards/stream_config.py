@@ -1,0 +1,30 @@
+"""The settings of a stream, in a file that is quick to import: whoever reads a config need not load torchvision."""
+
+from typing import Annotated, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class StreamConfig(BaseModel):
+    """How images are read and augmented."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    load_size: Annotated[int, Field(ge=1)] = 286
+    """Images are resized to a square of so many pixels before the crop."""
+    crop_size: Annotated[int, Field(ge=1)] = 256
+    """Side of the random crop that training sees, pixels; at most load_size."""
+    flip: bool = True
+    """Mirror every second image, at random."""
+    loader_workers: Annotated[int, Field(ge=0)] = 2
+    """Processes that read and decode, for each rank; 0: a thread of the rank's own process. The batches are the same."""
+    prefetch: Annotated[int, Field(ge=1)] = 4
+    """Batches that each loader worker has ready before they are asked for."""
+    bad_sample_budget: Annotated[float, Field(ge=0, le=1)] = 0.001
+    """Share of a split's images that may be damaged (they are replaced by others) before the stream stops with an error."""
+
+    @model_validator(mode="after")
+    def _crop_fits(self) -> Self:
+        if self.crop_size > self.load_size:
+            raise ValueError(f"crop_size {self.crop_size} is larger than load_size {self.load_size}")
+        return self

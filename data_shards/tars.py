@@ -1,0 +1,58 @@
+"""Deterministic WebDataset tars, built in memory, and names that are safe in them."""
+
+import io
+import re
+import tarfile
+import unicodedata
+from pathlib import PurePath
+
+from .images import EncodedImage
+
+# A tar header of the plain format holds 100 bytes; the rest of the name is the extension.
+LONGEST_KEY = 80
+
+
+class Keys:
+    """File names -> WebDataset keys, unique within a split.
+
+    WebDataset splits a member's name at its FIRST dot, so a key has none; ASCII letters, digits, - and _ are left.
+    """
+
+    def __init__(self) -> None:
+        self._taken: set[str] = set()
+
+    def make(self, name: str) -> str:
+        path = PurePath(name)
+        stem = "_".join([*path.parts[:-1], path.stem])
+        ascii_stem = unicodedata.normalize("NFKD", stem).encode("ascii", "ignore").decode()
+        slug = re.sub(r"[^A-Za-z0-9_-]+", "_", ascii_stem).strip("_-")[:LONGEST_KEY] or "image"
+        key, copy = slug, 2
+        # Compared without case: shards get unpacked on disks that do not tell A from a.
+        while key.lower() in self._taken:
+            key, copy = f"{slug}_{copy}", copy + 1
+        self._taken.add(key.lower())
+        return key
+
+
+class TarBuilder:
+    """One shard under construction."""
+
+    def __init__(self) -> None:
+        self._buffer = io.BytesIO()
+        self._tar = tarfile.open(fileobj=self._buffer, mode="w", format=tarfile.USTAR_FORMAT)  # noqa: SIM115
+
+    def __len__(self) -> int:
+        return self._buffer.tell()
+
+    def add(self, key: str, image: EncodedImage) -> tuple[int, int]:
+        """Append a sample; its (offset, length) in bytes, headers and padding included."""
+        offset = self._buffer.tell()
+        member = tarfile.TarInfo(f"{key}.{image.suffix}")
+        # Time, owner and mode stay the same, so that the same images give the same bytes.
+        member.size, member.mtime, member.mode = len(image.data), 0, 0o644
+        self._tar.addfile(member, io.BytesIO(image.data))
+        return offset, self._buffer.tell() - offset
+
+    def finish(self) -> memoryview:
+        self._tar.close()
+        return self._buffer.getbuffer()

@@ -1,0 +1,193 @@
+"""A reader: the endless, augmented samples of a slice of the tracks of both domains."""
+
+from collections import deque
+from collections.abc import Generator, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .errors import DataError
+from .manifest import Dataset
+from .plan import EpochPlan, Integers, Track, track_length
+from .read import Sample, SampleReader
+from .storage import RangeReader, locate, shown
+from .transforms import augment, decode
+
+# A track asks for its next window when so few samples are left of the current one.
+READ_AHEAD_SAMPLES = 16
+READ_THREADS = 8
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A sample that could not be used, and why."""
+
+    split: str
+    shard: str
+    key: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.shard}: {self.key}: {self.reason}"
+
+
+@dataclass(frozen=True)
+class Task:
+    """What every reader of a stream has to know; its own tracks come beside it."""
+
+    dataset: Dataset
+    splits: tuple[str, str]
+    load_size: int
+    crop_size: int
+    flip: bool
+    seed: int
+    global_batch: int
+    first_batch: int
+
+
+@dataclass(frozen=True)
+class Part:
+    """A reader's part of one batch: for each domain uint8 images [n, 3, crop, crop] and keys; what was replaced, and why."""
+
+    images: list[Tensor] = field(default_factory=list)
+    keys: list[list[str]] = field(default_factory=list)
+    faults: list[Fault] = field(default_factory=list)
+    error: str = ""
+
+
+class Plans:
+    """The epochs of one domain, those in use kept."""
+
+    def __init__(self, task: Task, domain: int, reader: SampleReader) -> None:
+        self._key = {"seed": task.seed, "domain": domain, "global_batch": task.global_batch}
+        self._extents = reader.index.extents
+        self._epochs: dict[int, EpochPlan] = {}
+        self.length = track_length(len(reader.index), task.global_batch)
+
+    def track(self, epoch: int, track: int) -> Track:
+        if epoch not in self._epochs:
+            # Tracks that read ahead are in the next epoch while others finish this one.
+            self._epochs = {old: plan for old, plan in self._epochs.items() if old >= epoch - 1}
+            self._epochs[epoch] = EpochPlan(self._extents, epoch=epoch, **self._key)
+        return self._epochs[epoch].track(track)
+
+
+class TrackReader:
+    """The samples of one track of one domain, from a batch on, for ever; a window ahead of the need."""
+
+    def __init__(self, reader: SampleReader, plans: Plans, track: int, batch: int, pool: ThreadPoolExecutor) -> None:
+        self._reader = reader
+        self._plans = plans
+        self._track = track
+        self._pool = pool
+        self._windows = self._all_windows(batch)
+        self._current: deque[Sample] = deque()
+        self._ahead: Future[list[Sample]] | None = None
+        self._ask_ahead()
+
+    def _all_windows(self, batch: int) -> Iterator[Integers]:
+        epoch, place = divmod(batch, self._plans.length)
+        while True:
+            yield from self._plans.track(epoch, self._track).pieces(place)
+            epoch, place = epoch + 1, 0
+
+    def _ask_ahead(self) -> Future[list[Sample]]:
+        if self._ahead is None:
+            self._ahead = self._pool.submit(self._reader.read, next(self._windows))
+        return self._ahead
+
+    def next(self) -> Sample:
+        if not self._current:
+            self._current.extend(self._ask_ahead().result())
+            self._ahead = None
+        if len(self._current) <= READ_AHEAD_SAMPLES:
+            self._ask_ahead()
+        return self._current.popleft()
+
+    def after(self, batch: int) -> Iterator[Sample]:
+        """The other samples of the track in the order after batch's own, each once: where a bad one is replaced from."""
+        epoch, place = divmod(batch, self._plans.length)
+        for row in np.roll(self._plans.track(epoch, self._track).samples, -place)[1:]:
+            yield from self._reader.read(np.array([row]))
+
+
+class DomainReader:
+    """A slice of the tracks of one domain."""
+
+    def __init__(self, task: Task, domain: int, tracks: range, ranges: RangeReader, pool: ThreadPoolExecutor) -> None:
+        self._task = task
+        self._domain = domain
+        self._reader = SampleReader(ranges, task.dataset.split_index(task.splits[domain]))
+        plans = Plans(task, domain, self._reader)
+        self._tracks = {track: TrackReader(self._reader, plans, track, task.first_batch, pool) for track in tracks}
+
+    def next(self, batch: int, faults: list[Fault]) -> tuple[Tensor, list[str]]:
+        """The images (uint8 [n, 3, crop, crop]) and keys of this slice's part of a batch."""
+        task = self._task
+        images = torch.empty((len(self._tracks), 3, task.crop_size, task.crop_size), dtype=torch.uint8)
+        keys = []
+        for slot, (track, reader) in zip(images, self._tracks.items(), strict=True):
+            image, row = self._good_image(reader, batch, faults)
+            position = batch * task.global_batch + track
+            slot.copy_(
+                augment(
+                    image,
+                    load_size=task.load_size,
+                    crop_size=task.crop_size,
+                    flip=task.flip,
+                    seed=task.seed,
+                    domain=self._domain,
+                    position=position,
+                )
+            )
+            keys.append(self._reader.index.key(row))
+        return images, keys
+
+    def _good_image(self, track: TrackReader, batch: int, faults: list[Fault]) -> tuple[Tensor, int]:
+        sample = track.next()
+        image = self._decode(sample, faults)
+        if image is not None:
+            return image, sample.row
+        for replacement in track.after(batch):
+            image = self._decode(replacement, faults)
+            if image is not None:
+                return image, replacement.row
+        raise DataError(
+            f"{shown(self._task.dataset.uri)}: no sample of a whole track can be used, such as {faults[-1]}"
+        )
+
+    def _decode(self, sample: Sample, faults: list[Fault]) -> Tensor | None:
+        reason = sample.fault
+        if not reason:
+            try:
+                return decode(sample.image)
+            except RuntimeError as error:
+                reason = f"it does not decode ({error})"
+        index = self._reader.index
+        faults.append(
+            Fault(self._task.splits[self._domain], index.shard_name(sample.row), index.key(sample.row), reason)
+        )
+        return None
+
+
+def read_parts(task: Task, tracks: range, ranges: RangeReader | None = None) -> Generator[Part]:
+    """A reader's parts of all batches from task.first_batch on. What fails for good is the last part's `error`."""
+    # Sent as data, because an exception that comes out of a loader process arrives wrapped in its traceback.
+    ranges = ranges or RangeReader(locate(task.dataset.uri))
+    pool = ThreadPoolExecutor(READ_THREADS, thread_name_prefix="data_shards-read")
+    try:
+        domains = [DomainReader(task, domain, tracks, ranges, pool) for domain in range(len(task.splits))]
+        batch = task.first_batch
+        while True:
+            faults: list[Fault] = []
+            images, keys = zip(*(domain.next(batch, faults) for domain in domains), strict=True)
+            yield Part(list(images), list(keys), faults)
+            batch += 1
+    except DataError as error:
+        yield Part(error=str(error))
+    finally:
+        ranges.close()
+        pool.shutdown(wait=False, cancel_futures=True)

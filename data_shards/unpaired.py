@@ -1,0 +1,159 @@
+"""The stream that training reads: endless batches of two domains, the same for every number of ranks and loader workers."""
+
+import logging
+import math
+import weakref
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .errors import DataError
+from .loaders import ProcessLoader, ThreadLoader
+from .manifest import Dataset
+from .plan import rank_share, track_length
+from .storage import shown
+from .stream_config import StreamConfig
+from .tracks import Fault, Part, Task
+
+LOG = logging.getLogger(__name__)
+
+LISTED_FAULTS = 5
+
+
+@dataclass(frozen=True)
+class UnpairedBatch:
+    """A rank's part of one global batch: images uint8 [n, 3, crop, crop] of domain A and of domain B, and their keys."""
+
+    a: Tensor
+    b: Tensor
+    keys_a: list[str]
+    keys_b: list[str]
+
+
+class UnpairedStream:
+    """An endless iterator of UnpairedBatch; use it as a context manager, or close() it.
+
+    Global batch k is the same for every `world` and `loader_workers`; rank r gets the tracks of rank_share(...).
+    `start_images` is the count of images (pairs) seen so far, all that a resume needs. Within an epoch of a domain no
+    sample comes twice, but for those that stand in for a damaged one.
+
+    Raises DataError where the dataset does not fit (a split missing, fewer samples than `global_batch`, images smaller
+    than the crop), and, while iterating, where shards are missing or more samples are damaged than the budget allows.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        config: StreamConfig,
+        *,
+        seed: int,
+        global_batch: int,
+        rank: int = 0,
+        world: int = 1,
+        start_images: int = 0,
+        split_a: str = "trainA",
+        split_b: str = "trainB",
+    ) -> None:
+        tracks = rank_share(global_batch, rank, world)
+        for split in (split_a, split_b):
+            _check_split(dataset, split, config, global_batch)
+        if not 0 <= seed < 2**32:
+            raise DataError(f"seed {seed} is out of range: 0 to {2**32 - 1}")
+        if start_images < 0 or start_images % global_batch:
+            raise DataError(f"start_images {start_images} is not a multiple of the global batch {global_batch}")
+        task = Task(
+            dataset,
+            splits=(split_a, split_b),
+            load_size=config.load_size,
+            crop_size=config.crop_size,
+            flip=config.flip,
+            seed=seed,
+            global_batch=global_batch,
+            first_batch=start_images // global_batch,
+        )
+        self._dataset = dataset
+        self._budget = config.bad_sample_budget
+        self._faults: dict[tuple[str, str], Fault] = {}
+        self._loader: ThreadLoader | ProcessLoader
+        if config.loader_workers:
+            self._loader = ProcessLoader(task, tracks, config.loader_workers, config.prefetch)
+        else:
+            self._loader = ThreadLoader(task, tracks, config.prefetch)
+        # Also where the stream is forgotten, or the interpreter ends.
+        self._close = weakref.finalize(self, self._loader.close)
+
+    @property
+    def bad_samples(self) -> list[Fault]:
+        """The damaged samples that this rank has met (and replaced) so far."""
+        return list(self._faults.values())
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> UnpairedBatch:
+        if not self._close.alive:
+            raise StopIteration
+        try:
+            parts = [self._next_part() for _ in range(self._loader.readers)]
+        except BaseException:
+            self.close()
+            raise
+        a, b = (_joined([part.images[domain] for part in parts]) for domain in (0, 1))
+        keys_a, keys_b = ([key for part in parts for key in part.keys[domain]] for domain in (0, 1))
+        return UnpairedBatch(a, b, keys_a, keys_b)
+
+    def _next_part(self) -> Part:
+        part = self._loader.next()
+        for fault in part.faults:
+            self._count(fault)
+        if part.error:
+            raise DataError(part.error)
+        return part
+
+    def _count(self, fault: Fault) -> None:
+        if (fault.shard, fault.key) in self._faults:
+            return
+        self._faults[fault.shard, fault.key] = fault
+        LOG.warning("bad sample replaced by another: %s", fault)
+        bad = [known for known in self._faults.values() if known.split == fault.split]
+        samples = self._dataset.splits[fault.split].samples
+        if len(bad) > math.ceil(self._budget * samples):
+            named = "; ".join(str(known) for known in bad[:LISTED_FAULTS])
+            raise DataError(
+                f"{len(bad)} of the {samples} samples of {fault.split} in {shown(self._dataset.uri)} are damaged, more than "
+                f"bad_sample_budget {self._budget:g} allows: {named}"
+            )
+
+    def close(self) -> None:
+        """Stop the readers. Iterating afterwards ends at once."""
+        self._close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _joined(images: list[Tensor]) -> Tensor:
+    # By numpy: torch.cat would wake all of OpenMP's threads for a few MB, next to a training step that uses them.
+    return images[0] if len(images) == 1 else torch.from_numpy(np.concatenate([part.numpy() for part in images]))
+
+
+def _check_split(dataset: Dataset, split: str, config: StreamConfig, global_batch: int) -> None:
+    info = dataset.require(split)
+    track_length(info.samples, global_batch, f"{split} of {shown(dataset.uri)}")
+    if min(info.min_width, info.min_height) < config.crop_size:
+        small = dataset.smaller_than(split, config.crop_size).to_pylist()
+        first = small[0]
+        raise DataError(
+            f"{len(small)} of the {info.samples} images in {split} of {shown(dataset.uri)} are smaller than crop_size "
+            f"{config.crop_size}, the first is {first['name']} ({first['width']} x {first['height']}): "
+            "lower crop_size (and load_size), or pack without the small images"
+        )
