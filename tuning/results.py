@@ -1,0 +1,170 @@
+"""The results of a sweep, read from its storage alone, and its best trial.
+
+STORAGE/SWEEP/sweep.json                    the sweep: its configuration, the run that it varies, the dataset
+STORAGE/SWEEP/trial-0003/trial.json         a trial: what it overrides, how far it came, its evaluations
+STORAGE/SWEEP/trial-0003/error.txt          why it failed, if it did
+STORAGE/SWEEP/trial-0003/...                its run, as `python -m cluster train` leaves it
+"""
+
+import argparse
+import math
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from cluster.errors import RunError
+from cluster.storage import RunFolder
+
+SWEEP, TRIAL, ERROR = "sweep.json", "trial.json", "error.txt"
+
+
+class Evaluation(BaseModel):
+    """A measurement on held-out images."""
+
+    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
+
+    images: int
+    score: float
+    distances: dict[str, float]
+    """What the score is made of."""
+
+
+class Trial(BaseModel):
+    """One trial, as far as it came."""
+
+    number: int
+    overrides: dict[str, Any]
+    config: dict[str, Any]
+    """The whole configuration of its run."""
+    state: Literal["waiting", "running", "finished", "stopped", "diverged", "failed"] = "waiting"
+    """stopped: by the scheduler, before its end; diverged: a loss was not finite; failed: to be tried again."""
+    reason: str | None = None
+    """Of a trial that diverged or failed."""
+    evaluations: list[Evaluation] = []
+
+    @property
+    def name(self) -> str:
+        return trial_name(self.number)
+
+    @property
+    def images(self) -> int:
+        """Images seen at its last evaluation."""
+        return self.evaluations[-1].images if self.evaluations else 0
+
+    @property
+    def score(self) -> float:
+        """Of its last evaluation, not its luckiest; infinite where there is none and where it diverged."""
+        return self.evaluations[-1].score if self.evaluations and self.state != "diverged" else math.inf
+
+    @property
+    def decided(self) -> bool:
+        """Whether there is nothing left to do for it."""
+        return self.state in ("finished", "stopped", "diverged")
+
+
+@dataclass(frozen=True)
+class Results:
+    """A sweep as it lies in storage."""
+
+    folder: RunFolder
+    about: dict[str, Any]
+    trials: list[Trial]
+    """By number."""
+
+
+def trial_name(number: int) -> str:
+    return f"trial-{number:04d}"
+
+
+def read_results(uri: str) -> Results:
+    """Raises: RunError when there is no sweep, or a damaged one."""
+    folder = RunFolder(*split_uri(uri))
+    about = folder.read_json(SWEEP)
+    if about is None:
+        raise RunError(f"no sweep at {folder.label}: {SWEEP} not found; give the folder of a sweep, STORAGE/NAME")
+    return Results(folder, about, read_trials(folder))
+
+
+def read_trials(folder: RunFolder) -> list[Trial]:
+    """The trials that have begun. Raises: RunError for a damaged record."""
+    trials = []
+    for name in folder.names():
+        record = folder.read_json(f"{name}/{TRIAL}") if name.startswith("trial-") else None
+        if record is None:
+            continue
+        try:
+            trials.append(Trial.model_validate(record))
+        except ValidationError as error:
+            raise RunError(f"{folder.label}/{name}/{TRIAL}: damaged ({error.errors()[0]['msg']})") from error
+    return sorted(trials, key=lambda trial: trial.number)
+
+
+def ranked(trials: Sequence[Trial]) -> list[Trial]:
+    """Best first: those that trained to the end by score, then the others, whose scores are of shorter trainings."""
+    order = ["finished", "stopped", "running", "waiting", "failed", "diverged"]
+    return sorted(trials, key=lambda trial: (order.index(trial.state), trial.score, trial.number))
+
+
+def table(trials: Sequence[Trial]) -> str:
+    """The ranking, for a person."""
+    fields = sorted({field for trial in trials for field in trial.overrides})
+    rows = [["rank", "trial", "state", "images", "score", *short_names(fields)]]
+    for rank, trial in enumerate(ranked(trials), start=1):
+        known = math.isfinite(trial.score)
+        score = f"{trial.score:.2f}" if known else "-"
+        values = [value_text(trial.overrides.get(field)) for field in fields]
+        rows.append([str(rank), str(trial.number), trial.state, f"{trial.images:,}", score, *values])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
+
+
+def short_names(fields: Sequence[str]) -> list[str]:
+    """The last part of each dotted name, where that says which it is."""
+    last = [field.rpartition(".")[2] for field in fields]
+    return [short if last.count(short) == 1 else field for short, field in zip(last, fields, strict=True)]
+
+
+def value_text(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def best_config(results: Results) -> dict[str, Any]:
+    """The best trial's configuration as JSON values, as a run of its own beside the one that the sweep varied.
+
+    Raises: RunError when no trial has finished.
+    """
+    best = next(iter(ranked(results.trials)), None)
+    if best is None or best.state != "finished":
+        raise RunError(f"no finished trial yet in {results.folder.label}: run the sweep's command again")
+    fresh = {"name": f"{results.folder.name}-{best.name}", "storage": results.about["run"]["storage"]}
+    return {**best.config, **fresh}
+
+
+def split_uri(uri: str) -> tuple[str, str]:
+    """Storage and name of a folder; options of a URI (after ?) belong to the storage."""
+    path, mark, query = uri.partition("?")
+    storage, slash, name = path.rstrip("/").rpartition("/")
+    return f"{storage or slash or '.'}{mark}{query}", name
+
+
+def join_uri(storage: str, name: str) -> str:
+    """The reverse: a folder in storage as a storage of its own."""
+    path, mark, query = storage.partition("?")
+    return f"{path.rstrip('/')}/{name}{mark}{query}"
+
+
+def main(arguments: Sequence[str]) -> int:
+    """`python -m tuning best`. Raises: RunError."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tuning best",
+        description="Print the best trial's configuration: python -m tuning best URI > best.yaml; "
+        "python -m cluster train --config best.yaml",
+    )
+    parser.add_argument("uri", metavar="URI", help="the sweep's folder: STORAGE/NAME")
+    results = read_results(parser.parse_args(arguments).uri)
+    yaml.safe_dump(best_config(results), sys.stdout, sort_keys=False)
+    return 0
