@@ -1,0 +1,1 @@
+"""The training loop, and everything about many machines: Ray Train, checkpoints, job submission."""

@@ -1,0 +1,33 @@
+"""Command line: python -m cluster train ..."""
+
+import argparse
+import sys
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m cluster",
+        description="Train NLA-CycleGAN on this machine or on a Ray cluster.",
+        epilog="python -m cluster train --help lists every option with its meaning and default.",
+    )
+    parser.add_argument("verb", choices=["train"], help="train a run, or continue it")
+    verb = parser.parse_args(sys.argv[1:2]).verb
+    assert verb == "train"
+    from cluster import train
+    from cluster.errors import RunError
+    from data_shards import DataError
+    from nla_cyclegan import InputError
+
+    try:
+        train.main(sys.argv[2:])
+    except (RunError, DataError, InputError) as error:
+        print(
+            "\n".join(f"error: {line}" if not line.startswith(" ") else line for line in str(error).splitlines()),
+            file=sys.stderr,
+        )
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,56 @@
+"""The training loop. It reads as the algorithm; what surrounds it is passed in, so it runs alone, under gloo and under Ray."""
+
+from cluster.checkpoint import Checkpoints
+from cluster.clock import Clock
+from cluster.config import RunConfig
+from cluster.guards import NonFiniteGuard
+from cluster.observe import MetricsLog
+from cluster.validate import Validation
+from cluster.world import World
+from data_shards import Dataset, UnpairedStream
+from nla_cyclegan import TrainingStep, learning_rate
+
+
+def train(
+    config: RunConfig,
+    dataset: Dataset,
+    clock: Clock,
+    world: World,
+    *,
+    checkpoints: Checkpoints,
+    log: MetricsLog,
+    validation: Validation,
+) -> TrainingStep:
+    """Train from the newest checkpoint, if there is one, to the end of the schedule. All ranks call it alike.
+
+    Learning rate, order of the samples, augmentation and image history are functions of the images seen, so that number
+    and the tensors of a checkpoint are all there is to remember.
+
+    Returns: the step, with the trained networks.
+
+    Raises: NonFiniteLossError on all ranks together; DataError when too many samples of the dataset are bad.
+    """
+    guard = NonFiniteGuard(world)
+    step = TrainingStep(
+        config.model, config.loss, config.optimizer, config.step,
+        seed=config.seed, global_batch=clock.batch, device=world.device, rank=world.rank, world=world.size,
+        distribute=world.distribute, check=guard,
+    )  # fmt: skip
+    images_seen = checkpoints.restore(step)
+    stream = UnpairedStream(
+        dataset, config.data,
+        seed=config.seed, global_batch=clock.batch, rank=world.rank, world=world.size, start_images=images_seen,
+    )  # fmt: skip
+    with stream, log.open(images_seen):
+        while not clock.ended(images_seen):
+            with log.waiting():
+                batch = next(stream)
+            guard.begin(images_seen)
+            lr = learning_rate(config.optimizer.lr, config.schedule, images_seen, clock.total)
+            losses = step(batch.a, batch.b, images_seen=images_seen, lr=lr)
+            images_seen += clock.batch
+
+            log.maybe_write(images_seen, losses, lr)
+            validation.maybe_run(step, images_seen)
+            checkpoints.maybe_save(step, images_seen, log.latest)
+    return step

@@ -1,0 +1,82 @@
+"""A run's progress for a person: one bar on a terminal, else a plain line now and then."""
+
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any, TextIO
+
+LINE_INTERVAL_S = 5.0
+
+
+class Progress:
+    """Takes a run's records (see observe.Forward) and shows them.
+
+    Args:
+        total: images seen at the end of the run.
+    """
+
+    def __init__(self, name: str, total: int, stream: TextIO | None = None) -> None:
+        self.name, self.total, self.stream = name, total, stream or sys.stderr
+        self._start, self._images = -1, 0
+        self._shown = -LINE_INTERVAL_S
+        self._bar: Any = None
+
+    def show(self, record: Mapping[str, Any]) -> None:
+        """A record with another start, or with fewer images than before, is of a run that begins anew after a failure."""
+        images = record.get("images", record["start"])
+        if record["start"] != self._start or images < self._images:
+            self._restart(record["start"])
+        if images > self._images and "generator_total" in record:
+            self._move(record)
+        self._images = images
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def _restart(self, start: int) -> None:
+        self._start = self._images = start
+        if self.stream.isatty():
+            self.close()
+            self._bar = self._make_bar()
+        elif start:
+            self._print(f"goes on from {start} of {self.total} images")
+
+    def _move(self, record: Mapping[str, Any]) -> None:
+        if self._bar is not None:
+            self._bar.set_postfix_str(losses_text(record), refresh=False)
+            self._bar.update(record["images"] - self._bar.n)
+        elif time.monotonic() - self._shown >= LINE_INTERVAL_S or record["images"] >= self.total:
+            self._shown = time.monotonic()
+            self._print(self._line(record))
+
+    def _line(self, record: Mapping[str, Any]) -> str:
+        images = record["images"]
+        rate = record["images_per_s"]
+        left = duration_text((self.total - images) / max(rate, 1e-9))
+        return f"{images} of {self.total} images, {rate:.1f}/s, {left} left, {losses_text(record)}"
+
+    def _print(self, text: str) -> None:
+        print(f"{self.name}: {text}", file=self.stream, flush=True)
+
+    def _make_bar(self) -> Any:
+        from tqdm import tqdm
+
+        return tqdm(
+            total=self.total, initial=self._start, desc=self.name, unit="image", file=self.stream, dynamic_ncols=True
+        )
+
+
+def losses_text(record: Mapping[str, Any]) -> str:
+    """The losses in short, each the mean of both directions."""
+    generators = record["generator_total"]
+    judges = (record["discriminator_a"] + record["discriminator_b"]) / 2
+    cycle = (record["cycle_a"] + record["cycle_b"]) / 2
+    return f"G {generators:.2f}, D {judges:.2f}, cycle {cycle:.3f}, lr {record['lr']:.1e}"
+
+
+def duration_text(seconds: float) -> str:
+    """75 -> 1:15, 3700 -> 1:01:40."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -1,0 +1,115 @@
+"""The Ray cluster of a run: one that is there already, or one of this process's own."""
+
+import os
+import secrets
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from cluster.errors import RunError
+from cluster.preflight import in_ray_job
+from cluster.progress import Progress
+from cluster.resources import Machine
+from cluster.world import usable_cores
+
+POLL_S = 0.5
+CONNECT_S = 10.0
+SETTINGS = {
+    # Reports wait for this poll of Ray Train's controller; its default is 2 s.
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
+    "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
+# Nobody takes machines away from a Ray of this process's own, and the watcher for that prints an error of its own.
+OWN_SETTINGS = {"RAY_AUTH_MODE": "token", "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0"}
+
+
+@contextmanager
+def ray_session(address: str | None) -> Iterator[list[Machine]]:
+    """The machines of the cluster at the address, or of a Ray that lives as long as this context.
+
+    Raises: RunError when there is no cluster at the address.
+    """
+    set_environment(own=address is None)
+    import ray
+
+    if address is None:
+        ray.init(address="local", num_cpus=usable_cores(), logging_level="WARNING")
+    else:
+        _join(address)
+    try:
+        alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        yield [Machine(node.get("CPU", 0), node.get("GPU", 0)) for node in alive]
+    finally:
+        ray.shutdown()
+
+
+def set_environment(*, own: bool) -> None:
+    """Settings that Ray reads when it is imported; what the user has set stays.
+
+    Args:
+        own: for a Ray of this process's own.
+    """
+    for name, value in {**SETTINGS, **(OWN_SETTINGS if own else {})}.items():
+        os.environ.setdefault(name, value)
+    if own and os.environ["RAY_AUTH_MODE"] == "token":
+        # Known to this process and its workers alone; without it Ray writes one to the home directory.
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+
+
+@contextmanager
+def shown(key: str, progress: Progress) -> Iterator[None]:
+    """Show what the run's rank 0 last put on the board, while in this context."""
+    from cluster import board
+
+    ended = threading.Event()
+
+    def poll() -> None:
+        last = None
+        over = False
+        while not over:
+            # One look more after the end, for the last record.
+            over = ended.wait(POLL_S)
+            record = board.get(key)
+            if record and record != last:
+                progress.show(record)
+                last = record
+
+    thread = threading.Thread(target=poll, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+        progress.close()
+
+
+def _join(address: str) -> None:
+    _check_answers(address)
+    import ray
+
+    packages = [str(Path(__file__).parents[1] / name) for name in ("cluster", "data_shards", "nla_cyclegan")]
+    # A job's packages travel with the job; from elsewhere they are sent along, so that no machine needs them installed.
+    sent = None if in_ray_job() else {"py_modules": packages}
+    try:
+        ray.init(address=address, logging_level="WARNING", runtime_env=sent)
+    except ConnectionError as error:
+        raise RunError(f"--address {address}: no Ray cluster there ({str(error).splitlines()[0]})") from error
+
+
+def _check_answers(address: str) -> None:
+    """Raises: RunError when nothing listens at host:port; Ray itself would try for many minutes."""
+    if address.startswith("http"):
+        raise RunError(
+            f"--address {address}: takes jobs (ray job submit); to join a cluster give its host:port, or auto"
+        )
+    host, _, port = address.rpartition(":")
+    if not port.isdigit() or "/" in host:
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=CONNECT_S).close()
+    except OSError as error:
+        raise RunError(f"--address {address}: no Ray cluster there ({error.strerror or error})") from error

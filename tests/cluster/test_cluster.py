@@ -1,0 +1,119 @@
+"""Real Ray: a run on a Ray of its own, and a job on a cluster that is there already."""
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import tiny
+import torch
+import torch.multiprocessing as multiprocessing
+import yaml
+from head import BIN, ray_head
+from torch import Tensor
+
+from cluster.checkpoint import publish_in_order
+from cluster.config import RunConfig
+from cluster.run import run
+from cluster.storage import RunFolder
+from cluster.stored import CheckpointReader, complete_checkpoints
+from cluster.world import World
+
+ROOT = Path(__file__).parents[2]
+TIMEOUT_S = 240
+
+
+@pytest.fixture(scope="module")
+def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return tiny.pack_dataset(tmp_path_factory.mktemp("tiny"))
+
+
+def write_config(file: Path, config: RunConfig) -> str:
+    file.write_text(yaml.safe_dump(config.model_dump(mode="json")))
+    return str(file)
+
+
+def newest(config: RunConfig) -> tuple[str, dict[str, Tensor]]:
+    folder = RunFolder(config.storage, config.name)
+    name = complete_checkpoints(folder)[0]
+    reader = CheckpointReader(folder, name)
+    files = [file for file in folder.files_of(name) if file.endswith(".safetensors")]
+    return name, {f"{file}/{key}": value for file in files for key, value in reader.tensors(file).items()}
+
+
+def as_gloo_rank(rank: int, config: RunConfig, meeting: str) -> None:
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo", init_method=meeting, rank=rank, world_size=2)
+    world, folder = World.current(), RunFolder(config.storage, config.name)
+    run(config, world, publish=publish_in_order(folder, world, 3), report=lambda metrics: None)
+    torch.distributed.destroy_process_group()
+
+
+def start(*arguments: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "cluster", "train", *arguments]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def wait_for(what: Path, process: subprocess.Popen[str]) -> None:
+    began = time.monotonic()
+    while not what.exists():
+        if process.poll() is not None or time.monotonic() - began > TIMEOUT_S:
+            process.kill()
+            raise RuntimeError(f"no {what}:\n{process.communicate()}")
+        time.sleep(0.05)
+
+
+@pytest.mark.timeout(600)
+def test_two_workers_stopped_and_started_again_equal_two_gloo_ranks_bit_for_bit(uri: str, tmp_path: Path) -> None:
+    changes = {"schedule": {"images": 480}, "checkpoint": {"every": 120, "keep": 2}, "scaling": {"workers": 2}}
+    config = tiny.config(uri, tmp_path / "ray", validation={"every": 240, "images": 4}, **changes)
+    file = write_config(tmp_path / "run.yaml", config)
+
+    first = start("--config", file)
+    wait_for(tmp_path / "ray" / "tiny" / "checkpoint_000000000120" / "share-00001-of-00002.json", first)
+    first.send_signal(signal.SIGINT)
+    out, err = first.communicate(timeout=TIMEOUT_S)
+    assert first.returncode == 130, err
+    assert "the same command goes on from the newest checkpoint" in err
+
+    second = start("--config", file)
+    out, err = second.communicate(timeout=TIMEOUT_S)
+    assert second.returncode == 0, err
+    assert "tiny: goes on from " in err
+    assert "tiny: 480 of 480 images" in err
+    assert "tiny has finished: 480 images seen" in out
+    # Neither Ray's reports nor its warnings about its own doing.
+    assert "Reporting training result" not in err + out
+    assert "Token authentication" not in err + out
+
+    alone = tiny.config(uri, tmp_path / "gloo", **changes)
+    multiprocessing.spawn(as_gloo_rank, (alone, f"file://{tmp_path}/meeting"), nprocs=2)
+    name, by_ray = newest(config)
+    assert (name, by_ray.keys()) == ("checkpoint_000000000480", newest(alone)[1].keys())
+    assert [key for key, value in newest(alone)[1].items() if not torch.equal(value, by_ray[key])] == []
+    assert complete_checkpoints(RunFolder(config.storage, "tiny")) == [name, "checkpoint_000000000360"]
+
+
+@pytest.mark.timeout(600)
+def test_a_submitted_job_trains_on_a_cluster(uri: str, tmp_path: Path) -> None:
+    config = tiny.config(uri, tmp_path / "runs", scaling={"workers": 2})
+    file = write_config(tmp_path / "run.yaml", config)
+    with ray_head() as environment:
+        submit = f"{BIN}/ray job submit --working-dir . -- python -m cluster train --config {file}".split()
+        larger = ["--name", "large", "--data.global_batch", "8", "--scaling.workers", "3"]
+        jobs = [
+            subprocess.Popen(
+                line, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            )
+            for line in (submit, submit + larger)
+        ]
+        trained, refused = (job.communicate(timeout=TIMEOUT_S)[0] for job in jobs)
+
+    assert jobs[0].returncode == 0, trained
+    assert "tiny has finished: 48 images seen" in trained
+    assert newest(config)[0] == "checkpoint_000000000048"
+    assert jobs[1].returncode != 0
+    assert "error: scaling.workers: 3 workers with 1 CPU cores each do not fit: the cluster has 1" in refused
+    assert not (tmp_path / "runs" / "large").exists()

@@ -1,0 +1,136 @@
+"""The loop under gloo: several processes, no Ray."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+import torch
+from group import Ranks
+from torch import Tensor
+
+from cluster import loop
+from cluster.checkpoint import publish_in_order
+from cluster.config import RunConfig
+from cluster.errors import NonFiniteLossError
+from cluster.observe import Forward, Record
+from cluster.run import run
+from cluster.storage import RunFolder
+from cluster.stored import CheckpointReader, complete_checkpoints
+from cluster.world import World
+from nla_cyclegan import TrainingStep
+
+
+@pytest.fixture(scope="module")
+def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return tiny.pack_dataset(tmp_path_factory.mktemp("tiny"))
+
+
+class StoppedError(Exception):
+    """Stands for kill -9."""
+
+
+def train(config: RunConfig, stop_at: int | None = None) -> Record:
+    """As one rank, to the end or until that many images, where every rank stops."""
+    world, folder = World.current(), RunFolder(config.storage, config.name)
+    seen = 0
+
+    def step(self: TrainingStep, a: Tensor, b: Tensor, *, images_seen: int, lr: float) -> dict[str, Tensor]:
+        nonlocal seen
+        seen += len(a)
+        if images_seen == stop_at:
+            raise StoppedError
+        return TrainingStep.__call__(self, a, b, images_seen=images_seen, lr=lr)
+
+    loop.TrainingStep = type("Watched", (TrainingStep,), {"__call__": step})  # type: ignore[misc]
+    publish = publish_in_order(folder, world, config.checkpoint.keep)
+    try:
+        latest = run(config, world, publish=publish, report=lambda metrics: None, sinks=[Forward(lambda record: None)])
+    except StoppedError:
+        return {}
+    return {**latest, "seen": seen}
+
+
+def stop_and_go_on(config: RunConfig, stop_at: int) -> None:
+    train(config, stop_at)
+    train(config)
+
+
+def newest(config: RunConfig) -> dict[str, Tensor]:
+    folder = RunFolder(config.storage, config.name)
+    name = complete_checkpoints(folder)[0]
+    reader = CheckpointReader(folder, name)
+    files = [file for file in folder.files_of(name) if file.endswith(".safetensors")]
+    return {f"{file}/{key}": value for file in files for key, value in reader.tensors(file).items()}
+
+
+def test_two_ranks_stopped_and_continued_equal_two_undisturbed_bit_for_bit(
+    ranks: Ranks, uri: str, tmp_path: Path
+) -> None:
+    undisturbed, disturbed = tiny.config(uri, tmp_path / "one"), tiny.config(uri, tmp_path / "two")
+    ranks.run(2, train, undisturbed)
+    ranks.run(2, stop_and_go_on, disturbed, 40)
+    one, two = newest(undisturbed), newest(disturbed)
+    assert one.keys() == two.keys()
+    assert {name.partition("/")[0] for name in one} >= {"pool-0.safetensors", "pool-1.safetensors"}
+    assert [name for name in one if not torch.equal(one[name], two[name])] == []
+
+
+def test_any_number_of_ranks_trains_the_same_weights(ranks: Ranks, uri: str, tmp_path: Path) -> None:
+    """4 image pairs over 3 ranks are 2, 1, 1; fp64 and no history, so that only the order of summation differs."""
+    ends, seen = {}, {}
+    for world in (1, 2, 3):
+        changes = {"step": {"pool_size": 0, "precision": "fp64"}, "schedule": {"images": 80}}
+        config = tiny.config(uri, tmp_path / str(world), validation={"every": 80, "images": 4}, **changes)
+        latest = ranks.run(world, train, config)
+        ends[world], seen[world] = newest(config), [each["seen"] for each in latest]
+        # Every rank knows the same global losses and distances.
+        for name in ("generator_total", "discriminator_a", "swd_A2B", "swd_B2A"):
+            assert len({each[name] for each in latest}) == 1
+    assert seen == {1: [80], 2: [40, 40], 3: [40, 20, 20]}
+    for world in (2, 3):
+        for name, alone in ends[1].items():
+            torch.testing.assert_close(
+                ends[world][name], alone, rtol=0, atol=1e-5, msg=lambda text, n=name: f"{n}: {text}"
+            )
+
+
+def test_a_run_goes_on_with_another_number_of_ranks(ranks: Ranks, uri: str, tmp_path: Path) -> None:
+    config = tiny.config(uri, tmp_path / "runs")
+    ranks.run(2, train, config, 24)
+    before = newest(config)
+    latest = ranks.run(3, train, config)
+    assert [each["images"] for each in latest] == [48] * 3
+    # 16 images were seen when it was saved: the history of 6 was full, and is dealt out anew.
+    assert [len(before[f"pool-{rank}.safetensors/a"]) for rank in range(2)] == [3, 3]
+    after = newest(config)
+    assert [len(after[f"pool-{rank}.safetensors/a"]) for rank in range(3)] == [2, 2, 2]
+
+
+def stopped_by_rank_1(config: RunConfig) -> tuple[str, bool]:
+    """What the guard said on this rank, and whether the generators' weights stayed."""
+    steps: list[tuple[TrainingStep, list[Tensor]]] = []
+
+    def step(self: TrainingStep, a: Tensor, b: Tensor, *, images_seen: int, lr: float) -> dict[str, Tensor]:
+        if images_seen == 20:
+            steps.append((self, [p.clone() for p in self.networks["generator_ab"].parameters()]))
+            if World.current().rank == 1:
+                self.networks["discriminator_b"].forward = lambda x: x.sum() * math.inf  # type: ignore[assignment]
+        return TrainingStep.__call__(self, a, b, images_seen=images_seen, lr=lr)
+
+    loop.TrainingStep = type("Watched", (TrainingStep,), {"__call__": step})  # type: ignore[misc]
+    world, folder = World.current(), RunFolder(config.storage, config.name)
+    with pytest.raises(NonFiniteLossError) as caught:
+        run(config, world, publish=publish_in_order(folder, world, 3), report=lambda metrics: None)
+    ((stopped, before),) = steps
+    kept = all(torch.equal(*pair) for pair in zip(before, stopped.networks["generator_ab"].parameters(), strict=True))
+    return str(caught.value), kept
+
+
+def test_all_ranks_stop_together_when_one_diverges(ranks: Ranks, uri: str, tmp_path: Path) -> None:
+    results: list[Any] = ranks.run(2, stopped_by_rank_1, tiny.config(uri, tmp_path / "runs"))
+    for said, kept in results:
+        assert "not finite after 20 images (rank 1: generator_total = " in said
+        assert "rank 0" not in said
+        assert kept

@@ -1,0 +1,271 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+from pyarrow.fs import LocalFileSystem, SubTreeFileSystem
+from torch import Tensor
+
+from cluster.checkpoint import CheckpointConfig, Checkpoints, publish_in_order
+from cluster.clock import Clock
+from cluster.errors import RunError
+from cluster.observe import ObserveConfig, RunFiles
+from cluster.state import deal, load_optimizer, save_optimizer
+from cluster.storage import RunFolder
+from cluster.stored import CheckpointReader, DamagedFileError, complete_checkpoints
+from cluster.world import World
+from nla_cyclegan import (
+    DiscriminatorConfig,
+    GeneratorConfig,
+    LossConfig,
+    ModelConfig,
+    OptimizerConfig,
+    StepConfig,
+    TrainingStep,
+    load_generator,
+)
+
+ALONE = World()
+CLOCK = Clock(batch=2, epoch=10, total=20)
+MODEL = ModelConfig(
+    generator=GeneratorConfig(base_channels=2, num_blocks=1, nonlocal_blocks=(0,)),
+    discriminator=DiscriminatorConfig(base_channels=2, num_layers=1),
+)
+
+
+def make_step(seed: int = 0, pool_size: int = 3) -> TrainingStep:
+    config = StepConfig(pool_size=pool_size)
+    return TrainingStep(MODEL, LossConfig(), OptimizerConfig(), config, seed=seed, global_batch=2)
+
+
+def train(step: TrainingStep, images_seen: int, steps: int) -> None:
+    for number in range(steps):
+        random = torch.Generator().manual_seed(images_seen + number)
+        a, b = (torch.randint(0, 256, (2, 3, 16, 16), generator=random).to(torch.uint8) for _ in "ab")
+        step(a, b, images_seen=images_seen + 2 * number, lr=1e-3)
+
+
+def tensors_of(step: TrainingStep) -> dict[str, Tensor]:
+    """Everything that a checkpoint must bring back."""
+    tensors = {}
+    for name, network in step.networks.items():
+        tensors |= {f"{name}.{key}": value for key, value in network.state_dict().items()}
+    for name, optimizer in step.optimizers.items():
+        for index, state in optimizer.state_dict()["state"].items():
+            tensors |= {f"{name}.{index}.{key}": value for key, value in state.items()}
+    tensors |= {f"pool_{name}": pool.images for name, pool in step.pools.items() if pool.images is not None}
+    return {name: tensor.clone() for name, tensor in tensors.items()}
+
+
+def assert_equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
+    assert one.keys() == other.keys()
+    assert [name for name in one if not torch.equal(one[name], other[name])] == []
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> RunFolder:
+    return RunFolder(str(tmp_path), "run")
+
+
+Make = Callable[[], Checkpoints]
+
+
+@pytest.fixture
+def make(folder: RunFolder) -> Make:
+    """A new process's view of the run: saves every 4 images, keeps 2."""
+    config = CheckpointConfig(every=4, keep=2)
+    return lambda: Checkpoints(config, CLOCK, folder, ALONE, publish_in_order(folder, ALONE, 2), {"config": {"a": 1}})
+
+
+def save(checkpoints: Checkpoints, step: TrainingStep, *at: int) -> None:
+    for images_seen in at:
+        checkpoints.maybe_save(step, images_seen, {"loss": 0.5})
+
+
+def test_a_restored_step_is_the_saved_one_bit_for_bit(make: Make) -> None:
+    step = make_step()
+    train(step, 0, 4)
+    saved = tensors_of(step)
+    assert any("mu_product" in name for name in saved)
+    save(make(), step, 8)
+    other = make_step()
+    train(other, 100, 1)
+    assert make().restore(other) == 8
+    assert_equal(tensors_of(other), saved)
+    # and it goes on alike
+    train(step, 8, 2)
+    train(other, 8, 2)
+    assert_equal(tensors_of(other), tensors_of(step))
+
+
+def test_half_full_and_absent_histories(make: Make, folder: RunFolder) -> None:
+    step = make_step(pool_size=50)
+    train(step, 0, 2)
+    save(make(), step, 4)
+    other = make_step(pool_size=50)
+    make().restore(other)
+    assert torch.equal(other.pools["a"].images, step.pools["a"].images)  # type: ignore[arg-type]
+    assert len(other.pools["a"].images) == 4  # type: ignore[arg-type]
+    save(make(), make_step(pool_size=0), 8)
+    without = make_step(pool_size=0)
+    assert make().restore(without) == 8
+    assert without.pools["a"].images is None
+
+
+def test_nothing_to_restore(make: Make) -> None:
+    assert make().restore(make_step()) == 0
+
+
+def test_saved_when_due_and_at_the_end_and_the_newest_are_kept(make: Make, folder: RunFolder) -> None:
+    checkpoints, step = make(), make_step()
+    save(checkpoints, step, *range(2, 11, 2))
+    assert complete_checkpoints(folder) == ["checkpoint_000000000008", "checkpoint_000000000004"]
+    save(checkpoints, step, 12, 18)
+    assert complete_checkpoints(folder) == ["checkpoint_000000000012", "checkpoint_000000000008"]
+    save(checkpoints, step, 20)
+    assert complete_checkpoints(folder) == ["checkpoint_000000000020", "checkpoint_000000000012"]
+
+
+def test_protected_checkpoints_are_kept(folder: RunFolder) -> None:
+    publish = publish_in_order(folder, ALONE, 1, protected={"checkpoint_000000000004"})
+    checkpoints = Checkpoints(CheckpointConfig(every=4), CLOCK, folder, ALONE, publish, {})
+    save(checkpoints, make_step(), 4, 8, 12)
+    assert complete_checkpoints(folder) == ["checkpoint_000000000012", "checkpoint_000000000004"]
+
+
+def test_it_says_what_it_is_and_others_can_use_the_generators(make: Make, folder: RunFolder) -> None:
+    step = make_step()
+    save(make(), step, 4)
+    about = folder.read_json("checkpoint_000000000004/run.json")
+    assert about == {"config": {"a": 1}, "images_seen": 4, "world": 1, "metrics": {"loss": 0.5}}
+    generator = load_generator(folder.path, "A2B")
+    ours = step.networks["generator_ab"].state_dict()
+    assert_equal(dict(generator.state_dict()), dict(ours))
+
+
+def test_an_incomplete_checkpoint_is_passed_over_and_removed(make: Make, folder: RunFolder) -> None:
+    step = make_step()
+    save(make(), step, 4, 8)
+    share = Path(folder.path) / "checkpoint_000000000008" / "share-00000-of-00001.json"
+    share.rename(share.with_name("share-00000-of-00002.json"))
+    assert make().restore(make_step(1)) == 4
+    assert folder.names() == ["checkpoint_000000000004"]
+
+
+@pytest.mark.parametrize("damage", ["flip", "cut", "remove"])
+def test_a_damaged_checkpoint_is_skipped_with_a_warning(
+    make: Make, folder: RunFolder, damage: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    step = make_step()
+    save(make(), step, 4)
+    saved = tensors_of(step)
+    train(step, 4, 2)
+    save(make(), step, 8)
+    file = Path(folder.path) / "checkpoint_000000000008" / "optimizer_generators.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes({"flip": content, "cut": content[:-8], "remove": b""}[damage])
+    if damage == "remove":
+        file.unlink()
+    checkpoints, other = make(), make_step(1)
+    assert checkpoints.restore(other) == 4
+    assert_equal(tensors_of(other), saved)
+    assert "warning: checkpoint checkpoint_000000000008 is skipped: optimizer_gen" in capsys.readouterr().err
+    # The same images again: not into the damaged folder.
+    save(checkpoints, other, 8)
+    assert make().restore(make_step(2)) == 8
+    assert complete_checkpoints(folder)[0] == "checkpoint_000000000008-2"
+
+
+def test_a_run_does_not_begin_anew_over_damaged_checkpoints(make: Make, folder: RunFolder) -> None:
+    save(make(), make_step(), 4)
+    (Path(folder.path) / "checkpoint_000000000004" / "generator_ab.safetensors").write_bytes(b"no")
+    with pytest.raises(RunError, match="none of its checkpoints can be read"):
+        make().restore(make_step())
+
+
+def test_loading_a_strangers_checkpoint_runs_no_code(make: Make, folder: RunFolder, tmp_path: Path) -> None:
+    class Trap:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            return (Path.touch, (tmp_path / "sprung",))  # type: ignore[return-value]
+
+    save(make(), make_step(), 4)
+    for name in folder.files_of("checkpoint_000000000004"):
+        if name.endswith(".safetensors"):
+            torch.save({"trap": Trap()}, tmp_path / "trap")
+            described = folder.upload(tmp_path / "trap", f"checkpoint_000000000004/{name}")
+            share = folder.read_json("checkpoint_000000000004/share-00000-of-00001.json")
+            share["files"][name] = vars(described)
+            folder.write_json("checkpoint_000000000004/share-00000-of-00001.json", share)
+    with pytest.raises(RunError):
+        make().restore(make_step())
+    assert not (tmp_path / "sprung").exists()
+
+
+def test_an_incomplete_checkpoint_cannot_be_read(folder: RunFolder) -> None:
+    with pytest.raises(DamagedFileError, match="not complete"):
+        CheckpointReader(folder, "checkpoint_000000000004")
+
+
+def test_histories_are_dealt_anew_without_losing_an_image() -> None:
+    histories = [{"a": torch.arange(3.0)}, {"a": torch.arange(3.0, 7.0)}, {}]
+    for size in (1, 2, 5):
+        parts = [deal(histories, World(rank, size))["a"] for rank in range(size)]
+        assert torch.cat(parts).tolist() == list(range(7))
+        assert max(map(len, parts)) - min(map(len, parts)) <= 1
+
+
+def test_adam_too(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    weights = [torch.nn.Parameter(torch.randn(3, 2)), torch.nn.Parameter(torch.randn(4))]
+    optimizer = torch.optim.Adam(weights, lr=0.1)
+    sum(weight.square().sum() for weight in weights).backward()  # type: ignore[union-attr]
+    optimizer.step()
+    save_optimizer(optimizer, tmp_path / "adam.safetensors")
+    other = torch.optim.Adam(weights, lr=0.1)
+    load_optimizer(other, safetensors.torch.load_file(tmp_path / "adam.safetensors"))
+    for index, state in optimizer.state_dict()["state"].items():
+        assert_equal(other.state_dict()["state"][index], state)
+
+
+def test_a_run_folder_shows_files_whole(tmp_path: Path) -> None:
+    folder = RunFolder(str(tmp_path), "run")
+
+    def chunks():  # type: ignore[no-untyped-def]
+        yield b"first"
+        assert folder.read("file") is None
+        yield b"second"
+
+    written = folder.write("file", chunks())
+    assert (written.size_bytes, folder.read("file")) == (11, b"firstsecond")
+    assert folder.names() == ["file"]
+
+
+def test_damaged_json_is_named(tmp_path: Path) -> None:
+    folder = RunFolder(str(tmp_path), "run")
+    folder.write("run.json", [json.dumps({"a": 1}).encode()[:-2]])
+    with pytest.raises(RunError, match=r"run/run\.json: damaged"):
+        folder.read_json("run.json")
+
+
+def test_a_folder_behind_a_uri_works_alike(make: Make, folder: RunFolder, tmp_path: Path) -> None:
+    """Any filesystem but the local one: no rename, and the files of the log are uploaded."""
+    remote = RunFolder(str(tmp_path), "run")
+    remote.filesystem, remote.root, remote.path = SubTreeFileSystem(str(tmp_path), LocalFileSystem()), "", "run"
+    remote.is_local = False
+    publish = publish_in_order(remote, ALONE, 1)
+    checkpoints = Checkpoints(CheckpointConfig(every=4), CLOCK, remote, ALONE, publish, {})
+    save(checkpoints, make_step(), 4, 8)
+    assert complete_checkpoints(folder) == ["checkpoint_000000000008"]
+    assert make().restore(make_step(1)) == 8
+
+    remote.write("metrics.jsonl", [b'{"images": 4}\n{"images": 8}\n{"images": 12}\n{"ima'])
+    files = RunFiles(ObserveConfig(), remote)
+    files.start(8)
+    files.write({"images": 10, "loss": 0.5})
+    files.close()
+    lines = [json.loads(line) for line in (folder.read("metrics.jsonl") or b"").splitlines()]
+    assert lines == [{"images": 4}, {"images": 8}, {"images": 10, "loss": 0.5}]
+    assert len(folder.files_of("tensorboard")) == 1

@@ -1,0 +1,67 @@
+import io
+
+import pytest
+
+from cluster import progress
+from cluster.progress import Progress, duration_text
+
+LOSSES = {
+    "generator_total": 2.0,
+    "discriminator_a": 0.2,
+    "discriminator_b": 0.4,
+    "cycle_a": 0.1,
+    "cycle_b": 0.3,
+    "lr": 2e-4,
+    "images_per_s": 10.0,
+}
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def record(images: int, start: int = 0) -> dict[str, float]:
+    return {"start": start, "images": images, **LOSSES}
+
+
+def test_plain_lines_now_and_then_and_always_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress.time, "monotonic", lambda: 100.0)
+    stream = io.StringIO()
+    shown = Progress("run", 100, stream)
+    shown.show({"start": 0})
+    for images in (10, 20, 90, 100, 100):
+        shown.show(record(images))
+    shown.close()
+    assert stream.getvalue().splitlines() == [
+        "run: 10 of 100 images, 10.0/s, 0:09 left, G 2.00, D 0.30, cycle 0.200, lr 2.0e-04",
+        "run: 100 of 100 images, 10.0/s, 0:00 left, G 2.00, D 0.30, cycle 0.200, lr 2.0e-04",
+    ]
+
+
+def test_a_run_that_goes_on_or_begins_anew_says_so() -> None:
+    stream = io.StringIO()
+    shown = Progress("run", 100, stream)
+    for each in ({"start": 20}, record(80, 20), {"start": 20}, record(30, 20), {"start": 60}):
+        shown.show(each)
+    assert [line for line in stream.getvalue().splitlines() if "goes on" in line] == [
+        "run: goes on from 20 of 100 images",
+        "run: goes on from 20 of 100 images",
+        "run: goes on from 60 of 100 images",
+    ]
+
+
+def test_one_bar_on_a_terminal() -> None:
+    stream = Terminal()
+    shown = Progress("run", 100, stream)
+    shown.show({"start": 40})
+    shown.show(record(100, 40))
+    shown.close()
+    last = stream.getvalue().rstrip().rpartition("\r")[2]
+    assert last.startswith("run: 100%")
+    assert "100/100" in last
+    assert "G 2.00, D 0.30, cycle 0.200" in last
+
+
+def test_durations() -> None:
+    assert [duration_text(seconds) for seconds in (5, 75, 3700)] == ["0:05", "1:15", "1:01:40"]
