@@ -24,7 +24,7 @@ def ray_head() -> Iterator[dict[str, str]]:
     """Start a head with token authentication; the environment in which `ray` and Ray find it."""
     # Short, because sockets lie below it and their paths are limited to 107 bytes.
     folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")
-    port, dashboard = free_port(), free_port()
+    dashboard = free_port()
     environment = {
         **os.environ,
         "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
@@ -32,9 +32,11 @@ def ray_head() -> Iterator[dict[str, str]]:
         "RAY_AUTH_TOKEN": "0123456789abcdef" * 4,
         "RAY_USAGE_STATS_ENABLED": "0",
     }
+    # Each port its own: Ray's defaults are taken where another Ray runs, and without its agent a head takes no jobs.
     options = {
-        "port": port,
+        "port": free_port(),
         "dashboard-port": dashboard,
+        "dashboard-agent-listen-port": free_port(),
         "num-cpus": 2,
         "temp-dir": folder,
         "node-ip-address": "127.0.0.1",
