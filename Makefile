@@ -14,8 +14,8 @@ NAME := $(if $(DATA),$(notdir $(patsubst %/,%,$(DATA))),synthetic)-$(SIZE)px$(if
 DEMO := demo/$(NAME)
 IMAGES := $(if $(DATA),$(DATA),$(DEMO)/images)
 TRUTH := $(if $(DATA),,--truth $(IMAGES)/truthB2A)
-# The demo's global batch is 2 (cluster/configs/demo.yaml): the clock is image pairs, not steps.
-LENGTH := $(if $(STEPS),--schedule.images $(shell expr $(STEPS) \* 2))
+# The demo's global batch is 4 (cluster/configs/demo.yaml): the clock is image pairs, not steps.
+LENGTH := $(if $(STEPS),--schedule.images $(shell expr $(STEPS) \* 4))
 
 .PHONY: install demo test lint
 .DELETE_ON_ERROR:

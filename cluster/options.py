@@ -46,13 +46,13 @@ def parse_options(arguments: Sequence[str]) -> Options:
     # An empty list can be written in these ways too.
     values, unknown = parser.parse_known_args(["[]" if argument in ("()", "") else argument for argument in arguments])
     given = source(parsed_args=values)()
-    merged = _merge(_read_yaml(values.config), given)
+    merged = merge(read_yaml(values.config), given)
     problems = [_unknown_option(argument) for argument in unknown if argument.startswith("-")]
     problems += [f"{argument}: unexpected argument" for argument in unknown if not problems]
     try:
         config = RunConfig.model_validate({"data": {}} | merged)
     except ValidationError as error:
-        problems += [_line(details, given, values.config) for details in error.errors()]
+        problems += [problem_line(details, given, values.config) for details in error.errors()]
     if problems:
         raise RunError("\n".join(problems))
     return Options(config, values.local, values.dry_run, values.address)
@@ -85,7 +85,7 @@ def _parser() -> tuple[argparse.ArgumentParser, CliSettingsSource[Any]]:
     return parser, source
 
 
-def _read_yaml(file: str | None) -> dict[str, Any]:
+def read_yaml(file: str | None) -> dict[str, Any]:
     if file is None:
         return {}
     try:
@@ -99,21 +99,21 @@ def _read_yaml(file: str | None) -> dict[str, Any]:
     return content or {}
 
 
-def _merge(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+def merge(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     """Both, field by field; `over` wins."""
     merged = dict(under)
     for name, value in over.items():
         below = merged.get(name)
-        merged[name] = _merge(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
+        merged[name] = merge(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
     return merged
 
 
-def _line(error: ErrorDetails, given: dict[str, Any], file: str | None) -> str:
+def problem_line(error: ErrorDetails, given: dict[str, Any], file: str | None) -> str:
     """One problem of a configuration: field, value received, what is allowed."""
     path = [str(part) for part in error["loc"]]
     field, message = ".".join(path), error["msg"].removeprefix("Value error, ")
     if error["type"] == "extra_forbidden":
-        return f"{field}: no such field{_from(path, given, file)}; {_nearest(path)}"
+        return f"{field}: no such field{_from(path, given, file)}; {nearest(path)}"
     if error["type"] == "missing":
         return f"{field}: required; give it as --{field} or in the file"
     if not field or isinstance(error["input"], dict):
@@ -133,12 +133,12 @@ def _from(path: list[str], given: dict[str, Any], file: str | None) -> str:
 
 def _unknown_option(argument: str) -> str:
     option = argument.partition("=")[0]
-    return f"{option}: no such option; {_nearest(option.lstrip('-').split('.'))}"
+    return f"{option}: no such option; {nearest(option.lstrip('-').split('.'))}"
 
 
-def _nearest(path: list[str]) -> str:
+def nearest(path: list[str]) -> str:
     """A hint at the field that was meant."""
-    fields = _fields(RunConfig)
+    fields = field_names(RunConfig)
     near = difflib.get_close_matches(".".join(path), fields, n=1, cutoff=0.75)
     if near:
         return f"did you mean {near[0]}?"
@@ -147,11 +147,11 @@ def _nearest(path: list[str]) -> str:
     return f"allowed here: {', '.join(field.rpartition('.')[2] for field in here)}" if here else "see train --help"
 
 
-def _fields(model: type[BaseModel], prefix: str = "") -> list[str]:
+def field_names(model: type[BaseModel], prefix: str = "") -> list[str]:
     """Dotted names of all fields, sections before what is in them."""
     names = []
     for name, field in model.model_fields.items():
         names.append(prefix + name)
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            names += _fields(field.annotation, f"{prefix}{name}.")
+            names += field_names(field.annotation, f"{prefix}{name}.")
     return names

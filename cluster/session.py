@@ -91,7 +91,7 @@ def _join(address: str) -> None:
     _check_answers(address)
     import ray
 
-    packages = [str(Path(__file__).parents[1] / name) for name in ("cluster", "data_shards", "nla_cyclegan")]
+    packages = [str(Path(__file__).parents[1] / name) for name in ("cluster", "data_shards", "nla_cyclegan", "tuning")]
     # A job's packages travel with the job; from elsewhere they are sent along, so that no machine needs them installed.
     sent = None if in_ray_job() else {"py_modules": packages}
     try:

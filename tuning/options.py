@@ -13,10 +13,7 @@ from pydantic_settings import BaseSettings, CliSettingsSource
 from cluster.config import RunConfig
 from cluster.errors import RunError
 from cluster.options import Options as RunOptions
-from cluster.options import _line as problem_line
-from cluster.options import _merge as merge
-from cluster.options import _read_yaml as read_yaml
-from cluster.options import parse_options
+from cluster.options import merge, parse_options, problem_line, read_yaml
 from tuning.space import Space, as_grid, default_space, misfits
 
 USAGE = "python -m tuning sweep --config FILE [--FIELD VALUE ...] [--section.field VALUE ...] [--dry-run] [--address ADDRESS]"

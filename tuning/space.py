@@ -9,8 +9,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from cluster.config import RunConfig
-from cluster.options import _fields as field_names
-from cluster.options import _nearest as nearest
+from cluster.options import field_names, nearest
 from cluster.preflight import SURROUNDINGS
 
 # Fields of a run, dotted, and their values.

@@ -22,6 +22,6 @@ def photograph(scene: Array, rng: np.random.Generator) -> Array:
     axis = np.linspace(-1, 1, size, dtype=np.float32)
     radius = axis[:, None] ** 2 + axis[None, :] ** 2
     image = image * (1 - rng.uniform(0.05, 0.13) * radius)[..., None]
-    sigma = rng.uniform(0.014, 0.026) * (0.5 + np.sqrt(image))  # shot noise over a floor of read noise
+    sigma = rng.uniform(0.016, 0.029) * (0.5 + np.sqrt(image))  # shot noise over a floor of read noise
     grain = rng.standard_normal((size, size, 1)) * 0.8 + rng.standard_normal((size, size, 3)) * 0.6
     return np.clip(image + sigma * grain, 0, 1).astype(np.float32)
