@@ -37,7 +37,7 @@ class World:
             return module
         ids = [self.device.index] if self.device.type == "cuda" else None
         # static_graph: else DDP regroups gradients after its first step, and the step after a resume sums in another order.
-        return nn.parallel.DistributedDataParallel(module, device_ids=ids, static_graph=True, broadcast_buffers=False)
+        return nn.parallel.DistributedDataParallel(module, device_ids=ids, static_graph=True)
 
     def sum(self, values: Tensor) -> Tensor:
         """The element-wise sum over the ranks, on every rank."""
