@@ -31,7 +31,8 @@ install: .venv/installed
 demo: install
 	$(if $(DATA),,$(BIN)/python -m data_shards synth $(IMAGES) --size $(SIZE))
 	$(BIN)/python -m data_shards pack $(IMAGES) $(DEMO)/shards --size $(SIZE)
-	$(BIN)/python -m cluster train --config cluster/configs/demo.yaml --data.uri $(DEMO)/shards --storage $(DEMO) $(LENGTH)
+	$(BIN)/python -m cluster train --config cluster/configs/demo.yaml --data.uri $(DEMO)/shards --storage $(DEMO) \
+	    --data.load_size $(SIZE) $(LENGTH)
 	$(BIN)/python -m nla_cyclegan translate --weights $(DEMO)/run --direction B2A --size $(SIZE) --out $(DEMO)/painted \
 	    --grid $(DEMO)/grid.png $(TRUTH) $(IMAGES)/testB
 	$(BIN)/python -m nla_cyclegan evaluate --translations $(DEMO)/painted --inputs $(IMAGES)/testB --real $(IMAGES)/testA \
