@@ -14,17 +14,14 @@ def main() -> int:
     verb = parser.parse_args(sys.argv[1:2]).verb
     assert verb == "train"
     from cluster import train
-    from cluster.errors import RunError
+    from cluster.errors import RunError, error_lines
     from data_shards import DataError
     from nla_cyclegan import InputError
 
     try:
         train.main(sys.argv[2:])
     except (RunError, DataError, InputError) as error:
-        print(
-            "\n".join(f"error: {line}" if not line.startswith(" ") else line for line in str(error).splitlines()),
-            file=sys.stderr,
-        )
+        print(error_lines(error), file=sys.stderr)
         return 2
     return 0
 

@@ -7,3 +7,8 @@ class RunError(ValueError):
 
 class NonFiniteLossError(RunError):
     """A loss became NaN or infinite; all ranks stopped together."""
+
+
+def error_lines(error: ValueError) -> str:
+    """A user's error for the console: `error:` before each line that names a mistake; indented lines belong to the one above."""
+    return "\n".join(line if line.startswith(" ") else f"error: {line}" for line in str(error).splitlines())

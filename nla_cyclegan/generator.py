@@ -1,7 +1,7 @@
 """The ResNet generator of CycleGAN (Zhu et al. 2017, appendix 7.2) with residual blocks replaced by non-local blocks (Sun 2023, section 2.2).
 
 In the notation of CycleGAN: c7s1-64, d128, d256, `num_blocks` blocks, u128, u64, c7s1-3. No convolution before a norm
-has a bias: the norm subtracts the mean, so such a bias has no effect and a gradient of exactly zero.
+has a bias: an instance norm subtracts it again, so its gradient is exactly zero; a group norm brings one of its own.
 """
 
 import math

@@ -97,6 +97,7 @@ def image_size(path: str | Path) -> tuple[int, int]:
         with Image.open(path) as image:
             width, height = image.size
             sideways = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
+    # As below: Pillow's readers raise nearly anything on damaged headers.
     except Exception as error:
         raise _unreadable(path, error) from error
     return (width, height) if sideways else (height, width)

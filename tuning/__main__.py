@@ -20,14 +20,13 @@ def main() -> int:
     parser.add_argument("verb", choices=VERBS, metavar="VERB", help="; ".join(f"{v}: {t}" for v, t in VERBS.items()))
     verb = parser.parse_args(sys.argv[1:2]).verb
     module = import_module(MODULES[verb])
-    from cluster.errors import RunError
+    from cluster.errors import RunError, error_lines
     from data_shards import DataError
 
     try:
         return module.main(sys.argv[2:])
     except (RunError, DataError) as error:
-        lines = (f"error: {line}" if not line.startswith(" ") else line for line in str(error).splitlines())
-        print("\n".join(lines), file=sys.stderr)
+        print(error_lines(error), file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted: the same command goes on with the sweep", file=sys.stderr)
