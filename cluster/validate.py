@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from cluster.clock import Clock
 from cluster.observe import MetricsLog
 from cluster.world import World
-from data_shards import Dataset
+from data_shards import Dataset, read_split
 from nla_cyclegan import TrainingStep
 from nla_cyclegan.metrics import sliced_wasserstein
 from nla_cyclegan.step import to_float, to_uint8
@@ -88,6 +88,6 @@ class Validation:
     def _images(self, split: str, indices: range) -> Iterator[Tensor]:
         """Batches uint8 [n, 3, size, size] of a split's images."""
         indices = range(indices.start, min(indices.stop, self.dataset.splits[split].samples), indices.step)
-        images = [image for _, image in self.dataset.read_split(split, size=self.size, indices=indices)]
+        images = [image for _, image in read_split(self.dataset, split, size=self.size, indices=indices)]
         for start in range(0, len(images), BATCH):
             yield torch.stack(images[start : start + BATCH])

@@ -8,6 +8,7 @@ from .errors import DataError
 if TYPE_CHECKING:
     from .manifest import Dataset, SplitInfo, open_dataset
     from .plan import rank_share
+    from .read import read_split
     from .stream_config import StreamConfig
     from .unpaired import UnpairedBatch, UnpairedStream
 
@@ -19,6 +20,7 @@ _HOME = {
     "UnpairedStream": "unpaired",
     "open_dataset": "manifest",
     "rank_share": "plan",
+    "read_split": "read",
 }
 
 __all__ = [
@@ -30,6 +32,7 @@ __all__ = [
     "UnpairedStream",
     "open_dataset",
     "rank_share",
+    "read_split",
 ]
 
 

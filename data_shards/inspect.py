@@ -7,8 +7,9 @@ from collections.abc import Iterator
 
 from .errors import DataError
 from .manifest import Dataset, open_dataset
-from .plan import EpochPlan, locate, rank_share
-from .storage import shown
+from .plan import EpochPlan, place_of, rank_share
+from .rows import IndexRows
+from .storage import RangeReader, locate, shown
 
 DOMAINS = {"A": 0, "B": 1}
 
@@ -49,14 +50,16 @@ def order(
     dataset: Dataset, split: str, seed: int, epoch: int, global_batch: int, readers: int
 ) -> Iterator[dict[str, object]]:
     """{position, key, reader} of each sample of an epoch, in stream order. Reader r of n is rank r of n."""
-    index = dataset.split_index(split)
+    where = dataset.split(split)
+    ranges = RangeReader(locate(dataset.uri))
+    rows = IndexRows(ranges, dataset).read(where.first_row, where.first_row + len(where))
     reader_of = [reader for reader in range(readers) for _ in rank_share(global_batch, reader, readers)]
     domain = DOMAINS[split[-1]]
-    plan = EpochPlan(index.extents, seed=seed, domain=domain, epoch=epoch, global_batch=global_batch)
+    plan = EpochPlan(where.extents, seed=seed, domain=domain, epoch=epoch, global_batch=global_batch)
     start = epoch * plan.length * global_batch
     for position, row in enumerate(plan.order().tolist(), start):
-        _, track, _ = locate(position, plan.length, global_batch)
-        yield {"position": position, "key": index.key(row), "reader": reader_of[track]}
+        _, track, _ = place_of(position, plan.length, global_batch)
+        yield {"position": position, "key": rows[row].key, "reader": reader_of[track]}
 
 
 def print_summary(dataset: Dataset) -> None:

@@ -1,14 +1,21 @@
-"""Where a rank's readers run: one in a background thread, or several in processes. The batches are the same."""
+"""Where a rank's readers run: one in a background thread, or several in processes. The batches are the same.
+
+A loader's next() gives the parts of one batch, in the order of their tracks.
+"""
 
 import multiprocessing
 import queue
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from dataclasses import replace
+from itertools import islice
 
 import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
+from .errors import DataError
 from .plan import reader_shares
 from .storage import RangeReader, locate
 from .tracks import Part, Task, read_parts
@@ -19,14 +26,13 @@ PRELOADED = ["torchvision.io", "torchvision.transforms.v2.functional", "webdatas
 
 
 class ThreadLoader:
-    """One reader in a thread of this process, `depth` parts ahead."""
+    """One reader in a thread of this process, `depth` parts ahead; it stops after `batches`, if that is given."""
 
-    readers = 1
-
-    def __init__(self, task: Task, tracks: range, depth: int) -> None:
+    def __init__(self, task: Task, tracks: range, depth: int, batches: int | None = None) -> None:
+        self._batches = batches
         self._ranges = RangeReader(locate(task.dataset.uri))
         self._is_closed = threading.Event()
-        self._room = threading.Semaphore(depth)
+        self._room = threading.Semaphore(depth - 1)
         self._parts: queue.SimpleQueue[Part | BaseException] = queue.SimpleQueue()
         self._is_running = threading.Event()
         threads = torch.get_num_threads()
@@ -45,18 +51,21 @@ class ThreadLoader:
         self._is_running.set()
         try:
             with closing(read_parts(task, tracks, self._ranges)) as parts:
-                while self._room.acquire() and not self._is_closed.is_set():
-                    self._parts.put(next(parts))
+                for part in islice(parts, self._batches):
+                    self._parts.put(part)
+                    self._room.acquire()
+                    if self._is_closed.is_set():
+                        return
         # Whatever it is, it belongs to the consumer, who waits for a part.
         except BaseException as error:
             self._parts.put(error)
 
-    def next(self) -> Part:
+    def next(self) -> list[Part]:
         part = self._parts.get()
         if isinstance(part, BaseException):
             raise part
         self._room.release()
-        return part
+        return [part]
 
     def close(self) -> None:
         self._is_closed.set()
@@ -86,7 +95,7 @@ class ProcessLoader:
 
     def __init__(self, task: Task, tracks: range, workers: int, depth: int) -> None:
         shares = reader_shares(tracks, workers)
-        self.readers = len(shares)
+        self._readers = len(shares)
         # Not forked from here: this process may have threads (gRPC, CUDA, pyarrow's S3 client), whose locks a fork copies.
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(PRELOADED)
@@ -101,10 +110,41 @@ class ProcessLoader:
         )
         self._parts: Iterator[Part] | None = iter(loader)
 
-    def next(self) -> Part:
+    def next(self) -> list[Part]:
         assert self._parts is not None
-        return next(self._parts)
+        try:
+            return list(islice(self._parts, self._readers))
+        except RuntimeError as error:
+            if "exited unexpectedly" not in str(error):
+                raise
+            raise DataError(
+                "a loader process was killed, perhaps for lack of memory: try fewer loader_workers, or less prefetch"
+            ) from error
 
     def close(self) -> None:
         # The iterator's destructor stops its processes.
         self._parts = None
+
+
+class WarmLoader:
+    """Readers in processes, which take seconds to start; meanwhile a thread reads the first `depth` batches."""
+
+    def __init__(self, task: Task, tracks: range, workers: int, depth: int) -> None:
+        self._first = ThreadLoader(task, tracks, depth, batches=depth)
+        self._first_left = depth
+        rest = replace(task, first_batch=task.first_batch + depth)
+        # In a thread, because starting a process waits until the fork server has imported what it preloads.
+        starter = ThreadPoolExecutor(1, thread_name_prefix="data_shards-start")
+        self._rest = starter.submit(ProcessLoader, rest, tracks, workers, depth)
+        starter.shutdown(wait=False)
+
+    def next(self) -> list[Part]:
+        if self._first_left:
+            self._first_left -= 1
+            return self._first.next()
+        return self._rest.result().next()
+
+    def close(self) -> None:
+        self._first.close()
+        if self._rest.exception() is None:
+            self._rest.result().close()

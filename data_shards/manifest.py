@@ -1,12 +1,15 @@
-"""What a dataset is: manifest.json (written last, so it is the commit), index.parquet (one row a sample) and the shards."""
+"""What a dataset is: manifest.json (written last, so it is the commit), index.parquet (one row a sample) and the shards.
+
+The manifest alone says which samples lie in which shard, so that an order can be planned without the index. The index
+says where in its shard each sample lies and what it is; rows.py reads it, a row group at a time.
+"""
 
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -17,14 +20,14 @@ from .errors import DataError
 from .plan import Extents, Integers, make_extents
 from .storage import Location, list_files, locate, read_file, shown, write_file
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
 MANIFEST = "manifest.json"
 INDEX = "index.parquet"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 SPLITS = ("trainA", "trainB", "testA", "testB")
+# A reader asks for the rows of an extent at a time, some 30 of them; larger groups would have it read more index than images.
+ROW_GROUP = 2048
 
+# The rows of a split are together, and so are those of a shard, in the order of the manifest's shards and by offset.
 INDEX_SCHEMA = pa.schema(
     {
         "split": pa.string(),
@@ -38,6 +41,8 @@ INDEX_SCHEMA = pa.schema(
         "sha256": pa.binary(32),  # of the image file inside the tar
     }
 )
+FINGERPRINT = b"data_shards.fingerprint"
+REBUILD = "`python -m data_shards index --force` builds index and manifest anew from the shards"
 
 
 @dataclass(frozen=True)
@@ -53,39 +58,37 @@ class SplitInfo:
 
 
 @dataclass(frozen=True)
-class SplitIndex:
-    """The index of one split, a column an array; row i is sample i."""
+class Split:
+    """Where the samples of a split lie: sample i is row first_row + i of the index. Array element s is of shard s."""
 
+    name: str
+    first_row: int
     shards: list[str]
-    shard: Integers
-    offset: Integers
-    length: Integers
-    keys: pa.Array
-    sha256: pa.Array
+    sha256: list[str]
+    first: Integers  # the number of the shard's first sample
+    extents: Extents
 
     def __len__(self) -> int:
-        return len(self.offset)
+        return self.extents.samples
 
-    @cached_property
-    def extents(self) -> Extents:
-        return make_extents(self.shard, self.offset, self.length)
-
-    def key(self, sample: int) -> str:
-        return self.keys[sample].as_py()
-
-    def shard_name(self, sample: int) -> str:
-        return self.shards[self.shard[sample]]
+    def shard_of(self, sample: int) -> int:
+        return int(np.searchsorted(self.first, sample, side="right")) - 1
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """A packed dataset, as `open_dataset` returns it: manifest and index, no file held open, so it can be pickled."""
+    """A packed dataset, as `open_dataset` returns it: its manifest, no file held open, so it can be pickled."""
 
     uri: str
-    splits: dict[str, SplitInfo]
-    fingerprint: str
     manifest: dict[str, Any] = field(repr=False)
-    index: pa.Table = field(repr=False)
+
+    @cached_property
+    def splits(self) -> dict[str, SplitInfo]:
+        return {name: SplitInfo(**info) for name, info in self.manifest["splits"].items()}
+
+    @cached_property
+    def fingerprint(self) -> str:
+        return dataset_fingerprint(self.manifest["shards"])
 
     def require(self, split: str) -> SplitInfo:
         """The split's numbers. DataError, saying which there are, where there is no such split."""
@@ -95,34 +98,18 @@ class Dataset:
             )
         return self.splits[split]
 
-    def smaller_than(self, split: str, side: int) -> pa.Table:
-        """The index rows of a split's images that are not `side` pixels wide and high."""
-        is_small = pc.less(pc.min_element_wise(self.index["width"], self.index["height"]), side)
-        return self.index.filter(pc.and_(pc.equal(self.index["split"], split), is_small))
-
-    def read_split(
-        self, split: str, *, size: int, limit: int | None = None, indices: Iterable[int] | None = None
-    ) -> "Iterator[tuple[str, Tensor]]":
-        """(key, uint8 [3, size, size]) of a split's images in the order of the index, without augmentation.
-
-        The shorter side is resized to `size`, the middle is kept. `indices` picks images by number, `limit` takes the
-        first so many. Raises DataError where there is no such split or image, or one is damaged.
-        """
-        from .read import read_split
-
-        return read_split(self, split, size=size, limit=limit, indices=indices)
-
-    def split_index(self, split: str) -> SplitIndex:
-        self.require(split)
-        rows = self.index.filter(pc.equal(self.index["split"], split))
-        shards = rows["shard"].combine_chunks().dictionary_encode()
-        return SplitIndex(
-            shards=shards.dictionary.to_pylist(),
-            shard=shards.indices.to_numpy(),
-            offset=rows["offset"].to_numpy(),
-            length=rows["length"].to_numpy(),
-            keys=rows["key"].combine_chunks(),
-            sha256=rows["sha256"].combine_chunks(),
+    def split(self, name: str) -> Split:
+        self.require(name)
+        shards = self.manifest["shards"]
+        own = [shard for shard in shards if shard["split"] == name]
+        samples = np.array([shard["samples"] for shard in own], np.int64)
+        return Split(
+            name=name,
+            first_row=sum(shard["samples"] for shard in shards[: shards.index(own[0])]),
+            shards=[shard["name"] for shard in own],
+            sha256=[shard["sha256"] for shard in own],
+            first=np.cumsum(samples) - samples,
+            extents=make_extents(samples, np.array([shard["bytes"] for shard in own], np.int64)),
         )
 
 
@@ -151,18 +138,19 @@ def dataset_fingerprint(shards: list[dict[str, Any]]) -> str:
 
 def index_bytes(index: pa.Table) -> bytes:
     sink = pa.BufferOutputStream()
-    pq.write_table(index, sink, compression="zstd", row_group_size=1 << 16)
+    # Checksums of the pages, because a reader takes a few row groups of a file that it does not hash as a whole.
+    pq.write_table(index, sink, compression="zstd", row_group_size=ROW_GROUP, write_page_checksum=True)
     return sink.getvalue().to_pybytes()
 
 
 def commit(location: Location, index: pa.Table, shards: list[dict[str, Any]], more: dict[str, Any]) -> None:
     """Write index and manifest, in this order: the dataset exists from then on."""
-    data = index_bytes(index)
+    data = index_bytes(index.replace_schema_metadata({FINGERPRINT: dataset_fingerprint(shards)}))
     write_file(location, INDEX, data)
     manifest = {
         "format": "data_shards",
         "version": FORMAT_VERSION,
-        "splits": {split: info.samples for split, info in split_infos(index, shards).items()},
+        "splits": {split: asdict(info) for split, info in split_infos(index, shards).items()},
         "index": {"name": INDEX, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()},
         "shards": shards,
         **more,
@@ -180,42 +168,31 @@ def read_manifest(location: Location) -> dict[str, Any] | None:
         version = manifest["version"]
         missing = {"index", "shards", "splits"} - manifest.keys()
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{MANIFEST} of {location.uri} is not a data_shards manifest: {error!r}") from error
+        raise DataError(f"{MANIFEST} of {location.uri} is not a data_shards manifest ({error!r}): {REBUILD}") from error
     if version != FORMAT_VERSION:
-        raise DataError(
-            f"{location.uri} has format version {version}, this program reads {FORMAT_VERSION}: "
-            "use the version of data_shards that packed it, or pack again"
-        )
+        mend = f"run `python -m data_shards index --force {location.uri}`, which leaves the shards as they are"
+        if not isinstance(version, int) or version > FORMAT_VERSION:
+            mend = "it was written by a newer data_shards: use that one"
+        raise DataError(f"{location.uri} has format version {version}, this program reads {FORMAT_VERSION}: {mend}")
     if missing:
-        raise DataError(f"{MANIFEST} of {location.uri} is damaged: it lacks {', '.join(sorted(missing))}; pack again")
+        raise DataError(f"{MANIFEST} of {location.uri} is damaged: it lacks {', '.join(sorted(missing))}; {REBUILD}")
     return manifest
 
 
 def open_dataset(uri: str | os.PathLike[str]) -> Dataset:
-    """Open a packed dataset by path or URI: reads manifest and index, no shard.
+    """Open a packed dataset by path or URI: reads the manifest, neither index nor shards.
 
-    Raises DataError where there is no manifest, its format is another, or the index is not the one it names.
+    Raises DataError where there is no manifest, its format is another, or it is damaged.
     """
     location = locate(uri)
     manifest = read_manifest(location)
     if manifest is None:
         reason = f"{MANIFEST} not found; run `python -m data_shards pack SOURCE {location.uri}`"
         if any(name.endswith(".tar") for name in list_files(location)):
-            reason += " (it holds shards: a pack that was interrupted is completed by running it again)"
+            reason += (
+                " (it holds shards: a pack that was interrupted is completed by running it again, and "
+                "`python -m data_shards index` takes in plain WebDataset shards)"
+            )
         raise DataError(f"no dataset at {location.uri}: {reason}")
-    index = _read_index(location, manifest)
-    infos = split_infos(index, manifest["shards"])
     # A path in full: loader processes may have another working folder.
-    where = os.fspath(uri) if "://" in os.fspath(uri) else location.uri
-    return Dataset(where, infos, dataset_fingerprint(manifest["shards"]), manifest, index)
-
-
-def _read_index(location: Location, manifest: dict[str, Any]) -> pa.Table:
-    data = read_file(location, INDEX)
-    if data is None:
-        raise DataError(f"{INDEX} of {location.uri} is missing: pack the dataset again")
-    if hashlib.sha256(data).hexdigest() != manifest["index"]["sha256"]:
-        raise DataError(
-            f"{INDEX} of {location.uri} is damaged, it is not the one {MANIFEST} names: pack the dataset again"
-        )
-    return pq.read_table(pa.BufferReader(data))
+    return Dataset(os.fspath(uri) if "://" in os.fspath(uri) else location.uri, manifest)

@@ -23,7 +23,10 @@ Integers = NDArray[np.int64]
 EXTENT_BYTES = 1 << 20
 # A small dataset is cut finer, so that its epochs mix well too: at least this many extents, whatever their size.
 FEWEST_EXTENTS = 64
-WINDOW_EXTENTS = 4
+# Samples of a track are permuted within a window of so many extents: the fewer, the more tracks mix their samples into
+# a batch. A track holds a window in memory and reads the next, so this bounds the memory of a large batch too.
+MOST_WINDOW_EXTENTS = 4
+WINDOW_TRACKS = 64
 
 _EXTENT_ORDER, _ROTATION, _TRACK_ORDER, AUGMENTATION = 1, 2, 3, 4
 
@@ -44,17 +47,27 @@ class Extents:
 
     @property
     def samples(self) -> int:
-        return int(self.count.sum())
+        return int(self.first[-1] + self.count[-1])
+
+    def of(self, samples: Integers) -> Integers:
+        """The extents that these samples lie in."""
+        return np.searchsorted(self.first, samples, side="right") - 1
 
 
-def make_extents(shard: NDArray[np.integer], offset: Integers, length: Integers) -> Extents:
-    """Cut a split's samples, sorted by (shard, offset), into extents of about 1 MB (bytes), none across two shards."""
-    target = min(EXTENT_BYTES, max(1, int(length.sum()) // FEWEST_EXTENTS))
-    # The middle decides, so that samples of about the target's size get an extent each.
-    number = (offset + length // 2) // target
-    starts = (np.diff(shard) != 0) | (np.diff(number) != 0)
-    first = np.concatenate([[0], np.flatnonzero(starts) + 1])
-    return Extents(first=first, count=np.diff(np.concatenate([first, [len(shard)]])))
+def make_extents(samples: Integers, size_bytes: Integers) -> Extents:
+    """Cut the shards of a split, given by their samples and bytes, into extents of about 1 MB, none across two shards.
+
+    A function of the manifest alone: a dataset of any size is planned without its index. An extent holds its share of
+    its shard's samples, so it is of about that size where the samples of a shard are.
+    """
+    target = min(EXTENT_BYTES, max(1, int(size_bytes.sum()) // FEWEST_EXTENTS))
+    number = np.clip(np.round(size_bytes / target).astype(np.int64), 1, samples)
+    # Extent k of a shard with n extents holds its samples k * samples / n up to (k + 1) * samples / n.
+    k = np.arange(number.sum()) - np.repeat(np.cumsum(number) - number, number)
+    first = np.repeat(np.cumsum(samples) - samples, number) + k * np.repeat(samples, number) // np.repeat(
+        number, number
+    )
+    return Extents(first=first, count=np.diff(np.append(first, samples.sum())))
 
 
 def track_length(samples: int, global_batch: int, split: str = "the split") -> int:
@@ -66,7 +79,7 @@ def track_length(samples: int, global_batch: int, split: str = "the split") -> i
     return samples // global_batch
 
 
-def locate(position: int, length: int, global_batch: int) -> tuple[int, int, int]:
+def place_of(position: int, length: int, global_batch: int) -> tuple[int, int, int]:
     """(epoch, track, place) of a position in a domain's endless stream; `length` samples to a track."""
     batch, track = divmod(position, global_batch)
     epoch, place = divmod(batch, length)
@@ -98,6 +111,7 @@ class EpochPlan:
         order = np.argsort(draws(len(extents.first), _EXTENT_ORDER, *self._key), kind="stable")
         count = extents.count[order]
         self._end = np.cumsum(count)
+        self._window_extents = min(MOST_WINDOW_EXTENTS, max(1, WINDOW_TRACKS // global_batch))
         # line place + shift = sample
         self._shift = extents.first[order] - (self._end - count)
         # Rotated, so that the N % G samples left over differ from epoch to epoch even where there are few extents.
@@ -108,7 +122,7 @@ class EpochPlan:
         extent = np.searchsorted(self._end, line, side="right")
         ordinal = np.concatenate([[0], np.cumsum(np.diff(extent) != 0)])
         # Tracks start their windows at different places, so that a reader's loads do not all fall on the same batch.
-        window = (ordinal + track % WINDOW_EXTENTS) // WINDOW_EXTENTS
+        window = (ordinal + track % self._window_extents) // self._window_extents
         shuffled = np.lexsort((draws(self.length, _TRACK_ORDER, *self._key, detail=track), window))
         starts = np.concatenate([[0], np.flatnonzero(np.diff(window)) + 1])
         return Track(samples=(line + self._shift[extent])[shuffled], windows=starts)

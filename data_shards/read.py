@@ -1,4 +1,4 @@
-"""Samples out of shards: range reads, webdataset's tar stages over the ranges, checksums."""
+"""Samples out of shards: an extent is one range read, webdataset's tar stages run over its bytes, checksums are compared."""
 
 import hashlib
 import io
@@ -11,22 +11,26 @@ from torch import Tensor
 from webdataset.handlers import ignore_and_stop
 from webdataset.tariterators import group_by_keys, tar_file_expander
 
+from .cache import DiskCache
 from .errors import DataError
-from .manifest import Dataset, SplitIndex
-from .plan import EXTENT_BYTES, Integers
+from .manifest import Dataset
+from .plan import Integers
+from .rows import IndexRows, Row
 from .storage import RangeReader, locate
 from .transforms import centre, decode
 
 IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp", "gif")
-# Reading over a gap as long as this costs less than asking twice.
-GAP_BYTES = EXTENT_BYTES // 4
+# Images of read_split that are read together.
+CHUNK = 32
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One sample as stored: its row in the split's index and its image file, or what is wrong with it."""
+    """One sample as stored: its number in the split, where it is, and its image file or what is wrong with it."""
 
-    row: int
+    number: int
+    shard: str
+    key: str
     image: bytes = b""
     fault: str = ""
 
@@ -37,72 +41,109 @@ def tar_samples(data: bytes, url: str) -> Iterator[dict[str, Any]]:
     return group_by_keys(tar_file_expander([source], handler=ignore_and_stop), handler=ignore_and_stop)
 
 
+def image_of(members: dict[str, Any]) -> bytes | None:
+    """The image file among a sample's members."""
+    return next((members[suffix] for suffix in IMAGE_SUFFIXES if suffix in members), None)
+
+
 class SampleReader:
-    """Reads samples of one split by their rows in its index; safe to share between threads."""
+    """Reads samples of one split by their numbers; safe to share between threads.
 
-    def __init__(self, ranges: RangeReader, index: SplitIndex) -> None:
-        self._ranges = ranges
-        self.index = index
+    With a cache, extents are read whole and kept, so that the next epoch, whose tracks lie elsewhere, finds them.
+    """
 
-    def read(self, rows: Integers) -> list[Sample]:
-        """The samples of these rows, in this order; rows that lie together in a shard are one range read."""
+    def __init__(
+        self, dataset: Dataset, split: str, ranges: RangeReader, index: IndexRows, cache: DiskCache | None = None
+    ) -> None:
+        self.split = dataset.split(split)
+        self._ranges, self._index, self._cache = ranges, index, cache
+
+    def read(self, numbers: Integers) -> list[Sample]:
+        """The samples of these numbers, in this order."""
         found: dict[int, Sample] = {}
-        for run in self._runs(np.sort(rows)):
-            for sample in self._read_run(run):
-                found[sample.row] = sample
-        return [found[row] for row in rows.tolist()]
+        ordered = np.sort(numbers)
+        extent = self.split.extents.of(ordered)
+        for group in np.split(ordered, np.flatnonzero(np.diff(extent)) + 1):
+            found |= self._read_extent(group)
+        return [found[number] for number in numbers.tolist()]
 
-    def _runs(self, rows: Integers) -> list[Integers]:
-        index = self.index
-        gap = index.offset[rows[1:]] - (index.offset[rows[:-1]] + index.length[rows[:-1]])
-        apart = (np.diff(index.shard[rows]) != 0) | (gap > GAP_BYTES)
-        return np.split(rows, np.flatnonzero(apart) + 1)
+    def _read_extent(self, numbers: Integers) -> dict[int, Sample]:
+        """Samples that lie in one extent, given in ascending order."""
+        split, first, end = self.split, int(numbers[0]), int(numbers[-1]) + 1
+        if self._cache:
+            extent = split.extents.of(numbers[:1])[0]
+            first = int(split.extents.first[extent])
+            end = first + int(split.extents.count[extent])
+        rows = dict(enumerate(self._index.read(split.first_row + first, split.first_row + end), first))
+        last = rows[end - 1]
+        piece = (split.shard_of(first), rows[first].offset, last.offset + last.length)
+        found = self._unpack(self._fetch(*piece), rows, numbers)
+        if any(sample.fault for sample in found.values()):
+            # A second look, at storage: the first may have seen a damaged disk or a bad transfer.
+            found = self._unpack(self._fetch(*piece, is_new=True), rows, numbers)
+        return found
 
-    def _read_run(self, rows: Integers) -> Iterator[Sample]:
-        index, shard = self.index, self.index.shard_name(rows[0])
-        start = int(index.offset[rows[0]])
-        end = int(index.offset[rows[-1]] + index.length[rows[-1]])
-        data = self._ranges.read(shard, start, end - start)
+    def _fetch(self, shard: int, start: int, end: int, *, is_new: bool = False) -> bytes:
+        if self._cache is None:
+            return self._ranges.read(self.split.shards[shard], start, end - start)
+        name = f"{self.split.sha256[shard]}-{start}-{end}"
+        if is_new:
+            self._cache.drop(name)
+        data = self._cache.get(name)
+        if data is None:
+            data = self._ranges.read(self.split.shards[shard], start, end - start)
+            self._cache.put(name, data)
+        return data
+
+    def _unpack(self, data: bytes, rows: dict[int, Row], numbers: Integers) -> dict[int, Sample]:
+        first = next(iter(rows))
+        shard = self.split.shards[self.split.shard_of(first)]
         members = {sample["__key__"]: sample for sample in tar_samples(data, shard)}
-        for row in rows.tolist():
-            offset = int(index.offset[row]) - start
-            own = data[offset : offset + int(index.length[row])]
+        found = {}
+        for number in numbers.tolist():
+            row = rows[number]
+            own = data[row.offset - rows[first].offset :][: row.length]
             # Damage to one sample's header hides those after it: each of them is looked up by itself.
-            member = members.get(index.key(row)) or next(tar_samples(own, shard), {})
-            yield self._check(row, member, is_whole=len(own) == index.length[row])
+            image = image_of(members.get(row.key) or next(tar_samples(own, shard), {}))
+            fault = _fault(image, row, is_whole=len(own) == row.length)
+            found[number] = Sample(number, shard, row.key, b"" if fault else image or b"", fault)
+        return found
 
-    def _check(self, row: int, member: dict[str, Any], is_whole: bool) -> Sample:
-        image = next((member[suffix] for suffix in IMAGE_SUFFIXES if suffix in member), None)
-        if image is None:
-            return Sample(row, fault="the tar is damaged here" if is_whole else "the shard ends before it")
-        if hashlib.sha256(image).digest() != self.index.sha256[row].as_py():
-            return Sample(row, fault="its checksum is not the one in the index")
-        return Sample(row, image)
+
+def _fault(image: bytes | None, row: Row, *, is_whole: bool) -> str:
+    if image is None:
+        return "the tar is damaged here" if is_whole else "the shard ends before it"
+    return "" if hashlib.sha256(image).digest() == row.sha256 else "its checksum is not the one in the index"
 
 
 def read_split(
     dataset: Dataset, split: str, *, size: int, limit: int | None = None, indices: Iterable[int] | None = None
 ) -> Iterator[tuple[str, Tensor]]:
-    """See Dataset.read_split."""
-    index = dataset.split_index(split)
-    rows = np.arange(len(index)) if indices is None else np.fromiter(indices, np.int64)
-    outside = rows[(rows < 0) | (rows >= len(index))]
+    """(key, uint8 [3, size, size]) of a split's images in the order of the index, without augmentation.
+
+    The shorter side is resized to `size`, the middle is kept. `indices` picks images by number, `limit` takes the
+    first so many. Raises DataError where there is no such split or image, or one is damaged.
+    """
+    samples = dataset.require(split).samples
+    numbers = np.arange(samples) if indices is None else np.fromiter(indices, np.int64)
+    outside = numbers[(numbers < 0) | (numbers >= samples)]
     if len(outside):
-        raise DataError(f"{split} has no image {outside[0]}: it has {len(index)}, numbered from 0")
+        raise DataError(f"{split} has no image {outside[0]}: it has {samples}, numbered from 0")
     ranges = RangeReader(locate(dataset.uri))
-    reader = SampleReader(ranges, index)
     try:
-        for row in rows[:limit]:
-            yield index.key(row), centre(_decode_or_fail(reader, row), size)
+        reader = SampleReader(dataset, split, ranges, IndexRows(ranges, dataset))
+        for start in range(0, len(numbers[:limit]), CHUNK):
+            for sample in reader.read(numbers[:limit][start : start + CHUNK]):
+                yield sample.key, centre(_decode_or_fail(sample), size)
     finally:
         ranges.close()
 
 
-def _decode_or_fail(reader: SampleReader, row: int) -> Tensor:
-    (sample,) = reader.read(np.array([row]))
-    if not sample.fault:
+def _decode_or_fail(sample: Sample) -> Tensor:
+    fault = sample.fault
+    if not fault:
         try:
             return decode(sample.image)
         except RuntimeError as error:
-            sample = Sample(row, fault=f"it does not decode ({error})")
-    raise DataError(f"{reader.index.shard_name(row)}: sample {reader.index.key(row)} is bad: {sample.fault}")
+            fault = f"it does not decode ({error})"
+    raise DataError(f"{sample.shard}: sample {sample.key} is bad: {fault}")

@@ -20,6 +20,10 @@ class StreamConfig(BaseModel):
     """Processes that read and decode, for each rank; 0: a thread of the rank's own process. The batches are the same."""
     prefetch: Annotated[int, Field(ge=1)] = 4
     """Batches that each loader worker has ready before they are asked for."""
+    cache_gb: Annotated[float, Field(ge=0)] = 20.0
+    """Disk cache for datasets in object storage, GB; all ranks and runs of a machine share it; 0: none."""
+    cache_folder: str | None = None
+    """Where the disk cache is, on each machine; none: data_shards in $XDG_CACHE_HOME or ~/.cache."""
     bad_sample_budget: Annotated[float, Field(ge=0, le=1)] = 0.001
     """Share of a split's images that may be damaged (they are replaced by others) before the stream stops with an error."""
 

@@ -4,15 +4,18 @@ from collections import deque
 from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import chain
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from .cache import DiskCache
 from .errors import DataError
-from .manifest import Dataset
+from .manifest import Dataset, Split
 from .plan import EpochPlan, Integers, Track, track_length
 from .read import Sample, SampleReader
+from .rows import IndexRows
 from .storage import RangeReader, locate, shown
 from .transforms import augment, decode
 
@@ -46,6 +49,7 @@ class Task:
     seed: int
     global_batch: int
     first_batch: int
+    cache: DiskCache | None
 
 
 @dataclass(frozen=True)
@@ -61,11 +65,11 @@ class Part:
 class Plans:
     """The epochs of one domain, those in use kept."""
 
-    def __init__(self, task: Task, domain: int, reader: SampleReader) -> None:
+    def __init__(self, task: Task, domain: int, split: Split) -> None:
         self._key = {"seed": task.seed, "domain": domain, "global_batch": task.global_batch}
-        self._extents = reader.index.extents
+        self._extents = split.extents
         self._epochs: dict[int, EpochPlan] = {}
-        self.length = track_length(len(reader.index), task.global_batch)
+        self.length = track_length(len(split), task.global_batch)
 
     def track(self, epoch: int, track: int) -> Track:
         if epoch not in self._epochs:
@@ -110,19 +114,21 @@ class TrackReader:
     def after(self, batch: int) -> Iterator[Sample]:
         """The other samples of the track in the order after batch's own, each once: where a bad one is replaced from."""
         epoch, place = divmod(batch, self._plans.length)
-        for row in np.roll(self._plans.track(epoch, self._track).samples, -place)[1:]:
-            yield from self._reader.read(np.array([row]))
+        for number in np.roll(self._plans.track(epoch, self._track).samples, -place)[1:]:
+            yield from self._reader.read(np.array([number]))
 
 
 class DomainReader:
     """A slice of the tracks of one domain."""
 
-    def __init__(self, task: Task, domain: int, tracks: range, ranges: RangeReader, pool: ThreadPoolExecutor) -> None:
+    def __init__(
+        self, task: Task, domain: int, tracks: range, ranges: RangeReader, index: IndexRows, pool: ThreadPoolExecutor
+    ) -> None:
         self._task = task
         self._domain = domain
-        self._reader = SampleReader(ranges, task.dataset.split_index(task.splits[domain]))
-        plans = Plans(task, domain, self._reader)
-        self._tracks = {track: TrackReader(self._reader, plans, track, task.first_batch, pool) for track in tracks}
+        reader = SampleReader(task.dataset, task.splits[domain], ranges, index, task.cache)
+        plans = Plans(task, domain, reader.split)
+        self._tracks = {track: TrackReader(reader, plans, track, task.first_batch, pool) for track in tracks}
 
     def next(self, batch: int, faults: list[Fault]) -> tuple[Tensor, list[str]]:
         """The images (uint8 [n, 3, crop, crop]) and keys of this slice's part of a batch."""
@@ -130,7 +136,7 @@ class DomainReader:
         images = torch.empty((len(self._tracks), 3, task.crop_size, task.crop_size), dtype=torch.uint8)
         keys = []
         for slot, (track, reader) in zip(images, self._tracks.items(), strict=True):
-            image, row = self._good_image(reader, batch, faults)
+            image, key = self._good_image(reader, batch, faults)
             position = batch * task.global_batch + track
             slot.copy_(
                 augment(
@@ -143,18 +149,14 @@ class DomainReader:
                     position=position,
                 )
             )
-            keys.append(self._reader.index.key(row))
+            keys.append(key)
         return images, keys
 
-    def _good_image(self, track: TrackReader, batch: int, faults: list[Fault]) -> tuple[Tensor, int]:
-        sample = track.next()
-        image = self._decode(sample, faults)
-        if image is not None:
-            return image, sample.row
-        for replacement in track.after(batch):
-            image = self._decode(replacement, faults)
+    def _good_image(self, track: TrackReader, batch: int, faults: list[Fault]) -> tuple[Tensor, str]:
+        for sample in chain([track.next()], track.after(batch)):
+            image = self._decode(sample, faults)
             if image is not None:
-                return image, replacement.row
+                return image, sample.key
         raise DataError(
             f"{shown(self._task.dataset.uri)}: no sample of a whole track can be used, such as {faults[-1]}"
         )
@@ -166,10 +168,7 @@ class DomainReader:
                 return decode(sample.image)
             except RuntimeError as error:
                 reason = f"it does not decode ({error})"
-        index = self._reader.index
-        faults.append(
-            Fault(self._task.splits[self._domain], index.shard_name(sample.row), index.key(sample.row), reason)
-        )
+        faults.append(Fault(self._task.splits[self._domain], sample.shard, sample.key, reason))
         return None
 
 
@@ -179,7 +178,8 @@ def read_parts(task: Task, tracks: range, ranges: RangeReader | None = None) -> 
     ranges = ranges or RangeReader(locate(task.dataset.uri))
     pool = ThreadPoolExecutor(READ_THREADS, thread_name_prefix="data_shards-read")
     try:
-        domains = [DomainReader(task, domain, tracks, ranges, pool) for domain in range(len(task.splits))]
+        index = IndexRows(ranges, task.dataset)
+        domains = [DomainReader(task, domain, tracks, ranges, index, pool) for domain in range(len(task.splits))]
         batch = task.first_batch
         while True:
             faults: list[Fault] = []

@@ -4,18 +4,22 @@ import logging
 import math
 import weakref
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
+import pyarrow.compute as pc
 import torch
 from torch import Tensor
 
+from .cache import DiskCache, default_folder
 from .errors import DataError
-from .loaders import ProcessLoader, ThreadLoader
+from .loaders import ThreadLoader, WarmLoader
 from .manifest import Dataset
 from .plan import rank_share, track_length
-from .storage import shown
+from .rows import IndexRows
+from .storage import RangeReader, locate, shown
 from .stream_config import StreamConfig
 from .tracks import Fault, Part, Task
 
@@ -74,13 +78,14 @@ class UnpairedStream:
             seed=seed,
             global_batch=global_batch,
             first_batch=start_images // global_batch,
+            cache=_cache(dataset, config),
         )
         self._dataset = dataset
         self._budget = config.bad_sample_budget
         self._faults: dict[tuple[str, str], Fault] = {}
-        self._loader: ThreadLoader | ProcessLoader
+        self._loader: ThreadLoader | WarmLoader
         if config.loader_workers:
-            self._loader = ProcessLoader(task, tracks, config.loader_workers, config.prefetch)
+            self._loader = WarmLoader(task, tracks, config.loader_workers, config.prefetch)
         else:
             self._loader = ThreadLoader(task, tracks, config.prefetch)
         # Also where the stream is forgotten, or the interpreter ends.
@@ -98,7 +103,9 @@ class UnpairedStream:
         if not self._close.alive:
             raise StopIteration
         try:
-            parts = [self._next_part() for _ in range(self._loader.readers)]
+            parts = self._loader.next()
+            for part in parts:
+                self._check(part)
         except BaseException:
             self.close()
             raise
@@ -106,13 +113,11 @@ class UnpairedStream:
         keys_a, keys_b = ([key for part in parts for key in part.keys[domain]] for domain in (0, 1))
         return UnpairedBatch(a, b, keys_a, keys_b)
 
-    def _next_part(self) -> Part:
-        part = self._loader.next()
+    def _check(self, part: Part) -> None:
         for fault in part.faults:
             self._count(fault)
         if part.error:
             raise DataError(part.error)
-        return part
 
     def _count(self, fault: Fault) -> None:
         if (fault.shard, fault.key) in self._faults:
@@ -150,10 +155,25 @@ def _check_split(dataset: Dataset, split: str, config: StreamConfig, global_batc
     info = dataset.require(split)
     track_length(info.samples, global_batch, f"{split} of {shown(dataset.uri)}")
     if min(info.min_width, info.min_height) < config.crop_size:
-        small = dataset.smaller_than(split, config.crop_size).to_pylist()
+        small = _smaller_than(dataset, split, config.crop_size)
         first = small[0]
         raise DataError(
             f"{len(small)} of the {info.samples} images in {split} of {shown(dataset.uri)} are smaller than crop_size "
             f"{config.crop_size}, the first is {first['name']} ({first['width']} x {first['height']}): "
             "lower crop_size (and load_size), or pack without the small images"
         )
+
+
+def _smaller_than(dataset: Dataset, split: str, side: int) -> list[dict[str, Any]]:
+    """The index rows of a split's images that are not `side` pixels wide and high."""
+    index = IndexRows(RangeReader(locate(dataset.uri)), dataset).table(["split", "name", "width", "height"])
+    is_small = pc.less(pc.min_element_wise(index["width"], index["height"]), side)
+    return index.filter(pc.and_(pc.equal(index["split"], split), is_small)).to_pylist()
+
+
+def _cache(dataset: Dataset, config: StreamConfig) -> DiskCache | None:
+    # A local dataset is on a disk already.
+    if not config.cache_gb or not locate(dataset.uri).is_object_store:
+        return None
+    folder = Path(config.cache_folder).expanduser().absolute() if config.cache_folder else default_folder()
+    return DiskCache(folder, int(config.cache_gb * 1e9))

@@ -1,13 +1,16 @@
-"""Small image folders and packed datasets for the tests of data_shards."""
+"""Small image folders and packed datasets for the tests of data_shards, and the index of a large one."""
 
 import os
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 from PIL import Image
 
 from data_shards import Dataset, open_dataset
+from data_shards.manifest import INDEX_SCHEMA, commit
 from data_shards.pack import pack
+from data_shards.storage import locate
 
 ROOT = Path(__file__).parents[1]
 REAL = Path(os.environ.get("MONET2PHOTO_DIR", ROOT.parent / "shared" / "data" / "monet2photo"))
@@ -33,3 +36,31 @@ def make_folder(root: Path, splits: dict[str, int], *, width: int = 48, height: 
 def make_dataset(root: Path, splits: dict[str, int], *, width: int = 48, height: int = 40) -> Dataset:
     pack(make_folder(root / "images", splits, width=width, height=height), str(root / "shards"))
     return open_dataset(root / "shards")
+
+
+def fabricate(root: Path, splits: dict[str, int], *, samples_per_shard: int, sample_bytes: int = 35_840) -> Dataset:
+    """Manifest and index of a dataset of any size, without the shards."""
+    tables, shards = [], []
+    for split, count in splits.items():
+        number, noise = np.arange(count), np.random.default_rng(0).bytes(32 * count)
+        shard = [f"{split}-{n:06d}.tar" for n in number // samples_per_shard]
+        columns = {
+            "split": pa.repeat(split, count),
+            "shard": pa.array(shard),
+            "key": pa.array([f"{n:06d}" for n in number]),
+            "name": pa.array([f"{n:06d}.jpg" for n in number]),
+            "offset": pa.array(number % samples_per_shard * sample_bytes),
+            "length": pa.repeat(pa.scalar(sample_bytes, pa.int64()), count),
+            "width": pa.repeat(pa.scalar(256, pa.int32()), count),
+            "height": pa.repeat(pa.scalar(256, pa.int32()), count),
+            "sha256": pa.array([noise[32 * n : 32 * n + 32] for n in number]),
+        }
+        tables.append(pa.table(columns).cast(INDEX_SCHEMA))
+        for start in range(0, count, samples_per_shard):
+            samples = min(samples_per_shard, count - start)
+            name = shard[start]
+            shards.append(
+                {"split": split, "name": name, "samples": samples, "bytes": samples * sample_bytes, "sha256": name}
+            )
+    commit(locate(root), pa.concat_tables(tables), shards, {"skipped": []})
+    return open_dataset(root)

@@ -7,67 +7,73 @@ from data_shards import DataError, rank_share
 from data_shards.plan import (
     EXTENT_BYTES,
     FEWEST_EXTENTS,
-    WINDOW_EXTENTS,
     EpochPlan,
     draws,
-    locate,
     make_extents,
+    place_of,
     reader_shares,
     track_length,
 )
 
+Shards = tuple[np.ndarray, np.ndarray]
+
 
 @st.composite
-def indexes(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(shard, offset, length) of a split whose shards and samples have all kinds of sizes."""
-    counts = draw(st.lists(st.integers(1, 60), min_size=1, max_size=5))
+def layouts(draw: st.DrawFn) -> Shards:
+    """(samples, bytes) of each shard of a split whose shards and samples have all kinds of sizes."""
+    samples = np.array(draw(st.lists(st.integers(1, 60), min_size=1, max_size=5)))
     largest = draw(st.sampled_from([2_000, 60_000, 3 * EXTENT_BYTES]))
-    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
-    lengths = [512 * rng.integers(1, largest // 512 + 1, count) for count in counts]
-    shard = np.repeat(np.arange(len(counts)), counts)
-    return shard, np.concatenate([np.cumsum(own) - own for own in lengths]), np.concatenate(lengths)
+    each = draw(st.lists(st.integers(512, largest), min_size=len(samples), max_size=len(samples)))
+    return samples, samples * each
 
 
-def plan_of(index: tuple[np.ndarray, ...], global_batch: int, **key: int) -> EpochPlan:
-    return EpochPlan(make_extents(*index), **{"seed": 7, "domain": 0, "epoch": 0} | key, global_batch=global_batch)
+def plan_of(shards: Shards, global_batch: int, **key: int) -> EpochPlan:
+    return EpochPlan(make_extents(*shards), **{"seed": 7, "domain": 0, "epoch": 0} | key, global_batch=global_batch)
+
+
+def one_shard(samples: int, sample_bytes: int) -> Shards:
+    return np.array([samples]), np.array([samples * sample_bytes])
 
 
 def small_plan(samples: int, global_batch: int, **key: int) -> EpochPlan:
-    length = np.full(samples, 1024)
-    return plan_of((np.zeros(samples, int), np.cumsum(length) - length, length), global_batch, **key)
+    return plan_of(one_shard(samples, 1024), global_batch, **key)
 
 
-@given(indexes())
-def test_extents_cover_the_samples_in_order_and_stay_within_a_shard(index: tuple[np.ndarray, ...]) -> None:
-    shard, _, _ = index
-    extents = make_extents(*index)
+@given(layouts())
+def test_extents_cover_the_samples_in_order_and_stay_within_a_shard(shards: Shards) -> None:
+    samples, _ = shards
+    extents = make_extents(*shards)
     assert extents.first[0] == 0
     assert (extents.first[1:] == extents.first[:-1] + extents.count[:-1]).all()
-    assert extents.samples == len(shard)
+    assert extents.samples == samples.sum()
+    assert (extents.count > 0).all()
+    shard = np.repeat(np.arange(len(samples)), samples)
     assert all(len(set(shard[a : a + n].tolist())) == 1 for a, n in zip(extents.first, extents.count, strict=True))
+    assert (
+        extents.of(np.arange(extents.samples)).tolist()
+        == np.repeat(np.arange(len(extents.count)), extents.count).tolist()
+    )
 
 
 def test_extents_are_about_a_megabyte() -> None:
-    length = np.full(100_000, 35_840)
-    extents = make_extents(np.zeros(len(length), int), np.cumsum(length) - length, length)
-    sizes = extents.count * 35_840
+    sizes = make_extents(*one_shard(100_000, 35_840)).count * 35_840
     assert abs(np.median(sizes) - EXTENT_BYTES) < 40_000
     assert sizes.max() < 1.1 * EXTENT_BYTES
 
 
+def test_samples_larger_than_an_extent_get_one_each() -> None:
+    assert make_extents(*one_shard(100, 5 * EXTENT_BYTES)).count.tolist() == [1] * 100
+
+
 def test_a_small_dataset_is_cut_finer_so_that_it_mixes() -> None:
-    length = np.full(1000, 10_240)
-    extents = make_extents(np.zeros(1000, int), np.cumsum(length) - length, length)
-    assert len(extents.first) >= FEWEST_EXTENTS
+    assert len(make_extents(*one_shard(1000, 10_240)).first) >= FEWEST_EXTENTS
 
 
-@given(indexes(), st.integers(1, 40), st.integers(0, 3))
-def test_every_sample_comes_once_an_epoch_but_the_remainder(
-    index: tuple[np.ndarray, ...], global_batch: int, epoch: int
-) -> None:
-    samples = len(index[0])
+@given(layouts(), st.integers(1, 40), st.integers(0, 3))
+def test_every_sample_comes_once_an_epoch_but_the_remainder(shards: Shards, global_batch: int, epoch: int) -> None:
+    samples = int(shards[0].sum())
     global_batch = min(global_batch, samples)
-    order = plan_of(index, global_batch, epoch=epoch).order()
+    order = plan_of(shards, global_batch, epoch=epoch).order()
     assert len(order) == samples // global_batch * global_batch
     assert len(set(order.tolist())) == len(order)
     assert set(order.tolist()) <= set(range(samples))
@@ -79,15 +85,15 @@ def test_the_remainder_differs_from_epoch_to_epoch() -> None:
     assert set.union(*orders) == set(range(24))
 
 
-@given(indexes(), st.integers(1, 40), st.integers(1, 8), st.integers(0, 4))
+@given(layouts(), st.integers(1, 40), st.integers(1, 8), st.integers(0, 4))
 @settings(max_examples=200)
 def test_ranks_and_readers_read_the_same_batches_whatever_their_number(
-    index: tuple[np.ndarray, ...], global_batch: int, world: int, workers: int
+    shards: Shards, global_batch: int, world: int, workers: int
 ) -> None:
-    global_batch = max(world, min(global_batch, len(index[0])))
-    if global_batch > len(index[0]):
+    global_batch = max(world, min(global_batch, int(shards[0].sum())))
+    if global_batch > shards[0].sum():
         return
-    plan = plan_of(index, global_batch)
+    plan = plan_of(shards, global_batch)
     readers = [
         tracks for rank in range(world) for tracks in reader_shares(rank_share(global_batch, rank, world), workers)
     ]
@@ -124,10 +130,10 @@ def test_no_reader_is_left_without_a_track() -> None:
     assert reader_shares(range(3, 5), 8) == [range(3, 4), range(4, 5)]
 
 
-@given(indexes(), st.integers(1, 40), st.data())
-def test_a_track_resumes_at_any_place(index: tuple[np.ndarray, ...], global_batch: int, data: st.DataObject) -> None:
-    global_batch = min(global_batch, len(index[0]))
-    plan = plan_of(index, global_batch)
+@given(layouts(), st.integers(1, 40), st.data())
+def test_a_track_resumes_at_any_place(shards: Shards, global_batch: int, data: st.DataObject) -> None:
+    global_batch = min(global_batch, int(shards[0].sum()))
+    plan = plan_of(shards, global_batch)
     track = plan.track(data.draw(st.integers(0, global_batch - 1)))
     place = data.draw(st.integers(0, plan.length))
     rest = np.concatenate([np.empty(0, int), *track.pieces(place)])
@@ -136,7 +142,7 @@ def test_a_track_resumes_at_any_place(index: tuple[np.ndarray, ...], global_batc
 
 @given(st.integers(0, 10**12), st.integers(1, 10**6), st.integers(1, 4096))
 def test_positions_are_counted_batch_by_batch_and_epoch_by_epoch(position: int, length: int, global_batch: int) -> None:
-    epoch, track, place = locate(position, length, global_batch)
+    epoch, track, place = place_of(position, length, global_batch)
     assert 0 <= track < global_batch
     assert 0 <= place < length
     assert (epoch * length + place) * global_batch + track == position
@@ -145,22 +151,20 @@ def test_positions_are_counted_batch_by_batch_and_epoch_by_epoch(position: int, 
 def test_the_position_of_a_sample_is_where_the_order_has_it() -> None:
     plan = small_plan(50, 7, epoch=2)
     position = 2 * 7 * 7 + 30
-    epoch, track, place = locate(position, plan.length, 7)
+    epoch, track, place = place_of(position, plan.length, 7)
     assert epoch == 2
     assert plan.track(track).samples[place] == plan.order()[30]
 
 
-def test_a_window_takes_from_so_many_extents_and_is_shuffled() -> None:
-    length = np.full(20_000, 102_400)
-    index = (np.zeros(20_000, int), np.cumsum(length) - length, length)
-    extents = make_extents(*index)
-    track = EpochPlan(extents, seed=1, domain=0, epoch=0, global_batch=16).track(3)
-    extent_of = np.repeat(np.arange(len(extents.first)), extents.count)
+@pytest.mark.parametrize(("global_batch", "window_extents"), [(1, 4), (16, 4), (32, 2), (64, 1), (256, 1)])
+def test_a_window_takes_from_so_many_extents_and_is_shuffled(global_batch: int, window_extents: int) -> None:
+    extents = make_extents(*one_shard(100_000, 20_480))
+    track = EpochPlan(extents, seed=1, domain=0, epoch=0, global_batch=global_batch).track(global_batch // 3)
     windows = list(track.pieces(0))
-    assert max(len(set(extent_of[window].tolist())) for window in windows) == WINDOW_EXTENTS
+    assert max(len(set(extents.of(window).tolist())) for window in windows) == window_extents
     # Not in the order of the shard: a sorted window would jump only where its extents meet.
     jumps = [np.mean(np.diff(window) != 1) for window in windows if len(window) > 10]
-    assert np.mean(jumps) > 0.8
+    assert np.mean(jumps or 1) > 0.8
 
 
 def test_epochs_domains_and_seeds_have_orders_of_their_own() -> None:

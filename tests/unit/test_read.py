@@ -7,8 +7,10 @@ from image_folders import make_dataset
 from PIL import Image
 from torchvision.transforms.v2 import functional as F
 
-from data_shards import DataError, Dataset
+from data_shards import DataError, Dataset, read_split
+from data_shards.cache import DiskCache
 from data_shards.read import Sample, SampleReader
+from data_shards.rows import IndexRows, Row
 from data_shards.storage import RangeReader, locate
 
 COUNT = 20
@@ -38,12 +40,20 @@ def source(dataset: Dataset, row: int) -> bytes:
     return (Path(dataset.uri).parent / "images" / "trainA" / f"{row:04d}.jpg").read_bytes()
 
 
-def read(dataset: Dataset, *rows: int) -> list[Sample]:
-    return SampleReader(CountingReader(dataset), dataset.split_index("trainA")).read(np.array(rows))
+def rows(dataset: Dataset, count: int = COUNT) -> list[Row]:
+    return IndexRows(RangeReader(locate(dataset.uri)), dataset).read(0, count)
+
+
+def reader(dataset: Dataset, ranges: RangeReader, cache: DiskCache | None = None) -> SampleReader:
+    return SampleReader(dataset, "trainA", ranges, IndexRows(RangeReader(locate(dataset.uri)), dataset), cache)
+
+
+def read(dataset: Dataset, *numbers: int) -> list[Sample]:
+    return reader(dataset, CountingReader(dataset)).read(np.array(numbers))
 
 
 def faults(dataset: Dataset) -> dict[int, str]:
-    return {sample.row: sample.fault for sample in read(dataset, *range(COUNT)) if sample.fault}
+    return {sample.number: sample.fault for sample in read(dataset, *range(COUNT)) if sample.fault}
 
 
 def damage(shard: Path, offset: int, data: bytes) -> None:
@@ -52,41 +62,66 @@ def damage(shard: Path, offset: int, data: bytes) -> None:
         file.write(data)
 
 
-@pytest.mark.parametrize("rows", [range(COUNT), [7, 2, 19, 3, 0], [5]])
-def test_samples_come_in_the_order_asked_for(dataset: Dataset, rows: list[int]) -> None:
-    assert read(dataset, *rows) == [Sample(row, source(dataset, row)) for row in rows]
+@pytest.mark.parametrize("numbers", [range(COUNT), [7, 2, 19, 3, 0], [5]])
+def test_samples_come_in_the_order_asked_for(dataset: Dataset, numbers: list[int]) -> None:
+    expected = [Sample(number, "trainA-000000.tar", f"{number:04d}", source(dataset, number)) for number in numbers]
+    assert read(dataset, *numbers) == expected
 
 
-def test_samples_that_lie_together_are_one_range_read(dataset: Dataset) -> None:
+@pytest.fixture
+def in_extents_of_five(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("data_shards.plan.FEWEST_EXTENTS", COUNT // 5)
+
+
+@pytest.mark.usefixtures("in_extents_of_five")
+def test_samples_of_one_extent_are_one_range_read(dataset: Dataset) -> None:
+    ranges, index = CountingReader(dataset), rows(dataset)
+    reader(dataset, ranges).read(np.array([6, 11, 9, 5, 3]))
+    spans = [(3, 3), (5, 9), (11, 11)]
+    assert ranges.reads == [
+        ("trainA-000000.tar", index[a].offset, index[b].offset + index[b].length - index[a].offset) for a, b in spans
+    ]
+
+
+@pytest.mark.usefixtures("in_extents_of_five")
+def test_with_a_cache_whole_extents_are_read_once(dataset: Dataset, tmp_path: Path) -> None:
+    cache, ranges, index = DiskCache(tmp_path / "cache", 10**6), CountingReader(dataset), rows(dataset)
+    first = reader(dataset, ranges, cache).read(np.array([7, 12]))
+    again = reader(dataset, ranges, cache).read(np.array([12, 7, 5, 14]))
+    assert [sample.image for sample in again] == [source(dataset, number) for number in (12, 7, 5, 14)]
+    assert first == [again[1], again[0]]
+    assert ranges.reads == [
+        ("trainA-000000.tar", index[a].offset, index[b].offset + index[b].length - index[a].offset)
+        for a, b in [(5, 9), (10, 14)]
+    ]
+
+
+def test_a_damaged_piece_of_the_cache_is_read_from_storage_again(dataset: Dataset, tmp_path: Path) -> None:
+    cache = DiskCache(tmp_path / "cache", 10**6)
+    reader(dataset, CountingReader(dataset), cache).read(np.arange(COUNT))
+    pieces = list((tmp_path / "cache").glob("*/*"))
+    for piece in pieces:
+        piece.write_bytes(piece.read_bytes()[:700] + b"damage" + piece.read_bytes()[706:])
     ranges = CountingReader(dataset)
-    index = dataset.split_index("trainA")
-    SampleReader(ranges, index).read(np.array([6, 4, 5, 8]))
-    end = int(index.offset[8] + index.length[8])
-    assert ranges.reads == [("trainA-000000.tar", index.offset[4], end - index.offset[4])]
-
-
-def test_what_lies_far_apart_is_read_apart(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("data_shards.read.GAP_BYTES", 0)
-    ranges = CountingReader(dataset)
-    samples = SampleReader(ranges, dataset.split_index("trainA")).read(np.array([1, 2, 9, 15]))
-    assert [sample.row for sample in samples] == [1, 2, 9, 15]
-    assert len(ranges.reads) == 3
+    for _ in range(2):
+        samples = reader(dataset, ranges, cache).read(np.arange(COUNT))
+        assert [sample.image for sample in samples] == [source(dataset, number) for number in range(COUNT)]
+    assert len(ranges.reads) == len(pieces)
 
 
 def test_a_flipped_byte_is_one_bad_sample(dataset: Dataset, shard: Path) -> None:
-    offset = int(dataset.split_index("trainA").offset[7])
+    offset = rows(dataset)[7].offset
     damage(shard, offset + 700, bytes([shard.read_bytes()[offset + 700] ^ 1]))
     assert faults(dataset) == {7: "its checksum is not the one in the index"}
 
 
 def test_a_damaged_header_hides_no_other_sample(dataset: Dataset, shard: Path) -> None:
-    damage(shard, int(dataset.split_index("trainA").offset[7]), b"x" * 512)
+    damage(shard, rows(dataset)[7].offset, b"x" * 512)
     assert faults(dataset) == {7: "the tar is damaged here"}
 
 
 def test_a_truncated_shard_loses_its_end(dataset: Dataset, shard: Path) -> None:
-    index = dataset.split_index("trainA")
-    shard.write_bytes(shard.read_bytes()[: int(index.offset[17]) + 600])
+    shard.write_bytes(shard.read_bytes()[: rows(dataset)[17].offset + 600])
     assert faults(dataset) == dict.fromkeys([17, 18, 19], "the shard ends before it")
 
 
@@ -102,11 +137,11 @@ def test_another_tar_under_the_shards_name_is_noticed(dataset: Dataset, tmp_path
     assert len(faults(dataset)) == COUNT
 
 
-# Dataset.read_split
+# read_split
 
 
 def test_a_split_is_read_in_order_without_augmentation(dataset: Dataset) -> None:
-    pairs = list(dataset.read_split("trainA", size=40))
+    pairs = list(read_split(dataset, "trainA", size=40))
     assert [key for key, _ in pairs] == [f"{number:04d}" for number in range(COUNT)]
     for number, (_, image) in enumerate(pairs):
         assert image.dtype == torch.uint8
@@ -116,19 +151,19 @@ def test_a_split_is_read_in_order_without_augmentation(dataset: Dataset) -> None
 
 
 def test_some_of_a_split(dataset: Dataset) -> None:
-    assert [key for key, _ in dataset.read_split("trainA", size=32, limit=3)] == ["0000", "0001", "0002"]
-    assert [key for key, _ in dataset.read_split("trainA", size=32, indices=[5, 1])] == ["0005", "0001"]
-    assert {image.shape for _, image in dataset.read_split("trainA", size=32)} == {(3, 32, 32)}
+    assert [key for key, _ in read_split(dataset, "trainA", size=32, limit=3)] == ["0000", "0001", "0002"]
+    assert [key for key, _ in read_split(dataset, "trainA", size=32, indices=[5, 1])] == ["0005", "0001"]
+    assert {image.shape for _, image in read_split(dataset, "trainA", size=32)} == {(3, 32, 32)}
 
 
 def test_images_and_splits_that_are_not_there(dataset: Dataset) -> None:
     with pytest.raises(DataError, match="trainA has no image 20: it has 20, numbered from 0"):
-        list(dataset.read_split("trainA", size=32, indices=[0, 20]))
+        list(read_split(dataset, "trainA", size=32, indices=[0, 20]))
     with pytest.raises(DataError, match="has no testB, only trainA"):
-        list(dataset.read_split("testB", size=32))
+        list(read_split(dataset, "testB", size=32))
 
 
 def test_a_damaged_image_of_a_split_is_named(dataset: Dataset, shard: Path) -> None:
-    damage(shard, int(dataset.split_index("trainA").offset[2]) + 700, b"damage")
+    damage(shard, rows(dataset)[2].offset + 700, b"damage")
     with pytest.raises(DataError, match=r"trainA-000000.tar: sample 0002 is bad: its checksum"):
-        list(dataset.read_split("trainA", size=32))
+        list(read_split(dataset, "trainA", size=32))

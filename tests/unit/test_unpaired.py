@@ -1,5 +1,7 @@
+import contextlib
 import gc
 import logging
+import multiprocessing
 import os
 import pickle
 import signal
@@ -20,6 +22,8 @@ from pydantic import ValidationError
 from data_shards import DataError, Dataset, StreamConfig, UnpairedBatch, UnpairedStream, open_dataset
 from data_shards.pack import pack
 from data_shards.plan import EpochPlan
+from data_shards.rows import IndexRows, Row
+from data_shards.storage import RangeReader, locate
 from data_shards.transforms import augment, decode
 
 CONFIG = StreamConfig(load_size=36, crop_size=32, loader_workers=0)
@@ -33,6 +37,12 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 
 def stream(dataset: Dataset, config: StreamConfig = CONFIG, **options: int) -> UnpairedStream:
     return UnpairedStream(dataset, config, **{"seed": 3, "global_batch": 6} | options)
+
+
+def split_rows(dataset: Dataset, split: str) -> list[Row]:
+    where = dataset.split(split)
+    index = IndexRows(RangeReader(locate(dataset.uri)), dataset)
+    return index.read(where.first_row, where.first_row + len(where))
 
 
 def take(dataset: Dataset, count: int, config: StreamConfig = CONFIG, **options: int) -> list[UnpairedBatch]:
@@ -61,16 +71,16 @@ def joined(parts: list[UnpairedBatch]) -> UnpairedBatch:
 def test_a_batch_is_what_the_plan_says(dataset: Dataset) -> None:
     batches = take(dataset, 5)
     for domain, split in enumerate(("trainA", "trainB")):
-        index = dataset.split_index(split)
+        where, rows = dataset.split(split), split_rows(dataset, split)
         order = [
             row
             for epoch in (0, 1)
-            for row in EpochPlan(index.extents, seed=3, domain=domain, epoch=epoch, global_batch=6).order()
+            for row in EpochPlan(where.extents, seed=3, domain=domain, epoch=epoch, global_batch=6).order()
         ]
         for position in range(5 * 6):
             batch = batches[position // 6]
             images, keys = ((batch.a, batch.keys_a), (batch.b, batch.keys_b))[domain]
-            key = index.key(order[position])
+            key = rows[order[position]].key
             assert keys[position % 6] == key
             data = (Path(dataset.uri).parent / "images" / split / f"{key}.jpg").read_bytes()
             options = {"load_size": 36, "crop_size": 32, "flip": True, "seed": 3, "domain": domain}
@@ -234,7 +244,7 @@ def damaged(tmp_path: Path) -> Dataset:
     dataset = make_dataset(tmp_path, {"trainA": COUNT_A, "trainB": COUNT_B})
     with (Path(dataset.uri) / "trainB-000000.tar").open("r+b") as shard:
         for row in (4, 20):
-            shard.seek(dataset.split_index("trainB").offset[row] + 700)
+            shard.seek(split_rows(dataset, "trainB")[row].offset + 700)
             byte = shard.read(1)[0]
             shard.seek(-1, 1)
             shard.write(bytes([byte ^ 1]))
@@ -253,13 +263,13 @@ def test_a_bad_sample_is_replaced_by_one_of_its_own_track(damaged: Dataset, capl
         f"bad sample replaced by another: trainB-000000.tar: {key}: its checksum is not the one in the index"
         for key in ("0004", "0020")
     ]
-    index = damaged.split_index("trainB")
+    where, rows = damaged.split("trainB"), split_rows(damaged, "trainB")
     for number, batch in enumerate(seen):
         epoch, place = divmod(number, COUNT_B // 6)
-        plan = EpochPlan(index.extents, seed=3, domain=1, epoch=epoch, global_batch=6)
+        plan = EpochPlan(where.extents, seed=3, domain=1, epoch=epoch, global_batch=6)
         for track, key in enumerate(batch.keys_b):
             after = np.roll(plan.track(track).samples, -place).tolist()
-            assert key == next(index.key(row) for row in after if row not in (4, 20))
+            assert key == next(rows[row].key for row in after if row not in (4, 20))
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -350,42 +360,62 @@ def test_a_dataset_and_a_config_survive_pickling(dataset: Dataset) -> None:
 
 PROGRAM = """
 import os, signal, sys
-import multiprocessing
-from multiprocessing import forkserver
 from data_shards import StreamConfig, UnpairedStream, open_dataset
 
 if __name__ == "__main__":
     config = StreamConfig(load_size=36, crop_size=32, loader_workers=int(sys.argv[2]))
     batches = UnpairedStream(open_dataset(sys.argv[1]), config, seed=3, global_batch=6)
-    next(batches)
-    started = [child.pid for child in multiprocessing.active_children()] + [forkserver._forkserver._forkserver_pid]
-    print(*[process for process in started if process], flush=True)
-    how = sys.argv[3]
-    if how == "raise":
+    # The loader processes are on their way with the first batch, and at work with those after the prefetched ones.
+    for _ in range(int(sys.argv[3])):
+        next(batches)
+    print("read", flush=True)
+    if sys.argv[4] == "raise":
         for _ in batches:
             raise ZeroDivisionError
-    if how == "kill":
+    if sys.argv[4] == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
-@pytest.mark.parametrize(("workers", "how", "status"), [(0, "end", 0), (2, "raise", 1), (2, "kill", -9)])
+def members(group: int) -> set[int]:
+    """The processes of a process group that are alive."""
+    found = set()
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # it has just ended
+            state, _, its_group = status.read_text().rpartition(") ")[2].split()[:3]
+            if int(its_group) == group and state != "Z":
+                found.add(int(status.parent.name))
+    return found
+
+
+@pytest.mark.parametrize("count", [1, 6])
+@pytest.mark.parametrize(("workers", "how", "status"), [(0, "end", 0), (2, "end", 0), (2, "raise", 1), (2, "kill", -9)])
 def test_a_program_that_ends_leaves_no_process(
-    dataset: Dataset, tmp_path: Path, workers: int, how: str, status: int
+    dataset: Dataset, tmp_path: Path, count: int, workers: int, how: str, status: int
 ) -> None:
     (tmp_path / "program.py").write_text(PROGRAM)
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    command = [sys.executable, str(tmp_path / "program.py"), dataset.uri, str(workers), how]
+    command = [sys.executable, str(tmp_path / "program.py"), dataset.uri, str(workers), str(count), how]
     with (tmp_path / "errors").open("w") as errors:
-        process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=errors, text=True)
+        process = subprocess.Popen(
+            command, env=environment, stdout=subprocess.PIPE, stderr=errors, text=True, start_new_session=True
+        )
         assert process.stdout is not None
-        processes = [int(word) for word in process.stdout.readline().split()]
+        assert process.stdout.readline() == "read\n", (tmp_path / "errors").read_text()
         assert process.wait(timeout=60) == status, (tmp_path / "errors").read_text()
-    assert len(processes) == (workers + 1 if workers else 0)
-    wait_until(lambda: not any(Path(f"/proc/{process}").exists() for process in processes))
+    wait_until(lambda: not members(process.pid))
     said = (tmp_path / "errors").read_text()
     assert ("ZeroDivisionError" in said) == (how == "raise")
     assert how == "kill" or said.count("Traceback") == (how == "raise")
+
+
+def test_a_killed_loader_process_is_one_line(dataset: Dataset) -> None:
+    with stream(dataset, CONFIG.model_copy(update={"loader_workers": 1, "prefetch": 1})) as batches:
+        next(batches), next(batches)
+        (loader,) = multiprocessing.active_children()
+        os.kill(loader.pid, signal.SIGKILL)
+        with pytest.raises(DataError, match="a loader process was killed, perhaps for lack of memory"):
+            list(batches)
 
 
 def test_ctrl_c_reaches_the_consumer(dataset: Dataset) -> None:

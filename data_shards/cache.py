@@ -1,0 +1,118 @@
+"""Pieces of shards on local disk, up to a stated size, shared by all ranks and runs of a machine."""
+
+import fcntl
+import logging
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from uuid import uuid4
+
+LOG = logging.getLogger(__name__)
+
+# A full cache is emptied to this part of its size at once, because finding the oldest pieces lists them all.
+KEPT_SHARE = 0.9
+# Part of the disk that stays free, whatever the cache's size.
+FREE_SHARE = 0.05
+
+
+def default_folder() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "data_shards"
+
+
+class DiskCache:
+    """Byte strings by name, the least recently used dropped first; processes share a folder safely.
+
+    A piece is written under a temporary name and renamed, so readers see it whole. Before it is written its bytes are
+    added to a tally, under a lock that the kernel drops with its holder: together the processes stay below the size,
+    also when one is killed (the tally then counts too much, until the next clearing counts anew). A disk that cannot be
+    written is a warning and no cache.
+    """
+
+    def __init__(self, folder: Path, size_bytes: int) -> None:
+        self._folder, self._size = folder, size_bytes
+        self._is_working = True
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            self._give_up(error)
+
+    def get(self, name: str) -> bytes | None:
+        path = self._path(name)
+        try:
+            data = path.read_bytes()
+            # The time of last use: file systems are mounted without access times.
+            os.utime(path)
+        except OSError:
+            # Not there, or dropped between the two calls.
+            return None
+        return data
+
+    def put(self, name: str, data: bytes) -> None:
+        path = self._path(name)
+        if not self._is_working or path.exists():
+            return
+        temporary = path.with_name(f"{path.name}.{uuid4().hex}.tmp")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if self._reserve(len(data)):
+                temporary.write_bytes(data)
+                temporary.replace(path)
+        except FileNotFoundError:
+            # Somebody clears the folder: this piece is read from storage once more.
+            LOG.debug("%s was not kept", name)
+        except OSError as error:
+            temporary.unlink(missing_ok=True)
+            self._give_up(error)
+
+    def drop(self, name: str) -> None:
+        self._path(name).unlink(missing_ok=True)
+
+    def _path(self, name: str) -> Path:
+        return self._folder / name[:2] / name
+
+    def _reserve(self, size: int) -> bool:
+        """Add `size` bytes to the tally, dropping old pieces where they do not fit; whether they do now."""
+        with self._locked() as tally:
+            text = tally.read_text()
+            # Empty at first, and after a kill in the middle of writing it.
+            used = int(text) if text else sum(length for _, _, length in self._pieces())
+            disk = shutil.disk_usage(self._folder)
+            room = min(self._size, used + disk.free - int(FREE_SHARE * disk.total))
+            if used + size > room:
+                used = self._clear(int(KEPT_SHARE * room) - size)
+            fits = used + size <= room
+            tally.write_text(str(used + size if fits else used))
+        return fits
+
+    @contextmanager
+    def _locked(self) -> Iterator[Path]:
+        tally = self._folder / "used_bytes"
+        with tally.open("a") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield tally
+
+    def _clear(self, allowed: int) -> int:
+        """Drop the pieces used longest ago until those left have `allowed` bytes; the bytes that are left."""
+        pieces = sorted(self._pieces(), key=lambda piece: piece[1])
+        used = sum(length for _, _, length in pieces)
+        for path, _, length in pieces:
+            if used <= max(0, allowed):
+                break
+            path.unlink(missing_ok=True)
+            used -= length
+        return used
+
+    def _pieces(self) -> Iterator[tuple[Path, float, int]]:
+        for path in self._folder.glob("*/*"):
+            try:
+                status = path.stat()
+            except FileNotFoundError:
+                # Another process has just renamed it.
+                continue
+            yield path, status.st_mtime, status.st_size
+
+    def _give_up(self, error: OSError) -> None:
+        self._is_working = False
+        LOG.warning("no disk cache in %s: %s", self._folder, error)
