@@ -1,0 +1,87 @@
+"""Where files are: a path, or a URI that pyarrow opens (s3://, gs://, file://)."""
+
+import logging
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
+
+import pyarrow as pa
+from pyarrow import fs
+
+from .errors import DataError
+from .patience import first_line, patiently
+
+LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Location:
+    """A folder or prefix on a filesystem; `uri` is for messages."""
+
+    filesystem: fs.FileSystem
+    root: str
+    uri: str
+
+    def path(self, name: str) -> str:
+        return f"{self.root}/{name}"
+
+    @property
+    def is_object_store(self) -> bool:
+        # There an object appears when its upload is complete, and a folder is only a prefix.
+        return any(name in self.filesystem.type_name for name in ("s3", "gcs", "gs", "abfs"))
+
+    @property
+    def bucket(self) -> str:
+        return self.root.partition("/")[0]
+
+    @property
+    def endpoint(self) -> str:
+        """The server of an object store, for messages: the URI's, or else the environment's as the AWS client reads it."""
+        named = parse_qs(urlsplit(self.uri).query).get("endpoint_override", [])
+        environment = [os.environ.get(name, "") for name in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")]
+        return next(filter(None, [*named, *environment]), "the default endpoint")
+
+    def check_bucket(self) -> None:
+        """DataError where the bucket does not exist: to pyarrow a prefix in it is then merely empty."""
+        if not self.is_object_store:
+            return
+        try:
+            bucket = self.filesystem.get_file_info(self.bucket)
+        except OSError as error:
+            # Who may read the objects need not have the right to ask for the bucket.
+            LOG.debug("cannot ask for bucket %s: %s", self.bucket, first_line(error))
+            return
+        if bucket.type == fs.FileType.NotFound:
+            raise DataError(
+                f"cannot open {self.uri}: there is no bucket {self.bucket} at {self.endpoint}: "
+                "create it, or correct the URI or AWS_ENDPOINT_URL"
+            )
+
+
+def locate(uri: str | os.PathLike[str]) -> Location:
+    """The location of a path or URI (options as `?endpoint_override=...`). DataError for one that nothing can open."""
+    text = os.fspath(uri)
+    if text.startswith("pipe:"):
+        raise DataError(
+            f"{text}: pipe: runs a shell command and is refused; give a path or a URI such as s3://bucket/prefix"
+        )
+    if "://" not in text:
+        path = Path(text).expanduser().absolute()
+        return Location(fs.LocalFileSystem(), str(path), str(path))
+    try:
+        # Without a region or an endpoint this asks AWS where the bucket is.
+        filesystem, root = patiently(f"open {shown(text)}", lambda: fs.FileSystem.from_uri(text))
+    except pa.ArrowInvalid as error:
+        raise DataError(f"cannot open {shown(text)}: {shown(first_line(error))}") from error
+    location = Location(filesystem, root.rstrip("/"), shown(text))
+    if location.is_object_store and not location.root:
+        raise DataError(f"cannot open {location.uri}: it names no bucket")
+    return location
+
+
+def shown(uri: str) -> str:
+    """A URI for messages and logs: without the credentials that s3://KEY:SECRET@bucket carries."""
+    # A secret may hold a slash that should have been written %2F.
+    return re.sub(r"://([^/?@]*|[^?@]*:[^?]*)@", "://***@", uri)

@@ -1,0 +1,92 @@
+"""Waiting for storage that throttles, drops connections or is away; what waiting cannot mend fails at once."""
+
+import errno
+import logging
+import random
+import re
+import threading
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from .errors import DataError
+
+LOG = logging.getLogger(__name__)
+
+# So long (seconds, from the first failure on) storage may be away. One call of pyarrow's S3 client takes up to 11 s more
+# where a server hangs: it tries three times, and waits 3 s each time for an answer.
+PATIENCE_S = 60.0
+FIRST_DELAY_S = 0.1
+LONGEST_DELAY_S = 5.0
+# Its own: programs that seed the global generator are not to notice.
+JITTER = random.Random()
+
+# Of a disk or a network mount; pyarrow's errors of remote storage have no number.
+TRANSIENT = {errno.EAGAIN, errno.EBUSY, errno.EINTR, errno.EIO, errno.EPIPE, errno.ESTALE, errno.ETIMEDOUT}
+TRANSIENT |= {errno.ECONNABORTED, errno.ECONNREFUSED, errno.ECONNRESET, errno.EHOSTUNREACH}
+TRANSIENT |= {errno.ENETDOWN, errno.ENETRESET, errno.ENETUNREACH}
+# What pyarrow's S3 client writes where waiting does not help, and what the user can do about it. The first that is found.
+ADVICE = {
+    "AWS Error NO_SUCH_BUCKET|Bucket '.*' not found": "there is no such bucket: create it, or correct the URI",
+    r"AWS Error (ACCESS_DENIED|INVALID_ACCESS_KEY_ID|\w*SIGNATURE\w*|MISSING_AUTHENTICATION_TOKEN|INVALID_CLIENT_TOKEN_ID"
+    r"|UNRECOGNIZED_CLIENT|UNKNOWN \(HTTP status 40[13]\))|ExpiredToken|InvalidToken": (
+        "credentials refused: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (temporary ones: AWS_SESSION_TOKEN too) "
+        "to some that may use this bucket"
+    ),
+    "REQUEST_TIME_TOO_SKEWED": "the clocks of this machine and of the server differ: set them",
+    r"HTTP status 30\d|AuthorizationHeaderMalformed": "the bucket is in another region: add region=... to the URI",
+    r"HTTP status 411": (
+        "the server takes no checksums after the body: set AWS_REQUEST_CHECKSUM_CALCULATION=when_required and "
+        "AWS_RESPONSE_CHECKSUM_VALIDATION=when_required"
+    ),
+    r"HTTP status 400": "request refused: are AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY set?",
+    "wrong version number": "the server speaks plain HTTP: add scheme=http to the URI",
+    r"curlCode: (51|60)\b": "the server's certificate is not trusted: add tls_ca_file_path=... to the URI",
+    r"HTTP status 4(?!08|09|25|29)": "request refused",
+    "is a directory": "it should be a file",
+}
+
+T = TypeVar("T")
+
+
+def patiently(
+    task: str, attempt: Callable[[], T], patience_s: float | None = None, closed: threading.Event | None = None
+) -> T:
+    """What `attempt` returns, as soon as storage lets it; setting `closed` ends a wait.
+
+    FileNotFoundError passes. DataError, which begins with "cannot" and the task, where waiting does not help or has not.
+    """
+    closed = closed or threading.Event()
+    patience_s = PATIENCE_S if patience_s is None else patience_s
+    delay, failed_first = FIRST_DELAY_S, 0.0
+    while True:
+        try:
+            return attempt()
+        except (FileNotFoundError, NotADirectoryError):
+            raise
+        except OSError as error:
+            reason = first_line(error)
+            advice = _advice(error)
+            if advice is not None:
+                raise DataError(f"cannot {task}: {advice}{reason}") from error
+            failed_first = failed_first or time.monotonic()
+            waited = time.monotonic() - failed_first
+            if waited + delay > patience_s or closed.is_set():
+                raise DataError(f"cannot {task}, tried for {waited:.0f} s: {reason}") from error
+            LOG.warning("cannot %s yet, again in %.1f s: %s", task, delay, reason)
+        # Many readers that were turned away together are not to come back together.
+        closed.wait(delay * JITTER.uniform(0.5, 1.0))
+        delay = min(2 * delay, LONGEST_DELAY_S)
+
+
+def first_line(error: BaseException) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
+
+
+def _advice(error: OSError) -> str | None:
+    """What to do about an error that waiting cannot mend, as the beginning of a sentence; None where it may mend itself."""
+    advice = next((advice for pattern, advice in ADVICE.items() if re.search(pattern, str(error))), None)
+    if advice is not None:
+        return f"{advice}: "
+    is_final = error.errno not in (None, *TRANSIENT) or isinstance(error, PermissionError)
+    return "" if is_final else None

@@ -1,0 +1,76 @@
+"""Byte ranges of the files at a location, for many threads."""
+
+import threading
+from collections import OrderedDict
+
+import pyarrow as pa
+
+from .errors import DataError
+from .location import Location
+from .patience import patiently
+
+OPEN_FILES = 64
+# An open object is a name and a size, no descriptor; to open one again costs a request.
+OPEN_OBJECTS = 4096
+
+
+class RangeReader:
+    """Byte ranges of a location's files, with retries; safe to share between threads.
+
+    A wait ends early when the reader is closed.
+    """
+
+    def __init__(self, location: Location, patience_s: float | None = None) -> None:
+        self._location = location
+        self._patience_s = patience_s
+        self._most_open = OPEN_OBJECTS if location.is_object_store else OPEN_FILES
+        self._files: OrderedDict[str, pa.NativeFile] = OrderedDict()
+        self._lock = threading.Lock()
+        self._closed = threading.Event()
+
+    def read(self, name: str, offset: int, length: int) -> bytes:
+        """The `length` bytes from `offset` on, fewer only where the file ends before.
+
+        Raises DataError where the file is missing, storage refuses, or it stays away longer than `patience_s` (default PATIENCE_S).
+        """
+        task = f"read {name} of {self._location.uri}"
+        try:
+            return patiently(task, lambda: self._read(name, offset, length), self._patience_s, self._closed)
+        except (FileNotFoundError, NotADirectoryError) as error:
+            self._location.check_bucket()
+            raise DataError(f"{name} of {self._location.uri} is missing: pack the dataset again") from error
+
+    def _read(self, name: str, offset: int, length: int) -> bytes:
+        file = self._open(name)
+        try:
+            expected = max(0, min(length, file.size() - offset))
+            data = file.read_at(expected, offset)
+            if len(data) != expected:
+                raise OSError(f"the transfer ended after {len(data)} of {expected} bytes")
+        except OSError:
+            # A file that has failed once may fail for ever; and it may have become another one.
+            self._forget(name)
+            raise
+        return data
+
+    def _open(self, name: str) -> pa.NativeFile:
+        with self._lock:
+            if name in self._files:
+                self._files.move_to_end(name)
+                return self._files[name]
+        file = self._location.filesystem.open_input_file(self._location.path(name))
+        with self._lock:
+            self._files[name] = file
+            # Forgotten, not closed: another thread may be reading from it; the last reference closes it.
+            if len(self._files) > self._most_open:
+                self._files.popitem(last=False)
+        return file
+
+    def _forget(self, name: str) -> None:
+        with self._lock:
+            self._files.pop(name, None)
+
+    def close(self) -> None:
+        self._closed.set()
+        with self._lock:
+            self._files.clear()
