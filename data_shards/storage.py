@@ -3,8 +3,10 @@
 Everything here waits for storage that throttles or is away, see patience.py.
 """
 
+import logging
 import os
 from collections.abc import Callable
+from functools import partial
 from typing import TypeVar
 
 from pyarrow import fs
@@ -15,6 +17,8 @@ from .patience import first_line, patiently
 from .ranges import RangeReader
 
 __all__ = ["Location", "RangeReader", "delete_files", "list_files", "locate", "read_file", "shown", "write_file"]
+
+LOG = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -72,26 +76,31 @@ def list_files(location: Location) -> dict[str, int]:
 
 def delete_files(location: Location, names: list[str]) -> None:
     """Delete files of a location, and whole the folders inside it that they lie in. DataError where storage refuses."""
+    filesystem = location.filesystem
     for folder in sorted({name.partition("/")[0] for name in names if "/" in name}):
-        _delete(location, folder, location.filesystem.delete_dir)
+        _do(f"delete {folder} of {location.uri}", partial(_delete_folder, filesystem, location.path(folder)))
     for name in names:
         if "/" not in name:
-            _delete(location, name, location.filesystem.delete_file)
+            _do(f"delete {name} of {location.uri}", partial(_delete_file, filesystem, location.path(name)))
 
 
-def _delete(location: Location, name: str, operation: Callable[[str], None]) -> None:
-    path = location.path(name)
+def _delete_folder(filesystem: fs.FileSystem, path: str) -> None:
+    # In a bucket pyarrow marks a folder that it has emptied, and the parent of one that it deletes, with an empty object
+    # "path/". rclone's server makes a file of it: in the parent's place that would hide all that the parent holds.
+    filesystem.delete_dir_contents(path, missing_dir_ok=True)
+    try:
+        filesystem.delete_dir(path)
+    except FileNotFoundError:
+        LOG.debug("%s is deleted already, or a file has taken its place", path)
 
-    def delete() -> None:
-        try:
-            operation(path)
-        except OSError:
-            # In a bucket pyarrow also writes an empty object for the parent folder, which some servers refuse; and an
-            # earlier attempt may have done its work without being answered.
-            if location.filesystem.get_file_info(path).type != fs.FileType.NotFound:
-                raise
 
-    _do(f"delete {name} of {location.uri}", delete)
+def _delete_file(filesystem: fs.FileSystem, path: str) -> None:
+    try:
+        filesystem.delete_file(path)
+    except OSError:
+        # An earlier attempt may have done its work without being answered, or only the parent's mark is refused.
+        if filesystem.get_file_info(path).type != fs.FileType.NotFound:
+            raise
 
 
 def _do(task: str, attempt: Callable[[], T]) -> T:

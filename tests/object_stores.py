@@ -1,0 +1,176 @@
+"""Object stores as other processes: `rclone serve s3` (on disk, survives being killed) and moto's server (in memory).
+
+A conftest.py makes the fixtures known: `from object_stores import bucket, moto, rclone, store`.
+"""
+
+import os
+import secrets
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.client import HTTPConnection, HTTPException
+from itertools import count
+from pathlib import Path
+
+import pytest
+from fault_proxy import FaultProxy
+from pyarrow import fs
+
+LOCALHOST = "127.0.0.1"
+REGION = "us-east-1"
+STARTS_WITHIN_S = 60.0
+SCRIPTS = Path(sys.executable).parent
+NUMBERS = count()
+
+
+@dataclass
+class ObjectStore:
+    """One server process, which comes back on its port when it is killed and started again. {port} in the command is it."""
+
+    name: str
+    command: list[str]
+    log: Path
+    key: str
+    secret: str = field(repr=False)
+    port: int = 0
+    process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Returns when it answers. RuntimeError with its last words where it ends instead."""
+        self.port = self.port or _free_port()
+        environment = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "RCLONE_"))}
+        command = [part.format(port=self.port) for part in self.command]
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, cwd=self.log.parent)
+        give_up = time.monotonic() + STARTS_WITHIN_S
+        while not _answers(self.port):
+            if self.process.poll() is not None or time.monotonic() > give_up:
+                self.kill()
+                raise RuntimeError(f"{self.name} does not answer on port {self.port}: {self.log.read_text()[-2000:]}")
+            time.sleep(0.05)
+
+    def kill(self) -> None:
+        """As kill -9 does."""
+        if self.process:
+            self.process.kill()
+            self.process.wait()
+
+    def environment(self, *, with_endpoint: bool = False) -> dict[str, str]:
+        """What a client process needs besides the URI; with the endpoint also in place of the URI's options."""
+        environment = {
+            "AWS_ACCESS_KEY_ID": self.key,
+            "AWS_SECRET_ACCESS_KEY": self.secret,
+            # Not the developer's own, and no questions to the network.
+            "AWS_CONFIG_FILE": os.devnull,
+            "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+            "AWS_EC2_METADATA_DISABLED": "true",
+            # rclone's server takes no checksums after the body.
+            "AWS_REQUEST_CHECKSUM_CALCULATION": "when_required",
+            "AWS_RESPONSE_CHECKSUM_VALIDATION": "when_required",
+        }
+        return environment | ({"AWS_ENDPOINT_URL": f"http://{LOCALHOST}:{self.port}"} if with_endpoint else {})
+
+    def use(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Make this process a client of this store, whatever the developer's environment says."""
+        for name in list(os.environ):
+            if name.startswith("AWS_"):
+                monkeypatch.delenv(name)
+        for name, value in self.environment().items():
+            monkeypatch.setenv(name, value)
+
+    def make_bucket(self) -> "Bucket":
+        name = f"bucket-{next(NUMBERS)}-{secrets.token_hex(3)}"
+        client = fs.S3FileSystem(
+            access_key=self.key,
+            secret_key=self.secret,
+            region=REGION,
+            scheme="http",
+            endpoint_override=f"{LOCALHOST}:{self.port}",
+            allow_bucket_creation=True,
+        )
+        client.create_dir(name)
+        return Bucket(self, name)
+
+
+@dataclass
+class Bucket:
+    """A bucket of its own for a test."""
+
+    store: ObjectStore
+    name: str
+
+    def uri(self, prefix: str, proxy: FaultProxy | None = None, *, with_credentials: bool = False) -> str:
+        """The URI of a prefix, reached directly or through a proxy.
+
+        Loader processes come from one fork server, which keeps the environment of the first that was asked for: they
+        need the credentials in the URI.
+        """
+        endpoint = proxy.endpoint if proxy else f"{LOCALHOST}:{self.store.port}"
+        user = f"{self.store.key}:{self.store.secret}@" if with_credentials else ""
+        return f"s3://{user}{self.name}/{prefix}?endpoint_override={endpoint}&scheme=http&region={REGION}"
+
+
+def _free_port() -> int:
+    with socket.create_server((LOCALHOST, 0)) as listener:
+        return listener.getsockname()[1]
+
+
+def _answers(port: int) -> bool:
+    connection = HTTPConnection(LOCALHOST, port, timeout=5)
+    try:
+        connection.request("GET", "/")
+        connection.getresponse()
+    except (OSError, HTTPException):
+        return False
+    finally:
+        connection.close()
+    return True
+
+
+def rclone_store(folder: Path) -> ObjectStore:
+    """Objects are files in folder/data, a bucket is a folder there. Requests are signed with its key, or refused."""
+    (folder / "data").mkdir()
+    key, secret = f"key{secrets.token_hex(6)}", secrets.token_hex(20)
+    options = ["--addr", f"{LOCALHOST}:{{port}}", "--auth-key", f"{key},{secret}", "--vfs-cache-mode", "off"]
+    command = [str(SCRIPTS / "rclone"), "serve", "s3", *options, "--config", "", str(folder / "data")]
+    return ObjectStore("rclone", command, folder / "log.txt", key, secret)
+
+
+def moto_store(folder: Path) -> ObjectStore:
+    """Objects are in memory; any credentials will do."""
+    command = [str(SCRIPTS / "moto_server"), "-H", LOCALHOST, "-p", "{port}"]
+    return ObjectStore("moto", command, folder / "log.txt", "testing", "testing")
+
+
+def _running(store: ObjectStore) -> Iterator[ObjectStore]:
+    store.start()
+    try:
+        yield store
+    finally:
+        store.kill()
+
+
+@pytest.fixture(scope="session")
+def rclone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectStore]:
+    yield from _running(rclone_store(tmp_path_factory.mktemp("rclone")))
+
+
+@pytest.fixture(scope="session")
+def moto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectStore]:
+    yield from _running(moto_store(tmp_path_factory.mktemp("moto")))
+
+
+@pytest.fixture(params=["rclone", "moto"])
+def store(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> ObjectStore:
+    """Each of the servers in turn, this process being its client."""
+    server: ObjectStore = request.getfixturevalue(request.param)
+    server.use(monkeypatch)
+    return server
+
+
+@pytest.fixture
+def bucket(store: ObjectStore) -> Bucket:
+    return store.make_bucket()

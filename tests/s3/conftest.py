@@ -1,0 +1,47 @@
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+from fault_proxy import FaultProxy
+from image_folders import make_dataset
+from object_stores import Bucket, ObjectStore, bucket, moto, rclone, store
+from streams import SPLITS, images_of
+
+from data_shards import Dataset
+from data_shards.pack import pack
+
+__all__ = ["bucket", "moto", "rclone", "store"]
+
+
+@dataclass
+class Packed:
+    """The dataset on disk, and the same in a bucket of rclone's, under `data`."""
+
+    local: Dataset
+    bucket: Bucket
+
+
+@pytest.fixture(scope="session")
+def local(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    return make_dataset(tmp_path_factory.mktemp("local"), SPLITS)
+
+
+@pytest.fixture(scope="session")
+def _packed(local: Dataset, rclone: ObjectStore) -> Packed:
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        rclone.use(monkeypatch)
+        packed = Packed(local, rclone.make_bucket())
+        pack(images_of(local), packed.bucket.uri("data"))
+    return packed
+
+
+@pytest.fixture
+def packed(_packed: Packed, monkeypatch: pytest.MonkeyPatch) -> Packed:
+    _packed.bucket.store.use(monkeypatch)
+    return _packed
+
+
+@pytest.fixture
+def proxy(rclone: ObjectStore) -> Iterator[FaultProxy]:
+    with FaultProxy(rclone.port) as proxy:
+        yield proxy
