@@ -11,6 +11,9 @@ VERBS = {
     "synth": "draw an unpaired dataset of photographs and paintings",
     "download": "fetch monet2photo",
     "pack": "image folders -> WebDataset shards with index and manifest, on disk or in a bucket",
+    "bench": "how fast a dataset is read, beside stock webdataset, a JPEG folder and Ray Data",
+    "index": "plain WebDataset tars of somebody else -> a dataset, without rewriting them",
+    "verify": "read every byte of a dataset again and name what is bad",
     "inspect": "what a dataset holds, and the order a stream reads it in",
 }
 

@@ -24,9 +24,9 @@ def default_folder() -> Path:
 class DiskCache:
     """Byte strings by name, the least recently used dropped first; processes share a folder safely.
 
-    A piece is written under a temporary name and renamed, so readers see it whole. Before it is written its bytes are
-    added to a tally, under a lock that the kernel drops with its holder: together the processes stay below the size,
-    also when one is killed (the tally then counts too much, until the next clearing counts anew). A disk that cannot be
+    A piece is written under a temporary name and renamed, so readers see it whole. Writers take turns, under a lock that
+    the kernel drops with its holder, and tally the bytes before they write: together they stay below the size, also
+    when one is killed (the tally then counts too much, until the next clearing counts anew). A disk that cannot be
     written is a warning and no cache.
     """
 
@@ -53,17 +53,15 @@ class DiskCache:
         path = self._path(name)
         if not self._is_working or path.exists():
             return
-        temporary = path.with_name(f"{path.name}.{uuid4().hex}.tmp")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            if self._reserve(len(data)):
-                temporary.write_bytes(data)
-                temporary.replace(path)
+            with self._locked() as tally:
+                if self._make_room(len(data), tally):
+                    _write(path, data)
         except FileNotFoundError:
             # Somebody clears the folder: this piece is read from storage once more.
             LOG.debug("%s was not kept", name)
         except OSError as error:
-            temporary.unlink(missing_ok=True)
             self._give_up(error)
 
     def drop(self, name: str) -> None:
@@ -72,26 +70,25 @@ class DiskCache:
     def _path(self, name: str) -> Path:
         return self._folder / name[:2] / name
 
-    def _reserve(self, size: int) -> bool:
-        """Add `size` bytes to the tally, dropping old pieces where they do not fit; whether they do now."""
-        with self._locked() as tally:
-            text = tally.read_text()
-            # Empty at first, and after a kill in the middle of writing it.
-            used = int(text) if text else sum(length for _, _, length in self._pieces())
-            disk = shutil.disk_usage(self._folder)
-            room = min(self._size, used + disk.free - int(FREE_SHARE * disk.total))
-            if used + size > room:
-                used = self._clear(int(KEPT_SHARE * room) - size)
-            fits = used + size <= room
-            tally.write_text(str(used + size if fits else used))
-        return fits
-
     @contextmanager
     def _locked(self) -> Iterator[Path]:
         tally = self._folder / "used_bytes"
         with tally.open("a") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield tally
+
+    def _make_room(self, size: int, tally: Path) -> bool:
+        """Add `size` bytes to the tally, dropping old pieces where they do not fit; whether they do now."""
+        text = tally.read_text()
+        # Empty at first, and after a kill in the middle of writing it.
+        used = int(text) if text else sum(length for _, _, length in self._pieces())
+        disk = shutil.disk_usage(self._folder)
+        room = min(self._size, used + disk.free - int(FREE_SHARE * disk.total))
+        if used + size > room:
+            used = self._clear(int(KEPT_SHARE * room) - size)
+        fits = used + size <= room
+        tally.write_text(str(used + size if fits else used))
+        return fits
 
     def _clear(self, allowed: int) -> int:
         """Drop the pieces used longest ago until those left have `allowed` bytes; the bytes that are left."""
@@ -109,10 +106,20 @@ class DiskCache:
             try:
                 status = path.stat()
             except FileNotFoundError:
-                # Another process has just renamed it.
+                # Another process has just dropped it as damaged.
                 continue
             yield path, status.st_mtime, status.st_size
 
     def _give_up(self, error: OSError) -> None:
         self._is_working = False
         LOG.warning("no disk cache in %s: %s", self._folder, error)
+
+
+def _write(path: Path, data: bytes) -> None:
+    temporary = path.with_name(f"{path.name}.{uuid4().hex}.tmp")
+    try:
+        temporary.write_bytes(data)
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise

@@ -102,10 +102,13 @@ class SampleReader:
         found = {}
         for number in numbers.tolist():
             row = rows[number]
-            own = data[row.offset - rows[first].offset :][: row.length]
-            # Damage to one sample's header hides those after it: each of them is looked up by itself.
-            image = image_of(members.get(row.key) or next(tar_samples(own, shard), {}))
-            fault = _fault(image, row, is_whole=len(own) == row.length)
+            member = members.get(row.key)
+            if member is None:
+                # Damage to one sample's header hides those after it: each of them is looked up by itself.
+                start = row.offset - rows[first].offset
+                member = next(tar_samples(data[start : start + row.length], shard), {})
+            image = image_of(member)
+            fault = _fault(image, row, is_whole=row.offset + row.length - rows[first].offset <= len(data))
             found[number] = Sample(number, shard, row.key, b"" if fault else image or b"", fault)
         return found
 

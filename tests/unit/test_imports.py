@@ -52,7 +52,9 @@ def test_packages_import_only_what_is_below_them(package: str) -> None:
 
 @pytest.mark.parametrize("package", ["data_shards", "nla_cyclegan"])
 def test_the_leaves_know_nothing_of_ray(package: str) -> None:
-    assert [str(file) for file in files(package) for name, _ in imports(file) if name == "ray"] == []
+    found = {(file.name, at_once) for file in files(package) for name, at_once in imports(file) if name == "ray"}
+    # `data_shards bench` measures against Ray Data, and imports it for that alone.
+    assert found <= {("peers.py", False)}
 
 
 def test_ray_is_imported_only_where_it_is_started() -> None:

@@ -1,0 +1,176 @@
+import logging
+import multiprocessing
+import os
+import signal
+from collections import namedtuple
+from pathlib import Path
+
+import pytest
+
+from data_shards import cache
+from data_shards.cache import DiskCache
+
+PIECE = 1000
+Disk = namedtuple("Disk", ["total", "used", "free"])
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "cache"
+
+
+def piece(number: int) -> tuple[str, bytes]:
+    return f"{number:040x}"[::-1], bytes([number % 256]) * PIECE
+
+
+def kept(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.glob("*/*"))
+
+
+def used_long_ago(folder: Path, name: str, age_s: int) -> None:
+    path = folder / name[:2] / name
+    os.utime(path, (path.stat().st_atime - age_s, path.stat().st_mtime - age_s))
+
+
+def test_what_was_put_is_there_for_others_too(folder: Path) -> None:
+    name, data = piece(1)
+    DiskCache(folder, 10 * PIECE).put(name, data)
+    assert DiskCache(folder, 10 * PIECE).get(name) == data
+    assert DiskCache(folder, 10 * PIECE).get(piece(2)[0]) is None
+
+
+def test_a_dropped_piece_is_gone(folder: Path) -> None:
+    pieces = DiskCache(folder, 10 * PIECE)
+    name, data = piece(1)
+    pieces.put(name, data)
+    pieces.drop(name)
+    pieces.drop(name)
+    assert pieces.get(name) is None
+    pieces.put(name, b"new")
+    assert pieces.get(name) == b"new"
+
+
+def test_the_size_is_kept_and_the_least_recently_used_go_first(folder: Path) -> None:
+    pieces = DiskCache(folder, 10 * PIECE)
+    for number in range(10):
+        pieces.put(*piece(number))
+        used_long_ago(folder, piece(number)[0], age_s=1000 - number)
+    assert pieces.get(piece(0)[0]) is not None
+    for number in range(10, 13):
+        pieces.put(*piece(number))
+        assert kept(folder) <= 10 * PIECE
+    assert pieces.get(piece(0)[0]) is not None
+    assert pieces.get(piece(1)[0]) is None
+    assert pieces.get(piece(12)[0]) is not None
+
+
+def test_a_piece_larger_than_the_cache_is_not_kept(folder: Path) -> None:
+    pieces = DiskCache(folder, PIECE - 1)
+    pieces.put(*piece(1))
+    assert pieces.get(piece(1)[0]) is None
+    assert kept(folder) == 0
+
+
+def fill(folder: Path, first: int) -> None:
+    pieces = DiskCache(folder, 20 * PIECE)
+    for number in range(first, first + 60):
+        pieces.put(*piece(number))
+        name, data = piece(number - 7)
+        assert pieces.get(name) in (None, data)
+        assert kept(folder) <= 20 * PIECE
+
+
+def test_processes_share_a_cache_and_stay_below_its_size_together(folder: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    processes = [context.Process(target=fill, args=(folder, 50 * number)) for number in range(4)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(timeout=120)
+    assert [process.exitcode for process in processes] == [0] * 4
+    assert 0 < kept(folder) <= 20 * PIECE
+    assert int((folder / "used_bytes").read_text()) == kept(folder)
+
+
+def die_half_way(folder: Path) -> None:
+    def half(path: Path, data: bytes) -> None:
+        path.open("wb", buffering=0).write(data[: len(data) // 2])
+        path.rename(path.with_name("abandoned.tmp"))
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    Path.write_bytes = half  # type: ignore[method-assign, assignment]
+    DiskCache(folder, 10 * PIECE).put(*piece(99))
+
+
+def test_what_a_killed_process_has_left_is_cleared(folder: Path) -> None:
+    process = multiprocessing.get_context("fork").Process(target=die_half_way, args=(folder,))
+    process.start()
+    process.join()
+    (abandoned,) = folder.glob("*/abandoned.tmp")
+    assert int((folder / "used_bytes").read_text()) == PIECE
+    os.utime(abandoned, (1, 1))
+    pieces = DiskCache(folder, 10 * PIECE)
+    for number in range(11):
+        pieces.put(*piece(number))
+        assert kept(folder) <= 10 * PIECE
+    assert not abandoned.exists()
+    assert int((folder / "used_bytes").read_text()) == kept(folder)
+
+
+@pytest.mark.parametrize("lost", ["", None])
+def test_a_lost_tally_is_counted_anew(folder: Path, lost: str | None) -> None:
+    pieces = DiskCache(folder, 10 * PIECE)
+    for number in range(9):
+        pieces.put(*piece(number))
+    tally = folder / "used_bytes"
+    tally.unlink() if lost is None else tally.write_text(lost)
+    for number in range(9, 14):
+        pieces.put(*piece(number))
+        assert kept(folder) <= 10 * PIECE
+
+
+def test_a_folder_that_is_cleared_meanwhile_is_filled_again(folder: Path) -> None:
+    pieces = DiskCache(folder, 10 * PIECE)
+    pieces.put(*piece(1))
+    for path in [*folder.glob("*/*"), *folder.glob("used*")]:
+        path.unlink()
+    for path in folder.iterdir():
+        path.rmdir()
+    folder.rmdir()
+    pieces.put(*piece(2))
+    assert pieces.get(piece(2)[0]) == piece(2)[1]
+
+
+def test_a_twentieth_of_the_disk_stays_free(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # A disk of 40 pieces, of which others have taken 30.
+    monkeypatch.setattr(cache.shutil, "disk_usage", lambda path: Disk(40 * PIECE, 0, 10 * PIECE - kept(folder)))
+    pieces = DiskCache(folder, 1000 * PIECE)
+    for number in range(20):
+        pieces.put(*piece(number))
+        assert kept(folder) <= 8 * PIECE
+    assert kept(folder) >= 6 * PIECE
+
+
+def test_a_disk_that_cannot_be_written_is_a_warning_and_no_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").write_text("")
+    with caplog.at_level(logging.WARNING):
+        pieces = DiskCache(tmp_path / "file" / "cache", 10 * PIECE)
+        pieces.put(*piece(1))
+    assert pieces.get(piece(1)[0]) is None
+    pieces = DiskCache(tmp_path / "cache", 10 * PIECE)
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with caplog.at_level(logging.WARNING):
+        pieces.put(*piece(1))
+        pieces.put(*piece(2))
+    assert [record.message.partition(":")[0] for record in caplog.records] == [
+        f"no disk cache in {tmp_path}/file/cache",
+        f"no disk cache in {tmp_path}/cache",
+    ]
+    assert "No space left" in caplog.records[-1].message
+    assert list((tmp_path / "cache").glob("*/*")) == []
