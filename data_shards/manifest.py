@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from .errors import DataError
 from .plan import Extents, Integers, make_extents
-from .storage import Location, list_files, locate, read_file, shown, write_file
+from .storage import Location, file_size, list_files, locate, read_file, shown, write_file
 
 MANIFEST = "manifest.json"
 INDEX = "index.parquet"
@@ -182,7 +182,7 @@ def read_manifest(location: Location) -> dict[str, Any] | None:
 def open_dataset(uri: str | os.PathLike[str]) -> Dataset:
     """Open a packed dataset by path or URI: reads the manifest, neither index nor shards.
 
-    Raises DataError where there is no manifest, its format is another, or it is damaged.
+    Raises DataError where there is no manifest, its format is another, it is damaged, or the index is not there in full.
     """
     location = locate(uri)
     manifest = read_manifest(location)
@@ -194,5 +194,9 @@ def open_dataset(uri: str | os.PathLike[str]) -> Dataset:
                 "`python -m data_shards index` takes in plain WebDataset shards)"
             )
         raise DataError(f"no dataset at {location.uri}: {reason}")
+    size = file_size(location, INDEX)
+    if size != manifest["index"]["bytes"]:
+        found = "is missing" if size is None else f"has {size} bytes, {MANIFEST} says {manifest['index']['bytes']}"
+        raise DataError(f"{INDEX} of {location.uri} {found}; {REBUILD}")
     # A path in full: loader processes may have another working folder.
     return Dataset(os.fspath(uri) if "://" in os.fspath(uri) else location.uri, manifest)

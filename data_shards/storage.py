@@ -16,7 +16,17 @@ from .location import Location, locate, shown
 from .patience import first_line, patiently
 from .ranges import RangeReader
 
-__all__ = ["Location", "RangeReader", "delete_files", "list_files", "locate", "read_file", "shown", "write_file"]
+__all__ = [
+    "Location",
+    "RangeReader",
+    "delete_files",
+    "file_size",
+    "list_files",
+    "locate",
+    "read_file",
+    "shown",
+    "write_file",
+]
 
 LOG = logging.getLogger(__name__)
 
@@ -38,6 +48,12 @@ def read_file(location: Location, name: str) -> bytes | None:
     except (FileNotFoundError, NotADirectoryError):
         location.check_bucket()
         return None
+
+
+def file_size(location: Location, name: str) -> int | None:
+    """The size of a file (bytes); None where it does not exist. DataError where storage refuses or stays away."""
+    info = _do(f"find {name} of {location.uri}", lambda: location.filesystem.get_file_info(location.path(name)))
+    return int(info.size) if info.is_file else None
 
 
 def write_file(location: Location, name: str, data: bytes | memoryview) -> None:

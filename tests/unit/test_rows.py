@@ -1,3 +1,4 @@
+import os
 import shutil
 from pathlib import Path
 
@@ -5,7 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 from image_folders import fabricate, make_dataset
 
-from data_shards import DataError, Dataset, StreamConfig, UnpairedStream
+from data_shards import DataError, Dataset, StreamConfig, UnpairedStream, open_dataset
 from data_shards.manifest import commit
 from data_shards.rows import IndexRows, Row
 from data_shards.storage import RangeReader, locate
@@ -81,6 +82,18 @@ def test_an_index_of_other_shards_is_named(dataset: Dataset, tmp_path: Path) -> 
     commit(locate(tmp_path / "other"), pq.read_table(index_file(dataset)), shards, {})
     shutil.copy(tmp_path / "other" / "index.parquet", index_file(dataset))
     assert refusal(dataset).startswith(f"index.parquet of {dataset.uri}: it is not the index of these shards; `python")
+
+
+def test_opening_a_dataset_names_an_index_that_is_missing_or_cut(dataset: Dataset) -> None:
+    size = index_file(dataset).stat().st_size
+    os.truncate(index_file(dataset), size - 1)
+    with pytest.raises(
+        DataError, match=rf"index.parquet of .* has {size - 1} bytes, manifest.json says {size}; `python"
+    ):
+        open_dataset(dataset.uri)
+    index_file(dataset).unlink()
+    with pytest.raises(DataError, match=r"index.parquet of .* is missing; `python -m data_shards index --force`"):
+        open_dataset(dataset.uri)
 
 
 def test_a_missing_index_is_named(dataset: Dataset) -> None:
