@@ -49,7 +49,7 @@ def encode_file(path: Path, encoding: Encoding) -> EncodedImage:
             data, suffix, (width, height) = _encode(source, encoding)
     # Pillow's plug-ins raise what they like on damaged files (struct.error, SyntaxError, IndexError, ...).
     except Exception as error:
-        return EncodedImage(digest, fault=_reason(error))
+        return EncodedImage(digest, fault=reason_of(error))
     return EncodedImage(digest, data, suffix, width, height, hashlib.sha256(data).digest())
 
 
@@ -69,7 +69,8 @@ def _read(path: Path) -> bytes:
         raise DataError(f"cannot read {path}: {error.strerror}") from error
 
 
-def _reason(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
+    """Why an image does not decode, in a line."""
     if isinstance(error, Image.UnidentifiedImageError):
         return "not an image file that Pillow reads"
     return " ".join(f"{type(error).__name__}: {error}".split())

@@ -170,7 +170,7 @@ def _finish(location: Location, records: list[Record], task: dict[str, Any]) -> 
     shards = [record.shard for record in records if record.shard["samples"]]
     commit(location, packed, shards, {"pack": task, "sources": sources, "skipped": skipped})
     _discard(location, rf"{UNFINISHED}/.*")
-    report(location.uri, packed, shards, skipped)
+    report("packed", location.uri, packed, shards, skipped)
 
 
 def _digest_of(rows: pa.Table, split: str) -> str:

@@ -1,4 +1,4 @@
-"""What `pack` tells the user when it is done."""
+"""What `pack` and `index` tell the user when they are done."""
 
 import sys
 from typing import Any
@@ -9,11 +9,11 @@ import pyarrow.compute as pc
 LISTED = 10
 
 
-def report(uri: str, packed: pa.Table, shards: list[dict[str, Any]], skipped: list[dict[str, str]]) -> None:
-    """Skipped files and duplicates on stderr, the dataset in numbers on stdout."""
-    _list("skipped", [f"{row['split']}/{row['name']}: {row['fault']}" for row in skipped])
-    _list("the same image more than once", duplicates(packed))
-    print(f"packed {uri}")
+def report(done: str, uri: str, packed: pa.Table, shards: list[dict[str, Any]], skipped: list[dict[str, str]]) -> None:
+    """Skipped files and duplicates on stderr, the dataset in numbers on stdout. `done`: what was done to it."""
+    listed("skipped", [f"{row.get('shard', row['split'])}/{row['name']}: {row['fault']}" for row in skipped])
+    listed("the same image more than once", duplicates(packed))
+    print(f"{done} {uri}")
     for split in pc.unique(packed["split"]).to_pylist():
         own = [shard for shard in shards if shard["split"] == split]
         samples, size_bytes = sum(shard["samples"] for shard in own), sum(shard["bytes"] for shard in own)
@@ -32,7 +32,8 @@ def duplicates(packed: pa.Table) -> list[str]:
     return [" = ".join(names) for names in groups.values()]
 
 
-def _list(what: str, lines: list[str]) -> None:
+def listed(what: str, lines: list[str]) -> None:
+    """A warning on stderr with the first few of `lines`; nothing where there are none."""
     if lines:
         print(f"warning: {what} ({len(lines)}):", file=sys.stderr)
     for line in lines[:LISTED]:

@@ -74,6 +74,16 @@ class IndexRows:
         with self._lock, self._reading():
             return self._file.read(columns=columns, use_threads=False)
 
+    def __len__(self) -> int:
+        return self._starts[-1]
+
+    def span(self, start: int, end: int) -> pa.Table:
+        """The rows start .. end - 1 of the index with all their columns."""
+        first, last = (bisect_right(self._starts, row) - 1 for row in (start, end - 1))
+        with self._lock, self._reading():
+            table = self._file.read_row_groups(range(first, last + 1), use_threads=False)
+        return table.slice(start - self._starts[first], end - start)
+
     def _group(self, group: int) -> list[Row]:
         with self._lock:
             if group not in self._groups:

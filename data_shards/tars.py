@@ -34,6 +34,11 @@ class Keys:
         return key
 
 
+def printable(name: str) -> str:
+    """A file name as text that can be stored: bytes that are not UTF-8, which Python keeps as surrogates, become \\xNN."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
 class TarBuilder:
     """One shard under construction."""
 

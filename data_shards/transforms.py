@@ -11,7 +11,13 @@ from .plan import AUGMENTATION, draws
 def decode(data: bytes) -> Tensor:
     """Decode a JPEG, PNG, WebP or GIF file to uint8 RGB [3, H, W]. RuntimeError where it does not decode."""
     # A bytearray, because torch warns about sharing memory that cannot be written.
-    return decode_image(torch.frombuffer(bytearray(data), dtype=torch.uint8), mode=ImageReadMode.RGB)
+    image = decode_image(torch.frombuffer(bytearray(data), dtype=torch.uint8), mode=ImageReadMode.RGB)
+    # Shards that pack has not written may hold animations and 16-bit PNG: taken as pack takes them.
+    if image.ndim == 4:
+        image = image[0]
+    if image.dtype == torch.uint16:
+        image = ((image.int() + 128) // 257).to(torch.uint8)
+    return image
 
 
 def augment(

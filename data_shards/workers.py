@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.sharedctypes import Synchronized
 from types import TracebackType
 from typing import Self, TypeVar
 
@@ -18,6 +19,23 @@ Result = TypeVar("Result")
 
 FILES_PER_TASK = 8
 TASKS_IN_FLIGHT = 4  # for each process
+# A process takes seconds to start; it is worth it for so many bytes of shards.
+WORTH_A_PROCESS_BYTES = 128 << 20
+
+# What the work has counted, over all processes; a process has one sum of its own, which its parent reads.
+_sum: "Synchronized[int] | None" = None
+
+
+def count(amount: int) -> None:
+    """Called by the work itself: so much more of it is done (see Workers.counted)."""
+    assert _sum is not None, "only work that Workers have started is counted"
+    with _sum.get_lock():
+        _sum.value += amount
+
+
+def processes(jobs: int, shards: int, size_bytes: int) -> int:
+    """How many of the `jobs` processes that are allowed to use for reading so many shards of so many bytes together."""
+    return max(1, min(jobs, shards, 1 + size_bytes // WORTH_A_PROCESS_BYTES))
 
 
 class Workers:
@@ -26,15 +44,23 @@ class Workers:
     def __init__(self, jobs: int) -> None:
         self._jobs = jobs
         self._pool: ProcessPoolExecutor | None = None
+        # Spawned, not forked: a fork copies the locks of threads (pyarrow's S3 client has some) and can hang.
+        context = multiprocessing.get_context("spawn")
+        self._sum = context.Value("q", 0)
         if jobs > 1:
-            # Spawned, not forked: a fork copies the locks of threads (pyarrow's S3 client has some) and can hang.
-            context = multiprocessing.get_context("spawn")
-            self._pool = ProcessPoolExecutor(jobs, mp_context=context, initializer=_start_worker)
+            self._pool = ProcessPoolExecutor(jobs, mp_context=context, initializer=_start_worker, initargs=(self._sum,))
 
-    def map(self, function: Callable[[list[Item]], list[Result]], items: Sequence[Item]) -> Iterator[Result]:
+    def counted(self) -> int:
+        """The sum of what the work has passed to count() so far, also inside items that are not done yet."""
+        return self._sum.value
+
+    def map(
+        self, function: Callable[[list[Item]], list[Result]], items: Sequence[Item], *, per_task: int = FILES_PER_TASK
+    ) -> Iterator[Result]:
         """function(chunk of items) -> results, called for chunk after chunk; yields the results in the items' order."""
-        chunks = (list(items[start : start + FILES_PER_TASK]) for start in range(0, len(items), FILES_PER_TASK))
+        chunks = (list(items[start : start + per_task]) for start in range(0, len(items), per_task))
         if self._pool is None:
+            _count_into(self._sum)
             for chunk in chunks:
                 yield from function(chunk)
             return
@@ -64,7 +90,13 @@ class Workers:
             self._pool.shutdown(cancel_futures=True)
 
 
-def _start_worker() -> None:
+def _count_into(total: "Synchronized[int]") -> None:
+    global _sum
+    _sum = total
+
+
+def _start_worker(total: "Synchronized[int]") -> None:
+    _count_into(total)
     # Ctrl-C is the parent's to handle.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     end_with_parent()

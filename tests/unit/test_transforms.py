@@ -1,5 +1,7 @@
 import io
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from image_folders import picture
@@ -23,7 +25,7 @@ def augmented(
     return augment(image, **SIZES, flip=flip, seed=seed, domain=domain, position=position)
 
 
-def file_of(image: Image.Image, file_format: str, **options: int) -> bytes:
+def file_of(image: Image.Image, file_format: str, **options: Any) -> bytes:
     out = io.BytesIO()
     image.save(out, file_format, **options)
     return out.getvalue()
@@ -40,6 +42,17 @@ def test_a_jpeg_decodes_as_pillow_decodes_it() -> None:
     data = file_of(picture(3), "JPEG", quality=90)
     expected = tensor(Image.open(io.BytesIO(data)).convert("RGB")).int()
     assert (decode(data).int() - expected).abs().max() <= 2
+
+
+def test_16_bits_are_scaled_to_8() -> None:
+    grey = Image.fromarray(np.array([[0, 257 * 100, 65535]], np.uint16))
+    assert decode(file_of(grey, "PNG"))[:, 0].tolist() == [[0, 100, 255]] * 3
+
+
+def test_the_first_frame_of_an_animation_is_taken() -> None:
+    frames = [Image.new("RGB", (6, 4), colour) for colour in ("red", "blue")]
+    decoded = decode(file_of(frames[0], "GIF", save_all=True, append_images=frames[1:]))
+    assert torch.equal(decoded, tensor(frames[0]))
 
 
 def test_a_truncated_file_does_not_decode() -> None:

@@ -1,0 +1,169 @@
+"""One shard against what manifest and index say of it, each of its bytes read once. `verify` calls this in its processes."""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import pyarrow.compute as pc
+from webdataset.tariterators import base_plus_ext
+
+from .manifest import Dataset
+from .read import image_of, tar_samples
+from .rows import IndexRows
+from .scan import BadShardError, ShardStream, members
+from .storage import RangeReader, locate
+from .tars import printable
+from .transforms import decode
+
+
+@dataclass(frozen=True)
+class Task:
+    """One shard: its line in the manifest, its bytes in storage, its first row in the index (None: the index is bad)."""
+
+    dataset: Dataset
+    shard: dict[str, Any]
+    size: int
+    first_row: int | None
+
+
+@dataclass
+class Report:
+    """What is wrong with a shard: as a whole, and sample by sample; (width, height) of its smallest and largest sides."""
+
+    shard: str
+    is_as_packed: bool = True  # its bytes are those that the manifest names
+    faults: list[str] = field(default_factory=list)
+    bad_samples: list[str] = field(default_factory=list)
+    sizes: list[tuple[int, int]] = field(default_factory=list)
+
+    def bad(self, key: str, why: str) -> None:
+        self.bad_samples.append(f"{key}: {why}")
+
+
+class Expected(NamedTuple):
+    """A row of the index."""
+
+    split: str
+    shard: str
+    key: str
+    offset: int
+    length: int
+    width: int
+    height: int
+    sha256: bytes
+
+
+def check_shards(tasks: list[Task]) -> list[Report]:
+    return [_check_shard(task) for task in tasks]
+
+
+def _check_shard(task: Task) -> Report:
+    name = task.shard["name"]
+    report = Report(name)
+    ranges = RangeReader(locate(task.dataset.uri))
+    stream = ShardStream(ranges, name, task.size)
+    try:
+        if task.first_row is not None:
+            rows = _rows(task, task.first_row, IndexRows(ranges, task.dataset), report)
+            _check_samples(stream, rows, _skipped(task), report, is_cut=task.size < task.shard["bytes"])
+        digest = stream.sha256()
+    finally:
+        ranges.close()
+    report.is_as_packed = (stream.size, digest) == (task.shard["bytes"], task.shard["sha256"])
+    if stream.size != task.shard["bytes"]:
+        cut = "cut short: " if stream.size < task.shard["bytes"] else ""
+        report.faults.append(f"{cut}it has {stream.size:,} bytes, the manifest says {task.shard['bytes']:,}")
+    elif digest != task.shard["sha256"]:
+        report.faults.append(f"its sha256 is {digest[:16]}..., the manifest says {task.shard['sha256'][:16]}...")
+    return report
+
+
+def _rows(task: Task, first: int, index: IndexRows, report: Report) -> list[Expected]:
+    table = index.span(first, first + task.shard["samples"])
+    sizes = table.select(["width", "height"])
+    report.sizes = [tuple(side(sizes[name]).as_py() for name in ("width", "height")) for side in (pc.min, pc.max)]
+    rows = [Expected(*values) for values in zip(*(table[name].to_pylist() for name in Expected._fields), strict=True)]
+    own = [row for row in rows if (row.split, row.shard) == (task.shard["split"], task.shard["name"])]
+    if len(own) != len(rows):
+        report.faults.append(f"{len(rows) - len(own)} of its {len(rows)} rows in the index are of other shards")
+    ordered = sorted(own, key=lambda row: row.offset)
+    if ordered != own:
+        report.faults.append("its rows in the index are not in the order of their offsets")
+    return ordered
+
+
+def _skipped(task: Task) -> set[str]:
+    """Keys that are in the tar and, for a reason that the manifest names, not in the index."""
+    return {row["key"] for row in task.dataset.manifest.get("skipped", []) if row.get("shard") == task.shard["name"]}
+
+
+def _check_samples(
+    stream: ShardStream, rows: list[Expected], skipped: set[str], report: Report, *, is_cut: bool
+) -> None:
+    known = {row.key: row.offset for row in rows}
+    for row in rows:
+        if row.offset + row.length > stream.size:
+            report.bad(row.key, f"the shard ends before it does (at byte {row.offset + row.length:,})")
+            continue
+        if row.offset < stream.tell():
+            report.bad(row.key, f"the index has it begin at byte {row.offset:,}, inside the sample before it")
+            continue
+        _check_gap(stream, row.offset, skipped, known, report)
+        if stream.tell() > row.offset:
+            report.bad(row.key, f"no sample begins at byte {row.offset:,}, where the index has it")
+            continue
+        fault = _fault(stream.read(row.length), row)
+        if fault:
+            report.bad(row.key, fault)
+    if not is_cut:
+        _check_gap(stream, None, skipped, known, report)
+
+
+def _check_gap(stream: ShardStream, stop: int | None, skipped: set[str], known: dict[str, int], report: Report) -> None:
+    """What lies before the next sample of the index, or after the last."""
+    try:
+        for key, start in _keys(stream, stop):
+            if key in known:
+                report.bad(key, f"it begins at byte {start:,}, in the index at {known[key]:,}")
+            elif key not in skipped:
+                report.bad(key, f"it is in the tar, at byte {start:,}, but not in the index")
+    except BadShardError as error:
+        report.faults.append(str(error))
+    if stop is not None:
+        stream.seek(max(stop, stream.tell()))
+
+
+def _keys(stream: ShardStream, stop: int | None) -> Iterator[tuple[str, int]]:
+    last = None
+    for member in members(stream, stop):
+        key, _ = base_plus_ext(printable(member.name))
+        if key is not None and key != last:
+            yield key, member.start
+            last = key
+
+
+def _fault(data: bytes, row: Expected) -> str:
+    """What is wrong with the bytes that the index says are this sample."""
+    samples = list(tar_samples(data, row.shard))
+    if not samples:
+        return f"the tar is damaged at byte {row.offset:,}"
+    keys = [printable(sample["__key__"]) for sample in samples]
+    if keys != [row.key]:
+        return f"at its place, byte {row.offset:,}, the tar has {', '.join(keys)}"
+    image = image_of(samples[0])
+    if image is None:
+        return "it has no image"
+    if hashlib.sha256(image).digest() != row.sha256:
+        return "its checksum is not the one in the index"
+    return _decoding_fault(image, row)
+
+
+def _decoding_fault(image: bytes, row: Expected) -> str:
+    try:
+        _, height, width = decode(image).shape
+    except RuntimeError as error:
+        return f"it does not decode ({' '.join(str(error).split())})"
+    if (width, height) != (row.width, row.height):
+        return f"it is {width} x {height} pixels, the index says {row.width} x {row.height}"
+    return ""

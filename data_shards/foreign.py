@@ -1,0 +1,163 @@
+"""The samples of a shard that pack has not written, as webdataset groups them: what an index has to say of each."""
+
+import hashlib
+import io
+import warnings
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+from PIL import Image
+from webdataset.tariterators import base_plus_ext
+
+from .images import JPEG_FORMATS, reason_of
+from .manifest import INDEX_SCHEMA
+from .read import IMAGE_SUFFIXES
+from .scan import BadShardError, Member, ShardStream, members
+from .storage import RangeReader, locate
+from .tars import printable
+
+# What torchvision decodes, and so the stream.
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF")
+
+
+@dataclass(frozen=True)
+class Task:
+    """One shard to look through; `size` in bytes."""
+
+    uri: str
+    split: str
+    shard: str
+    size: int
+
+
+@dataclass(frozen=True)
+class Found:
+    """A shard's line in the manifest, its rows of the index, its samples without a usable image; or why it cannot be used."""
+
+    shard: dict[str, Any] = field(default_factory=dict)
+    rows: pa.Table = field(default_factory=INDEX_SCHEMA.empty_table)
+    skipped: list[dict[str, str]] = field(default_factory=list)
+    fault: str = ""
+
+
+@dataclass(frozen=True)
+class _Image:
+    name: str
+    sha256: bytes
+    width: int = 0
+    height: int = 0
+    fault: str = ""
+
+
+@dataclass
+class _Sample:
+    """A sample as far as it is read: what its tar members take up, and those of them that are images."""
+
+    key: str
+    start: int
+    end: int = 0
+    images: dict[str, _Image] = field(default_factory=dict)
+    suffixes: set[str] = field(default_factory=set)
+
+    def image(self) -> _Image | None:
+        """The image that a reader takes."""
+        return next((self.images[suffix] for suffix in IMAGE_SUFFIXES if suffix in self.images), None)
+
+
+def look_through(tasks: list[Task]) -> list[Found]:
+    return [_look_through(task) for task in tasks]
+
+
+def _look_through(task: Task) -> Found:
+    ranges = RangeReader(locate(task.uri))
+    stream = ShardStream(ranges, task.shard, task.size)
+    try:
+        samples = _group(stream)
+        sha256 = stream.sha256()
+    except BadShardError as error:
+        return Found(fault=f"{task.shard}: {error}")
+    finally:
+        ranges.close()
+    rows, skipped = [], []
+    for sample in samples:
+        image = sample.image()
+        place = {"split": task.split, "shard": task.shard, "key": sample.key}
+        if image is None or image.fault:
+            name, fault = (image.name, image.fault) if image else (sample.key, _without_image(sample))
+            skipped.append(place | {"name": name, "fault": fault})
+            continue
+        extent = {"offset": sample.start, "length": sample.end - sample.start}
+        size = {"width": image.width, "height": image.height}
+        rows.append(place | extent | size | {"name": image.name, "sha256": image.sha256})
+    shard = {"split": task.split, "name": task.shard, "samples": len(rows), "bytes": stream.size, "sha256": sha256}
+    return Found(shard, pa.Table.from_pylist(rows, INDEX_SCHEMA), skipped)
+
+
+def _without_image(sample: _Sample) -> str:
+    return (
+        f"no image in it ({', '.join(sorted(sample.suffixes))}): its suffix would be one of {', '.join(IMAGE_SUFFIXES)}"
+    )
+
+
+def _group(stream: ShardStream) -> list[_Sample]:
+    """webdataset's rule: files that follow one another, with the same name up to the first dot, are a sample."""
+    samples: dict[str, _Sample] = {}
+    current: _Sample | None = None
+    for member in members(stream):
+        key, suffix = base_plus_ext(printable(member.name))
+        if key is None:
+            continue
+        if current is None or key != current.key:
+            if key in samples:
+                raise BadShardError(
+                    f"the key {key} comes twice, at bytes {samples[key].start:,} and {member.start:,}: a reader takes files that "
+                    "do not follow one another for two samples; write the shard anew (tar --sort=name)"
+                )
+            current = samples[key] = _Sample(key, member.start)
+        _add(current, suffix.lower(), member, stream)
+    return list(samples.values())
+
+
+def _add(sample: _Sample, suffix: str, member: Member, stream: ShardStream) -> None:
+    if suffix in sample.suffixes:
+        raise BadShardError(
+            f"{printable(member.name)} comes twice in the sample {sample.key} (suffixes are compared in lower case): "
+            "rename one of them"
+        )
+    sample.suffixes.add(suffix)
+    sample.end = member.end
+    if suffix in IMAGE_SUFFIXES:
+        data = stream.read(member.size)
+        width, height, fault = look_at(data)
+        sample.images[suffix] = _Image(printable(member.name), hashlib.sha256(data).digest(), width, height, fault)
+
+
+def look_at(data: bytes) -> tuple[int, int, str]:
+    """Width and height from an image file's header, or why the stream could not show it. Decodes nothing."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+                width, height = image.size
+                fault = _fault(image, data)
+                # The checksums of a PNG's chunks; other formats have none.
+                image.verify()
+    except Image.UnidentifiedImageError:
+        return 0, 0, f"no {', '.join(FORMATS[:-1])} or {FORMATS[-1]} file"
+    # Pillow's plug-ins raise what they like on damaged files (struct.error, SyntaxError, IndexError, ...).
+    except Exception as error:
+        return 0, 0, reason_of(error)
+    return width, height, fault
+
+
+def _fault(image: Image.Image, data: bytes) -> str:
+    if image.format == "WEBP" and getattr(image, "is_animated", False):
+        return "an animated WebP, which the stream does not decode"
+    is_cut = (
+        # The end mark, after the start of the last scan: an embedded preview has one too.
+        (image.format in JPEG_FORMATS and data.rfind(b"\xff\xd9") <= data.rfind(b"\xff\xda"))
+        or (image.format == "GIF" and not data.rstrip(b"\0").endswith(b";"))
+        or (image.format == "WEBP" and len(data) < 8 + int.from_bytes(data[4:8], "little"))
+    )
+    return "the file is cut short" if is_cut else ""

@@ -1,0 +1,178 @@
+"""`index URI`: WebDataset tars that somebody else has written become a dataset: index and manifest beside them.
+
+Not a byte of the tars is changed. A sample is what webdataset makes of it; its pixels are taken as they are stored (an
+EXIF orientation or a colour profile is not applied: `pack` does that).
+"""
+
+import argparse
+import json
+import os
+import re
+from fnmatch import fnmatchcase
+from typing import Any
+
+import pyarrow as pa
+
+from .errors import DataError
+from .foreign import Found, Task, look_through
+from .manifest import INDEX, MANIFEST, SPLITS, commit
+from .progress import Progress, megabytes
+from .report import listed, report
+from .shards import UNFINISHED
+from .storage import Location, list_files, locate, read_file
+from .workers import Workers, processes
+
+COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst")
+# A split's name as a word of a path: trainA-000.tar, trainA000.tar, trainA/000.tar, photos_trainA_000.tar.
+SPLIT_NAMED = re.compile(rf"(?<![A-Za-z0-9])({'|'.join(SPLITS)})(?![A-Za-z])")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("uri", metavar="URI", help="where the tars are: a folder or a URI such as s3://bucket/prefix")
+    parser.add_argument(
+        "--split",
+        action="append",
+        default=[],
+        metavar="SPLIT=GLOB",
+        help=f"the tars of a split ({', '.join(SPLITS)}), relative to URI, * matches / too; may be given several times "
+        "(default: the split that a tar's name or folder names)",
+    )
+    parser.add_argument("--force", action="store_true", help="replace an index and a manifest that are there already")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes (default: one a core)")
+
+
+def run(args: argparse.Namespace) -> int:
+    if not 1 <= args.jobs <= 1024:
+        raise DataError(f"--jobs {args.jobs} is out of range: 1 to 1024")
+    index(args.uri, args.split, force=args.force, jobs=args.jobs)
+    return 0
+
+
+def index(uri: str, splits: list[str] | None = None, *, force: bool = False, jobs: int = 1) -> None:
+    """Write index and manifest of the tars at `uri`, saying on stdout and stderr what was found.
+
+    Raises DataError where there is a dataset already, a tar's split is not told, or a tar cannot be used.
+    """
+    location = locate(uri)
+    files = list_files(location)
+    _check_vacant(location, files, force=force)
+    known = _known_shards(location) if force else []
+    chosen = _choose(location, files, splits or [], known)
+    tasks = [Task(os.fspath(uri), split, shard, files[shard]) for split, shards in chosen.items() for shard in shards]
+    found = _look_through(tasks, jobs)
+    _check(location, tasks, found)
+    _warn_of_changes(found, known)
+    skipped = [sample for each in found for sample in each.skipped]
+    shards = [each.shard for each in found if each.shard["samples"]]
+    rows = pa.concat_tables(each.rows for each in found)
+    commit(location, rows, shards, {"skipped": skipped})
+    report("indexed", location.uri, rows, shards, skipped)
+
+
+def _check_vacant(location: Location, files: dict[str, int], *, force: bool) -> None:
+    if any(name.startswith(f"{UNFINISHED}/") for name in files):
+        raise DataError(
+            f"{location.uri} holds a pack that was interrupted: complete it by running it again, or delete its folder "
+            f"{UNFINISHED} to index the shards as they are"
+        )
+    there = [name for name in (MANIFEST, INDEX) if name in files]
+    if there and not force:
+        raise DataError(
+            f"{location.uri} has {' and '.join(there)} already: `python -m data_shards verify` checks them, "
+            f"`index --force` builds them anew"
+        )
+
+
+def _known_shards(location: Location) -> list[dict[str, Any]]:
+    """The shards of the manifest that is to be replaced, as far as it can be read, of whatever version it is."""
+    try:
+        shards = json.loads(read_file(location, MANIFEST) or b"{}")["shards"]
+        return [shard for shard in shards if shard["split"] in SPLITS and shard["name"] and shard["sha256"]]
+    except (ValueError, KeyError, TypeError):
+        return []
+
+
+def _choose(
+    location: Location, files: dict[str, int], wanted: list[str], known: list[dict[str, Any]]
+) -> dict[str, list[str]]:
+    """The shards of each split, in order."""
+    tars = sorted(name for name in files if name.endswith((".tar", *COMPRESSED)))
+    if not tars:
+        raise DataError(f"no .tar at {location.uri}: index takes in WebDataset shards, `pack` makes them of images")
+    if wanted:
+        split_of = _as_wanted(location, tars, wanted)
+    else:
+        split_of = _as_named(tars) | {shard["name"]: shard["split"] for shard in known if shard["name"] in tars}
+    left_out = [name for name in tars if name not in split_of]
+    if not split_of:
+        raise DataError(
+            f"no name of a tar at {location.uri} tells its split ({', '.join(SPLITS)}), the first is {tars[0]}: "
+            f"say which is which, such as --split trainA='{os.path.dirname(tars[0]) or 'monet'}*.tar'"
+        )
+    listed("in no split, and left out: name the split with --split SPLIT=GLOB", left_out)
+    for name in split_of:
+        if name.endswith(COMPRESSED):
+            raise DataError(
+                f"{name} of {location.uri} is compressed, and byte ranges cannot be read out of it: decompress it, "
+                "images are compressed already"
+            )
+    chosen = {split: [name for name in tars if split_of.get(name) == split] for split in SPLITS}
+    return {split: shards for split, shards in chosen.items() if shards}
+
+
+def _as_named(tars: list[str]) -> dict[str, str]:
+    split_of = {}
+    for name in tars:
+        named = set(SPLIT_NAMED.findall(name))
+        if len(named) > 1:
+            raise DataError(f"{name} names {' and '.join(sorted(named))}: say which it is with --split SPLIT=GLOB")
+        if named:
+            split_of[name] = named.pop()
+    return split_of
+
+
+def _as_wanted(location: Location, tars: list[str], wanted: list[str]) -> dict[str, str]:
+    split_of: dict[str, str] = {}
+    for option in wanted:
+        split, _, glob = option.partition("=")
+        if split not in SPLITS or not glob:
+            raise DataError(f"--split {option}: expected SPLIT=GLOB with a split of {', '.join(SPLITS)}")
+        matched = [name for name in tars if fnmatchcase(name, glob)]
+        if not matched:
+            raise DataError(f"--split {option} matches no tar at {location.uri}, the first there is {tars[0]}")
+        for name in matched:
+            if split_of.setdefault(name, split) != split:
+                raise DataError(f"--split gives {name} to both {split_of[name]} and {split}: make the globs narrower")
+    return split_of
+
+
+def _look_through(tasks: list[Task], jobs: int) -> list[Found]:
+    total = sum(task.size for task in tasks)
+    with (
+        Workers(processes(jobs, len(tasks), total)) as workers,
+        Progress("indexing", megabytes(total), "MB") as progress,
+        progress.following(lambda: megabytes(workers.counted())),
+    ):
+        return list(workers.map(look_through, tasks, per_task=1))
+
+
+def _check(location: Location, tasks: list[Task], found: list[Found]) -> None:
+    bad = [each.fault for each in found if each.fault]
+    if bad:
+        listed("cannot be indexed", bad)
+        what = bad[0] if len(bad) == 1 else f"{len(bad)} of {len(found)} tars cannot be indexed"
+        raise DataError(f"{what} (nothing was written to {location.uri}; mend, replace or remove what is named)")
+    for split in dict.fromkeys(task.split for task in tasks):
+        own = [each for each in found if each.shard["split"] == split]
+        if not any(each.shard["samples"] for each in own):
+            first = next((sample for each in own for sample in each.skipped), None)
+            why = f"the first is {first['shard']}: {first['name']}: {first['fault']}" if first else "its tars are empty"
+            raise DataError(f"no sample of {split} at {location.uri} has an image that can be read: {why}")
+
+
+def _warn_of_changes(found: list[Found], known: list[dict[str, Any]]) -> None:
+    before = {shard["name"]: shard["sha256"] for shard in known}
+    now = {each.shard["name"]: each.shard["sha256"] for each in found}
+    changed = [name for name, digest in now.items() if before.get(name, digest) != digest]
+    listed("not what the former manifest says (changed since, or damaged), and taken as they are", changed)
+    listed("named by the former manifest and not there any more", [name for name in before if name not in now])

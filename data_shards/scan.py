@@ -1,0 +1,136 @@
+"""A shard from its first byte to its last, each byte read once: its files as webdataset sees them, and the hash of all."""
+
+import hashlib
+import re
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from .storage import RangeReader
+from .workers import count
+
+# Bytes of one read of storage. A process holds so much and one file of the shard, whatever the shard's size.
+PIECE_BYTES = 4 << 20
+# webdataset passes such files over.
+META = re.compile(r"__[^/]*__($|/)")
+COMPRESSED = {
+    b"\x1f\x8b": "gzip",
+    b"BZh": "bzip2",
+    b"\xfd7zXZ": "xz",
+    b"\x28\xb5\x2f\xfd": "zstd",
+}
+
+
+class BadShardError(Exception):
+    """Why a shard cannot be read to its end, or not be used."""
+
+
+class ShardStream:
+    """The bytes of one shard, read forward only; all of them go through the hash, and are counted as work done."""
+
+    def __init__(self, ranges: RangeReader, name: str, size: int) -> None:
+        self.name, self.size = name, size
+        self.last = b""  # what the last read returned
+        self._ranges = ranges
+        self._hash = hashlib.sha256()
+        self._piece = memoryview(b"")
+        self._next, self._place = 0, 0
+
+    def tell(self) -> int:
+        return self._place
+
+    def read(self, size: int) -> bytes:
+        """The next `size` bytes, fewer at the shard's end."""
+        parts = []
+        while size and self._has_piece():
+            part = self._take(size)
+            parts.append(part)
+            size -= len(part)
+        self.last = b"".join(parts)
+        return self.last
+
+    def seek(self, place: int) -> int:
+        """Pass over what lies before `place`, which is not behind us."""
+        assert place >= self._place, f"{self.name} is read forward only"
+        while self._place < place and self._has_piece():
+            self._take(place - self._place)
+        return self._place
+
+    def sha256(self) -> str:
+        """Of the whole shard: reads what is left of it."""
+        self.seek(self.size)
+        return self._hash.hexdigest()
+
+    def _take(self, size: int) -> memoryview:
+        part, self._piece = self._piece[:size], self._piece[size:]
+        self._place += len(part)
+        return part
+
+    def _has_piece(self) -> bool:
+        if not self._piece and self._next < self.size:
+            data = self._ranges.read(self.name, self._next, min(PIECE_BYTES, self.size - self._next))
+            if not data:
+                # Cut while it is read.
+                self.size = self._next
+            self._hash.update(data)
+            count(len(data))
+            self._piece = memoryview(data)
+            self._next += len(data)
+        return bool(self._piece)
+
+
+@dataclass(frozen=True)
+class Member:
+    """One regular file in a tar: from `start`, its first header block (long names have several), to `end`, bytes."""
+
+    name: str
+    size: int
+    start: int
+    end: int
+
+
+def members(stream: ShardStream, stop: int | None = None) -> Iterator[Member]:
+    """The files from the stream's place, a header, up to `stop`, by default the tar's end; read(size) gives their content.
+
+    Raises BadShardError where the tar is damaged, or ends without its end mark.
+    """
+    place = stream.tell()
+    if stop is not None and place >= stop:
+        return
+    try:
+        tar = tarfile.TarFile(fileobj=stream, encoding="utf-8")  # type: ignore[arg-type]
+        # TarFile reads the first header at once, and would look for one again where there was none.
+        info = tar.next() if tar.firstmember else None  # type: ignore[attr-defined]
+        while info is not None:
+            place = tar.offset
+            if place > stream.size:
+                raise BadShardError(
+                    f"it is cut short: {info.name} would end at byte {place:,}, the file ends at {stream.size:,}"
+                )
+            # TarFile would keep them all.
+            tar.members = []  # type: ignore[attr-defined]
+            if info.isreg() and not META.match(info.name):
+                yield Member(info.name, info.size, info.offset, place)
+            if stop is not None and place >= stop:
+                return
+            info = tar.next()
+    except tarfile.TarError as error:
+        raise BadShardError(_damage(stream, place, str(error))) from error
+    # TarFile takes whatever is no header for the end.
+    if 0 < len(stream.last) < tarfile.BLOCKSIZE:
+        raise BadShardError(f"it is cut short: it ends at byte {stream.size:,}, inside a header")
+    if not stream.last:
+        raise BadShardError(
+            f"it ends at byte {stream.size:,} without a tar's end mark: it may be cut short (if it is whole, append 1,024 zero bytes)"
+        )
+    if any(stream.last):
+        raise BadShardError(_damage(stream, place, "no tar header"))
+
+
+def _damage(stream: ShardStream, place: int, what: str) -> str:
+    if not stream.size:
+        return "it is empty"
+    for start, method in COMPRESSED.items():
+        if not place and stream.last.startswith(start):
+            return f"it is compressed ({method}), and byte ranges cannot be read out of it: decompress it"
+    return f"it is damaged at byte {place:,} ({what})"

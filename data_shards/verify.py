@@ -1,0 +1,187 @@
+"""`verify URI`: every byte of a dataset is read and hashed again; what is bad is named, one line each."""
+
+import argparse
+import hashlib
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import accumulate, groupby
+
+from .check import Report, Task, check_shards
+from .errors import DataError
+from .manifest import INDEX, MANIFEST, REBUILD, Dataset, SplitInfo, open_dataset
+from .progress import Progress, megabytes
+from .rows import IndexRows
+from .storage import RangeReader, list_files, locate, read_file, shown
+from .workers import Workers, processes
+
+SHARD_FIELDS = {"split", "name", "samples", "bytes", "sha256"}
+PIECE_BYTES = 4 << 20
+
+
+@dataclass
+class Verdict:
+    """What is bad, in words that name it, and what can be done about it."""
+
+    bad: list[str] = field(default_factory=list)
+    is_index_bad: bool = False
+    has_changed_shards: bool = False
+    bad_shards: int = 0
+    bad_samples: int = 0
+
+    def index_is_bad(self, what: str) -> None:
+        self.is_index_bad = True
+        self.bad.append(what)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("uri", metavar="URI", help="a packed dataset: a folder or a URI such as s3://bucket/prefix")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes (default: one a core)")
+
+
+def run(args: argparse.Namespace) -> int:
+    if not 1 <= args.jobs <= 1024:
+        raise DataError(f"--jobs {args.jobs} is out of range: 1 to 1024")
+    return 1 if verify(args.uri, jobs=args.jobs).bad else 0
+
+
+def verify(uri: str, *, jobs: int = 1) -> Verdict:
+    """Check a dataset, saying on stdout what is bad, or that all is well.
+
+    Raises DataError where there is no dataset, or storage cannot be read: that is no verdict.
+    """
+    location, verdict = locate(uri), Verdict()
+    has_manifest = read_file(location, MANIFEST) is not None
+    try:
+        dataset = open_dataset(uri)
+        _check_shape(dataset)
+    except DataError as error:
+        if not has_manifest:
+            raise
+        verdict.bad.append(str(error))
+    else:
+        _check_all(dataset, list_files(location), verdict, jobs)
+    for line in verdict.bad:
+        print(f"bad: {line}")
+    if verdict.bad:
+        print(f"error: {_conclusion(location.uri, verdict)}", file=sys.stderr)
+    else:
+        shards = dataset.manifest["shards"]
+        print(
+            f"{location.uri} is sound: every byte of {sum(shard['samples'] for shard in shards):,} samples in "
+            f"{len(shards):,} shards, {sum(shard['bytes'] for shard in shards) / 1e6:,.1f} MB"
+        )
+    return verdict
+
+
+def _check_shape(dataset: Dataset) -> None:
+    """DataError where the manifest lacks what a reader needs of it."""
+    shards = dataset.manifest["shards"]
+    try:
+        faults = [
+            f"{shard.get('name')} lacks {lacking}" for shard in shards if (lacking := SHARD_FIELDS - shard.keys())
+        ]
+        runs = [split for split, _ in groupby(shard["split"] for shard in shards)] if not faults else []
+        if sorted(runs) != sorted(dataset.splits) and not faults:
+            faults = [f"its shards are of {', '.join(runs)}, its splits {', '.join(dataset.splits)}"]
+        if not {"bytes", "sha256"} <= dataset.manifest["index"].keys():
+            faults.append("it does not say what the index is")
+    except (AttributeError, TypeError) as error:
+        faults = [str(error)]
+    if faults:
+        raise DataError(f"{MANIFEST} of {shown(dataset.uri)} is damaged: {faults[0]}; {REBUILD}")
+
+
+def _check_all(dataset: Dataset, files: dict[str, int], verdict: Verdict, jobs: int) -> None:
+    shards = dataset.manifest["shards"]
+    _check_index(dataset, files, verdict)
+    firsts = [None] * len(shards) if verdict.is_index_bad else accumulate((s["samples"] for s in shards), initial=0)
+    tasks = []
+    for shard, first in zip(shards, firsts, strict=False):
+        if shard["name"] in files:
+            tasks.append(Task(dataset, shard, files[shard["name"]], first))
+        else:
+            verdict.bad_shards += 1
+            verdict.has_changed_shards = True
+            verdict.bad.append(f"{shard['name']}: it is missing, with its {shard['samples']:,} samples")
+    sizes: dict[str, list[tuple[int, int]]] = {}
+    for task, report in zip(tasks, _reports(tasks, jobs), strict=True):
+        _judge(report, verdict)
+        sizes.setdefault(task.shard["split"], []).extend(report.sizes)
+    if len(tasks) == len(shards) and not verdict.is_index_bad:
+        _check_splits(dataset, sizes, verdict)
+
+
+def _check_index(dataset: Dataset, files: dict[str, int], verdict: Verdict) -> None:
+    said = dataset.manifest["index"]
+    if INDEX not in files:
+        verdict.index_is_bad(f"{INDEX}: it is missing")
+        return
+    ranges = RangeReader(locate(dataset.uri))
+    try:
+        digest = _sha256(ranges, files[INDEX])
+        if digest != said["sha256"]:
+            verdict.index_is_bad(f"{INDEX}: its sha256 is {digest[:16]}..., the manifest says {said['sha256'][:16]}...")
+            return
+        try:
+            rows = len(IndexRows(ranges, dataset))
+        except DataError as error:
+            verdict.index_is_bad(str(error))
+            return
+        samples = sum(shard["samples"] for shard in dataset.manifest["shards"])
+        if rows != samples:
+            verdict.index_is_bad(f"{INDEX}: it has {rows:,} rows, the manifest counts {samples:,} samples")
+    finally:
+        ranges.close()
+
+
+def _sha256(ranges: RangeReader, size: int) -> str:
+    digest = hashlib.sha256()
+    for start in range(0, size, PIECE_BYTES):
+        digest.update(ranges.read(INDEX, start, min(PIECE_BYTES, size - start)))
+    return digest.hexdigest()
+
+
+def _reports(tasks: list[Task], jobs: int) -> Iterator[Report]:
+    total = sum(task.size for task in tasks)
+    with (
+        Workers(processes(jobs, len(tasks), total)) as workers,
+        Progress("verifying", megabytes(total), "MB") as progress,
+        progress.following(lambda: megabytes(workers.counted())),
+    ):
+        yield from workers.map(check_shards, tasks, per_task=1)
+
+
+def _judge(report: Report, verdict: Verdict) -> None:
+    found = report.faults + report.bad_samples
+    if found and report.is_as_packed:
+        # The shard is what it was: what does not agree with it is wrong.
+        verdict.is_index_bad = True
+    verdict.has_changed_shards |= not report.is_as_packed
+    verdict.bad += [f"{report.shard}: {what}" for what in found]
+    verdict.bad_shards += bool(found)
+    verdict.bad_samples += len(report.bad_samples)
+
+
+def _check_splits(dataset: Dataset, sizes: dict[str, list[tuple[int, int]]], verdict: Verdict) -> None:
+    for split, said in dataset.splits.items():
+        own = [shard for shard in dataset.manifest["shards"] if shard["split"] == split]
+        widths, heights = zip(*sizes[split], strict=True)
+        samples, size_bytes = (sum(shard[name] for shard in own) for name in ("samples", "bytes"))
+        is_so = SplitInfo(samples, size_bytes, min(widths), min(heights), max(widths), max(heights))
+        if said != is_so:
+            verdict.index_is_bad(f"{MANIFEST}: it says of {split} {said}, its shards and the index say {is_so}")
+
+
+def _conclusion(uri: str, verdict: Verdict) -> str:
+    counts = [(verdict.bad_shards, "bad shard"), (verdict.bad_samples, "bad sample")]
+    parts = [f"{number:,} {what}{'' if number == 1 else 's'}" for number, what in counts if number]
+    mends = []
+    if verdict.has_changed_shards:
+        mends.append("restore the shards from a copy, or pack the dataset again")
+    if verdict.is_index_bad:
+        mends.append(
+            f"`python -m data_shards index --force {uri}` builds index and manifest anew from the shards as they are"
+        )
+    return f"{uri} is not sound{': ' if parts else ''}{', '.join(parts)}{'; ' if mends else ''}{'; or '.join(mends)}"

@@ -1,0 +1,56 @@
+import threading
+
+import pytest
+
+from data_shards import progress
+from data_shards.progress import Progress, megabytes
+from data_shards.workers import Workers, count, processes
+
+
+def double(numbers: list[int]) -> list[int]:
+    for number in numbers:
+        count(number)
+    return [2 * number for number in numbers]
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+@pytest.mark.parametrize("per_task", [1, 3])
+def test_results_are_in_order_and_the_work_is_counted(jobs: int, per_task: int) -> None:
+    with Workers(jobs) as workers:
+        assert list(workers.map(double, range(20), per_task=per_task)) == list(range(0, 40, 2))
+        assert workers.counted() == sum(range(20))
+
+
+def test_processes_are_started_where_they_are_worth_it() -> None:
+    assert [processes(8, 100, size) for size in (0, 1 << 20, 1 << 28, 1 << 40)] == [1, 1, 3, 8]
+    assert processes(8, 3, 1 << 40) == 3
+
+
+def test_megabytes_are_rounded_up() -> None:
+    assert [megabytes(size) for size in (0, 1, 10**6, 10**6 + 1)] == [0, 1, 1, 2]
+
+
+def test_plain_lines_follow_what_is_counted(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clock = iter(range(0, 1000, 4))
+    monkeypatch.setattr(progress.time, "monotonic", lambda: float(next(clock)))
+    monkeypatch.setattr(progress, "SECONDS_BETWEEN_LOOKS", 0.001)
+    looks, enough = iter([100, 200, 1300, 2000, 2000, 2000]), threading.Event()
+
+    def counted() -> int:
+        number = next(looks, 2000)
+        if number == 2000:
+            enough.set()
+        return number
+
+    with Progress("reading", 2000, "MB") as shown, shown.following(counted):
+        assert enough.wait(30)
+    first = capsys.readouterr().err.splitlines()[0]
+    assert first == "reading: 1,300 of 2,000 MB, 108.3 MB/s"
+
+
+def test_quick_work_prints_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    with Progress("reading", 2) as shown:
+        shown.advance(2)
+    assert capsys.readouterr().err == ""
