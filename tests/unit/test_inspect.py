@@ -1,11 +1,18 @@
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
-from image_folders import make_dataset
+from image_folders import ROOT, fabricate, make_dataset, make_folder, picture
+from PIL import Image
 
-from data_shards import StreamConfig, UnpairedStream
+from data_shards import StreamConfig, UnpairedStream, open_dataset
 from data_shards.__main__ import main
+from data_shards.contact_sheet import COLUMNS, GAP, HEADING, LABEL, MARGIN, ROWS, THUMB, TITLE, choose
+from data_shards.pack import pack
 
 CONFIG = StreamConfig(load_size=32, crop_size=32, loader_workers=0)
 
@@ -20,7 +27,28 @@ def test_a_summary_names_splits_counts_and_sizes(tmp_path: Path, capsys: pytest.
         ["trainA", "9", "images"],
         ["testB", "2", "images"],
     ]
-    assert "1 shard  48 x 40 pixels" in said
+    assert "1 shard  all 48 x 40 pixels" in said
+
+
+def test_the_commonest_sizes_are_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("data_shards.inspect.CHUNK_ROWS", 4)
+    source = make_folder(tmp_path / "images", {"trainB": 2})
+    (source / "trainA").mkdir()
+    sizes = [(40, 30)] * 5 + [(30, 40)] * 4 + [(50, 20)] * 3 + [(20, 50)] * 2 + [(21, 21), (22, 22)]
+    for number, size in enumerate(sizes):
+        picture(number, *size).save(source / "trainA" / f"{number:02d}.jpg")
+    (source / "trainA" / "notes.txt").write_text("no image")
+    pack(source, str(tmp_path / "shards"))
+    capsys.readouterr()
+    assert main(["inspect", str(tmp_path / "shards")]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[1].endswith(
+        "1 shard  20 to 50 wide, 20 to 50 high (40 x 30: 5, 30 x 40: 4, 50 x 20: 3, 20 x 50: 2, 2 other sizes)"
+    )
+    assert said[2].endswith("all 48 x 40 pixels")
+    assert said[3] == "  1 file was skipped, manifest.json says which and why"
 
 
 @pytest.mark.parametrize("epoch", [0, 2])
@@ -49,3 +77,101 @@ def test_bad_options_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str
     ):
         assert main(["inspect", dataset.uri, *options]) == 2
         assert message in capsys.readouterr().err
+
+
+def test_the_order_of_a_million_samples_needs_their_keys_only(tmp_path: Path) -> None:
+    fabricate(tmp_path, {"trainA": 10, "trainB": 1_000_000}, samples_per_shard=2_000)
+    program = """
+import resource, sys
+from data_shards import inspect, rows
+from data_shards.__main__ import main
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+assert main(sys.argv[1:]) == 0
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before, file=sys.stderr)
+"""
+    command = [sys.executable, "-c", program, "inspect", str(tmp_path), "--order", "--split", "trainB"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    with (tmp_path / "order").open("w") as out:
+        done = subprocess.run(command, env=environment, stdout=out, stderr=subprocess.PIPE, text=True, check=True)
+    lines = (tmp_path / "order").read_text().splitlines()
+    assert len(lines) == 1_000_000
+    assert len({json.loads(line)["key"] for line in lines[:1000]}) == 1000
+    # The rows as tuples would take 300 MB.
+    assert int(done.stderr.splitlines()[-1]) < 150 << 10
+
+
+# Contact sheets
+
+
+def cells(sheet: Image.Image, split: int, count: int) -> list[np.ndarray]:
+    """The thumbnails of a split, by its place on the sheet."""
+    top = MARGIN + TITLE + split * (HEADING + ROWS * (THUMB + LABEL + GAP)) + HEADING
+    places = [(MARGIN + n % COLUMNS * (THUMB + GAP), top + n // COLUMNS * (THUMB + LABEL + GAP)) for n in range(count)]
+    return [np.asarray(sheet.crop((x, y, x + THUMB, y + THUMB))).astype(int) for x, y in places]
+
+
+@pytest.mark.parametrize("suffix", ["png", "webp"])
+def test_a_contact_sheet_shows_images_of_each_split(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], suffix: str
+) -> None:
+    dataset = make_dataset(tmp_path, {"trainA": 40, "trainB": 5}, width=THUMB, height=THUMB)
+    path = tmp_path / "new" / f"sheet.{suffix}"
+    assert main(["inspect", dataset.uri, "--contact-sheet", str(path), "--seed", "3"]) == 0
+    assert f"contact sheet: {path}" in capsys.readouterr().out
+    sheet = Image.open(path)
+    for split, (name, numbers) in enumerate((("trainA", choose(40, 3)), ("trainB", range(5)))):
+        for cell, number in zip(cells(sheet, split, len(numbers)), numbers, strict=True):
+            shown = Image.open(tmp_path / "images" / name / f"{number:04d}.jpg")
+            assert np.abs(cell - np.asarray(shown).astype(int)).mean() < 4
+
+
+def test_a_contact_sheet_is_the_same_for_the_same_seed(tmp_path: Path) -> None:
+    dataset = make_dataset(tmp_path, {"trainA": 60})
+    sheets = []
+    for name, seed in (("1.png", "0"), ("2.png", "0"), ("3.png", "1")):
+        assert main(["inspect", dataset.uri, "--contact-sheet", str(tmp_path / name), "--seed", seed]) == 0
+        sheets.append((tmp_path / name).read_bytes())
+    assert sheets[0] == sheets[1] != sheets[2]
+
+
+@pytest.mark.parametrize("samples", [1, 2, 11, 12, 13, 100, 10**9])
+def test_the_choice_is_spread_over_the_split(samples: int) -> None:
+    chosen = choose(samples, 7)
+    assert len(set(chosen.tolist())) == min(samples, 12)
+    assert chosen.tolist() == sorted(chosen.tolist())
+    assert 0 <= chosen[0] <= samples // 12 + 1
+    assert samples - samples // 12 - 1 <= chosen[-1] + 1 <= samples
+
+
+def test_bad_samples_have_their_reason_in_the_sheet(tmp_path: Path) -> None:
+    dataset = make_dataset(tmp_path, {"trainA": 3}, width=THUMB, height=THUMB)
+    assert main(["inspect", dataset.uri, "--contact-sheet", str(tmp_path / "good.png")]) == 0
+    with (Path(dataset.uri) / "trainA-000000.tar").open("r+b") as shard:
+        shard.seek(700)
+        shard.write(b"damage")
+    assert main(["inspect", dataset.uri, "--contact-sheet", str(tmp_path / "bad.png")]) == 0
+    good, bad = (cells(Image.open(tmp_path / f"{name}.png"), 0, 3) for name in ("good", "bad"))
+    assert [np.array_equal(one, two) for one, two in zip(good, bad, strict=True)] == [False, True, True]
+    red, green, _ = np.moveaxis(bad[0], -1, 0)
+    assert (red > green + 60).sum() > 4 * THUMB
+
+
+def test_a_sheet_that_cannot_be_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    dataset = make_dataset(tmp_path, {"trainA": 3})
+    (tmp_path / "file").touch()
+    for path, message in (
+        (tmp_path / "sheet.pdf", "sheet.pdf: name a .png, .jpg or .webp file"),
+        (tmp_path / "file" / "sheet.png", f"cannot write {tmp_path / 'file' / 'sheet.png'}: "),
+    ):
+        assert main(["inspect", dataset.uri, "--contact-sheet", str(path)]) == 2
+        assert message in capsys.readouterr().err
+
+
+def test_synthetic_images_fill_a_sheet(tmp_path: Path) -> None:
+    options = ["--size", "48", "--train", "4", "--test", "2", "--jobs", "1"]
+    assert main(["synth", str(tmp_path / "images"), *options]) == 0
+    pack(tmp_path / "images", str(tmp_path / "shards"))
+    assert main(["inspect", str(tmp_path / "shards"), "--contact-sheet", str(tmp_path / "sheet.png")]) == 0
+    rows = len(open_dataset(tmp_path / "shards").splits)
+    expected = 2 * MARGIN + TITLE - GAP + rows * (HEADING + THUMB + LABEL + GAP)
+    assert Image.open(tmp_path / "sheet.png").height == expected
