@@ -15,6 +15,8 @@ from .errors import DataError
 REENCODE_QUALITY = 95
 LOSSY_FORMATS = {"JPEG", "MPO", "WEBP", "AVIF", "JPEG2000"}
 JPEG_FORMATS = {"JPEG", "MPO"}
+# What a colour profile can be the profile of.
+PROFILED_MODES = ("L", "RGB", "CMYK", "LAB")
 EXIF_ORIENTATION = 0x0112
 
 
@@ -109,13 +111,13 @@ def _reduce(image: Image.Image, size: int) -> Image.Image:
 def as_rgb(image: Image.Image) -> Image.Image:
     """Upright 8-bit sRGB as a viewer shows it: EXIF orientation applied, colour profile too, alpha over white."""
     upright = _eight_bit(ImageOps.exif_transpose(image))
-    if upright.has_transparency_data:
-        rgba = upright.convert("RGBA")
-        background = Image.new("RGBA", rgba.size, "white")
-        return Image.alpha_composite(background, rgba).convert("RGB")
-    if _has_other_colours(image):
-        return _to_srgb(upright, image.info["icc_profile"])
-    return upright.convert("RGB")
+    profile = image.info["icc_profile"] if _has_other_colours(image) else None
+    if not upright.has_transparency_data:
+        return _in_srgb(upright, profile)
+    # A profile is for the colours alone.
+    rgba = _in_srgb(upright.convert("L" if upright.mode in ("L", "LA") else "RGB"), profile)
+    rgba.putalpha(upright.convert("RGBA").getchannel("A"))
+    return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
 
 
 def _eight_bit(image: Image.Image) -> Image.Image:
@@ -141,7 +143,11 @@ def _has_other_colours(image: Image.Image) -> bool:
         return False
 
 
-def _to_srgb(image: Image.Image, profile: bytes) -> Image.Image:
+def _in_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
+    if profile is None:
+        return image.convert("RGB")
+    if image.mode not in PROFILED_MODES:
+        image = image.convert("RGB")
     try:
         converted = ImageCms.profileToProfile(
             image, io.BytesIO(profile), ImageCms.createProfile("sRGB"), outputMode="RGB"

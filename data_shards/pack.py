@@ -28,7 +28,7 @@ from .report import report
 from .shards import UNFINISHED, Record, ShardWriter, read_records
 from .sources import Sources, find_sources
 from .storage import Location, delete_files, list_files, locate, read_file, write_file
-from .tars import Keys
+from .tars import Keys, printable
 from .workers import Workers
 
 CLAIM = f"{UNFINISHED}/pack.json"
@@ -149,9 +149,10 @@ def _still_valid(records: Iterator[Record], sources: Sources, split: str, worker
     names = iter(sources.names[split])
     for record in records:
         recorded = record.rows["name"].to_pylist()
-        if recorded != list(islice(names, len(recorded))):
+        expected = list(islice(names, len(recorded)))
+        if recorded != [printable(name) for name in expected]:
             return
-        if list(workers.map(hash_files, sources.paths(split, recorded))) != record.rows["source_sha256"].to_pylist():
+        if list(workers.map(hash_files, sources.paths(split, expected))) != record.rows["source_sha256"].to_pylist():
             return
         yield record
 

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from .images import EncodedImage
 from .manifest import INDEX_SCHEMA, index_bytes
 from .storage import Location, read_file, write_file
-from .tars import TarBuilder
+from .tars import TarBuilder, printable
 
 UNFINISHED = "unfinished"
 RECORD_SCHEMA = pa.schema([*INDEX_SCHEMA, pa.field("source_sha256", pa.binary(32)), pa.field("fault", pa.string())])
@@ -71,7 +71,7 @@ class ShardWriter:
     def add(self, name: str, key: str, image: EncodedImage) -> None:
         row: dict[str, Any] = {
             "split": self._split,
-            "name": name,
+            "name": printable(name),
             "source_sha256": image.source_sha256,
             "fault": image.fault,
         }

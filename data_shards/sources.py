@@ -76,7 +76,8 @@ def _digest(root: Path, names: dict[str, list[str]]) -> str:
     digest = hashlib.sha256()
     for split, found in names.items():
         for name in found:
-            digest.update(f"{split}/{name} {_size(root / split / name)}\n".encode())
+            # As the file system has it: a name need not be text.
+            digest.update(os.fsencode(f"{split}/{name} {_size(root / split / name)}\n"))
     return digest.hexdigest()
 
 
