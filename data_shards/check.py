@@ -19,12 +19,16 @@ from .transforms import decode
 
 @dataclass(frozen=True)
 class Task:
-    """One shard: its line in the manifest, its bytes in storage, its first row in the index (None: the index is bad)."""
+    """One shard: its line in the manifest, its bytes in storage, its first row in the index (None: the index is bad).
+
+    `skipped` are the keys that are in the tar and, for a reason that the manifest names, not in the index.
+    """
 
     dataset: Dataset
     shard: dict[str, Any]
     size: int
     first_row: int | None
+    skipped: frozenset[str]
 
 
 @dataclass
@@ -66,7 +70,7 @@ def _check_shard(task: Task) -> Report:
     try:
         if task.first_row is not None:
             rows = _rows(task, task.first_row, IndexRows(ranges, task.dataset), report)
-            _check_samples(stream, rows, _skipped(task), report, is_cut=task.size < task.shard["bytes"])
+            _check_samples(stream, rows, task.skipped, report, is_cut=task.size < task.shard["bytes"])
         digest = stream.sha256()
     finally:
         ranges.close()
@@ -93,13 +97,8 @@ def _rows(task: Task, first: int, index: IndexRows, report: Report) -> list[Expe
     return ordered
 
 
-def _skipped(task: Task) -> set[str]:
-    """Keys that are in the tar and, for a reason that the manifest names, not in the index."""
-    return {row["key"] for row in task.dataset.manifest.get("skipped", []) if row.get("shard") == task.shard["name"]}
-
-
 def _check_samples(
-    stream: ShardStream, rows: list[Expected], skipped: set[str], report: Report, *, is_cut: bool
+    stream: ShardStream, rows: list[Expected], skipped: frozenset[str], report: Report, *, is_cut: bool
 ) -> None:
     known = {row.key: row.offset for row in rows}
     for row in rows:
@@ -120,7 +119,9 @@ def _check_samples(
         _check_gap(stream, None, skipped, known, report)
 
 
-def _check_gap(stream: ShardStream, stop: int | None, skipped: set[str], known: dict[str, int], report: Report) -> None:
+def _check_gap(
+    stream: ShardStream, stop: int | None, skipped: frozenset[str], known: dict[str, int], report: Report
+) -> None:
     """What lies before the next sample of the index, or after the last."""
     try:
         for key, start in _keys(stream, stop):

@@ -1,24 +1,18 @@
 """The samples of a shard that pack has not written, as webdataset groups them: what an index has to say of each."""
 
 import hashlib
-import io
-import warnings
 from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
-from PIL import Image
 from webdataset.tariterators import base_plus_ext
 
-from .images import JPEG_FORMATS, reason_of
+from .headers import Header, look_at
 from .manifest import INDEX_SCHEMA
 from .read import IMAGE_SUFFIXES
 from .scan import BadShardError, Member, ShardStream, members
 from .storage import RangeReader, locate
 from .tars import printable
-
-# What torchvision decodes, and so the stream.
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF")
 
 
 @dataclass(frozen=True)
@@ -33,11 +27,15 @@ class Task:
 
 @dataclass(frozen=True)
 class Found:
-    """A shard's line in the manifest, its rows of the index, its samples without a usable image; or why it cannot be used."""
+    """A shard's line in the manifest, its rows of the index, its samples without a usable image; or why it cannot be used.
+
+    `turned` are the images that a viewer would turn.
+    """
 
     shard: dict[str, Any] = field(default_factory=dict)
     rows: pa.Table = field(default_factory=INDEX_SCHEMA.empty_table)
     skipped: list[dict[str, str]] = field(default_factory=list)
+    turned: list[str] = field(default_factory=list)
     fault: str = ""
 
 
@@ -45,9 +43,7 @@ class Found:
 class _Image:
     name: str
     sha256: bytes
-    width: int = 0
-    height: int = 0
-    fault: str = ""
+    header: Header
 
 
 @dataclass
@@ -79,19 +75,21 @@ def _look_through(task: Task) -> Found:
         return Found(fault=f"{task.shard}: {error}")
     finally:
         ranges.close()
-    rows, skipped = [], []
+    rows, skipped, turned = [], [], []
     for sample in samples:
         image = sample.image()
         place = {"split": task.split, "shard": task.shard, "key": sample.key}
-        if image is None or image.fault:
-            name, fault = (image.name, image.fault) if image else (sample.key, _without_image(sample))
+        if image is None or image.header.fault:
+            name, fault = (image.name, image.header.fault) if image else (sample.key, _without_image(sample))
             skipped.append(place | {"name": name, "fault": fault})
             continue
         extent = {"offset": sample.start, "length": sample.end - sample.start}
-        size = {"width": image.width, "height": image.height}
+        size = {"width": image.header.width, "height": image.header.height}
+        if image.header.is_turned:
+            turned.append(f"{task.shard}: {image.name}")
         rows.append(place | extent | size | {"name": image.name, "sha256": image.sha256})
     shard = {"split": task.split, "name": task.shard, "samples": len(rows), "bytes": stream.size, "sha256": sha256}
-    return Found(shard, pa.Table.from_pylist(rows, INDEX_SCHEMA), skipped)
+    return Found(shard, pa.Table.from_pylist(rows, INDEX_SCHEMA), skipped, turned)
 
 
 def _without_image(sample: _Sample) -> str:
@@ -129,35 +127,4 @@ def _add(sample: _Sample, suffix: str, member: Member, stream: ShardStream) -> N
     sample.end = member.end
     if suffix in IMAGE_SUFFIXES:
         data = stream.read(member.size)
-        width, height, fault = look_at(data)
-        sample.images[suffix] = _Image(printable(member.name), hashlib.sha256(data).digest(), width, height, fault)
-
-
-def look_at(data: bytes) -> tuple[int, int, str]:
-    """Width and height from an image file's header, or why the stream could not show it. Decodes nothing."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-                width, height = image.size
-                fault = _fault(image, data)
-                # The checksums of a PNG's chunks; other formats have none.
-                image.verify()
-    except Image.UnidentifiedImageError:
-        return 0, 0, f"no {', '.join(FORMATS[:-1])} or {FORMATS[-1]} file"
-    # Pillow's plug-ins raise what they like on damaged files (struct.error, SyntaxError, IndexError, ...).
-    except Exception as error:
-        return 0, 0, reason_of(error)
-    return width, height, fault
-
-
-def _fault(image: Image.Image, data: bytes) -> str:
-    if image.format == "WEBP" and getattr(image, "is_animated", False):
-        return "an animated WebP, which the stream does not decode"
-    is_cut = (
-        # The end mark, after the start of the last scan: an embedded preview has one too.
-        (image.format in JPEG_FORMATS and data.rfind(b"\xff\xd9") <= data.rfind(b"\xff\xda"))
-        or (image.format == "GIF" and not data.rstrip(b"\0").endswith(b";"))
-        or (image.format == "WEBP" and len(data) < 8 + int.from_bytes(data[4:8], "little"))
-    )
-    return "the file is cut short" if is_cut else ""
+        sample.images[suffix] = _Image(printable(member.name), hashlib.sha256(data).digest(), look_at(data))

@@ -62,6 +62,8 @@ def index(uri: str, splits: list[str] | None = None, *, force: bool = False, job
     found = _look_through(tasks, jobs)
     _check(location, tasks, found)
     _warn_of_changes(found, known)
+    turned = [name for each in found for name in each.turned]
+    listed("turned by their EXIF orientation, which a stream leaves out: pack the images to have it applied", turned)
     skipped = [sample for each in found for sample in each.skipped]
     shards = [each.shard for each in found if each.shard["samples"]]
     rows = pa.concat_tables(each.rows for each in found)

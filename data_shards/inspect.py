@@ -23,13 +23,14 @@ CHUNK_ROWS = 1 << 16
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("uri", metavar="URI", help="a packed dataset: a folder or a URI such as s3://bucket/prefix")
-    parser.add_argument(
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument(
         "--contact-sheet",
         type=Path,
         metavar="FILE",
         help="also draw some images of each split, with their keys, into a picture (.png, .jpg, .webp)",
     )
-    parser.add_argument(
+    what.add_argument(
         "--order",
         action="store_true",
         help="print the keys of one epoch in stream order, as JSON lines, and no summary",

@@ -44,7 +44,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--quality", type=int, metavar="1-100", help="re-encode as JPEG; else JPEG files are kept as they are"
     )
-    parser.add_argument("--shard-mb", type=int, default=64, metavar="MB", help="largest shard (default 64)")
+    parser.add_argument(
+        "--shard-mb", type=int, default=64, metavar="MB", help="largest shard (default 64); memory holds two"
+    )
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes (default: one a core)")
 
 

@@ -56,11 +56,17 @@ def _hint(root: Path, folders: list[str]) -> str:
 
 def _walk(folder: Path) -> Iterator[str]:
     for parent, folders, files in os.walk(folder, followlinks=True):
-        folders[:] = [name for name in folders if not name.startswith(".")]
+        folders[:] = [name for name in folders if not name.startswith(".") and not _leads_back(parent, name)]
         inside = Path(parent).relative_to(folder).as_posix()
         for name in files:
             if not name.startswith("."):
                 yield name if inside == "." else f"{inside}/{name}"
+
+
+def _leads_back(parent: str, name: str) -> bool:
+    """Whether a folder is a link to one that it lies in: it would be walked for ever."""
+    place = os.path.join(parent, name)
+    return os.path.islink(place) and Path(parent).resolve().is_relative_to(Path(place).resolve())
 
 
 def _remarks(folders: list[str], names: dict[str, list[str]]) -> list[str]:

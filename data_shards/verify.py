@@ -12,6 +12,7 @@ from .check import Report, Task, check_shards
 from .errors import DataError
 from .manifest import INDEX, MANIFEST, REBUILD, Dataset, SplitInfo, open_dataset, read_manifest
 from .progress import Progress, megabytes
+from .report import listed
 from .rows import IndexRows
 from .storage import RangeReader, list_files, locate, read_file, shown
 from .workers import Workers, processes
@@ -96,11 +97,17 @@ def _check_shape(dataset: Dataset) -> None:
 def _check_all(dataset: Dataset, files: dict[str, int], verdict: Verdict, jobs: int) -> None:
     shards = dataset.manifest["shards"]
     _check_index(dataset, files, verdict)
+    skipped: dict[str, set[str]] = {}
+    for row in dataset.manifest.get("skipped", []):
+        skipped.setdefault(row.get("shard", ""), set()).add(row.get("key", ""))
+    # What goes to the processes, shard by shard.
+    lean = Dataset(dataset.uri, dataset.manifest | {"skipped": []})
     firsts = [None] * len(shards) if verdict.is_index_bad else accumulate((s["samples"] for s in shards), initial=0)
     tasks = []
     for shard, first in zip(shards, firsts, strict=False):
         if shard["name"] in files:
-            tasks.append(Task(dataset, shard, files[shard["name"]], first))
+            own = frozenset(skipped.get(shard["name"], ()))
+            tasks.append(Task(lean, shard, files[shard["name"]], first, own))
         else:
             verdict.bad_shards += 1
             verdict.has_changed_shards = True
@@ -109,6 +116,8 @@ def _check_all(dataset: Dataset, files: dict[str, int], verdict: Verdict, jobs: 
     for task, report in zip(tasks, _reports(tasks, jobs), strict=True):
         _judge(report, verdict)
         sizes.setdefault(task.shard["split"], []).extend(report.sizes)
+    strays = {name for name in files if name.endswith(".tar")} - {shard["name"] for shard in shards}
+    listed(f"tars that {MANIFEST} does not know, and no stream reads", sorted(strays))
     if len(tasks) == len(shards) and not verdict.is_index_bad:
         _check_splits(dataset, sizes, verdict)
 

@@ -3,7 +3,8 @@ import io
 import json
 import shutil
 import tarfile
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -13,14 +14,19 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import webdataset
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from image_folders import make_dataset, picture
 from PIL import Image
+from webdataset.tariterators import group_by_keys, tar_file_expander
 
 from data_shards import DataError, StreamConfig, UnpairedStream, open_dataset, read_split
 from data_shards.__main__ import main
-from data_shards.foreign import look_at
+from data_shards.foreign import Task, look_through
+from data_shards.headers import Header, look_at
 from data_shards.read import image_of
 from data_shards.transforms import decode
+from data_shards.workers import Workers
 
 Members = Sequence[tuple[str, bytes]]
 CONFIG = StreamConfig(load_size=36, crop_size=32, loader_workers=0)
@@ -179,14 +185,14 @@ def test_a_file_cut_anywhere_is_noticed_without_decoding_it(kind: str) -> None:
     exif = Image.Exif()
     exif[0x010E] = "described"
     data = image(1, kind, **({} if kind == "GIF" else {"exif": exif}))
-    assert look_at(data) == (48, 40, "")
-    assert [length for length in range(0, len(data) - 1, 7) if not look_at(data[:length])[2]] == []
+    assert look_at(data) == Header(48, 40)
+    assert [length for length in range(0, len(data) - 1, 7) if not look_at(data[:length]).fault] == []
 
 
 def test_a_damaged_png_is_noticed() -> None:
     data = bytearray(image(1, "PNG"))
     data[len(data) // 2] ^= 1
-    assert look_at(bytes(data))[2]
+    assert look_at(bytes(data)).fault
 
 
 def test_an_index_of_what_pack_wrote_is_the_same_dataset(tmp_path: Path) -> None:
@@ -216,6 +222,74 @@ def test_the_same_image_twice_is_reported(tmp_path: Path, capsys: pytest.Capture
     write_tar(tmp_path / "testA-0.tar", [("copy.jpg", image(1))])
     assert index(tmp_path) == 0
     assert "trainA/001.jpg = testA/copy.jpg" in capsys.readouterr().err
+
+
+def test_images_that_a_viewer_turns_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    write_tar(tmp_path / "trainA-0.tar", [("0.jpg", image(0)), ("1.jpg", image(1, exif=exif))])
+    assert index(tmp_path) == 0
+    assert capsys.readouterr().err.splitlines() == [
+        "warning: turned by their EXIF orientation, which a stream leaves out: pack the images to have it applied (1):",
+        "  trainA-0.tar: 1.jpg",
+    ]
+    assert [(row["width"], row["height"]) for row in rows(tmp_path)] == [(48, 40)] * 2
+    assert main(["verify", str(tmp_path)]) == 0
+
+
+def test_names_that_are_not_text(tmp_path: Path) -> None:
+    members = [(f"b\udcff{name}", data) for name, data in images(3)]
+    write_tar(tmp_path / "trainA-0.tar", members, tarfile.GNU_FORMAT)
+    assert index(tmp_path) == 0
+    read = list(read_split(open_dataset(tmp_path), "trainA", size=40))
+    assert [key for key, _ in read] == [r"b\xff000", r"b\xff001", r"b\xff002"]
+    assert all(
+        torch.equal(pixels, decode(data)[:, :, 4:44]) for (_, pixels), (_, data) in zip(read, members, strict=True)
+    )
+    assert main(["verify", str(tmp_path)]) == 0
+
+
+JPEG = image(1)
+NAMES = st.builds(
+    "{}{}.{}".format,
+    st.sampled_from(["", "x/", "x/y/", "x.d/"]),
+    st.sampled_from("ab"),
+    st.sampled_from(["jpg", "JPG", "seg.jpg", "json"]),
+)
+
+
+@settings(deadline=None)
+@given(
+    st.lists(
+        st.one_of(NAMES, st.sampled_from(["README", "__meta__", "__m__/a.jpg", ".hidden", "a.", "n" * 120 + ".png"]))
+    )
+)
+def test_samples_are_those_of_webdataset(names: list[str]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        shard = write_tar(Path(folder, "trainA-0.tar"), [(name, JPEG) for name in names], tarfile.GNU_FORMAT)
+        with Workers(1) as workers:
+            (found,) = workers.map(look_through, [Task(folder, "trainA", shard.name, shard.stat().st_size)])
+        try:
+            samples = list(tar_samples_strictly(shard.read_bytes()))
+        except ValueError:
+            assert "comes twice" in found.fault
+            return
+        keys = [sample["__key__"] for sample in samples]
+        if len(set(keys)) < len(keys):
+            assert "comes twice" in found.fault
+            return
+        assert found.fault == ""
+        with_image = [sample["__key__"] for sample in samples if image_of(sample)]
+        assert found.rows["key"].to_pylist() == with_image
+        assert [row["key"] for row in found.skipped] == [key for key in keys if key not in with_image]
+        for row in found.rows.to_pylist():
+            own = shard.read_bytes()[row["offset"] :][: row["length"]]
+            assert list(tar_samples_strictly(own)) == [sample for sample in samples if sample["__key__"] == row["key"]]
+
+
+def tar_samples_strictly(data: bytes) -> Iterator[dict[str, Any]]:
+    """webdataset's stages as a stock reader runs them: what they refuse is raised."""
+    return group_by_keys(tar_file_expander([{"url": "tar", "stream": io.BytesIO(data)}]))
 
 
 # Splits

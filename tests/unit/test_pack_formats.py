@@ -183,6 +183,17 @@ def test_jpeg_bytes_are_kept(packed: Path) -> None:
         assert image_of(stored(packed, name)[1]) == (packed / "images" / "trainA" / name).read_bytes()
 
 
+def test_a_folder_that_links_to_itself_is_walked_once(tmp_path: Path) -> None:
+    folder = tmp_path / "images" / "trainA" / "deep"
+    folder.mkdir(parents=True)
+    PICTURE.save(folder / "plain.jpg")
+    (folder / "loop").symlink_to(folder.parent)
+    (folder.parent / "again").symlink_to(folder)
+    assert main(["pack", str(tmp_path / "images"), str(tmp_path / "shards"), "--jobs", "1"]) == 0
+    rows = pq.read_table(tmp_path / "shards" / "index.parquet").to_pylist()
+    assert [row["name"] for row in rows] == ["again/plain.jpg", "deep/plain.jpg"]
+
+
 @pytest.mark.parametrize("name", [b"broken\xff.jpg", b"\xe9t\xe9.jpg"])
 def test_a_file_name_that_is_not_text(tmp_path: Path, name: bytes) -> None:
     folder = tmp_path / "images" / "trainA"

@@ -205,6 +205,17 @@ def test_an_image_that_does_not_decode(dataset: Dataset, capsys: pytest.CaptureF
     assert "1 bad shard, 1 bad sample" in conclusion
 
 
+def test_tars_that_the_manifest_does_not_know_are_mentioned(
+    dataset: Dataset, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copy(shard(dataset), Path(dataset.uri) / "trainA-000001.tar")
+    assert main(["verify", dataset.uri]) == 0
+    assert capsys.readouterr().err.splitlines() == [
+        "warning: tars that manifest.json does not know, and no stream reads (1):",
+        "  trainA-000001.tar",
+    ]
+
+
 # Index
 
 
