@@ -15,6 +15,12 @@ from .patience import first_line, patiently
 
 LOG = logging.getLogger(__name__)
 
+# One call of the S3 client: the seconds it waits for a connection and for the next byte, and how often it tries. It ends
+# after 2 s where nothing listens, after 17 s where a server hangs; then patience.py waits, which is told to stop.
+CONNECT_S = 3.0
+ANSWER_S = 5.0
+ATTEMPTS = 3
+
 
 @dataclass(frozen=True)
 class Location:
@@ -75,10 +81,23 @@ def locate(uri: str | os.PathLike[str]) -> Location:
         filesystem, root = patiently(f"open {shown(text)}", lambda: fs.FileSystem.from_uri(text))
     except pa.ArrowInvalid as error:
         raise DataError(f"cannot open {shown(text)}: {shown(first_line(error))}") from error
+    if filesystem.type_name == "s3":
+        filesystem = _that_gives_up(filesystem)
     location = Location(filesystem, root.rstrip("/"), shown(text))
     if location.is_object_store and not location.root:
         raise DataError(f"cannot open {location.uri}: it names no bucket")
     return location
+
+
+def _that_gives_up(filesystem: fs.FileSystem) -> fs.FileSystem:
+    """The same S3 client, with timeouts and retries that a URI has no words for."""
+    # One made from a URI tries again for 6 s where nothing listens, and 31 times, 99 s in all, where a server hangs.
+    make, (options,) = filesystem.__reduce__()
+    if make(options) != filesystem:
+        # Some options, such as tls_verify_certificates, exist in a URI only.
+        return filesystem
+    timeouts = {"connect_timeout": CONNECT_S, "request_timeout": ANSWER_S}
+    return fs.S3FileSystem(**options | timeouts, retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=ATTEMPTS))
 
 
 def shown(uri: str) -> str:

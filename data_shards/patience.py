@@ -13,8 +13,7 @@ from .errors import DataError
 
 LOG = logging.getLogger(__name__)
 
-# So long (seconds, from the first failure on) storage may be away. One call of pyarrow's S3 client takes up to 11 s more
-# where a server hangs: it tries three times, and waits 3 s each time for an answer.
+# So long (seconds, from the first failure on) storage may be away; a call that has begun by then is not broken off.
 PATIENCE_S = 60.0
 FIRST_DELAY_S = 0.1
 LONGEST_DELAY_S = 5.0

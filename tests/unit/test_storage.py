@@ -295,3 +295,14 @@ def test_the_endpoint_for_messages(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
     assert locate(uri).endpoint == "http://127.0.0.1:1"
     assert locate(f"{uri}&endpoint_override=127.0.0.1:2").endpoint == "127.0.0.1:2"
+
+
+def test_an_s3_client_keeps_the_options_of_its_uri() -> None:
+    plain = "s3://K:S@bucket/x?region=eu-west-1&tls_ca_file_path=/ca.pem"
+    options = locate(plain).filesystem.__reduce__()[1][0]
+    assert (options["region"], options["access_key"], options["tls_ca_file_path"]) == ("eu-west-1", "K", "/ca.pem")
+    assert options["request_timeout"] > 0
+    # Not one that the constructor could take over.
+    unusual = f"{plain}&tls_verify_certificates=false"
+    assert locate(unusual).filesystem == fs.FileSystem.from_uri(unusual)[0]
+    assert locate(unusual).filesystem != fs.FileSystem.from_uri(plain)[0]
