@@ -1,5 +1,6 @@
 """One progress bar: a bar on a terminal, a plain line now and then elsewhere."""
 
+import os
 import sys
 import threading
 import time
@@ -25,7 +26,9 @@ class Progress:
     def __init__(self, label: str, total: int, unit: str = "images") -> None:
         self._bar: _Lines | tqdm[Any]
         if sys.stderr.isatty():
-            self._bar = tqdm(desc=label, total=total, unit=f" {unit}")
+            # tqdm draws nothing on a terminal without a size, as a container's may be.
+            columns, lines = os.get_terminal_size(sys.stderr.fileno())
+            self._bar = tqdm(desc=label, total=total, unit=f" {unit}", ncols=columns or 80, nrows=lines or 24)
         else:
             self._bar = _Lines(label, total, unit)
 

@@ -1,6 +1,12 @@
+import os
+import pty
+import subprocess
+import sys
+import termios
 import threading
 
 import pytest
+from image_folders import ROOT
 
 from data_shards import progress
 from data_shards.progress import Progress, megabytes
@@ -48,6 +54,20 @@ def test_plain_lines_follow_what_is_counted(
         assert enough.wait(30)
     first = capsys.readouterr().err.splitlines()[0]
     assert first == "reading: 1,300 of 2,000 MB, 108.3 MB/s"
+
+
+@pytest.mark.parametrize("size", [(0, 0), (24, 80)])
+def test_a_terminal_gets_a_bar(size: tuple[int, int]) -> None:
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, size)
+    program = "from data_shards.progress import Progress\nwith Progress('reading', 5, 'MB') as p: p.advance(5)"
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    subprocess.run([sys.executable, "-c", program], env=environment, stderr=theirs, check=True)
+    said = os.read(ours, 10_000).decode()
+    os.close(ours)
+    os.close(theirs)
+    assert "reading: 100%" in said
+    assert "5/5" in said
 
 
 def test_quick_work_prints_nothing(capsys: pytest.CaptureFixture[str]) -> None:
