@@ -39,7 +39,7 @@ def draw(dataset: Dataset, path: Path, seed: int) -> None:
     height = MARGIN + TITLE + sum(HEADING + count * CELL_Y for count in rows.values()) + MARGIN - GAP
     sheet = Image.new("RGB", (WIDTH, height), PAPER)
     pen = ImageDraw.Draw(sheet)
-    pen.text((MARGIN, MARGIN), _fitted(shown(dataset.uri), _font(20), WIDTH - 2 * MARGIN), INK, _font(20))
+    pen.text((MARGIN, MARGIN), fitted(shown(dataset.uri), _font(20), WIDTH - 2 * MARGIN), INK, _font(20))
     top = MARGIN + TITLE
     ranges = RangeReader(locate(dataset.uri))
     try:
@@ -84,7 +84,7 @@ def _cell(sheet: Image.Image, pen: ImageDraw.ImageDraw, x: int, y: int, sample: 
         size = "bad"
     else:
         sheet.paste(thumb, (x + (THUMB - thumb.width) // 2, y + (THUMB - thumb.height) // 2))
-    pen.text((x, y + THUMB + 4), _fitted(sample.key, _font(13), THUMB), INK, _font(13))
+    pen.text((x, y + THUMB + 4), fitted(sample.key, _font(13), THUMB), INK, _font(13))
     pen.text((x, y + THUMB + 20), size, FAINT, _font(11))
 
 
@@ -105,14 +105,24 @@ def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     return ImageFont.load_default(size)
 
 
-def _fitted(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:
+def fitted(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:
     """The text, or its start and end where it is wider than `width` pixels: names differ at their ends."""
+    text = _legible(text, font)
     kept = len(text)
     fitted = text
     while font.getlength(fitted) > width and kept > 2:
         kept -= 1
         fitted = f"{text[: kept // 2]}…{text[len(text) - (kept - kept // 2) :]}"
     return fitted
+
+
+def _legible(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
+    """The text with what the font lacks (it has little but ASCII) as codes instead of boxes that look alike."""
+    box = bytes(font.getmask("\uffff"))
+    return "".join(
+        letter.encode("ascii", "backslashreplace").decode() if bytes(font.getmask(letter)) == box else letter
+        for letter in text
+    )
 
 
 def _wrapped(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:

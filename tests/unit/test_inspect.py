@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from image_folders import ROOT, fabricate, make_dataset, make_folder, picture
-from PIL import Image
+from PIL import Image, ImageFont
 
 from data_shards import StreamConfig, UnpairedStream, open_dataset
 from data_shards.__main__ import main
-from data_shards.contact_sheet import COLUMNS, GAP, HEADING, LABEL, MARGIN, ROWS, THUMB, TITLE, choose
+from data_shards.contact_sheet import COLUMNS, GAP, HEADING, LABEL, MARGIN, ROWS, THUMB, TITLE, choose, fitted
 from data_shards.pack import pack
 
 CONFIG = StreamConfig(load_size=32, crop_size=32, loader_workers=0)
@@ -154,6 +154,18 @@ def test_bad_samples_have_their_reason_in_the_sheet(tmp_path: Path) -> None:
     assert [np.array_equal(one, two) for one, two in zip(good, bad, strict=True)] == [False, True, True]
     red, green, _ = np.moveaxis(bad[0], -1, 0)
     assert (red > green + 60).sum() > 4 * THUMB
+
+
+def test_keys_are_legible() -> None:
+    font = ImageFont.load_default(13)
+    assert fitted("a-B_1", font, THUMB) == "a-B_1"
+    # Nothing that the font would show as a box.
+    assert fitted("日本", font, THUMB) == r"\u65e5\u672c"
+    short = fitted("x" * 40 + "_12", font, THUMB)
+    start, end = short.split("…")
+    assert set(start) == {"x"}
+    assert end.endswith("xxx_12")
+    assert THUMB - 20 < font.getlength(short) <= THUMB
 
 
 def test_a_sheet_that_cannot_be_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
