@@ -53,12 +53,11 @@ class Rule:
 
 @dataclass(frozen=True)
 class Seen:
-    """A request that came in, the bytes of the answer's body that were sent, and what went wrong ("" if nothing)."""
+    """A request that has been dealt with, and the bytes of the answer's body that were sent."""
 
     method: str
     path: str
     body_bytes: int
-    fault: str = ""
 
 
 class FaultProxy:
@@ -70,6 +69,8 @@ class FaultProxy:
     def __init__(self, upstream: int | tuple[str, int], host: str = LOCALHOST) -> None:
         self.upstream = upstream if isinstance(upstream, tuple) else (LOCALHOST, upstream)
         self.seen: list[Seen] = []
+        # The kinds of the faults that have happened, in their order.
+        self.faults: list[str] = []
         self.closed = threading.Event()
         self._rules: list[Rule] = []
         self._lock = threading.Lock()
@@ -91,10 +92,6 @@ class FaultProxy:
 
     def body_bytes(self, method: str = "", path: str = "") -> int:
         return sum(seen.body_bytes for seen in self._matching(method, path))
-
-    def faults(self) -> list[str]:
-        """The kinds of the faults that have happened, in their order."""
-        return [seen.fault for seen in list(self.seen) if seen.fault]
 
     def _matching(self, method: str, path: str) -> Iterator[Seen]:
         return (seen for seen in list(self.seen) if method in ("", seen.method) and path in seen.path)
@@ -118,7 +115,10 @@ class FaultProxy:
 
     def fault_for(self, method: str, path: str) -> Fault | None:
         with self._lock:
-            return next((rule.fault for rule in self._rules if rule.takes(method, path)), None)
+            fault = next((rule.fault for rule in self._rules if rule.takes(method, path)), None)
+            if fault:
+                self.faults.append(fault.kind)
+            return fault
 
     def close(self) -> None:
         self.closed.set()
@@ -188,7 +188,7 @@ class _Handler(BaseHTTPRequestHandler):
         except (OSError, HTTPException):
             self._break(reset=True)
         finally:
-            proxy.seen.append(Seen(self.command, self.path, sent, fault.kind if fault else ""))
+            proxy.seen.append(Seen(self.command, self.path, sent))
 
     do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = _serve  # noqa: N815
 
@@ -207,13 +207,15 @@ class _Handler(BaseHTTPRequestHandler):
                 self._ask(self._read_body())
             case Fault("hang", seconds=seconds):
                 self.server.proxy.closed.wait(seconds)
-            case Fault(after=after) if "Content-Length" in self.headers or "Transfer-Encoding" in self.headers:
+            case Fault(after=after) if "Transfer-Encoding" in self.headers:
                 self.rfile.read(after)
+            case Fault(after=after) if (length := int(self.headers.get("Content-Length", 0))) or self.command == "POST":
+                self.rfile.read(min(after, length))
             case Fault(after=after):
                 answer = self._ask(b"")
                 self._break(reset=fault.kind == "reset")
                 return self._send(answer, after) if answer.body else 0
-        return self._break(reset=True)
+        return self._break(reset=fault.kind != "close")
 
     def _read_body(self) -> bytes:
         if "Transfer-Encoding" not in self.headers:
