@@ -1,7 +1,6 @@
 """Image files: finding, reading and writing them. Pixels are uint8 tensors [3, H, W], RGB, as a viewer shows the file."""
 
 import glob
-import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from nla_cyclegan.errors import InputError
+from nla_cyclegan.files import writing
 
 SUFFIXES = frozenset(
     {".avif", ".bmp", ".gif", ".jp2", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
@@ -109,20 +109,13 @@ def save_image(image_CHW: Tensor, path: str | Path) -> None:
 
 
 def save_picture(picture: Image.Image, path: str | Path) -> None:
-    """Write in the format of the suffix, under a temporary name that is then renamed: nobody meets half a file.
+    """Write in the format of the suffix; nobody meets half a file.
 
     Raises: InputError if it cannot be written.
     """
     path = Path(path)
-    # The suffix stays last: Pillow tells the format by it.
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with writing(path) as temporary:
         picture.save(temporary, quality=QUALITY.get(path.suffix.lower(), 95))
-        temporary.replace(path)
-    except (OSError, ValueError) as error:
-        temporary.unlink(missing_ok=True)
-        raise InputError(f"{path}: cannot be written ({error})") from error
 
 
 def _open_rgb(path: str | Path) -> Image.Image:
