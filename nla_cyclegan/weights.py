@@ -1,7 +1,7 @@
 """Generator weight files, and finding the one that a run, a checkpoint or a URI means.
 
 A weight file is safetensors; its metadata holds what is needed to build the network: the format, its version and the
-GeneratorConfig as JSON. Reading one cannot run code.
+GeneratorConfig as JSON. A .pth file of pytorch-CycleGAN-and-pix2pix is read as well. Reading either cannot run code.
 """
 
 import json
@@ -19,9 +19,12 @@ from pydantic import ValidationError
 
 from nla_cyclegan.errors import InputError
 from nla_cyclegan.generator import Generator, GeneratorConfig
+from nla_cyclegan.junyanz import LAYOUT, generator_from, is_torch_file, read_state
 
 Direction = Literal["A2B", "B2A"]
 FILE_NAMES: dict[Direction, str] = {"A2B": "generator_ab.safetensors", "B2A": "generator_ba.safetensors"}
+# How pytorch-CycleGAN-and-pix2pix names its files: latest_net_G_A.pth, 200_net_G_B.pth.
+PTH_ENDINGS: dict[Direction, str] = {"A2B": "_net_G_A.pth", "B2A": "_net_G_B.pth"}
 FORMAT, VERSION = "nla_cyclegan.generator", 1
 
 
@@ -31,7 +34,8 @@ def save_generator(generator: Generator, path: str | Path) -> None:
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in generator.state_dict().items()}
     metadata = {"format": FORMAT, "version": str(VERSION), "config": generator.config.model_dump_json()}
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    safetensors.torch.save_file(state, temporary, metadata)
+    # Not `save_file`: its files are readable by their owner alone, and a full disk is no OSError there.
+    temporary.write_bytes(safetensors.torch.save(state, metadata))
     temporary.replace(path)
 
 
@@ -40,11 +44,31 @@ def load_generator(path: str | Path, direction: Direction = "B2A") -> Generator:
     return load_generators(path, [direction])[direction]
 
 
+def read_generator(path: str | Path) -> Generator:
+    """The generator in one weight file, whatever its direction, in eval mode on the CPU; a path or a URI.
+
+    Raises: InputError if it is no weight file.
+    """
+    filesystem, location = _open(str(path))
+    if _kind(filesystem, location) != fs.FileType.File:
+        raise InputError(f"{location}: no such weight file")
+    return _read(filesystem, location)
+
+
+def direction_of(file: str | Path) -> Direction | None:
+    """The direction that a weight file's usual name says, if it is one."""
+    name = str(file).replace("\\", "/").rpartition("/")[2]
+    for direction in FILE_NAMES:
+        if name == FILE_NAMES[direction] or name.endswith(PTH_ENDINGS[direction]):
+            return direction
+    return None
+
+
 def load_generators(path: str | Path, directions: Sequence[Direction] = ("A2B", "B2A")) -> dict[Direction, Generator]:
     """The generators of these directions, of one and the same checkpoint, in eval mode on the CPU.
 
     Args:
-        path: a weight file (for one direction), a checkpoint folder, or a run folder, whose newest checkpoint with
+        path: a weight file (for one direction; also .pth of pytorch-CycleGAN-and-pix2pix), a checkpoint folder, or a run folder, whose newest checkpoint with
             sound files is taken; local, or a URI that pyarrow opens (s3://bucket/run, gs://...).
 
     Raises: InputError that says what was looked for where.
@@ -63,9 +87,9 @@ def load_generators(path: str | Path, directions: Sequence[Direction] = ("A2B", 
 def _only(directions: Sequence[Direction], file: str) -> Direction:
     if len(directions) > 1:
         raise InputError(f"{file}: holds one generator, but both are needed; give their checkpoint or run folder")
-    for direction, name in FILE_NAMES.items():
-        if file.endswith(f"/{name}") and direction != directions[0]:
-            raise InputError(f"{file}: translates {direction}, but {directions[0]} is asked for")
+    named = direction_of(file)
+    if named not in (None, directions[0]):
+        raise InputError(f"{file}: translates {named}, but {directions[0]} is asked for")
     return directions[0]
 
 
@@ -125,9 +149,16 @@ def _read(filesystem: fs.FileSystem, file: str) -> Generator:
 
 
 def _build(file: str, content: bytes) -> Generator:
+    if is_torch_file(content):
+        try:
+            return generator_from(read_state(content))
+        except InputError as error:
+            raise InputError(f"{file}: {error}") from error
     metadata = _metadata(content)
     if metadata.get("format") != FORMAT:
-        raise InputError(f"{file}: not a generator's weight file (expected safetensors with the format {FORMAT})")
+        raise InputError(
+            f"{file}: not a generator's weight file (neither safetensors of {FORMAT} nor .pth of {LAYOUT})"
+        )
     version = int(metadata.get("version", "0"))
     if version > VERSION:
         raise InputError(f"{file}: format version {version}, but this program reads up to {VERSION}; use a newer one")

@@ -36,6 +36,8 @@ def test_round_trip_is_exact_and_ready_for_inference(tmp_path):
     assert same(read, written)
     assert not read.training
     assert [path.name for path in tmp_path.iterdir()] == ["mine.safetensors"]
+    (tmp_path / "plain").touch()
+    assert (tmp_path / "mine.safetensors").stat().st_mode == (tmp_path / "plain").stat().st_mode
 
 
 def test_a_checkpoint_folder_gives_the_generator_of_the_direction(tmp_path):
