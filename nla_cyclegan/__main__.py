@@ -10,6 +10,8 @@ from nla_cyclegan.errors import InputError
 VERBS = {
     "translate": "paint image files in the style of the other domain",
     "evaluate": "measure translations against held-out paintings and their own photos",
+    "export": "write a generator to one file: safetensors, ONNX, or the layout of pytorch-CycleGAN-and-pix2pix",
+    "import-weights": "take over weights of pytorch-CycleGAN-and-pix2pix",
 }
 
 
@@ -27,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("arguments", nargs=argparse.REMAINDER, help="the verb's own arguments")
     args = parser.parse_args(argv)
 
-    module = importlib.import_module(f"nla_cyclegan.{args.verb}")
+    module = importlib.import_module(f"nla_cyclegan.{args.verb.replace('-', '_')}")
     verb_parser = argparse.ArgumentParser(prog=f"{parser.prog} {args.verb}", description=VERBS[args.verb])
     module.add_arguments(verb_parser)
     try:

@@ -1,0 +1,87 @@
+"""The generator as an ONNX graph of any batch, height and width, and the check that onnxruntime paints what torch paints."""
+
+import contextlib
+import importlib
+import io
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from nla_cyclegan.errors import InputError
+from nla_cyclegan.generator import Generator
+
+OPSET = 18
+"""ONNX operator set of the file; onnxruntime reads it from version 1.14 (2023)."""
+TOLERANCE = 1e-3
+"""Largest difference to torch that passes, in the output's range of 2: an eighth of a step of an 8-bit pixel."""
+SIZES = ((1, 3, 8, 8), (2, 3, 64, 64), (1, 3, 64, 100), (3, 3, 52, 24))
+
+
+def save_onnx(generator: Generator, path: Path) -> None:
+    """Write one file: `image` float32 [batch, 3, height, width] in [-1, 1] -> `translation`, the same; sides are multiples of 4.
+
+    Raises: InputError if the packages of the extra `onnx` are missing.
+    """
+    _needed("onnx")
+    _needed("onnxscript")
+    side = torch.export.Dim
+    sizes = {0: side("batch"), 2: 4 * side("height_4", min=2), 3: 4 * side("width_4", min=2)}
+    with _quiet():
+        program = torch.onnx.export(
+            generator.eval(), (torch.zeros(2, 3, 32, 40),), dynamo=True, opset_version=OPSET,
+            input_names=["image"], output_names=["translation"], dynamic_shapes=(sizes,), verbose=False,
+        )  # fmt: skip
+    assert program is not None
+    program.model.metadata_props["nla_cyclegan.config"] = generator.config.model_dump_json()
+    # Weights in the same file: it is a protocol buffer, which holds 2 GB; the paper's generator is 46 MB.
+    program.save(str(path), external_data=False)
+
+
+def check_onnx(
+    generator: Generator, path: Path, sizes: Sequence[tuple[int, int, int, int]] = SIZES
+) -> dict[tuple[int, int, int, int], float]:
+    """Image size [N, 3, H, W] -> the largest difference between onnxruntime's and torch's translation of random pixels.
+
+    Raises: InputError if one is over `TOLERANCE`, or onnxruntime is missing.
+    """
+    runtime = _needed("onnxruntime")
+    session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    random = torch.Generator().manual_seed(0)
+    differences = {}
+    for size in sizes:
+        image = torch.rand(size, generator=random) * 2 - 1
+        with torch.inference_mode():
+            expected = generator(image)
+        (painted,) = session.run(None, {"image": image.numpy()})
+        differences[size] = (torch.from_numpy(painted) - expected).abs().max().item()
+        # Not `>`: that is false for a NaN.
+        if not differences[size] <= TOLERANCE:
+            raise InputError(
+                f"onnxruntime and torch differ by {differences[size]:.1e} at {list(size)}; nothing is written"
+            )
+    return differences
+
+
+def _needed(package: str) -> Any:
+    try:
+        return importlib.import_module(package)
+    except ImportError as error:
+        raise InputError(f"--format onnx needs the package {package}: pip install 'nla-cyclegan[onnx]'") from error
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporter prints its progress, deprecations inside torch and which operators torchvision lacks: none concerns a user."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
