@@ -3,9 +3,12 @@ import math
 import numpy as np
 import pytest
 import torch
+from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
 from nla_cyclegan.metrics import _projected_distance, psnr, sliced_wasserstein, ssim
 from nla_cyclegan.step import keyed_generator
+
+LUMA = torch.tensor([0.299, 0.587, 0.114], dtype=torch.float64)
 
 
 def noise(count, height=32, width=32, seed=0):
@@ -153,6 +156,18 @@ def test_psnr_of_a_constant_difference():
     ratios = psnr(a, a + torch.tensor([10, 20], dtype=torch.uint8).view(2, 1, 1, 1))
     assert ratios.tolist() == pytest.approx([20 * math.log10(255 / 10), 20 * math.log10(255 / 20)])
     assert psnr(a, a).tolist() == [math.inf, math.inf]
+
+
+def test_psnr_and_ssim_equal_those_of_torchmetrics():
+    a, b = blobs(3), (blobs(3).int() + noise(3).int() // 8).clamp(0, 255).to(torch.uint8)
+    theirs = peak_signal_noise_ratio(a.double(), b.double(), data_range=255.0, reduction="none", dim=(1, 2, 3))
+    assert psnr(a, b).tolist() == pytest.approx(theirs.tolist(), rel=1e-6)
+    luma_a, luma_b = (images.double().permute(0, 2, 3, 1) @ LUMA for images in (a, b))
+    _, full = structural_similarity_index_measure(
+        luma_a[:, None], luma_b[:, None], sigma=1.5, data_range=255.0, return_full_image=True
+    )
+    # Theirs also counts windows over the mirrored border; Wang et al.'s own code, and this one, only whole ones.
+    assert ssim(a, b).tolist() == pytest.approx(full[..., 5:-5, 5:-5].mean(dim=(1, 2, 3)).tolist(), rel=1e-6)
 
 
 def ssim_of_windows(a, b):
