@@ -1,15 +1,14 @@
 """Measure translations: python -m nla_cyclegan evaluate.
 
-Two questions. Do the translations look like the other domain? The sliced Wasserstein distance to held-out images of it, beside
-that of the untouched inputs. Is the scene still there? SSIM of each translation and its input and, where the dataset knows
-the true result of each input, PSNR and SSIM against that.
+Three questions. Do the translations look like the other domain? Sliced Wasserstein distance, KID and FID to held-out images
+of it, beside those of the untouched inputs. Is the scene still there? SSIM of each translation and its input, the distance
+that the way back misses by and, where the dataset knows the true result of each input, PSNR and SSIM against that. Are
+images that need no change left alone? The identity distance.
 """
 
 import argparse
 import json
-import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,160 +16,137 @@ import torch
 from torch import Tensor
 
 from nla_cyclegan.errors import InputError
+from nla_cyclegan.files import writing
 from nla_cyclegan.images import image_size, images_by_stem, list_images, load_square
-from nla_cyclegan.metrics import COARSEST, SlicedWasserstein, psnr, sliced_wasserstein, ssim
+from nla_cyclegan.inception import AUTO, NONE, Inception, find_inception
+from nla_cyclegan.inference import choose_device
+from nla_cyclegan.metrics import COARSEST
+from nla_cyclegan.roundtrip import round_trip
+from nla_cyclegan.scores import Evaluation, ImageSet, as_table, evaluate_images
+from nla_cyclegan.weights import FILE_NAMES, Direction, load_generators
 
-
-@dataclass(frozen=True)
-class Scores:
-    """The figures of one set of images; means over the images, None where there is nothing to compare with."""
-
-    swd: SlicedWasserstein
-    """To the held-out real images."""
-    psnr_truth: float | None
-    """dB."""
-    ssim_truth: float | None
-    ssim_content: float
-    """To the inputs; of the inputs themselves 1."""
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """Inputs and translations measured alike."""
-
-    size: int
-    """Pixels of the squares that all images were made before measuring."""
-    images: int
-    real_images: int
-    inputs: Scores
-    translations: Scores
-
-    @property
-    def swd_change(self) -> float:
-        """How much further (+) or nearer (-) to the real images the translations are than the inputs, percent."""
-        return 100 * (self.translations.swd.mean / self.inputs.swd.mean - 1)
-
-    def as_json(self) -> dict[str, Any]:
-        """JSON types only; an infinite PSNR (equal images) becomes null, which JSON can say."""
-        rows = {name: _scores_json(scores) for name, scores in _rows(self).items()}
-        counts = {"size": self.size, "images": self.images, "real_images": self.real_images}
-        return counts | rows | {"swd_change_percent": self.swd_change}
-
-
-def evaluate_images(
-    inputs_NCHW: Tensor,
-    translations_NCHW: Tensor,
-    real_MCHW: Tensor,
-    truth_NCHW: Tensor | None = None,
-    *,
-    seed: int = 0,
-) -> Evaluation:
-    """Measure uint8 images [N, 3, size, size]; translation n and truth n belong to input n, the real ones to none."""
-
-    def scores(images: Tensor) -> Scores:
-        return Scores(
-            swd=sliced_wasserstein(images, real_MCHW, seed=seed),
-            psnr_truth=None if truth_NCHW is None else psnr(images, truth_NCHW).mean().item(),
-            ssim_truth=None if truth_NCHW is None else ssim(images, truth_NCHW).mean().item(),
-            ssim_content=ssim(images, inputs_NCHW).mean().item(),
-        )
-
-    size = inputs_NCHW.shape[-1]
-    return Evaluation(size, len(inputs_NCHW), len(real_MCHW), scores(inputs_NCHW), scores(translations_NCHW))
+BOTH = "both"
+OPPOSITE: dict[Direction, Direction] = {"A2B": "B2A", "B2A": "A2B"}
+# A kernel distance and its standard error take three vectors.
+FEWEST_FOR_KID = 3
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The verb's command line."""
-    parser.add_argument("--translations", required=True, metavar="DIR", help="what `translate` wrote")
-    parser.add_argument("--inputs", required=True, metavar="DIR", help="the images translated, same names")
+    measured = parser.add_mutually_exclusive_group(required=True)
+    measured.add_argument("--translations", metavar="DIR", help="measure what `translate` wrote")
+    measured.add_argument(
+        "--weights", help="translate first, with a run or checkpoint folder (path or URI); adds cycle and identity L1"
+    )
+    parser.add_argument(
+        "--inputs", required=True, metavar="DIR", help="the images to translate, or translated, same names"
+    )
     parser.add_argument("--real", required=True, metavar="DIR", help="held-out real images of the other domain")
     parser.add_argument("--truth", metavar="DIR", help="the true result of each input, same names, where it is known")
     parser.add_argument(
+        "--direction",
+        choices=[*FILE_NAMES, BOTH],
+        default="B2A",
+        help="B2A: the inputs are photos (default); A2B: Monets; both: B2A, then A2B from the real images to the inputs",
+    )
+    parser.add_argument(
         "--size", type=int, help="measure at this size in pixels (default: the shortest side of all images)"
     )
+    parser.add_argument(
+        "--inception", default=AUTO, metavar="FILE",
+        help="weights of torch-fidelity's Inception, for KID and FID; auto (default): those in torch's hub cache, and "
+        "without any no KID and FID; none: no KID and FID",
+    )  # fmt: skip
     parser.add_argument("--seed", type=int, default=0, help="of the sampled patches and projections (default: 0)")
+    parser.add_argument("--device", default="auto", help="of the networks: auto (default), cpu, cuda, cuda:1, ...")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures here")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Measure, print the table, write the JSON. Returns 0."""
-    translations = images_by_stem(args.translations)
-    inputs = _matching(args.inputs, translations)
-    truth = _matching(args.truth, translations) if args.truth else []
-    real = list_images([args.real])
-    size = args.size
-    if size is None:
-        size = min(min(image_size(path)) for path in [*translations.values(), *inputs, *real])
-    if size < COARSEST:
-        raise InputError(f"images of {size} px cannot be measured: the distance needs at least {COARSEST} px")
-    evaluation = evaluate_images(
-        _load(inputs, size), _load(translations.values(), size), _load(real, size),
-        _load(truth, size) if truth else None, seed=args.seed,
-    )  # fmt: skip
-    print(as_table(evaluation))
-    if args.json:
-        _write(args.json, json.dumps(evaluation.as_json(), indent=2) + "\n")
+    """Measure, print the tables, write the JSON. Returns 0."""
+    translations, inputs, real, truth = _files(args)
+    size = _size(args, [*translations, *inputs, *real])
+    device = choose_device(args.device) if args.weights or args.inception != NONE else torch.device("cpu")
+    network = find_inception(args.inception, device)
+    if network and min(len(inputs), len(real)) < FEWEST_FOR_KID:
+        raise InputError(
+            f"KID needs at least {FEWEST_FOR_KID} images on each side, got {len(inputs)} inputs and {len(real)} real ones; "
+            "add images, or leave it out with --inception none"
+        )
+    source, target = (ImageSet.of(_load(paths, size), network) for paths in (inputs, real))
+    truth_NCHW = _load(truth, size) if truth else None
+    if args.weights:
+        evaluations = _evaluate_run(args, source, target, truth_NCHW, network, device)
+    else:
+        translated = ImageSet.of(_load(translations, size), network)
+        evaluation = evaluate_images(source, translated, target, truth_NCHW, seed=args.seed)
+        evaluations = {args.direction: evaluation}
+    _report(evaluations, network, args)
     return 0
 
 
-def as_table(evaluation: Evaluation) -> str:
-    """The figures for people."""
-    truth = evaluation.inputs.psnr_truth is not None
-    levels = list(evaluation.inputs.swd.levels)
-    header = ["SWD x 10^3", *(f"{side} px" for side in levels), *(["PSNR", "SSIM"] if truth else []), "SSIM to input"]
-    table = [["", *header]]
-    table += [[name, *_cells(scores)] for name, scores in _rows(evaluation).items()]
-    columns = [max(map(len, column)) for column in zip(*table, strict=True)]
-    lines = ["  ".join([row[0].ljust(columns[0]), *map(str.rjust, row[1:], columns[1:])]) for row in table]
-    lines += [
-        "",
-        f"Sliced Wasserstein distance to {evaluation.real_images} real images: {evaluation.swd_change:+.1f} % by translating "
-        f"({evaluation.images} images at {evaluation.size} px; smaller is nearer).",
-    ]
-    if truth:
-        lines.append("PSNR (dB) and SSIM: to the true results; larger is nearer.")
-    return "\n".join(lines)
+def _files(args: argparse.Namespace) -> tuple[list[Path], list[Path], list[Path], list[Path]]:
+    """Translations (none yet where the run translates), inputs and truths in one order, and the real images."""
+    if args.direction == BOTH and not args.weights:
+        raise InputError("--direction both needs the generators: give --weights instead of --translations")
+    by_stem = images_by_stem(args.translations or args.inputs)
+    inputs = _matching(args.inputs, by_stem)
+    truth = _matching(args.truth, by_stem) if args.truth else []
+    return list(by_stem.values()) if args.translations else [], inputs, list_images([args.real]), truth
 
 
-def _rows(evaluation: Evaluation) -> dict[str, Scores]:
-    return {"inputs": evaluation.inputs, "translations": evaluation.translations}
-
-
-def _cells(scores: Scores) -> list[str]:
-    distances = [f"{distance:.1f}" for distance in (scores.swd.mean, *scores.swd.levels.values())]
-    truth = [] if scores.psnr_truth is None else [f"{scores.psnr_truth:.2f}", f"{scores.ssim_truth:.3f}"]
-    return [*distances, *truth, f"{scores.ssim_content:.3f}"]
-
-
-def _scores_json(scores: Scores) -> dict[str, Any]:
-    finite = scores.psnr_truth is not None and math.isfinite(scores.psnr_truth)
-    return {
-        "swd": scores.swd.mean,
-        "swd_levels": {str(side): distance for side, distance in scores.swd.levels.items()},
-        "psnr_truth": scores.psnr_truth if finite else None,
-        "ssim_truth": scores.ssim_truth,
-        "ssim_content": scores.ssim_content,
-    }
-
-
-def _matching(folder: str, translations: Mapping[str, Path]) -> list[Path]:
-    """The folder's images that are named like the translations, in their order."""
-    by_stem = images_by_stem(folder)
-    missing = [path.name for stem, path in translations.items() if stem not in by_stem]
+def _matching(folder: str, by_stem: Mapping[str, Path]) -> list[Path]:
+    """The folder's images that are named like these, in their order."""
+    named = images_by_stem(folder)
+    missing = [path.name for stem, path in by_stem.items() if stem not in named]
     if missing:
-        raise InputError(
-            f"{folder}: no image named like {missing[0]} ({len(missing)} of {len(translations)} translations have none)"
-        )
-    return [by_stem[stem] for stem in translations]
+        raise InputError(f"{folder}: no image named like {missing[0]} ({len(missing)} of {len(by_stem)} have none)")
+    return [named[stem] for stem in by_stem]
+
+
+def _size(args: argparse.Namespace, paths: Iterable[Path]) -> int:
+    size: int = args.size or min(min(image_size(path)) for path in paths)
+    if args.weights and size % 4:
+        if args.size:
+            raise InputError(f"--size {size}: with --weights a multiple of 4, because the generators halve sides twice")
+        size -= size % 4
+    if size < COARSEST:
+        raise InputError(f"images of {size} px cannot be measured: the distance needs at least {COARSEST} px")
+    return size
+
+
+def _evaluate_run(
+    args: argparse.Namespace,
+    source: ImageSet,
+    target: ImageSet,
+    truth_NCHW: Tensor | None,
+    network: Inception | None,
+    device: torch.device,
+) -> dict[Direction, Evaluation]:
+    generators = {direction: generator.to(device) for direction, generator in load_generators(args.weights).items()}
+    first: Direction = "B2A" if args.direction == BOTH else args.direction
+    plans = [(first, source, target, truth_NCHW)]
+    if args.direction == BOTH:
+        plans.append((OPPOSITE[first], target, source, None))
+    evaluations = {}
+    for direction, inputs, real, truth in plans:
+        there, back = generators[direction], generators[OPPOSITE[direction]]
+        trip = round_trip(there, back, inputs.images, real.images)
+        translated = ImageSet.of(trip.translations, network)
+        evaluations[direction] = evaluate_images(inputs, translated, real, truth, trip, seed=args.seed)
+    return evaluations
+
+
+def _report(evaluations: Mapping[Direction, Evaluation], network: Inception | None, args: argparse.Namespace) -> None:
+    print("\n\n".join(as_table(evaluation, direction) for direction, evaluation in evaluations.items()))
+    if network and not network.published:
+        print("warning: not the published Inception weights: KID and FID compare only with others from the same file")
+    if args.json:
+        about: dict[str, Any] = {"seed": args.seed, "inception_sha256": network.sha256 if network else None}
+        figures = {direction: evaluation.as_json() for direction, evaluation in evaluations.items()}
+        with writing(args.json) as file:
+            file.write_text(json.dumps(about | figures, indent=2) + "\n")
 
 
 def _load(paths: Iterable[Path], size: int) -> Tensor:
     return torch.stack([load_square(path, size) for path in paths])
-
-
-def _write(path: Path, text: str) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error})") from error
