@@ -36,10 +36,15 @@ class NonLocalBlock(nn.Module):
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """[B, C, H, W] -> the same shape. Memory is linear in H * W: the N x N map is never stored."""
         x_BNC = _rows(x_BCHW)
-        q_BND, k_BMD, v_BMD = self.theta(x_BNC), self._keys(self.phi, x_BCHW, x_BNC), self._keys(self.g, x_BCHW, x_BNC)
-        # One head: the kernels take [batch, heads, positions, width].
-        y_BND = F.scaled_dot_product_attention(q_BND[:, None], k_BMD[:, None], v_BMD[:, None], scale=self.scale)[:, 0]
-        return x_BCHW + _columns(self.gain * self.w_z(y_BND), x_BCHW)
+        return self._attend(x_BCHW, x_BNC, *self._keys_and_values(x_BCHW, x_BNC))
+
+    def keys_and_values(self, x_BCHW: Tensor) -> tuple[Tensor, Tensor]:
+        """phi and g of every (pooled) position: [B, M, D] each."""
+        return self._keys_and_values(x_BCHW, _rows(x_BCHW))
+
+    def attend(self, x_BCHW: Tensor, k_BMD: Tensor, v_BMD: Tensor) -> Tensor:
+        """As `forward`, but each position looks at these keys instead of those of its own image."""
+        return self._attend(x_BCHW, _rows(x_BCHW), k_BMD, v_BMD)
 
     def attention_map(self, x_BCHW: Tensor, row: int, col: int) -> Tensor:
         """How much position (row, col) takes from every position: softmax weights [B, H, W] that sum to 1.
@@ -57,6 +62,15 @@ class NonLocalBlock(nn.Module):
         # An odd last row or column is in no pooling window: nothing is taken from there.
         spread_BHW = window_BHW.repeat_interleave(2, dim=1).repeat_interleave(2, dim=2)
         return F.pad(spread_BHW, (0, width % 2, 0, height % 2))
+
+    def _attend(self, x_BCHW: Tensor, x_BNC: Tensor, k_BMD: Tensor, v_BMD: Tensor) -> Tensor:
+        # One head: the kernels take [batch, heads, positions, width].
+        q_BND = self.theta(x_BNC)
+        y_BND = F.scaled_dot_product_attention(q_BND[:, None], k_BMD[:, None], v_BMD[:, None], scale=self.scale)[:, 0]
+        return x_BCHW + _columns(self.gain * self.w_z(y_BND), x_BCHW)
+
+    def _keys_and_values(self, x_BCHW: Tensor, x_BNC: Tensor) -> tuple[Tensor, Tensor]:
+        return self._keys(self.phi, x_BCHW, x_BNC), self._keys(self.g, x_BCHW, x_BNC)
 
     def _keys(self, embed: nn.Linear, x_BCHW: Tensor, x_BNC: Tensor) -> Tensor:
         embedded_BND = embed(x_BNC)
