@@ -1,6 +1,8 @@
 """Image files: finding, reading and writing them. Pixels are uint8 tensors [3, H, W], RGB, as a viewer shows the file."""
 
 import glob
+import itertools
+import math
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -21,32 +23,63 @@ QUALITY = {".webp": 90}
 
 
 def list_images(inputs: Iterable[str | Path]) -> list[Path]:
-    """Every image that files, folders and globs name, in the order given and sorted inside a folder or a glob, each once.
+    """Every image that files, folders and globs name; see `find_images`."""
+    return list(find_images(inputs))
 
-    A folder gives the image files directly in it, by suffix; a file that is named is taken whatever its suffix.
+
+def find_images(
+    inputs: Iterable[str | Path], *, recursive: bool = False, without: Path | None = None
+) -> dict[Path, Path]:
+    """Image file -> its path below the folder or glob that named it; in the order given, sorted inside each, each file once.
+
+    A folder gives image files by suffix; a file that is named is taken whatever its suffix. A glob's path counts from its
+    first wildcard on: of `photos/**/*.jpg`, what follows `photos`.
+
+    Args:
+        recursive: also the folders inside a folder, at any depth.
+        without: a folder inside an input folder that is passed over, such as the one for results.
 
     Raises: InputError for an input that does not exist or gives no image.
     """
-    found = (path for entry in inputs for path in _expand(Path(entry)))
-    return list({path.resolve(): path for path in found}.values())
+    found: dict[Path, tuple[Path, Path]] = {}
+    for entry in map(Path, inputs):
+        for path, relative in _expand(entry, recursive, without):
+            found.setdefault(path.resolve(), (path, relative))
+    return dict(found.values())
 
 
-def _expand(entry: Path) -> list[Path]:
+def _expand(entry: Path, recursive: bool, without: Path | None) -> list[tuple[Path, Path]]:
     # A name that exists is itself, even where it holds a glob's characters: photo[1].jpg.
     if entry.is_file():
-        return [entry]
+        return [(entry, Path(entry.name))]
     if entry.is_dir():
-        candidates, what = list(entry.iterdir()), f"folder {entry}"
+        root, what = entry, f"folder {entry}"
+        candidates = [
+            path for path in entry.glob("**/*" if recursive else "*") if not _lies_between(entry, without, path)
+        ]
     else:
-        candidates, what = [Path(name) for name in glob.glob(str(entry), recursive=True)], f"{entry}"
+        root, what = _before_wildcards(entry), f"{entry}"
+        candidates = [Path(name) for name in glob.glob(str(entry), recursive=True)]
         if not candidates:
             raise InputError(f"{entry}: no such file or folder, and no file matches it as a glob")
     # Hidden files beside photos (._photo.jpg) are a Mac's notes about them, not pictures.
-    shown = (path for path in candidates if path.suffix.lower() in SUFFIXES and not path.name.startswith("."))
-    images = sorted(path for path in shown if path.is_file())
+    shown = ((path, path.relative_to(root)) for path in candidates if path.suffix.lower() in SUFFIXES)
+    images = sorted(pair for pair in shown if not any(p.startswith(".") for p in pair[1].parts) and pair[0].is_file())
     if not images:
         raise InputError(f"{what}: no image in it; looked for {' '.join(sorted(SUFFIXES))}")
     return images
+
+
+def _lies_between(root: Path, without: Path | None, path: Path) -> bool:
+    """Whether the path is inside the folder `without`, which is inside the root."""
+    if without is None or root.resolve() not in without.resolve().parents:
+        return False
+    return without.resolve() in path.resolve().parents
+
+
+def _before_wildcards(pattern: Path) -> Path:
+    fixed = itertools.takewhile(lambda part: not glob.has_magic(part), pattern.parent.parts)
+    return Path(*fixed)
 
 
 def images_by_stem(folder: str | Path) -> dict[str, Path]:
@@ -91,6 +124,16 @@ def scaled_size(size: tuple[int, int], shorter: int) -> tuple[int, int]:
     return round(height * scale), round(width * scale)
 
 
+def reduced(image_CHW: Tensor, most_pixels: int) -> Tensor:
+    """uint8 [3, H, W], made smaller (bicubic, antialiased) where it has more pixels than that."""
+    height, width = image_CHW.shape[-2:]
+    scale = math.sqrt(most_pixels / (height * width))
+    if scale >= 1:
+        return image_CHW
+    size = (max(1, int(width * scale)), max(1, int(height * scale)))
+    return _to_tensor(_to_picture(image_CHW).resize(size, Image.Resampling.BICUBIC))
+
+
 def image_size(path: str | Path) -> tuple[int, int]:
     """(height, width) as shown, from the header alone. Raises: InputError if the file is no readable image."""
     try:
@@ -105,7 +148,7 @@ def image_size(path: str | Path) -> tuple[int, int]:
 
 def save_image(image_CHW: Tensor, path: str | Path) -> None:
     """Write uint8 [3, H, W]; see `save_picture`."""
-    save_picture(Image.fromarray(image_CHW.permute(1, 2, 0).cpu().numpy()), path)
+    save_picture(_to_picture(image_CHW), path)
 
 
 def save_picture(picture: Image.Image, path: str | Path) -> None:
@@ -150,6 +193,10 @@ def _from_16_bits(image: Image.Image) -> Image.Image:
     if values.min() < 0 or values.max() > 65535:
         raise ValueError(f"integers {values.min()}..{values.max()} are no 8 or 16 bit brightness")
     return Image.fromarray(((values + 128) // 257).astype(np.uint8))
+
+
+def _to_picture(image_CHW: Tensor) -> Image.Image:
+    return Image.fromarray(image_CHW.permute(1, 2, 0).cpu().numpy())
 
 
 def _to_tensor(image: Image.Image) -> Tensor:

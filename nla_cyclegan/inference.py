@@ -4,14 +4,10 @@ import sys
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from nla_cyclegan.errors import InputError
 from nla_cyclegan.generator import Generator
 from nla_cyclegan.step import to_float, to_uint8
-
-SMALLEST = 8
-"""Shorter side in pixels: two positions after both downsamplings, as the blocks' reflection padding needs."""
 
 Point = tuple[int, int]
 """(row, column) of a pixel."""
@@ -19,9 +15,9 @@ Point = tuple[int, int]
 
 @torch.inference_mode()
 def translate_images(generator: Generator, images_NCHW: Tensor) -> Tensor:
-    """uint8 [N, 3, H, W] -> its translation, same shape and type, on the CPU; H and W are any from 8.
+    """uint8 [N, 3, H, W] -> its translation, same shape and type, on the CPU; H and W are any from 1.
 
-    Sides are reflect-padded to a multiple of 4 for the network and cropped back.
+    Sides are reflect-padded to what the network takes (`padded_side`) and cropped back.
     """
     height, width = images_NCHW.shape[-2:]
     return to_uint8(generator(_padded(generator, images_NCHW)))[..., :height, :width].cpu()
@@ -37,10 +33,21 @@ def attention_maps(generator: Generator, image_CHW: Tensor, point: Point) -> dic
     return {block: weights_BHW[0].cpu() for block, weights_BHW in maps.items()}
 
 
+def padded_side(side: int) -> int:
+    """Pixels after padding: a multiple of 4, and two positions after both downsamplings, as reflection in the blocks needs."""
+    return max(8, -(-side // 4) * 4)
+
+
+def reflected(side: int) -> Tensor:
+    """Indices [padded_side(side)] of an image side and its reflection beyond the end, back and forth where it is short."""
+    period = max(1, 2 * (side - 1))
+    places = torch.arange(padded_side(side)) % period
+    return torch.minimum(places, period - places)
+
+
 def _padded(generator: Generator, images_NCHW: Tensor) -> Tensor:
-    height, width = images_NCHW.shape[-2:]
-    images = to_float(images_NCHW.to(next(generator.parameters()).device))
-    return F.pad(images, (0, -width % 4, 0, -height % 4), mode="reflect")
+    rows, cols = map(reflected, images_NCHW.shape[-2:])
+    return to_float(images_NCHW[..., rows, :][..., cols].to(next(generator.parameters()).device))
 
 
 def choose_device(name: str) -> torch.device:

@@ -3,7 +3,7 @@
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sized
-from typing import TypeVar
+from typing import Self, TypeVar
 
 from tqdm import tqdm
 
@@ -28,3 +28,36 @@ def with_progress(batches: Iterable[Batch], total: int, what: str) -> Iterator[B
             if bar.disable and time.monotonic() - last > LINE_INTERVAL_S:
                 last = time.monotonic()
                 print(f"{what}: {done} of {total} images", file=sys.stderr, flush=True)
+
+
+class PixelProgress:
+    """Progress of images of different sizes: a bar of pixels on a terminal, a plain line every ten seconds elsewhere."""
+
+    def __init__(self, pixels: int, images: int) -> None:
+        self._images, self._finished, self._last = images, 0, time.monotonic()
+        self._bar = tqdm(total=pixels, desc=self._said(), unit="px", unit_scale=True, leave=False, disable=None)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._bar.close()
+
+    def pixels(self, count: int) -> None:
+        """So many more are done."""
+        self._bar.update(count)
+        self._say()
+
+    def image(self) -> None:
+        """One more is done."""
+        self._finished += 1
+        self._bar.set_description(self._said())
+        self._say()
+
+    def _said(self) -> str:
+        return f"{self._finished} of {self._images} images"
+
+    def _say(self) -> None:
+        if self._bar.disable and time.monotonic() - self._last > LINE_INTERVAL_S:
+            self._last = time.monotonic()
+            print(self._said(), file=sys.stderr, flush=True)

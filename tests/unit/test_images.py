@@ -1,10 +1,22 @@
+import struct
+import zlib
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from nla_cyclegan.errors import InputError
-from nla_cyclegan.images import image_size, images_by_stem, list_images, load_image, load_square, save_image
+from nla_cyclegan.images import (
+    find_images,
+    image_size,
+    images_by_stem,
+    list_images,
+    load_image,
+    load_square,
+    reduced,
+    save_image,
+)
 
 
 def ramp(height, width):
@@ -100,6 +112,45 @@ def test_files_folders_and_globs_sorted_each_once(tmp_path):
     assert names(".") == ["a.PNG", "b 2.jpg", "c[1].png"]
     assert names("c[1].png", "*.jpg", ".", "odd.dat") == ["c[1].png", "b 2.jpg", "a.PNG", "odd.dat"]
     assert names("**/*.webp") == ["d.webp"]
+
+
+def test_paths_below_the_input_that_named_them(tmp_path, monkeypatch):
+    for name in ["a.png", "x/b.png", "x/y/c.jpg", "out/old.png", "x/.trash/d.png"]:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+
+    def below(*inputs, **options):
+        return [str(path) for path in find_images([tmp_path / entry for entry in inputs], **options).values()]
+
+    assert below(".", recursive=True) == ["a.png", "out/old.png", "x/b.png", "x/y/c.jpg"]
+    assert below(".", recursive=True, without=tmp_path / "out") == ["a.png", "x/b.png", "x/y/c.jpg"]
+    assert below(".", without=tmp_path) == ["a.png"]
+    assert below("x/y/c.jpg", "x", recursive=True) == ["c.jpg", "b.png"]
+    assert below("**/*.jpg", "x/*.png", "?.png") == ["x/y/c.jpg", "b.png", "a.png"]
+    assert below("*/y/c.jpg") == ["x/y/c.jpg"]
+    monkeypatch.chdir(tmp_path / "x")
+    assert {str(path): str(name) for path, name in find_images(["*.png", "../*.png"]).items()} == {
+        "b.png": "b.png", "../a.png": "a.png",
+    }  # fmt: skip
+
+
+def test_colour_of_16_bits(tmp_path):
+    """Pillow cannot write it: a PNG by hand (colour type 2, 16 bits)."""
+    row = b"\0" + struct.pack(">6H", 65535, 257 * 100, 0, 0, 255, 65535)
+    chunks = {b"IHDR": struct.pack(">2I5B", 2, 1, 16, 2, 0, 0, 0), b"IDAT": zlib.compress(row), b"IEND": b""}
+    body = b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        for kind, data in chunks.items()
+    )
+    (tmp_path / "deep.png").write_bytes(b"\x89PNG\r\n\x1a\n" + body)
+    assert pixels(tmp_path / "deep.png")[0].tolist() == [[255, 100, 0], [0, 0, 255]]
+
+
+def test_only_larger_images_are_reduced():
+    image = torch.from_numpy(ramp(40, 90)).permute(2, 0, 1)
+    assert reduced(image, 3600) is image
+    assert reduced(image, 900).shape == (3, 20, 45)
+    assert reduced(torch.zeros((3, 1, 900), dtype=torch.uint8), 10).shape == (3, 1, 94)
 
 
 @pytest.mark.parametrize(
