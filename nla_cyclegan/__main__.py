@@ -10,6 +10,7 @@ from nla_cyclegan.errors import InputError
 VERBS = {
     "translate": "paint image files in the style of the other domain",
     "evaluate": "measure translations against held-out paintings and their own photos",
+    "compare": "draw two runs beside each other: loss curves, and what they make of held-out images",
     "export": "write a generator to one file: safetensors, ONNX, or the layout of pytorch-CycleGAN-and-pix2pix",
     "import-weights": "take over weights of pytorch-CycleGAN-and-pix2pix",
 }

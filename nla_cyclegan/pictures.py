@@ -1,24 +1,22 @@
 """Picture grids: a row an image, a column a stage of its translation. Images are uint8 tensors [3, H, W]."""
 
+import re
 from collections.abc import Mapping, Sequence
 
-import numpy as np
-import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
-from torch.nn import functional as F
 
 from nla_cyclegan.generator import Generator
 from nla_cyclegan.inference import Point, attention_maps, translate_images
+from nla_cyclegan.overlay import CELL, attention_overlay, fit, salient_point
 from nla_cyclegan.weights import Direction
 
-CELL, GAP, MARGIN, HEADING_PT = 256, 10, 20, 22
+GAP, MARGIN, HEADING_PT, NOTE_PT = 10, 20, 22, 18
+INK = (40, 40, 40)
 HEADINGS: dict[Direction, tuple[str, str, str]] = {
     "B2A": ("photo", "painted", "true painting"),
     "A2B": ("painting", "as a photo", "true photo"),
 }
-# Dark to bright at even steps of lightness, so that a map reads the same in grey.
-HEAT = [(10, 5, 40), (90, 20, 110), (190, 55, 85), (250, 145, 30), (255, 245, 170)]
 
 
 def translation_row(
@@ -37,94 +35,88 @@ def translation_row(
     original, translated, true = HEADINGS[direction]
     painted = translate_images(generator, image_CHW[None])
     row = {original: image_CHW, translated: painted[0], "back again": translate_images(back, painted)[0]}
-    point = _pixel(image_CHW, fractions) if fractions else salient_point(image_CHW)
-    maps = attention_maps(generator, image_CHW, point)
-    for block, weights_HW in maps.items():
-        heading = "attention" if len(maps) == 1 else f"attention, block {block}"
-        row[heading] = attention_overlay(image_CHW, weights_HW, point)
+    point = pixel_at(image_CHW, fractions) if fractions else salient_point(image_CHW)
+    row |= _attention(generator, image_CHW, point)
     return row if truth_CHW is None else row | {true: truth_CHW}
 
 
-def picture_grid(rows: Sequence[Mapping[str, Tensor]]) -> Image.Image:
-    """Rows of heading -> image as one RGB picture; columns in order of first appearance, images fitted to 256 px cells."""
+def comparison_row(generators: Mapping[str, Generator], image_CHW: Tensor, direction: Direction) -> dict[str, Tensor]:
+    """Heading -> picture: the image, what each generator makes of it, then where the non-local blocks of each look from one point.
+
+    Args:
+        generators: label -> generator of this direction; the labels differ from the heading of the image.
+    """
+    row = {HEADINGS[direction][0]: image_CHW}
+    point = salient_point(image_CHW)
+    for label, generator in generators.items():
+        row[label] = translate_images(generator, image_CHW[None])[0]
+    for label, generator in generators.items():
+        row |= _attention(generator, image_CHW, point, label)
+    return row
+
+
+def _attention(generator: Generator, image_CHW: Tensor, point: Point, label: str = "") -> dict[str, Tensor]:
+    """Heading -> map over the image of each non-local block."""
+    maps = attention_maps(generator, image_CHW, point)
+    name = f"attention, {label}" if label else "attention"
+    headings = {block: name if len(maps) == 1 else f"{name}, block {block}" for block in maps}
+    return {headings[block]: attention_overlay(image_CHW, weights, point) for block, weights in maps.items()}
+
+
+def pixel_at(image_CHW: Tensor, fractions: tuple[float, float]) -> Point:
+    """(row, column) of the point at these fractions of width and height, (x, y) in 0..1."""
+    height, width = image_CHW.shape[-2:]
+    x, y = fractions
+    return min(int(y * height), height - 1), min(int(x * width), width - 1)
+
+
+def picture_grid(rows: Sequence[Mapping[str, Tensor]], note: str = "") -> Image.Image:
+    """Rows of heading -> image as one RGB picture; columns in order of first appearance, images fitted to 256 px cells.
+
+    Args:
+        note: a sentence to stand below.
+    """
     headings = list(dict.fromkeys(heading for row in rows for heading in row))
     fitted = [{heading: fit(image) for heading, image in row.items()} for row in rows]
     heights = [max(picture.height for picture in row.values()) for row in fitted]
-    top = MARGIN + 2 * HEADING_PT
+    font, small = ImageFont.load_default(HEADING_PT), ImageFont.load_default(NOTE_PT)
     width = 2 * MARGIN + len(headings) * (CELL + GAP) - GAP
-    grid = Image.new("RGB", (width, top + sum(heights) + GAP * (len(rows) - 1) + MARGIN), "white")
-    draw, font = ImageDraw.Draw(grid), ImageFont.load_default(HEADING_PT)
-    for column, heading in enumerate(headings):
+    wrapped = [_wrapped(heading, font, CELL) for heading in headings]
+    note_lines = _wrapped(note, small, width - 2 * MARGIN) if note else []
+    top = MARGIN + (1 + max(map(len, wrapped))) * HEADING_PT
+    bottom = top + sum(heights) + GAP * (len(rows) - 1)
+    grid = Image.new("RGB", (width, bottom + MARGIN + len(note_lines) * (NOTE_PT + GAP)), "white")
+    draw = ImageDraw.Draw(grid)
+    for column, (heading, lines) in enumerate(zip(headings, wrapped, strict=True)):
         left = MARGIN + column * (CELL + GAP)
-        draw.text((left + CELL // 2, top - HEADING_PT), heading, fill=(40, 40, 40), font=font, anchor="mm")
+        for above, line in enumerate(reversed(lines), start=1):
+            draw.text((left + CELL // 2, top - above * HEADING_PT), line, fill=INK, font=font, anchor="mm")
         y = top
         for row, height in zip(fitted, heights, strict=True):
             if heading in row:
                 picture = row[heading]
                 grid.paste(picture, (left + (CELL - picture.width) // 2, y + (height - picture.height) // 2))
             y += height + GAP
+    for number, line in enumerate(note_lines):
+        draw.text((MARGIN, bottom + GAP + number * (NOTE_PT + GAP)), line, fill=INK, font=small)
     return grid
 
 
-def fit(image_CHW: Tensor) -> Image.Image:
-    """The image enlarged or reduced to a longer side of 256 px."""
-    picture = Image.fromarray(image_CHW.permute(1, 2, 0).cpu().numpy())
-    scale = CELL / max(picture.size)
-    if scale == 1:
-        return picture
-    size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
-    return picture.resize(size, Image.Resampling.LANCZOS)
+def _wrapped(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> list[str]:
+    """Lines no wider than that in pixels: broken between words, a word that is too long at its punctuation, else anywhere."""
+    lines = [""]
+    for word in re.findall(r"\S+\s*", text):
+        parts = _parts(word, font, width)
+        for part in parts:
+            too_long = len(parts) > 1 and part is parts[0]
+            if lines[-1] and (too_long or font.getlength((lines[-1] + part).rstrip()) > width):
+                lines.append("")
+            lines[-1] += part
+    return [line.strip() for line in lines]
 
 
-def salient_point(image_CHW: Tensor) -> Point:
-    """(row, column) of the most structured place near the centre: blurred gradient energy under a Gaussian on the centre."""
-    height, width = image_CHW.shape[-2:]
-    luma = F.pad(image_CHW.float().mean(dim=0)[None], (1, 1, 1, 1), mode="replicate")
-    across = luma[:, 1:-1, 2:] - luma[:, 1:-1, :-2]
-    down = luma[:, 2:, 1:-1] - luma[:, :-2, 1:-1]
-    side = max(3, min(height, width) // 12 * 2 + 1)
-    energy = F.avg_pool2d(across.square() + down.square(), side, stride=1, padding=side // 2, count_include_pad=False)
-    rows, cols = torch.linspace(-1, 1, height)[:, None], torch.linspace(-1, 1, width)
-    near_centre = torch.exp(-(rows.square() + cols.square()) / (2 * 0.5**2))
-    index = int((energy[0] * near_centre).argmax())
-    return divmod(index, width)
-
-
-def _pixel(image_CHW: Tensor, fractions: tuple[float, float]) -> Point:
-    height, width = image_CHW.shape[-2:]
-    x, y = fractions
-    return min(int(y * height), height - 1), min(int(x * width), width - 1)
-
-
-def attention_overlay(image_CHW: Tensor, weights_HW: Tensor, point: Point) -> Tensor:
-    """The weights as heat over the image in grey, the point ringed; enlarged as in a grid, [3, h, w].
-
-    Args:
-        weights_HW: as `attention_maps` gives them, a quarter of the image's sides, rounded up.
-    """
-    height, width = image_CHW.shape[-2:]
-    full_HW = F.interpolate(weights_HW[None, None].float(), scale_factor=4, mode="bilinear")[0, 0, :height, :width]
-    picture = fit(image_CHW)
-    heat_hw = F.interpolate(_stretched(full_HW)[None, None], (picture.height, picture.width), mode="bilinear")[0, 0]
-    heat = heat_hw.numpy()[..., None]
-    grey = np.asarray(picture.convert("L").convert("RGB"))
-    stops = np.linspace(0, 1, len(HEAT))
-    colour = np.concatenate([np.interp(heat, stops, [stop[i] for stop in HEAT]) for i in range(3)], axis=-1)
-    opacity = 0.35 + 0.5 * heat
-    mixed = Image.fromarray((grey * (1 - opacity) + colour * opacity).astype(np.uint8))
-    _ring(mixed, point, picture.width / width)
-    return torch.from_numpy(np.array(mixed)).permute(2, 0, 1)
-
-
-def _stretched(weights_HW: Tensor) -> Tensor:
-    """Weights -> 0..1: from the even share (looking everywhere alike) to the strongest hundredth of the positions."""
-    even = weights_HW.mean()
-    strong = torch.quantile(weights_HW.flatten()[:: max(1, weights_HW.numel() // 100_000)], 0.99)
-    return ((weights_HW - even) / (strong - even).clamp_min(even)).clamp(0, 1)
-
-
-def _ring(picture: Image.Image, point: Point, scale: float) -> None:
-    draw = ImageDraw.Draw(picture)
-    y, x = ((index + 0.5) * scale for index in point)
-    for radius, colour, width in ((8, "black", 4), (7, "white", 2)):
-        draw.ellipse((x - radius, y - radius, x + radius, y + radius), outline=colour, width=width)
+def _parts(word: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> list[str]:
+    if font.getlength(word.rstrip()) <= width:
+        return [word]
+    pieces = re.findall(r"[^-_/]*[-_/]*", word)
+    return [part for piece in pieces for part in ([piece] if font.getlength(piece) <= width else piece)]

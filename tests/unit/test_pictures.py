@@ -4,7 +4,8 @@ import torch
 
 from nla_cyclegan import Generator, GeneratorConfig
 from nla_cyclegan.inference import attention_maps, translate_images
-from nla_cyclegan.pictures import attention_overlay, fit, picture_grid, salient_point, translation_row
+from nla_cyclegan.overlay import attention_overlay, fit, salient_point
+from nla_cyclegan.pictures import comparison_row, picture_grid, translation_row
 
 
 def flat(height, width, value=128):
@@ -41,6 +42,52 @@ def test_a_row_goes_there_and_back_again():
 def test_attention_columns_follow_the_nonlocal_blocks(blocks, columns):
     row = translation_row(*generators(blocks), noise(16, 16), "A2B")
     assert list(row) == ["painting", "as a photo", "back again", *columns]
+
+
+def test_a_comparison_shows_each_generator_then_where_each_looks_from_one_point():
+    plain, local = generators(())[0], generators((0, 2))[0]
+    photo = noise(16, 22)
+    row = comparison_row({"CycleGAN": plain, "NLA": local}, photo, "B2A")
+    assert list(row) == ["photo", "CycleGAN", "NLA", "attention, NLA, block 0", "attention, NLA, block 2"]
+    assert torch.equal(row["NLA"], translate_images(local, photo[None])[0])
+    point = salient_point(photo)
+    expected = attention_overlay(photo, attention_maps(local, photo, point)[2], point)
+    assert torch.equal(row["attention, NLA, block 2"], expected)
+    assert list(comparison_row({"one": plain, "two": plain}, photo, "A2B")) == ["painting", "one", "two"]
+    assert list(comparison_row({"one": generators((1,))[0], "two": plain}, photo, "A2B"))[3:] == ["attention, one"]
+
+
+def ink(picture):
+    """Columns of the picture that are not white."""
+    return (np.asarray(picture).min(axis=(0, 2)) < 255).nonzero()[0]
+
+
+@pytest.mark.parametrize(
+    "heading", ["attention, run-with-a-long-name-lr-0.0002-seed-3, block 4", "W" * 60, "many words " * 8]
+)
+def test_headings_stay_over_their_columns(heading):
+    white = flat(64, 64, 255)
+    grid = picture_grid([{"photo": white, heading: white, "last": white}])
+    one_line = picture_grid([{"photo": white, "painted": white, "last": white}])
+    extra = grid.height - one_line.height
+    assert extra > 0
+    assert extra % 22 == 0
+    columns = ink(grid.crop((20 + 256, 0, 20 + 2 * 266, grid.height)))
+    assert columns.min() >= 10
+    assert columns.max() < 266
+    # The other headings stand on the lowest line, as if alone.
+    for left in (20, 20 + 2 * 266):
+        box, moved = (left, 0, left + 256, one_line.height), (left, extra, left + 256, grid.height)
+        assert np.array_equal(np.asarray(grid.crop(moved)), np.asarray(one_line.crop(box)))
+
+
+def test_a_note_stands_below_within_the_width():
+    white = flat(64, 64, 255)
+    without, noted = picture_grid([{"photo": white}]), picture_grid([{"photo": white}], "some words to explain it " * 4)
+    assert noted.width == without.width
+    below = noted.crop((0, without.height - 20, noted.width, noted.height))
+    assert 20 <= ink(below).min() <= ink(below).max() < 276
+    assert np.asarray(below)[-5:].min() == 255
 
 
 def test_the_corners_of_an_image_can_be_marked():

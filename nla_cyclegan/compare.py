@@ -1,0 +1,108 @@
+"""Two runs beside each other: python -m nla_cyclegan compare.
+
+The paper's figures for any two runs: their loss curves on the same axes (figures 4 and 5 of Sun 2023), and what they make of
+the same held-out images, with where their non-local blocks look (figure 6).
+"""
+
+import argparse
+from pathlib import Path
+
+from PIL import Image
+
+from nla_cyclegan.curves import default_window, loss_curves
+from nla_cyclegan.errors import InputError
+from nla_cyclegan.generator import Generator
+from nla_cyclegan.history import History, read_history
+from nla_cyclegan.images import image_size, list_images, load_image, save_picture
+from nla_cyclegan.inference import choose_device
+from nla_cyclegan.pictures import HEADINGS, comparison_row, picture_grid
+from nla_cyclegan.progress import with_progress
+from nla_cyclegan.weights import FILE_NAMES, load_generator
+
+CURVES, GRID = "curves.png", "grid.png"
+ATTENTION_NOTE = "Attention: bright where the non-local block looks from the ringed place; without colour where it looks evenly or less."
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The verb's command line."""
+    parser.add_argument("runs", nargs=2, metavar="RUN", help="the two runs' folders; paths or URIs")
+    parser.add_argument("--labels", nargs=2, metavar=("A", "B"), help="names in the pictures (default: the folders')")
+    parser.add_argument(
+        "--out", type=Path, default=Path("comparison"), metavar="DIR",
+        help=f"folder for {CURVES} and {GRID} (default: comparison)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--window", type=int, metavar="IMAGES",
+        help="smooth the curves over so many images; 0: not at all (default: a 25th of the longer run)",
+    )  # fmt: skip
+    grid = parser.add_argument_group("picture grid, drawn where there are inputs")
+    grid.add_argument("--inputs", nargs="+", metavar="INPUT", help="held-out image files, folders of them, or globs")
+    grid.add_argument(
+        "--direction",
+        choices=list(FILE_NAMES),
+        default="B2A",
+        help="B2A: photo to Monet (default); A2B: Monet to photo",
+    )
+    grid.add_argument("--rows", type=int, default=6, metavar="N", help="images drawn, evenly spaced (default: 6)")
+    grid.add_argument(
+        "--size", type=int, default=256, metavar="N",
+        help="reduce the shorter side to at most N pixels first (default: 256)",
+    )  # fmt: skip
+    grid.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:1, ...")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Read everything, draw, write. Returns 0."""
+    _check(args)
+    histories = [read_history(path) for path in args.runs]
+    labels = args.labels or _labels(histories)
+    pictures = {}
+    if args.inputs:
+        pictures[GRID] = _grid(args, labels)
+    window = default_window(histories) if args.window is None else args.window
+    pictures[CURVES] = loss_curves(dict(zip(labels, histories, strict=True)), window)
+    for label, history in zip(labels, histories, strict=True):
+        print(f"{label}: {history.images:,} images, {len(history.records)} records")
+    for name, picture in pictures.items():
+        save_picture(picture, args.out / name)
+        print(f"written: {args.out / name}")
+    return 0
+
+
+def _check(args: argparse.Namespace) -> None:
+    problems = [
+        ("--rows", args.rows, 1),
+        ("--size", args.size, 1),
+        ("--window", args.window, 0),
+    ]
+    for option, value, least in problems:
+        if value is not None and value < least:
+            raise InputError(f"{option} {value}: at least {least}")
+    taken = HEADINGS[args.direction][0]
+    if args.labels and (args.labels[0] == args.labels[1] or taken in args.labels):
+        raise InputError(f"--labels {' '.join(args.labels)}: they must differ from each other and from {taken!r}")
+
+
+def _labels(histories: list[History]) -> list[str]:
+    """The shortest ends of the runs' paths that tell them apart."""
+    parts = [history.location.split("/") for history in histories]
+    for depth in range(1, max(map(len, parts)) + 1):
+        labels = ["/".join(part[-depth:]) for part in parts]
+        if labels[0] != labels[1]:
+            return labels
+    raise InputError(f"{histories[0].location}: compared with itself; give two runs")
+
+
+def _grid(args: argparse.Namespace, labels: list[str]) -> Image.Image:
+    files = list_images(args.inputs)
+    rows = min(args.rows, len(files))
+    # Evenly spaced: neighbours in a sorted folder are often shots of one scene.
+    chosen = [files[index * len(files) // rows] for index in range(rows)]
+    images = [load_image(file, shorter=min(args.size, *image_size(file))) for file in chosen]
+    device = choose_device(args.device)
+    generators: dict[str, Generator] = {
+        label: load_generator(path, args.direction).to(device) for label, path in zip(labels, args.runs, strict=True)
+    }
+    drawn = with_progress([[image] for image in images], len(images), "translated")
+    rows = [comparison_row(generators, image, args.direction) for [image] in drawn]
+    return picture_grid(rows, ATTENTION_NOTE if len(rows[0]) > 1 + len(generators) else "")
