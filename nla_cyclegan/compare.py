@@ -56,6 +56,9 @@ def run(args: argparse.Namespace) -> int:
     _check(args)
     histories = [read_history(path) for path in args.runs]
     labels = args.labels or _labels(histories)
+    taken = HEADINGS[args.direction][0]
+    if labels[0] == labels[1] or taken in labels:
+        raise InputError(f"runs named {labels[0]!r} and {labels[1]!r}: give --labels unlike each other and {taken!r}")
     pictures = {}
     if args.inputs:
         pictures[GRID] = _grid(args, labels)
@@ -78,9 +81,6 @@ def _check(args: argparse.Namespace) -> None:
     for option, value, least in problems:
         if value is not None and value < least:
             raise InputError(f"{option} {value}: at least {least}")
-    taken = HEADINGS[args.direction][0]
-    if args.labels and (args.labels[0] == args.labels[1] or taken in args.labels):
-        raise InputError(f"--labels {' '.join(args.labels)}: they must differ from each other and from {taken!r}")
 
 
 def _labels(histories: list[History]) -> list[str]:

@@ -18,7 +18,7 @@ from torch import Tensor
 from nla_cyclegan.errors import InputError
 from nla_cyclegan.files import writing
 from nla_cyclegan.images import image_size, images_by_stem, list_images, load_square
-from nla_cyclegan.inception import AUTO, NONE, Inception, find_inception
+from nla_cyclegan.inception import AUTO, Inception, find_inception
 from nla_cyclegan.inference import choose_device
 from nla_cyclegan.metrics import COARSEST
 from nla_cyclegan.roundtrip import round_trip
@@ -66,13 +66,15 @@ def run(args: argparse.Namespace) -> int:
     """Measure, print the tables, write the JSON. Returns 0."""
     translations, inputs, real, truth = _files(args)
     size = _size(args, [*translations, *inputs, *real])
-    device = choose_device(args.device) if args.weights or args.inception != NONE else torch.device("cpu")
-    network = find_inception(args.inception, device)
+    network = find_inception(args.inception)
     if network and min(len(inputs), len(real)) < FEWEST_FOR_KID:
         raise InputError(
             f"KID needs at least {FEWEST_FOR_KID} images on each side, got {len(inputs)} inputs and {len(real)} real ones; "
             "add images, or leave it out with --inception none"
         )
+    device = choose_device(args.device) if args.weights or network else torch.device("cpu")
+    if network:
+        network.to(device)
     source, target = (ImageSet.of(_load(paths, size), network) for paths in (inputs, real))
     truth_NCHW = _load(truth, size) if truth else None
     if args.weights:

@@ -35,18 +35,24 @@ class Inception:
     Raises: InputError when torch-fidelity is missing, or the file is missing or holds something else.
     """
 
-    def __init__(self, file: Path, device: torch.device | str = "cpu") -> None:
+    def __init__(self, file: Path) -> None:
         module = _torch_fidelity()
         _check_safe(file)
         try:
             network = module.FeatureExtractorInceptionV3("inception-v3-compat", [str(FEATURES)], str(file))
         except (RuntimeError, TypeError, AttributeError) as error:
             raise _not_weights(file, error) from error
-        self.device = torch.device(device)
-        self.network: torch.nn.Module = network.to(self.device)
+        self.device = torch.device("cpu")
+        self.network: torch.nn.Module = network
         with file.open("rb") as stream:
             self.sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
         self.published = self.sha256.startswith(_published_hash(module))
+
+    def to(self, device: torch.device) -> "Inception":
+        """The same, computing there."""
+        self.device = device
+        self.network.to(device)
+        return self
 
     @torch.inference_mode()
     def __call__(self, images_NCHW: Tensor) -> Tensor:
@@ -55,7 +61,7 @@ class Inception:
         return torch.cat([self.network(batch.to(self.device))[0].cpu() for batch in batches])
 
 
-def find_inception(choice: str, device: torch.device | str = "cpu") -> Inception | None:
+def find_inception(choice: str) -> Inception | None:
     """The network that the user chose.
 
     Args:
@@ -67,13 +73,13 @@ def find_inception(choice: str, device: torch.device | str = "cpu") -> Inception
     if choice == NONE:
         return None
     if choice != AUTO:
-        return Inception(Path(choice).expanduser(), device)
+        return Inception(Path(choice).expanduser())
     try:
         cached = cached_weights()
     except InputError as error:
         print(f"KID and FID are left out: {error}", file=sys.stderr)
         return None
-    return Inception(cached, device)
+    return Inception(cached)
 
 
 def cached_weights() -> Path:

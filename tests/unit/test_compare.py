@@ -113,8 +113,8 @@ def test_labels_are_the_ends_of_the_paths_that_tell_them_apart(compare, tmp_path
         (["plain", "plain"], "plain: compared with itself; give two runs"),
         (["plain", "bare", "--inputs", "photos"], "bare: no weights here"),
         (["plain", "local", "--inputs", "nothing"], "nothing: no such file or folder"),
-        (["plain", "local", "--labels", "x", "x"], "--labels x x: they must differ"),
-        (["plain", "local", "--labels", "x", "photo"], "they must differ from each other and from 'photo'"),
+        (["plain", "local", "--labels", "x", "x"], "runs named 'x' and 'x': give --labels unlike each other"),
+        (["plain", "photo"], "runs named 'plain' and 'photo': give --labels unlike each other and 'photo'"),
         (["plain", "local", "--rows", "0"], "--rows 0: at least 1"),
         (["plain", "local", "--size", "0"], "--size 0: at least 1"),
         (["plain", "local", "--window", "-1"], "--window -1: at least 0"),
@@ -123,7 +123,8 @@ def test_labels_are_the_ends_of_the_paths_that_tell_them_apart(compare, tmp_path
 def test_bad_input_is_one_line_and_nothing_is_written(
     runs, photos, compare, tmp_path, monkeypatch, capsys, arguments, message
 ):
-    make_run(tmp_path / "bare", 10, (), weights=False)
+    for name in ("bare", "photo"):
+        make_run(tmp_path / name, 10, (), weights=False)
     monkeypatch.chdir(tmp_path)
     assert compare(*arguments) == 2
     error = capsys.readouterr().err
