@@ -20,6 +20,9 @@ SOLID, DASHED = "-", (0, (4, 1.5))
 SIZE_IN, DPI = (12.5, 9.5), 120
 SHARE = 25
 """The default window is this part of the longer run."""
+POINTS = 300
+"""More on a curve run into a band, and dashes into a line."""
+THOUSANDS_FROM = 10_000
 SETTINGS_SHOWN, SETTING_WIDTH = 4, 62
 
 
@@ -86,59 +89,77 @@ def loss_figure(runs: Mapping[str, History], window: int) -> "Figure":
 
     Args:
         runs: label -> run.
-        window: images; bold curves are the mean over so many, centred, faint ones what was recorded; 0: no mean.
+        window: images; bold curves are the mean over so many, centred, faint ones what was recorded (over a 300th of the
+            longer run, where there is more); 0: everything as recorded.
     """
     from matplotlib.figure import Figure
 
+    grain = _grain(list(runs.values())) if window else 0
     figure = Figure(figsize=SIZE_IN, dpi=DPI, layout="constrained")
     grid = figure.subplots(len(PANELS), len(runs), sharex=True, sharey="row", squeeze=False)
     for column, (label, run) in enumerate(runs.items()):
         _title(grid[0, column], label, run, [other for other in runs.values() if other is not run])
         for axes, panel in zip(grid[:, column], PANELS, strict=True):
-            _draw(axes, panel, run, window)
+            _draw(axes, panel, run, window, grain)
     for row, panel in zip(grid, PANELS, strict=True):
-        _label(row, panel, list(runs.values()), window)
+        _label(row, panel, list(runs.values()), window, grain)
     for axes in grid[-1]:
-        axes.set_xlabel("images seen (pairs)")
-        axes.xaxis.set_major_formatter(lambda images, _: f"{images:,.0f}")
-        axes.set_xlim(0, max(run.images for run in runs.values()))
-    figure.supxlabel(_note(window), fontsize="small", color=BOTH)
+        _count_images(axes, max(run.images for run in runs.values()))
+    figure.supxlabel(_note(window, grain), fontsize="small", color=BOTH)
     return figure
 
 
-def _note(window: int) -> str:
-    drawn = (
-        f"Bold: mean over {window:,} images, centred. Faint: as recorded." if window else "As recorded, not smoothed."
-    )
+def _grain(runs: Sequence[History]) -> int:
+    """Images between two points of a curve; 0: all that was recorded."""
+    return 0 if max(len(run.records) for run in runs) <= POINTS else max(run.images for run in runs) // POINTS
+
+
+def _note(window: int, grain: int) -> str:
+    faint = f"over {grain:,} images" if grain else "as recorded"
+    drawn = f"Bold: mean over {window:,} images, centred. Faint: {faint}." if window else "As recorded, not smoothed."
     return f"{drawn} Values far above the rest leave the axes. A: paintings, B: photos."
 
 
-def smooth(x_N: NDArray[np.float64], y_N: NDArray[np.float64], window: float) -> NDArray[np.float64]:
-    """Mean of the finite values within half a window of each x on both sides, fewer at the ends; NaN where there are none.
+def smooth(
+    x_N: NDArray[np.float64], y_N: NDArray[np.float64], window: float, at_K: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Mean [K] of the finite values within half a window of each place on both sides, fewer at the ends; NaN where there are none.
 
     Args:
         x_N: ascending.
     """
-    finite = np.isfinite(y_N)
-    total = np.concatenate([[0], np.cumsum(np.where(finite, y_N, 0))])
-    count = np.concatenate([[0], np.cumsum(finite)])
-    start, stop = np.searchsorted(x_N, x_N - window / 2, "left"), np.searchsorted(x_N, x_N + window / 2, "right")
-    found = count[stop] - count[start]
-    return np.where(found > 0, (total[stop] - total[start]) / np.maximum(found, 1), np.nan)
+    x, y = x_N[np.isfinite(y_N)], y_N[np.isfinite(y_N)]
+    starts, stops = np.searchsorted(x, at_K - window / 2, "left"), np.searchsorted(x, at_K + window / 2, "right")
+    # No running sum: after a loss of 1e20 it would have lost the digits of all others.
+    means = [y[start:stop].mean() if start < stop else np.nan for start, stop in zip(starts, stops, strict=True)]
+    return np.array(means, np.float64)
 
 
-def _draw(axes: "Axes", panel: Panel, run: History, window: int) -> None:
+def _places(x_N: NDArray[np.float64], grain: int) -> NDArray[np.float64]:
+    """Where a curve has its points: the last record of each grain."""
+    return x_N[np.flatnonzero(np.diff(x_N // grain, append=np.inf))] if grain else x_N
+
+
+def _draw(axes: "Axes", panel: Panel, run: History, window: int, grain: int) -> None:
     for line in panel.lines:
         x, y = run.series(line.name)
-        axes.plot(x, y, color=line.colour, linewidth=0.6, alpha=0.25)
-        axes.plot(x, smooth(x, y, window), color=line.colour, linestyle=line.style, linewidth=1.8)
+        at = _places(x, grain)
+        axes.plot(at, smooth(x, y, grain, at), color=line.colour, linewidth=0.6, alpha=0.25, zorder=1.5)
+        axes.plot(at, smooth(x, y, window, at), color=line.colour, linestyle=line.style, linewidth=1.8, zorder=2.5)
     axes.grid(color="#dddddd", linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _label(row: NDArray[Any], panel: Panel, runs: list[History], window: int) -> None:
+def _count_images(axes: "Axes", images: int) -> None:
+    unit = 1000 if images >= THOUSANDS_FROM else 1
+    axes.set_xlabel("images seen (thousand pairs)" if unit > 1 else "images seen (pairs)")
+    axes.xaxis.set_major_formatter(lambda tick, _: f"{tick / unit:,.10g}")
+    axes.set_xlim(0, images)
+
+
+def _label(row: NDArray[Any], panel: Panel, runs: list[History], window: int, grain: int) -> None:
     row[0].set_ylabel(f"{panel.title}\n({panel.unit})")
-    row[0].set_ylim(0, _top(panel, runs, window))
+    row[0].set_ylim(0, _top(panel, runs, window, grain))
     drawn = [line for line in panel.lines if any(len(run.series(line.name)[0]) for run in runs)]
     for line in drawn:
         row[-1].plot([], [], color=line.colour, linestyle=line.style, linewidth=1.8, label=line.label)
@@ -146,10 +167,10 @@ def _label(row: NDArray[Any], panel: Panel, runs: list[History], window: int) ->
         row[-1].legend(loc="center left", bbox_to_anchor=(1.02, 0.5), frameon=False, handlelength=2.6)
 
 
-def _top(panel: Panel, runs: list[History], window: int) -> float:
+def _top(panel: Panel, runs: list[History], window: int, grain: int) -> float:
     """Room for the smoothed curves, but for a peak that would press all else to the ground."""
-    curves = [smooth(*run.series(line.name), window) for line in panel.lines for run in runs]
-    values = np.concatenate(curves)
+    series = [run.series(line.name) for line in panel.lines for run in runs]
+    values = np.concatenate([smooth(x, y, window, _places(x, grain)) for x, y in series])
     values = values[np.isfinite(values)]
     if not values.size or not values.max() > 0:
         return 1.0

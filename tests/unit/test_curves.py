@@ -1,3 +1,4 @@
+import itertools
 import warnings
 
 import numpy as np
@@ -57,7 +58,7 @@ def test_curves_are_the_losses_of_the_run_smoothed_over_the_window():
         x, y = history.series(name)
         line = drawn(axes[row, 0])[colour, dashed]
         assert line.get_xdata().tolist() == x.tolist()
-        assert line.get_ydata() == pytest.approx(smooth(x, y, 20))
+        assert line.get_ydata() == pytest.approx(smooth(x, y, 20, x))
     raw = drawn(axes[0, 0], bold=False)
     assert [line.get_ydata().tolist() for line in raw.values()] == [history.series("generator_total")[1].tolist()]
 
@@ -70,6 +71,25 @@ def test_the_legend_names_what_either_run_has():
     assert len(axes[2, 1].get_legend().get_texts()) == 2
 
 
+def test_long_runs_are_drawn_by_few_points_and_it_says_so():
+    short, long = run(range(50, 3001, 50)), run(range(10, 60_001, 10))
+    figure, axes = figure_of(short, long, window=2400)
+    x, y = long.series("gan_ab")
+    line = drawn(axes[1, 1])[B, False]
+    assert len(line.get_xdata()) == 301
+    at = line.get_xdata()
+    assert np.diff(line.get_xdata())[:-1].tolist() == [200] * 299
+    assert line.get_ydata() == pytest.approx(smooth(x, y, 2400, at))
+    total = drawn(axes[0, 1], bold=False)["#333333", False]
+    assert total.get_ydata() == pytest.approx(smooth(*long.series("generator_total"), 200, at))
+    assert "Bold: mean over 2,400 images, centred. Faint: over 200 images." in figure.get_supxlabel()
+    assert axes[2, 1].get_xlabel() == "images seen (thousand pairs)"
+    assert "60" in [tick.get_text() for tick in axes[2, 1].get_xticklabels()]
+    # Unsmoothed is unsmoothed, however much it is.
+    _, axes = figure_of(long, window=0)
+    assert drawn(axes[1, 0])[B, False].get_ydata().tolist() == y.tolist()
+
+
 def smoothed_one_by_one(x, y, window):
     near = [[v for u, v in zip(x, y, strict=True) if abs(u - at) <= window / 2 and np.isfinite(v)] for at in x]
     return [np.mean(values) if values else np.nan for values in near]
@@ -79,8 +99,8 @@ def smoothed_one_by_one(x, y, window):
 def test_smoothing_is_the_mean_of_what_is_near(window):
     random = np.random.default_rng(1)
     x, y = np.cumsum(random.integers(1, 9, 40)).astype(float), random.normal(size=40)
-    y[[5, 20]] = np.nan, np.inf
-    assert smooth(x, y, window) == pytest.approx(smoothed_one_by_one(x, y, window), nan_ok=True)
+    y[[5, 10, 20]] = np.nan, 1e20, np.inf
+    assert smooth(x, y, window, x) == pytest.approx(smoothed_one_by_one(x, y, window), nan_ok=True)
 
 
 def test_the_window_is_a_part_of_the_longer_run_and_is_stated():
@@ -123,6 +143,9 @@ def test_no_text_leaves_the_picture_or_meets_another():
     for text, box in zip(texts, boxes, strict=True):
         assert figure.bbox.x0 <= box.x0 < box.x1 <= figure.bbox.x1, text
         assert figure.bbox.y0 <= box.y0 < box.y1 <= figure.bbox.y1, text
+    for axes in figure.axes:
+        ticks = [tick.get_window_extent() for tick in axes.get_xticklabels() if tick.get_visible() and tick.get_text()]
+        assert not any(left.x1 + 5 > right.x0 for left, right in itertools.pairwise(ticks))
     titles = [
         box for text, box in zip(texts, boxes, strict=True) if "name" in text.get_text() or "eman" in text.get_text()
     ]
