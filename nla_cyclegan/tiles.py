@@ -98,8 +98,8 @@ class _SharedNorm(nn.Module):
     def _affine(self, x_BCHW: Tensor) -> tuple[Tensor, Tensor]:
         channels = x_BCHW.shape[1]
         groups = self.norm.num_groups if isinstance(self.norm, nn.GroupNorm) else channels
-        values = x_BCHW.transpose(0, 1).reshape(groups, -1)
-        variance, mean = torch.var_mean(values, dim=1, correction=0)
+        grouped = x_BCHW.unflatten(1, (groups, channels // groups))
+        variance, mean = torch.var_mean(grouped, dim=(0, 2, 3, 4), correction=0)
         scale = (variance + self.norm.eps).rsqrt().repeat_interleave(channels // groups)
         shift = -mean.repeat_interleave(channels // groups) * scale
         if self.norm.weight is not None:

@@ -9,17 +9,18 @@ import os
 import re
 import struct
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
 import safetensors.torch
-from pyarrow import ArrowInvalid, fs
+from pyarrow import fs
 from pydantic import ValidationError
 
 from nla_cyclegan.errors import InputError
 from nla_cyclegan.generator import Generator, GeneratorConfig
 from nla_cyclegan.junyanz import LAYOUT, generator_from, is_torch_file, read_state
+from nla_cyclegan.location import open_location
 
 Direction = Literal["A2B", "B2A"]
 FILE_NAMES: dict[Direction, str] = {"A2B": "generator_ab.safetensors", "B2A": "generator_ba.safetensors"}
@@ -49,7 +50,7 @@ def read_generator(path: str | Path) -> Generator:
 
     Raises: InputError if it is no weight file.
     """
-    filesystem, location = _open(str(path))
+    filesystem, location = open_location(str(path))
     if _kind(filesystem, location) != fs.FileType.File:
         raise InputError(f"{location}: no such weight file")
     return _read(filesystem, location)
@@ -68,19 +69,21 @@ def load_generators(path: str | Path, directions: Sequence[Direction] = ("A2B", 
     """The generators of these directions, of one and the same checkpoint, in eval mode on the CPU.
 
     Args:
-        path: a weight file (for one direction; also .pth of pytorch-CycleGAN-and-pix2pix), a checkpoint folder, or a run folder, whose newest checkpoint with
-            sound files is taken; local, or a URI that pyarrow opens (s3://bucket/run, gs://...).
+        path: a weight file (for one direction), a checkpoint folder, or a run folder, whose newest checkpoint with sound
+            files is taken; local, or a URI that pyarrow opens (s3://bucket/run, gs://...). A file or a checkpoint folder may
+            be one of pytorch-CycleGAN-and-pix2pix (latest_net_G_A.pth).
 
     Raises: InputError that says what was looked for where.
     """
-    filesystem, location = _open(str(path))
+    filesystem, location = open_location(str(path))
     kind = _kind(filesystem, location)
     if kind == fs.FileType.NotFound:
         raise InputError(f"{location}: no such weight file, checkpoint folder or run folder")
     if kind == fs.FileType.File:
         return {_only(directions, location): _read(filesystem, location)}
-    if _holds(filesystem, location, directions):
-        return _read_all(filesystem, location, directions)
+    files = _files(filesystem, location, directions)
+    if len(files) == len(directions):
+        return _read_all(filesystem, files)
     return _read_newest(filesystem, location, directions)
 
 
@@ -101,35 +104,32 @@ def _read_newest(
     # checkpoint_900 comes before checkpoint_1000: numbers in a name count as numbers.
     folders.sort(key=lambda path: [int(digits) for digits in re.findall(r"\d+", path.rpartition("/")[2])])
     for folder in reversed(folders):
-        if not _holds(filesystem, folder, directions):
+        files = _files(filesystem, folder, directions)
+        if len(files) < len(directions):
             continue
         try:
-            return _read_all(filesystem, folder, directions)
+            return _read_all(filesystem, files)
         except InputError as error:
             # A run that is still training may be writing its newest one.
             print(f"warning: skipped a checkpoint: {error}", file=sys.stderr)
-    wanted = " and ".join(FILE_NAMES[direction] for direction in directions)
+    wanted = " and ".join(f"{FILE_NAMES[each]} (or latest{PTH_ENDINGS[each]})" for each in directions)
     raise InputError(
         f"{location}: no weights here; looked for {wanted}, in it and in its folders checkpoint_* ({len(folders)} found)"
     )
 
 
-def _open(path: str) -> tuple[fs.FileSystem, str]:
-    if "://" not in path:
-        return fs.LocalFileSystem(), str(Path(path).expanduser().absolute())
-    try:
-        filesystem, location = fs.FileSystem.from_uri(path)
-    except (ArrowInvalid, OSError) as error:
-        raise InputError(f"{path}: cannot be opened as a storage URI ({error})") from error
-    return filesystem, location.rstrip("/")
+def _files(filesystem: fs.FileSystem, folder: str, directions: Sequence[Direction]) -> dict[Direction, str]:
+    """The weight file of each of these directions that the folder has."""
+    files: dict[Direction, str] = {}
+    for direction in directions:
+        for name in (FILE_NAMES[direction], f"latest{PTH_ENDINGS[direction]}"):
+            if direction not in files and _kind(filesystem, f"{folder}/{name}") == fs.FileType.File:
+                files[direction] = f"{folder}/{name}"
+    return files
 
 
-def _holds(filesystem: fs.FileSystem, folder: str, directions: Sequence[Direction]) -> bool:
-    return all(_kind(filesystem, f"{folder}/{FILE_NAMES[each]}") == fs.FileType.File for each in directions)
-
-
-def _read_all(filesystem: fs.FileSystem, folder: str, directions: Sequence[Direction]) -> dict[Direction, Generator]:
-    return {each: _read(filesystem, f"{folder}/{FILE_NAMES[each]}") for each in directions}
+def _read_all(filesystem: fs.FileSystem, files: Mapping[Direction, str]) -> dict[Direction, Generator]:
+    return {direction: _read(filesystem, file) for direction, file in files.items()}
 
 
 def _kind(filesystem: fs.FileSystem, location: str) -> fs.FileType:

@@ -13,7 +13,7 @@ from nla_cyclegan.__main__ import main
 from nla_cyclegan.errors import InputError
 from nla_cyclegan.junyanz import generator_from, read_state, state_of
 from nla_cyclegan.step import to_uint8
-from nla_cyclegan.weights import load_generator, read_generator
+from nla_cyclegan.weights import load_generator, load_generators, read_generator
 
 
 class Residual(nn.Module):
@@ -201,6 +201,20 @@ def test_import_takes_a_folder_or_files(tmp_path, capsys):
     assert main([*one, "--direction", "B2A"]) == 0
     style, ours = load_generator(tmp_path / "style").state_dict(), load_generator(tmp_path / "ours").state_dict()
     assert all(torch.equal(style[name], tensor) for name, tensor in ours.items())
+
+
+def test_a_folder_of_theirs_is_a_checkpoint_folder(tmp_path):
+    for seed, letter in enumerate("AB"):
+        torch.save(Plain(4, 2, seed=seed).state_dict(), tmp_path / f"latest_net_G_{letter}.pth")
+    for source in (tmp_path, tmp_path.as_uri()):
+        generators = load_generators(source)
+        for seed, direction in enumerate(["A2B", "B2A"]):
+            with torch.no_grad():
+                painted, expected = generators[direction](images()), Plain(4, 2, seed=seed)(images())
+            torch.testing.assert_close(painted, expected, rtol=0, atol=1e-4)
+    (tmp_path / "latest_net_G_B.pth").unlink()
+    with pytest.raises(InputError, match=r"looked for generator_ba\.safetensors \(or latest_net_G_B\.pth\)"):
+        load_generator(tmp_path)
 
 
 def test_import_writes_nothing_where_something_is_wrong(tmp_path, capsys):
