@@ -64,11 +64,11 @@ def run(args: argparse.Namespace) -> int:
         pictures[GRID] = _grid(args, labels)
     window = default_window(histories) if args.window is None else args.window
     pictures[CURVES] = loss_curves(dict(zip(labels, histories, strict=True)), window)
-    for label, history in zip(labels, histories, strict=True):
-        print(f"{label}: {history.images:,} images, {len(history.records)} records")
     for name, picture in pictures.items():
         save_picture(picture, args.out / name)
-        print(f"written: {args.out / name}")
+    for label, history in zip(labels, histories, strict=True):
+        print(f"{label}: {history.images:,} images, {len(history.records)} records")
+    print(f"written to {args.out}: {', '.join(pictures)}")
     return 0
 
 
