@@ -1,6 +1,11 @@
-"""The generator as an ONNX graph of any batch, height and width, and the check that onnxruntime paints what torch paints."""
+"""The generator as an ONNX graph of any batch, height and width, and the check that onnxruntime paints what torch paints.
+
+ONNX has no attention of linear memory at this opset: a runtime holds the N x N map of a non-local block, N = H * W / 16
+positions, which is 1 GB at 512 x 512 pixels and 16 GB at 1024 x 1024 (a quarter of it with pooled keys).
+"""
 
 import contextlib
+import copy
 import importlib
 import io
 import logging
@@ -10,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from nla_cyclegan.errors import InputError
 from nla_cyclegan.generator import Generator
@@ -32,10 +38,11 @@ def save_onnx(generator: Generator, path: Path) -> None:
     sizes = {0: side("batch"), 2: 4 * side("height_4", min=2), 3: 4 * side("width_4", min=2)}
     with _quiet():
         program = torch.onnx.export(
-            generator.eval(), (torch.zeros(2, 3, 32, 40),), dynamo=True, opset_version=OPSET,
+            _with_torchs_norms(generator), (torch.zeros(2, 3, 32, 40),), dynamo=True, opset_version=OPSET,
             input_names=["image"], output_names=["translation"], dynamic_shapes=(sizes,), verbose=False,
         )  # fmt: skip
     assert program is not None
+    _forget_origins(program.model)
     program.model.metadata_props["nla_cyclegan.config"] = generator.config.model_dump_json()
     # Weights in the same file: it is a protocol buffer, which holds 2 GB; the paper's generator is 46 MB.
     program.save(str(path), external_data=False)
@@ -64,6 +71,24 @@ def check_onnx(
                 f"onnxruntime and torch differ by {differences[size]:.1e} at {list(size)}; nothing is written"
             )
     return differences
+
+
+def _with_torchs_norms(generator: Generator) -> Generator:
+    """A copy whose instance norms become ONNX's own node, for which runtimes have a kernel, even where ours are written out."""
+    plain = copy.deepcopy(generator).eval()
+    for name, module in list(plain.named_modules()):
+        if isinstance(module, nn.InstanceNorm2d):
+            plain.set_submodule(name, nn.InstanceNorm2d(module.num_features, eps=module.eps))
+    return plain
+
+
+def _forget_origins(model: Any) -> None:
+    """The exporter notes at each node which line of which file of this machine it comes from, differently each time."""
+    graph = model.graph
+    nodes = list(graph.all_nodes())
+    values = [*graph.inputs, *graph.initializers.values(), *(value for node in nodes for value in node.outputs)]
+    for noted in [graph, *nodes, *values]:
+        noted.metadata_props.clear()
 
 
 def _needed(package: str) -> Any:

@@ -77,6 +77,13 @@ def test_the_onnx_file_stands_alone_and_says_what_it_is(checkpoint, tmp_path, ca
     onnx.checker.check_model(model, full_check=True)
     assert [(entry.domain, entry.version) for entry in model.opset_import] == [("", OPSET)]
     assert {entry.key: entry.value for entry in model.metadata_props}["nla_cyclegan.config"] == PLAIN.model_dump_json()
+    # One for each norm: the encoder's three, two in each block, the decoder's two.
+    assert [node.op_type for node in model.graph.node].count("InstanceNormalization") == 9
+    first = out.read_bytes()
+    assert b"site-packages" not in first
+    assert b"forward" not in first
+    assert export(checkpoint, "onnx", out) == 0
+    assert out.read_bytes() == first
     session = runtime.InferenceSession(out, providers=["CPUExecutionProvider"])
     assert [entry.name for entry in session.get_inputs()] == ["image"]
     image = np.random.default_rng(0).uniform(-1, 1, (1, 3, 24, 16)).astype(np.float32)
