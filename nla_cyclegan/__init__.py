@@ -11,20 +11,24 @@ if TYPE_CHECKING:
     from nla_cyclegan.discriminator import DiscriminatorConfig, PatchDiscriminator
     from nla_cyclegan.errors import InputError
     from nla_cyclegan.generator import Generator, GeneratorConfig
+    from nla_cyclegan.inference import translate_images
     from nla_cyclegan.losses import LossConfig
     from nla_cyclegan.optim import OptimizerConfig, ScheduleConfig, learning_rate, total_images
     from nla_cyclegan.step import ModelConfig, StepConfig, TrainingStep
-    from nla_cyclegan.weights import load_generator, save_generator
+    from nla_cyclegan.tiles import translate_tiles
+    from nla_cyclegan.weights import load_generator, load_generators, save_generator
 
 _HOMES = {
     "attention": ["NonLocalBlock"],
     "discriminator": ["DiscriminatorConfig", "PatchDiscriminator"],
     "errors": ["InputError"],
     "generator": ["Generator", "GeneratorConfig"],
+    "inference": ["translate_images"],
     "losses": ["LossConfig"],
     "optim": ["OptimizerConfig", "ScheduleConfig", "learning_rate", "total_images"],
     "step": ["ModelConfig", "StepConfig", "TrainingStep"],
-    "weights": ["load_generator", "save_generator"],
+    "tiles": ["translate_tiles"],
+    "weights": ["load_generator", "load_generators", "save_generator"],
 }
 
 __all__ = [
@@ -42,8 +46,11 @@ __all__ = [
     "TrainingStep",
     "learning_rate",
     "load_generator",
+    "load_generators",
     "save_generator",
     "total_images",
+    "translate_images",
+    "translate_tiles",
 ]
 
 

@@ -38,6 +38,11 @@ def padded_side(side: int) -> int:
     return max(8, -(-side // 4) * 4)
 
 
+def padded_pixels(height: int, width: int) -> int:
+    """Pixels of an image as the network sees it."""
+    return padded_side(height) * padded_side(width)
+
+
 def reflected(side: int) -> Tensor:
     """Indices [padded_side(side)] of an image side and its reflection beyond the end, back and forth where it is short."""
     period = max(1, 2 * (side - 1))

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from nla_cyclegan.errors import InputError
 from nla_cyclegan.images import image_size, scaled_size
+from nla_cyclegan.inference import padded_pixels
 
 Size = tuple[int, int]
 """(height, width) in pixels."""
@@ -34,6 +35,8 @@ def refuse_clashes(targets: Mapping[Path, Path], blocks: Iterable[int] = (), als
         if target in first:
             raise InputError(f"{first[target]} and {source} would both be written to {target}; translate them apart")
         first[target] = source
+    if also in first:
+        raise InputError(f"{also} would be written twice, also for {first[also]}; choose another name")
     for target in [*first, *([also] if also else [])]:
         if target.resolve() in inputs:
             raise InputError(f"{target} is one of the inputs and would be overwritten; choose another --out")
@@ -54,7 +57,7 @@ def plan_batches(
 
     Args:
         batch: images in one at most.
-        most_pixels: of a batch together; a larger image is a batch of its own.
+        most_pixels: of a batch together, padded; a larger image is a batch of its own.
         shorter: side that images are resized to; see `load_image`.
     """
     by_size: dict[Size, list[Path]] = {}
@@ -68,6 +71,6 @@ def plan_batches(
             by_size.setdefault(scaled_size(size, shorter) if shorter else size, []).append(source)
     batches = []
     for size, group in by_size.items():
-        count = max(1, min(batch, most_pixels // (size[0] * size[1])))
+        count = max(1, min(batch, most_pixels // padded_pixels(*size)))
         batches += [(size, group[start : start + count]) for start in range(0, len(group), count)]
     return batches, skipped

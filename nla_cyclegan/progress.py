@@ -34,7 +34,8 @@ class PixelProgress:
     """Progress of images of different sizes: a bar of pixels on a terminal, a plain line every ten seconds elsewhere."""
 
     def __init__(self, pixels: int, images: int) -> None:
-        self._images, self._finished, self._last = images, 0, time.monotonic()
+        self._total, self._done, self._images, self._finished = pixels, 0, images, 0
+        self._last = time.monotonic()
         self._bar = tqdm(total=pixels, desc=self._said(), unit="px", unit_scale=True, leave=False, disable=None)
 
     def __enter__(self) -> Self:
@@ -45,6 +46,7 @@ class PixelProgress:
 
     def pixels(self, count: int) -> None:
         """So many more are done."""
+        self._done += count
         self._bar.update(count)
         self._say()
 
@@ -60,4 +62,4 @@ class PixelProgress:
     def _say(self) -> None:
         if self._bar.disable and time.monotonic() - self._last > LINE_INTERVAL_S:
             self._last = time.monotonic()
-            print(self._said(), file=sys.stderr, flush=True)
+            print(f"{self._said()}, {100 * self._done // self._total} %", file=sys.stderr, flush=True)

@@ -11,7 +11,7 @@ from torch import Tensor
 from nla_cyclegan.errors import InputError
 from nla_cyclegan.generator import Generator
 from nla_cyclegan.images import find_images, images_by_stem, load_image, reduced, save_image, save_picture
-from nla_cyclegan.inference import attention_maps, choose_device, translate_images
+from nla_cyclegan.inference import attention_maps, choose_device, padded_pixels, translate_images
 from nla_cyclegan.overlay import attention_overlay
 from nla_cyclegan.pictures import picture_grid, pixel_at, translation_row
 from nla_cyclegan.plan import attention_file, plan_batches, plan_outputs, refuse_clashes
@@ -111,7 +111,7 @@ def _translate_files(generator: Generator, targets: Mapping[Path, Path], args: a
     """Translate the files that can be; returns why for each that cannot."""
     tile = args.tile // 4 * 4
     batches, skipped = plan_batches(targets, args.batch, tile * tile, args.size)
-    if any(_is_tiled(*size, tile) for size, _ in batches) and tile < smallest_tile(generator.config):
+    if any(padded_pixels(*size) > tile * tile for size, _ in batches) and tile < smallest_tile(generator.config):
         raise InputError(
             f"--tile {args.tile}: with these weights at least {smallest_tile(generator.config)}, "
             f"as a margin of {margin(generator.config)} pixels on each side is cut off"
@@ -130,17 +130,13 @@ def _translate_files(generator: Generator, targets: Mapping[Path, Path], args: a
     return skipped
 
 
-def _is_tiled(height: int, width: int, tile: int) -> bool:
-    return height * width > tile * tile
-
-
 def _paint(generator: Generator, images: Mapping[Path, Tensor], tile: int, progress: PixelProgress) -> Iterable[Tensor]:
     if not images:
         return []
     batch = list(images.values())
     height, width = batch[0].shape[-2:]
     try:
-        if _is_tiled(height, width, tile):
+        if padded_pixels(height, width) > tile * tile:
             return [translate_tiles(generator, image, tile, progress.pixels) for image in batch]
         painted = translate_images(generator, torch.stack(batch))
     except torch.OutOfMemoryError as error:

@@ -7,8 +7,8 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
-from nla_cyclegan import Generator, GeneratorConfig
-from nla_cyclegan.__main__ import main
+from nla_cyclegan import Generator, GeneratorConfig, progress
+from nla_cyclegan.__main__ import VERBS, main
 from nla_cyclegan.errors import InputError
 from nla_cyclegan.images import load_image
 from nla_cyclegan.inference import attention_maps, choose_device, translate_images
@@ -220,9 +220,23 @@ def test_larger_images_are_painted_in_tiles(weights, panorama, tmp_path, capsys)
     map_size = load_image(tmp_path / "one" / "panorama.attention1.png").shape[1:]
     assert 0.9 * 128**2 < map_size[0] * map_size[1] <= 128**2
 
-    assert translate(weights, tmp_path / "whole", "--tile", 200, panorama) == 0
+    assert translate(weights, tmp_path / "whole", "--tile", 204, panorama) == 0
     whole = translate_images(load_generator(weights), load_image(panorama)[None])[0]
     assert torch.equal(load_image(tmp_path / "whole" / "panorama.png"), whole)
+
+
+def test_without_a_terminal_a_line_tells_how_far_it_is_tile_by_tile(
+    weights, photos, panorama, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(progress, "LINE_INTERVAL_S", -1.0)
+    assert translate(weights, tmp_path / "out", "--tile", 128, photos / "2014 0.jpg", panorama) == 0
+    lines = capsys.readouterr().err.splitlines()
+    # 1,024 pixels, then 130 x 301 in two rows of tiles, of which a column each reaches a share of the width.
+    assert lines[:2] == ["0 of 2 images, 2 %", "1 of 2 images, 2 %"]
+    assert lines[-2:] == ["1 of 2 images, 100 %", "2 of 2 images, 100 %"]
+    shares = [int(line.split()[-2]) for line in lines[2:-1]]
+    assert len(shares) > 4
+    assert shares == sorted(shares)
 
 
 def test_a_tile_of_margins_alone_is_refused_where_one_is_needed(weights, photos, panorama, tmp_path, capsys):
@@ -253,6 +267,8 @@ def test_inputs_are_never_overwritten(weights, photos, capsys):
     assert translate(weights, photos, "--format", "jpg", photos) == 2
     assert "is one of the inputs" in capsys.readouterr().err
     assert translate(weights, photos / "out", "--grid", photos / "2014 1.jpg", photos) == 2
+    assert translate(weights, photos / "out", "--grid", photos / "out" / "2014 1.png", photos) == 2
+    assert "would be written twice" in capsys.readouterr().err
     assert {path: path.read_bytes() for path in photos.iterdir()} == before
 
 
@@ -324,9 +340,16 @@ def test_an_absent_cuda_device_is_refused():
         choose_device("cuda:99")
 
 
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_explains_itself(verb, capsys):
+    with pytest.raises(SystemExit, match="0"):
+        main([verb, "--help"])
+    assert capsys.readouterr().out.startswith(f"usage: python -m nla_cyclegan {verb} ")
+
+
 def test_help_does_not_import_torch():
     code = (
-        "import sys\nfrom nla_cyclegan.__main__ import main\n"
+        "import sys\nfrom nla_cyclegan.__main__ import VERBS, main\n"
         "try: main(['--help'])\nexcept SystemExit: print('torch' in sys.modules)"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
