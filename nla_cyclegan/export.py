@@ -61,9 +61,12 @@ def _onnx(generator: Generator, path: Path) -> str:
     save_onnx(generator, path)
     checked = check_onnx(generator, path)
     sizes = ", ".join(f"{width} x {height}" for _, _, height, width in checked)
+    attention = (
+        "; non-local blocks take memory with the square of the pixels" if generator.config.nonlocal_blocks else ""
+    )
     return (
         f"ONNX opset {OPSET}: image [batch, 3, height, width] in -1..1, sides multiples of 4 -> translation, the same; "
-        f"onnxruntime and torch differ by at most {max(checked.values()):.1e} ({sizes})"
+        f"onnxruntime and torch differ by at most {max(checked.values()):.1e} ({sizes}){attention}"
     )
 
 

@@ -1,7 +1,8 @@
 """The generator as an ONNX graph of any batch, height and width, and the check that onnxruntime paints what torch paints.
 
 ONNX has no attention of linear memory at this opset: a runtime holds the N x N map of a non-local block, N = H * W / 16
-positions, which is 1 GB at 512 x 512 pixels and 16 GB at 1024 x 1024 (a quarter of it with pooled keys).
+positions, which takes 1 GB at 512 x 512 pixels and 17 GB at 1024 x 1024 (a quarter of it with pooled keys); onnxruntime
+holds it twice.
 """
 
 import contextlib

@@ -1,6 +1,8 @@
 import sys
 
 import numpy as np
+import onnx
+import onnxruntime
 import pytest
 import torch
 
@@ -65,7 +67,6 @@ def test_onnx_paints_what_torch_paints_at_any_size(tmp_path, change):
 
 
 def test_the_onnx_file_stands_alone_and_says_what_it_is(checkpoint, tmp_path, capsys):
-    onnx, runtime = pytest.importorskip("onnx"), pytest.importorskip("onnxruntime")
     out = tmp_path / "onnx" / "monet.onnx"
     assert export(checkpoint, "onnx", out) == 0
     said = capsys.readouterr().out
@@ -84,7 +85,7 @@ def test_the_onnx_file_stands_alone_and_says_what_it_is(checkpoint, tmp_path, ca
     assert b"forward" not in first
     assert export(checkpoint, "onnx", out) == 0
     assert out.read_bytes() == first
-    session = runtime.InferenceSession(out, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(out, providers=["CPUExecutionProvider"])
     assert [entry.name for entry in session.get_inputs()] == ["image"]
     image = np.random.default_rng(0).uniform(-1, 1, (1, 3, 24, 16)).astype(np.float32)
     (painted,) = session.run(["translation"], {"image": image})
