@@ -159,8 +159,8 @@ def _build(file: str, content: bytes) -> Generator:
         raise InputError(
             f"{file}: not a generator's weight file (neither safetensors of {FORMAT} nor .pth of {LAYOUT})"
         )
-    version = int(metadata.get("version", "0"))
-    if version > VERSION:
+    version = metadata.get("version", "")
+    if not version.isdecimal() or int(version) > VERSION:
         raise InputError(f"{file}: format version {version}, but this program reads up to {VERSION}; use a newer one")
     try:
         generator = Generator(GeneratorConfig.model_validate_json(metadata.get("config", "")))

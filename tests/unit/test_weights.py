@@ -106,9 +106,10 @@ def rewrite(path, **changes):
 
 
 def test_a_newer_format_is_told_from_a_damaged_one(tmp_path):
-    rewrite(tmp_path / "w", version="2")
-    with pytest.raises(InputError, match="format version 2, but this program reads up to 1"):
-        load_generator(tmp_path / "w")
+    for version in ("2", "1.1", ""):
+        rewrite(tmp_path / "w", version=version)
+        with pytest.raises(InputError, match=f"format version {version}, but this program reads up to 1"):
+            load_generator(tmp_path / "w")
 
 
 @pytest.mark.parametrize("change", [{"base_channels": 4}, {"unheard_of": 1}, {"nonlocal_blocks": [7]}])
