@@ -57,7 +57,10 @@ class Costs:
     def memory_bytes(self, config: RunConfig, world: int) -> float:
         """An estimate for one worker with the largest part of the batch: weights, optimizer, activations and history."""
         pairs = ceil(config.data.global_batch / world)
+        pairs = min(pairs, config.step.micro_batch or pairs)
         weights = 2 * (self.generator.parameters + self.discriminator.parameters) * PER_PARAMETER * FP32_BYTES
+        if config.step.ema_half_life is not None:
+            weights += 2 * self.generator.parameters * FP32_BYTES
         saved = pairs * (self.generator_passes * self.generator.saved_bytes + 2 * self.discriminator.saved_bytes)
         history = 2 * ceil(config.step.pool_size / world) * 3 * config.data.crop_size**2 * FP32_BYTES
         return weights + saved * (0.5 if config.step.precision == "bf16" else 1) + history

@@ -1,5 +1,7 @@
 """The training loop. It reads as the algorithm; what surrounds it is passed in, so it runs alone, under gloo and under Ray."""
 
+from functools import partial
+
 from cluster.checkpoint import Checkpoints
 from cluster.clock import Clock
 from cluster.config import RunConfig
@@ -30,12 +32,12 @@ def train(
 
     Raises: NonFiniteLossError on all ranks together; DataError when too many samples of the dataset are bad.
     """
-    guard = NonFiniteGuard(world)
     step = TrainingStep(
         config.model, config.loss, config.optimizer, config.step,
         seed=config.seed, global_batch=clock.batch, device=world.device, rank=world.rank, world=world.size,
-        distribute=world.distribute, check=guard,
+        distribute=partial(world.distribute, rounds=config.step.micro_batch is not None),
     )  # fmt: skip
+    guard = NonFiniteGuard(world, clock, [config.observe.every, config.validation.every, config.checkpoint.every])
     images_seen = checkpoints.restore(step)
     stream = UnpairedStream(
         dataset, config.data,
@@ -45,11 +47,11 @@ def train(
         while not clock.ended(images_seen):
             with log.waiting():
                 batch = next(stream)
-            guard.begin(images_seen)
             lr = learning_rate(config.optimizer.lr, config.schedule, images_seen, clock.total)
             losses = step(batch.a, batch.b, images_seen=images_seen, lr=lr)
             images_seen += clock.batch
 
+            guard.watch(losses, step.finite, images_seen)
             log.maybe_write(images_seen, losses, lr)
             validation.maybe_run(step, images_seen)
             checkpoints.maybe_save(step, images_seen, log.latest)

@@ -61,9 +61,12 @@ def _costs(config: RunConfig, world: int) -> list[tuple[str, str]]:
     generator, discriminator = costs.generator.parameters, costs.discriminator.parameters
     pair, step = costs.flops_per_pair, costs.flops_per_pair * config.data.global_batch
     memory = costs.memory_bytes(config, world) / 1e9
+    most, rounds = config.step.micro_batch, ""
+    if most is not None:
+        rounds = f", in rounds of up to {most} image pairs a worker (step.micro_batch)"
     return [
         ("networks", f"2 generators of {generator:,} and 2 discriminators of {discriminator:,} parameters"),
-        ("work", f"{pair / 1e9:,.1f} GFLOP an image pair, {step / 1e9:,.1f} GFLOP a step"),
+        ("work", f"{pair / 1e9:,.1f} GFLOP an image pair, {step / 1e9:,.1f} GFLOP a step{rounds}"),
         ("memory", f"about {memory:.2f} GB for tensors a worker (weights, optimizer, activations, image history)"),
     ]
 

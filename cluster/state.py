@@ -1,4 +1,8 @@
-"""The state of a training step as the files of a checkpoint: four networks, both optimizers, each rank's image history."""
+"""The state of a training step as the files of a checkpoint: four networks, both optimizers, each rank's image history.
+
+`generator_ab.safetensors` and `generator_ba.safetensors` are the generators to paint with, for everyone who opens the
+checkpoint. Where a moving average is on, that is the average, and the weights in training are `training_generator_*`.
+"""
 
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -10,9 +14,8 @@ from torch import Tensor, nn
 
 from cluster.stored import CheckpointReader
 from cluster.world import World
-from nla_cyclegan import TrainingStep, save_generator
+from nla_cyclegan import Generator, TrainingStep, save_generator
 
-NETWORKS = ("generator_ab", "generator_ba", "discriminator_a", "discriminator_b")
 OPTIMIZERS = ("generators", "discriminators")
 
 
@@ -27,8 +30,8 @@ def write_state(step: TrainingStep, folder: Path, world: World) -> None:
 
 def load_state(step: TrainingStep, reader: CheckpointReader, world: World) -> None:
     """Fill the step from a checkpoint. Raises: DamagedFileError; RuntimeError or KeyError for tensors that do not fit."""
-    for name in NETWORKS:
-        step.networks[name].load_state_dict(reader.tensors(f"{name}.safetensors"))
+    for file, network in _network_files(step).items():
+        network.load_state_dict(reader.tensors(file))
     for name in OPTIMIZERS:
         load_optimizer(step.optimizers[name], reader.tensors(f"optimizer_{name}.safetensors"))
     if reader.world == world.size:
@@ -46,14 +49,11 @@ def save_optimizer(optimizer: torch.optim.Optimizer, path: Path) -> None:
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """The reverse of `save_optimizer`."""
+    """The reverse of `save_optimizer`; each value goes where the optimizer keeps it. Raises: KeyError if one is missing."""
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    optimizer.state.clear()
-    for key, value in tensors.items():
-        index, _, name = key.partition(".")
-        parameter = parameters[int(index)]
-        # Optimizer.load_state_dict would move mu_product to the GPU, where every step would wait to read it.
-        optimizer.state[parameter][name] = torch.empty_like(parameter).copy_(value) if value.ndim else value
+    for index, parameter in enumerate(parameters):
+        for name, kept in optimizer.state[parameter].items():
+            kept.copy_(tensors[f"{index}.{name}"])
 
 
 def deal(histories: list[dict[str, Tensor]], world: World) -> dict[str, Tensor]:
@@ -68,11 +68,18 @@ def deal(histories: list[dict[str, Tensor]], world: World) -> dict[str, Tensor]:
 def _common_files(step: TrainingStep) -> dict[str, Callable[[Path], None]]:
     """Files that every rank could write alike -> what writes them."""
     files: dict[str, Callable[[Path], None]] = {}
-    for name in NETWORKS:
-        save: Callable[..., None] = save_generator if name.startswith("generator") else _save_network
-        files[f"{name}.safetensors"] = partial(save, step.networks[name])
+    for file, network in _network_files(step).items():
+        save: Callable[..., None] = save_generator if isinstance(network, Generator) else _save_network
+        files[file] = partial(save, network)
     for name in OPTIMIZERS:
         files[f"optimizer_{name}.safetensors"] = partial(save_optimizer, step.optimizers[name])
+    return files
+
+
+def _network_files(step: TrainingStep) -> dict[str, nn.Module]:
+    files = {f"{name}.safetensors": network for name, network in (step.networks | step.painters).items()}
+    if step.average is not None:
+        files |= {f"training_{name}.safetensors": step.networks[name] for name in step.painters}
     return files
 
 

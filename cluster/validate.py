@@ -68,7 +68,7 @@ class Validation:
         """`swd_A2B` and `swd_B2A`, x 10^3, the same on every rank."""
         parts: dict[str, float] = {}
         for number, (direction, (generator, source, target)) in enumerate(DIRECTIONS.items()):
-            translated = self.world.gather(self._translate(step.networks[generator], source))
+            translated = self.world.gather(self._translate(step.painters[generator], source))
             if number % self.world.size == self.world.rank:
                 wanted = torch.cat(list(self._images(target, range(self.config.images))))
                 parts[f"swd_{direction}"] = sliced_wasserstein(torch.cat(translated), wanted).mean

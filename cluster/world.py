@@ -31,13 +31,20 @@ class World:
             return cls(device=device)
         return cls(dist.get_rank(), dist.get_world_size(), device)
 
-    def distribute(self, module: nn.Module) -> nn.Module:
-        """Wrap a module so that its backward averages the gradients over the ranks."""
+    def distribute(self, module: nn.Module, *, rounds: bool = False) -> nn.Module:
+        """Wrap a module so that its backward averages the gradients over the ranks.
+
+        Args:
+            rounds: whether gradients may already be there, from backwards of the bare module, to be averaged along.
+        """
         if self.size == 1:
             return module
         ids = [self.device.index] if self.device.type == "cuda" else None
-        # static_graph: else DDP regroups gradients after its first step, and the step after a resume sums in another order.
-        return nn.parallel.DistributedDataParallel(module, device_ids=ids, static_graph=True)
+        # Else DDP regroups gradients after its first step, and the step after a resume sums in another order. static_graph
+        # costs nothing, but gives wrong gradients after a backward that it did not see; find_unused_parameters walks the graph.
+        return nn.parallel.DistributedDataParallel(
+            module, device_ids=ids, find_unused_parameters=rounds, static_graph=not rounds
+        )
 
     def sum(self, values: Tensor) -> Tensor:
         """The element-wise sum over the ranks, on every rank."""

@@ -4,7 +4,6 @@ In the notation of CycleGAN: c7s1-64, d128, d256, `num_blocks` blocks, u128, u64
 has a bias: an instance norm subtracts it again, so its gradient is exactly zero; a group norm brings one of its own.
 """
 
-import math
 from typing import Literal
 
 import torch
@@ -13,8 +12,7 @@ from torch import Tensor, nn
 
 from nla_cyclegan.attention import NonLocalBlock
 from nla_cyclegan.convolution import ReflectConv2d, ResizeConv2d
-
-NormName = Literal["instance", "group"]
+from nla_cyclegan.norm import NormName, make_norm
 
 
 class GeneratorConfig(BaseModel):
@@ -125,11 +123,3 @@ class Generator(nn.Module):
 
     def _normed(self, channels: int) -> tuple[nn.Module, nn.Module]:
         return make_norm(self.config.norm, channels), nn.ReLU(inplace=True)
-
-
-def make_norm(name: NormName, channels: int) -> nn.Module:
-    """The norm after a convolution; both treat each sample by itself, so batched passes equal single ones."""
-    if name == "instance":
-        return nn.InstanceNorm2d(channels)
-    # Groups of 16 channels where they divide (Wu & He 2018, table 3).
-    return nn.GroupNorm(math.gcd(channels, max(1, channels // 16)), channels)

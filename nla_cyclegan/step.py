@@ -8,12 +8,13 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
+from nla_cyclegan.average import MovingAverage
 from nla_cyclegan.discriminator import DiscriminatorConfig, PatchDiscriminator
 from nla_cyclegan.generator import Generator, GeneratorConfig
 from nla_cyclegan.image_pool import ImagePool
 from nla_cyclegan.losses import LossConfig
 from nla_cyclegan.optim import OptimizerConfig, make_optimizer
-from nla_cyclegan.players import Discriminators, Generators, Losses
+from nla_cyclegan.players import Discriminators, Generators, Losses, call
 
 
 class ModelConfig(BaseModel):
@@ -34,6 +35,16 @@ class StepConfig(BaseModel):
     """bf16 runs the networks under bfloat16 autocast, with weights, optimizer and losses in fp32; fp64 is for comparing arithmetic."""
     channels_last: bool = False
     """Keep images and convolution weights in NHWC memory order."""
+    compile: Literal["default", "reduce-overhead"] | None = None
+    """torch.compile of the networks in that mode, a minute or more before the first step is done; reduce-overhead adds CUDA graphs."""
+    micro_batch: int | None = Field(None, ge=1)
+    """Most image pairs that a worker takes through the networks at once: its part of a larger batch goes in rounds whose
+    gradients add up to the same, in the memory of one round; none: all at once."""
+    clip_norm: float | None = Field(None, gt=0)
+    """Longest gradient (L2 norm over both generators, or both discriminators) that is not scaled down to this; none: no clipping."""
+    ema_half_life: int | None = Field(None, ge=1)
+    """Images seen in which an old value loses half its weight in a moving average of the generators, which then is what
+    validation measures and what the generators' files hold; none: no average."""
     pool_size: int = Field(50, ge=0)
     """Generated images of each domain kept for the discriminators, over all workers together; 0 turns the history off."""
 
@@ -42,20 +53,23 @@ class TrainingStep:
     """The networks, optimizers and image histories of a run, and the step that moves them.
 
     A step is a pure function of this state, the batch, the images seen and the learning rate. Nothing in it waits for
-    the GPU: losses stay tensors.
+    the GPU: losses stay tensors, and so does the answer to whether they were finite.
+
+    Once a loss or a gradient on any rank is NaN or infinite, no weight, moment, count or average moves any more, in that
+    step or a later one. It is for the caller to read `finite`, at leisure, and to stop.
 
     Args:
         seed: start of all randomness, the initial weights' and the history's.
         global_batch: image pairs of one step over all ranks. The losses of a rank's part are weighted by its share, so
             that parts of different sizes (6 pairs over 4 ranks: 2, 1, 2, 1) give the same mean gradient as one process.
         distribute: wraps each player for data parallelism (DDP); it must average gradients over `world` ranks.
-        check: sees each player's losses, as they will be returned, before the player moves; what it raises ends the step
-            with the weights untouched.
 
     Attributes:
         networks: generator_ab, generator_ba, discriminator_a, discriminator_b; never wrapped.
+        painters: generator_ab, generator_ba to paint with: the moving averages, or the networks where there are none.
         optimizers: generators, discriminators.
         pools: a, b; this rank's part of the history.
+        finite: bool scalar on the device, the same on all ranks.
     """
 
     def __init__(
@@ -71,29 +85,27 @@ class TrainingStep:
         rank: int = 0,
         world: int = 1,
         distribute: Callable[[nn.Module], nn.Module] = lambda module: module,
-        check: Callable[[Losses], None] = lambda losses: None,
     ) -> None:
-        self.config, self.device, self.check = step, torch.device(device), check
+        self.config, self.device = step, torch.device(device)
         self.seed, self.global_batch, self.rank, self.world = seed, global_batch, rank, world
         self.dtype = torch.float64 if step.precision == "fp64" else torch.float32
-        memory_format = torch.channels_last if step.channels_last else torch.contiguous_format
-        built: list[nn.Module] = [Generator(model.generator), Generator(model.generator)]
-        built += [PatchDiscriminator(model.discriminator), PatchDiscriminator(model.discriminator)]
-        for index, network in enumerate(built):
-            initialize(network, keyed_generator(seed, index))
-            network.to(device=self.device, dtype=self.dtype)
-            network.to(memory_format=memory_format)
-        ab, ba, judge_a, judge_b = built
-        self.networks = {
-            "generator_ab": ab, "generator_ba": ba, "discriminator_a": judge_a, "discriminator_b": judge_b,
-        }  # fmt: skip
-        generators = Generators(ab, ba, judge_a, judge_b, loss)  # type: ignore[arg-type]
-        discriminators = Discriminators(judge_a, judge_b)  # type: ignore[arg-type]
-        self.generators, self.discriminators = distribute(generators), distribute(discriminators)
-        self.optimizers = {
-            "generators": make_optimizer(optimizer, generators.parameters()),
-            "discriminators": make_optimizer(optimizer, discriminators.parameters()),
+        self.networks = self._build(model)
+        ab, ba, judge_a, judge_b = self.networks.values()
+        run = torch.compile(call, mode=step.compile, dynamic=False) if step.compile else call
+        self.players: dict[str, nn.Module] = {
+            "generators": Generators(ab, ba, judge_a, judge_b, loss, run),  # type: ignore[arg-type]
+            "discriminators": Discriminators(judge_a, judge_b, run),  # type: ignore[arg-type]
         }
+        self.wrapped = {name: distribute(player) for name, player in self.players.items()}
+        self.finite = torch.ones((), dtype=torch.bool, device=self.device)
+        self.optimizers = {
+            name: make_optimizer(optimizer, player.parameters(), self.finite) for name, player in self.players.items()
+        }
+        self.painters = {"generator_ab": ab, "generator_ba": ba}
+        self.average: MovingAverage | None = None
+        if step.ema_half_life is not None:
+            self.average = MovingAverage(self.painters, step.ema_half_life, self.finite)
+            self.painters = self.average.networks
         capacity = step.pool_size * (rank + 1) // world - step.pool_size * rank // world
         self.pools = {"a": ImagePool(capacity), "b": ImagePool(capacity)}
 
@@ -108,34 +120,69 @@ class TrainingStep:
         Returns: the unweighted losses and `generator_total`, detached scalars on the device, each times this rank's
             share of the batch: their sum over the ranks is the mean over the global batch.
         """
-        share = len(real_a) / self.global_batch
+        if self.config.compile:
+            # CUDA graphs may reuse the memory of the step before, not that of this one.
+            torch.compiler.cudagraph_mark_step_begin()
         a, b = self._as_input(real_a), self._as_input(real_b)
-
         # The judges only pass gradients on to the generators here: computing their own would be thrown away.
         self._judges_train(False)
-        with self._autocast():
-            total, losses, fake_a, fake_b = self.generators(a, b)
-        painted = self._move("generators", total, {"generator_total": total} | losses, share, lr)
+        total, painted, (fake_a, fake_b) = self._turn("generators", lr, a, b)
 
         self._judges_train(True)
         random = keyed_generator(self.seed, self.rank, images_seen)
-        old_a = self.pools["a"].query(fake_a.detach(), random)
-        old_b = self.pools["b"].query(fake_b.detach(), random)
-        with self._autocast():
-            total, losses = self.discriminators(a, b, old_a, old_b)
-        return painted | self._move("discriminators", total, losses, share, lr)
+        old_a, old_b = self.pools["a"].query(fake_a, random), self.pools["b"].query(fake_b, random)
+        _, judged, _ = self._turn("discriminators", lr, a, b, old_a, old_b)
+        if self.average is not None:
+            self.average.update(images_seen + self.global_batch, self.global_batch)
+        return {"generator_total": total} | painted | judged
 
-    def _move(self, player: str, total: Tensor, losses: Losses, share: float, lr: float) -> Losses:
-        shared = {name: value.detach() * share for name, value in losses.items()}
-        self.check(shared)
-        optimizer = self.optimizers[player]
+    def _turn(self, name: str, lr: float, *images: Tensor) -> tuple[Tensor, Losses, list[Tensor]]:
+        """One player's losses and gradients, round by round, and its move -> total, terms, generated images."""
+        self.optimizers[name].zero_grad(set_to_none=True)
+        rounds = list(zip(*(each.split(self.config.micro_batch or len(each)) for each in images), strict=True))
+        outcomes = [self._round(name, part, last=part is rounds[-1]) for part in rounds]
+        self._move(name, lr)
+        losses = {key: torch.stack([each[key] for each, _ in outcomes]).sum(0) for key in outcomes[0][0]}
+        fakes = [torch.cat(parts) for parts in zip(*(each for _, each in outcomes), strict=True)]
+        return losses.pop("total"), losses, fakes
+
+    def _round(self, name: str, images: tuple[Tensor, ...], *, last: bool) -> tuple[Losses, list[Tensor]]:
+        # The last round alone goes through the wrapper, whose backward averages over the ranks what all rounds added up.
+        player = self.wrapped[name] if last else self.players[name]
+        with self._autocast():
+            total, losses, *fakes = player(*images)
+        share = len(images[0]) / self.global_batch
+        # DDP averages over the ranks; the loss wanted is the mean over the images, whoever holds them. A loss that is not
+        # finite makes its gradients NaN, and the average tells all ranks: no message of its own, no waiting.
+        weight = torch.full_like(total, share * self.world).masked_fill_(~total.detach().isfinite(), torch.nan)
+        total.backward(weight)
+        shared = {key: value.detach() * share for key, value in {"total": total, **losses}.items()}
+        return shared, [fake.detach() for fake in fakes]
+
+    def _move(self, name: str, lr: float) -> None:
+        optimizer = self.optimizers[name]
+        parameters = list(self.players[name].parameters())
+        norm = nn.utils.get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
+        self.finite &= norm.isfinite()
+        if self.config.clip_norm is not None:
+            nn.utils.clip_grads_with_norm_(parameters, self.config.clip_norm, norm)
         for group in optimizer.param_groups:
             group["lr"] = lr
-        optimizer.zero_grad(set_to_none=True)
-        # DDP averages over the ranks; the loss wanted is the mean over the images, whoever holds them.
-        (total * (share * self.world)).backward()
         optimizer.step()
-        return shared
+
+    def _build(self, model: ModelConfig) -> dict[str, nn.Module]:
+        networks: dict[str, nn.Module] = {
+            "generator_ab": Generator(model.generator),
+            "generator_ba": Generator(model.generator),
+            "discriminator_a": PatchDiscriminator(model.discriminator),
+            "discriminator_b": PatchDiscriminator(model.discriminator),
+        }
+        memory_format = torch.channels_last if self.config.channels_last else torch.contiguous_format
+        for index, network in enumerate(networks.values()):
+            initialize(network, keyed_generator(self.seed, index))
+            network.to(device=self.device, dtype=self.dtype)
+            network.to(memory_format=memory_format)
+        return networks
 
     def _judges_train(self, on: bool) -> None:
         self.networks["discriminator_a"].requires_grad_(on)

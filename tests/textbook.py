@@ -1,7 +1,9 @@
-"""CycleGAN's step written out as the paper tells it: one network call at a time, one image at a time, nothing shared.
+"""CycleGAN's step written out as the papers tell it: one network call at a time, one image at a time, nothing shared.
 
-Slow and obvious on purpose: the judge of nla_cyclegan.step.
+Slow and obvious on purpose: the judge of nla_cyclegan.step, and what its benchmarks are measured against.
 """
+
+from collections.abc import Callable, Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -9,68 +11,78 @@ from torch.nn import functional as F
 
 
 class Textbook:
-    """The step on its own four networks, optimizers and histories (lists of images)."""
+    """The step on its own four networks, torch's own optimizer and histories (lists of images).
 
-    def __init__(self, networks: dict[str, nn.Module], make_optimizer, *, cycle: float, identity: float):
+    Args:
+        bf16: run the networks under bfloat16 autocast.
+    """
+
+    def __init__(
+        self,
+        networks: Mapping[str, nn.Module],
+        make_optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer],
+        *,
+        cycle: float,
+        identity: float,
+        bf16: bool = False,
+    ):
         self.g, self.f = networks["generator_ab"], networks["generator_ba"]
         self.d_a, self.d_b = networks["discriminator_a"], networks["discriminator_b"]
         self.optimizer_g = make_optimizer([*self.g.parameters(), *self.f.parameters()])
         self.optimizer_d = make_optimizer([*self.d_a.parameters(), *self.d_b.parameters()])
-        self.cycle, self.identity = cycle, identity
+        self.cycle, self.identity, self.bf16 = cycle, identity, bf16
         self.history: dict[str, list[Tensor]] = {"a": [], "b": []}
 
-    def __call__(self, a: Tensor, b: Tensor, lr: float, capacity: int, random: torch.Generator) -> dict[str, float]:
-        losses = dict.fromkeys(
-            [
-                "gan_ab",
-                "gan_ba",
-                "cycle_a",
-                "cycle_b",
-                "identity_a",
-                "identity_b",
-                "discriminator_a",
-                "discriminator_b",
-            ],
-            0.0,
-        )
-        fakes_a, fakes_b = [], []
+    def __call__(self, a: Tensor, b: Tensor, lr: float, capacity: int, random: torch.Generator) -> dict[str, Tensor]:
+        """Images [n, 3, H, W] in [-1, 1] of both domains -> the unweighted losses, means over the images."""
+        fakes_a, fakes_b, losses = [], [], []
+        self._train_judges(False)
         self.optimizer_g.zero_grad()
         for x, y in zip(a.split(1), b.split(1), strict=True):
-            fake_y, fake_x = self.g(x), self.f(y)
-            scores_y, scores_x = self.d_b(fake_y), self.d_a(fake_x)
-            terms = {
-                "gan_ab": ((scores_y - 1) ** 2).mean(),
-                "gan_ba": ((scores_x - 1) ** 2).mean(),
-                "cycle_a": (self.f(fake_y) - x).abs().mean(),
-                "cycle_b": (self.g(fake_x) - y).abs().mean(),
-                "identity_a": (self.f(x) - x).abs().mean(),
-                "identity_b": (self.g(y) - y).abs().mean(),
-            }
+            with self._autocast(x):
+                fake_y, fake_x = self.g(x), self.f(y)
+                terms = {
+                    "gan_ab": ((self.d_b(fake_y).to(x.dtype) - 1) ** 2).mean(),
+                    "gan_ba": ((self.d_a(fake_x).to(x.dtype) - 1) ** 2).mean(),
+                    "cycle_a": (self.f(fake_y) - x).abs().mean(),
+                    "cycle_b": (self.g(fake_x) - y).abs().mean(),
+                }
+                if self.identity:
+                    terms |= {"identity_a": (self.f(x) - x).abs().mean(), "identity_b": (self.g(y) - y).abs().mean()}
             weights = {"gan": 1.0, "cycle": self.cycle, "identity": self.cycle * self.identity}
-            total = sum(weights[name.split("_")[0]] * term for name, term in terms.items())
-            (total / len(a)).backward()
-            for name, term in terms.items():
-                losses[name] += term.item() / len(a)
+            (sum(weights[name.split("_")[0]] * term for name, term in terms.items()) / len(a)).backward()
+            losses.append({name: term.detach() for name, term in terms.items()})
             fakes_a.append(fake_x.detach())
             fakes_b.append(fake_y.detach())
         self._step(self.optimizer_g, lr)
 
+        self._train_judges(True)
         self.optimizer_d.zero_grad()
-        shown = {"a": self._recall("a", fakes_a, capacity, random), "b": self._recall("b", fakes_b, capacity, random)}
-        for domain, judge, reals in (("a", self.d_a, a), ("b", self.d_b, b)):
-            for real, fake in zip(reals.split(1), shown[domain], strict=True):
-                loss = 0.5 * (((judge(real) - 1) ** 2).mean() + (judge(fake) ** 2).mean())
-                (loss / len(a)).backward()
-                losses[f"discriminator_{domain}"] += loss.item() / len(a)
+        shown_a = list_pool(self.history["a"], fakes_a, capacity, random)
+        shown_b = list_pool(self.history["b"], fakes_b, capacity, random)
+        for image, (x, y) in enumerate(zip(a.split(1), b.split(1), strict=True)):
+            losses[image]["discriminator_a"] = self._judge(self.d_a, x, shown_a[image], len(a))
+            losses[image]["discriminator_b"] = self._judge(self.d_b, y, shown_b[image], len(a))
         self._step(self.optimizer_d, lr)
-        return losses
+        return {name: torch.stack([each[name] for each in losses]).mean() for name in losses[0]}
 
-    def _step(self, optimizer, lr: float) -> None:
+    def _judge(self, judge: nn.Module, real: Tensor, fake: Tensor, images: int) -> Tensor:
+        with self._autocast(real):
+            real_scores, fake_scores = judge(real).to(real.dtype), judge(fake).to(real.dtype)
+            loss = 0.5 * (((real_scores - 1) ** 2).mean() + (fake_scores**2).mean())
+        (loss / images).backward()
+        return loss.detach()
+
+    def _train_judges(self, on: bool) -> None:
+        for judge in (self.d_a, self.d_b):
+            judge.requires_grad_(on)
+
+    def _step(self, optimizer: torch.optim.Optimizer, lr: float) -> None:
         optimizer.param_groups[0]["lr"] = lr
         optimizer.step()
 
-    def _recall(self, domain: str, images: list[Tensor], capacity: int, random: torch.Generator) -> list[Tensor]:
-        return list_pool(self.history[domain], images, capacity, random)
+    def _autocast(self, images: Tensor) -> torch.autocast:
+        return torch.autocast(images.device.type, torch.bfloat16, enabled=self.bf16)
 
 
 def list_pool(history: list[Tensor], images: list[Tensor], capacity: int, random: torch.Generator) -> list[Tensor]:
@@ -112,6 +124,20 @@ def nadam(parameters, gradients_of_steps, *, lr, beta1, beta2, momentum_decay, e
     return course
 
 
+def adam(parameters, gradients_of_steps, *, lr, beta1, beta2, eps=1e-8):
+    """Adam by the formulas of Sun 2023, section 3.1, numbers only: values after each step."""
+    theta = [float(p) for p in parameters]
+    m, n = [0.0] * len(theta), [0.0] * len(theta)
+    course = []
+    for t, gradients in enumerate(gradients_of_steps, start=1):
+        for i, g in enumerate(gradients):
+            m[i] = beta1 * m[i] + (1 - beta1) * g
+            n[i] = beta2 * n[i] + (1 - beta2) * g * g
+            theta[i] -= lr * (m[i] / (1 - beta1**t)) / ((n[i] / (1 - beta2**t)) ** 0.5 + eps)
+        course.append(list(theta))
+    return course
+
+
 def nonlocal_block(x: Tensor, theta, phi, g, w_z, gain: float, scale: float) -> Tensor:
     """z_i = gain * W_z y_i + x_i, y_i = 1 / C(x) sum_j exp(theta(x_i)^T phi(x_j)) g(x_j), as a double loop over positions."""
     z = x.clone()
@@ -125,6 +151,14 @@ def nonlocal_block(x: Tensor, theta, phi, g, w_z, gain: float, scale: float) -> 
             y = sum(f[j] / f.sum() * (g @ x[image, :, r, c]) for j, (r, c) in enumerate(positions))
             z[image, :, row, col] += gain * (w_z @ y)
     return z
+
+
+def nonlocal_map(x_BCHW: Tensor, theta: Tensor, phi: Tensor, g: Tensor, w_z: Tensor, gain: Tensor) -> Tensor:
+    """The same with the N x N map in memory, as the non-local block is published (Wang et al. 2018, figure 2)."""
+    q_BDN, k_BDN, v_BDN = (F.conv2d(x_BCHW, weight[:, :, None, None]).flatten(2) for weight in (theta, phi, g))
+    weights_BNN = (q_BDN.transpose(1, 2) @ k_BDN).softmax(dim=-1)
+    y_BDHW = (v_BDN @ weights_BNN.transpose(1, 2)).unflatten(2, x_BCHW.shape[2:])
+    return x_BCHW + gain * F.conv2d(y_BDHW, w_z[:, :, None, None])
 
 
 def resize_convolution(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

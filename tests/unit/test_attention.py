@@ -22,6 +22,26 @@ def test_equals_the_double_loop_over_positions(scaled, scale):
     torch.testing.assert_close(b(x), expected, rtol=0, atol=1e-12)
 
 
+def test_equals_the_map_that_is_published_forward_and_backward():
+    b, x = block(gain=0.5), images(6, 5).requires_grad_()
+    weights = [b.theta.weight, b.phi.weight, b.g.weight, b.w_z.weight, b.gain]
+    expected = textbook.nonlocal_map(x, *weights)
+    torch.testing.assert_close(b(x), expected, rtol=0, atol=1e-12)
+    wanted = torch.autograd.grad(expected.square().sum(), [x, *weights])
+    for ours, theirs in zip(torch.autograd.grad(b(x).square().sum(), [x, *weights]), wanted, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("pooled", [False, True])
+def test_a_training_pass_keeps_nothing_of_the_size_of_the_map(pooled):
+    """1,024 positions: the map would be a million values."""
+    b, x = NonLocalBlock(8, pooled=pooled), torch.randn(1, 8, 32, 32)
+    saved = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: saved.append(tensor.numel()) or tensor, lambda t: t):
+        b(x)
+    assert max(saved) == 8 * 32 * 32
+
+
 def test_pooled_keys_are_the_maxima_of_windows():
     b, x = block(pooled=True, gain=1.0), images(4, 6)
     phi = torch.einsum("dc,bchw->bdhw", b.phi.weight, x)

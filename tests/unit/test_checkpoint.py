@@ -26,6 +26,7 @@ from nla_cyclegan import (
     TrainingStep,
     load_generator,
 )
+from nla_cyclegan.optim import make_optimizer
 
 ALONE = World()
 CLOCK = Clock(batch=2, epoch=10, total=20)
@@ -35,8 +36,8 @@ MODEL = ModelConfig(
 )
 
 
-def make_step(seed: int = 0, pool_size: int = 3) -> TrainingStep:
-    config = StepConfig(pool_size=pool_size)
+def make_step(seed: int = 0, pool_size: int = 3, ema_half_life: int | None = None) -> TrainingStep:
+    config = StepConfig(pool_size=pool_size, ema_half_life=ema_half_life)
     return TrainingStep(MODEL, LossConfig(), OptimizerConfig(), config, seed=seed, global_batch=2)
 
 
@@ -52,6 +53,8 @@ def tensors_of(step: TrainingStep) -> dict[str, Tensor]:
     tensors = {}
     for name, network in step.networks.items():
         tensors |= {f"{name}.{key}": value for key, value in network.state_dict().items()}
+    for name, network in step.painters.items():
+        tensors |= {f"painter_{name}.{key}": value for key, value in network.state_dict().items()}
     for name, optimizer in step.optimizers.items():
         for index, state in optimizer.state_dict()["state"].items():
             tensors |= {f"{name}.{index}.{key}": value for key, value in state.items()}
@@ -145,6 +148,23 @@ def test_it_says_what_it_is_and_others_can_use_the_generators(make: Make, folder
     assert_equal(dict(generator.state_dict()), dict(ours))
 
 
+def test_with_a_moving_average_the_generators_files_hold_it_and_both_come_back(make: Make, folder: RunFolder) -> None:
+    step = make_step(ema_half_life=4)
+    train(step, 0, 4)
+    save(make(), step, 8)
+    average, training = (dict(n["generator_ab"].state_dict()) for n in (step.painters, step.networks))
+    assert not torch.equal(average["encoder.0.weight"], training["encoder.0.weight"])
+    assert_equal(dict(load_generator(folder.path, "A2B").state_dict()), average)
+
+    other = make_step(ema_half_life=4)
+    assert make().restore(other) == 8
+    assert_equal(tensors_of(other), tensors_of(step))
+    # The average is no dead end: both train on alike.
+    for each in (step, other):
+        train(each, 8, 3)
+    assert_equal(tensors_of(other), tensors_of(step))
+
+
 def test_an_incomplete_checkpoint_is_passed_over_and_removed(make: Make, folder: RunFolder) -> None:
     step = make_step()
     save(make(), step, 4, 8)
@@ -220,11 +240,11 @@ def test_histories_are_dealt_anew_without_losing_an_image() -> None:
 def test_adam_too(tmp_path: Path) -> None:
     torch.manual_seed(0)
     weights = [torch.nn.Parameter(torch.randn(3, 2)), torch.nn.Parameter(torch.randn(4))]
-    optimizer = torch.optim.Adam(weights, lr=0.1)
+    optimizer = make_optimizer(OptimizerConfig(name="adam", lr=0.1), weights)
     sum(weight.square().sum() for weight in weights).backward()  # type: ignore[union-attr]
     optimizer.step()
     save_optimizer(optimizer, tmp_path / "adam.safetensors")
-    other = torch.optim.Adam(weights, lr=0.1)
+    other = make_optimizer(OptimizerConfig(name="adam", lr=0.1), weights)
     load_optimizer(other, safetensors.torch.load_file(tmp_path / "adam.safetensors"))
     for index, state in optimizer.state_dict()["state"].items():
         assert_equal(other.state_dict()["state"][index], state)

@@ -3,6 +3,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tiny
@@ -12,7 +13,7 @@ from cluster import __main__ as command
 from cluster import driver
 from cluster.checkpoint import publish_in_order
 from cluster.config import RunConfig
-from cluster.costs import measure
+from cluster.costs import Costs, measure
 from cluster.run import run
 from cluster.storage import RunFolder
 from cluster.world import World, usable_cores
@@ -219,3 +220,17 @@ def test_costs_are_those_of_the_networks() -> None:
     # Known from the paper's setting: 99.1 and 6.29 GFLOP forward.
     assert cost.forward_flops == pytest.approx(99.1e9, rel=0.01)
     assert measure(PatchDiscriminator, 256).forward_flops == pytest.approx(6.29e9, rel=0.01)
+
+
+def test_memory_is_that_of_one_round_and_of_the_average(uri: str, tmp_path: Path) -> None:
+    """Images of 16 px: activations of 4 pairs, or of one at a time, and a copy of both generators."""
+
+    def memory(**step: Any) -> float:
+        config = tiny.config(uri, tmp_path, step={"pool_size": 0, **step})
+        return Costs.of(config).memory_bytes(config, 1)
+
+    costs = Costs.of(tiny.config(uri, tmp_path))
+    pair = costs.generator_passes * costs.generator.saved_bytes + 2 * costs.discriminator.saved_bytes
+    assert memory() - memory(micro_batch=1) == 3 * pair
+    assert memory(micro_batch=8) == memory()
+    assert memory(ema_half_life=100) - memory() == 2 * costs.generator.parameters * 4

@@ -7,6 +7,7 @@ from torch import nn
 from nla_cyclegan import DiscriminatorConfig, Generator, GeneratorConfig, NonLocalBlock, PatchDiscriminator
 from nla_cyclegan.convolution import ReflectConv2d, ResizeConv2d
 from nla_cyclegan.generator import ResidualBlock
+from nla_cyclegan.norm import InstanceNorm2d
 
 
 def parameters(module: nn.Module) -> int:
@@ -22,6 +23,45 @@ def test_without_nonlocal_blocks_it_is_cyclegans_generator_less_the_biases_that_
 def test_a_nonlocal_block_replaces_the_residual_block_of_its_index():
     blocks = Generator(GeneratorConfig(base_channels=4, num_blocks=4, nonlocal_blocks=(0, 2))).blocks
     assert [type(b) for b in blocks] == [NonLocalBlock, ResidualBlock, NonLocalBlock, ResidualBlock]
+
+
+def test_options_of_the_nonlocal_blocks_reach_them():
+    config = GeneratorConfig(
+        base_channels=8, num_blocks=3, nonlocal_blocks=(2, 0),
+        nonlocal_pooled=True, nonlocal_scaled=True, nonlocal_gain=1.0,
+    )  # fmt: skip
+    blocks = Generator(config).blocks
+    assert [type(b) for b in blocks] == [NonLocalBlock, ResidualBlock, NonLocalBlock]
+    assert [(b.pooled, b.scale, b.gain.item()) for b in (blocks[0], blocks[2])] == [(True, 16**-0.5, 1.0)] * 2
+    plain = Generator(GeneratorConfig(base_channels=8, num_blocks=1, nonlocal_blocks=(0,))).blocks[0]
+    assert (plain.pooled, plain.scale, plain.gain.item()) == (False, 1.0, 0.0), "the paper's"
+
+
+@pytest.mark.parametrize(("norm", "kind", "learned"), [("instance", nn.InstanceNorm2d, 0), ("group", nn.GroupNorm, 14)])
+def test_norm_by_config(norm, kind, learned):
+    """7 norms: 3 down, 2 in a residual block, 2 up; only group norm has something to learn, and none keeps statistics."""
+    generator = Generator(GeneratorConfig(base_channels=8, num_blocks=2, nonlocal_blocks=(1,), norm=norm))
+    norms = [module for module in generator.modules() if isinstance(module, nn.InstanceNorm2d | nn.GroupNorm)]
+    assert len(norms) == 7
+    assert all(isinstance(module, kind) for module in norms)
+    assert sum(len(list(module.parameters())) for module in norms) == learned
+    image = torch.rand(2, 3, 16, 16)
+    alone = torch.cat([generator(image[:1]), generator(image[1:])])
+    torch.testing.assert_close(generator(image), alone, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_instance_norm_written_out_is_torchs(dtype, monkeypatch):
+    norm = InstanceNorm2d(3)
+    x = torch.randn(2, 3, 5, 7, dtype=dtype, generator=torch.Generator().manual_seed(0)) * 3 + 10
+    expected = nn.functional.instance_norm(x)
+    assert torch.equal(norm(x), expected)
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    written_out = norm(x)
+    assert written_out.dtype == dtype
+    torch.testing.assert_close(written_out, expected, rtol=0, atol=1e-5 if dtype == torch.float32 else 1e-13)
+    mean, var = x.mean((2, 3), keepdim=True), x.var((2, 3), keepdim=True, correction=0)
+    torch.testing.assert_close(written_out, (x - mean) / (var + 1e-5).sqrt(), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("upsample", ["transposed", "resize"])

@@ -130,7 +130,7 @@ def test_a_loss_that_is_not_finite_stops_before_a_weight_moves(
     def call(self: TrainingStep, a: Tensor, b: Tensor, *, images_seen: int, lr: float) -> dict[str, Tensor]:
         if images_seen == 20:
             steps.append((self, {n: p.clone() for n, p in self.networks["generator_ab"].named_parameters()}))
-            monkeypatch.setattr(self.networks["discriminator_b"], "forward", lambda x: x.sum() * math.nan)
+            self.networks["discriminator_b"].register_forward_hook(lambda judge, images, scores: scores * math.nan)
         return real(self, a, b, images_seen=images_seen, lr=lr)
 
     monkeypatch.setattr(loop.TrainingStep, "__call__", call)
@@ -142,6 +142,69 @@ def test_a_loss_that_is_not_finite_stops_before_a_weight_moves(
     ((step, before),) = steps
     assert all(torch.equal(before[name], p) for name, p in step.networks["generator_ab"].named_parameters())
     assert complete_checkpoints(RunFolder(config.storage, "tiny")) == ["checkpoint_000000000016"]
+
+
+def test_a_step_that_was_not_finite_is_noticed_one_step_later_and_never_written_down(
+    uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is due for a long time: the guard alone notices, while the next step is under way."""
+    config = tiny.config(uri, tmp_path, observe={"every": 48}, checkpoint={"every": 48})
+    seen = []
+    real = TrainingStep.__call__
+
+    def call(self: TrainingStep, a: Tensor, b: Tensor, *, images_seen: int, lr: float) -> dict[str, Tensor]:
+        seen.append(images_seen)
+        losses = real(self, a, b, images_seen=images_seen, lr=lr)
+        if images_seen == 8:
+            self.finite &= False
+        return losses
+
+    monkeypatch.setattr(loop.TrainingStep, "__call__", call)
+    with pytest.raises(NonFiniteLossError, match=r"not finite after 8 images \(a gradient, though no loss itself\)"):
+        train(config)
+    assert seen == [0, 4, 8, 12]
+    assert lines(config) == []
+    assert complete_checkpoints(RunFolder(config.storage, "tiny")) == []
+
+
+@pytest.mark.parametrize("section", ["observe", "validation", "checkpoint"])
+def test_what_is_about_to_be_written_down_is_checked_first(
+    section: str, uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    every = {"observe": {"every": 48}, "checkpoint": {"every": 48}, section: {"every": 8}}
+    config = tiny.config(uri, tmp_path, **every)
+    real = TrainingStep.__call__
+
+    def call(self: TrainingStep, a: Tensor, b: Tensor, *, images_seen: int, lr: float) -> dict[str, Tensor]:
+        losses = real(self, a, b, images_seen=images_seen, lr=lr)
+        if images_seen == 12:
+            self.finite &= False
+        return losses
+
+    monkeypatch.setattr(loop.TrainingStep, "__call__", call)
+    with pytest.raises(NonFiniteLossError, match="not finite after 12 images"):
+        train(config)
+    assert [line["images"] for line in lines(config)] == ([] if section == "checkpoint" else [8])
+    kept = ["checkpoint_000000000008"] if section == "checkpoint" else []
+    assert complete_checkpoints(RunFolder(config.storage, "tiny")) == kept
+
+
+def test_rounds_average_and_clipping_resume_bit_for_bit_too(uri: str, tmp_path: Path) -> None:
+    changes = {
+        "step": {"micro_batch": 3, "clip_norm": 2.0, "ema_half_life": 8},
+        "validation": {"every": 24, "images": 4},
+    }
+    undisturbed, disturbed = (tiny.config(uri, tmp_path / name, **changes) for name in ("one", "two"))
+    train(undisturbed)
+    with pytest.raises(StoppedError):
+        train(disturbed, stop_at=40)
+    train(disturbed)
+    one, two = newest(undisturbed), newest(disturbed)
+    assert one.keys() == two.keys()
+    assert any(name.startswith("training_generator_ba") for name in one)
+    assert [name for name in one if not torch.equal(one[name], two[name])] == []
+    scores = [[line["swd_A2B"] for line in lines(config) if "swd_A2B" in line] for config in (undisturbed, disturbed)]
+    assert scores[0] == scores[1]
 
 
 def test_evaluation_on_held_out_images(uri: str, tmp_path: Path) -> None:

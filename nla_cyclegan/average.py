@@ -1,0 +1,42 @@
+"""The moving average of weights that steadies a GAN's pictures (Karras et al. 2018, "Progressive growing of GANs", section 4)."""
+
+import copy
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+RAMP_UP = 0.05
+"""Early on the half-life is this part of the images seen (Karras et al. 2020, StyleGAN2-ADA): the first weights are forgotten soon."""
+
+
+class MovingAverage:
+    """Copies of networks whose weights follow the originals'.
+
+    Args:
+        networks: the originals, by name.
+        half_life: images seen in which the weight of an old value halves.
+        applies: bool scalar on the networks' device; an update while it is False changes nothing.
+
+    Attributes:
+        networks: the averaged copies, by the same names.
+    """
+
+    def __init__(self, networks: Mapping[str, nn.Module], half_life: int, applies: Tensor) -> None:
+        self.half_life, self.applies = half_life, applies
+        self.networks = {name: copy.deepcopy(network).requires_grad_(False) for name, network in networks.items()}
+        self._targets: list[Tensor] = [parameter for network in networks.values() for parameter in network.parameters()]
+        self._averages: list[Tensor] = [
+            parameter for network in self.networks.values() for parameter in network.parameters()
+        ]
+
+    @torch.no_grad()
+    def update(self, images_seen: int, step_images: int) -> None:
+        """Follow the originals, which were moved by `step_images` images and have seen `images_seen` in all.
+
+        average += (1 - decay) (weight - average), decay = 0.5 ** (step_images / half-life).
+        """
+        decay = 0.5 ** (step_images / min(self.half_life, RAMP_UP * images_seen))
+        way = torch._foreach_sub(self._targets, self._averages)
+        torch._foreach_mul_(way, self.applies.to(way[0].dtype) * (1 - decay))
+        torch._foreach_add_(self._averages, list(way))
