@@ -18,8 +18,10 @@ from nla_cyclegan.weights import FILE_NAMES, load_generator, save_generator
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The verb's command line."""
     parser.add_argument(
-        "--weights", required=True, help="a run folder, a checkpoint folder or a generator's file; a path or a URI"
-    )
+        "--weights", required=True,
+        help="a run folder, a checkpoint folder or a generator's file, also those of pytorch-CycleGAN-and-pix2pix "
+        "(latest_net_G_B.pth); a path or a URI",
+    )  # fmt: skip
     parser.add_argument(
         "--direction", choices=list(FILE_NAMES), default="B2A", help="which generator (default: B2A, photo to Monet)"
     )

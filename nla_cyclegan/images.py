@@ -37,7 +37,7 @@ def find_images(
 
     Args:
         recursive: also the folders inside a folder, at any depth.
-        without: a folder inside an input folder that is passed over, such as the one for results.
+        without: a folder inside an input folder or a glob that is passed over, such as the one for results.
 
     Raises: InputError for an input that does not exist or gives no image.
     """
@@ -54,14 +54,13 @@ def _expand(entry: Path, recursive: bool, without: Path | None) -> list[tuple[Pa
         return [(entry, Path(entry.name))]
     if entry.is_dir():
         root, what = entry, f"folder {entry}"
-        candidates = [
-            path for path in entry.glob("**/*" if recursive else "*") if not _lies_between(entry, without, path)
-        ]
+        candidates = list(entry.glob("**/*" if recursive else "*"))
     else:
         root, what = _before_wildcards(entry), f"{entry}"
         candidates = [Path(name) for name in glob.glob(str(entry), recursive=True)]
         if not candidates:
             raise InputError(f"{entry}: no such file or folder, and no file matches it as a glob")
+    candidates = [path for path in candidates if not _lies_between(root, without, path)]
     # Hidden files beside photos (._photo.jpg) are a Mac's notes about them, not pictures.
     shown = ((path, path.relative_to(root)) for path in candidates if path.suffix.lower() in SUFFIXES)
     images = sorted(pair for pair in shown if not any(p.startswith(".") for p in pair[1].parts) and pair[0].is_file())

@@ -166,8 +166,9 @@ def test_sub_folders_are_kept(weights, photos, tmp_path):
         assert written() == [*(f"2014 {index}.png" for index in range(4)), *below]
     for path in out.rglob("*.png"):
         path.unlink()
-    assert translate(weights, out, photos / "**" / "*0.png") == 0
-    assert written() == below
+    for _ in range(2):
+        assert translate(weights, out, photos / "**" / "*0.png") == 0
+        assert written() == below
 
 
 def test_two_attention_maps_or_an_input_are_never_written_over(weights, photos, tmp_path, capsys):
