@@ -20,12 +20,12 @@ from data_shards import DataError, Dataset, UnpairedBatch, open_dataset, patienc
 from data_shards.pack import pack
 from data_shards.storage import RangeReader, list_files, locate, read_file, write_file
 
-# pyarrow's client tries three times by itself: what is meant for our own patience has to last longer.
+# pyarrow's client tries three times by itself: more than twice its eight threads' requests have to fail to need patience.
 FAULTS = {
-    "slow_down": (Fault("slow_down"), 8),
-    "reset": (Fault("reset", after=700), 8),
-    "close": (Fault("close", after=700), 8),
-    "lost": (Fault("lost"), 8),
+    "slow_down": (Fault("slow_down"), 18),
+    "reset": (Fault("reset", after=700), 18),
+    "close": (Fault("close", after=700), 18),
+    "lost": (Fault("lost"), 18),
     "slow": (Fault("slow", seconds=0.2), 5),
     "hang": (Fault("hang", seconds=60), 1),
 }
