@@ -1,24 +1,15 @@
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import pytest
 from fault_proxy import FaultProxy
 from image_folders import make_dataset
-from object_stores import Bucket, ObjectStore, bucket, moto, rclone, store
-from streams import SPLITS, images_of
+from object_stores import ObjectStore, bucket, moto, rclone, store
+from streams import SPLITS, Packed, images_of
 
 from data_shards import Dataset
 from data_shards.pack import pack
 
 __all__ = ["bucket", "moto", "rclone", "store"]
-
-
-@dataclass
-class Packed:
-    """The dataset on disk, and the same in a bucket of rclone's, under `data`."""
-
-    local: Dataset
-    bucket: Bucket
 
 
 @pytest.fixture(scope="session")

@@ -1,9 +1,11 @@
 """The dataset of these tests, and its batches."""
 
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
 import torch
+from object_stores import Bucket
 
 from data_shards import Dataset, StreamConfig, UnpairedBatch, UnpairedStream, open_dataset
 
@@ -14,6 +16,14 @@ BATCHES = 15
 # No disk cache: the store is asked for everything.
 CONFIG = StreamConfig(load_size=36, crop_size=32, loader_workers=0, prefetch=2, cache_gb=0)
 BY_PROCESSES = CONFIG.model_copy(update={"loader_workers": 2})
+
+
+@dataclass
+class Packed:
+    """The dataset on disk, and the same in a bucket of rclone's, under `data`."""
+
+    local: Dataset
+    bucket: Bucket
 
 
 def images_of(local: Dataset) -> Path:

@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
-from conftest import Packed
 from fault_proxy import Fault, FaultProxy
 from image_folders import ROOT
 from object_stores import ObjectStore, rclone_store
-from streams import BATCHES, BY_PROCESSES, assert_same, images_of, stream, take
+from streams import BATCHES, BY_PROCESSES, Packed, assert_same, images_of, stream, take
 
 from data_shards import DataError, Dataset, UnpairedBatch, open_dataset, patience
 from data_shards.pack import pack
@@ -103,8 +102,10 @@ def test_a_store_that_is_killed_and_started_again(
             store.kill()
             restart = threading.Timer(2.0, store.start)
             restart.start()
-            got += islice(batches, BATCHES - 1)
-            restart.join()
+            try:
+                got += islice(batches, BATCHES - 1)
+            finally:
+                restart.join()
         assert_same(got, expected)
     finally:
         store.kill()
