@@ -8,19 +8,19 @@ from .errors import DataError
 if TYPE_CHECKING:
     from .manifest import Dataset, SplitInfo, open_dataset
     from .plan import rank_share
-    from .read import read_split
-    from .stream_config import StreamConfig
-    from .unpaired import UnpairedBatch, UnpairedStream
+    from .stream.config import StreamConfig
+    from .stream.read import read_split
+    from .stream.unpaired import UnpairedBatch, UnpairedStream
 
 _HOME = {
     "Dataset": "manifest",
     "SplitInfo": "manifest",
-    "StreamConfig": "stream_config",
-    "UnpairedBatch": "unpaired",
-    "UnpairedStream": "unpaired",
+    "StreamConfig": "stream.config",
+    "UnpairedBatch": "stream.unpaired",
+    "UnpairedStream": "stream.unpaired",
     "open_dataset": "manifest",
     "rank_share": "plan",
-    "read_split": "read",
+    "read_split": "stream.read",
 }
 
 __all__ = [

@@ -16,6 +16,8 @@ VERBS = {
     "verify": "read every byte of a dataset again and name what is bad",
     "inspect": "what a dataset holds, and the order a stream reads it in",
 }
+# Where a verb's module is, if not beside this one.
+HOMES = {"pack": ".packing.pack", "index": ".checking.index", "verify": ".checking.verify"}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -28,7 +30,7 @@ def main(argv: list[str] | None = None) -> int:
     for verb, summary in VERBS.items():
         options = verbs.add_parser(verb, help=summary, description=summary)
         if verb == named:
-            module = import_module(f".{verb}", __package__)
+            module = import_module(HOMES.get(verb, f".{verb}"), __package__)
             module.add_arguments(options)
     args = parser.parse_args(arguments)
     try:

@@ -24,12 +24,12 @@ import torch
 from .errors import DataError
 from .manifest import Dataset, open_dataset
 from .progress import Progress
-from .read import IMAGE_SUFFIXES, SampleReader
 from .rows import IndexRows
 from .storage import RangeReader, locate, read_file, shown
-from .stream_config import StreamConfig
+from .stream.config import StreamConfig
+from .stream.read import IMAGE_SUFFIXES, SampleReader
+from .stream.unpaired import UnpairedStream
 from .transforms import augment, decode
-from .unpaired import UnpairedStream
 
 PEERS = ("webdataset", "folder", "ray")
 STAGE_IMAGES = 400

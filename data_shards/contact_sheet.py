@@ -10,9 +10,9 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 from .errors import DataError
 from .manifest import Dataset
 from .plan import Integers, draws
-from .read import Sample, SampleReader
 from .rows import IndexRows
 from .storage import RangeReader, locate, shown
+from .stream.read import Sample, SampleReader
 
 COLUMNS = 6
 ROWS = 2

@@ -18,8 +18,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
-from .read import image_of
-from .stream_config import StreamConfig
+from .stream.config import StreamConfig
+from .stream.read import image_of
 from .transforms import augment, decode
 
 SHUFFLE_BUFFER = 1000

@@ -9,7 +9,7 @@ from PIL import Image
 
 from data_shards import Dataset, open_dataset
 from data_shards.manifest import INDEX_SCHEMA, commit
-from data_shards.pack import pack
+from data_shards.packing.pack import pack
 from data_shards.storage import locate
 
 ROOT = Path(__file__).parents[1]

@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 from cluster.config import RunConfig
-from data_shards.pack import pack
+from data_shards.packing.pack import pack
 
 SPLITS = {"trainA": 10, "trainB": 12, "testA": 5, "testB": 4}
 SIZE = 24

@@ -15,7 +15,7 @@ from image_folders import make_folder
 from PIL import Image
 
 from data_shards import Dataset, open_dataset
-from data_shards.pack import pack
+from data_shards.packing.pack import pack
 
 COUNT = 9
 

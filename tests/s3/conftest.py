@@ -7,7 +7,7 @@ from object_stores import ObjectStore, bucket, moto, rclone, store
 from streams import SPLITS, Packed, images_of
 
 from data_shards import Dataset
-from data_shards.pack import pack
+from data_shards.packing.pack import pack
 
 __all__ = ["bucket", "moto", "rclone", "store"]
 

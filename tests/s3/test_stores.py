@@ -11,7 +11,7 @@ from object_stores import Bucket, ObjectStore
 from streams import BY_PROCESSES, assert_same, images_of, take
 
 from data_shards import DataError, Dataset, open_dataset
-from data_shards.pack import pack
+from data_shards.packing.pack import pack
 from data_shards.storage import RangeReader, delete_files, list_files, locate, read_file, write_file
 
 

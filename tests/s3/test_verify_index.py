@@ -6,7 +6,7 @@ from streams import assert_same, images_of, take
 
 from data_shards import Dataset, open_dataset
 from data_shards.__main__ import main
-from data_shards.pack import pack
+from data_shards.packing.pack import pack
 from data_shards.storage import locate, read_file, write_file
 
 

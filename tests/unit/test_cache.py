@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from data_shards import cache
-from data_shards.cache import DiskCache
+from data_shards.stream import cache
+from data_shards.stream.cache import DiskCache
 
 PIECE = 1000
 Disk = namedtuple("Disk", ["total", "used", "free"])

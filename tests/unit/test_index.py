@@ -22,9 +22,9 @@ from webdataset.tariterators import group_by_keys, tar_file_expander
 
 from data_shards import DataError, StreamConfig, UnpairedStream, open_dataset, read_split
 from data_shards.__main__ import main
-from data_shards.foreign import Task, look_through
-from data_shards.headers import Header, look_at
-from data_shards.read import image_of
+from data_shards.checking.foreign import Task, look_through
+from data_shards.checking.headers import Header, look_at
+from data_shards.stream.read import image_of
 from data_shards.transforms import decode
 from data_shards.workers import Workers
 

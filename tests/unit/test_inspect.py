@@ -12,7 +12,7 @@ from PIL import Image, ImageFont
 from data_shards import StreamConfig, UnpairedStream, open_dataset
 from data_shards.__main__ import main
 from data_shards.contact_sheet import COLUMNS, GAP, HEADING, LABEL, MARGIN, ROWS, THUMB, TITLE, choose, fitted
-from data_shards.pack import pack
+from data_shards.packing.pack import pack
 
 CONFIG = StreamConfig(load_size=32, crop_size=32, loader_workers=0)
 

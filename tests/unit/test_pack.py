@@ -20,10 +20,10 @@ from PIL import Image, ImageCms
 
 from data_shards import DataError, open_dataset
 from data_shards.__main__ import main
-from data_shards.images import Encoding, encode_file
-from data_shards.pack import pack
-from data_shards.shards import ShardWriter
-from data_shards.tars import Keys
+from data_shards.packing.images import Encoding, encode_file
+from data_shards.packing.pack import pack
+from data_shards.packing.shards import ShardWriter
+from data_shards.packing.tars import Keys
 
 SPLITS = {"trainA": 9, "trainB": 7, "testA": 3, "testB": 2}
 

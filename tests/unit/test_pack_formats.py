@@ -18,7 +18,7 @@ from PIL import Image, ImageCms
 
 from data_shards import open_dataset, read_split
 from data_shards.__main__ import main
-from data_shards.read import image_of, tar_samples
+from data_shards.stream.read import image_of, tar_samples
 from data_shards.transforms import decode
 
 WIDTH, HEIGHT = 48, 40

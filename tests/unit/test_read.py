@@ -8,10 +8,10 @@ from PIL import Image
 from torchvision.transforms.v2 import functional as F
 
 from data_shards import DataError, Dataset, read_split
-from data_shards.cache import DiskCache
-from data_shards.read import Sample, SampleReader
 from data_shards.rows import IndexRows, Row
 from data_shards.storage import RangeReader, locate
+from data_shards.stream.cache import DiskCache
+from data_shards.stream.read import Sample, SampleReader
 
 COUNT = 20
 

@@ -11,8 +11,19 @@ from unittest.mock import MagicMock
 import pytest
 from pyarrow import fs
 
-from data_shards import DataError, patience, ranges, storage
-from data_shards.storage import Location, RangeReader, delete_files, list_files, locate, read_file, write_file
+from data_shards import DataError
+from data_shards.storage import (
+    Location,
+    RangeReader,
+    delete_files,
+    files,
+    list_files,
+    locate,
+    patience,
+    ranges,
+    read_file,
+    write_file,
+)
 
 CONTENT = b"0123456789"
 THROTTLED = OSError(
@@ -121,7 +132,7 @@ def test_a_failed_write_leaves_what_was_there(tmp_path: Path, monkeypatch: pytes
             stream.write(data[:1])
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(storage, "_write", fails_half_way)
+    monkeypatch.setattr(files, "_write", fails_half_way)
     with pytest.raises(DataError, match=r"cannot write name to .*No space left"):
         write_file(location, "name", b"new")
     assert read_file(location, "name") == b"old"

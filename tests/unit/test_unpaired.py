@@ -20,7 +20,7 @@ from image_folders import REAL, ROOT, make_dataset
 from pydantic import ValidationError
 
 from data_shards import DataError, Dataset, StreamConfig, UnpairedBatch, UnpairedStream, open_dataset
-from data_shards.pack import pack
+from data_shards.packing.pack import pack
 from data_shards.plan import EpochPlan
 from data_shards.rows import IndexRows, Row
 from data_shards.storage import RangeReader, locate

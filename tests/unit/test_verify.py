@@ -82,7 +82,7 @@ def test_a_sound_dataset_is_one_line(dataset: Dataset, capsys: pytest.CaptureFix
 
 
 def test_each_byte_is_read_once(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("data_shards.scan.PIECE_BYTES", 1000)
+    monkeypatch.setattr("data_shards.checking.scan.PIECE_BYTES", 1000)
     reads: dict[str, list[int]] = {}
     read = RangeReader.read
 
@@ -345,7 +345,7 @@ def test_a_large_shard_needs_little_memory(tmp_path: Path) -> None:
                     tar.addfile(member, io.BytesIO(image.getvalue()) if name.endswith("jpg") else zeros)
     program = """
 import resource, sys
-from data_shards import check, foreign
+from data_shards.checking import check, foreign
 from data_shards.__main__ import main
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 assert main([*sys.argv[1:], "--jobs", "1"]) == 0

@@ -10,9 +10,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ..manifest import INDEX_SCHEMA, index_bytes
+from ..storage import Location, read_file, write_file
 from .images import EncodedImage
-from .manifest import INDEX_SCHEMA, index_bytes
-from .storage import Location, read_file, write_file
 from .tars import TarBuilder, printable
 
 UNFINISHED = "unfinished"

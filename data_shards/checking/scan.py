@@ -6,8 +6,8 @@ import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from .storage import RangeReader
-from .workers import count
+from ..storage import RangeReader
+from ..workers import count
 
 # Bytes of one read of storage. A process holds so much and one file of the shard, whatever the shard's size.
 PIECE_BYTES = 4 << 20

@@ -13,14 +13,14 @@ import pyarrow.compute as pc
 import torch
 from torch import Tensor
 
+from ..errors import DataError
+from ..manifest import Dataset
+from ..plan import rank_share, track_length
+from ..rows import IndexRows
+from ..storage import RangeReader, locate, shown
 from .cache import DiskCache, default_folder
-from .errors import DataError
+from .config import StreamConfig
 from .loaders import ThreadLoader, WarmLoader
-from .manifest import Dataset
-from .plan import rank_share, track_length
-from .rows import IndexRows
-from .storage import RangeReader, locate, shown
-from .stream_config import StreamConfig
 from .tracks import Fault, Part, Task
 
 LOG = logging.getLogger(__name__)

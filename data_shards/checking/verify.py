@@ -8,14 +8,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import accumulate, groupby
 
+from ..errors import DataError
+from ..manifest import INDEX, MANIFEST, REBUILD, Dataset, SplitInfo, open_dataset, read_manifest
+from ..packing.report import listed
+from ..progress import Progress, megabytes
+from ..rows import IndexRows
+from ..storage import RangeReader, list_files, locate, read_file, shown
+from ..workers import Workers, processes
 from .check import Report, Task, check_shards
-from .errors import DataError
-from .manifest import INDEX, MANIFEST, REBUILD, Dataset, SplitInfo, open_dataset, read_manifest
-from .progress import Progress, megabytes
-from .report import listed
-from .rows import IndexRows
-from .storage import RangeReader, list_files, locate, read_file, shown
-from .workers import Workers, processes
 
 SHARD_FIELDS = {"split", "name", "samples", "bytes", "sha256"}
 PIECE_BYTES = 4 << 20

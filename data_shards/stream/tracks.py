@@ -10,14 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..errors import DataError
+from ..manifest import Dataset, Split
+from ..plan import EpochPlan, Integers, Track, track_length
+from ..rows import IndexRows
+from ..storage import RangeReader, locate, shown
+from ..transforms import augment, decode
 from .cache import DiskCache
-from .errors import DataError
-from .manifest import Dataset, Split
-from .plan import EpochPlan, Integers, Track, track_length
 from .read import Sample, SampleReader
-from .rows import IndexRows
-from .storage import RangeReader, locate, shown
-from .transforms import augment, decode
 
 # A track asks for its next window when so few samples are left of the current one.
 READ_AHEAD_SAMPLES = 16

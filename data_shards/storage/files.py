@@ -11,22 +11,9 @@ from typing import TypeVar
 
 from pyarrow import fs
 
-from .errors import DataError
-from .location import Location, locate, shown
+from ..errors import DataError
+from .location import Location
 from .patience import first_line, patiently
-from .ranges import RangeReader
-
-__all__ = [
-    "Location",
-    "RangeReader",
-    "delete_files",
-    "file_size",
-    "list_files",
-    "locate",
-    "read_file",
-    "shown",
-    "write_file",
-]
 
 LOG = logging.getLogger(__name__)
 

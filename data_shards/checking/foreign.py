@@ -7,12 +7,12 @@ from typing import Any
 import pyarrow as pa
 from webdataset.tariterators import base_plus_ext
 
+from ..manifest import INDEX_SCHEMA
+from ..packing.tars import printable
+from ..storage import RangeReader, locate
+from ..stream.read import IMAGE_SUFFIXES
 from .headers import Header, look_at
-from .manifest import INDEX_SCHEMA
-from .read import IMAGE_SUFFIXES
 from .scan import BadShardError, Member, ShardStream, members
-from .storage import RangeReader, locate
-from .tars import printable
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from .errors import DataError
+from ..errors import DataError
 
 LOG = logging.getLogger(__name__)
 

@@ -11,13 +11,13 @@ from torch import Tensor
 from webdataset.handlers import ignore_and_stop
 from webdataset.tariterators import group_by_keys, tar_file_expander
 
+from ..errors import DataError
+from ..manifest import Dataset
+from ..plan import Integers
+from ..rows import IndexRows, Row
+from ..storage import RangeReader, locate
+from ..transforms import centre, decode
 from .cache import DiskCache
-from .errors import DataError
-from .manifest import Dataset
-from .plan import Integers
-from .rows import IndexRows, Row
-from .storage import RangeReader, locate
-from .transforms import centre, decode
 
 IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp", "gif")
 # Images of read_split that are read together.

@@ -20,16 +20,16 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from .errors import DataError
+from ..errors import DataError
+from ..manifest import INDEX, INDEX_SCHEMA, SPLITS, commit, read_manifest
+from ..progress import Progress
+from ..storage import Location, delete_files, list_files, locate, read_file, write_file
+from ..workers import Workers
 from .images import Encoding, encode_files, hash_files
-from .manifest import INDEX, INDEX_SCHEMA, SPLITS, commit, read_manifest
-from .progress import Progress
 from .report import report
 from .shards import UNFINISHED, Record, ShardWriter, read_records
 from .sources import Sources, find_sources
-from .storage import Location, delete_files, list_files, locate, read_file, write_file
 from .tars import Keys, printable
-from .workers import Workers
 
 CLAIM = f"{UNFINISHED}/pack.json"
 OURS = rf"({'|'.join(SPLITS)})-\d{{6}}\.tar(\.tmp)?|{UNFINISHED}/.*"
@@ -107,17 +107,17 @@ def _hash_sources(sources: Sources, workers: Workers) -> dict[str, str]:
 def _claim(location: Location, task: dict[str, Any]) -> dict[str, int]:
     """Make the destination this task's. The files there that an interrupted run of the same task has left."""
     files = list_files(location)
-    claim = read_file(location, CLAIM)
+    claim, wanted = read_file(location, CLAIM), json.dumps(task).encode()
     if claim is None:
         foreign = [name for name in files if name.endswith(".tar") or name == INDEX]
         if foreign:
             raise DataError(
                 f"{location.uri} holds {min(foreign)}, which pack has not written: choose another destination"
             )
-    elif json.loads(claim) != task:
+    elif claim != wanted:
         _discard(location, OURS)
         files = {}
-    write_file(location, CLAIM, json.dumps(task).encode())
+    write_file(location, CLAIM, wanted)
     return files
 
 

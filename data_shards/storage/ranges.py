@@ -5,7 +5,7 @@ from collections import OrderedDict
 
 import pyarrow as pa
 
-from .errors import DataError
+from ..errors import DataError
 from .location import Location
 from .patience import patiently
 

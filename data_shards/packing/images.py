@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageCms, ImageOps
 
-from .errors import DataError
+from ..errors import DataError
 
 # A re-encoded photograph that was lossy already; above this the file grows and nobody sees a difference.
 REENCODE_QUALITY = 95

@@ -13,14 +13,14 @@ from typing import Any
 
 import pyarrow as pa
 
-from .errors import DataError
+from ..errors import DataError
+from ..manifest import INDEX, MANIFEST, SPLITS, commit
+from ..packing.report import listed, report
+from ..packing.shards import UNFINISHED
+from ..progress import Progress, megabytes
+from ..storage import Location, list_files, locate, read_file
+from ..workers import Workers, processes
 from .foreign import Found, Task, look_through
-from .manifest import INDEX, MANIFEST, SPLITS, commit
-from .progress import Progress, megabytes
-from .report import listed, report
-from .shards import UNFINISHED
-from .storage import Location, list_files, locate, read_file
-from .workers import Workers, processes
 
 COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst")
 # A split's name as a word of a path: trainA-000.tar, trainA000.tar, trainA/000.tar, photos_trainA_000.tar.

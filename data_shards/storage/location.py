@@ -10,7 +10,7 @@ from urllib.parse import parse_qs, urlsplit
 import pyarrow as pa
 from pyarrow import fs
 
-from .errors import DataError
+from ..errors import DataError
 from .patience import first_line, patiently
 
 LOG = logging.getLogger(__name__)

@@ -8,13 +8,13 @@ from typing import Any, NamedTuple
 import pyarrow.compute as pc
 from webdataset.tariterators import base_plus_ext
 
-from .manifest import Dataset
-from .read import image_of, tar_samples
-from .rows import IndexRows
+from ..manifest import Dataset
+from ..packing.tars import printable
+from ..rows import IndexRows
+from ..storage import RangeReader, locate
+from ..stream.read import image_of, tar_samples
+from ..transforms import decode
 from .scan import BadShardError, ShardStream, members
-from .storage import RangeReader, locate
-from .tars import printable
-from .transforms import decode
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from .errors import DataError
-from .manifest import SPLITS
+from ..errors import DataError
+from ..manifest import SPLITS
 
 
 @dataclass(frozen=True)

@@ -15,11 +15,11 @@ from itertools import islice
 import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from .errors import DataError
-from .plan import reader_shares
-from .storage import RangeReader, locate
+from ..errors import DataError
+from ..plan import reader_shares
+from ..storage import RangeReader, locate
+from ..workers import end_with_parent
 from .tracks import Part, Task, read_parts
-from .workers import end_with_parent
 
 # Seconds of imports that the fork server does once instead of every loader process.
 PRELOADED = ["torchvision.io", "torchvision.transforms.v2.functional", "webdataset"]

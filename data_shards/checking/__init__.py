@@ -1,0 +1,1 @@
+"""Shards read from the first byte to the last: what is bad in ours, what is in somebody else's."""
