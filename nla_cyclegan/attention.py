@@ -67,7 +67,8 @@ class NonLocalBlock(nn.Module):
         # One head: the kernels take [batch, heads, positions, width].
         q_BND = self.theta(x_BNC)
         y_BND = F.scaled_dot_product_attention(q_BND[:, None], k_BMD[:, None], v_BMD[:, None], scale=self.scale)[:, 0]
-        return x_BCHW + _columns(self.gain * self.w_z(y_BND), x_BCHW)
+        # The gain scales W_z, not its output: one image-sized tensor less to keep for the backward.
+        return x_BCHW + _columns(F.linear(y_BND, self.gain * self.w_z.weight), x_BCHW)
 
     def _keys_and_values(self, x_BCHW: Tensor, x_BNC: Tensor) -> tuple[Tensor, Tensor]:
         return self._keys(self.phi, x_BCHW, x_BNC), self._keys(self.g, x_BCHW, x_BNC)

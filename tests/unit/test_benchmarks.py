@@ -1,0 +1,38 @@
+"""The benchmarks run, at sizes that measure nothing."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+TINY_STEP = ["--size", "32", "--channels", "4", "--blocks", "1", "--repeats", "1", "--threads", "1"]
+TINY_BLOCK = ["--batch", "1", "--side", "32", "--channels", "16", "--repeats", "1", "--threads", "1"]
+
+
+def run(script: str, *arguments: str) -> str:
+    command = [sys.executable, f"tests/benchmarks/{script}.py", *arguments]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=ROOT, env=environment)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments", "expected"),
+    [
+        ("step_cpu", [*TINY_STEP, "--only", "textbook fp32", "step fp32"], "x textbook fp32"),
+        ("nonlocal_block", TINY_BLOCK, "MB extra, "),
+        (
+            "step_gpu",
+            ["--device", "cpu", "--tiny", "--modes", "eager"],
+            "5 bf16 steps of 2 pairs of 32 px (noise): finite",
+        ),
+    ],
+)
+def test_it_tells_the_machine_and_a_table(script: str, arguments: list[str], expected: str) -> None:
+    printed = run(script, *arguments)
+    assert "torch " in printed.splitlines()[0]
+    assert expected in printed
