@@ -15,9 +15,9 @@ from image_folders import ROOT
 from object_stores import ObjectStore, rclone_store
 from streams import BATCHES, BY_PROCESSES, Packed, assert_same, images_of, stream, take
 
-from data_shards import DataError, Dataset, UnpairedBatch, open_dataset, patience
+from data_shards import DataError, Dataset, UnpairedBatch, open_dataset
 from data_shards.packing.pack import pack
-from data_shards.storage import RangeReader, list_files, locate, read_file, write_file
+from data_shards.storage import RangeReader, list_files, locate, patience, read_file, write_file
 
 # pyarrow's client tries three times by itself: more than twice its eight threads' requests have to fail to need patience.
 FAULTS = {
