@@ -177,11 +177,10 @@ class TrainingStep:
             "discriminator_a": PatchDiscriminator(model.discriminator),
             "discriminator_b": PatchDiscriminator(model.discriminator),
         }
-        memory_format = torch.channels_last if self.config.channels_last else torch.contiguous_format
         for index, network in enumerate(networks.values()):
             initialize(network, keyed_generator(self.seed, index))
             network.to(device=self.device, dtype=self.dtype)
-            network.to(memory_format=memory_format)
+            network.to(memory_format=self._memory_format)
         return networks
 
     def _judges_train(self, on: bool) -> None:
@@ -190,7 +189,11 @@ class TrainingStep:
 
     def _as_input(self, images_uint8: Tensor) -> Tensor:
         images = to_float(images_uint8.to(self.device, non_blocking=True), self.dtype)
-        return images.contiguous(memory_format=torch.channels_last) if self.config.channels_last else images
+        return images.contiguous(memory_format=self._memory_format)
+
+    @property
+    def _memory_format(self) -> torch.memory_format:
+        return torch.channels_last if self.config.channels_last else torch.contiguous_format
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16")

@@ -1,6 +1,6 @@
 """Where a rank's readers run: one in a background thread, or several in processes. The batches are the same.
 
-A loader's next() gives the parts of one batch, in the order of their tracks.
+A loader's next() gives the rank's part of the next batch.
 """
 
 import multiprocessing
@@ -10,16 +10,18 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
-from itertools import islice
+from itertools import cycle, islice
 
+import numpy as np
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from ..errors import DataError
 from ..plan import reader_shares
 from ..storage import RangeReader, locate
 from ..workers import end_with_parent
-from .tracks import Part, Task, read_parts
+from .tracks import Part, Task, part_shape, read_parts
 
 # Seconds of imports that the fork server does once instead of every loader process.
 PRELOADED = ["torchvision.io", "torchvision.transforms.v2.functional", "webdataset"]
@@ -50,7 +52,7 @@ class ThreadLoader:
         torch.get_num_threads()
         self._is_running.set()
         try:
-            with closing(read_parts(task, tracks, self._ranges)) as parts:
+            with closing(read_parts(task, tracks, ranges=self._ranges)) as parts:
                 for part in islice(parts, self._batches):
                     self._parts.put(part)
                     self._room.acquire()
@@ -60,12 +62,12 @@ class ThreadLoader:
         except BaseException as error:
             self._parts.put(error)
 
-    def next(self) -> list[Part]:
+    def next(self) -> Part:
         part = self._parts.get()
         if isinstance(part, BaseException):
             raise part
         self._room.release()
-        return [part]
+        return part
 
     def close(self) -> None:
         self._is_closed.set()
@@ -77,9 +79,10 @@ class ThreadLoader:
 
 
 class _Parts(IterableDataset[Part]):
-    def __init__(self, task: Task, shares: list[range]) -> None:
-        self._task = task
-        self._shares = shares
+    """What a loader process runs: its readers' parts, whose images lie in its ring of shared memory."""
+
+    def __init__(self, task: Task, shares: list[range], rings: list[Tensor]) -> None:
+        self._task, self._shares, self._rings = task, shares, rings
 
     def __iter__(self) -> Iterator[Part]:
         # DataLoader's own watch looks at the parent's id, which here is the fork server's: it and the loader processes
@@ -87,20 +90,31 @@ class _Parts(IterableDataset[Part]):
         end_with_parent()
         worker = get_worker_info()
         assert worker is not None
-        return read_parts(self._task, self._shares[worker.id])
+        share, ring = self._shares[worker.id], self._rings[worker.id]
+        parts = read_parts(self._task, share, buffers=cycle(ring))
+        # Not yielded from here: the watch is to begin with the process, not with the first part that is asked for.
+        return (replace(part, images=torch.empty(0, dtype=torch.uint8)) for part in parts)
 
 
 class ProcessLoader:
-    """Readers in `workers` processes (no more than there are tracks), each `depth` parts ahead."""
+    """Readers in `workers` processes (no more than there are tracks), each `depth` parts ahead.
+
+    Images come through shared memory that is there from the start: to send a tensor of its own with each part costs
+    2 ms, as much as to read three images. A ring has a place more than there are parts ahead, so the part that is being
+    taken out is not written over.
+    """
 
     def __init__(self, task: Task, tracks: range, workers: int, depth: int) -> None:
         shares = reader_shares(tracks, workers)
-        self._readers = len(shares)
+        self._rings = [
+            torch.empty((depth + 1, *part_shape(task, share)), dtype=torch.uint8).share_memory_() for share in shares
+        ]
+        self._taken = 0
         # Not forked from here: this process may have threads (gRPC, CUDA, pyarrow's S3 client), whose locks a fork copies.
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(PRELOADED)
         loader = DataLoader(
-            _Parts(task, shares),
+            _Parts(task, shares, self._rings),
             batch_size=None,
             num_workers=len(shares),
             prefetch_factor=depth,
@@ -110,20 +124,34 @@ class ProcessLoader:
         )
         self._parts: Iterator[Part] | None = iter(loader)
 
-    def next(self) -> list[Part]:
+    def next(self) -> Part:
         assert self._parts is not None
         try:
-            return list(islice(self._parts, self._readers))
+            parts = list(islice(self._parts, len(self._rings)))
         except RuntimeError as error:
             if "exited unexpectedly" not in str(error):
                 raise
             raise DataError(
                 "a loader process was killed, perhaps for lack of memory: try fewer loader_workers, or less prefetch"
             ) from error
+        place = self._taken % len(self._rings[0])
+        self._taken += 1
+        return _joined(parts, [ring[place] for ring in self._rings])
 
     def close(self) -> None:
         # The iterator's destructor stops its processes.
         self._parts = None
+
+
+def _joined(parts: list[Part], images: list[Tensor]) -> Part:
+    """The parts of all readers as one, its images in memory of its own."""
+    return Part(
+        # By numpy: torch.cat would wake all of OpenMP's threads for a few MB, next to a training step that uses them.
+        images=torch.from_numpy(np.concatenate([each.numpy() for each in images], axis=1)),
+        keys=[[key for keys in domain for key in keys] for domain in zip(*(part.keys for part in parts), strict=False)],
+        faults=[fault for part in parts for fault in part.faults],
+        error=next((part.error for part in parts if part.error), ""),
+    )
 
 
 class WarmLoader:
@@ -138,7 +166,7 @@ class WarmLoader:
         self._rest = starter.submit(ProcessLoader, rest, tracks, workers, depth)
         starter.shutdown(wait=False)
 
-    def next(self) -> list[Part]:
+    def next(self) -> Part:
         if self._first_left:
             self._first_left -= 1
             return self._first.next()
