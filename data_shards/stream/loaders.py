@@ -28,10 +28,9 @@ PRELOADED = ["torchvision.io", "torchvision.transforms.v2.functional", "webdatas
 
 
 class ThreadLoader:
-    """One reader in a thread of this process, `depth` parts ahead; it stops after `batches`, if that is given."""
+    """One reader in a thread of this process, `depth` parts ahead."""
 
-    def __init__(self, task: Task, tracks: range, depth: int, batches: int | None = None) -> None:
-        self._batches = batches
+    def __init__(self, task: Task, tracks: range, depth: int) -> None:
         self._ranges = RangeReader(locate(task.dataset.uri))
         self._is_closed = threading.Event()
         self._room = threading.Semaphore(depth - 1)
@@ -53,7 +52,7 @@ class ThreadLoader:
         self._is_running.set()
         try:
             with closing(read_parts(task, tracks, ranges=self._ranges)) as parts:
-                for part in islice(parts, self._batches):
+                for part in parts:
                     self._parts.put(part)
                     self._room.acquire()
                     if self._is_closed.is_set():
@@ -158,7 +157,8 @@ class WarmLoader:
     """Readers in processes, which take seconds to start; meanwhile a thread reads the first `depth` batches."""
 
     def __init__(self, task: Task, tracks: range, workers: int, depth: int) -> None:
-        self._first = ThreadLoader(task, tracks, depth, batches=depth)
+        # Past the cache, which would fetch whole extents, as the processes do at the same time.
+        self._first = ThreadLoader(replace(task, batches=depth, cache=None), tracks, depth)
         self._first_left = depth
         rest = replace(task, first_batch=task.first_batch + depth)
         # In a thread, because starting a process waits until the fork server has imported what it preloads.

@@ -96,8 +96,11 @@ class SampleReader:
         return data
 
     def _unpack(self, data: bytes, rows: dict[int, Row], numbers: Integers) -> dict[int, Sample]:
-        first = next(iter(rows))
+        first, last = int(numbers[0]), int(numbers[-1])
         shard = self.split.shards[self.split.shard_of(first)]
+        # Of an extent that is kept whole, only what is asked for is unpacked.
+        base = rows[first].offset
+        data = data[base - next(iter(rows.values())).offset :][: rows[last].offset + rows[last].length - base]
         members = {sample["__key__"]: sample for sample in tar_samples(data, shard)}
         found = {}
         for number in numbers.tolist():
@@ -105,10 +108,9 @@ class SampleReader:
             member = members.get(row.key)
             if member is None:
                 # Damage to one sample's header hides those after it: each of them is looked up by itself.
-                start = row.offset - rows[first].offset
-                member = next(tar_samples(data[start : start + row.length], shard), {})
+                member = next(tar_samples(data[row.offset - base :][: row.length], shard), {})
             image = image_of(member)
-            fault = _fault(image, row, is_whole=row.offset + row.length - rows[first].offset <= len(data))
+            fault = _fault(image, row, is_whole=row.offset - base + row.length <= len(data))
             found[number] = Sample(number, shard, row.key, b"" if fault else image or b"", fault)
         return found
 

@@ -1,10 +1,11 @@
 """A reader: the endless, augmented samples of a slice of the tracks of both domains."""
 
+import sys
 from collections import deque
 from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from itertools import chain, count
+from itertools import chain, count, islice
 
 import numpy as np
 import torch
@@ -49,6 +50,7 @@ class Task:
     seed: int
     global_batch: int
     first_batch: int
+    batches: int | None  # how many to read; None: without end
     cache: DiskCache | None
 
 
@@ -83,32 +85,38 @@ class Plans:
 
 
 class TrackReader:
-    """The samples of one track of one domain, from a batch on, for ever; a window ahead of the need."""
+    """The samples of one track of one domain, from the task's first batch on; a window ahead of the need."""
 
-    def __init__(self, reader: SampleReader, plans: Plans, track: int, batch: int, pool: ThreadPoolExecutor) -> None:
+    def __init__(self, task: Task, reader: SampleReader, plans: Plans, track: int, pool: ThreadPoolExecutor) -> None:
         self._reader = reader
         self._plans = plans
         self._track = track
         self._pool = pool
-        self._windows = self._all_windows(batch)
+        self._windows = self._all_windows(task)
         self._current: deque[Sample] = deque()
         self._ahead: Future[list[Sample]] | None = None
         self._ask_ahead()
 
-    def _all_windows(self, batch: int) -> Iterator[Integers]:
-        epoch, place = divmod(batch, self._plans.length)
-        while True:
-            yield from self._plans.track(epoch, self._track).pieces(place)
-            epoch, place = epoch + 1, 0
+    def _all_windows(self, task: Task) -> Iterator[Integers]:
+        first, place = divmod(task.first_batch, self._plans.length)
+        left = sys.maxsize if task.batches is None else task.batches
+        for epoch in count(first):
+            for window in self._plans.track(epoch, self._track).pieces(place):
+                if not left:
+                    return
+                yield window[:left]
+                left -= len(window[:left])
+            place = 0
 
-    def _ask_ahead(self) -> Future[list[Sample]]:
-        if self._ahead is None:
-            self._ahead = self._pool.submit(self._reader.read, next(self._windows))
-        return self._ahead
+    def _ask_ahead(self) -> None:
+        window = next(self._windows, None) if self._ahead is None else None
+        if window is not None:
+            self._ahead = self._pool.submit(self._reader.read, window)
 
     def next(self) -> Sample:
         if not self._current:
-            self._current.extend(self._ask_ahead().result())
+            assert self._ahead is not None, "more samples are asked for than the task has"
+            self._current.extend(self._ahead.result())
             self._ahead = None
         if len(self._current) <= READ_AHEAD_SAMPLES:
             self._ask_ahead()
@@ -131,7 +139,7 @@ class DomainReader:
         self._domain = domain
         reader = SampleReader(task.dataset, task.splits[domain], ranges, index, task.cache)
         plans = Plans(task, domain, reader.split)
-        self._tracks = {track: TrackReader(reader, plans, track, task.first_batch, pool) for track in tracks}
+        self._tracks = {track: TrackReader(task, reader, plans, track, pool) for track in tracks}
 
     def read(self, batch: int, images: Tensor, faults: list[Fault]) -> list[str]:
         """Fill in this slice's images (uint8 [n, crop, crop, 3]) of a batch; their keys."""
@@ -191,7 +199,7 @@ def read_parts(
     try:
         index = IndexRows(ranges, task.dataset)
         domains = [DomainReader(task, domain, tracks, ranges, index, pool) for domain in range(len(task.splits))]
-        for batch in count(task.first_batch):
+        for batch in islice(count(task.first_batch), task.batches):
             images = next(buffers)
             faults: list[Fault] = []
             keys = [domain.read(batch, slots, faults) for domain, slots in zip(domains, images, strict=True)]

@@ -79,6 +79,7 @@ class UnpairedStream:
             seed=seed,
             global_batch=global_batch,
             first_batch=start_images // global_batch,
+            batches=None,
             cache=_cache(dataset, config),
         )
         self._dataset = dataset

@@ -90,15 +90,20 @@ def object_store(dataset: Dataset, rounds: int, folder: Path) -> None:
     store = rclone_store(folder / "server")
     store.start()
     try:
+        assert store.process
+        server = Path(f"/proc/{store.process.pid}/stat")
         bucket = store.make_bucket()
         os.environ |= store.environment()
         uri = copy(dataset, bucket)
         rates: dict[str, list[float]] = {"local disk": [], "S3, first epoch": [], "S3, from the cache": []}
+        used: dict[str, list[float]] = {name: [] for name in rates}
         with Progress("reading", 3 * rounds, unit="epochs") as progress:
             for number in range(rounds):
                 config = StreamConfig(cache_folder=str(folder / f"cache-{number}"))
                 for name, where in zip(rates, (dataset.uri, uri, uri), strict=True):
+                    before = cpu_s(server)
                     rates[name].append(epoch_rate(open_dataset(where), config))
+                    used[name].append(cpu_s(server) - before)
                     progress.advance()
     finally:
         store.kill()
@@ -106,7 +111,16 @@ def object_store(dataset: Dataset, rounds: int, folder: Path) -> None:
     print(f"images/s of one epoch, from asking for the stream to its last batch, medians of {rounds} turns")
     for name, each in rates.items():
         ratio = statistics.median(rate / other for rate, other in zip(each, local, strict=True))
-        print(f"  {name:20} {statistics.median(each):8,.0f}   {ratio:.2f} x local disk")
+        print(
+            f"  {name:20} {statistics.median(each):8,.0f}   {ratio:.2f} x local disk   "
+            f"({statistics.median(used[name]):.2f} s of the CPU taken by the server, on the same cores)"
+        )
+
+
+def cpu_s(status: Path) -> float:
+    """CPU time that a process has used."""
+    user, system = status.read_text().rpartition(") ")[2].split()[11:13]
+    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
 
 
 def copy(dataset: Dataset, bucket: Bucket) -> str:
