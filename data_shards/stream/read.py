@@ -121,6 +121,16 @@ def _fault(image: bytes | None, row: Row, *, is_whole: bool) -> str:
     return "" if hashlib.sha256(image).digest() == row.sha256 else "its checksum is not the one in the index"
 
 
+def decoded(sample: Sample) -> Tensor | str:
+    """The image, uint8 [3, H, W], or what is wrong with it."""
+    if sample.fault:
+        return sample.fault
+    try:
+        return decode(sample.image)
+    except RuntimeError as error:
+        return f"it does not decode ({error})"
+
+
 def read_split(
     dataset: Dataset, split: str, *, size: int, limit: int | None = None, indices: Iterable[int] | None = None
 ) -> Iterator[tuple[str, Tensor]]:
@@ -139,16 +149,9 @@ def read_split(
         reader = SampleReader(dataset, split, ranges, IndexRows(ranges, dataset))
         for start in range(0, len(numbers[:limit]), CHUNK):
             for sample in reader.read(numbers[:limit][start : start + CHUNK]):
-                yield sample.key, centre(_decode_or_fail(sample), size)
+                image = decoded(sample)
+                if isinstance(image, str):
+                    raise DataError(f"{sample.shard}: sample {sample.key} is bad: {image}")
+                yield sample.key, centre(image, size)
     finally:
         ranges.close()
-
-
-def _decode_or_fail(sample: Sample) -> Tensor:
-    fault = sample.fault
-    if not fault:
-        try:
-            return decode(sample.image)
-        except RuntimeError as error:
-            fault = f"it does not decode ({error})"
-    raise DataError(f"{sample.shard}: sample {sample.key} is bad: {fault}")

@@ -16,9 +16,9 @@ from ..manifest import Dataset, Split
 from ..plan import EpochPlan, Integers, Track, track_length
 from ..rows import IndexRows
 from ..storage import RangeReader, locate, shown
-from ..transforms import augment, decode
+from ..transforms import augment
 from .cache import DiskCache
-from .read import Sample, SampleReader
+from .read import Sample, SampleReader, decoded
 
 # A track asks for its next window when so few samples are left of the current one.
 READ_AHEAD_SAMPLES = 16
@@ -163,22 +163,13 @@ class DomainReader:
 
     def _good_image(self, track: TrackReader, batch: int, faults: list[Fault]) -> tuple[Tensor, str]:
         for sample in chain([track.next()], track.after(batch)):
-            image = self._decode(sample, faults)
-            if image is not None:
+            image = decoded(sample)
+            if not isinstance(image, str):
                 return image, sample.key
+            faults.append(Fault(self._task.splits[self._domain], sample.shard, sample.key, image))
         raise DataError(
             f"{shown(self._task.dataset.uri)}: no sample of a whole track can be used, such as {faults[-1]}"
         )
-
-    def _decode(self, sample: Sample, faults: list[Fault]) -> Tensor | None:
-        reason = sample.fault
-        if not reason:
-            try:
-                return decode(sample.image)
-            except RuntimeError as error:
-                reason = f"it does not decode ({error})"
-        faults.append(Fault(self._task.splits[self._domain], sample.shard, sample.key, reason))
-        return None
 
 
 def part_shape(task: Task, tracks: range) -> tuple[int, ...]:

@@ -30,12 +30,16 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 
 @pytest.fixture(scope="module")
 def local_ray() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(os.environ, "RAY_USAGE_STATS_ENABLED", "0")
-        patch.setitem(os.environ, "RAY_AUTH_MODE", "disabled")
+    before = dict(os.environ)
+    os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled"}
+    try:
         ray.init(address="local", num_cpus=1, object_store_memory=100 << 20, logging_level="WARNING")
         yield
+    finally:
         ray.shutdown()
+        # Ray leaves words of its own there, such as whose debugger breakpoint() starts.
+        os.environ.clear()
+        os.environ.update(before)
 
 
 def shards(dataset: Dataset, split: str) -> list[str]:
