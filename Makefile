@@ -36,7 +36,7 @@ demo: install
 	$(BIN)/python -m nla_cyclegan translate --weights $(DEMO)/run --direction B2A --size $(SIZE) --out $(DEMO)/painted \
 	    --grid $(DEMO)/grid.png $(TRUTH) $(IMAGES)/testB
 	$(BIN)/python -m nla_cyclegan evaluate --translations $(DEMO)/painted --inputs $(IMAGES)/testB --real $(IMAGES)/testA \
-	    $(TRUTH) --size $(SIZE) --json $(DEMO)/scores.json
+	    $(TRUTH) --size $(SIZE) --inception none --json $(DEMO)/scores.json
 	@echo
 	@echo "The paintings are in $(DEMO)/painted, the picture grid is $(DEMO)/grid.png, the scores are in $(DEMO)/scores.json."
 
