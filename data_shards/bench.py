@@ -115,8 +115,9 @@ class Bench:
         good = [sample.image for sample in samples if not sample.fault]
         images, decode_s = _timed(lambda: [decode(data) for data in good])
         crops, augment_s = _timed(lambda: [transform(each, position=number) for number, each in enumerate(images)])
-        slots = torch.empty((self._batch, 3, crop, crop), dtype=torch.uint8)
-        _, batch_s = _timed(lambda: [slots[n % self._batch].copy_(each) for n, each in enumerate(crops)])
+        slots = torch.empty((self._batch, crop, crop, 3), dtype=torch.uint8)
+        rows = [each.permute(1, 2, 0) for each in crops]
+        _, batch_s = _timed(lambda: [slots[n % self._batch].copy_(each) for n, each in enumerate(rows)])
         ranges.close()
         seconds = {"read": read_s, "decode": decode_s, "transform": augment_s, "batch": batch_s}
         return {name: len(good) / each for name, each in (seconds | {"all": sum(seconds.values())}).items()}

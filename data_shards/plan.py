@@ -23,8 +23,8 @@ Integers = NDArray[np.int64]
 EXTENT_BYTES = 1 << 20
 # A small dataset is cut finer, so that its epochs mix well too: at least this many extents, whatever their size.
 FEWEST_EXTENTS = 64
-# Samples of a track are permuted within a window of so many extents: the fewer, the more tracks mix their samples into
-# a batch. A track holds a window in memory and reads the next, so this bounds the memory of a large batch too.
+# Samples of a track are permuted within a window of so many extents, of fewer where there are many tracks: their samples
+# mix in the batch anyway, and each track holds a window in memory while it reads the next.
 MOST_WINDOW_EXTENTS = 4
 WINDOW_TRACKS = 64
 
