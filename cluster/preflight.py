@@ -17,6 +17,7 @@ ABOUT = "run.json"
 # How images reach the model, not which: it may change when a run is continued.
 DELIVERY = ("uri", "loader_workers", "prefetch", "bad_sample_budget")
 SURROUNDINGS = ("storage", "scaling", "checkpoint", "observe", "validation")
+FEWEST_FOR_KID = 3
 VERSIONED = ("torch", "ray", "webdataset", "safetensors")
 
 
@@ -77,19 +78,25 @@ def in_ray_job() -> bool:
 
 
 def relative_paths(config: RunConfig) -> list[str]:
-    paths = {"storage": config.storage, "data.uri": config.data.uri}
+    paths = {
+        "storage": config.storage,
+        "data.uri": config.data.uri,
+        "validation.inception": config.validation.inception,
+    }
     return [
         f"{field}: {path!r} is relative, and the working directory of a Ray job is a temporary copy; "
         f"give an absolute path or a URI that all machines reach (--{field} s3://...)"
         for field, path in paths.items()
-        if "://" not in path and not Path(path).expanduser().is_absolute()
+        if path and "://" not in path and not Path(path).expanduser().is_absolute()
     ]
 
 
 def absolute(config: RunConfig) -> RunConfig:
     """The configuration with paths that hold in other processes too."""
     data = config.data.model_copy(update={"uri": _absolute(config.data.uri)})
-    return config.model_copy(update={"storage": _absolute(config.storage), "data": data})
+    weights = config.validation.inception
+    validation = config.validation.model_copy(update={"inception": weights and _absolute(weights)})
+    return config.model_copy(update={"storage": _absolute(config.storage), "data": data, "validation": validation})
 
 
 def misfits(config: RunConfig, dataset: Dataset) -> list[str]:
@@ -109,6 +116,21 @@ def misfits(config: RunConfig, dataset: Dataset) -> list[str]:
     if config.validation.every:
         lacking = [split for split in ("testA", "testB") if split not in dataset.splits]
         problems += [f"validation.every: the dataset has no {split}; pack one, or use none" for split in lacking]
+        problems += _misfits_of_kid(config, dataset) if config.validation.inception and not lacking else []
+    return problems
+
+
+def _misfits_of_kid(config: RunConfig, dataset: Dataset) -> list[str]:
+    file, images = config.validation.inception, config.validation.images
+    problems = []
+    if file and not Path(file).expanduser().is_file():
+        problems.append(f"validation.inception: {file}: no such file")
+    fewest = min(images, *(dataset.splits[split].samples for split in ("testA", "testB")))
+    if fewest < FEWEST_FOR_KID:
+        problems.append(
+            f"validation.inception: the kernel distance needs {FEWEST_FOR_KID} held-out images of each domain, got {fewest}; "
+            "raise --validation.images, or pack more"
+        )
     return problems
 
 

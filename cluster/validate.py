@@ -1,6 +1,7 @@
 """How near the translations of held-out images come to the held-out images of the other domain."""
 
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,7 +13,9 @@ from cluster.observe import MetricsLog
 from cluster.world import World
 from data_shards import Dataset, read_split
 from nla_cyclegan import TrainingStep
-from nla_cyclegan.metrics import sliced_wasserstein
+from nla_cyclegan.distances import kernel_distance
+from nla_cyclegan.inception import Inception
+from nla_cyclegan.metrics import sliced_wasserstein, ssim
 from nla_cyclegan.step import to_float, to_uint8
 
 # direction -> its generator, the domain it starts from, the domain it should look like
@@ -31,10 +34,15 @@ class ValidationConfig(BaseModel):
     """Images seen between two evaluations, the end of the run included; none: no evaluation."""
     images: int = Field(64, ge=2)
     """Held-out images of each domain that are used, from the start of its test split."""
+    inception: str | None = None
+    """torch-fidelity's Inception weights, a file that all machines reach: measures the kernel distance (KID) too."""
 
 
 class Validation:
-    """Sliced Wasserstein distance (Karras et al. 2018) of both directions; all ranks call each method alike.
+    """Distance of both directions' translations to the other domain, and how much of their content they keep.
+
+    The distance is the sliced Wasserstein one (Karras et al. 2018) and, with Inception weights, the kernel one (KID); content is
+    the structural similarity (SSIM) of input and translation. All ranks call each method alike.
 
     The images are dealt out over the ranks for translation; each direction's distance is then computed by another rank.
 
@@ -56,6 +64,9 @@ class Validation:
     ) -> None:
         self.config, self.dataset, self.clock, self.world = config, dataset, clock, world
         self.log, self.report, self.size = log, report, size
+        self.inception = Inception(Path(config.inception)) if config.every and config.inception else None
+        if self.inception:
+            self.inception.to(world.device)
 
     def maybe_run(self, step: TrainingStep, images_seen: int) -> None:
         """Evaluate when another `every` images have been seen, and at the end."""
@@ -65,25 +76,32 @@ class Validation:
             self.report(self.log.latest)
 
     def distances(self, step: TrainingStep) -> dict[str, float]:
-        """`swd_A2B` and `swd_B2A`, x 10^3, the same on every rank."""
+        """For each direction `swd_A2B` and `kid_A2B`, x 10^3, and `ssim_A2B` in -1..1, the same on every rank."""
         parts: dict[str, float] = {}
         for number, (direction, (generator, source, target)) in enumerate(DIRECTIONS.items()):
-            translated = self.world.gather(self._translate(step.painters[generator], source))
+            shares = self.world.gather(self._translate(step.painters[generator], source))
             if number % self.world.size == self.world.rank:
+                translated, kept = (torch.cat(share) for share in zip(*shares, strict=True))
                 wanted = torch.cat(list(self._images(target, range(self.config.images))))
-                parts[f"swd_{direction}"] = sliced_wasserstein(torch.cat(translated), wanted).mean
+                parts[f"swd_{direction}"] = sliced_wasserstein(translated, wanted).mean
+                parts[f"ssim_{direction}"] = kept.mean().item()
+                if self.inception:
+                    distance = kernel_distance(self.inception(translated), self.inception(wanted))
+                    parts[f"kid_{direction}"] = 1e3 * distance.value
         return {name: value for part in self.world.gather(parts) for name, value in part.items()}
 
     @torch.no_grad()
-    def _translate(self, generator: nn.Module, split: str) -> Tensor:
-        """This rank's part of the held-out images, translated: uint8 [n, 3, size, size]."""
+    def _translate(self, generator: nn.Module, split: str) -> tuple[Tensor, Tensor]:
+        """This rank's part of the held-out images, translated: uint8 [n, 3, size, size]; and how like its input each is, [n]."""
         mine = range(self.world.rank, self.config.images, self.world.size)
         dtype = next(generator.parameters()).dtype
-        done = []
+        done = [torch.empty(0, 3, self.size, self.size, dtype=torch.uint8)]
+        kept = [torch.empty(0, dtype=torch.float64)]
         for images in self._images(split, mine):
             source = to_float(images.to(self.world.device)).to(dtype)
             done.append(to_uint8(generator(source)).cpu())
-        return torch.cat(done) if done else torch.empty(0, 3, self.size, self.size, dtype=torch.uint8)
+            kept.append(ssim(images, done[-1]))
+        return torch.cat(done), torch.cat(kept)
 
     def _images(self, split: str, indices: range) -> Iterator[Tensor]:
         """Batches uint8 [n, 3, size, size] of a split's images."""

@@ -1,0 +1,58 @@
+"""What an evaluation on held-out images measures, against the metrics themselves."""
+
+from pathlib import Path
+
+import pytest
+import tiny
+import torch
+from inception_file import write_inception
+
+from cluster.checkpoint import publish_in_order
+from cluster.errors import RunError
+from cluster.preflight import prepare
+from cluster.run import run
+from cluster.storage import RunFolder
+from cluster.world import World
+from data_shards import open_dataset, read_split
+from nla_cyclegan import load_generators
+from nla_cyclegan.distances import kernel_distance
+from nla_cyclegan.inception import Inception
+from nla_cyclegan.metrics import sliced_wasserstein, ssim
+from nla_cyclegan.step import to_float, to_uint8
+
+
+@pytest.fixture(scope="module")
+def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return tiny.pack_dataset(tmp_path_factory.mktemp("tiny"))
+
+
+def test_an_evaluation_is_that_of_the_last_checkpoints_generators(uri: str, tmp_path: Path) -> None:
+    write_inception(tmp_path / "inception.pth")
+    config = tiny.config(
+        uri, tmp_path, schedule={"images": 16},
+        validation={"every": 16, "images": 4, "inception": str(tmp_path / "inception.pth")},
+    )  # fmt: skip
+    world, folder = World(), RunFolder(config.storage, config.name)
+    measured = run(config, world, publish=publish_in_order(folder, world, 1), report=lambda metrics: None)
+
+    photos, paintings = (
+        torch.stack([image for _, image in read_split(open_dataset(uri), split, size=16, indices=range(4))])
+        for split in ("testB", "testA")
+    )
+    with torch.no_grad():
+        painted = to_uint8(load_generators(folder.path)["B2A"](to_float(photos)))
+    features = Inception(tmp_path / "inception.pth")
+    assert measured["ssim_B2A"] == pytest.approx(ssim(photos, painted).mean().item())
+    assert measured["swd_B2A"] == pytest.approx(sliced_wasserstein(painted, paintings).mean)
+    kernel = kernel_distance(features(painted), features(paintings)).value
+    assert measured["kid_B2A"] == pytest.approx(1e3 * kernel, rel=1e-4)
+    assert measured["ssim_A2B"] != measured["ssim_B2A"]
+
+
+def test_kid_without_weights_or_images_is_refused(uri: str, tmp_path: Path) -> None:
+    config = tiny.config(uri, tmp_path, validation={"every": 16, "images": 2, "inception": str(tmp_path / "none.pth")})
+    with pytest.raises(RunError) as caught:
+        prepare(config)
+    missing, few = str(caught.value).splitlines()
+    assert missing == f"validation.inception: {tmp_path}/none.pth: no such file"
+    assert "needs 3 held-out images of each domain, got 2" in few
