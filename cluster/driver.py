@@ -80,9 +80,10 @@ def build_trainer(
     """
     from ray.train import CheckpointConfig, FailureConfig, ScalingConfig
     from ray.train import RunConfig as RayRunConfig
-    from ray.train.torch import TorchConfig, TorchTrainer
+    from ray.train.torch import TorchTrainer
     from ray.train.v2.api.config import LoggingConfig
 
+    from cluster.rendezvous import MeetingConfig
     from cluster.worker import train_function
 
     folder = RunFolder(config.storage, config.name)
@@ -93,7 +94,7 @@ def build_trainer(
             "threads": max(1, int(resources.cpus_per_worker)),
             "board": board_key(config),
         },
-        torch_config=TorchConfig(backend="nccl" if resources.use_gpu else "gloo"),
+        torch_config=MeetingConfig(backend="nccl" if resources.use_gpu else "gloo"),
         scaling_config=ScalingConfig(
             num_workers=resources.workers,
             use_gpu=resources.use_gpu,

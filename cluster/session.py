@@ -3,6 +3,7 @@
 import os
 import secrets
 import socket
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,8 +23,14 @@ SETTINGS = {
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
 }
-# Nobody takes machines away from a Ray of this process's own, and the watcher for that prints an error of its own.
-OWN_SETTINGS = {"RAY_AUTH_MODE": "token", "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0"}
+OWN_SETTINGS = {
+    # Nobody takes machines away from a Ray of this process's own, and the watcher for that prints an error of its own.
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+    "RAY_AUTH_MODE": "token",
+    # On the loopback interface alone: Ray takes its own address from there, as it does on a Mac, and the workers meet there.
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    **({"GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo"} if sys.platform == "linux" else {}),
+}
 
 
 @contextmanager

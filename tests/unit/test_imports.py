@@ -14,7 +14,7 @@ MAY_IMPORT = {
     "tuning": {"cluster", "data_shards", "nla_cyclegan"},
 }
 # What starts Ray or runs inside it.
-RAY_FILES = {"board.py", "driver.py", "session.py", "submit.py", "worker.py"}
+RAY_FILES = {"board.py", "driver.py", "rendezvous.py", "session.py", "submit.py", "worker.py"}
 
 
 def imports(file: Path) -> Iterator[tuple[str, bool]]:
@@ -63,7 +63,8 @@ def test_ray_is_imported_only_where_it_is_started() -> None:
 
 def test_only_what_a_worker_runs_imports_ray_at_once() -> None:
     assert {file.name for file in files("cluster") for name, at_once in imports(file) if name == "ray" and at_once} == {
-        "worker.py"
+        "rendezvous.py",
+        "worker.py",
     }
 
 
