@@ -3,7 +3,6 @@
 Shape suffixes: N images, C = 3 channels, H x W pixels, P patches, D = C * 7 * 7 values of a patch.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -47,9 +46,9 @@ def sliced_wasserstein(a_NCHW: Tensor, b_NCHW: Tensor, *, seed: int = 0) -> Slic
     """
     _check(a_NCHW, b_NCHW)
     levels = {}
-    for level, side in enumerate(_level_sides(min(a_NCHW.shape[-2:]))):
-        a_PD, b_PD = (_patches(images, level, seed) for images in (a_NCHW, b_NCHW))
-        levels[side] = 1e3 * _projected_distance(a_PD, b_PD, level, seed)
+    for level, side in enumerate(level_sides(min(a_NCHW.shape[-2:]))):
+        a_PD, b_PD = (level_patches(images, level, seed) for images in (a_NCHW, b_NCHW))
+        levels[side] = patch_distance(a_PD, b_PD, level, seed)
     return SlicedWasserstein(sum(levels.values()) / len(levels), levels)
 
 
@@ -62,14 +61,17 @@ def _check(a_NCHW: Tensor, b_NCHW: Tensor) -> None:
         raise ValueError(f"expected images of one size, at least {COARSEST} x {COARSEST}, got {sizes}")
 
 
-def _level_sides(side: int) -> Iterator[int]:
+def level_sides(side: int) -> list[int]:
+    """Shorter sides in pixels of the levels of the pyramid of images with this one, finest first."""
+    sides = []
     while side >= COARSEST:
-        yield side
+        sides.append(side)
         side = (side + 1) // 2
+    return sides
 
 
-def _patches(images_NCHW: Tensor, level: int, seed: int) -> Tensor:
-    """The set's normalised patches at one level of the pyramid, [N * 128, D]."""
+def level_patches(images_NCHW: Tensor, level: int, seed: int = 0) -> Tensor:
+    """The normalised patches [N * 128, D] of a set of uint8 images at one level: what `sliced_wasserstein` compares there."""
     shape = (len(images_NCHW), PATCHES_PER_IMAGE, 2)
     places_NP2 = torch.rand(shape, generator=keyed_generator(seed, 0, level), dtype=torch.float64)
     chunks = zip(images_NCHW.split(CHUNK), places_NP2.split(CHUNK), strict=True)
@@ -125,7 +127,8 @@ def _filter(images_NCHW: Tensor, taps: list[float]) -> Tensor:
     return images_NCHW
 
 
-def _projected_distance(a_PD: Tensor, b_PD: Tensor, level: int, seed: int) -> float:
+def patch_distance(a_PD: Tensor, b_PD: Tensor, level: int, seed: int = 0) -> float:
+    """The distance x 10^3 of two sets at one level, from their patches there."""
     random = keyed_generator(seed, 1, level)
     count = min(len(a_PD), len(b_PD))
     a_PD, b_PD = (_draw(patches, count, seed, level) for patches in (a_PD, b_PD))
@@ -136,7 +139,7 @@ def _projected_distance(a_PD: Tensor, b_PD: Tensor, level: int, seed: int) -> fl
         # In one dimension optimal transport pairs the values in sorted order.
         a_sorted, b_sorted = (_sorted(directions.T @ patches.T) for patches in (a_PD, b_PD))
         total += (a_sorted - b_sorted).abs().mean()
-    return total.item() / REPEATS
+    return 1e3 * total.item() / REPEATS
 
 
 def _sorted(rows: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
-from nla_cyclegan.metrics import _projected_distance, psnr, sliced_wasserstein, ssim
+from nla_cyclegan.metrics import patch_distance, psnr, sliced_wasserstein, ssim
 from nla_cyclegan.step import keyed_generator
 
 LUMA = torch.tensor([0.299, 0.587, 0.114], dtype=torch.float64)
@@ -111,7 +111,7 @@ def test_shifted_gaussians_have_the_distance_of_the_closed_form(shift):
     b = a.clone()
     b[:, 0] += shift
     mean_u1 = math.exp(math.lgamma(dimensions / 2) - math.lgamma((dimensions + 1) / 2)) / math.sqrt(math.pi)
-    assert _projected_distance(a, b, level=0, seed=0) == pytest.approx(shift * mean_u1, rel=0.1)
+    assert patch_distance(a, b, level=0) == pytest.approx(1e3 * shift * mean_u1, rel=0.1)
 
 
 def test_sets_of_different_sizes_are_compared_by_equal_numbers_of_patches():
@@ -119,7 +119,7 @@ def test_sets_of_different_sizes_are_compared_by_equal_numbers_of_patches():
     b = torch.randn(2000, 147, generator=torch.Generator().manual_seed(1))
     chosen = torch.randperm(3000, generator=keyed_generator(5, 2, 1))[:2000]
     expected = distance(a[chosen].double().numpy(), b.double().numpy(), level=1, seed=5)
-    assert 1e3 * _projected_distance(a, b, level=1, seed=5) == pytest.approx(expected, rel=1e-4)
+    assert patch_distance(a, b, level=1, seed=5) == pytest.approx(expected, rel=1e-4)
     assert sliced_wasserstein(noise(6), noise(9, seed=1)).mean < sliced_wasserstein(noise(6), blobs(9)).mean
 
 
