@@ -45,7 +45,7 @@ def train(
     )  # fmt: skip
     with stream, log.open(images_seen):
         while not clock.ended(images_seen):
-            with log.waiting():
+            with log.timed("data"):
                 batch = next(stream)
             lr = learning_rate(config.optimizer.lr, config.schedule, images_seen, clock.total)
             losses = step(batch.a, batch.b, images_seen=images_seen, lr=lr)
@@ -54,5 +54,6 @@ def train(
             guard.watch(losses, step.finite, images_seen)
             log.maybe_write(images_seen, losses, lr)
             validation.maybe_run(step, images_seen)
-            checkpoints.maybe_save(step, images_seen, log.latest)
+            with log.timed("checkpoint"):
+                checkpoints.maybe_save(step, images_seen, log.latest)
     return step

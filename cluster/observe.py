@@ -1,11 +1,10 @@
 """What a run says about itself: one record every `observe.every` images, to any number of sinks."""
 
-import json
-import tempfile
+import resource
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, Protocol
 
 import torch
@@ -13,13 +12,12 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from cluster.clock import Clock
-from cluster.storage import RunFolder
 from cluster.world import World
 
 Record = dict[str, Any]
 
-# A remote file is replaced as a whole, so not at every record.
-UPLOAD_INTERVAL_S = 30.0
+# What training waits for, as `MetricsLog.timed` is told.
+WAITS = ("data", "checkpoint", "validation", "preview")
 
 
 class ObserveConfig(BaseModel):
@@ -29,6 +27,8 @@ class ObserveConfig(BaseModel):
 
     every: int = Field(100, ge=1)
     """Images seen between two records of losses, rate and throughput."""
+    previews: int | None = Field(10_000, ge=1)
+    """Images seen between two picture grids of held-out images, the end of the run included; none: no pictures."""
     tensorboard: bool = True
     """Write TensorBoard events into the run's folder too."""
 
@@ -74,11 +74,15 @@ class MetricsLog:
                 sink.close()
 
     @contextmanager
-    def waiting(self) -> Iterator[None]:
-        """Time spent in here counts as waiting for data."""
+    def timed(self, what: str) -> Iterator[None]:
+        """Time spent in here is time in which training waits; records have its share as `data_wait` and the like.
+
+        Args:
+            what: one of WAITS.
+        """
         before = time.perf_counter()
         yield
-        self._waited_s += time.perf_counter() - before
+        self._waited_s[what] += time.perf_counter() - before
 
     def maybe_write(self, images_seen: int, losses: Mapping[str, Tensor], lr: float) -> None:
         """Count a step in; write a record when another `every` images have been seen, and at the end.
@@ -93,7 +97,8 @@ class MetricsLog:
             self._write(images_seen, list(losses), lr)
 
     def add(self, record: Record) -> None:
-        """Write a record; every one has `images`, the images seen."""
+        """Write a record; every one has `images`, the images seen, and is given `time`, in seconds since 1970."""
+        record = {**record, "time": round(time.time(), 3)}
         self.latest |= record
         for sink in self.sinks:
             sink.write(record)
@@ -104,59 +109,14 @@ class MetricsLog:
         means = (self.world.sum(self._sum) / self._steps).tolist()
         losses = dict(zip(names, means, strict=True))
         elapsed_s = time.perf_counter() - self._began
-        speed = {
-            "images_per_s": self._steps * self.clock.batch / elapsed_s,
-            "data_wait": self._waited_s / elapsed_s,
-        }
-        self.add({"images": images_seen, "epoch": images_seen / self.clock.epoch, "lr": lr, **speed, **losses})
+        speed = {"images_per_s": self._steps * self.clock.batch / elapsed_s, "memory_gb": memory_bytes() / 1e9}
+        waits = {f"{what}_wait": waited_s / elapsed_s for what, waited_s in self._waited_s.items()}
+        self.add({"images": images_seen, "epoch": images_seen / self.clock.epoch, "lr": lr, **speed, **waits, **losses})
         self._begin_interval()
 
     def _begin_interval(self) -> None:
-        self._began, self._waited_s = time.perf_counter(), 0.0
+        self._began, self._waited_s = time.perf_counter(), dict.fromkeys(WAITS, 0.0)
         self._sum, self._steps = None, 0
-
-
-class RunFiles:
-    """`metrics.jsonl` (one record a line) and TensorBoard events in the run's folder, also where that is remote."""
-
-    def __init__(self, config: ObserveConfig, folder: RunFolder) -> None:
-        self.config, self.folder = config, folder
-        self.root = Path(folder.path) if folder.is_local else Path(tempfile.mkdtemp(prefix="metrics-"))
-        self._uploaded = time.monotonic()
-
-    def start(self, images_seen: int) -> None:
-        self.root.mkdir(parents=True, exist_ok=True)
-        lines = (self.folder.read("metrics.jsonl") or b"").decode().splitlines()
-        kept = [f"{line}\n" for line in lines if _images(line) <= images_seen]
-        rewritten = self.root / ".metrics.jsonl"
-        rewritten.write_text("".join(kept))
-        rewritten.replace(self.root / "metrics.jsonl")
-        self._metrics = (self.root / "metrics.jsonl").open("a")
-        self._events = _tensorboard(self.root / "tensorboard", images_seen) if self.config.tensorboard else None
-
-    def write(self, record: Record) -> None:
-        self._metrics.write(json.dumps(record) + "\n")
-        self._metrics.flush()
-        if self._events:
-            for name, value in record.items():
-                self._events.add_scalar(name, value, record["images"])
-        if not self.folder.is_local and time.monotonic() - self._uploaded > UPLOAD_INTERVAL_S:
-            self._upload()
-
-    def close(self) -> None:
-        self._metrics.close()
-        if self._events:
-            self._events.close()
-        if not self.folder.is_local:
-            self._upload()
-
-    def _upload(self) -> None:
-        if self._events:
-            self._events.flush()
-        for file in self.root.rglob("*"):
-            if file.is_file():
-                self.folder.upload(file, file.relative_to(self.root).as_posix())
-        self._uploaded = time.monotonic()
 
 
 class Forward:
@@ -178,15 +138,9 @@ class Forward:
         pass
 
 
-def _images(line: str) -> float:
-    """Images seen of a line of metrics.jsonl; a line that a crash cut off counts as beyond everything."""
-    try:
-        return float(json.loads(line)["images"])
-    except (ValueError, KeyError, TypeError):
-        return float("inf")
-
-
-def _tensorboard(folder: Path, images_seen: int) -> Any:
-    from torch.utils.tensorboard import SummaryWriter
-
-    return SummaryWriter(str(folder), purge_step=images_seen + 1 if images_seen else None)
+def memory_bytes() -> int:
+    """The most that this process has held so far: on its GPU, if it has one, else altogether."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else 1024 * most

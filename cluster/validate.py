@@ -1,6 +1,7 @@
 """How near the translations of held-out images come to the held-out images of the other domain."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -9,18 +10,18 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from cluster.clock import Clock
+from cluster.held_out import SPLITS, HeldOut
 from cluster.observe import MetricsLog
 from cluster.world import World
-from data_shards import Dataset, read_split
+from data_shards import Dataset
 from nla_cyclegan import TrainingStep
 from nla_cyclegan.distances import kernel_distance
-from nla_cyclegan.inception import Inception
-from nla_cyclegan.metrics import sliced_wasserstein, ssim
+from nla_cyclegan.inception import FEATURES, Inception
+from nla_cyclegan.metrics import level_patches, level_sides, patch_distance, ssim
 from nla_cyclegan.step import to_float, to_uint8
 
-# direction -> its generator, the domain it starts from, the domain it should look like
+# direction -> its generator, the split it starts from, the split it should look like
 DIRECTIONS = {"A2B": ("generator_ab", "testA", "testB"), "B2A": ("generator_ba", "testB", "testA")}
-BATCH = 4
 
 Report = Callable[[Mapping[str, Any]], None]
 
@@ -44,7 +45,9 @@ class Validation:
     The distance is the sliced Wasserstein one (Karras et al. 2018) and, with Inception weights, the kernel one (KID); content is
     the structural similarity (SSIM) of input and translation. All ranks call each method alike.
 
-    The images are dealt out over the ranks for translation; each direction's distance is then computed by another rank.
+    Images are dealt out over the ranks, then the levels of both directions' pyramids, so that no rank waits while another
+    does the work of all; which rank does what changes no value. What is computed of the real images is computed once:
+    each rank keeps their patches at its own levels, about 0.4 MB for each image of 256 px over all ranks.
 
     Args:
         report: told everything that is known after an evaluation.
@@ -62,50 +65,83 @@ class Validation:
         *,
         size: int,
     ) -> None:
-        self.config, self.dataset, self.clock, self.world = config, dataset, clock, world
-        self.log, self.report, self.size = log, report, size
+        self.config, self.clock, self.world, self.log, self.report = config, clock, world, log, report
+        self.held_out = HeldOut(dataset, world, size=size, most=config.images)
+        self.levels = range(len(level_sides(size)))
         self.inception = Inception(Path(config.inception)) if config.every and config.inception else None
         if self.inception:
             self.inception.to(world.device)
+        self._patches_of_real: dict[tuple[str, int], Tensor] | None = None
+        self._features_of_real: dict[str, Tensor] = {}
+        self._newest: tuple[int, float | None] = (0, None)
 
     def maybe_run(self, step: TrainingStep, images_seen: int) -> None:
         """Evaluate when another `every` images have been seen, and at the end."""
         every = self.config.every
         if every and (self.clock.due(every, images_seen) or self.clock.ended(images_seen)):
-            self.log.add({"images": images_seen, **self.distances(step)})
-            self.report(self.log.latest)
+            with self.log.timed("validation"):
+                measured = self.measure(step)
+                self._newest = images_seen, measured["swd"]
+                self.log.add({"images": images_seen, **measured})
+                self.report(self.log.latest)
 
-    def distances(self, step: TrainingStep) -> dict[str, float]:
-        """For each direction `swd_A2B` and `kid_A2B`, x 10^3, and `ssim_A2B` in -1..1, the same on every rank."""
-        parts: dict[str, float] = {}
-        for number, (direction, (generator, source, target)) in enumerate(DIRECTIONS.items()):
-            shares = self.world.gather(self._translate(step.painters[generator], source))
-            if number % self.world.size == self.world.rank:
-                translated, kept = (torch.cat(share) for share in zip(*shares, strict=True))
-                wanted = torch.cat(list(self._images(target, range(self.config.images))))
-                parts[f"swd_{direction}"] = sliced_wasserstein(translated, wanted).mean
-                parts[f"ssim_{direction}"] = kept.mean().item()
-                if self.inception:
-                    distance = kernel_distance(self.inception(translated), self.inception(wanted))
-                    parts[f"kid_{direction}"] = 1e3 * distance.value
-        return {name: value for part in self.world.gather(parts) for name, value in part.items()}
+    def score_at(self, images_seen: int) -> float | None:
+        """`swd` after these images, None where nothing was evaluated there."""
+        at, score = self._newest
+        return score if at == images_seen else None
 
-    @torch.no_grad()
-    def _translate(self, generator: nn.Module, split: str) -> tuple[Tensor, Tensor]:
-        """This rank's part of the held-out images, translated: uint8 [n, 3, size, size]; and how like its input each is, [n]."""
-        mine = range(self.world.rank, self.config.images, self.world.size)
+    def measure(self, step: TrainingStep) -> dict[str, float]:
+        """For each direction `swd_A2B` and `kid_A2B`, x 10^3, and `ssim_A2B` in -1..1, and `swd`, the mean of both directions'.
+
+        The same on every rank, and in every world.
+        """
+        if self._patches_of_real is None:
+            self._patches_of_real = self._keep_real()
+        measured: dict[str, float] = {}
+        levels = torch.zeros(len(DIRECTIONS), len(self.levels), dtype=torch.float64, device=self.world.device)
+        for row, (direction, (generator, source, target)) in enumerate(DIRECTIONS.items()):
+            painted = self._painted(source, step.painters[generator])
+            for level in self.levels:
+                if (real := self._patches_of_real.get((direction, level))) is not None:
+                    levels[row, level] = patch_distance(level_patches(painted, level), real, level)
+            measured[f"ssim_{direction}"] = self._content_kept(source, painted)
+            if self.inception:
+                distance = kernel_distance(self._features(source, painted), self._features_of_real[target])
+                measured[f"kid_{direction}"] = 1e3 * distance.value
+        means = self.world.sum(levels).mean(dim=1)
+        measured |= {f"swd_{direction}": mean for direction, mean in zip(DIRECTIONS, means.tolist(), strict=True)}
+        return measured | {"swd": means.mean().item()}
+
+    def _keep_real(self) -> dict[tuple[str, int], Tensor]:
+        """Patches of the real images at this rank's directions and levels; features of all of them, with Inception weights."""
+        real = {
+            split: self.held_out.each(split, lambda images, rows: images, *self._shape, dtype=torch.uint8)
+            for split in SPLITS
+        }
+        if self.inception:
+            self._features_of_real = {split: self._features(split, real[split]) for split in SPLITS}
+        mine = self.held_out.dealt(list(product(DIRECTIONS, self.levels)))
+        return {(direction, level): level_patches(real[DIRECTIONS[direction][2]], level) for direction, level in mine}
+
+    def _painted(self, split: str, generator: nn.Module) -> Tensor:
         dtype = next(generator.parameters()).dtype
-        done = [torch.empty(0, 3, self.size, self.size, dtype=torch.uint8)]
-        kept = [torch.empty(0, dtype=torch.float64)]
-        for images in self._images(split, mine):
-            source = to_float(images.to(self.world.device)).to(dtype)
-            done.append(to_uint8(generator(source)).cpu())
-            kept.append(ssim(images, done[-1]))
-        return torch.cat(done), torch.cat(kept)
 
-    def _images(self, split: str, indices: range) -> Iterator[Tensor]:
-        """Batches uint8 [n, 3, size, size] of a split's images."""
-        indices = range(indices.start, min(indices.stop, self.dataset.splits[split].samples), indices.step)
-        images = [image for _, image in read_split(self.dataset, split, size=self.size, indices=indices)]
-        for start in range(0, len(images), BATCH):
-            yield torch.stack(images[start : start + BATCH])
+        @torch.no_grad()
+        def paint(images: Tensor, rows: slice) -> Tensor:
+            return to_uint8(generator(to_float(images, dtype)))
+
+        return self.held_out.each(split, paint, *self._shape, dtype=torch.uint8)
+
+    def _content_kept(self, split: str, painted: Tensor) -> float:
+        each = self.held_out.each(split, lambda images, rows: ssim(images, painted[rows]), dtype=torch.float64)
+        return each.mean().item()
+
+    def _features(self, split: str, images_NCHW: Tensor) -> Tensor:
+        """Inception features [n, 2048] of images that stand for those of the split, on the CPU."""
+        assert self.inception
+        inception = self.inception
+        return self.held_out.each(split, lambda images, rows: inception(images_NCHW[rows]), FEATURES).cpu()
+
+    @property
+    def _shape(self) -> tuple[int, int, int]:
+        return 3, self.held_out.size, self.held_out.size

@@ -61,7 +61,7 @@ def lines(config: RunConfig) -> list[Record]:
     return [json.loads(line) for line in text.splitlines()]
 
 
-TIMED = ("images_per_s", "data_wait")
+TIMED = ("time", "images_per_s", "memory_gb", "data_wait", "checkpoint_wait", "validation_wait", "preview_wait")
 
 
 def test_stopped_and_continued_equals_undisturbed_bit_for_bit(uri: str, tmp_path: Path) -> None:
