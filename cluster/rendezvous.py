@@ -1,14 +1,16 @@
-"""Where the workers of a run meet: as Ray Train arranges it, but kept from the network where Ray itself is kept from it."""
+"""Where the workers of a run meet: as Ray Train arranges it, but on the network that Ray itself is on, or kept from it as Ray is."""
 
 import os
 import socket
 
 import ray
 from ray._common.network_utils import is_localhost
-from ray.train._internal.base_worker_group import BaseWorkerGroup
 from ray.train.torch import TorchConfig
 from ray.train.torch.config import _set_torch_distributed_env_vars, _setup_torch_process_group, _TorchBackend
+from ray.train.v2._internal.execution.worker_group.execution_group import ExecutionGroup
 from torch.distributed import TCPStore
+
+from cluster.world import interface_of
 
 
 class MeetingConfig(TorchConfig):
@@ -20,10 +22,12 @@ class MeetingConfig(TorchConfig):
 
 
 class _Meeting(_TorchBackend):
-    def on_start(self, worker_group: BaseWorkerGroup, backend_config: TorchConfig) -> None:
+    def on_start(self, worker_group: ExecutionGroup, backend_config: TorchConfig) -> None:
         """Start the process group. torch's store listens on all interfaces and asks nobody for a token."""
         port = worker_group.execute_single(0, open_store)
         if port is None:
+            if len({worker.metadata.node_id for worker in worker_group.get_workers()}) > 1:
+                worker_group.execute(choose_interface)
             super().on_start(worker_group, backend_config)
             return
         worker_group.execute(find_store, port)
@@ -54,6 +58,17 @@ def open_store() -> int | None:
     # Kept as long as the process.
     _STORES.append(TCPStore(address, port, is_master=True, wait_for_workers=False, master_listen_fd=listener.detach()))
     return port
+
+
+def choose_interface() -> None:
+    """Let gloo take the network by which Ray reaches this machine; what the user has set stays.
+
+    By itself it takes the address that the machine's name resolves to, which /etc/hosts often makes 127.0.1.1: no other
+    machine finds it there.
+    """
+    name = interface_of(ray.util.get_node_ip_address())
+    if name is not None:
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", name)
 
 
 def find_store(port: int) -> None:
