@@ -1,14 +1,14 @@
 """When a run is saved and where it goes on: everything that the rest of a run depends on, whole or not at all.
 
-What lies in a checkpoint is in state.py, how it lies in storage in stored.py.
+What lies in a checkpoint is in state.py, how it lies in storage in stored.py. Ray Train is not told about checkpoints: its
+own list of them, kept in storage too, could disagree with what is there, knows no best beside the newest, and stops a run
+when storage is away for a moment.
 """
 
 import json
-import shutil
 import sys
-import tempfile
-from collections.abc import Callable, Collection, Mapping
-from pathlib import Path
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -16,27 +16,30 @@ from safetensors import SafetensorError
 
 from cluster.clock import Clock
 from cluster.errors import RunError
-from cluster.state import load_state, write_state
+from cluster.replicas import check_replicas
+from cluster.state import TensorFile, load_state, take_share, tensors_alike
 from cluster.storage import RunFolder
 from cluster.stored import (
+    ABOUT,
     CheckpointReader,
     DamagedFileError,
-    checkpoint_names,
+    checkpoints_of,
     complete_checkpoints,
+    delete_checkpoint,
     images_of,
     name_of,
+    score_of,
     store_share,
+    superfluous,
+    world_of,
 )
+from cluster.uploads import Uploads
 from cluster.world import World
 from nla_cyclegan import TrainingStep
 
-# publish(share, name, metrics, last): takes over a local folder with this rank's share of a checkpoint and stores it; the
-# last one of a run waits until all of them are stored.
-Publish = Callable[[Path, str, Mapping[str, Any], bool], None]
-
 
 class CheckpointConfig(BaseModel):
-    """When the run is saved, and how many checkpoints are kept."""
+    """When the run is saved, and which checkpoints are kept."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
@@ -44,14 +47,19 @@ class CheckpointConfig(BaseModel):
     """Images seen between two checkpoints; the end of the run is always saved."""
     keep: int = Field(3, ge=1)
     """Newest checkpoints that are kept."""
+    keep_best: int = Field(1, ge=0)
+    """Checkpoints with the best validation score that are kept beside the newest; only those saved right at an evaluation count."""
 
 
 class Checkpoints:
     """Saves and restores the state of one rank's TrainingStep; all ranks call each method alike.
 
+    A checkpoint is copied to CPU memory at once, and serialised and stored in the background, each rank its share. As a
+    context manager it waits for that at the end, also when training fails: what was saved is not lost.
+
     Args:
-        publish: stores the rank's share, see `Publish`.
         about: what run.json says beside the images seen (configuration, dataset, versions).
+        before_storing: called on each rank when a checkpoint is taken.
     """
 
     def __init__(
@@ -60,12 +68,20 @@ class Checkpoints:
         clock: Clock,
         folder: RunFolder,
         world: World,
-        publish: Publish,
         about: Mapping[str, Any],
+        before_storing: Callable[[], None] = lambda: None,
     ) -> None:
-        self.config, self.clock, self.folder, self.world = config, clock, folder, world
-        self.publish, self.about = publish, about
+        self.config, self.clock, self.folder, self.world, self.about = config, clock, folder, world, about
+        self.before_storing = before_storing
+        self._uploads = Uploads()
         self._taken: set[str] = set()
+        self._scores: dict[str, float | None] = {}
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._uploads.close()
 
     def restore(self, step: TrainingStep) -> int:
         """Load the newest checkpoint that is complete and sound, if any, and return its images seen (else 0).
@@ -83,18 +99,40 @@ class Checkpoints:
             raise RunError(f"{self.folder.label}: none of its checkpoints can be read; choose another --name")
         return 0
 
-    def maybe_save(self, step: TrainingStep, images_seen: int, metrics: Mapping[str, Any]) -> None:
-        """Save when another `every` images have been seen, and at the end; then it waits until everything is stored."""
+    def maybe_save(
+        self, step: TrainingStep, images_seen: int, metrics: Mapping[str, Any], score: float | None = None
+    ) -> None:
+        """Save when another `every` images have been seen, and at the end; then it waits until everything is stored.
+
+        Args:
+            metrics: what is known at this point, for people.
+            score: of an evaluation of this very step, lower is better.
+
+        Raises: DivergedReplicasError; DataError when storage refused or stayed away, also for the checkpoint before.
+        """
         ended = self.clock.ended(images_seen)
         if ended or self.clock.due(self.config.every, images_seen):
-            self._save(step, images_seen, metrics, last=ended)
+            self._save(step, images_seen, metrics, score)
+        if ended:
+            self._finish()
+
+    def save_now(self, step: TrainingStep, images_seen: int, metrics: Mapping[str, Any]) -> None:
+        """Save outside the schedule, unless that was done at this very step, and wait until everything is stored."""
+        if not self.clock.due(self.config.every, images_seen):
+            self._save(step, images_seen, metrics, None)
+        self._finish()
+
+    def wait(self) -> None:
+        """Until what this rank has saved is stored. Raises: DataError when that failed."""
+        self._uploads.wait()
 
     def _survey(self) -> tuple[list[str], set[str]]:
         """Complete checkpoints, newest first, and all names in use; deletes what a crash left half written."""
-        there, complete = set(checkpoint_names(self.folder)), complete_checkpoints(self.folder)
-        for name in there - set(complete):
-            self.folder.delete_folder(name)
-        return complete, there
+        there = checkpoints_of(self.folder)
+        complete = [name for name, files in there.items() if world_of(files)]
+        for name in there.keys() - set(complete):
+            delete_checkpoint(self.folder, name)
+        return complete, set(there)
 
     def _load(self, name: str, step: TrainingStep) -> str | None:
         """Fill the step from a checkpoint; the reason, if that fails."""
@@ -104,13 +142,42 @@ class Checkpoints:
             return str(error).replace("\n", " ")
         return None
 
-    def _save(self, step: TrainingStep, images_seen: int, metrics: Mapping[str, Any], last: bool) -> None:
-        share = Path(tempfile.mkdtemp(prefix="checkpoint-"))
-        write_state(step, share, self.world)
+    def _save(self, step: TrainingStep, images_seen: int, metrics: Mapping[str, Any], score: float | None) -> None:
+        # First the one before: memory holds one at a time, and a failure of any rank's is known before more is done.
+        self.wait()
+        check_replicas(tensors_alike(step), self.world)
+        files = take_share(step, self.world)
+        self.before_storing()
+        now = {"images_seen": images_seen, "world": self.world.size, "score": score, "metrics": dict(metrics)}
+        name = self._new_name(images_seen)
+        self._uploads.start(partial(self._store, name, files, {**self.about, **now}))
+
+    def _store(self, name: str, files: Mapping[str, TensorFile], about: Mapping[str, Any]) -> None:
+        """In the background: this rank's share, and rank 0 deletes what is no longer kept."""
+        share = {file: tensors.content() for file, tensors in files.items()}
         if self.world.rank == 0:
-            now = {"images_seen": images_seen, "world": self.world.size, "metrics": dict(metrics)}
-            (share / "run.json").write_text(json.dumps({**self.about, **now}, indent=1))
-        self.publish(share, self._new_name(images_seen), metrics, last)
+            share[ABOUT] = json.dumps(about, indent=1).encode()
+        store_share(share, self.folder, name, self.world)
+        if self.world.rank == 0:
+            self._prune()
+
+    def _prune(self) -> None:
+        complete = complete_checkpoints(self.folder)
+        for name in complete:
+            if name not in self._scores:
+                self._scores[name] = score_of(self.folder, name)
+        scores = {name: self._scores[name] for name in complete}
+        for name in superfluous(scores, self.config.keep, self.config.keep_best):
+            delete_checkpoint(self.folder, name)
+
+    def _finish(self) -> None:
+        """Until all ranks have stored everything."""
+        self.wait()
+        self.world.barrier()
+        if self.world.rank == 0:
+            # Rank 0 may have been done before the others, and then the last one was not complete yet.
+            self._prune()
+        self.world.barrier()
 
     def _new_name(self, images_seen: int) -> str:
         # A damaged or half written one may have the name: its files must not be mixed with the new ones.
@@ -119,22 +186,3 @@ class Checkpoints:
             attempt += 1
         self._taken.add(name_of(images_seen, attempt))
         return name_of(images_seen, attempt)
-
-
-def publish_in_order(folder: RunFolder, world: World, keep: int, protected: Collection[str] = ()) -> Publish:
-    """Store each share at once, and let rank 0 delete what is older than the newest `keep`. Without Ray.
-
-    Args:
-        protected: names of checkpoints that are not deleted.
-    """
-
-    def publish(share: Path, name: str, metrics: Mapping[str, Any], last: bool) -> None:
-        store_share(share, folder, name, world)
-        shutil.rmtree(share)
-        world.barrier()
-        if world.rank == 0:
-            for old in complete_checkpoints(folder)[keep:]:
-                if old not in protected:
-                    folder.delete_folder(old)
-
-    return publish

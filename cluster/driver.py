@@ -3,10 +3,11 @@
 A sweep builds on `build_trainer`: it is all that Ray Train is told about a run.
 """
 
-import json
 import logging
 import os
+import tempfile
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cluster.config import RunConfig
@@ -16,15 +17,12 @@ from cluster.preflight import Prepared, claim
 from cluster.progress import Progress
 from cluster.resources import Resources, choose, this_machine
 from cluster.session import ray_session, set_environment, shown
-from cluster.storage import RunFolder
 from data_shards import DataError
 from nla_cyclegan import InputError
 
 if TYPE_CHECKING:
     from ray.train import UserCallback
     from ray.train.torch import TorchTrainer
-
-SNAPSHOT = "checkpoint_manager_snapshot.json"
 
 
 def train_on_cluster(prepared: Prepared, address: str | None) -> Mapping[str, Any]:
@@ -57,9 +55,8 @@ def train_in_process(prepared: Prepared) -> Mapping[str, Any]:
     config = prepared.config
     claim(prepared)
     progress = Progress(config.name, prepared.clock.total)
-    protected = checkpoints_of_ray(prepared.folder)
     trainer = TorchTrainer(
-        lambda: train_locally(config, Forward(progress.show), protected),
+        lambda: train_locally(config, Forward(progress.show)),
         scaling_config=ScalingConfig(num_workers=0),
         run_config=RayRunConfig(name=config.name),
     )
@@ -78,7 +75,7 @@ def build_trainer(
         config: paths in it are absolute, see `preflight.absolute`.
         callbacks: run in Ray Train's controller at every report, which comes with each checkpoint and evaluation.
     """
-    from ray.train import CheckpointConfig, FailureConfig, ScalingConfig
+    from ray.train import FailureConfig, ScalingConfig
     from ray.train import RunConfig as RayRunConfig
     from ray.train.torch import TorchTrainer
     from ray.train.v2.api.config import LoggingConfig
@@ -86,7 +83,6 @@ def build_trainer(
     from cluster.rendezvous import MeetingConfig
     from cluster.worker import train_function
 
-    folder = RunFolder(config.storage, config.name)
     return TorchTrainer(
         train_function,
         train_loop_config={
@@ -103,9 +99,8 @@ def build_trainer(
         ),
         run_config=RayRunConfig(
             name=config.name,
-            storage_path=folder.root,
-            storage_filesystem=folder.filesystem,
-            checkpoint_config=CheckpointConfig(num_to_keep=config.checkpoint.keep),
+            # Ray Train has nothing to keep: checkpoints are not reported to it, see checkpoint.py.
+            storage_path=str(Path(tempfile.gettempdir(), "ray-train")),
             failure_config=FailureConfig(max_failures=config.scaling.max_failures, controller_failure_limit=3),
             logging_config=LoggingConfig(log_level="WARNING"),
             callbacks=list(callbacks),
@@ -132,9 +127,3 @@ def fit(trainer: "TorchTrainer") -> Mapping[str, Any]:
 
 def board_key(config: RunConfig) -> str:
     return f"{config.storage}/{config.name}"
-
-
-def checkpoints_of_ray(folder: RunFolder) -> set[str]:
-    """Checkpoints that Ray Train keeps a list of: it does not start a run again when one of them is gone."""
-    snapshot = json.loads(folder.read(SNAPSHOT) or "{}")
-    return {result["checkpoint_dir_name"] for result in snapshot.get("checkpoint_results", [])}

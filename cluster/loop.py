@@ -5,8 +5,10 @@ from functools import partial
 from cluster.checkpoint import Checkpoints
 from cluster.clock import Clock
 from cluster.config import RunConfig
+from cluster.errors import PreemptedError
 from cluster.guards import NonFiniteGuard
 from cluster.observe import MetricsLog
+from cluster.preemption import Preemption
 from cluster.validate import Validation
 from cluster.world import World
 from data_shards import Dataset, UnpairedStream
@@ -22,6 +24,7 @@ def train(
     checkpoints: Checkpoints,
     log: MetricsLog,
     validation: Validation,
+    preemption: Preemption,
 ) -> TrainingStep:
     """Train from the newest checkpoint, if there is one, to the end of the schedule. All ranks call it alike.
 
@@ -30,7 +33,8 @@ def train(
 
     Returns: the step, with the trained networks.
 
-    Raises: NonFiniteLossError on all ranks together; DataError when too many samples of the dataset are bad.
+    Raises: NonFiniteLossError, DivergedReplicasError, PreemptedError on all ranks together; DataError when too many samples
+        of the dataset are bad, or storage stays away.
     """
     step = TrainingStep(
         config.model, config.loss, config.optimizer, config.step,
@@ -43,7 +47,7 @@ def train(
         dataset, config.data,
         seed=config.seed, global_batch=clock.batch, rank=world.rank, world=world.size, start_images=images_seen,
     )  # fmt: skip
-    with stream, log.open(images_seen):
+    with stream, checkpoints, log.open(images_seen):
         while not clock.ended(images_seen):
             with log.timed("data"):
                 batch = next(stream)
@@ -55,5 +59,9 @@ def train(
             log.maybe_write(images_seen, losses, lr)
             validation.maybe_run(step, images_seen)
             with log.timed("checkpoint"):
-                checkpoints.maybe_save(step, images_seen, log.latest)
+                checkpoints.maybe_save(step, images_seen, log.latest, validation.score_at(images_seen))
+            if machines := preemption.announced():
+                guard.settle()
+                checkpoints.save_now(step, images_seen, log.latest)
+                raise PreemptedError(f"{', '.join(machines)}: to be taken away; saved at {images_seen:,} images")
     return step

@@ -1,15 +1,14 @@
 """Puts the parts of a run together around the loop, for one rank; how it is stored and shown is passed in."""
 
-from collections.abc import Iterable, Mapping
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterable
 
-from cluster.checkpoint import Checkpoints, Publish
+from cluster.checkpoint import Checkpoints
 from cluster.clock import Clock
 from cluster.config import RunConfig
 from cluster.loop import train
 from cluster.mirror import written_locally
 from cluster.observe import MetricsLog, Record, Sink
+from cluster.preemption import Ask, Preemption
 from cluster.preflight import about
 from cluster.run_files import RunFiles
 from cluster.storage import RunFolder
@@ -18,13 +17,15 @@ from cluster.world import World
 from data_shards import open_dataset
 
 
-def run(config: RunConfig, world: World, *, publish: Publish, report: Report, sinks: Iterable[Sink] = ()) -> Record:
+def run(
+    config: RunConfig, world: World, *, report: Report, sinks: Iterable[Sink] = (), ask: Ask = lambda: []
+) -> Record:
     """Train as one rank of a world.
 
     Args:
-        publish: stores this rank's share of a checkpoint.
         report: told about every evaluation, on all ranks.
         sinks: take the records of rank 0, beside the files in the run's folder.
+        ask: for the machines of the run that are about to be taken away.
 
     Returns: the newest value of everything recorded; the losses are the same on all ranks.
     """
@@ -32,14 +33,14 @@ def run(config: RunConfig, world: World, *, publish: Publish, report: Report, si
     clock = Clock.of(config.schedule, dataset, config.data.global_batch)
     folder = RunFolder(config.storage, config.name)
     with written_locally(folder) as files:
-
-        def publish_with_records(share: Path, name: str, metrics: Mapping[str, Any], last: bool) -> None:
-            # A resume from this checkpoint is to find the records up to it.
-            files.hurry()
-            publish(share, name, metrics, last)
-
         log = MetricsLog(config.observe, clock, world, [RunFiles(config.observe, files.root, folder), *sinks])
-        checkpoints = Checkpoints(config.checkpoint, clock, folder, world, publish_with_records, about(config, dataset))
+        # A resume from a checkpoint is to find the records up to it.
+        checkpoints = Checkpoints(
+            config.checkpoint, clock, folder, world, about(config, dataset), before_storing=files.hurry
+        )
         validation = Validation(config.validation, dataset, clock, world, log, report, size=config.data.crop_size)
-        train(config, dataset, clock, world, checkpoints=checkpoints, log=log, validation=validation)
+        train(
+            config, dataset, clock, world,
+            checkpoints=checkpoints, log=log, validation=validation, preemption=Preemption(world, ask),
+        )  # fmt: skip
     return log.latest

@@ -4,9 +4,8 @@
 checkpoint. Where a moving average is on, that is the average, and the weights in training are `training_generator_*`.
 """
 
-from collections.abc import Callable, Mapping
-from functools import partial
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import safetensors.torch
 import torch
@@ -14,18 +13,48 @@ from torch import Tensor, nn
 
 from cluster.stored import CheckpointReader
 from cluster.world import World
-from nla_cyclegan import Generator, TrainingStep, save_generator
+from nla_cyclegan import Generator, TrainingStep, metadata_of
 
 OPTIMIZERS = ("generators", "discriminators")
 
 
-def write_state(step: TrainingStep, folder: Path, world: World) -> None:
-    """Write this rank's share: the files that all ranks have alike are dealt out, its image history is its own."""
-    for index, (name, write) in enumerate(_common_files(step).items()):
-        if index % world.size == world.rank:
-            write(folder / name)
+@dataclass(frozen=True)
+class TensorFile:
+    """A safetensors file that is not written yet."""
+
+    tensors: Mapping[str, Tensor]
+    metadata: Mapping[str, str] | None = None
+
+    def copied(self) -> "TensorFile":
+        """Its own copy in CPU memory: the step may move on."""
+        tensors = {name: tensor.detach().to("cpu", copy=True) for name, tensor in self.tensors.items()}
+        return TensorFile(tensors, self.metadata)
+
+    def content(self) -> bytes:
+        tensors = {name: tensor.contiguous() for name, tensor in self.tensors.items()}
+        return safetensors.torch.save(tensors, dict(self.metadata) if self.metadata else None)
+
+
+def take_share(step: TrainingStep, world: World) -> dict[str, TensorFile]:
+    """This rank's files of a checkpoint: those that all ranks have alike are dealt out, its image history is its own."""
+    common = _common_files(step)
+    mine = {name: file for index, (name, file) in enumerate(common.items()) if index % world.size == world.rank}
     pools = {domain: pool.images for domain, pool in step.pools.items() if pool.images is not None}
-    _save_tensors(pools, folder / _pool_file(world.rank))
+    return {name: file.copied() for name, file in {**mine, _pool_file(world.rank): TensorFile(pools)}.items()}
+
+
+def tensors_alike(step: TrainingStep) -> dict[str, Tensor]:
+    """Everything that all ranks should hold alike, as `file/name of the tensor`."""
+    return {f"{name}/{key}": value for name, file in _common_files(step).items() for key, value in file.tensors.items()}
+
+
+def _common_files(step: TrainingStep) -> dict[str, TensorFile]:
+    """The files that every rank could write alike, with the step's own tensors."""
+    files = {
+        name: TensorFile(network.state_dict(), metadata_of(network) if isinstance(network, Generator) else None)
+        for name, network in _network_files(step).items()
+    }
+    return files | {_optimizer_file(name): TensorFile(optimizer_tensors(step.optimizers[name])) for name in OPTIMIZERS}
 
 
 def load_state(step: TrainingStep, reader: CheckpointReader, world: World) -> None:
@@ -33,7 +62,7 @@ def load_state(step: TrainingStep, reader: CheckpointReader, world: World) -> No
     for file, network in _network_files(step).items():
         network.load_state_dict(reader.tensors(file))
     for name in OPTIMIZERS:
-        load_optimizer(step.optimizers[name], reader.tensors(f"optimizer_{name}.safetensors"))
+        load_optimizer(step.optimizers[name], reader.tensors(_optimizer_file(name)))
     if reader.world == world.size:
         images = reader.tensors(_pool_file(world.rank))
     else:
@@ -42,14 +71,14 @@ def load_state(step: TrainingStep, reader: CheckpointReader, world: World) -> No
         pool.load_images(images.get(domain))
 
 
-def save_optimizer(optimizer: torch.optim.Optimizer, path: Path) -> None:
-    """Write the state of each parameter (Nadam: step, mu_product, both moments); rates and betas are configuration."""
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The state of each parameter (Nadam: step, mu_product, both moments); rates and betas are configuration."""
     state = optimizer.state_dict()["state"]
-    _save_tensors({f"{index}.{key}": value for index, each in state.items() for key, value in each.items()}, path)
+    return {f"{index}.{key}": value for index, each in state.items() for key, value in each.items()}
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """The reverse of `save_optimizer`; each value goes where the optimizer keeps it. Raises: KeyError if one is missing."""
+    """The reverse of `optimizer_tensors`; each value goes where the optimizer keeps it. Raises: KeyError if one is missing."""
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     for index, parameter in enumerate(parameters):
         for name, kept in optimizer.state[parameter].items():
@@ -65,17 +94,6 @@ def deal(histories: list[dict[str, Tensor]], world: World) -> dict[str, Tensor]:
     return dealt
 
 
-def _common_files(step: TrainingStep) -> dict[str, Callable[[Path], None]]:
-    """Files that every rank could write alike -> what writes them."""
-    files: dict[str, Callable[[Path], None]] = {}
-    for file, network in _network_files(step).items():
-        save: Callable[..., None] = save_generator if isinstance(network, Generator) else _save_network
-        files[file] = partial(save, network)
-    for name in OPTIMIZERS:
-        files[f"optimizer_{name}.safetensors"] = partial(save_optimizer, step.optimizers[name])
-    return files
-
-
 def _network_files(step: TrainingStep) -> dict[str, nn.Module]:
     files = {f"{name}.safetensors": network for name, network in (step.networks | step.painters).items()}
     if step.average is not None:
@@ -83,12 +101,8 @@ def _network_files(step: TrainingStep) -> dict[str, nn.Module]:
     return files
 
 
-def _save_network(network: nn.Module, path: Path) -> None:
-    _save_tensors(network.state_dict(), path)
-
-
-def _save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
-    safetensors.torch.save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, path)
+def _optimizer_file(name: str) -> str:
+    return f"optimizer_{name}.safetensors"
 
 
 def _pool_file(rank: int) -> str:

@@ -1,4 +1,4 @@
-"""Checkpoints as they lie in storage: their names, when they are whole, and reading them with care.
+"""Checkpoints as they lie in storage: their names, when they are whole, which are kept, and reading them with care.
 
 Each rank uploads its share of a checkpoint's files and last of all `share-<rank>-of-<world>.json`, which lists them with
 size and SHA-256: the checkpoint is complete when every rank's list is there. Reading one runs no code: the files are
@@ -7,8 +7,7 @@ safetensors and JSON.
 
 import hashlib
 import re
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import safetensors.torch
@@ -19,6 +18,7 @@ from cluster.storage import RunFolder
 from cluster.world import World
 
 NAME = re.compile(r"checkpoint_(\d+)(?:-(\d+))?")
+ABOUT = "run.json"
 
 
 class DamagedFileError(RunError):
@@ -34,27 +34,62 @@ def images_of(name: str) -> int:
     return _age(name)[0]
 
 
-def checkpoint_names(folder: RunFolder) -> list[str]:
-    """Names of the checkpoints in a run's folder, complete or not, oldest first."""
-    return sorted(filter(NAME.fullmatch, folder.names()), key=_age)
+def checkpoints_of(folder: RunFolder) -> dict[str, dict[str, int]]:
+    """The checkpoints in a run's folder, complete or not, newest first: names and sizes in bytes of the files of each."""
+    found: dict[str, dict[str, int]] = {}
+    for path, size in folder.files().items():
+        name, _, file = path.partition("/")
+        if NAME.fullmatch(name):
+            found.setdefault(name, {})[file] = size
+    return {name: found[name] for name in sorted(found, key=_age, reverse=True)}
 
 
 def complete_checkpoints(folder: RunFolder) -> list[str]:
     """Names of the checkpoints of which every rank's share is stored, newest first."""
-    return [name for name in reversed(checkpoint_names(folder)) if world_of(folder.files_of(name))]
+    return [name for name, files in checkpoints_of(folder).items() if world_of(files)]
 
 
-def world_of(files: Mapping[str, int]) -> int | None:
+def world_of(files: Iterable[str]) -> int | None:
     """How many ranks wrote a checkpoint with these files; None while it is not complete."""
     lists = [name for name in files if name.startswith("share-")]
     world = int(lists[0].rpartition("-of-")[2].removesuffix(".json")) if lists else 0
     return world if world and set(lists) == {_share_file(rank, world) for rank in range(world)} else None
 
 
-def store_share(share: Path, folder: RunFolder, name: str, world: World) -> None:
-    """Copy a rank's share of a checkpoint from a local folder to storage, its list of files last."""
-    files = {file.name: vars(folder.upload(file, f"{name}/{file.name}")) for file in sorted(share.iterdir())}
-    folder.write_json(f"{name}/{_share_file(world.rank, world.size)}", {"files": files})
+def store_share(files: Mapping[str, bytes], folder: RunFolder, name: str, world: World) -> None:
+    """Write a rank's share of a checkpoint to storage, its list of files last."""
+    written = {file: vars(folder.write(f"{name}/{file}", content)) for file, content in files.items()}
+    folder.write_json(f"{name}/{_share_file(world.rank, world.size)}", {"files": written})
+
+
+def superfluous(checkpoints: Mapping[str, float | None], keep: int, keep_best: int) -> list[str]:
+    """Which complete checkpoints are neither among the newest nor among the best.
+
+    Args:
+        checkpoints: name -> score, lower is better; None where it was not evaluated.
+    """
+    newest = sorted(checkpoints, key=_age, reverse=True)[:keep]
+    scored = {name: score for name, score in checkpoints.items() if score is not None}
+    # Of two that are as good the older one: a run that has stopped improving keeps what it has.
+    best = sorted(scored, key=lambda name: (scored[name], _age(name)))[:keep_best]
+    return [name for name in checkpoints if name not in (*newest, *best)]
+
+
+def score_of(folder: RunFolder, name: str) -> float | None:
+    """The score that a checkpoint was stored with, None if it was not evaluated or that file is damaged."""
+    try:
+        about = folder.read_json(f"{name}/{ABOUT}")
+    except RunError:
+        return None
+    return about.get("score") if about else None
+
+
+def delete_checkpoint(folder: RunFolder, name: str) -> None:
+    # First what makes it complete: a deletion that is interrupted must not leave one that looks whole.
+    for file in folder.files_of(name):
+        if file.startswith("share-"):
+            folder.delete(f"{name}/{file}")
+    folder.delete_folder(name)
 
 
 class CheckpointReader:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from nla_cyclegan.optim import OptimizerConfig, ScheduleConfig, learning_rate, total_images
     from nla_cyclegan.step import ModelConfig, StepConfig, TrainingStep
     from nla_cyclegan.tiles import translate_tiles
-    from nla_cyclegan.weights import load_generator, load_generators, save_generator
+    from nla_cyclegan.weights import load_generator, load_generators, metadata_of, save_generator
 
 _HOMES = {
     "attention": ["NonLocalBlock"],
@@ -28,7 +28,7 @@ _HOMES = {
     "optim": ["OptimizerConfig", "ScheduleConfig", "learning_rate", "total_images"],
     "step": ["ModelConfig", "StepConfig", "TrainingStep"],
     "tiles": ["translate_tiles"],
-    "weights": ["load_generator", "load_generators", "save_generator"],
+    "weights": ["load_generator", "load_generators", "metadata_of", "save_generator"],
 }
 
 __all__ = [
@@ -47,6 +47,7 @@ __all__ = [
     "learning_rate",
     "load_generator",
     "load_generators",
+    "metadata_of",
     "save_generator",
     "total_images",
     "translate_images",

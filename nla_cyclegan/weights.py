@@ -33,11 +33,15 @@ def save_generator(generator: Generator, path: str | Path) -> None:
     """Write the weights and the config to one local file; whole or not at all."""
     path = Path(path)
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in generator.state_dict().items()}
-    metadata = {"format": FORMAT, "version": str(VERSION), "config": generator.config.model_dump_json()}
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     # Not `save_file`: its files are readable by their owner alone, and a full disk is no OSError there.
-    temporary.write_bytes(safetensors.torch.save(state, metadata))
+    temporary.write_bytes(safetensors.torch.save(state, metadata_of(generator)))
     temporary.replace(path)
+
+
+def metadata_of(generator: Generator) -> dict[str, str]:
+    """What a weight file says beside the weights: its format, and the config that they fit."""
+    return {"format": FORMAT, "version": str(VERSION), "config": generator.config.model_dump_json()}
 
 
 def load_generator(path: str | Path, direction: Direction = "B2A") -> Generator:

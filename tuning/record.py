@@ -104,7 +104,7 @@ class Recorder(tune.Callback):
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
         record = self._record(trial)
         error = Path(trial.error_file).read_text()
-        self.folder.write(f"{record.name}/{ERROR}", [error.encode()])
+        self.folder.write(f"{record.name}/{ERROR}", error.encode())
         record.state, record.reason = "failed", _last_line(error)
         self._end(record)
 

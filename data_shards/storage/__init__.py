@@ -1,6 +1,6 @@
 """Files on any pyarrow filesystem: a path, s3://, gs://, file://."""
 
-from .files import delete_files, file_size, list_files, read_file, write_file
+from .files import delete_files, file_size, list_entries, list_files, read_file, write_file
 from .location import Location, locate, shown
 from .ranges import RangeReader
 
@@ -9,6 +9,7 @@ __all__ = [
     "RangeReader",
     "delete_files",
     "file_size",
+    "list_entries",
     "list_files",
     "locate",
     "read_file",

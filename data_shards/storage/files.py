@@ -77,6 +77,15 @@ def list_files(location: Location) -> dict[str, int]:
     return {info.path[start:]: info.size for info in found if info.type == fs.FileType.File}
 
 
+def list_entries(location: Location) -> list[str]:
+    """Names of the files and folders right at a location, sorted; none where it does not exist. Errors as of `list_files`."""
+    selector = fs.FileSelector(location.root, allow_not_found=True)
+    found = _do(f"list {location.uri}", lambda: location.filesystem.get_file_info(selector))
+    if not found:
+        location.check_bucket()
+    return sorted(info.base_name for info in found)
+
+
 def delete_files(location: Location, names: list[str]) -> None:
     """Delete files of a location, and whole the folders inside it that they lie in. DataError where storage refuses."""
     filesystem = location.filesystem

@@ -14,7 +14,6 @@ import yaml
 from head import BIN, ray_head
 from torch import Tensor
 
-from cluster.checkpoint import publish_in_order
 from cluster.config import RunConfig
 from cluster.run import run
 from cluster.storage import RunFolder
@@ -46,8 +45,8 @@ def newest(config: RunConfig) -> tuple[str, dict[str, Tensor]]:
 def as_gloo_rank(rank: int, config: RunConfig, meeting: str) -> None:
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", init_method=meeting, rank=rank, world_size=2)
-    world, folder = World.current(), RunFolder(config.storage, config.name)
-    run(config, world, publish=publish_in_order(folder, world, 3), report=lambda metrics: None)
+    world = World.current()
+    run(config, world, report=lambda metrics: None)
     torch.distributed.destroy_process_group()
 
 

@@ -11,7 +11,6 @@ from group import Ranks
 from torch import Tensor
 
 from cluster import loop
-from cluster.checkpoint import publish_in_order
 from cluster.config import RunConfig
 from cluster.errors import NonFiniteLossError
 from cluster.observe import Forward, Record
@@ -33,7 +32,7 @@ class StoppedError(Exception):
 
 def train(config: RunConfig, stop_at: int | None = None) -> Record:
     """As one rank, to the end or until that many images, where every rank stops."""
-    world, folder = World.current(), RunFolder(config.storage, config.name)
+    world = World.current()
     seen = 0
 
     def step(self: TrainingStep, a: Tensor, b: Tensor, *, images_seen: int, lr: float) -> dict[str, Tensor]:
@@ -44,9 +43,8 @@ def train(config: RunConfig, stop_at: int | None = None) -> Record:
         return TrainingStep.__call__(self, a, b, images_seen=images_seen, lr=lr)
 
     loop.TrainingStep = type("Watched", (TrainingStep,), {"__call__": step})  # type: ignore[misc]
-    publish = publish_in_order(folder, world, config.checkpoint.keep)
     try:
-        latest = run(config, world, publish=publish, report=lambda metrics: None, sinks=[Forward(lambda record: None)])
+        latest = run(config, world, report=lambda metrics: None, sinks=[Forward(lambda record: None)])
     except StoppedError:
         return {}
     return {**latest, "seen": seen}
@@ -144,9 +142,9 @@ def stopped_by_rank_1(config: RunConfig) -> tuple[str, bool]:
         return TrainingStep.__call__(self, a, b, images_seen=images_seen, lr=lr)
 
     loop.TrainingStep = type("Watched", (TrainingStep,), {"__call__": step})  # type: ignore[misc]
-    world, folder = World.current(), RunFolder(config.storage, config.name)
+    world = World.current()
     with pytest.raises(NonFiniteLossError) as caught:
-        run(config, world, publish=publish_in_order(folder, world, 3), report=lambda metrics: None)
+        run(config, world, report=lambda metrics: None)
     ((stopped, before),) = steps
     kept = all(torch.equal(*pair) for pair in zip(before, stopped.networks["generator_ab"].parameters(), strict=True))
     return str(caught.value), kept

@@ -8,13 +8,13 @@ import torch
 from pyarrow.fs import LocalFileSystem, SubTreeFileSystem
 from torch import Tensor
 
-from cluster.checkpoint import CheckpointConfig, Checkpoints, publish_in_order
+from cluster.checkpoint import CheckpointConfig, Checkpoints
 from cluster.clock import Clock
 from cluster.errors import RunError
 from cluster.observe import ObserveConfig, RunFiles
-from cluster.state import deal, load_optimizer, save_optimizer
+from cluster.state import TensorFile, deal, load_optimizer, optimizer_tensors
 from cluster.storage import RunFolder
-from cluster.stored import CheckpointReader, DamagedFileError, complete_checkpoints
+from cluster.stored import CheckpointReader, DamagedFileError, complete_checkpoints, images_of, name_of, superfluous
 from cluster.world import World
 from nla_cyclegan import (
     DiscriminatorConfig,
@@ -79,12 +79,13 @@ Make = Callable[[], Checkpoints]
 def make(folder: RunFolder) -> Make:
     """A new process's view of the run: saves every 4 images, keeps 2."""
     config = CheckpointConfig(every=4, keep=2)
-    return lambda: Checkpoints(config, CLOCK, folder, ALONE, publish_in_order(folder, ALONE, 2), {"config": {"a": 1}})
+    return lambda: Checkpoints(config, CLOCK, folder, ALONE, {"config": {"a": 1}})
 
 
 def save(checkpoints: Checkpoints, step: TrainingStep, *at: int) -> None:
     for images_seen in at:
         checkpoints.maybe_save(step, images_seen, {"loss": 0.5})
+        checkpoints.wait()
 
 
 def test_a_restored_step_is_the_saved_one_bit_for_bit(make: Make) -> None:
@@ -131,18 +132,32 @@ def test_saved_when_due_and_at_the_end_and_the_newest_are_kept(make: Make, folde
     assert complete_checkpoints(folder) == ["checkpoint_000000000020", "checkpoint_000000000012"]
 
 
-def test_protected_checkpoints_are_kept(folder: RunFolder) -> None:
-    publish = publish_in_order(folder, ALONE, 1, protected={"checkpoint_000000000004"})
-    checkpoints = Checkpoints(CheckpointConfig(every=4), CLOCK, folder, ALONE, publish, {})
-    save(checkpoints, make_step(), 4, 8, 12)
-    assert complete_checkpoints(folder) == ["checkpoint_000000000012", "checkpoint_000000000004"]
+def test_the_best_are_kept_too(folder: RunFolder) -> None:
+    config = CheckpointConfig(every=4, keep=1, keep_best=2)
+    step, scores = make_step(), {4: 3.0, 8: 1.0, 12: 2.0, 16: None, 20: 5.0}
+    for images_seen, score in scores.items():
+        # Each by a process of its own: what is the best is read from storage.
+        checkpoints = Checkpoints(config, CLOCK, folder, ALONE, {})
+        checkpoints.maybe_save(step, images_seen, {}, score)
+        checkpoints.wait()
+    assert [images_of(name) for name in complete_checkpoints(folder)] == [20, 12, 8]
+
+
+def test_which_checkpoints_are_superfluous() -> None:
+    names = [name_of(images) for images in range(1, 7)]
+    scores = dict(zip(names, (2.0, 1.0, 1.0, None, 9.0, None), strict=True))
+    assert superfluous(scores, 2, 1) == [names[0], names[2], names[3]]
+    assert superfluous(scores, 1, 0) == names[:5]
+    assert superfluous(scores, 6, 0) == []
+    assert superfluous(scores, 1, 9) == [names[3]]
+    assert superfluous({}, 1, 1) == []
 
 
 def test_it_says_what_it_is_and_others_can_use_the_generators(make: Make, folder: RunFolder) -> None:
     step = make_step()
     save(make(), step, 4)
     about = folder.read_json("checkpoint_000000000004/run.json")
-    assert about == {"config": {"a": 1}, "images_seen": 4, "world": 1, "metrics": {"loss": 0.5}}
+    assert about == {"config": {"a": 1}, "images_seen": 4, "world": 1, "score": None, "metrics": {"loss": 0.5}}
     generator = load_generator(folder.path, "A2B")
     ours = step.networks["generator_ab"].state_dict()
     assert_equal(dict(generator.state_dict()), dict(ours))
@@ -237,35 +252,22 @@ def test_histories_are_dealt_anew_without_losing_an_image() -> None:
         assert max(map(len, parts)) - min(map(len, parts)) <= 1
 
 
-def test_adam_too(tmp_path: Path) -> None:
+def test_adam_too() -> None:
     torch.manual_seed(0)
     weights = [torch.nn.Parameter(torch.randn(3, 2)), torch.nn.Parameter(torch.randn(4))]
     optimizer = make_optimizer(OptimizerConfig(name="adam", lr=0.1), weights)
     sum(weight.square().sum() for weight in weights).backward()  # type: ignore[union-attr]
     optimizer.step()
-    save_optimizer(optimizer, tmp_path / "adam.safetensors")
+    content = TensorFile(optimizer_tensors(optimizer)).content()
     other = make_optimizer(OptimizerConfig(name="adam", lr=0.1), weights)
-    load_optimizer(other, safetensors.torch.load_file(tmp_path / "adam.safetensors"))
+    load_optimizer(other, safetensors.torch.load(content))
     for index, state in optimizer.state_dict()["state"].items():
         assert_equal(other.state_dict()["state"][index], state)
 
 
-def test_a_run_folder_shows_files_whole(tmp_path: Path) -> None:
-    folder = RunFolder(str(tmp_path), "run")
-
-    def chunks():  # type: ignore[no-untyped-def]
-        yield b"first"
-        assert folder.read("file") is None
-        yield b"second"
-
-    written = folder.write("file", chunks())
-    assert (written.size_bytes, folder.read("file")) == (11, b"firstsecond")
-    assert folder.names() == ["file"]
-
-
 def test_damaged_json_is_named(tmp_path: Path) -> None:
     folder = RunFolder(str(tmp_path), "run")
-    folder.write("run.json", [json.dumps({"a": 1}).encode()[:-2]])
+    folder.write("run.json", json.dumps({"a": 1}).encode()[:-2])
     with pytest.raises(RunError, match=r"run/run\.json: damaged"):
         folder.read_json("run.json")
 
@@ -275,13 +277,12 @@ def test_a_folder_behind_a_uri_works_alike(make: Make, folder: RunFolder, tmp_pa
     remote = RunFolder(str(tmp_path), "run")
     remote.filesystem, remote.root, remote.path = SubTreeFileSystem(str(tmp_path), LocalFileSystem()), "", "run"
     remote.is_local = False
-    publish = publish_in_order(remote, ALONE, 1)
-    checkpoints = Checkpoints(CheckpointConfig(every=4), CLOCK, remote, ALONE, publish, {})
+    checkpoints = Checkpoints(CheckpointConfig(every=4, keep=1), CLOCK, remote, ALONE, {})
     save(checkpoints, make_step(), 4, 8)
     assert complete_checkpoints(folder) == ["checkpoint_000000000008"]
     assert make().restore(make_step(1)) == 8
 
-    remote.write("metrics.jsonl", [b'{"images": 4}\n{"images": 8}\n{"images": 12}\n{"ima'])
+    remote.write("metrics.jsonl", b'{"images": 4}\n{"images": 8}\n{"images": 12}\n{"ima')
     files = RunFiles(ObserveConfig(), remote)
     files.start(8)
     files.write({"images": 10, "loss": 0.5})

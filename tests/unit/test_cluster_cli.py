@@ -11,7 +11,6 @@ import yaml
 
 from cluster import __main__ as command
 from cluster import driver
-from cluster.checkpoint import publish_in_order
 from cluster.config import RunConfig
 from cluster.costs import Costs, measure
 from cluster.run import run
@@ -51,9 +50,7 @@ def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
 
 def finish(file: str, **changes: object) -> RunConfig:
     config = RunConfig.model_validate(yaml.safe_load(Path(file).read_text()) | changes)
-    folder = RunFolder(config.storage, config.name)
-    publish = publish_in_order(folder, World(), config.checkpoint.keep)
-    run(config, World(), publish=publish, report=lambda metrics: None)
+    run(config, World(), report=lambda metrics: None)
     return config
 
 

@@ -1,4 +1,3 @@
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -6,7 +5,6 @@ import pytest
 
 from cluster import driver, session
 from cluster.errors import RunError
-from cluster.storage import RunFolder
 from data_shards import DataError
 
 
@@ -48,14 +46,6 @@ def test_other_failures_keep_their_traceback() -> None:
     error = worker_group_error(ZeroDivisionError("a bug"))
     with pytest.raises(type(error)):
         driver.fit(Trainer(error))  # type: ignore[arg-type]
-
-
-def test_checkpoints_that_ray_lists(tmp_path: Path) -> None:
-    folder = RunFolder(str(tmp_path), "run")
-    assert driver.checkpoints_of_ray(folder) == set()
-    results = [{"checkpoint_dir_name": "checkpoint_000000000004", "metrics": {}}]
-    folder.write_json("checkpoint_manager_snapshot.json", {"checkpoint_results": results})
-    assert driver.checkpoints_of_ray(folder) == {"checkpoint_000000000004"}
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from cluster import loop
-from cluster.checkpoint import publish_in_order
 from cluster.clock import Clock
 from cluster.config import RunConfig
 from cluster.errors import NonFiniteLossError
@@ -41,10 +40,8 @@ def train(config: RunConfig, stop_at: int | None = None, reports: list[Any] | No
         if stop_at is not None and record.get("images", 0) >= stop_at:
             raise StoppedError
 
-    folder = RunFolder(config.storage, config.name)
-    publish = publish_in_order(folder, ALONE, config.checkpoint.keep)
     reported = reports.append if reports is not None else lambda metrics: None
-    return run(config, ALONE, publish=publish, report=reported, sinks=[Forward(look)])
+    return run(config, ALONE, report=reported, sinks=[Forward(look)])
 
 
 def newest(config: RunConfig) -> dict[str, Tensor]:

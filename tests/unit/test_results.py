@@ -101,7 +101,7 @@ def test_no_sweep_and_no_finished_trial(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("content", [b"{", b'{"number": 0}', b'{"number": 0, "state": "lost"}'])
 def test_a_damaged_record_is_named(sweep: RunFolder, content: bytes) -> None:
-    sweep.write(f"trial-0001/{results.TRIAL}", [content])
+    sweep.write(f"trial-0001/{results.TRIAL}", content)
     with pytest.raises(RunError, match=r"few/trial-0001/trial.json: damaged"):
         read_results(sweep.path)
 
@@ -137,7 +137,7 @@ def test_evaluations_are_read_up_to_a_checkpoint(tmp_path: Path) -> None:
     ]
     folder = RunFolder(str(tmp_path), "run")
     assert evaluations(folder) == []
-    folder.write("metrics.jsonl", [("\n".join(map(json.dumps, records)) + '\n{"images": 64, "swd').encode()])
+    folder.write("metrics.jsonl", ("\n".join(map(json.dumps, records)) + '\n{"images": 64, "swd').encode())
     assert [each["images"] for each in evaluations(folder)] == [16, 32, 48]
     assert [each["images"] for each in evaluations(folder, 32)] == [16, 32]
 

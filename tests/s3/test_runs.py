@@ -1,0 +1,91 @@
+"""A run whose dataset, checkpoints and log are in a bucket: the loop bare, against both servers and through faults."""
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+import torch
+from fault_proxy import Fault, FaultProxy
+from object_stores import Bucket
+from torch import Tensor
+
+from cluster.config import RunConfig
+from cluster.errors import RunError
+from cluster.observe import Forward, Record
+from cluster.run import run
+from cluster.storage import RunFolder
+from cluster.stored import CheckpointReader, complete_checkpoints, images_of
+from cluster.world import World
+
+
+class StoppedError(Exception):
+    """Stands for kill -9."""
+
+
+@pytest.fixture(scope="module")
+def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return tiny.pack_dataset(tmp_path_factory.mktemp("tiny"))
+
+
+def train(config: RunConfig, stop_at: float = float("inf")) -> Record:
+    def look(record: Record) -> None:
+        if record.get("images", 0) >= stop_at:
+            raise StoppedError
+
+    return run(config, World(), report=lambda metrics: None, sinks=[Forward(look)])
+
+
+def newest(config: RunConfig) -> dict[str, Tensor]:
+    folder = RunFolder(config.storage, config.name)
+    name = complete_checkpoints(folder)[0]
+    reader = CheckpointReader(folder, name)
+    files = [file for file in folder.files_of(name) if file.endswith(".safetensors")]
+    return {f"{file}/{key}": value for file in files for key, value in reader.tensors(file).items()}
+
+
+def differing(one: dict[str, Tensor], other: dict[str, Tensor]) -> list[str]:
+    return [name for name in one.keys() | other.keys() if not torch.equal(one[name], other[name])]
+
+
+CHANGES: dict[str, Any] = {
+    "checkpoint": {"every": 8, "keep": 2, "keep_best": 1},
+    "validation": {"every": 16, "images": 4},
+    "observe": {"every": 8, "tensorboard": True},
+}
+
+
+def test_a_run_in_a_bucket_is_the_one_on_disk(bucket: Bucket, uri: str, tmp_path: Path) -> None:
+    on_disk = tiny.config(uri, tmp_path, **CHANGES)
+    in_bucket = on_disk.model_copy(update={"storage": bucket.uri("runs/mine")})
+    train(on_disk)
+    with pytest.raises(StoppedError):
+        train(in_bucket, stop_at=32)
+    train(in_bucket)
+    assert differing(newest(on_disk), newest(in_bucket)) == []
+    folders = [RunFolder(config.storage, config.name) for config in (on_disk, in_bucket)]
+    kept = [[images_of(name) for name in complete_checkpoints(folder)] for folder in folders]
+    assert kept[0] == kept[1]
+    assert kept[0][:2] == [48, 40]
+    assert folders[1].names() == folders[0].names()
+    assert len((folders[1].read("metrics.jsonl") or b"").splitlines()) == 9
+
+
+def test_a_run_through_faults_of_its_storage(bucket: Bucket, uri: str, tmp_path: Path) -> None:
+    on_disk = tiny.config(uri, tmp_path, **CHANGES)
+    train(on_disk)
+    with FaultProxy(bucket.store.port) as proxy:
+        in_bucket = on_disk.model_copy(update={"storage": bucket.uri("runs", proxy)})
+        for number, kind in enumerate(itertools.islice(itertools.cycle(("slow_down", "reset", "close")), 6)):
+            proxy.fail(Fault(kind), 2, skip=7 * number, method="PUT")
+        train(in_bucket)
+        assert proxy.failed
+    assert differing(newest(on_disk), newest(in_bucket)) == []
+
+
+def test_a_bucket_that_does_not_exist_is_named(bucket: Bucket, uri: str, tmp_path: Path) -> None:
+    config = tiny.config(uri, tmp_path)
+    storage = bucket.uri("runs").replace(bucket.name, "absent")
+    with pytest.raises(RunError, match="storage: s3://absent/runs/tiny cannot be written .*no such bucket|no bucket absent"):
+        RunFolder(storage, config.name).probe()
