@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from cluster.world import World
 
-# Spot instances get 30 s (GCP) or 120 s (AWS).
+# Seconds between two questions. Spot instances get 30 s (GCP) or 120 s (AWS).
 INTERVAL_S = 2.0
 
 # The machines of the run that were given notice; all ranks call it equally often, and hear the same.
@@ -18,8 +18,8 @@ class Preemption:
     Asking is a meeting of all ranks, so it is not done at every step, but at steps that rank 0 chooses by its own clock.
     """
 
-    def __init__(self, world: World, ask: Ask, interval_s: float = INTERVAL_S) -> None:
-        self.world, self.ask, self.interval_s = world, ask, interval_s
+    def __init__(self, world: World, ask: Ask) -> None:
+        self.world, self.ask = world, ask
         self._steps = self._left = 1
         self._asked = time.monotonic()
 
@@ -30,6 +30,6 @@ class Preemption:
             return []
         machines = self.ask()
         step_s = (time.monotonic() - self._asked) / self._steps
-        self._steps = self._left = self.world.broadcast(max(1, round(self.interval_s / max(step_s, 1e-4))))
+        self._steps = self._left = self.world.broadcast(max(1, round(INTERVAL_S / max(step_s, 1e-4))))
         self._asked = time.monotonic()
         return machines

@@ -66,7 +66,11 @@ def wait_for(what: Path, process: subprocess.Popen[str]) -> None:
 
 @pytest.mark.timeout(600)
 def test_two_workers_stopped_and_started_again_equal_two_gloo_ranks_bit_for_bit(uri: str, tmp_path: Path) -> None:
-    changes = {"schedule": {"images": 480}, "checkpoint": {"every": 120, "keep": 2}, "scaling": {"workers": 2}}
+    changes = {
+        "schedule": {"images": 480},
+        "checkpoint": {"every": 120, "keep": 2, "keep_best": 0},
+        "scaling": {"workers": 2},
+    }
     config = tiny.config(uri, tmp_path / "ray", validation={"every": 240, "images": 4}, **changes)
     file = write_config(tmp_path / "run.yaml", config)
 

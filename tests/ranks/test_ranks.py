@@ -10,9 +10,9 @@ import torch
 from group import Ranks
 from torch import Tensor
 
-from cluster import loop
+from cluster import loop, preemption
 from cluster.config import RunConfig
-from cluster.errors import NonFiniteLossError
+from cluster.errors import DivergedReplicasError, NonFiniteLossError, PreemptedError
 from cluster.observe import Forward, Record
 from cluster.run import run
 from cluster.storage import RunFolder
@@ -87,18 +87,19 @@ def test_three_ranks_in_rounds_continue_bit_for_bit(ranks: Ranks, uri: str, tmp_
 
 
 def test_any_number_of_ranks_trains_the_same_weights(ranks: Ranks, uri: str, tmp_path: Path) -> None:
-    """4 image pairs over 3 ranks are 2, 1, 1; fp64 and no history, so that only the order of summation differs."""
+    """6 image pairs over 4 ranks are 2, 1, 2, 1; fp64 and no history, so that only the order of summation differs."""
     ends, seen = {}, {}
-    for world in (1, 2, 3):
-        changes = {"step": {"pool_size": 0, "precision": "fp64"}, "schedule": {"images": 80}}
-        config = tiny.config(uri, tmp_path / str(world), validation={"every": 80, "images": 4}, **changes)
+    for world in (1, 2, 3, 4):
+        changes = {"step": {"pool_size": 0, "precision": "fp64"}, "schedule": {"images": 120}}
+        validation = {"every": 120, "images": 4}
+        config = tiny.config(uri, tmp_path / str(world), data={"global_batch": 6}, validation=validation, **changes)
         latest = ranks.run(world, train, config)
         ends[world], seen[world] = newest(config), [each["seen"] for each in latest]
         # Every rank knows the same global losses and distances.
         for name in ("generator_total", "discriminator_a", "swd_A2B", "swd_B2A"):
             assert len({each[name] for each in latest}) == 1
-    assert seen == {1: [80], 2: [40, 40], 3: [40, 20, 20]}
-    for world in (2, 3):
+    assert seen == {1: [120], 2: [60, 60], 3: [40, 40, 40], 4: [40, 20, 40, 20]}
+    for world in (2, 3, 4):
         for name, alone in ends[1].items():
             torch.testing.assert_close(
                 ends[world][name], alone, rtol=0, atol=1e-5, msg=lambda text, n=name: f"{n}: {text}"
@@ -156,3 +157,62 @@ def test_all_ranks_stop_together_when_one_diverges(ranks: Ranks, uri: str, tmp_p
         assert "not finite after 20 images (rank 1: generator_total = " in said
         assert "rank 0" not in said
         assert kept
+
+
+def preempted(config: RunConfig, at: int) -> str:
+    """What a run says that hears of a machine to be taken away when it asks for the `at`th time."""
+    asked = 0
+
+    def ask() -> list[str]:
+        nonlocal asked
+        asked += 1
+        return ["node 7"] if asked == at else []
+
+    # At every step.
+    preemption.INTERVAL_S = 0
+    try:
+        run(config, World.current(), report=lambda metrics: None, ask=ask)
+    except PreemptedError as error:
+        return str(error)
+    return "not preempted"
+
+
+def test_a_notice_of_preemption_saves_at_once_and_loses_nothing(ranks: Ranks, uri: str, tmp_path: Path) -> None:
+    undisturbed, disturbed = tiny.config(uri, tmp_path / "one"), tiny.config(uri, tmp_path / "two")
+    ranks.run(2, train, undisturbed)
+    # After 5 of 12 steps; the schedule saves after 4 and 8.
+    said = ranks.run(2, preempted, disturbed, 5)
+    assert said == ["node 7: to be taken away; saved at 20 images"] * 2
+    assert complete_checkpoints(RunFolder(disturbed.storage, "tiny"))[0] == "checkpoint_000000000020"
+    ranks.run(2, train, disturbed)
+    one, two = newest(undisturbed), newest(disturbed)
+    assert [name for name in one if not torch.equal(one[name], two[name])] == []
+
+
+def test_a_notice_at_a_step_that_is_saved_anyhow(ranks: Ranks, uri: str, tmp_path: Path) -> None:
+    config = tiny.config(uri, tmp_path)
+    assert "saved at 16 images" in ranks.run(2, preempted, config, 4)[0]
+    assert complete_checkpoints(RunFolder(config.storage, "tiny")) == ["checkpoint_000000000016"]
+
+
+def with_a_flipped_bit(config: RunConfig) -> str:
+    """What a run says when one bit of one weight flips on rank 1."""
+
+    def step(self: TrainingStep, a: Tensor, b: Tensor, *, images_seen: int, lr: float) -> dict[str, Tensor]:
+        losses = TrainingStep.__call__(self, a, b, images_seen=images_seen, lr=lr)
+        if images_seen == 24 and World.current().rank == 1:
+            weight = self.networks["generator_ba"].encoder[0].weight
+            weight.data.view(torch.int32)[0, 0, 0, 0] ^= 1
+        return losses
+
+    loop.TrainingStep = type("Watched", (TrainingStep,), {"__call__": step})  # type: ignore[misc]
+    with pytest.raises(DivergedReplicasError) as caught:
+        run(config, World.current(), report=lambda metrics: None)
+    return str(caught.value)
+
+
+def test_replicas_that_differ_in_one_bit_are_not_saved(ranks: Ranks, uri: str, tmp_path: Path) -> None:
+    config = tiny.config(uri, tmp_path)
+    for said in ranks.run(3, with_a_flipped_bit, config):
+        assert "generator_ba.safetensors/encoder.0.weight is not the same on rank 1 as on rank 0" in said
+    assert complete_checkpoints(RunFolder(config.storage, "tiny")) == ["checkpoint_000000000016"]
