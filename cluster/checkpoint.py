@@ -25,7 +25,6 @@ from cluster.stored import (
     DamagedFileError,
     checkpoints_of,
     complete_checkpoints,
-    delete_checkpoint,
     images_of,
     name_of,
     score_of,
@@ -131,7 +130,7 @@ class Checkpoints:
         there = checkpoints_of(self.folder)
         complete = [name for name, files in there.items() if world_of(files)]
         for name in there.keys() - set(complete):
-            delete_checkpoint(self.folder, name)
+            self.folder.delete_folder(name)
         return complete, set(there)
 
     def _load(self, name: str, step: TrainingStep) -> str | None:
@@ -168,7 +167,7 @@ class Checkpoints:
                 self._scores[name] = score_of(self.folder, name)
         scores = {name: self._scores[name] for name in complete}
         for name in superfluous(scores, self.config.keep, self.config.keep_best):
-            delete_checkpoint(self.folder, name)
+            self.folder.delete_folder(name)
 
     def _finish(self) -> None:
         """Until all ranks have stored everything."""

@@ -98,11 +98,6 @@ class RunFolder:
     def upload(self, file: Path, name: str) -> File:
         return self.write(name, file.read_bytes())
 
-    def delete(self, name: str) -> None:
-        """Delete a file of the run."""
-        folder, _, file = name.rpartition("/")
-        delete_files(Location(self.filesystem, f"{self.path}/{folder}".rstrip("/"), self.label), [file])
-
     def delete_folder(self, name: str) -> None:
         """Delete a folder of the run and all in it."""
         delete_files(self.location, [f"{name}/"])

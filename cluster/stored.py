@@ -39,7 +39,8 @@ def checkpoints_of(folder: RunFolder) -> dict[str, dict[str, int]]:
     found: dict[str, dict[str, int]] = {}
     for path, size in folder.files().items():
         name, _, file = path.partition("/")
-        if NAME.fullmatch(name):
+        # Some servers list an empty folder as a file.
+        if file and NAME.fullmatch(name):
             found.setdefault(name, {})[file] = size
     return {name: found[name] for name in sorted(found, key=_age, reverse=True)}
 
@@ -82,14 +83,6 @@ def score_of(folder: RunFolder, name: str) -> float | None:
     except RunError:
         return None
     return about.get("score") if about else None
-
-
-def delete_checkpoint(folder: RunFolder, name: str) -> None:
-    # First what makes it complete: a deletion that is interrupted must not leave one that looks whole.
-    for file in folder.files_of(name):
-        if file.startswith("share-"):
-            folder.delete(f"{name}/{file}")
-    folder.delete_folder(name)
 
 
 class CheckpointReader:

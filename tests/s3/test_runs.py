@@ -68,7 +68,9 @@ def test_a_run_in_a_bucket_is_the_one_on_disk(bucket: Bucket, uri: str, tmp_path
     kept = [[images_of(name) for name in complete_checkpoints(folder)] for folder in folders]
     assert kept[0] == kept[1]
     assert kept[0][:2] == [48, 40]
-    assert folders[1].names() == folders[0].names()
+    # Whole: nothing of the others is left. (rclone's server lists a folder that has become empty as a file.)
+    files = [{path for path in folder.files() if "checkpoint_" in path and "/" in path} for folder in folders]
+    assert files[0] == files[1]
     assert len((folders[1].read("metrics.jsonl") or b"").splitlines()) == 9
 
 
@@ -80,12 +82,12 @@ def test_a_run_through_faults_of_its_storage(bucket: Bucket, uri: str, tmp_path:
         for number, kind in enumerate(itertools.islice(itertools.cycle(("slow_down", "reset", "close")), 6)):
             proxy.fail(Fault(kind), 2, skip=7 * number, method="PUT")
         train(in_bucket)
-        assert proxy.failed
-    assert differing(newest(on_disk), newest(in_bucket)) == []
+        assert len(proxy.faults) >= 6
+        assert differing(newest(on_disk), newest(in_bucket)) == []
 
 
 def test_a_bucket_that_does_not_exist_is_named(bucket: Bucket, uri: str, tmp_path: Path) -> None:
     config = tiny.config(uri, tmp_path)
     storage = bucket.uri("runs").replace(bucket.name, "absent")
-    with pytest.raises(RunError, match="storage: s3://absent/runs/tiny cannot be written .*no such bucket|no bucket absent"):
+    with pytest.raises(RunError, match=r"storage: s3://absent/runs/tiny cannot be written .*no (such )?bucket"):
         RunFolder(storage, config.name).probe()

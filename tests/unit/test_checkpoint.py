@@ -11,7 +11,9 @@ from torch import Tensor
 from cluster.checkpoint import CheckpointConfig, Checkpoints
 from cluster.clock import Clock
 from cluster.errors import RunError
-from cluster.observe import ObserveConfig, RunFiles
+from cluster.mirror import written_locally
+from cluster.observe import ObserveConfig
+from cluster.run_files import RunFiles
 from cluster.state import TensorFile, deal, load_optimizer, optimizer_tensors
 from cluster.storage import RunFolder
 from cluster.stored import CheckpointReader, DamagedFileError, complete_checkpoints, images_of, name_of, superfluous
@@ -283,10 +285,11 @@ def test_a_folder_behind_a_uri_works_alike(make: Make, folder: RunFolder, tmp_pa
     assert make().restore(make_step(1)) == 8
 
     remote.write("metrics.jsonl", b'{"images": 4}\n{"images": 8}\n{"images": 12}\n{"ima')
-    files = RunFiles(ObserveConfig(), remote)
-    files.start(8)
-    files.write({"images": 10, "loss": 0.5})
-    files.close()
+    with written_locally(remote) as there:
+        files = RunFiles(ObserveConfig(), there.root, remote)
+        files.start(8)
+        files.write({"images": 10, "loss": 0.5})
+        files.close()
     lines = [json.loads(line) for line in (folder.read("metrics.jsonl") or b"").splitlines()]
     assert lines == [{"images": 4}, {"images": 8}, {"images": 10, "loss": 0.5}]
     assert len(folder.files_of("tensorboard")) == 1
