@@ -1,29 +1,32 @@
-"""Command line: python -m cluster train ..."""
+"""Command line: python -m cluster VERB ..."""
 
 import argparse
 import sys
+from importlib import import_module
+
+VERBS = {
+    "train": "train a run, or continue it",
+    "submit": "send a run to a cluster and follow its log",
+}
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m cluster",
         description="Train NLA-CycleGAN on this machine or on a Ray cluster.",
-        epilog="python -m cluster train --help lists every option with its meaning and default.",
+        epilog="python -m cluster VERB --help lists all options of a verb; of train, every field of a run.",
     )
-    parser.add_argument("verb", choices=["train"], help="train a run, or continue it")
+    parser.add_argument("verb", choices=VERBS, help="; ".join(f"{verb}: {what}" for verb, what in VERBS.items()))
     verb = parser.parse_args(sys.argv[1:2]).verb
-    assert verb == "train"
-    from cluster import train
     from cluster.errors import RunError, error_lines
     from data_shards import DataError
     from nla_cyclegan import InputError
 
     try:
-        train.main(sys.argv[2:])
+        return import_module(f"cluster.{verb}").main(sys.argv[2:]) or 0
     except (RunError, DataError, InputError) as error:
         print(error_lines(error), file=sys.stderr)
         return 2
-    return 0
 
 
 if __name__ == "__main__":

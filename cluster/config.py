@@ -1,8 +1,10 @@
 """The configuration of a run: the sections' own classes, nested, and how two configurations differ."""
 
-from typing import Any
+import re
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
 from cluster.checkpoint import CheckpointConfig
 from cluster.observe import ObserveConfig
@@ -11,11 +13,35 @@ from cluster.validate import ValidationConfig
 from data_shards import StreamConfig
 from nla_cyclegan import LossConfig, ModelConfig, OptimizerConfig, ScheduleConfig, StepConfig
 
+# s3://KEY:SECRET@bucket, abfs://...?client_secret=SECRET. A secret may hold a slash; gs://anonymous@bucket holds none.
+CREDENTIALS = re.compile(
+    r"://(?!anonymous@)([^/?@]*|[^?@]*:[^?]*)@|[?&][^=&]*(secret|token|passw|key)[^=&]*=", re.IGNORECASE
+)
+
+
+def has_credentials(uri: str) -> bool:
+    return CREDENTIALS.search(uri) is not None
+
+
+def without_credentials(uri: str) -> str:
+    """The URI. A configuration lies in the run's folder and in Ray's dashboard for all to read."""
+    if has_credentials(uri):
+        # A type of its own, because the message must not be followed by what was received.
+        raise PydanticCustomError(
+            "credentials",
+            "has credentials in its URI, which would be stored with the run and shown by Ray; take them out and give "
+            "them in the environment of every machine (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY) or by their role",
+        )
+    return uri
+
+
+Place = Annotated[str, AfterValidator(without_credentials)]
+
 
 class DataConfig(StreamConfig):
     """The dataset and how its images reach the model."""
 
-    uri: str
+    uri: Place
     """The dataset: the folder or URI that `python -m data_shards pack` wrote."""
     global_batch: int = Field(1, ge=1)
     """Image pairs of one step over all workers together; each worker's part follows from it."""
@@ -35,7 +61,7 @@ class RunConfig(BaseModel):
 
     name: str = Field("nla-cyclegan", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     """Name of the run: its folder in `storage`. The same name again continues the run."""
-    storage: str = "runs"
+    storage: Place = "runs"
     """Where runs are kept: a folder, or a URI such as s3://bucket/runs."""
     seed: int = Field(0, ge=0, lt=2**32)
     """Start of all randomness: initial weights, order of the samples, augmentation, image history."""

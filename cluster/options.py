@@ -116,8 +116,8 @@ def problem_line(error: ErrorDetails, given: dict[str, Any], file: str | None) -
         return f"{field}: no such field{_from(path, given, file)}; {nearest(path)}"
     if error["type"] == "missing":
         return f"{field}: required; give it as --{field} or in the file"
-    if not field or isinstance(error["input"], dict):
-        # From a check of several fields together: its message names them.
+    if not field or isinstance(error["input"], dict) or error["type"] == "credentials":
+        # From a check of several fields together, whose message names them, or of what is not to be repeated.
         return f"{field}: {message}" if field else message
     return f"{field}: {message[0].lower()}{message[1:]}; got {error['input']!r}{_from(path, given, file)}"
 

@@ -10,7 +10,7 @@ from typing import Any, Literal, NoReturn
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_settings import BaseSettings, CliSettingsSource
 
-from cluster.config import RunConfig
+from cluster.config import Place, RunConfig
 from cluster.errors import RunError
 from cluster.options import Options as RunOptions
 from cluster.options import merge, parse_options, problem_line, read_yaml
@@ -41,7 +41,7 @@ class SweepConfig(BaseModel):
 
     name: str = Field("sweep", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     """Name of the sweep: its folder in `storage`. The same name again goes on with the sweep."""
-    storage: str = "sweeps"
+    storage: Place = "sweeps"
     """Where sweeps are kept: a folder, or a URI such as s3://bucket/sweeps."""
     train: str
     """The run that the trials vary: a configuration file of `python -m cluster train`."""

@@ -14,7 +14,7 @@ MAY_IMPORT = {
     "tuning": {"cluster", "data_shards", "nla_cyclegan"},
 }
 # What starts Ray or runs inside it.
-RAY_FILES = {"board.py", "driver.py", "rendezvous.py", "session.py", "submit.py", "worker.py"}
+RAY_FILES = {"board.py", "driver.py", "follow.py", "rendezvous.py", "session.py", "submit.py", "worker.py"}
 
 
 def imports(file: Path) -> Iterator[tuple[str, bool]]:

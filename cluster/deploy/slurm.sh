@@ -1,0 +1,32 @@
+#!/usr/bin/env bash
+# A run on Slurm, from a checkout with its .venv (`make install`) on a disk that all machines share:
+#
+#   sbatch cluster/deploy/slurm.sh --config cluster/configs/paper.yaml --data.uri DATASET --storage /shared/runs --data.global_batch 16
+#
+# What follows the file's name are options of `train`. The same command again goes on with the run; Slurm gives it itself
+# when the job is preempted (--requeue).
+#SBATCH --job-name=nla-cyclegan
+#SBATCH --nodes=2
+#SBATCH --ntasks-per-node=1
+#SBATCH --gpus-per-node=8
+#SBATCH --cpus-per-task=64
+#SBATCH --exclusive
+#SBATCH --requeue
+#SBATCH --time=24:00:00
+set -euo pipefail
+cd "${SLURM_SUBMIT_DIR:?this is for sbatch}"
+export PATH="$PWD/.venv/bin:$PATH"
+
+# Others use these machines too: Ray asks for a token, which is this job's own and on no command line.
+RAY_AUTH_TOKEN=$(python -c "import secrets; print(secrets.token_hex(32))")
+export RAY_AUTH_TOKEN RAY_AUTH_MODE=token RAY_USAGE_STATS_ENABLED=0
+
+read -r first < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
+# Not what the machine calls itself, which may be 127.0.1.1.
+read -r address _ < <(srun --nodes=1 --ntasks=1 --nodelist="$first" hostname --all-ip-addresses)
+address="$address:$((20000 + SLURM_JOB_ID % 20000))"
+
+srun --kill-on-bad-exit=1 --cpus-per-task="$SLURM_CPUS_PER_TASK" \
+    ray symmetric-run --address "$address" --min-nodes "$SLURM_JOB_NUM_NODES" \
+    --num-cpus "$SLURM_CPUS_PER_TASK" --num-gpus "$SLURM_GPUS_ON_NODE" \
+    -- python -m cluster train --address "$address" "$@"

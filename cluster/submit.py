@@ -1,0 +1,270 @@
+"""`python -m cluster submit`: send a run to a cluster as a Ray job, with this project's code, and follow its log."""
+
+import argparse
+import asyncio
+import logging
+import os
+import re
+import secrets
+import shlex
+import socket
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+from urllib.parse import urlsplit
+
+from cluster.config import RunConfig, has_credentials
+from cluster.errors import RunError
+from cluster.follow import INTERRUPTED, follow, look_after
+from cluster.options import parse_options
+from cluster.preflight import relative_paths
+
+if TYPE_CHECKING:
+    from ray.job_submission import JobSubmissionClient
+
+USAGE = "python -m cluster submit [--address URL] [--no-wait] [--dry-run] [--exclude PATTERN] [--env NAME=VALUE] TRAIN OPTIONS"
+TRAIN_HELP = (
+    "Every other option is one of the run: --config, --data.uri, --scaling.workers, ...: see python -m cluster train "
+    "--help. Credentials are not sent: they belong in the environment of the cluster's machines, or in their role."
+)
+PACKAGES = ("cluster", "data_shards", "nla_cyclegan", "tuning")
+# Beside what .gitignore and .rayignore name. Patterns of git, seen from the folder that is sent.
+EXCLUDED = [
+    *("/.git", "/.venv", "/venv", "/data", "/demo", "/runs", "/sweeps", "/build", ".env", ".env.*", ".netrc", "*.pem"),
+    *("__pycache__", ".*_cache", "*.egg-info", "*.tar", "*.safetensors"),
+]
+# What a store needs to be found, or a network to be used; nothing that is secret.
+SENT = (
+    *("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_DEFAULT_REGION"),
+    *("AWS_REQUEST_CHECKSUM_CALCULATION", "AWS_RESPONSE_CHECKSUM_VALIDATION"),
+    *("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME", "NCCL_DEBUG"),
+)
+SECRET = re.compile(r"SECRET|TOKEN|PASSW|CREDENTIAL|(^|_)KEY", re.IGNORECASE)
+CONNECT_S = 10.0
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise RunError(message)
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run as a job: what is started, from which folder, in which environment."""
+
+    metadata: dict[str, str]
+    """Which run it is: its name and storage."""
+    command: str
+    folder: Path
+    excludes: list[str]
+    variables: dict[str, str]
+
+    @property
+    def environment(self) -> dict[str, Any]:
+        """Ray's runtime environment. Its dashboard shows it, so nothing in it may be secret."""
+        environment = {"working_dir": str(self.folder), "excludes": self.excludes, "env_vars": self.variables}
+        root = Path(__file__).parents[1]
+        if root != self.folder:
+            environment["py_modules"] = [str(root / name) for name in PACKAGES]
+        return environment
+
+
+def main(arguments: Sequence[str]) -> int:
+    """The exit status of the job; 0 where it is not waited for; 130 after Ctrl-C.
+
+    Raises: RunError, a line for each thing to mend, before anything is sent.
+    """
+    options, of_the_run = _parser().parse_known_args([argument for argument in arguments if argument != "--"])
+    job = make_job(of_the_run, options.exclude, options.env)
+    _quiet()
+    size, count = package_size(job)
+    sent = f"{count} files, {size / 1e6:.1f} MB, of {job.folder}"
+    if options.dry_run:
+        variables = " ".join(f"{name}={value}" for name, value in job.variables.items())
+        print(f"{'command':<12}{job.command}\n{'sent':<12}{sent}\n{'environment':<12}{variables or '-'}")
+        return 0
+    client = connect(options.address or os.environ.get("RAY_API_SERVER_ADDRESS") or os.environ.get("RAY_ADDRESS"))
+    job_id = running_job(client, job)
+    told = "is in training already; nothing was sent" if job_id else f"submitted ({sent})"
+    job_id = job_id or send(client, job)
+    try:
+        print(f"{job_id}: {told}", file=sys.stderr)
+        if not options.no_wait:
+            return asyncio.run(follow(client, job_id))
+    except KeyboardInterrupt:
+        # Before `follow` takes care of it.
+        print(look_after(client.get_address(), job_id), file=sys.stderr)
+        return INTERRUPTED
+    print(job_id)
+    print(look_after(client.get_address(), job_id), file=sys.stderr)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="python -m cluster submit",
+        usage=USAGE,
+        description="Send a run to a Ray cluster and follow its log; the same command again follows a run in training. "
+        "Ctrl-C leaves the log, a second one at once stops the run.",
+        epilog=TRAIN_HELP,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--address", metavar="URL", help="the cluster's http://HOST:8265 (default: RAY_ADDRESS)")
+    parser.add_argument("--no-wait", action="store_true", help="print the job's name and return")
+    parser.add_argument("--dry-run", action="store_true", help="print what would be sent, and exit")
+    parser.add_argument(
+        "--exclude", metavar="PATTERN", action="append", default=[], help="also leave these files out; as in .gitignore"
+    )
+    parser.add_argument(
+        "--env", metavar="NAME=VALUE", action="append", default=[], help="a variable for the run; nothing secret"
+    )
+    return parser
+
+
+def make_job(of_the_run: Sequence[str], excludes: Sequence[str] = (), variables: Sequence[str] = ()) -> Job:
+    """Check a run here, where a mistake costs nothing. Raises: RunError."""
+    options = parse_options(of_the_run)
+    problems = relative_paths(options.config)
+    if options.local:
+        problems.append("--local: trains in this process: python -m cluster train --local")
+    given = {name: os.environ[name] for name in SENT if name in os.environ}
+    for variable in variables:
+        name, equals, given[name] = variable.partition("=")
+        if not equals or not name.isidentifier():
+            problems.append(f"--env {name}: expected NAME=VALUE")
+    problems += [_shown_to_all(name) for name, value in given.items() if SECRET.search(name) or has_credentials(value)]
+    if problems:
+        raise RunError("\n".join(problems))
+    command = shlex.join(["python", "-m", "cluster", "train", *as_options(options.config)])
+    metadata = {"run": options.config.name, "storage": options.config.storage}
+    return Job(metadata, command, Path.cwd(), [*EXCLUDED, *excludes], given)
+
+
+def _quiet() -> None:
+    """Let Ray not tell what it leaves out and what it uploads."""
+    # EXCLUDED says what is left out.
+    os.environ["RAY_OVERRIDE_RUNTIME_ENV_DEFAULT_EXCLUDES"] = ""
+    import ray.job_submission
+
+    for name in ("", ".dashboard.modules.dashboard_sdk", ".dashboard.modules.job.sdk"):
+        logging.getLogger(ray.__name__ + name).setLevel(logging.WARNING)
+
+
+def _shown_to_all(name: str) -> str:
+    return (
+        f"{name}: looks like a secret, and Ray shows a job's environment to everyone who sees its dashboard; "
+        "set it in the environment of the cluster's machines"
+    )
+
+
+def as_options(config: RunConfig) -> list[str]:
+    """Options of `train` that say the same as a configuration, whatever files it came from."""
+    return list(_options("", config.model_dump(mode="json", exclude_defaults=True)))
+
+
+def _options(prefix: str, fields: dict[str, Any]) -> list[str]:
+    options = []
+    for name, value in fields.items():
+        if isinstance(value, dict):
+            options += _options(f"{prefix}{name}.", value)
+        else:
+            options.append(f"--{prefix}{name}={_text(value)}")
+    return options
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, list):
+        return ",".join(map(_text, value)) or "[]"
+    return "none" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def package_size(job: Job) -> tuple[int, int]:
+    """Bytes and number of the files that Ray would send. Raises: RunError when it does not take so much."""
+    from ray._private.runtime_env import packaging
+
+    sizes: dict[str, int] = {}
+    files = 0
+
+    def add(path: Path) -> None:
+        nonlocal files
+        if path.is_file():
+            top = path.relative_to(job.folder).parts[0]
+            sizes[top] = sizes.get(top, 0) + path.stat().st_size
+            files += 1
+
+    excludes = [packaging._get_excludes(job.folder, job.excludes)]
+    packaging._dir_travel(job.folder, excludes, add, include_gitignore=True)
+    # It zips without compression.
+    total, limit = sum(sizes.values()), packaging.GCS_STORAGE_MAX_SIZE
+    if total >= limit:
+        largest = ", ".join(
+            f"{name} {sizes[name] / 1e6:,.0f} MB" for name in sorted(sizes, key=sizes.__getitem__)[:-4:-1]
+        )
+        raise RunError(
+            f"{job.folder}: {total / 1e6:,.0f} MB would be sent, Ray takes up to {limit / 1e6:,.0f} MB; "
+            f"leave out what the run does not need with --exclude (largest: {largest})"
+        )
+    return total, files
+
+
+def connect(address: str | None) -> "JobSubmissionClient":
+    """Raises: RunError when no cluster takes jobs there."""
+    if address is None or not re.match(r"https?://[^/]", address):
+        raise RunError(f"--address: expected the cluster's dashboard, http://HOST:8265; got {address or 'none'}")
+    if os.environ.get("RAY_AUTH_TOKEN"):
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
+    # Ray's client prefers this one to its argument.
+    os.environ["RAY_API_SERVER_ADDRESS"] = address
+    _check_answers(address)
+    import requests
+    from ray.exceptions import AuthenticationError
+    from ray.job_submission import JobSubmissionClient
+
+    try:
+        return JobSubmissionClient(address)
+    except AuthenticationError as error:
+        raise RunError(
+            f"--address {address}: the cluster wants its token, and "
+            f"{'the one in RAY_AUTH_TOKEN is not it' if os.environ.get('RAY_AUTH_TOKEN') else 'none was given'}; "
+            "set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN as on the cluster's machines"
+        ) from error
+    except (RuntimeError, ConnectionError, ValueError, KeyError, requests.RequestException) as error:
+        raise RunError(f"--address {address}: no Ray cluster there ({str(error).splitlines()[0]})") from error
+
+
+def _check_answers(address: str) -> None:
+    """Raises: RunError when nothing listens there; Ray's client would wait for minutes."""
+    try:
+        url = urlsplit(address)
+        port = url.port or (443 if url.scheme == "https" else 80)
+        socket.create_connection((url.hostname or "", port), timeout=CONNECT_S).close()
+    except (OSError, ValueError) as error:
+        raise RunError(
+            f"--address {address}: nothing listens there ({getattr(error, 'strerror', 0) or error})"
+        ) from error
+
+
+def running_job(client: "JobSubmissionClient", job: Job) -> str | None:
+    """The job that trains this run already, if any. Raises: RunError when it was told something else."""
+    for other in client.list_jobs():
+        same = job.metadata.items() <= (other.metadata or {}).items()
+        if same and not other.status.is_terminal():
+            if other.entrypoint != job.command:
+                raise RunError(
+                    f"name: {job.metadata['run']} is in training with other options, as job {other.submission_id}; choose another "
+                    f"--name, or stop it first: ray job stop --address {client.get_address()} {other.submission_id}"
+                )
+            return str(other.submission_id)
+    return None
+
+
+def send(client: "JobSubmissionClient", job: Job) -> str:
+    """Submit it, under a name that a person recognises."""
+    return client.submit_job(
+        entrypoint=job.command,
+        submission_id=f"{job.metadata['run']}-{secrets.token_hex(3)}",
+        runtime_env=job.environment,
+        metadata=job.metadata,
+    )
