@@ -6,6 +6,11 @@ from typing import Any
 NAMESPACE = b"nla-cyclegan"
 
 
+def news(key: str) -> str:
+    """Where a run's watch says what happens to its workers, as {"text": ...}; rank 0's records are at the key itself."""
+    return f"{key}/news"
+
+
 def put(key: str, record: dict[str, Any]) -> None:
     """Replace the record. Costs one small message, no actor."""
     from ray.experimental.internal_kv import _internal_kv_put

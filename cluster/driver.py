@@ -5,41 +5,55 @@ A sweep builds on `build_trainer`: it is all that Ray Train is told about a run.
 
 import logging
 import os
+import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cluster import board
 from cluster.config import RunConfig
-from cluster.errors import RunError
 from cluster.observe import Forward
 from cluster.preflight import Prepared, claim
 from cluster.progress import Progress
 from cluster.resources import Resources, choose, this_machine
+from cluster.retry import keep_trying
 from cluster.session import ray_session, set_environment, shown
-from data_shards import DataError
-from nla_cyclegan import InputError
 
 if TYPE_CHECKING:
     from ray.train import UserCallback
     from ray.train.torch import TorchTrainer
 
+# Collectives of torch give up so much later than the run's watch, which says who hung.
+TORCH_LATER_S = 60.0
+
 
 def train_on_cluster(prepared: Prepared, address: str | None) -> Mapping[str, Any]:
     """Run the workers on the cluster at the address, or on a Ray of this process's own. Returns: the last metrics.
 
-    Raises: RunError when the workers do not fit; what `fit` raises.
+    Raises: RunError when the workers do not fit; what `keep_trying` raises.
     """
     config, batch = prepared.config, prepared.config.data.global_batch
     address = address or os.environ.get("RAY_ADDRESS")
     if address is None:
         choose(config.scaling, [this_machine()], global_batch=batch)
-    with ray_session(address) as machines:
-        resources = choose(config.scaling, machines, global_batch=batch)
-        claim(prepared)
-        trainer = build_trainer(config, resources)
-        with shown(board_key(config), Progress(config.name, prepared.clock.total)):
-            return fit(trainer)
+    chosen: Resources | None = None
+
+    def attempt() -> Mapping[str, Any]:
+        """Each in a session of its own: the head of the cluster may have been started anew."""
+        nonlocal chosen
+        with ray_session(address, wait_s=config.scaling.loss_wait_s if chosen else 0) as machines:
+            if chosen is None:
+                chosen = choose(config.scaling, machines, global_batch=batch)
+                claim(prepared)
+            trainer = build_trainer(config, chosen)
+            with shown(board_key(config), Progress(config.name, prepared.clock.total)):
+                return trainer.fit().return_value
+
+    def say(text: str) -> None:
+        print(f"{config.name}: {text}", file=sys.stderr, flush=True)
+
+    return keep_trying(attempt, prepared.folder, config.scaling.max_failures, say)
 
 
 def train_in_process(prepared: Prepared) -> Mapping[str, Any]:
@@ -69,7 +83,7 @@ def train_in_process(prepared: Prepared) -> Mapping[str, Any]:
 def build_trainer(
     config: RunConfig, resources: Resources, *, callbacks: Sequence["UserCallback"] = ()
 ) -> "TorchTrainer":
-    """Ray Train's trainer of a run; Ray is running.
+    """Ray Train's trainer of a run, for one `fit`; Ray is running. What it raises, `keep_trying` knows.
 
     Args:
         config: paths in it are absolute, see `preflight.absolute`.
@@ -81,48 +95,39 @@ def build_trainer(
     from ray.train.v2.api.config import LoggingConfig
 
     from cluster.rendezvous import MeetingConfig
+    from cluster.watch import Watch
     from cluster.worker import train_function
 
-    return TorchTrainer(
+    scaling, backend = config.scaling, "nccl" if resources.use_gpu else "gloo"
+    trainer = TorchTrainer(
         train_function,
         train_loop_config={
             "config": config.model_dump(mode="json"),
             "threads": max(1, int(resources.cpus_per_worker)),
             "board": board_key(config),
         },
-        torch_config=MeetingConfig(backend="nccl" if resources.use_gpu else "gloo"),
+        torch_config=MeetingConfig(backend, timeout_s=scaling.timeout_s + TORCH_LATER_S),
         scaling_config=ScalingConfig(
             num_workers=resources.workers,
             use_gpu=resources.use_gpu,
             resources_per_worker=resources.per_worker,
-            placement_strategy=config.scaling.placement.upper(),
+            placement_strategy=scaling.placement.upper(),
+            elastic_resize_monitor_interval_s=scaling.resize_s,
         ),
         run_config=RayRunConfig(
             name=config.name,
             # Ray Train has nothing to keep: checkpoints are not reported to it, see checkpoint.py.
             storage_path=str(Path(tempfile.gettempdir(), "ray-train")),
-            failure_config=FailureConfig(max_failures=config.scaling.max_failures, controller_failure_limit=3),
-            logging_config=LoggingConfig(log_level="WARNING"),
-            callbacks=list(callbacks),
+            # Machines that do not come are failures of its controller: the watch counts the seconds instead.
+            failure_config=FailureConfig(max_failures=scaling.max_failures, controller_failure_limit=-1),
+            # What fails is told in a line by the watch, in full by what `fit` raises.
+            logging_config=LoggingConfig(log_level="CRITICAL"),
+            callbacks=[*callbacks, Watch(scaling, resources, board.news(board_key(config)))],
         ),
     )
-
-
-def fit(trainer: "TorchTrainer") -> Mapping[str, Any]:
-    """Train; the last metrics. Raises: RunError, DataError for what the user can mend, else what Ray Train raises."""
-    from ray.train import WorkerGroupError
-
-    try:
-        returned = trainer.fit().return_value
-    except WorkerGroupError as error:
-        for failure in error.worker_failures.values():
-            reason = getattr(failure, "_base_exc", failure)
-            if isinstance(reason, RunError | DataError | InputError):
-                raise reason from error
-        raise
-    if "error" in returned:
-        raise RunError(returned["error"])
-    return returned["metrics"]
+    # Its handler of Ctrl-C asks the controller to end, which does not listen while it waits for machines.
+    trainer._register_sigint_handler = lambda controller: None
+    return trainer
 
 
 def board_key(config: RunConfig) -> str:

@@ -9,6 +9,7 @@ from cluster.errors import PreemptedError
 from cluster.guards import NonFiniteGuard
 from cluster.observe import MetricsLog
 from cluster.preemption import Preemption
+from cluster.pulse import beat
 from cluster.validate import Validation
 from cluster.world import World
 from data_shards import Dataset, UnpairedStream
@@ -54,6 +55,7 @@ def train(
             lr = learning_rate(config.optimizer.lr, config.schedule, images_seen, clock.total)
             losses = step(batch.a, batch.b, images_seen=images_seen, lr=lr)
             images_seen += clock.batch
+            beat(images_seen)
 
             guard.watch(losses, step.finite, images_seen)
             log.maybe_write(images_seen, losses, lr)

@@ -30,6 +30,12 @@ class Progress:
             self._move(record)
         self._images = images
 
+    def say(self, text: str) -> None:
+        """A line of its own, above the bar."""
+        if self._bar is not None:
+            self._bar.clear()
+        self._print(text)
+
     def close(self) -> None:
         if self._bar is not None:
             self._bar.close()

@@ -9,6 +9,9 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from cluster.errors import RunError
 from cluster.world import usable_cores
 
+# As long as a cloud takes to put another machine in place.
+LOSS_WAIT_S = 600.0
+
 
 def parse_workers(value: Any) -> Any:
     """3, "3", "2,8", [2, 8] -> 3 or (2, 8); None and [None] -> None; ValueError for anything else."""
@@ -38,7 +41,20 @@ class ScalingConfig(BaseModel):
     placement: Literal["pack", "spread"] = "pack"
     """pack: as few machines as possible; spread: as many as possible."""
     max_failures: int = Field(3, ge=0)
-    """Failures of the worker group after which the run gives up; each one before restarts it from the last checkpoint."""
+    """Failures without a new checkpoint in between that restart the run from the last one; at the next it gives up."""
+    timeout_s: float = Field(600, gt=0)
+    """Seconds without any progress after which a worker counts as hung, and the run restarts from the last checkpoint. A
+    step, an evaluation and a restart must take less; the first step includes compiling (step.compile)."""
+    wait_s: float | None = Field(None, ge=0)
+    """Seconds to wait for machines, at the start (autoscaling) and when some were lost, before the run gives up; none: too
+    few at the start are refused at once, lost ones are waited for 600 s."""
+    resize_s: float = Field(60, gt=0)
+    """Seconds between two looks whether a group that may grow can; to grow, it restarts from the last checkpoint."""
+
+    @property
+    def loss_wait_s(self) -> float:
+        """Seconds to wait for machines that were lost."""
+        return LOSS_WAIT_S if self.wait_s is None else self.wait_s
 
     @property
     def max_workers(self) -> int:
@@ -69,6 +85,11 @@ class Resources:
     reasons: dict[str, str]
 
     @property
+    def fewest(self) -> int:
+        """Workers without which the run does not go on."""
+        return self.workers[0] if isinstance(self.workers, tuple) else self.workers
+
+    @property
     def per_worker(self) -> dict[str, float]:
         return {"CPU": self.cpus_per_worker} | ({"GPU": 1} if self.use_gpu else {})
 
@@ -76,7 +97,8 @@ class Resources:
 def choose(scaling: ScalingConfig, machines: list[Machine], *, global_batch: int) -> Resources:
     """Resolve what the configuration leaves open.
 
-    Raises: RunError when the machines cannot hold the (fewest) workers that are asked for; it says how many they hold.
+    Raises: RunError when the machines cannot hold the (fewest) workers that are asked for, unless more machines are waited
+        for; it says how many they hold.
     """
     gpus = int(sum(machine.gpus for machine in machines))
     use_gpu = gpus > 0 if scaling.gpu is None else scaling.gpu
@@ -87,11 +109,16 @@ def choose(scaling: ScalingConfig, machines: list[Machine], *, global_batch: int
     if workers is None:
         workers = min(max(gpus, 1), global_batch) if use_gpu else 1
         reasons["workers"] = f"{seen}, data.global_batch {global_batch}"
-    fewest, most = workers if isinstance(workers, tuple) else (workers, workers)
+    most = workers[1] if isinstance(workers, tuple) else workers
     cpus = scaling.cpus_per_worker or _even_share(machines, most, use_gpu)
     reasons["cores"] = "scaling.cpus_per_worker" if scaling.cpus_per_worker else "an even share of the machines"
-    _check_room(machines, fewest, cpus, use_gpu)
-    return Resources(workers, use_gpu, cpus, reasons)
+    chosen = Resources(workers, use_gpu, cpus, reasons)
+    if not scaling.wait_s and places(machines, cpus, use_gpu) < chosen.fewest:
+        hint = "scaling.workers" if use_gpu else "scaling.workers or scaling.cpus_per_worker"
+        raise RunError(
+            f"{shortage(chosen, machines)}; lower {hint}, add machines, or wait for them (--scaling.wait_s 600)"
+        )
+    return chosen
 
 
 def places(machines: list[Machine], cpus_per_worker: float, use_gpu: bool) -> int:
@@ -102,21 +129,19 @@ def places(machines: list[Machine], cpus_per_worker: float, use_gpu: bool) -> in
     return sum(min(count, int(machine.gpus)) for count, machine in zip(by_cpu, machines, strict=True))
 
 
-def _even_share(machines: list[Machine], workers: int, use_gpu: bool) -> float:
-    """The most whole cores a worker can have so that all workers fit; 1 when they do not fit anyhow."""
-    largest = int(max((machine.cpus for machine in machines), default=1))
-    fitting = (cpus for cpus in range(largest, 0, -1) if places(machines, cpus, use_gpu) >= workers)
-    return float(next(fitting, 1))
-
-
-def _check_room(machines: list[Machine], workers: int, cpus_per_worker: float, use_gpu: bool) -> None:
-    room = places(machines, cpus_per_worker, use_gpu)
-    if workers <= room:
-        return
+def shortage(resources: Resources, machines: list[Machine]) -> str:
+    """What was asked for, and what the machines hold."""
     cores, gpus = sum(machine.cpus for machine in machines), int(sum(machine.gpus for machine in machines))
-    need = f"{cpus_per_worker:g} CPU cores" + (" and a GPU" if use_gpu else "") + " each"
-    hint = "scaling.workers" if use_gpu else "scaling.workers or scaling.cpus_per_worker"
-    raise RunError(
-        f"scaling.workers: {workers} workers with {need} do not fit: the cluster has {len(machines)} machines with "
-        f"{cores:g} CPU cores and {gpus} GPUs, room for {room} workers; lower {hint}, or add machines"
+    need = f"{resources.cpus_per_worker:g} CPU cores" + (" and a GPU" if resources.use_gpu else "") + " each"
+    room = places(machines, resources.cpus_per_worker, resources.use_gpu)
+    return (
+        f"scaling.workers: {resources.fewest} workers with {need} do not fit: the cluster has {len(machines)} machines with "
+        f"{cores:g} CPU cores and {gpus} GPUs, room for {room} workers"
     )
+
+
+def _even_share(machines: list[Machine], workers: int, use_gpu: bool) -> float:
+    """The most whole cores a worker can have so that all workers fit, or as many as do with one core each."""
+    most = min(workers, places(machines, 1, use_gpu))
+    largest = int(max((machine.cpus for machine in machines), default=1))
+    return float(next((cpus for cpus in range(largest, 0, -1) if places(machines, cpus, use_gpu) >= most > 0), 1))

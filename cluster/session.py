@@ -5,6 +5,7 @@ import secrets
 import socket
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,12 +18,17 @@ from cluster.world import usable_cores
 
 POLL_S = 0.5
 CONNECT_S = 10.0
+JOIN_INTERVAL_S = 2.0
 SETTINGS = {
     # Reports wait for this poll of Ray Train's controller; its default is 2 s.
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
+    # What it believes to be free may have died: it counts again after this; its default is 60 s.
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "15",
     "RAY_USAGE_STATS_ENABLED": "0",
 }
+# Else Ray ends this process, without a word to Python, when the head of the cluster has been away for a minute.
+JOIN_SETTINGS = {"RAY_gcs_rpc_server_reconnect_timeout_s": str(7 * 24 * 3600)}
 OWN_SETTINGS = {
     # Nobody takes machines away from a Ray of this process's own, and the watcher for that prints an error of its own.
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
@@ -34,8 +40,11 @@ OWN_SETTINGS = {
 
 
 @contextmanager
-def ray_session(address: str | None) -> Iterator[list[Machine]]:
+def ray_session(address: str | None, wait_s: float = 0) -> Iterator[list[Machine]]:
     """The machines of the cluster at the address, or of a Ray that lives as long as this context.
+
+    Args:
+        wait_s: how long to wait for a cluster at the address.
 
     Raises: RunError when there is no cluster at the address.
     """
@@ -45,12 +54,19 @@ def ray_session(address: str | None) -> Iterator[list[Machine]]:
     if address is None:
         ray.init(address="local", num_cpus=usable_cores(), logging_level="WARNING")
     else:
-        _join(address)
+        _join_patiently(address, wait_s)
     try:
-        alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        yield [Machine(node.get("CPU", 0), node.get("GPU", 0)) for node in alive]
+        yield machines_there()
     finally:
         ray.shutdown()
+
+
+def machines_there() -> list[Machine]:
+    """The machines that the cluster has now; Ray is running."""
+    import ray
+
+    alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return [Machine(node.get("CPU", 0), node.get("GPU", 0)) for node in alive]
 
 
 def set_environment(*, own: bool) -> None:
@@ -59,7 +75,7 @@ def set_environment(*, own: bool) -> None:
     Args:
         own: for a Ray of this process's own.
     """
-    for name, value in {**SETTINGS, **(OWN_SETTINGS if own else {})}.items():
+    for name, value in {**SETTINGS, **(OWN_SETTINGS if own else JOIN_SETTINGS)}.items():
         os.environ.setdefault(name, value)
     if own and os.environ["RAY_AUTH_MODE"] == "token":
         # Known to this process and its workers alone; without it Ray writes one to the home directory.
@@ -68,21 +84,33 @@ def set_environment(*, own: bool) -> None:
 
 @contextmanager
 def shown(key: str, progress: Progress) -> Iterator[None]:
-    """Show what the run's rank 0 last put on the board, while in this context."""
+    """Show what the run's rank 0 last put on the board, and what its watch last said, while in this context."""
+    from ray.exceptions import RayError
+
     from cluster import board
 
     ended = threading.Event()
+    show = {key: progress.show, board.news(key): lambda news: progress.say(news["text"])}
+    # On a cluster that was there before, what was said before too.
+    last = {topic: board.get(topic) for topic in show}
+
+    def look() -> None:
+        for topic, tell in show.items():
+            record = board.get(topic)
+            if record and record != last[topic]:
+                tell(record)
+                last[topic] = record
 
     def poll() -> None:
-        last = None
         over = False
         while not over:
             # One look more after the end, for the last record.
             over = ended.wait(POLL_S)
-            record = board.get(key)
-            if record and record != last:
-                progress.show(record)
-                last = record
+            try:
+                look()
+            except RayError:
+                # The head is away; whoever waits for the run hears of it.
+                continue
 
     thread = threading.Thread(target=poll, daemon=True)
     thread.start()
@@ -90,8 +118,19 @@ def shown(key: str, progress: Progress) -> Iterator[None]:
         yield
     finally:
         ended.set()
-        thread.join()
+        thread.join(timeout=CONNECT_S)
         progress.close()
+
+
+def _join_patiently(address: str, wait_s: float) -> None:
+    began = time.monotonic()
+    while True:
+        try:
+            return _join(address)
+        except RunError:
+            if time.monotonic() - began >= wait_s:
+                raise
+            time.sleep(JOIN_INTERVAL_S)
 
 
 def _join(address: str) -> None:

@@ -1,7 +1,7 @@
 import pytest
 
 from cluster.errors import RunError
-from cluster.resources import Machine, ScalingConfig, choose, places
+from cluster.resources import Machine, ScalingConfig, choose, places, shortage
 
 
 def test_one_worker_for_each_gpu_when_it_is_left_open() -> None:
@@ -43,6 +43,19 @@ def test_gpus_that_are_not_there_are_refused() -> None:
         choose(ScalingConfig(workers=1, gpu=True), [Machine(4)], global_batch=8)
 
 
+def test_machines_that_are_waited_for_need_not_be_there() -> None:
+    chosen = choose(ScalingConfig(workers=5, wait_s=60), [Machine(2)], global_batch=8)
+    assert (chosen.workers, chosen.per_worker) == (5, {"CPU": 1})
+    assert "scaling.workers: 5 workers with 1 CPU cores each do not fit: the cluster has 1" in shortage(
+        chosen, [Machine(2)]
+    )
+
+
+def test_lost_machines_are_waited_for_even_if_those_of_the_start_are_not() -> None:
+    assert ScalingConfig().loss_wait_s == 600
+    assert ScalingConfig(wait_s=5).loss_wait_s == 5
+
+
 def test_part_of_a_core_for_each_worker() -> None:
     chosen = choose(ScalingConfig(workers=4, cpus_per_worker=0.5), [Machine(2)], global_batch=8)
     assert chosen.per_worker == {"CPU": 0.5}
@@ -52,3 +65,8 @@ def test_a_group_that_may_shrink_needs_room_for_the_fewest_only() -> None:
     assert choose(ScalingConfig(workers="2,8"), [Machine(2)], global_batch=8).workers == (2, 8)  # type: ignore[arg-type]
     with pytest.raises(RunError, match="3 workers"):
         choose(ScalingConfig(workers="3,8"), [Machine(2)], global_batch=8)  # type: ignore[arg-type]
+
+
+def test_a_group_that_may_grow_shares_the_cores_that_are_there() -> None:
+    chosen = choose(ScalingConfig(workers=(2, 16)), [Machine(32, 4), Machine(32, 4)], global_batch=16)
+    assert (chosen.workers, chosen.per_worker) == ((2, 16), {"CPU": 8, "GPU": 1})

@@ -1,0 +1,75 @@
+"""What Ray Train's errors mean: what the user can mend, what machines did, and a line for each."""
+
+import re
+
+from cluster.errors import RunError
+from data_shards import DataError
+from nla_cyclegan import InputError
+
+MENDABLE = (RunError, DataError, InputError)
+# Ray wraps errors into each other.
+WRAPPED = ("controller_failure", "health_check_failure", "_base_exc", "cause")
+SHORT = 200
+
+
+def causes(error: BaseException) -> list[tuple[int | None, BaseException]]:
+    """What lies at the bottom of an error, with the rank that it comes from, if any."""
+    if failures := getattr(error, "worker_failures", None):
+        return [(rank, cause) for rank, failure in failures.items() for _, cause in causes(failure)]
+    for name in WRAPPED:
+        if isinstance(inner := getattr(error, name, None), BaseException):
+            return causes(inner)
+    return [(None, error)]
+
+
+def mendable(error: BaseException) -> Exception | None:
+    """What the user can mend among the causes of an error, if anything."""
+    return next((cause for _, cause in causes(error) if isinstance(cause, MENDABLE)), None)
+
+
+def may_pass(error: BaseException) -> bool:
+    """Whether it comes from Ray, or from the connection to it."""
+    # Not at the top: Ray reads its settings when it is imported, and `session` makes them.
+    from ray.exceptions import RayError
+    from ray.train import TrainingFailedError
+
+    return isinstance(error, RayError | TrainingFailedError | ConnectionError)
+
+
+def is_bug(error: BaseException) -> bool:
+    """Whether it was the program that failed in the workers, rather than machines, processes or the network."""
+    return bool(getattr(error, "worker_failures", None)) and not _losses(error)
+
+
+def describe(error: BaseException) -> str:
+    """An error in one line, with the ranks that it comes from."""
+    # When a process dies or hangs, the others fail too, with whatever error a lost connection causes.
+    told = _losses(error) or causes(error)
+    ranks: dict[str, list[str]] = {}
+    for rank, cause in told:
+        ranks.setdefault(_line(cause), []).append("" if rank is None else str(rank))
+    return "; ".join(f"{_ranks(who)}{text}" for text, who in ranks.items())
+
+
+def _losses(error: BaseException) -> list[tuple[int | None, BaseException]]:
+    """Those of the causes that are processes which died or hung."""
+    from ray.exceptions import RayError
+
+    return [(rank, cause) for rank, cause in causes(error) if isinstance(cause, RayError | TimeoutError)]
+
+
+def _ranks(ranks: list[str]) -> str:
+    named = [rank for rank in ranks if rank]
+    return f"rank{'s' if len(named) > 1 else ''} {', '.join(named)}: " if named else ""
+
+
+def _line(error: BaseException) -> str:
+    from ray.exceptions import ActorDiedError, RayError
+
+    text = str(error)
+    if isinstance(error, ActorDiedError):
+        address = re.search(r"\bip: (\S+)", text)
+        return "its process died" + (f" on {address[1]}" if address else "")
+    first = next((line.strip() for line in text.splitlines() if line.strip()), "")
+    first = first if len(first) <= SHORT else f"{first[:SHORT]}..."
+    return first if first and isinstance(error, RayError | TimeoutError) else f"{type(error).__name__}: {first}"

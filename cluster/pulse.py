@@ -1,0 +1,70 @@
+"""How far the rank of this process has come, for those who ask from outside (see watch.py)."""
+
+import sys
+import threading
+import traceback
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+_images_seen = 0
+_thread: int | None = None
+
+
+@dataclass(frozen=True)
+class Pulse:
+    """A sign of life of one rank."""
+
+    images_seen: int
+    collectives: int
+    """Operations of all ranks together that it has begun."""
+    where: str
+    """What its program is at."""
+
+    def __str__(self) -> str:
+        return f"after {self.images_seen:,} images and {self.collectives:,} collectives, {self.where}"
+
+    @property
+    def progress(self) -> tuple[int, int]:
+        """Of two ranks of a group that stands still, the one that has the smaller one keeps the other waiting."""
+        return self.collectives, self.images_seen
+
+
+def beat(images_seen: int) -> None:
+    """Called at every step by the thread that trains."""
+    global _images_seen, _thread
+    _images_seen, _thread = images_seen, threading.get_ident()
+
+
+def take_pulse() -> Pulse:
+    """The pulse of this process, taken in another thread than the one that trains."""
+    return Pulse(_images_seen, _collectives(), _where())
+
+
+def _collectives() -> int:
+    if not dist.is_initialized():
+        return 0
+    backend: Any = dist.distributed_c10d._get_default_group()._get_backend(
+        torch.device("cuda" if dist.get_backend() == "nccl" else "cpu")
+    )
+    return int(backend._get_sequence_number_for_group())
+
+
+def _where() -> str:
+    frame = sys._current_frames().get(_thread) if _thread is not None else None
+    if frame is None:
+        return "before its first step"
+    innermost = traceback.extract_stack(frame)[-1]
+    return f"in {innermost.name} ({innermost.filename}:{innermost.lineno})"
+
+
+def keep_waiting(pulses: list[Pulse | None]) -> list[int]:
+    """Ranks that the others wait for, in a group that stands still: those that do not answer, else those that are behind."""
+    silent = [rank for rank, pulse in enumerate(pulses) if pulse is None]
+    answers = [pulse for pulse in pulses if pulse is not None]
+    if silent or not answers:
+        return silent
+    least = min(pulse.progress for pulse in answers)
+    return [rank for rank, pulse in enumerate(answers) if pulse.progress == least]

@@ -1,0 +1,122 @@
+"""Watches over a run's workers, in Ray Train's controller: ranks that hang, failures that trying again would not mend,
+machines that do not come."""
+
+import logging
+import time
+
+import ray
+from ray.exceptions import RayError
+from ray.train import ControllerError, WorkerGroupError
+from ray.train.v2._internal.execution import callback_manager
+from ray.train.v2._internal.execution.callback import ControllerCallback, WorkerGroupCallback
+from ray.train.v2._internal.execution.controller.state import RunningState, ShuttingDownState, TrainControllerState
+from ray.train.v2._internal.execution.worker_group import WorkerGroup, WorkerGroupPollStatus
+
+from cluster import board
+from cluster.errors import RunError
+from cluster.failures import describe, mendable
+from cluster.pulse import Pulse, keep_waiting, take_pulse
+from cluster.resources import Resources, ScalingConfig, shortage
+from cluster.session import machines_there
+
+PULSES_IN_TIMEOUT = 20
+# A group is placed within seconds where there is room.
+SAY_AFTER_S = 20.0
+IDLE_S = 0.5
+
+
+class Watch(WorkerGroupCallback, ControllerCallback):
+    """What it raises in the controller decides: a WorkerGroupError starts the group again, a ControllerError ends the run.
+
+    Args:
+        news: where on the board it says what happens to the workers.
+    """
+
+    def __init__(self, scaling: ScalingConfig, resources: Resources, news: str) -> None:
+        self.scaling, self.resources, self.news = scaling, resources, news
+        self._group: WorkerGroup | None = None
+        self._waits_since: float | None = None
+        self._said = False
+
+    def after_worker_group_start(self, worker_group: WorkerGroup) -> None:
+        self._group = worker_group
+        self._asked: list[ray.ObjectRef] = []
+        self._pulses: list[Pulse | None] = [None] * len(worker_group)
+        self._progress: list[tuple[int, int]] = []
+        self._moved = self._took = time.monotonic()
+
+    def before_worker_group_shutdown(self, worker_group: WorkerGroup) -> None:
+        self._group = None
+
+    def after_worker_group_poll_status(self, worker_group_status: WorkerGroupPollStatus) -> None:
+        """Comes several times a second."""
+        if worker_group_status.errors:
+            error = worker_group_status.get_worker_group_error()
+            if reason := mendable(error):
+                raise ControllerError(reason)
+            self._say(f"{describe(error)}; goes on from the newest checkpoint")
+        elif self._group is not None:
+            self._take_pulses(self._group)
+            if time.monotonic() - self._moved > self.scaling.timeout_s:
+                self._stop_hung(self._group)
+
+    def after_controller_state_update(
+        self, previous_state: TrainControllerState, current_state: TrainControllerState
+    ) -> None:
+        """Comes at every turn of the controller's loop."""
+        if isinstance(current_state, RunningState | ShuttingDownState) or current_state.is_terminal():
+            self._waits_since = None
+            return
+        if self._waits_since is None:
+            self._waits_since, self._said = time.monotonic(), False
+        self._wait(time.monotonic() - self._waits_since)
+        if type(previous_state) is type(current_state):
+            # An elastic group that would be too small: the controller asks again and again without a pause.
+            time.sleep(IDLE_S)
+
+    def _wait(self, waited_s: float) -> None:
+        if waited_s > self.scaling.loss_wait_s:
+            # It would log what is raised here, with a traceback.
+            logging.getLogger(callback_manager.__name__).setLevel(logging.CRITICAL)
+            raise RunError(
+                f"{shortage(self.resources, machines_there())}, for {waited_s:.0f} s (scaling.wait_s); add machines, or let "
+                "the group shrink (--scaling.workers 1,8): the same command again goes on from the newest checkpoint"
+            )
+        if waited_s > SAY_AFTER_S and not self._said:
+            self._said = True
+            self._say(f"waits for machines: {shortage(self.resources, machines_there())}")
+
+    def _take_pulses(self, group: WorkerGroup) -> None:
+        """Ask all ranks now and then; while one does not answer, no new question is put."""
+        now = time.monotonic()
+        if not self._asked:
+            if now - self._took > self.scaling.timeout_s / PULSES_IN_TIMEOUT:
+                self._asked, self._took = group.execute_async(take_pulse), now
+            return
+        answered, _ = ray.wait(self._asked, num_returns=len(self._asked), timeout=0)
+        try:
+            self._pulses = [ray.get(asked) if asked in answered else None for asked in self._asked]
+        except RayError:
+            # A worker died: the next poll brings the error.
+            self._asked = []
+            return
+        if len(answered) == len(self._asked):
+            self._asked = []
+            progress = [pulse.progress for pulse in self._pulses if pulse]
+            if progress != self._progress:
+                self._progress, self._moved = progress, now
+
+    def _stop_hung(self, group: WorkerGroup) -> None:
+        waited_s = self.scaling.timeout_s
+        workers = group.get_workers()
+        hung = {
+            rank: TimeoutError(
+                f"hung for {waited_s:g} s (scaling.timeout_s) on {workers[rank].metadata.hostname}, "
+                f"{self._pulses[rank] or 'and does not answer'}"
+            )
+            for rank in keep_waiting(self._pulses)
+        }
+        raise WorkerGroupError("workers hung", hung)
+
+    def _say(self, text: str) -> None:
+        board.put(self.news, {"text": text, "at": time.time()})
