@@ -9,8 +9,10 @@ STORAGE/SWEEP/trial-0003/...                its run, as `python -m cluster train
 import argparse
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Literal
 
 import yaml
@@ -20,6 +22,7 @@ from cluster.errors import RunError
 from cluster.storage import RunFolder
 
 SWEEP, TRIAL, ERROR = "sweep.json", "trial.json", "error.txt"
+READERS = 32
 
 
 class Evaluation(BaseModel):
@@ -80,27 +83,36 @@ def trial_name(number: int) -> str:
     return f"trial-{number:04d}"
 
 
-def read_results(uri: str) -> Results:
-    """Raises: RunError when there is no sweep, or a damaged one."""
+def read_results(uri: str, decided: Mapping[str, Trial] = MappingProxyType({})) -> Results:
+    """A sweep, without reading again what was decided before.
+
+    Args:
+        decided: name -> trial, of an earlier reading.
+
+    Raises: RunError when there is no sweep, or a damaged one.
+    """
     folder = RunFolder(*split_uri(uri))
     about = folder.read_json(SWEEP)
     if about is None:
         raise RunError(f"no sweep at {folder.label}: {SWEEP} not found; give the folder of a sweep, STORAGE/NAME")
-    return Results(folder, about, read_trials(folder))
+    return Results(folder, about, read_trials(folder, decided))
 
 
-def read_trials(folder: RunFolder) -> list[Trial]:
-    """The trials that have begun. Raises: RunError for a damaged record."""
-    trials = []
-    for name in folder.names():
-        record = folder.read_json(f"{name}/{TRIAL}") if name.startswith("trial-") else None
-        if record is None:
-            continue
-        try:
-            trials.append(Trial.model_validate(record))
-        except ValidationError as error:
-            raise RunError(f"{folder.label}/{name}/{TRIAL}: damaged ({error.errors()[0]['msg']})") from error
-    return sorted(trials, key=lambda trial: trial.number)
+def read_trials(folder: RunFolder, decided: Mapping[str, Trial] = MappingProxyType({})) -> list[Trial]:
+    """The trials that have begun, see `read_results`. Raises: RunError for a damaged record."""
+    names = [name for name in folder.names() if name.startswith("trial-")]
+    # An object store takes its time for each, and answers many at once.
+    with ThreadPoolExecutor(READERS) as pool:
+        trials = list(pool.map(lambda name: decided.get(name) or _read_trial(folder, name), names))
+    return sorted((trial for trial in trials if trial), key=lambda trial: trial.number)
+
+
+def _read_trial(folder: RunFolder, name: str) -> Trial | None:
+    record = folder.read_json(f"{name}/{TRIAL}")
+    try:
+        return None if record is None else Trial.model_validate(record)
+    except ValidationError as error:
+        raise RunError(f"{folder.label}/{name}/{TRIAL}: damaged ({error.errors()[0]['msg']})") from error
 
 
 def ranked(trials: Sequence[Trial]) -> list[Trial]:
