@@ -1,4 +1,4 @@
-"""Command line: python -m tuning sweep | best."""
+"""Command line: python -m tuning sweep | dashboard | best."""
 
 import argparse
 import sys
@@ -6,9 +6,10 @@ from importlib import import_module
 
 VERBS = {
     "sweep": "train many variations of a run, or go on with them, and rank them",
+    "dashboard": "draw a sweep into one HTML page, or serve it while the sweep runs",
     "best": "print the configuration of a sweep's best trial, for `python -m cluster train`",
 }
-MODULES = {"sweep": "tuning.sweep", "best": "tuning.results"}
+MODULES = {"sweep": "tuning.sweep", "dashboard": "tuning.dashboard", "best": "tuning.results"}
 
 
 def main() -> int:

@@ -1,0 +1,144 @@
+"""The dashboard's page in a browser: everything is drawn, nothing is wider than the window, nothing complains."""
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import sweep_records
+from window import DESKTOP, PHONE, Browser, until
+
+from cluster.storage import RunFolder
+from tuning.dashboard import main
+from tuning.dashboard.serve import Server, Watch
+from tuning.results import TRIAL, Evaluation, ranked, read_results
+
+# Section -> elements that plotly makes of its charts, at least so many in all.
+DRAWN = {
+    "curves": {".scatterlayer .trace": 3},
+    "importance": {".barlayer .bars path": 4, ".errorbar": 4},
+    "fields": {".main-svg": 8, ".scatterlayer .points path": 36},
+    "parallel": {"canvas": 3, ".y-axis": 6},
+    "stops": {".scatterlayer .trace": 2, "tbody tr": 2},
+    "samples": {"img": 3},
+    "ranking": {"tbody tr": 10},
+}
+
+
+@pytest.fixture(scope="module")
+def page(pages: Path) -> dict[int, str]:
+    """Trials -> address of the page of a sweep of so many."""
+    made = {}
+    for trials in (10, 500):
+        uri = sweep_records.sweep(pages / str(trials), trials)
+        for trial in ranked(read_results(uri).trials)[:3]:
+            sweep_records.preview(uri, trial.number)
+        assert main([uri, "--out", str(pages / f"{trials}.html")]) == 0
+        made[trials] = f"file://{pages}/{trials}.html"
+    return made
+
+
+@pytest.mark.parametrize("width", [PHONE, DESKTOP])
+@pytest.mark.parametrize("trials", [10, 500])
+def test_a_sweep_is_drawn(browser: Browser, page: dict[int, str], trials: int, width: int) -> None:
+    browser.open(page[trials], width)
+    wanted = [(f"#{section} {inner}", least) for section, inside in DRAWN.items() for inner, least in inside.items()]
+    counts = {selector: browser.count(selector) for selector, _ in wanted}
+    assert {selector: counts[selector] for selector, least in wanted if counts[selector] < least} == {}
+    assert browser.count("#ranking tbody tr") == trials
+    assert browser.js("return document.documentElement.scrollWidth") <= width
+    assert browser.too_wide() == []
+    assert browser.complaints() == []
+
+
+def test_parallel_coordinates_are_in_colour(browser: Browser, page: dict[int, str]) -> None:
+    browser.open(page[10])
+    assert browser.coloured("#chart-parallel") > 500
+    assert browser.coloured("#stops table") == 0
+
+
+def test_charts_follow_the_window_and_the_theme(browser: Browser, page: dict[int, str]) -> None:
+    browser.open(page[10], DESKTOP)
+    width = "return document.querySelector('#chart-curves .main-svg').getBoundingClientRect().width"
+    ink = "return getComputedStyle(document.querySelector('#chart-curves .xtick text')).fill"
+    wide, dark = browser.js(width), browser.js(ink)
+    browser.resize(PHONE)
+    until(lambda: browser.js(width) < PHONE < wide)
+    browser.open(page[10], PHONE, theme="dark")
+    assert browser.js(ink) != dark
+    assert browser.complaints() == []
+
+
+def test_the_ranking_is_searched_and_sorted(browser: Browser, page: dict[int, str]) -> None:
+    browser.open(page[500])
+    shown = "return [...document.querySelectorAll('.ranking tbody tr')].filter(row => !row.hidden)"
+    browser.type("#search", "diverged")
+    assert browser.js(f"{shown}.map(row => row.dataset.trial)") == ["3"]
+    browser.type("#search", "")
+    click = "[...document.querySelectorAll('.ranking th')].find(cell => cell.textContent === arguments[0]).click()"
+    rates = f"{shown}.map(row => Number(row.cells[7].textContent))"
+    for descending in (False, True):
+        browser.js(click, "lr")
+        found = browser.js(rates)
+        assert found == sorted(found, reverse=descending)
+        assert len(found) == 500
+    assert browser.complaints() == []
+
+
+def test_a_click_on_a_trial_shows_its_curve(browser: Browser, page: dict[int, str]) -> None:
+    browser.open(page[10])
+    points = "return document.getElementById('chart-curves').data.at(-1).x.length"
+    row = "document.querySelectorAll('.ranking tbody tr')[1].click()"
+    assert browser.js(points) == 0
+    browser.js(row)
+    assert browser.js(points) >= 1
+    browser.js(row)
+    assert browser.js(points) == 0
+    assert browser.complaints() == []
+
+
+@pytest.mark.parametrize("width", [PHONE, DESKTOP])
+def test_the_papers_page(browser: Browser, pages: Path, width: int) -> None:
+    uri = sweep_records.paper(pages / f"paper-{width}", seeds=3)
+    for number in range(12):
+        sweep_records.preview(uri, number)
+    assert main([uri, "--out", str(pages / "paper.html")]) == 0
+    browser.open(f"file://{pages}/paper.html", width)
+    verdicts = browser.js("return [...document.querySelectorAll('.verdict')].map(each => each.textContent)")
+    assert verdicts == ["holds", "holds", "holds", "not decided"]
+    assert browser.count("#losses .main-svg") >= 8
+    assert browser.count("#side-by-side img") == 2
+    assert browser.too_wide() == []
+    assert browser.complaints() == []
+
+
+@pytest.fixture
+def server(pages: Path) -> Iterator[Server]:
+    uri = sweep_records.sweep(pages / "watched", 12)
+    with Server(Watch(uri), "127.0.0.1", 0) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+def test_a_watched_page_follows_the_sweep_where_it_stands(browser: Browser, server: Server) -> None:
+    browser.open(f"http://127.0.0.1:{server.server_address[1]}/")
+    browser.type("#search", "finished")
+    browser.js("scrollTo(0, 1500)")
+    before = browser.js("return [scrollY, document.querySelectorAll('.ranking tr:not([hidden])').length]")
+
+    folder = read_results(server.watch.uri).folder
+    running = next(trial for trial in read_results(server.watch.uri).trials if trial.state == "running")
+    running.state = "finished"
+    running.evaluations.append(Evaluation(images=900, score=11.25, distances={}))
+    RunFolder(folder.path, running.name).write_json(TRIAL, running.model_dump(mode="json"))
+    server.watch.update()
+
+    until(lambda: browser.js("return document.querySelector('.big').textContent") == "11.25")
+    after = browser.js("return [scrollY, document.querySelectorAll('.ranking tr:not([hidden])').length]")
+    assert after == [before[0], before[1] + 1]
+    assert browser.js("return document.getElementById('search').value") == "finished"
+    assert browser.count("#curves .scatterlayer .trace") >= 3
+    assert browser.complaints() == []

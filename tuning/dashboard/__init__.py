@@ -1,0 +1,55 @@
+"""`python -m tuning dashboard`: a sweep as one HTML page, which opens from disk, or is served while the sweep runs."""
+
+import argparse
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from cluster.errors import RunError
+from tuning.results import read_results
+
+HOST, PORT = "127.0.0.1", 8050
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Raises: RunError."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tuning dashboard",
+        description="Draw a sweep into one HTML page: ranking, learning curves, what matters, what it cost, samples.",
+    )
+    parser.add_argument("uri", metavar="URI", help="the sweep's folder: STORAGE/NAME")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="the page (default: NAME.html, here)")
+    parser.add_argument("--watch", action="store_true", help="serve the page instead, and refresh it as the sweep runs")
+    parser.add_argument("--host", default=HOST, help=f"with --watch: address to listen on (default: {HOST})")
+    parser.add_argument("--port", type=int, default=PORT, help=f"with --watch: port; 0: any free one (default: {PORT})")
+    args = parser.parse_args(arguments)
+    if args.watch:
+        if args.out:
+            raise RunError("--out: not with --watch, which serves the page and writes none")
+        from tuning.dashboard.serve import serve
+
+        return serve(args.uri, args.host, args.port)
+    from tuning.dashboard.page import render
+
+    results = read_results(args.uri)
+    out = args.out or Path(f"{results.folder.name}.html")
+    _write(out, render(results, args.uri))
+    print(f"written to {out}: {len(results.trials)} trials")
+    return 0
+
+
+def _write(out: Path, page: str) -> None:
+    """Whole, or not at all."""
+    try:
+        if out.is_dir():
+            raise IsADirectoryError("a folder")
+        partial = out.with_name(f".{out.name}.partial")
+        try:
+            partial.write_text(page, encoding="utf-8")
+            partial.replace(out)
+        except OSError:
+            with suppress(OSError):
+                partial.unlink()
+            raise
+    except OSError as error:
+        raise RunError(f"--out: {out} cannot be written ({error.strerror or error}); name another file") from error

@@ -1,0 +1,211 @@
+"""One HTML page out of a sweep's records: charts, pictures, tables and plotly itself inside, nothing to fetch."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tuning.dashboard import charts
+from tuning.dashboard.gallery import Picture, pictures
+from tuning.dashboard.importance import FEWEST, QUANTILE, importances
+from tuning.dashboard.paper import CELLS, NADAM, Comparison, is_paper
+from tuning.dashboard.stops import Stops, stops_of
+from tuning.dashboard.style import colorscale, templates
+from tuning.dashboard.view import View, choice_text, flat
+from tuning.results import Results
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+HERE = Path(__file__).parent
+STATES = ("finished", "stopped", "running", "waiting", "diverged", "failed")
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A figure and the room it gets."""
+
+    id: str
+    figure: "go.Figure"
+    height: int
+    title: str = ""
+
+
+def render(results: Results, uri: str, watching: bool = False) -> str:
+    """The page.
+
+    Args:
+        uri: where the results were read.
+        watching: the page asks its server for newer versions.
+    """
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["value"] = choice_text
+    view = View(results)
+    comparison = Comparison(view.trials) if is_paper(view.trials) else None
+    drawn = {chart.id: chart for chart in (*_paper_charts(uri, comparison), *_charts(view))}
+    return environment.get_template("page.html").render(
+        **_facts(view, pictures(view.folder, view.ranking)),
+        comparison=comparison,
+        side_by_side=_side_by_side(view, comparison),
+        charts=drawn,
+        data=_script_json(
+            {
+                "figures": {chart.id: json.loads(chart.figure.to_json()) for chart in drawn.values()},
+                "templates": templates(),
+                "version": version(results) if watching else None,
+            }
+        ),
+        css=(HERE / "page.css").read_text(),
+        js=(HERE / "page.js").read_text(),
+        plotly=_plotly(),
+    )
+
+
+def version(results: Results) -> str:
+    """A name for what the records say."""
+    digest = hashlib.sha256(json.dumps(results.about, sort_keys=True).encode())
+    for trial in results.trials:
+        digest.update(trial.model_dump_json().encode())
+    return digest.hexdigest()[:16]
+
+
+def _charts(view: View) -> Iterable[Chart]:
+    if any(trial.evaluations for trial in view.trials):
+        yield Chart("curves", charts.learning_curves(view), 440)
+    found = importances(view.axes, view.compared)
+    if found:
+        yield Chart("importance", charts.importance_bars(found), 70 + 44 * len(found))
+    if len(view.compared) > 1:
+        for number, axis in enumerate(view.axes):
+            height = max(240, 70 + 46 * len(axis.choices))
+            yield Chart(f"field-{number}", charts.field_against_score(view, axis), height, axis.label)
+    if view.axes and len(view.compared) > 1:
+        yield Chart("parallel", charts.parallel_coordinates(view), 420)
+    stops = stops_of(view.trials, view.total)
+    if stops.rungs:
+        yield Chart("stops", charts.still_training(stops, view.total), 320)
+
+
+def _paper_charts(uri: str, comparison: Comparison | None) -> Iterable[Chart]:
+    if comparison is None or not any(comparison.of(cell) for cell in CELLS):
+        return
+    from tuning.dashboard import paper_charts
+
+    yield Chart("paper-scores", paper_charts.final_scores(comparison), 300, "Score at the end")
+    yield Chart("paper-curves", paper_charts.score_curves(comparison), 300, "Score over images seen")
+    losses = paper_charts.loss_charts(paper_charts.histories(uri, comparison))
+    for number, (title, figure) in enumerate(losses.items()):
+        yield Chart(f"loss-{number}", figure, 260, title)
+
+
+def _side_by_side(view: View, comparison: Comparison | None) -> tuple[int, list[Picture]] | None:
+    """The first seed of which both networks have pictures, and these: no seed is chosen for its looks."""
+    for seed, *pair in comparison.pairs(NADAM) if comparison else ():
+        shown = pictures(view.folder, pair)
+        if len(shown) == len(pair):
+            return seed, shown
+    return None
+
+
+def _facts(view: View, shown: Sequence[Picture]) -> dict[str, Any]:
+    """What the page says in words and tables."""
+    stops = stops_of(view.trials, view.total)
+    return {
+        "view": view,
+        "states": [(state, view.count_of(state)) for state in STATES if view.count_of(state)],
+        "settings": _settings(view),
+        "score_is": _score_is(view),
+        "gain": _gain(view),
+        "commands": _commands(view),
+        "importance_note": _importance_note(view),
+        "stops": stops,
+        "stops_note": _stops_note(stops),
+        "pictures": {picture.trial.number: picture for picture in shown},
+        "leader_number": view.leader.number if view.leader else None,
+        "same": _same(view),
+        "gradient": ", ".join(colour for _, colour in colorscale()),
+    }
+
+
+def _settings(view: View) -> list[tuple[str, str]]:
+    """What describes the sweep, in a few words each."""
+    every = view.run.get("validation", {}).get("every")
+    settings = [
+        ("search", view.sweep.get("search")),
+        ("scheduler", view.sweep.get("scheduler")),
+        ("images a trial", f"{view.total:,}" if view.total else None),
+        ("measured every", f"{every:,} images" if every else None),
+        ("run", view.sweep.get("train")),
+        ("dataset", view.run.get("data", {}).get("uri")),
+        ("stored at", view.folder.label),
+    ]
+    return [(name, str(value)) for name, value in settings if value]
+
+
+def _score_is(view: View) -> str:
+    objective = view.sweep.get("objective") or {}
+    distance = "kernel distance (KID, " if objective.get("distance") == "kid" else "sliced Wasserstein distance ("
+    content = objective.get("content")
+    lost = f", and up to {content:g} for what is lost of the input (by SSIM)" if content else ""
+    return (
+        f"Score: {distance}x 10\u00b3) of translated held-out images to real ones, mean of both directions{lost}. "
+        "Lower is better."
+    )
+
+
+def _gain(view: View) -> str:
+    """How the best stands against the middle of those that trained as long."""
+    scores = sorted(trial.score for trial in view.trials if trial.state == "finished")
+    if view.best is None or len(scores) < 3:
+        return ""
+    median = scores[len(scores) // 2]
+    return f"{1 - view.best.score / median:.0%} below the median of the {len(scores)} finished trials ({median:.1f})"
+
+
+def _commands(view: View) -> list[str]:
+    if view.best is None:
+        return []
+    return [f"python -m tuning best {view.folder.label} > best.yaml", "python -m cluster train --config best.yaml"]
+
+
+def _importance_note(view: View) -> str:
+    if len(view.axes) < 2:
+        return "Importance compares fields: the trials differ in fewer than two."
+    if len(view.compared) < FEWEST:
+        return f"Importance needs {FEWEST} trials that were measured at the same age; there are {len(view.compared)} so far."
+    return (
+        f"Which fields decide whether a trial is among the best {QUANTILE:.0%} after {view.age:,} images, by PED-ANOVA: "
+        f"the share of each. Whiskers: 80 % of what random halves of the {len(view.compared)} trials give; where they are long, "
+        "more trials are needed."
+    )
+
+
+def _stops_note(stops: Stops) -> str:
+    if not stops.full:
+        return "No trial has ended yet."
+    spent = f"The {len(stops.trials)} trials that ended took {stops.spent:,} images; trained to the end they would have taken {stops.full:,}."
+    saved = sum(rung.saved for rung in stops.rungs)
+    return f"{spent} The scheduler saved {saved:,} of them ({saved / stops.full:.0%})." if saved else spent
+
+
+def _same(view: View) -> list[tuple[str, str]]:
+    """Fields that all trials share."""
+    varied = {axis.field for axis in view.axes} | {"name", "storage"}
+    return [(field, choice_text(value)) for field, value in flat(view.run).items() if field not in varied]
+
+
+def _script_json(value: Any) -> str:
+    """JSON that can stand in a script element, whatever the strings in it are."""
+    return json.dumps(value, separators=(",", ":")).replace("<", "\\u003c")
+
+
+def _plotly() -> str:
+    from plotly.offline import get_plotlyjs
+
+    return get_plotlyjs()

@@ -1,0 +1,167 @@
+"""The paper's comparisons (Sun 2023): {Adam, Nadam} x {CycleGAN, NLA-CycleGAN} x seeds, and which of its claims hold."""
+
+import math
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Literal
+
+from tuning.results import Trial
+
+OPTIMIZER, PLACED, SEED = "optimizer.name", "model.generator.nonlocal_blocks", "seed"
+ADAM, NADAM, CYCLEGAN, NLA = "Adam", "Nadam", "CycleGAN", "NLA-CycleGAN"
+Verdict = Literal["holds", "does not hold", "not decided"]
+# 97.5 % quantiles of Student's t by degrees of freedom, from 1; the last one is on the safe side for more.
+T = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26, 2.23)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One of the four kinds of runs."""
+
+    optimizer: str
+    network: str
+
+    @property
+    def label(self) -> str:
+        return f"{self.network.removesuffix('-CycleGAN')}, {self.optimizer}"
+
+
+CELLS = tuple(Cell(optimizer, network) for network, optimizer in product((CYCLEGAN, NLA), (ADAM, NADAM)))
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What the paper says of two kinds of runs, and a number that is smaller where it is right."""
+
+    text: str
+    measure: str
+    better: str
+    worse: str
+    value: Callable[[Trial], float | None]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What the trials say of a claim."""
+
+    claim: Claim
+    verdict: Verdict
+    seeds: int
+    difference: float
+    """Mean over the seeds of better minus worse: below 0 speaks for the claim; NaN where there is no pair."""
+    margin: float
+    """Half of its 95 % interval; infinite with fewer than two seeds."""
+
+
+class Comparison:
+    """The trials of such a sweep by kind and seed."""
+
+    def __init__(self, trials: Sequence[Trial]) -> None:
+        self.runs = {(cell_of(trial), int(trial.overrides.get(SEED, 0))): trial for trial in trials}
+
+    def of(self, cell: Cell) -> list[Trial]:
+        """Finished trials of a kind, by seed."""
+        ended = [
+            (seed, trial) for (kind, seed), trial in self.runs.items() if kind == cell and trial.state == "finished"
+        ]
+        return [trial for _, trial in sorted(ended, key=lambda each: each[0])]
+
+    def pairs(self, optimizer: str) -> list[tuple[int, Trial, Trial]]:
+        """Seed, CycleGAN and NLA-CycleGAN where both have finished, by seed."""
+        found = []
+        for seed in sorted({seed for _, seed in self.runs}):
+            one, other = (self.runs.get((Cell(optimizer, network), seed)) for network in (CYCLEGAN, NLA))
+            if one and other and one.state == other.state == "finished":
+                found.append((seed, one, other))
+        return found
+
+    @property
+    def left_out(self) -> int:
+        """Trials that have not finished."""
+        return sum(trial.state != "finished" for trial in self.runs.values())
+
+    def findings(self) -> list[Finding]:
+        return [self._finding(claim) for claim in CLAIMS]
+
+    def _finding(self, claim: Claim) -> Finding:
+        by_seed = []
+        for seed in sorted({seed for _, seed in self.runs}):
+            pairs = [pair for pair in self._pairs(claim, seed) if pair is not None]
+            by_seed += [statistics.fmean(pairs)] if pairs else []
+        return finding(claim, by_seed)
+
+    def _pairs(self, claim: Claim, seed: int) -> list[float | None]:
+        """Differences of runs that are alike but for what is compared."""
+        found: list[float | None] = []
+        for one in CELLS:
+            other = _swapped(one, claim)
+            if other:
+                here, there = self._value(claim, one, seed), self._value(claim, other, seed)
+                found.append(None if here is None or there is None else here - there)
+        return found
+
+    def _value(self, claim: Claim, cell: Cell, seed: int) -> float | None:
+        trial = self.runs.get((cell, seed))
+        return claim.value(trial) if trial and trial.state == "finished" else None
+
+
+def is_paper(trials: Sequence[Trial]) -> bool:
+    """Whether the trials vary the optimizer and the presence of non-local blocks, and nothing else but the seed."""
+    fields = {field for trial in trials for field in trial.overrides}
+    if not {OPTIMIZER, PLACED} <= fields <= {OPTIMIZER, PLACED, SEED}:
+        return False
+    return len({str(trial.overrides[PLACED]) for trial in trials}) <= 2
+
+
+def cell_of(trial: Trial) -> Cell:
+    optimizer = ADAM if trial.overrides[OPTIMIZER] == "adam" else NADAM
+    return Cell(optimizer, NLA if trial.overrides[PLACED] else CYCLEGAN)
+
+
+def finding(claim: Claim, by_seed: Sequence[float]) -> Finding:
+    """The verdict on differences, one a seed: decided where the 95 % interval of their mean leaves out 0."""
+    if not by_seed:
+        return Finding(claim, "not decided", 0, math.nan, math.inf)
+    mean, seeds = statistics.fmean(by_seed), len(by_seed)
+    if seeds < 2:
+        return Finding(claim, "not decided", seeds, mean, math.inf)
+    margin = T[min(seeds - 1, len(T)) - 1] * statistics.stdev(by_seed) / math.sqrt(seeds)
+    verdict: Verdict = "not decided"
+    if abs(mean) > margin:
+        verdict = "holds" if mean < 0 else "does not hold"
+    return Finding(claim, verdict, seeds, mean, margin)
+
+
+def _swapped(cell: Cell, claim: Claim) -> Cell | None:
+    """The kind that a kind with the better part is compared with."""
+    if cell.optimizer == claim.better:
+        return Cell(claim.worse, cell.network)
+    return Cell(cell.optimizer, claim.worse) if cell.network == claim.better else None
+
+
+def _end(trial: Trial) -> float:
+    return trial.score
+
+
+def _course(trial: Trial) -> float:
+    """Mean score over the training: what converges faster has the lower one."""
+    return statistics.fmean(evaluation.score for evaluation in trial.evaluations)
+
+
+def _lost_content(trial: Trial) -> float | None:
+    """1 - SSIM of input and translation, mean of both directions; None where it was not measured."""
+    kept = [value for name, value in trial.evaluations[-1].distances.items() if name.startswith("ssim_")]
+    return 1 - statistics.fmean(kept) if kept else None
+
+
+CLAIMS = (
+    Claim("Nadam speeds up convergence (section 4)", "mean score over the training", NADAM, ADAM, _course),
+    Claim("Nadam improves the result (abstract)", "score at the end", NADAM, ADAM, _end),
+    Claim("NLA-CycleGAN gives better results than CycleGAN (abstract)", "score at the end", NLA, CYCLEGAN, _end),
+    Claim(
+        "NLA-CycleGAN keeps content that CycleGAN loses (abstract)", "what is lost of the input, 1 - SSIM, at the end",
+        NLA, CYCLEGAN, _lost_content,
+    ),
+)  # fmt: skip

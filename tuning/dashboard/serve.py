@@ -1,0 +1,106 @@
+"""Serves the page of a sweep that runs: records are read again every few seconds, browsers ask for a newer version."""
+
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+from cluster.errors import RunError
+from data_shards import DataError
+from tuning.dashboard.page import render, version
+from tuning.results import read_results
+
+INTERVAL_S = 3.0
+
+
+class Watch:
+    """The newest page of a sweep.
+
+    Raises: RunError when there is no sweep.
+    """
+
+    def __init__(self, uri: str) -> None:
+        self.uri = uri
+        self._trouble = ""
+        self._results = read_results(uri)
+        self._publish()
+
+    def follow(self, stop: threading.Event) -> None:
+        """Read again and again until told to stop; the last page stays while storage does not answer."""
+        while not stop.wait(INTERVAL_S):
+            try:
+                self.update()
+                self._say("")
+            except (RunError, DataError) as error:
+                self._say(str(error))
+
+    def update(self) -> None:
+        """Read the records, and render when they have changed. Raises: RunError, DataError."""
+        decided = {trial.name: trial for trial in self._results.trials if trial.decided}
+        results = read_results(self.uri, decided)
+        if version(results) != self.version:
+            self._results = results
+            self._publish()
+
+    def _publish(self) -> None:
+        page = render(self._results, self.uri, watching=True).encode()
+        self.page, self.version = page, version(self._results)
+
+    def _say(self, trouble: str) -> None:
+        if trouble and trouble != self._trouble:
+            print(f"warning: {trouble}; the page stays as it is", file=sys.stderr)
+        self._trouble = trouble
+
+
+class Server(ThreadingHTTPServer):
+    """Answers `/` with the page and `/version` with what it is the page of."""
+
+    daemon_threads = True
+
+    def __init__(self, watch: Watch, host: str, port: int) -> None:
+        self.watch = watch
+        super().__init__((host, port), _Handler)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: Server
+
+    def do_GET(self) -> None:
+        watch = self.server.watch
+        answers = {"/": ("text/html; charset=utf-8", watch.page), "/version": ("text/plain", watch.version.encode())}
+        found = answers.get(self.path.partition("?")[0])
+        if found is None:
+            self.send_error(404)
+            return
+        kind, content = found
+        self.send_response(200)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(content)))
+        self.send_header("Cache-Control", "no-store")
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """The terminal is for the sweep."""
+
+
+def serve(uri: str, host: str, port: int) -> int:
+    """Serve until interrupted. Raises: RunError when there is no sweep, or the port cannot be had."""
+    watch = Watch(uri)
+    try:
+        server = Server(watch, host, port)
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise RunError(f"--port: {host}:{port} cannot be listened on ({reason}); choose another") from error
+    stop = threading.Event()
+    follower = threading.Thread(target=watch.follow, args=(stop,), name="follow", daemon=True)
+    with server:
+        follower.start()
+        print(f"serving {uri.partition('?')[0]} at http://{host}:{server.server_address[1]}/ until Ctrl-C", flush=True)
+        try:
+            server.serve_forever()
+        except KeyboardInterrupt:
+            return 0
+        finally:
+            stop.set()
+    return 0
