@@ -13,10 +13,8 @@ from cluster.validate import ValidationConfig
 from data_shards import StreamConfig
 from nla_cyclegan import LossConfig, ModelConfig, OptimizerConfig, ScheduleConfig, StepConfig
 
-# s3://KEY:SECRET@bucket, abfs://...?client_secret=SECRET. A secret may hold a slash; gs://anonymous@bucket holds none.
-CREDENTIALS = re.compile(
-    r"://(?!anonymous@)([^/?@]*|[^?@]*:[^?]*)@|[?&][^=&]*(secret|token|passw|key)[^=&]*=", re.IGNORECASE
-)
+# s3://KEY:SECRET@bucket, abfs://...?client_secret=SECRET. A secret may hold a slash; a port is none.
+CREDENTIALS = re.compile(r"://[^/?@:]*:(?!\d+(/|$))[^?]*@|[?&][^=&]*(secret|token|passw|key)[^=&]*=", re.IGNORECASE)
 
 
 def has_credentials(uri: str) -> bool:
