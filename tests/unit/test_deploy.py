@@ -16,7 +16,9 @@ import pytest
 import yaml
 
 from cluster import submit
+from cluster.config import RunConfig
 from cluster.options import parse_options
+from cluster.resources import Machine, choose, places
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "cluster" / "deploy"
@@ -45,7 +47,7 @@ def test_ray_up_takes_the_file(cloud: str, monkeypatch: pytest.MonkeyPatch) -> N
     validate_config(config)
     head, worker = config["available_node_types"]["head"], config["available_node_types"]["gpu"]
     assert config["head_node_type"] == "head"
-    assert (worker["min_workers"], worker["max_workers"], config["max_workers"]) == (2, 8, 8)
+    assert (worker["min_workers"], worker["max_workers"], config["max_workers"]) == (0, 8, 8)
     assert worker["resources"]["GPU"] == 1
     assert "SPOT" in str(worker["node_config"]).upper()
     assert "SPOT" not in str(head["node_config"]).upper()
@@ -87,7 +89,23 @@ def test_the_submission_in_the_comment_is_accepted(cloud: str) -> None:
     assert arguments[:2] == ["--address", "http://127.0.0.1:8265"]
     job = submit.make_job(arguments[2:])
     assert f"--storage={CLOUDS[cloud]}://BUCKET/runs" in job.command
+    node_types = load(f"{cloud}.yaml")["available_node_types"]
+    head, worker = (node_types[name]["resources"] for name in ("head", "gpu"))
+    starts_from_the_head_and_fills_the_rest(
+        parse_options(arguments[2:]).config, head, worker, node_types["gpu"]["max_workers"]
+    )
     assert "--scaling.workers=2,8" in job.command
+
+
+def starts_from_the_head_and_fills_the_rest(
+    config: RunConfig, head: dict[str, int], worker: dict[str, int], most: int
+) -> None:
+    """The run waits for machines when there are none with GPUs yet, and its workers fit on those that come."""
+    batch = config.data.global_batch
+    chosen = choose(config.scaling, [Machine(head["CPU"], head["GPU"])], global_batch=batch)
+    assert chosen.use_gpu
+    assert chosen.workers == (2, most)
+    assert places([Machine(worker["CPU"], worker["GPU"])] * most, chosen.cpus_per_worker, chosen.use_gpu) == most
 
 
 def unknown(value: Any, fields: Any, where: str) -> Iterator[str]:
@@ -143,11 +161,12 @@ def test_the_rayjob_trains_with_what_the_parser_takes() -> None:
     assert spec["entrypoint"].startswith("python -m cluster train ")
     config = parse_options(shlex.split(spec["entrypoint"])[4:]).config
     (group,) = spec["rayClusterSpec"]["workerGroupSpecs"]
-    assert config.scaling.workers == (group["minReplicas"], group["maxReplicas"])
+    limits = group["template"]["spec"]["containers"][0]["resources"]["limits"]
+    worker = {"CPU": int(limits["cpu"]), "GPU": int(limits["nvidia.com/gpu"])}
+    starts_from_the_head_and_fills_the_rest(config, {"CPU": 0, "GPU": 0}, worker, group["maxReplicas"])
     assert spec["rayClusterSpec"]["authOptions"] == {"mode": "token"}
     pod = group["template"]["spec"]
     assert pod["serviceAccountName"] == "nla-cyclegan"
-    assert pod["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] == "1"
     (shm,) = pod["volumes"]
     assert shm["emptyDir"]["medium"] == "Memory"
     assert pod["containers"][0]["volumeMounts"] == [{"mountPath": "/dev/shm", "name": shm["name"]}]
