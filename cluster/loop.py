@@ -9,6 +9,7 @@ from cluster.errors import PreemptedError
 from cluster.guards import NonFiniteGuard
 from cluster.observe import MetricsLog
 from cluster.preemption import Preemption
+from cluster.previews import Previews
 from cluster.pulse import beat
 from cluster.validate import Validation
 from cluster.world import World
@@ -25,6 +26,7 @@ def train(
     checkpoints: Checkpoints,
     log: MetricsLog,
     validation: Validation,
+    previews: Previews,
     preemption: Preemption,
 ) -> TrainingStep:
     """Train from the newest checkpoint, if there is one, to the end of the schedule. All ranks call it alike.
@@ -48,7 +50,7 @@ def train(
         dataset, config.data,
         seed=config.seed, global_batch=clock.batch, rank=world.rank, world=world.size, start_images=images_seen,
     )  # fmt: skip
-    with stream, checkpoints, log.open(images_seen):
+    with stream, checkpoints, log.open(images_seen), previews:
         while not clock.ended(images_seen):
             with log.timed("data"):
                 batch = next(stream)
@@ -60,6 +62,7 @@ def train(
             guard.watch(losses, step.finite, images_seen)
             log.maybe_write(images_seen, losses, lr)
             validation.maybe_run(step, images_seen)
+            previews.maybe_write(step, images_seen)
             with log.timed("checkpoint"):
                 checkpoints.maybe_save(step, images_seen, log.latest, validation.score_at(images_seen))
             if machines := preemption.announced():

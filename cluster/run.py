@@ -10,6 +10,7 @@ from cluster.mirror import written_locally
 from cluster.observe import MetricsLog, Record, Sink
 from cluster.preemption import Ask, Preemption
 from cluster.preflight import about
+from cluster.previews import Previews
 from cluster.run_files import RunFiles
 from cluster.storage import RunFolder
 from cluster.validate import Report, Validation
@@ -39,8 +40,9 @@ def run(
             config.checkpoint, clock, folder, world, about(config, dataset), before_storing=files.hurry
         )
         validation = Validation(config.validation, dataset, clock, world, log, report, size=config.data.crop_size)
+        previews = Previews(config.observe, dataset, clock, world, log, files.root, size=config.data.crop_size)
         train(
             config, dataset, clock, world,
-            checkpoints=checkpoints, log=log, validation=validation, preemption=Preemption(world, ask),
+            checkpoints=checkpoints, log=log, validation=validation, previews=previews, preemption=Preemption(world, ask),
         )  # fmt: skip
     return log.latest

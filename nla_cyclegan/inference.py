@@ -52,7 +52,8 @@ def reflected(side: int) -> Tensor:
 
 def _padded(generator: Generator, images_NCHW: Tensor) -> Tensor:
     rows, cols = map(reflected, images_NCHW.shape[-2:])
-    return to_float(images_NCHW[..., rows, :][..., cols].to(next(generator.parameters()).device))
+    weights = next(generator.parameters())
+    return to_float(images_NCHW[..., rows, :][..., cols].to(weights.device), weights.dtype)
 
 
 def choose_device(name: str) -> torch.device:

@@ -2,7 +2,9 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
+import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
@@ -19,6 +21,53 @@ HEADINGS: dict[Direction, tuple[str, str, str]] = {
 }
 
 
+@dataclass(frozen=True)
+class Painting:
+    """What a pair of generators makes of an image: all that needs the networks, nothing drawn yet. Images are on the CPU."""
+
+    direction: Direction
+    image: Tensor
+    translated: Tensor
+    back: Tensor
+    """The translation translated back."""
+    same: Tensor | None
+    """What the generator of the other direction makes of the image, which is of the domain that it paints already."""
+    point: Point
+    attention: dict[int, Tensor]
+    """Block -> where it looks from the point, see `attention_maps`."""
+
+    def row(self) -> dict[str, Tensor]:
+        """Heading -> picture."""
+        original, translated, _ = HEADINGS[self.direction]
+        row = {original: self.image, translated: self.translated, "back again": self.back}
+        if self.same is not None:
+            row["identity"] = self.same
+        return row | _overlays(self.image, self.attention, self.point)
+
+
+def paint(
+    generator: Generator,
+    back: Generator,
+    image_CHW: Tensor,
+    direction: Direction,
+    fractions: tuple[float, float] | None = None,
+    *,
+    identity: bool = False,
+) -> Painting:
+    """Run the generators of both directions on an image.
+
+    Args:
+        fractions: (x, y) in 0..1 of the point whose attention is shown; by default `salient_point`.
+        identity: paint the identity image too.
+    """
+    translated = translate_images(generator, image_CHW[None])
+    returned = translate_images(back, torch.cat([translated, image_CHW[None]]) if identity else translated)
+    point = pixel_at(image_CHW, fractions) if fractions else salient_point(image_CHW)
+    same = returned[1] if identity else None
+    attention = attention_maps(generator, image_CHW, point)
+    return Painting(direction, image_CHW, translated[0], returned[0], same, point, attention)
+
+
 def translation_row(
     generator: Generator,
     back: Generator,
@@ -30,14 +79,10 @@ def translation_row(
     """Heading -> picture: the image, its translation, that translated back, where each non-local block looks, the truth.
 
     Args:
-        fractions: (x, y) in 0..1 of the point whose attention is shown; by default `salient_point`.
+        fractions: see `paint`.
     """
-    original, translated, true = HEADINGS[direction]
-    painted = translate_images(generator, image_CHW[None])
-    row = {original: image_CHW, translated: painted[0], "back again": translate_images(back, painted)[0]}
-    point = pixel_at(image_CHW, fractions) if fractions else salient_point(image_CHW)
-    row |= _attention(generator, image_CHW, point)
-    return row if truth_CHW is None else row | {true: truth_CHW}
+    row = paint(generator, back, image_CHW, direction, fractions).row()
+    return row if truth_CHW is None else row | {HEADINGS[direction][2]: truth_CHW}
 
 
 def comparison_row(generators: Mapping[str, Generator], image_CHW: Tensor, direction: Direction) -> dict[str, Tensor]:
@@ -51,13 +96,12 @@ def comparison_row(generators: Mapping[str, Generator], image_CHW: Tensor, direc
     for label, generator in generators.items():
         row[label] = translate_images(generator, image_CHW[None])[0]
     for label, generator in generators.items():
-        row |= _attention(generator, image_CHW, point, label)
+        row |= _overlays(image_CHW, attention_maps(generator, image_CHW, point), point, label)
     return row
 
 
-def _attention(generator: Generator, image_CHW: Tensor, point: Point, label: str = "") -> dict[str, Tensor]:
+def _overlays(image_CHW: Tensor, maps: Mapping[int, Tensor], point: Point, label: str = "") -> dict[str, Tensor]:
     """Heading -> map over the image of each non-local block."""
-    maps = attention_maps(generator, image_CHW, point)
     name = f"attention, {label}" if label else "attention"
     headings = {block: name if len(maps) == 1 else f"{name}, block {block}" for block in maps}
     return {headings[block]: attention_overlay(image_CHW, weights, point) for block, weights in maps.items()}

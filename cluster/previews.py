@@ -1,0 +1,121 @@
+"""Pictures of a run on its way: what becomes of a few held-out images."""
+
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Self, cast
+
+import numpy as np
+from PIL import Image
+from torch import Tensor
+
+from cluster.clock import Clock
+from cluster.observe import MetricsLog, ObserveConfig
+from cluster.run_files import TENSORBOARD
+from cluster.trouble import Trouble
+from cluster.world import World
+from data_shards import Dataset, read_split
+from nla_cyclegan import Generator, TrainingStep
+from nla_cyclegan.images import save_picture
+from nla_cyclegan.pictures import Painting, paint, picture_grid
+from nla_cyclegan.weights import Direction
+
+PREVIEWS = "previews"
+ROWS = 3
+# direction -> its generator, the one back, the domain it starts from
+DIRECTIONS: dict[Direction, tuple[str, str, str]] = {
+    "B2A": ("generator_ba", "generator_ab", "B"),
+    "A2B": ("generator_ab", "generator_ba", "A"),
+}
+
+
+class Previews:
+    """Writes `previews/images_000000010000.png` and the like: some images of each domain in rows, in columns their
+    translation, that translated back, the identity image, and where each non-local block looks from a marked point.
+
+    Rank 0 runs the networks, a matter of milliseconds on a GPU; drawing and writing is a thread's, while training goes on.
+    As a context manager it waits for that thread at the end. All ranks call each method alike.
+
+    Args:
+        root: local folder to write into.
+        size: side of the images in pixels, the training crop's.
+    """
+
+    def __init__(
+        self,
+        config: ObserveConfig,
+        dataset: Dataset,
+        clock: Clock,
+        world: World,
+        log: MetricsLog,
+        root: Path,
+        *,
+        size: int,
+    ) -> None:
+        self.config, self.dataset, self.clock, self.world = config, dataset, clock, world
+        self.log, self.root, self.size = log, root, size
+        self._images: dict[Direction, list[Tensor]] = {}
+        self._drawing: threading.Thread | None = None
+        self._trouble = Trouble("previews cannot be written")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._drawing:
+            self._drawing.join()
+
+    def maybe_write(self, step: TrainingStep, images_seen: int) -> None:
+        """Begin a picture when another `previews` images have been seen, and at the end."""
+        every = self.config.previews
+        if self.world.rank == 0 and every and (self.clock.due(every, images_seen) or self.clock.ended(images_seen)):
+            with self.log.timed("preview"):
+                paintings = self._paint(step)
+                if self._drawing:
+                    self._drawing.join()
+                self._drawing = threading.Thread(target=self._draw, args=(paintings, images_seen), name="previews")
+                self._drawing.start()
+
+    def _paint(self, step: TrainingStep) -> list[Painting]:
+        if not self._images:
+            self._images = {direction: self._read(domain) for direction, (_, _, domain) in DIRECTIONS.items()}
+        painters = cast(dict[str, Generator], step.painters)
+        return [
+            paint(painters[there], painters[back], image, direction, identity=True)
+            for direction, (there, back, _) in DIRECTIONS.items()
+            for image in self._images[direction]
+        ]
+
+    def _read(self, domain: str) -> list[Tensor]:
+        # A dataset may have no held-out images: pictures are for looking at, and training images are better than none.
+        split = f"test{domain}" if f"test{domain}" in self.dataset.splits else f"train{domain}"
+        return [image for _, image in read_split(self.dataset, split, size=self.size, limit=ROWS)]
+
+    def _draw(self, paintings: Sequence[Painting], images_seen: int) -> None:
+        with self._trouble.survived():
+            picture = drawn(paintings, f"after {images_seen:,} images")
+            save_picture(picture, self.root / PREVIEWS / f"images_{images_seen:012d}.png")
+            if self.config.tensorboard:
+                self._write_event(picture, images_seen)
+
+    def _write_event(self, picture: Image.Image, images_seen: int) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        # A run of its own for TensorBoard, in a file for each picture: a file that has been sent to storage is not sent
+        # again with the next picture, and a folder's older file is not read any more once there is a newer one.
+        with SummaryWriter(str(self.root / TENSORBOARD / PREVIEWS)) as events:
+            events.add_image("previews", np.asarray(picture), images_seen, dataformats="HWC")
+
+
+def drawn(paintings: Sequence[Painting], note: str) -> Image.Image:
+    """One grid for each direction, one above the other, and the note below."""
+    grids = []
+    for direction in DIRECTIONS:
+        rows = [painting.row() for painting in paintings if painting.direction == direction]
+        grids.append(picture_grid(rows, note if direction == list(DIRECTIONS)[-1] else ""))
+    picture = Image.new("RGB", (max(grid.width for grid in grids), sum(grid.height for grid in grids)), "white")
+    top = 0
+    for grid in grids:
+        picture.paste(grid, (0, top))
+        top += grid.height
+    return picture
