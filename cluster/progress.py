@@ -50,7 +50,7 @@ class Progress:
 
     def _move(self, record: Mapping[str, Any]) -> None:
         if self._bar is not None:
-            self._bar.set_postfix_str(losses_text(record), refresh=False)
+            self._bar.set_postfix_str(f"{losses_text(record)}, {costs_text(record)}", refresh=False)
             self._bar.update(record["images"] - self._bar.n)
         elif time.monotonic() - self._shown >= LINE_INTERVAL_S or record["images"] >= self.total:
             self._shown = time.monotonic()
@@ -60,7 +60,9 @@ class Progress:
         images = record["images"]
         rate = record["images_per_s"]
         left = duration_text((self.total - images) / max(rate, 1e-9))
-        return f"{images} of {self.total} images, {rate:.1f}/s, {left} left, {losses_text(record)}"
+        return (
+            f"{images} of {self.total} images, {rate:.1f}/s, {left} left, {losses_text(record)}, {costs_text(record)}"
+        )
 
     def _print(self, text: str) -> None:
         print(f"{self.name}: {text}", file=self.stream, flush=True)
@@ -74,11 +76,18 @@ class Progress:
 
 
 def losses_text(record: Mapping[str, Any]) -> str:
-    """The losses in short, each the mean of both directions."""
+    """Losses and, where it was evaluated, the distance in short, each the mean of both directions."""
     generators = record["generator_total"]
     judges = (record["discriminator_a"] + record["discriminator_b"]) / 2
     cycle = (record["cycle_a"] + record["cycle_b"]) / 2
-    return f"G {generators:.2f}, D {judges:.2f}, cycle {cycle:.3f}, lr {record['lr']:.1e}"
+    swd = f", swd {record['swd']:.1f}" if "swd" in record else ""
+    return f"G {generators:.2f}, D {judges:.2f}, cycle {cycle:.3f}{swd}, lr {record['lr']:.1e}"
+
+
+def costs_text(record: Mapping[str, Any]) -> str:
+    """The shares of the time in which training waited for data and for checkpoints, and the most memory held so far."""
+    waits = f"waits data {record['data_wait']:.0%}, checkpoints {record['checkpoint_wait']:.0%}"
+    return f"{waits}, {record['memory_gb']:.1f} GB"
 
 
 def duration_text(seconds: float) -> str:

@@ -13,7 +13,11 @@ LOSSES = {
     "cycle_b": 0.3,
     "lr": 2e-4,
     "images_per_s": 10.0,
+    "data_wait": 0.021,
+    "checkpoint_wait": 0.1,
+    "memory_gb": 1.24,
 }
+COSTS = "waits data 2%, checkpoints 10%, 1.2 GB"
 
 
 class Terminal(io.StringIO):
@@ -30,12 +34,14 @@ def test_plain_lines_now_and_then_and_always_the_last(monkeypatch: pytest.Monkey
     stream = io.StringIO()
     shown = Progress("run", 100, stream)
     shown.show({"start": 0})
-    for images in (10, 20, 90, 100, 100):
+    for images in (10, 20, 90):
         shown.show(record(images))
+    for _ in range(2):
+        shown.show({**record(100), "swd": 21.34})
     shown.close()
     assert stream.getvalue().splitlines() == [
-        "run: 10 of 100 images, 10.0/s, 0:09 left, G 2.00, D 0.30, cycle 0.200, lr 2.0e-04",
-        "run: 100 of 100 images, 10.0/s, 0:00 left, G 2.00, D 0.30, cycle 0.200, lr 2.0e-04",
+        f"run: 10 of 100 images, 10.0/s, 0:09 left, G 2.00, D 0.30, cycle 0.200, lr 2.0e-04, {COSTS}",
+        f"run: 100 of 100 images, 10.0/s, 0:00 left, G 2.00, D 0.30, cycle 0.200, swd 21.3, lr 2.0e-04, {COSTS}",
     ]
 
 
@@ -61,6 +67,7 @@ def test_one_bar_on_a_terminal() -> None:
     assert last.startswith("run: 100%")
     assert "100/100" in last
     assert "G 2.00, D 0.30, cycle 0.200" in last
+    assert COSTS in last
 
 
 def test_durations() -> None:
