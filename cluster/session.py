@@ -25,6 +25,8 @@ SETTINGS = {
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
     # What it believes to be free may have died: it counts again after this; its default is 60 s.
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "15",
+    # Ray's dashboard shows the run.
+    "RAY_TRAIN_ENABLE_STATE_TRACKING": "1",
     "RAY_USAGE_STATS_ENABLED": "0",
 }
 # Else Ray ends this process, without a word to Python, when the head of the cluster has been away for a minute.

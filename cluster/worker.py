@@ -11,7 +11,8 @@ from ray.train.v2._internal.execution import context as ray_train_context
 from cluster import board
 from cluster.config import RunConfig
 from cluster.errors import NonFiniteLossError, PreemptedError
-from cluster.observe import Forward, Record
+from cluster.observe import Forward, Record, Sink
+from cluster.prometheus import PrometheusGauges
 from cluster.run import run
 from cluster.world import World
 
@@ -30,9 +31,9 @@ def train_function(settings: dict[str, Any]) -> dict[str, Any]:
     logging.getLogger(ray_train_context.__file__).setLevel(logging.WARNING)
     torch.set_num_threads(settings["threads"])
     config = RunConfig.model_validate(settings["config"])
-    progress = Forward(lambda record: board.put(settings["board"], record))
+    sinks: list[Sink] = [Forward(lambda record: board.put(settings["board"], record)), PrometheusGauges(config.name)]
     try:
-        return {"metrics": run(config, World.current(), report=_report, sinks=[progress], ask=_given_notice)}
+        return {"metrics": run(config, World.current(), report=_report, sinks=sinks, ask=_given_notice)}
     except NonFiniteLossError as error:
         # Returned, because Ray would restart the group for an exception.
         return {"error": str(error)}

@@ -19,6 +19,7 @@ RAY_FILES = {
     "driver.py",
     "failures.py",
     "follow.py",
+    "prometheus.py",
     "rendezvous.py",
     "session.py",
     "submit.py",
