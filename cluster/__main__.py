@@ -7,6 +7,7 @@ from importlib import import_module
 VERBS = {
     "train": "train a run, or continue it",
     "submit": "send a run to a cluster and follow its log",
+    "status": "how runs do, from their storage alone",
 }
 
 

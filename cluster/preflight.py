@@ -1,13 +1,14 @@
 """What is checked before a run starts: a launch on a cluster costs minutes, a clear line here costs nothing."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from cluster.clock import Clock
 from cluster.config import RunConfig, differences
+from cluster.ending import tell_beginning
 from cluster.errors import RunError
 from cluster.storage import RunFolder
 from cluster.stored import complete_checkpoints, images_of
@@ -64,12 +65,15 @@ def claim(prepared: Prepared) -> None:
     """Make the folder this run's."""
     if not prepared.checkpoints:
         prepared.folder.write_json(ABOUT, about(prepared.config, prepared.dataset))
+    tell_beginning(prepared.folder)
 
 
 def about(config: RunConfig, dataset: Dataset) -> dict[str, Any]:
     """What a run is, as JSON values."""
     versions = {package: version(package) for package in VERSIONED}
-    return {"config": config.model_dump(mode="json"), "dataset": dataset.fingerprint, "versions": versions}
+    clock = asdict(Clock.of(config.schedule, dataset, config.data.global_batch))
+    content = {"config": config.model_dump(mode="json"), "dataset": dataset.fingerprint}
+    return {**content, "clock": clock, "versions": versions}
 
 
 def in_ray_job() -> bool:

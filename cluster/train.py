@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Sequence
 
+from cluster.ending import ending_told
 from cluster.options import Options, parse_options
 from cluster.preflight import Prepared, prepare
 
@@ -22,7 +23,8 @@ def main(arguments: Sequence[str]) -> None:
         return
     prepared.folder.probe()
     try:
-        _train(prepared, options)
+        with ending_told(prepared.folder):
+            _train(prepared, options)
     except (KeyboardInterrupt, SystemExit):
         # Ray Train turns Ctrl-C into an exit.
         print("stopped; the same command goes on from the newest checkpoint", file=sys.stderr)

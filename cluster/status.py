@@ -1,0 +1,201 @@
+"""`python -m cluster status`: how runs do, from their storage alone."""
+
+import argparse
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from datetime import datetime
+from typing import Any
+
+from cluster.errors import RunError
+from cluster.health import Health, Pace, health, pace
+from cluster.progress import duration_text, losses_text
+from cluster.storage import RunFolder
+from cluster.survey import Stored, Survey, is_run, list_folder, survey
+from data_shards.storage import locate
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Raises: RunError, DataError where there is no run, or storage does not answer."""
+    parser = argparse.ArgumentParser(
+        prog="python -m cluster status",
+        description="Show how a run does, or all runs of a storage in a line each, from their storage alone.",
+    )
+    parser.add_argument("uri", metavar="URI", help="a run's folder, STORAGE/NAME, or a storage; a path or a URI")
+    parser.add_argument(
+        "--verify", action="store_true", help="read all checkpoints and compare them with what was written"
+    )
+    parser.add_argument("--json", action="store_true", help="all of it for a machine, as a JSON list of runs")
+    options = parser.parse_args(arguments)
+    folders, is_one = find_runs(options.uri)
+    runs, now = [survey(folder, verify=options.verify) for folder in folders], time.time()
+    if options.json:
+        print(json.dumps([as_json(run, now) for run in runs], indent=1))
+    else:
+        print(text_of(runs[0], now) if is_one else table_of(runs, now))
+    return 0
+
+
+def find_runs(uri: str) -> tuple[list[RunFolder], bool]:
+    """The run at the URI, or the runs in it; and whether it is one. Raises: RunError where there is none."""
+    place = locate(uri)
+    there = list_folder(place)
+    if is_run(there):
+        return [RunFolder(*split_uri(uri))], True
+    inside = [RunFolder(uri, name) for name, info in there.items() if not info.is_file and not name.startswith(".")]
+    runs = [folder for folder in inside if is_run(list_folder(folder.location))]
+    if not runs:
+        what = "neither it nor a folder in it has a run's files" if there else "nothing is there"
+        raise RunError(f"no run at {place.uri}: {what}; give a run's folder, STORAGE/NAME, or a storage with runs")
+    return runs, False
+
+
+def split_uri(uri: str) -> tuple[str, str]:
+    """Storage and name of a folder; options of a URI (after ?) belong to the storage."""
+    path, mark, query = uri.partition("?")
+    storage, slash, name = path.rstrip("/").rpartition("/")
+    return f"{storage or slash or '.'}{mark}{query}", name
+
+
+def text_of(run: Survey, now: float) -> str:
+    """A run, for a person."""
+    lines = [("run", run.label), *_settings(run), ("health", health_text(health(run, now), now))]
+    lines.append(("progress", progress_text(run)))
+    recent = pace(run.records)
+    if recent:
+        lines += [("rate", rate_text(run, recent, now)), ("waits", waits_text(recent))]
+    latest: dict[str, Any] = {name: value for record in run.records for name, value in record.items()}
+    if "generator_total" in latest:
+        lines.append(("newest", losses_text(latest)))
+    if "memory_gb" in latest:
+        lines.append(("memory", f"{latest['memory_gb']:.1f} GB at most, on the first worker"))
+    evaluated = [record for record in run.records if "swd" in record]
+    if evaluated:
+        lines.append(("evaluated", evaluated_text(evaluated)))
+    sound = sum(each.is_sound for each in run.checkpoints)
+    lines.append(("checkpoints", f"{sound} complete, {len(run.checkpoints) - sound} not"))
+    rows = [f"  {checkpoint_text(each, run.best)}" for each in run.checkpoints]
+    return "\n".join([*(f"{name:<13}{text}" for name, text in lines), *rows, *warnings_of(run)])
+
+
+def table_of(runs: Sequence[Survey], now: float) -> str:
+    """Runs in a line each, for a person."""
+    rows = [["run", "health", "since", "images", "done", "images/s", "left", "swd", "checkpoints"]]
+    for run in runs:
+        state, recent = health(run, now), pace(run.records)
+        done = f"{run.images / run.total:.1%}" if run.total else "-"
+        swd = next((f"{record['swd']:.1f}" for record in reversed(run.records) if "swd" in record), "-")
+        sound = sum(each.is_sound for each in run.checkpoints)
+        stored = f"{sound}" if sound == len(run.checkpoints) else f"{sound} of {len(run.checkpoints)}"
+        rate = f"{recent.images_per_s:.1f}" if recent else "-"
+        left = left_text(run, recent) if recent and state.state == "training" else "-"
+        name = run.label.rpartition("/")[2]
+        rows.append([name, state.state, ago_text(state.since, now), f"{run.images:,}", done, rate, left, swd, stored])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    )
+
+
+def as_json(run: Survey, now: float) -> dict[str, Any]:
+    """A run, for a machine: what text_of tells, and its configuration."""
+    recent, best = pace(run.records), run.best
+    checkpoints = [asdict(each) | {"images": each.images, "is_sound": each.is_sound} for each in run.checkpoints]
+    return {
+        "run": run.label,
+        "config": run.about.get("config", {}),
+        "health": asdict(health(run, now)),
+        "images": run.images,
+        "total": run.total,
+        "epoch": run.images / run.epoch if run.epoch else None,
+        "pace": asdict(recent) if recent else None,
+        "latest": {name: value for record in run.records for name, value in record.items()},
+        "checkpoints": checkpoints,
+        "best": best.name if best else None,
+        "warnings": [line.removeprefix("warning: ") for line in warnings_of(run)],
+    }
+
+
+def warnings_of(run: Survey) -> list[str]:
+    """A line for each checkpoint that a resume would pass over."""
+    lines = []
+    for each in run.checkpoints:
+        if each.world is None:
+            lines.append(f"warning: {each.name} is not complete: it is being written, or a failure cut it off")
+        lines += [f"warning: {each.name}: {damage}" for damage in each.damage]
+    return lines
+
+
+def health_text(found: Health, now: float) -> str:
+    when = f" ({_at(found.since)}, {ago_text(found.since, now)} ago)" if found.since else ""
+    reason = f": {found.reason}" if found.reason else ""
+    words = {"training": "training, newest sign of it", "stalled": "stalled or stopped since"}
+    return f"{words.get(found.state, found.state)}{when}{reason}"
+
+
+def progress_text(run: Survey) -> str:
+    text = f"{run.images:,} images"
+    if run.total and run.epoch:
+        text += f" of {run.total:,} ({run.images / run.total:.1%}), epoch {run.images / run.epoch:.2f} of {run.total / run.epoch:g}"
+    return text
+
+
+def rate_text(run: Survey, recent: Pace, now: float) -> str:
+    rate = f"{recent.images_per_s:.1f} images/s"
+    if not run.total or run.images >= run.total or health(run, now).state != "training":
+        return rate
+    end = now + (run.total - run.images) / recent.images_per_s
+    return f"{rate}, {left_text(run, recent)} left, done about {_at(end)}"
+
+
+def left_text(run: Survey, recent: Pace) -> str:
+    return duration_text((run.total - run.images) / recent.images_per_s) if run.total else "-"
+
+
+def waits_text(recent: Pace) -> str:
+    return ", ".join(f"{what} {share:.1%}" for what, share in recent.waits.items()) + " of the time"
+
+
+def evaluated_text(records: Sequence[Mapping[str, Any]]) -> str:
+    """The newest distances and the lowest mean."""
+    newest, best = records[-1], min(records, key=lambda record: record["swd"])
+    each = ", ".join(f"{name} {newest[name]:.1f}" for name in ("swd_A2B", "swd_B2A"))
+    return (
+        f"swd {newest['swd']:.1f} ({each}) at {newest['images']:,} images; best {best['swd']:.1f} at {best['images']:,}"
+    )
+
+
+def checkpoint_text(stored: Stored, best: Stored | None) -> str:
+    size = f"{stored.size_bytes / 1e6:8,.1f} MB"
+    if stored.world is None:
+        return f"{stored.name}  {_at(stored.time)}  {size}  not complete"
+    swd = f", swd {stored.score:.1f}" if stored.score is not None else ""
+    marks = (", damaged" if stored.damage else "") + (", the best" if stored is best else "")
+    workers = "1 worker" if stored.world == 1 else f"{stored.world} workers"
+    return f"{stored.name}  {_at(stored.time)}  {size}  by {workers}{swd}{marks}"
+
+
+def ago_text(then: float | None, now: float) -> str:
+    return "-" if then is None else duration_text(max(0.0, now - then))
+
+
+def _at(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def _settings(run: Survey) -> list[tuple[str, str]]:
+    """The configuration in two lines."""
+    config = run.about.get("config")
+    if not config:
+        return []
+    generator, data, optimizer = config["model"]["generator"], config["data"], config["optimizer"]
+    blocks = ", ".join(map(str, generator["nonlocal_blocks"])) or "none"
+    model = f"{generator['num_blocks']} blocks (non-local: {blocks}), {generator['base_channels']} channels"
+    learning = (
+        f"{optimizer['name']}, lr {optimizer['lr']:g}, batch {data['global_batch']}, {config['step']['precision']}"
+    )
+    return [
+        ("dataset", f"{data['uri']}, crops of {data['crop_size']} px"),
+        ("model", f"{model}; {learning}, seed {config['seed']}"),
+    ]

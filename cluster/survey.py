@@ -1,0 +1,160 @@
+"""A run as its folder in storage shows it, to whoever may read that: nothing else is asked, and nothing is running."""
+
+import hashlib
+import json
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pyarrow import ArrowException, fs
+
+from cluster.ending import STATE
+from cluster.errors import RunError
+from cluster.observe import Record
+from cluster.run_files import METRICS
+from cluster.storage import RunFolder
+from cluster.stored import ABOUT, NAME, images_of, world_of
+from data_shards.storage import Location
+
+
+@dataclass(frozen=True)
+class Stored:
+    """One checkpoint."""
+
+    name: str
+    size_bytes: int
+    time: float
+    """When its newest file was written, seconds since 1970."""
+    world: int | None
+    """Ranks that wrote it; None where not all of them have."""
+    score: float | None = None
+    """`swd` of an evaluation at this very point, lower is better."""
+    damage: tuple[str, ...] = ()
+
+    @property
+    def images(self) -> int:
+        return images_of(self.name)
+
+    @property
+    def is_sound(self) -> bool:
+        return self.world is not None and not self.damage
+
+
+@dataclass(frozen=True)
+class Survey:
+    """A run."""
+
+    label: str
+    about: Mapping[str, Any]
+    """run.json; empty where there is none."""
+    state: Mapping[str, Any]
+    """state.json; empty where there is none."""
+    records: list[Record]
+    checkpoints: list[Stored]
+    """Newest first."""
+
+    @property
+    def total(self) -> int | None:
+        """Images at the end of the run, None where it does not say."""
+        return self.about.get("clock", {}).get("total")
+
+    @property
+    def epoch(self) -> int | None:
+        """Images of one epoch."""
+        return self.about.get("clock", {}).get("epoch")
+
+    @property
+    def images(self) -> int:
+        """How far it came."""
+        recorded = self.records[-1]["images"] if self.records else 0
+        return max([recorded, *(each.images for each in self.checkpoints if each.is_sound)])
+
+    @property
+    def best(self) -> Stored | None:
+        """The sound checkpoint with the lowest score, of two the older one; None where none has a score."""
+        scored = [
+            (each.score, each.images, each) for each in self.checkpoints if each.is_sound and each.score is not None
+        ]
+        return min(scored, key=lambda each: each[:2])[2] if scored else None
+
+
+def is_run(names: Iterable[str]) -> bool:
+    """Whether a folder with these entries is a run's."""
+    return any(name in (METRICS, ABOUT) or NAME.fullmatch(name) for name in names)
+
+
+def survey(folder: RunFolder, *, verify: bool = False) -> Survey:
+    """Look at a run.
+
+    Args:
+        verify: read all checkpoints and compare them with what was written; else only their files' sizes are.
+
+    Raises: RunError, DataError when storage does not answer.
+    """
+    listed = list_folder(folder.location, recursive=True)
+    found: dict[str, dict[str, fs.FileInfo]] = {}
+    for path, info in listed.items():
+        name, _, file = path.partition("/")
+        # Some servers list an empty folder as a file.
+        if file and info.is_file and NAME.fullmatch(name):
+            found.setdefault(name, {})[file] = info
+    newest_first = sorted(found, key=lambda name: (images_of(name), name), reverse=True)
+    checkpoints = [_stored(folder, name, found[name], verify) for name in newest_first]
+    records = _records(folder.read(METRICS) or b"") if METRICS in listed else []
+    about, state = (folder.read_json(name) or {} if name in listed else {} for name in (ABOUT, STATE))
+    return Survey(folder.label, about, state, records, checkpoints)
+
+
+def list_folder(place: Location, *, recursive: bool = False) -> dict[str, fs.FileInfo]:
+    """Name below the folder -> what is known of each file and folder. Raises: RunError, DataError for a missing bucket."""
+    selector = fs.FileSelector(place.root, allow_not_found=True, recursive=recursive)
+    try:
+        infos = place.filesystem.get_file_info(selector)
+    except (OSError, ArrowException) as error:
+        raise RunError(f"{place.uri}: cannot be listed ({str(error).splitlines()[0]})") from error
+    if not infos:
+        place.check_bucket()
+    return {info.path[len(place.root) + 1 :]: info for info in infos}
+
+
+def _stored(folder: RunFolder, name: str, files: Mapping[str, fs.FileInfo], verify: bool) -> Stored:
+    size = sum(info.size for info in files.values())
+    written = max(info.mtime.timestamp() for info in files.values())
+    world = world_of(files)
+    if world is None:
+        return Stored(name, size, written, None)
+    wanted: dict[str, Any] = {}
+    for share in (file for file in files if file.startswith("share-")):
+        wanted |= folder.read_json(f"{name}/{share}")["files"]
+    damage = [
+        f"{file} {fault}"
+        for file, whole in wanted.items()
+        if (fault := _fault(folder, f"{name}/{file}", files.get(file), whole, verify))
+    ]
+    about = folder.read_json(f"{name}/{ABOUT}") or {}
+    return Stored(name, size, written, world, about.get("score"), tuple(damage))
+
+
+def _fault(folder: RunFolder, path: str, info: fs.FileInfo | None, whole: Mapping[str, Any], verify: bool) -> str:
+    """What is wrong with a file of a checkpoint; empty where nothing is."""
+    if info is None:
+        return "is missing"
+    if info.size != whole["size_bytes"]:
+        return f"has {info.size:,} bytes, {whole['size_bytes']:,} were written"
+    if verify and hashlib.sha256(folder.read(path) or b"").hexdigest() != whole["sha256"]:
+        return "is damaged: its SHA-256 is not the one that was written"
+    return ""
+
+
+def _records(content: bytes) -> list[Record]:
+    """The lines of metrics.jsonl, but for what a crash has cut off."""
+    records = []
+    for line in content.decode(errors="replace").splitlines():
+        try:
+            record = json.loads(line)
+            if math.isfinite(record["images"]):
+                records.append(record)
+        except (ValueError, KeyError, TypeError):
+            continue
+    return records
