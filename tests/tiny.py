@@ -38,7 +38,7 @@ def settings(uri: str, storage: Path, **changes: Any) -> dict[str, Any]:
         "step": {"pool_size": 6},
         "schedule": {"images": 48},
         "checkpoint": {"every": 16},
-        "observe": {"every": 8, "tensorboard": False},
+        "observe": {"every": 8, "tensorboard": False, "previews": None},
     }
     for section, change in changes.items():
         fields[section] = {**fields.get(section, {}), **change} if isinstance(change, dict) else change
