@@ -97,13 +97,19 @@ def test_a_click_on_a_trial_shows_its_curve(browser: Browser, page: dict[int, st
     assert browser.complaints() == []
 
 
-@pytest.mark.parametrize("width", [PHONE, DESKTOP])
-def test_the_papers_page(browser: Browser, pages: Path, width: int) -> None:
-    uri = sweep_records.paper(pages / f"paper-{width}", seeds=3)
-    for number in range(12):
+@pytest.fixture(scope="module")
+def paper(pages: Path) -> str:
+    """Address of the page of the paper's comparisons."""
+    uri = sweep_records.paper(pages / "paper", seeds=3)
+    for number in range(4):
         sweep_records.preview(uri, number)
     assert main([uri, "--out", str(pages / "paper.html")]) == 0
-    browser.open(f"file://{pages}/paper.html", width)
+    return f"file://{pages}/paper.html"
+
+
+@pytest.mark.parametrize("width", [PHONE, DESKTOP])
+def test_the_papers_page(browser: Browser, paper: str, width: int) -> None:
+    browser.open(paper, width)
     verdicts = browser.js("return [...document.querySelectorAll('.verdict')].map(each => each.textContent)")
     assert verdicts == ["holds", "holds", "holds", "not decided"]
     assert browser.count("#losses .main-svg") >= 8

@@ -26,6 +26,7 @@ def run(script: str, *arguments: str) -> str:
         ("step_cpu", [*TINY_STEP, "--only", "textbook fp32", "step fp32"], "x textbook fp32"),
         ("nonlocal_block", TINY_BLOCK, "MB extra, "),
         ("weak_scaling", ["--step-ms", "50", "--network", "100"], "  1,024  "),
+        ("dashboard", ["--trials", "20", "--pictures", "1"], "20 trials: read in "),
         (
             "step_gpu",
             ["--device", "cpu", "--tiny", "--modes", "eager"],
