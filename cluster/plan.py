@@ -83,4 +83,6 @@ def _storage(prepared: Prepared) -> str:
     config = prepared.config
     saved = f"checkpoints every {config.checkpoint.every:,} images (the newest {config.checkpoint.keep} are kept)"
     events = ", tensorboard/" if config.observe.tensorboard else ""
+    previews = config.observe.previews
+    events += f", previews every {previews:,} images" if previews else ""
     return f"{prepared.folder.label}: {saved}, metrics.jsonl every {config.observe.every:,} images{events}"

@@ -4,15 +4,17 @@ import argparse
 import json
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from cluster.errors import RunError
 from cluster.health import Health, Pace, health, pace
 from cluster.progress import duration_text, losses_text
 from cluster.storage import RunFolder
-from cluster.survey import Stored, Survey, is_run, list_folder, survey
+from cluster.survey import READERS, Stored, Survey, is_run, list_folder, survey
 from data_shards.storage import locate
 
 
@@ -29,7 +31,9 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--json", action="store_true", help="all of it for a machine, as a JSON list of runs")
     options = parser.parse_args(arguments)
     folders, is_one = find_runs(options.uri)
-    runs, now = [survey(folder, verify=options.verify) for folder in folders], time.time()
+    with ThreadPoolExecutor(READERS) as readers:
+        runs = list(readers.map(partial(survey, verify=options.verify), folders))
+    now = time.time()
     if options.json:
         print(json.dumps([as_json(run, now) for run in runs], indent=1))
     else:

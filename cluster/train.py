@@ -46,7 +46,10 @@ def places(prepared: Prepared) -> str:
     """Where a run's results are."""
     folder = prepared.folder.label
     lines = [("checkpoints", f"{folder}/checkpoint_*"), ("metrics", f"{folder}/metrics.jsonl")]
+    if prepared.config.observe.previews:
+        lines.append(("pictures", f"{folder}/previews"))
     if prepared.config.observe.tensorboard:
         lines.append(("curves", f"tensorboard --logdir {folder}"))
+    lines.append(("status", f"python -m cluster status {folder}"))
     lines.append(("translate", f"python -m nla_cyclegan translate --weights {folder} --direction B2A --out OUT IMAGES"))
     return "\n".join(f"  {name:<12}{text}" for name, text in lines)
