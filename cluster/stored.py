@@ -90,6 +90,7 @@ class CheckpointReader:
 
     Attributes:
         world: ranks that wrote it.
+        files: name -> size in bytes and SHA-256.
 
     Raises: DamagedFileError when it is not complete.
     """
@@ -100,18 +101,36 @@ class CheckpointReader:
         if world is None:
             raise DamagedFileError(f"{name}: not complete")
         self.world = world
-        self._files: dict[str, Any] = {}
+        self.files: dict[str, Any] = {}
         for rank in range(world):
-            self._files |= folder.read_json(f"{name}/{_share_file(rank, world)}")["files"]
+            share = folder.read_json(f"{name}/{_share_file(rank, world)}")
+            if share is None:
+                raise DamagedFileError(f"{name}: deleted")
+            self.files |= share["files"]
 
     def tensors(self, file: str) -> dict[str, Tensor]:
         """The tensors of a safetensors file. Raises: DamagedFileError."""
-        content, wanted = self.folder.read(f"{self.name}/{file}"), self._files.get(file)
+        return safetensors.torch.load(self.content(file))
+
+    def copy_to(self, folder: RunFolder, name: str = "") -> None:
+        """Copy every file into a folder of that name in there, else into itself; the lists that make it whole come last.
+
+        Raises: DamagedFileError.
+        """
+        inside = f"{name}/" if name else ""
+        for file in self.files:
+            folder.write(f"{inside}{file}", self.content(file))
+        for share in (_share_file(rank, self.world) for rank in range(self.world)):
+            folder.write_json(f"{inside}{share}", self.folder.read_json(f"{self.name}/{share}"))
+
+    def content(self, file: str) -> bytes:
+        """The bytes of a file. Raises: DamagedFileError."""
+        content, wanted = self.folder.read(f"{self.name}/{file}"), self.files.get(file)
         if content is None or wanted is None:
             raise DamagedFileError(f"{file} is missing")
         if hashlib.sha256(content).hexdigest() != wanted["sha256"]:
             raise DamagedFileError(f"{file} is damaged: its SHA-256 is not the one that was written")
-        return safetensors.torch.load(content)
+        return content
 
 
 def _age(name: str) -> tuple[int, int]:
