@@ -9,7 +9,7 @@ VERBS = {
     "dashboard": "draw a sweep into one HTML page, or serve it while the sweep runs",
     "best": "print the configuration of a sweep's best trial, for `python -m cluster train`",
 }
-MODULES = {"sweep": "tuning.sweep", "dashboard": "tuning.dashboard", "best": "tuning.results"}
+MODULES = {"sweep": "tuning.sweep", "dashboard": "tuning.dashboard", "best": "tuning.best"}
 
 
 def main() -> int:

@@ -5,21 +5,21 @@ again gives Tune what they say is left. Its own restore would run pickles out of
 """
 
 import logging
+import math
 import os
 import tempfile
-from collections.abc import Sequence
+import time
+import warnings
+from collections.abc import Iterator
 from dataclasses import asdict
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from cluster.errors import RunError
 from cluster.resources import Machine, Resources, ScalingConfig, choose, places
-from cluster.storage import RunFolder
-from tuning.options import AshaConfig
 from tuning.results import Trial
 
 if TYPE_CHECKING:
-    from ray.tune.schedulers import TrialScheduler
+    from tuning.sweep import Sweep
 
 # What a trial's own process asks for. Not CPU cores: it waits for its workers, which use them.
 TRIAL_MEMORY_BYTES = 100e6
@@ -62,65 +62,66 @@ def silence() -> None:
         os.environ.setdefault(name, value)
     # The traceback of a trial that failed is in its error.txt.
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
+    warnings.filterwarnings("ignore", message="Consider boosting PBT performance")
 
 
-def run_trials(
-    folder: RunFolder,
-    trials: list[Trial],
-    resources: Resources,
-    concurrent: int,
-    scheduler: "TrialScheduler | None",
-) -> None:
-    """Run the trials that are not decided and write their records; Ray is running.
-
-    Args:
-        folder: the sweep's.
-        trials: all of the sweep, by number.
-    """
+def run_trials(sweep: "Sweep", resources: Resources, concurrent: int) -> None:
+    """Run the trials that are not decided and write their records; Ray is running."""
     from ray import tune
 
-    from tuning.objective import train_trial
+    from tuning import schedulers
     from tuning.record import Recorder
+    from tuning.trial import train_trial
 
-    left = [
-        {"number": trial.number, "config": trial.config, "resources": asdict(resources)}
-        for trial in trials
-        if not trial.decided
-    ]
+    hours = sweep.options.config.budget.hours
+    deadline = time.monotonic() + 3600 * hours if hours else math.inf
+    settings = (_settings(sweep, trial, resources) for trial in sweep.upcoming())
+    chosen, space = _scheduling(sweep, settings)
     with tempfile.TemporaryDirectory(prefix="tune-") as scratch:
         tune.Tuner(
             tune.with_resources(train_trial, {"memory": TRIAL_MEMORY_BYTES}),
-            param_space={"trial": tune.grid_search(left)},
-            tune_config=tune.TuneConfig(
-                scheduler=scheduler, max_concurrent_trials=concurrent, trial_dirname_creator=_directory
-            ),
+            param_space=space,
+            tune_config=tune.TuneConfig(**chosen, max_concurrent_trials=concurrent, trial_dirname_creator=_directory),
             run_config=tune.RunConfig(
-                name="sweep", storage_path=scratch, verbose=0, callbacks=[Recorder(folder, trials)]
+                name="sweep",
+                storage_path=scratch,
+                verbose=0,
+                callbacks=[Recorder(sweep.run.folder, sweep.trials, sweep.total)],
+                stop=schedulers.Deadline(deadline),
             ),
         ).fit()
 
 
-def asha(config: AshaConfig, total: int, trials: Sequence[Trial]) -> "TrialScheduler":
-    """Asynchronous successive halving over images seen, which knows the trials that are decided already.
+def _scheduling(sweep: "Sweep", settings: Iterator[dict[str, Any]]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Who decides which trials there are and which go on, as fields of a TuneConfig; and Tune's own space."""
+    from ray import tune
 
-    Args:
-        total: images at the end of a trial.
-    """
-    from ray.tune.schedulers import ASHAScheduler
+    from tuning import schedulers
+    from tuning.feed import Feed
 
-    grace = config.grace or max(1, int(total / config.reduction**2))
-    scheduler = ASHAScheduler(
-        time_attr="images", metric="score", mode="min",
-        # No rung at the end: a trial that came so far is finished, not stopped.
-        max_t=max(total - 1, grace), grace_period=grace, reduction_factor=config.reduction, stop_last_trials=False,
-    )  # fmt: skip
-    for trial in trials:
-        if trial.decided:
-            stand_in: Any = SimpleNamespace(trial_id=trial.name)
-            scheduler.on_trial_add(None, stand_in)
-            for evaluation in trial.evaluations:
-                scheduler.on_trial_result(None, stand_in, evaluation.model_dump())
-    return scheduler
+    config, total = sweep.options.config, sweep.run.clock.total
+    if config.scheduler == "pbt":
+        # It takes no search algorithm: its population is there from the start.
+        scheduler = schedulers.Population(config.pbt, sweep.options.space, total)
+        return {"scheduler": scheduler}, {"trial": tune.grid_search(list(settings))}
+    chosen = {"search_alg": Feed(settings), "num_samples": -1}
+    if config.scheduler == "asha":
+        chosen["scheduler"] = schedulers.asha(config.asha, total, sweep.trials)
+    return chosen, {}
+
+
+def _settings(sweep: "Sweep", trial: Trial, resources: Resources) -> dict[str, Any]:
+    """What `train_trial` is told, as JSON values."""
+    exploit = trial.exploits[-1] if trial.exploits else None
+    return {
+        "number": trial.number,
+        "overrides": trial.overrides,
+        "config": trial.config,
+        "objective": sweep.options.config.objective.model_dump(),
+        "evaluations": [each.model_dump(exclude={"time"}) for each in trial.evaluations],
+        "exploit": exploit and {"serial": len(trial.exploits), "donor": exploit.donor, "images": exploit.images},
+        "resources": asdict(resources),
+    }
 
 
 def _directory(trial: Any) -> str:

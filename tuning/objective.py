@@ -1,44 +1,69 @@
-"""What a trial is: a run of `cluster`, measured by how near its translations of held-out images come to the other domain."""
+"""The score of a trial: how near its translations of held-out images come to the other domain, and how much they keep.
+
+    score = (d_A2B + d_B2A) / 2 + content * (1 - (s_A2B + s_B2A) / 2)          smaller is better
+
+d is the distance of a direction's translations to the other domain's images, x 10^3: sliced Wasserstein, which needs no
+pretrained network, or kernel (KID), with Inception weights. s is the structural similarity of input and translation. A
+distance alone is content with any painting in place of any photo, a similarity alone with the photo itself; `content` is
+what a translation that keeps nothing of its input costs more than one that keeps everything.
+
+A loss is no score: generators that fool a weak discriminator have a low one.
+"""
 
 import json
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
-from ray import tune
-from ray.tune.integration.ray_train import TuneReportCallback
+from pydantic import BaseModel, ConfigDict, Field
 
 from cluster.config import RunConfig
-from cluster.driver import build_trainer
-from cluster.preflight import claim, prepare
-from cluster.resources import Resources
-from cluster.session import set_environment
 from cluster.storage import RunFolder
 
-DISTANCES = ("swd_A2B", "swd_B2A")
+DIRECTIONS = ("A2B", "B2A")
 # For Tune alone, whose schedulers interpolate between scores: infinite ones would make that NaN.
 DIVERGED = 1e9
 
 
-def evaluation_of(record: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Images seen, score and distances of a record of metrics.jsonl, None where it is no evaluation.
+class ObjectiveConfig(BaseModel):
+    """The score that trials are ranked by: a distance of held-out translations, and what they lose of their content."""
 
-    The score is the mean sliced Wasserstein distance (x 10^3) of both directions on held-out images: smaller is better.
-    A loss is no score: generators that fool a weak discriminator have a low one.
-    """
-    if not all(name in record for name in DISTANCES):
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    distance: Literal["swd", "kid"] = "swd"
+    """swd: sliced Wasserstein distance; kid: kernel distance, of the features of the network in validation.inception."""
+    content: float = Field(20, ge=0)
+    """Added for a translation that keeps nothing of its input: content x (1 - SSIM of input and translation)."""
+
+
+def misfits(objective: ObjectiveConfig, run: RunConfig) -> list[str]:
+    """What of the run's configuration does not fit the objective."""
+    if run.validation.every is None:
+        return ["validation.every: trials are ranked by it; give the images between two evaluations"]
+    if objective.distance == "kid" and run.validation.inception is None:
+        return ["objective.distance: kid needs Inception weights; name their file with --validation.inception"]
+    return []
+
+
+def evaluation_of(record: Mapping[str, Any], objective: ObjectiveConfig) -> dict[str, Any] | None:
+    """Images seen, score and what it is made of from a record of metrics.jsonl, None where it is no evaluation."""
+    distances, similarities = (
+        {f"{name}_{direction}": record.get(f"{name}_{direction}") for direction in DIRECTIONS}
+        for name in (objective.distance, "ssim")
+    )
+    parts = distances | similarities
+    if any(value is None for value in parts.values()):
         return None
-    distances = {name: record[name] for name in DISTANCES}
-    score = sum(distances.values()) / len(distances)
-    return {"images": record["images"], "score": score if math.isfinite(score) else DIVERGED, "distances": distances}
+    score = _mean(distances) + objective.content * (1 - _mean(similarities))
+    return {"images": record["images"], "score": score if math.isfinite(score) else DIVERGED, "distances": parts}
 
 
-def evaluations(folder: RunFolder, images_seen: float = math.inf) -> list[dict[str, Any]]:
+def evaluations(folder: RunFolder, objective: ObjectiveConfig, images_seen: float = math.inf) -> list[dict[str, Any]]:
     """Evaluations that a run wrote down up to these images."""
     found = []
     for line in (folder.read("metrics.jsonl") or b"").decode().splitlines():
         try:
-            evaluation = evaluation_of(json.loads(line))
+            evaluation = evaluation_of(json.loads(line), objective)
         except ValueError:
             # A crash cut it off.
             continue
@@ -47,43 +72,5 @@ def evaluations(folder: RunFolder, images_seen: float = math.inf) -> list[dict[s
     return found
 
 
-class ReportEvaluations(TuneReportCallback):
-    """Tells Tune about evaluations; lives in Ray Train's controller.
-
-    The last one is left to the trial, which tells it when the last checkpoint is stored: a scheduler may end a trial there.
-    """
-
-    def __init__(self, total: int) -> None:
-        super().__init__()
-        self.total = total
-
-    def after_report(self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Any) -> None:
-        # A checkpoint comes with the newest value of everything, and so with an old evaluation.
-        evaluation = None if checkpoint else evaluation_of(metrics[0])
-        if evaluation and evaluation["images"] < self.total:
-            super().after_report(run_context, [evaluation], None)
-
-
-def train_trial(settings: dict[str, Any]) -> None:
-    """Train one trial from its newest checkpoint, if it has one, to its end.
-
-    Args:
-        settings: `trial`, with the run's `config` as JSON values and its `resources`.
-    """
-    set_environment(own=False)
-    trial = settings["trial"]
-    prepared = prepare(RunConfig.model_validate(trial["config"]))
-    # What was evaluated before an interruption, for a scheduler that has not seen it.
-    for evaluation in evaluations(prepared.folder, prepared.images_seen):
-        tune.report(evaluation)
-    if not prepared.finished:
-        claim(prepared)
-        reports = ReportEvaluations(prepared.clock.total)
-        trainer = build_trainer(prepared.config, Resources(**trial["resources"]), callbacks=[reports])
-        returned = trainer.fit().return_value
-        if "error" in returned:
-            done = evaluations(prepared.folder)
-            images = done[-1]["images"] if done else 0
-            tune.report({"images": images, "score": DIVERGED, "state": "diverged", "reason": returned["error"]})
-            return
-    tune.report({**evaluations(prepared.folder)[-1], "state": "finished"})
+def _mean(parts: Mapping[str, Any]) -> float:
+    return sum(parts.values()) / len(parts)

@@ -1,66 +1,32 @@
-"""The configuration of a sweep, and its command line: what is not an option of the sweep is one of its runs."""
+"""The command line and the file of a sweep: what is not an option of the sweep is one of its runs."""
 
 import argparse
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal, NoReturn
+from pathlib import Path
+from typing import Any, NoReturn
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ValidationError
 from pydantic_settings import BaseSettings, CliSettingsSource
 
-from cluster.config import Place, RunConfig
+from cluster.config import RunConfig
 from cluster.errors import RunError
 from cluster.options import Options as RunOptions
 from cluster.options import merge, parse_options, problem_line, read_yaml
-from tuning.space import Space, as_grid, default_space, misfits
+from tuning.config import SweepConfig
+from tuning.misfits import misfits
+from tuning.objective import misfits as objective_misfits
+from tuning.space import Space, as_grid, default_space, without_names
 
-USAGE = "python -m tuning sweep --config FILE [--FIELD VALUE ...] [--section.field VALUE ...] [--dry-run] [--address ADDRESS]"
+# Sweeps by name. They name their run's file from the folder that holds the packages.
+PRESETS = Path(__file__).parent / "configs"
+USAGE = "python -m tuning sweep (--config FILE | --preset NAME) [--FIELD VALUE ...] [--section.field VALUE ...] [--dry-run] [--address ADDRESS]"
 RUN_HELP = (
     "Every other option is one of the run that the trials vary, over the file `train`: --data.uri, --schedule.images, "
     "..., --dry-run (print the plan and exit), --address (join that Ray cluster): see python -m cluster train --help."
 )
-
-
-class AshaConfig(BaseModel):
-    """Asynchronous successive halving (Li et al. 2020): trials behind the others of their age are stopped."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
-
-    grace: int | None = Field(None, ge=1)
-    """Images seen before a trial can be stopped, the first rung; none: the run's length divided by `reduction` twice."""
-    reduction: float = Field(3, gt=1)
-    """At each rung one trial in so many goes on, and the next rung is so many times further."""
-
-
-class SweepConfig(BaseModel):
-    """A sweep: the run that its trials vary, what they vary, and how they are chosen."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
-
-    name: str = Field("sweep", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    """Name of the sweep: its folder in `storage`. The same name again goes on with the sweep."""
-    storage: Place = "sweeps"
-    """Where sweeps are kept: a folder, or a URI such as s3://bucket/sweeps."""
-    train: str
-    """The run that the trials vary: a configuration file of `python -m cluster train`."""
-    override: dict[str, str | int | float | bool | list[Any] | None] = {}
-    """Fields of that run, dotted, that get another value in all trials: {schedule.images: 600}."""
-    space: Space | None = None
-    """Fields, dotted, and their candidates: {optimizer.lr: {loguniform: [1.0e-5, 1.0e-3]}}, or uniform, choice, grid;
-    none: learning rate, beta1 and momentum_decay of Nadam, and the places of non-local blocks."""
-    search: Literal["random", "grid"] = "random"
-    """random: ranges and choices are drawn; grid: every combination of the choices is tried."""
-    trials: int = Field(10, ge=1)
-    """Draws of a random search, each with every combination of the dimensions given as grid; may grow later."""
-    scheduler: Literal["none", "asha"] = "none"
-    """none: all trials train to their end; asha: those behind are stopped."""
-    asha: AshaConfig = AshaConfig()
-    concurrent: int | None = Field(None, ge=1)
-    """Trials at a time; none: as many as the cluster has room for."""
-    seed: int = Field(0, ge=0, lt=2**32)
-    """Start of the draws; the runs' own is in their configuration."""
 
 
 @dataclass(frozen=True)
@@ -95,21 +61,29 @@ def parse_sweep(arguments: Sequence[str]) -> Options:
     parser, source = _parser()
     values, of_the_run = parser.parse_known_args(arguments)
     given = source(parsed_args=values)()
+    file, content = _file(values)
     # Not field by field: a dimension has one way to give its candidates.
     whole = {name: given[name] for name in ("space", "override") if name in given}
-    merged = merge(read_yaml(values.config), given) | whole
+    merged = merge(content, given) | whole
     problems: list[str] = []
     with _noted(problems):
-        config = _validated(merged, given, values.config)
+        config = _validated(merged, given, file)
     with _noted(problems):
         run = _run_options(merged, of_the_run)
     if problems:
         raise RunError("\n".join(problems))
     space = default_space(run.config.model.generator.num_blocks) if config.space is None else config.space
     space = as_grid(space) if config.search == "grid" else space
-    problems = [*_ranges_in_a_grid(config, space), *misfits(space, run.config), *_unfit_for_a_sweep(run)]
+    problems = [
+        *_unfit_for_the_search(config, space),
+        *misfits(space, run.config),
+        *_unfit_for_a_population(config, space),
+        *objective_misfits(config.objective, run.config),
+        *(["--local: a sweep runs on workers only"] if run.local else []),
+    ]
     if problems:
         raise RunError("\n".join(problems))
+    space = without_names(space, run.config.model.generator.num_blocks)
     return Options(config.model_copy(update={"space": space}), run.config, run.dry_run, run.address)
 
 
@@ -128,6 +102,7 @@ def _parser() -> tuple[argparse.ArgumentParser, CliSettingsSource[Any]]:
         allow_abbrev=False,
     )
     parser.add_argument("--config", metavar="FILE", help="YAML file with any of the fields below; options win over it")
+    parser.add_argument("--preset", metavar="NAME", help=f"one of this project's own instead: {', '.join(presets())}")
     source: CliSettingsSource[Any] = CliSettingsSource(
         _Settings,
         root_parser=parser,
@@ -161,20 +136,48 @@ def _run_options(merged: dict[str, Any], of_the_run: list[str]) -> RunOptions:
     return parse_options([*file, *as_options(override if isinstance(override, dict) else {}, of_the_run), *of_the_run])
 
 
-def _ranges_in_a_grid(config: SweepConfig, space: Space) -> list[str]:
-    if config.search != "grid":
+def presets() -> list[str]:
+    return sorted(file.stem for file in PRESETS.glob("*.yaml"))
+
+
+def _file(values: argparse.Namespace) -> tuple[str | None, dict[str, Any]]:
+    """The sweep's file and what is in it. Raises: RunError for a preset that does not exist, or beside a file."""
+    if values.preset is None:
+        return values.config, read_yaml(values.config)
+    if values.config is not None:
+        raise RunError("--preset: a file is given as well; give either --config or --preset")
+    if values.preset not in presets():
+        raise RunError(f"--preset {values.preset}: no such preset; allowed: {', '.join(presets())}")
+    file = str(PRESETS / f"{values.preset}.yaml")
+    content = read_yaml(file)
+    # Found from any folder.
+    return file, content | {"train": str(PRESETS.parents[1] / content["train"])}
+
+
+def _unfit_for_the_search(config: SweepConfig, space: Space) -> list[str]:
+    if config.search == "grid":
+        ranges = [field for field, dimension in space.items() if dimension.ends]
+        return [
+            f"space.{field}: a range has no grid; give a list of choices, or use --search random" for field in ranges
+        ]
+    if config.search == "optuna":
+        grids = [field for field, dimension in space.items() if dimension.grid]
+        return [f"space.{field}: a grid is tried as a whole, and optuna draws; give it as choice" for field in grids]
+    return []
+
+
+def _unfit_for_a_population(config: SweepConfig, space: Space) -> list[str]:
+    if config.scheduler != "pbt":
         return []
-    return [
-        f"space.{field}: a range has no grid; give a list of choices, or use --search random"
-        for field, dimension in space.items()
-        if not dimension.grid
+    problems = [
+        f"space.{field}: pbt changes values while a trial trains; allowed: numbers of the optimizer, weights of the losses"
+        for field in space
+        if field.partition(".")[0] not in ("optimizer", "loss") or field == "optimizer.name"
     ]
-
-
-def _unfit_for_a_sweep(run: RunOptions) -> list[str]:
-    problems = ["--local: a sweep runs on workers only"] if run.local else []
-    if run.config.validation.every is None:
-        problems.append("validation.every: trials are ranked by it; give the images between two evaluations")
+    if config.search == "optuna":
+        problems.append("search: pbt changes a population that is there from the start; use --search random")
+    if config.budget.images:
+        problems.append("budget.images: pbt trains its population to the end; lower --trials or --schedule.images")
     return problems
 
 

@@ -1,6 +1,7 @@
 """Writes down what Tune hears of the trials, and shows it: one line for each trial that ends, a bar on a terminal."""
 
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TextIO
@@ -8,20 +9,22 @@ from typing import Any, TextIO
 from ray import tune
 
 from cluster.storage import RunFolder
-from tuning.results import ERROR, TRIAL, Evaluation, Trial, ranked, short_names, value_text
+from tuning.hparams import EVENTS, hparams_events
+from tuning.results import ERROR, TRIAL, Evaluation, Exploit, Trial, ranked, short_names, value_text
 
-MEASURED = set(Evaluation.model_fields)
+MEASURED = set(Evaluation.model_fields) - {"time"}
 
 
 class Progress:
     """How many of a sweep's trials are decided, and which is the best.
 
     Args:
-        trials: all of the sweep, which others change.
+        trials: those of the sweep that are known, which others change and add to.
+        total: how many there will be.
     """
 
-    def __init__(self, trials: Sequence[Trial], stream: TextIO | None = None) -> None:
-        self.trials, self.stream = trials, stream
+    def __init__(self, trials: Sequence[Trial], total: int, stream: TextIO | None = None) -> None:
+        self.trials, self.total, self.stream = trials, total, stream
         self._bar: Any = None
 
     def start(self) -> None:
@@ -30,7 +33,7 @@ class Progress:
         if self.stream.isatty():
             from tqdm import tqdm
 
-            self._bar = tqdm(total=len(self.trials), unit="trial", dynamic_ncols=True, file=self.stream)
+            self._bar = tqdm(total=self.total, unit="trial", dynamic_ncols=True, file=self.stream)
             self.update()
 
     def ended(self, trial: Trial) -> None:
@@ -71,12 +74,13 @@ class Recorder(tune.Callback):
 
     Args:
         folder: the sweep's.
-        trials: all trials of the sweep, by number; their state is kept here.
+        trials: the trials of the sweep, by number, as far as they are known; their state is kept here.
+        total: how many there will be.
     """
 
-    def __init__(self, folder: RunFolder, trials: list[Trial]) -> None:
+    def __init__(self, folder: RunFolder, trials: list[Trial], total: int) -> None:
         self.folder, self.trials = folder, trials
-        self.progress = Progress(trials)
+        self.progress = Progress(trials, total)
 
     def setup(self, *_: Any, **__: Any) -> None:
         self.progress.start()
@@ -84,14 +88,21 @@ class Recorder(tune.Callback):
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
         record = self._record(trial)
         record.state, record.reason = "running", None
+        exploit = trial.config["trial"]["exploit"]
+        if exploit and exploit["serial"] > len(record.exploits):
+            record.overrides, record.config = trial.config["trial"]["overrides"], trial.config["trial"]["config"]
+            new = Exploit(images=exploit["images"], donor=exploit["donor"], overrides=record.overrides)
+            record.exploits = [*record.exploits, new]
         self._write(record)
 
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any) -> None:
         record = self._record(trial)
         if result.keys() >= MEASURED:
-            # A trial that was interrupted repeats what came after its newest checkpoint.
-            earlier = [evaluation for evaluation in record.evaluations if evaluation.images < result["images"]]
-            record.evaluations = [*earlier, Evaluation.model_validate({name: result[name] for name in MEASURED})]
+            heard = Evaluation.model_validate({name: result[name] for name in MEASURED} | {"time": time.time()})
+            # A trial that was interrupted repeats what it knows, and does again what came after its newest checkpoint.
+            earlier = [evaluation for evaluation in record.evaluations if evaluation.images < heard.images]
+            same = [each for each in record.evaluations if (each.images, each.score) == (heard.images, heard.score)]
+            record.evaluations = [*earlier, *(same or [heard])]
         record.state, record.reason = result.get("state", record.state), result.get("reason")
         self._write(record)
 
@@ -109,6 +120,11 @@ class Recorder(tune.Callback):
         self._end(record)
 
     def on_experiment_end(self, trials: list[Any], **_: Any) -> None:
+        # Time was up.
+        for record in self.trials:
+            if record.state == "running":
+                record.state = "waiting"
+                self._write(record)
         self.progress.close()
 
     def _record(self, trial: Any) -> Trial:
@@ -120,6 +136,8 @@ class Recorder(tune.Callback):
 
     def _write(self, record: Trial) -> None:
         self.folder.write_json(f"{record.name}/{TRIAL}", record.model_dump(mode="json"))
+        if record.config["observe"]["tensorboard"]:
+            self.folder.write(f"{record.name}/{EVENTS}", hparams_events(record))
         self.progress.update()
 
 

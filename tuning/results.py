@@ -1,4 +1,4 @@
-"""The results of a sweep, read from its storage alone, and its best trial.
+"""The results of a sweep, read from its storage alone: its trials, their ranking, the best of them.
 
 STORAGE/SWEEP/sweep.json                    the sweep: its configuration, the run that it varies, the dataset
 STORAGE/SWEEP/trial-0003/trial.json         a trial: what it overrides, how far it came, its evaluations
@@ -6,16 +6,13 @@ STORAGE/SWEEP/trial-0003/error.txt          why it failed, if it did
 STORAGE/SWEEP/trial-0003/...                its run, as `python -m cluster train` leaves it
 """
 
-import argparse
 import math
-import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from cluster.errors import RunError
@@ -33,7 +30,22 @@ class Evaluation(BaseModel):
     images: int
     score: float
     distances: dict[str, float]
-    """What the score is made of."""
+    """What the score is made of: distances of both directions, and similarities to their inputs."""
+    time: float | None = None
+    """When the sweep heard of it, in seconds since 1970."""
+
+
+class Exploit(BaseModel):
+    """A trial of a population went on from another one's checkpoint, with the other's values changed a little."""
+
+    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
+
+    images: int
+    """Images seen of the checkpoint."""
+    donor: int
+    """Number of the trial that it was."""
+    overrides: dict[str, Any]
+    """From here on."""
 
 
 class Trial(BaseModel):
@@ -48,6 +60,8 @@ class Trial(BaseModel):
     reason: str | None = None
     """Of a trial that diverged or failed."""
     evaluations: list[Evaluation] = []
+    exploits: list[Exploit] = []
+    """Of a population based training: `overrides` and `config` are those since the last one."""
 
     @property
     def name(self) -> str:
@@ -62,6 +76,11 @@ class Trial(BaseModel):
     def score(self) -> float:
         """Of its last evaluation, not its luckiest; infinite where there is none and where it diverged."""
         return self.evaluations[-1].score if self.evaluations and self.state != "diverged" else math.inf
+
+    @property
+    def begun(self) -> bool:
+        """Whether it has started, however long ago."""
+        return self.state != "waiting" or bool(self.evaluations)
 
     @property
     def decided(self) -> bool:
@@ -144,14 +163,20 @@ def value_text(value: Any) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
+def best_trial(results: Results) -> Trial:
+    """Raises: RunError when no trial has finished."""
+    best = next(iter(ranked(results.trials)), None)
+    if best is None or best.state != "finished":
+        raise RunError(f"no finished trial yet in {results.folder.label}: run the sweep's command again")
+    return best
+
+
 def best_config(results: Results) -> dict[str, Any]:
     """The best trial's configuration as JSON values, as a run of its own beside the one that the sweep varied.
 
     Raises: RunError when no trial has finished.
     """
-    best = next(iter(ranked(results.trials)), None)
-    if best is None or best.state != "finished":
-        raise RunError(f"no finished trial yet in {results.folder.label}: run the sweep's command again")
+    best = best_trial(results)
     fresh = {"name": f"{results.folder.name}-{best.name}", "storage": results.about["run"]["storage"]}
     return {**best.config, **fresh}
 
@@ -167,16 +192,3 @@ def join_uri(storage: str, name: str) -> str:
     """The reverse: a folder in storage as a storage of its own."""
     path, mark, query = storage.partition("?")
     return f"{path.rstrip('/')}/{name}{mark}{query}"
-
-
-def main(arguments: Sequence[str]) -> int:
-    """`python -m tuning best`. Raises: RunError."""
-    parser = argparse.ArgumentParser(
-        prog="python -m tuning best",
-        description="Print the best trial's configuration: python -m tuning best URI > best.yaml; "
-        "python -m cluster train --config best.yaml",
-    )
-    parser.add_argument("uri", metavar="URI", help="the sweep's folder: STORAGE/NAME")
-    results = read_results(parser.parse_args(arguments).uri)
-    yaml.safe_dump(best_config(results), sys.stdout, sort_keys=False)
-    return 0

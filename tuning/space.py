@@ -1,24 +1,19 @@
 """What a sweep varies: fields of a run's configuration, the candidates of each, and the trials that follow from them."""
 
 import math
-from collections.abc import Iterator, Mapping
-from itertools import combinations, product
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from cluster.config import RunConfig
-from cluster.options import field_names, nearest
-from cluster.preflight import SURROUNDINGS
+from tuning.placement import BLOCKS, NAMES, PLACED, placements, resolved
 
 # Fields of a run, dotted, and their values.
 Overrides = dict[str, Any]
 Range = tuple[float, float]
 Candidates = Annotated[list[Any], Field(min_length=1)]
-
-# With one of these varied, trials would be measured on other images, or at other lengths.
-FIXED = ("name", "storage", "data.uri", "data.crop_size", "schedule.epochs", "schedule.images")
 
 
 class Dimension(BaseModel):
@@ -78,15 +73,17 @@ def default_space(num_blocks: int) -> Space:
         "optimizer.lr": Dimension(loguniform=(5e-5, 1e-3)),
         "optimizer.beta1": Dimension(uniform=(0.3, 0.9)),
         "optimizer.momentum_decay": Dimension(loguniform=(1e-3, 3e-2)),
-        "model.generator.nonlocal_blocks": Dimension(choice=placements(num_blocks)),
+        PLACED: Dimension(choice=placements(list(NAMES), num_blocks)),
     }
 
 
-def placements(num_blocks: int) -> list[list[int]]:
-    """Sets of block indices: none, an early, a middle and a late one, all three."""
-    three = sorted({0, num_blocks // 2, num_blocks - 1}) if num_blocks else []
-    sets = [[], *([index] for index in three), three]
-    return [blocks for place, blocks in enumerate(sets) if blocks not in sets[:place]]
+def without_names(space: Space, num_blocks: int) -> Space:
+    """The same with named placements as sets of block indices, but where the number of blocks is varied too."""
+    dimension = space.get(PLACED)
+    if dimension is None or BLOCKS in space:
+        return space
+    given = {name: placements(listed, num_blocks) for name, listed in dimension.model_dump(exclude_none=True).items()}
+    return {**space, PLACED: Dimension.model_validate(given)}
 
 
 def as_grid(space: Space) -> Space:
@@ -119,7 +116,7 @@ def sample(space: Space, seed: int, number: int) -> Overrides:
 
 
 def override(base: RunConfig, overrides: Mapping[str, Any]) -> RunConfig:
-    """The configuration with fields replaced. Raises: pydantic's ValidationError."""
+    """The configuration with fields replaced; placements may be named. Raises: pydantic's ValidationError."""
     fields = base.model_dump(mode="json")
     for field, value in overrides.items():
         *sections, name = field.split(".")
@@ -127,6 +124,8 @@ def override(base: RunConfig, overrides: Mapping[str, Any]) -> RunConfig:
         for part in sections:
             section = section[part]
         section[name] = value
+    generator = fields["model"]["generator"]
+    generator["nonlocal_blocks"] = resolved(generator["nonlocal_blocks"], generator["num_blocks"])
     return RunConfig.model_validate(fields)
 
 
@@ -136,64 +135,6 @@ def value_of(config: Mapping[str, Any], field: str) -> Any:
     for part in field.split("."):
         value = value[part]
     return value
-
-
-def misfits(space: Space, base: RunConfig) -> list[str]:
-    """What is wrong with a space for that run, a line for each thing: fields, candidates, candidates together."""
-    lines = {field: _field_misfit(field) for field in space}
-    usable = {field: dimension for field, dimension in space.items() if lines[field] is None}
-    wrong = [line for line in lines.values() if line] + list(dict.fromkeys(_value_misfits(usable, base)))
-    return wrong or list(_pair_misfits(usable, base))
-
-
-def _field_misfit(field: str) -> str | None:
-    names = field_names(RunConfig)
-    if field not in names:
-        return f"space.{field}: no such field of a run; {nearest(field.split('.'))}"
-    inside = [name for name in names if name.startswith(f"{field}.")]
-    if inside:
-        return f"space.{field}: a section, not a field; allowed: {', '.join(inside)}"
-    if field in FIXED or field.split(".")[0] in SURROUNDINGS:
-        return f"space.{field}: must be the same for all trials, else their scores cannot be compared"
-    return None
-
-
-def _value_misfits(space: Space, base: RunConfig) -> Iterator[str]:
-    # Any candidates can meet in a trial, so the others' first ones will do; the run's own values may fit none of them.
-    first = {field: dimension.candidates[0] for field, dimension in space.items()}
-    for field, dimension in space.items():
-        for value in dimension.candidates:
-            errors = _errors(base, first | {field: value})
-            messages = [message for where, message in errors if _within(where, field) or _within(field, where)]
-            yield from (f"space.{field}: {text[0].lower()}{text[1:]}; got {value!r}" for text in messages)
-            if messages and dimension.ends:
-                break
-
-
-def _within(part: str, whole: str) -> bool:
-    return not whole or f"{part}.".startswith(f"{whole}.")
-
-
-def _pair_misfits(space: Space, base: RunConfig) -> Iterator[str]:
-    first = {field: dimension.candidates[0] for field, dimension in space.items()}
-    for (one, of_one), (two, of_two) in combinations(space.items(), 2):
-        for a, b in product(of_one.candidates, of_two.candidates):
-            errors = _errors(base, first | {one: a, two: b})
-            if errors:
-                yield f"space: {one} {a!r} with {two} {b!r}: {errors[0][1]}"
-                break
-
-
-def _errors(base: RunConfig, overrides: Overrides) -> list[tuple[str, str]]:
-    """Dotted field or section, and message, of each thing that is wrong with a trial."""
-    try:
-        override(base, overrides)
-    except ValidationError as error:
-        return [
-            (".".join(map(str, details["loc"])), details["msg"].removeprefix("Value error, "))
-            for details in error.errors()
-        ]
-    return []
 
 
 def _combinations(space: Space) -> int:

@@ -1,7 +1,7 @@
 """`python -m tuning sweep`: check, plan, train the trials, rank them."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,12 +11,16 @@ from cluster.preflight import Prepared, decisive, misfits, prepare
 from cluster.resources import Resources, this_machine
 from cluster.session import ray_session
 from tuning import driver
+from tuning.config import BudgetConfig
+from tuning.misfits import one_by_one
+from tuning.objective import ObjectiveConfig
 from tuning.options import Options, parse_sweep
 from tuning.results import SWEEP, Trial, join_uri, read_trials, table, trial_name
-from tuning.space import count, override, sample, value_of
+from tuning.search import propose
+from tuning.space import Overrides, count, override, sample, value_of
 
 # What the trials are, and how they are measured.
-DECISIVE = ("space", "scheduler", "asha", "seed")
+DECISIVE = ("space", "search", "scheduler", "asha", "pbt", "objective", "seed")
 
 
 @dataclass(frozen=True)
@@ -27,11 +31,37 @@ class Sweep:
     run: Prepared
     """The run that the trials vary, its folder being the sweep's."""
     trials: list[Trial]
-    """All of them, by number, as far as they came."""
+    """By number, as far as they came. All of them, or, where each is chosen by those before, those that have begun."""
+
+    @property
+    def total(self) -> int:
+        """How many there will be."""
+        return count(self.options.space, self.options.config.trials)
 
     @property
     def left(self) -> int:
-        return sum(not trial.decided for trial in self.trials)
+        """How many the budget leaves to be trained."""
+        begun = [trial for trial in self.trials if trial.begun]
+        return sum(not trial.decided for trial in begun) + (0 if self.spent else self.total - len(begun))
+
+    @property
+    def spent(self) -> bool:
+        """Whether the budget lets no trial begin any more."""
+        budget = self.options.config.budget.images
+        return budget is not None and sum(trial.images for trial in self.trials) >= budget
+
+    def upcoming(self) -> Iterator[Trial]:
+        """The trials to train, those first that were interrupted; each is chosen when it is asked for."""
+        yield from [trial for trial in self.trials if trial.begun and not trial.decided]
+        for number in range(self.total):
+            if self.spent:
+                return
+            if number == len(self.trials):
+                self.trials.append(
+                    _trial(self.options, self.run, number, _overrides(self.options, number, self.trials))
+                )
+            if not self.trials[number].begun:
+                yield self.trials[number]
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -60,7 +90,9 @@ def prepare_sweep(options: Options) -> Sweep:
         raise RunError(f"{run.folder.label} holds a run, not a sweep; choose another --name")
     _check_same_sweep(options, run)
     sweep = Sweep(options, run, _lay_out(options, run))
-    configs = (RunConfig.model_validate(trial.config) for trial in sweep.trials)
+    configs = [RunConfig.model_validate(trial.config) for trial in sweep.trials]
+    if options.config.search == "optuna":
+        configs = [override(run.config, overrides) for _, _, overrides in one_by_one(options.space)]
     problems = dict.fromkeys(line for each in configs for line in misfits(each, run.dataset))
     if problems:
         raise RunError("\n".join(problems))
@@ -88,11 +120,14 @@ def run(sweep: Sweep) -> None:
     driver.silence()
     with ray_session(address) as machines:
         resources, concurrent = driver.allot(prepared.config.scaling, machines, wanted)
+        if options.config.scheduler == "pbt" and concurrent < sweep.left:
+            raise RunError(
+                f"scheduler: pbt trains its {sweep.left} trials at the same time, and there is room for {concurrent}; "
+                "lower --trials or what a trial takes (--scaling.workers), or add machines"
+            )
         prepared.folder.write_json(SWEEP, about(options, prepared))
         print(f"{'at a time':<12}{together_text(resources, concurrent)}")
-        asha = options.config.scheduler == "asha"
-        scheduler = driver.asha(options.config.asha, prepared.clock.total, sweep.trials) if asha else None
-        driver.run_trials(prepared.folder, sweep.trials, resources, concurrent, scheduler)
+        driver.run_trials(sweep, resources, concurrent)
 
 
 def report(sweep: Sweep) -> int:
@@ -102,6 +137,10 @@ def report(sweep: Sweep) -> int:
     failed = [trial for trial in sweep.trials if trial.state == "failed"]
     for trial in failed:
         print(f"trial {trial.number} failed: {trial.reason}; the same command tries it again")
+    if sweep.left > len(failed):
+        print(f"{sweep.left - len(failed)} trials are left; the same command goes on with them")
+    elif len(sweep.trials) < sweep.total or any(not trial.begun for trial in sweep.trials):
+        print("the budget of images is spent; more trials begin with a larger --budget.images")
     if any(trial.state == "finished" for trial in sweep.trials):
         print(f"train the best in full: python -m tuning best {folder} > best.yaml")
         print("                        python -m cluster train --config best.yaml")
@@ -111,18 +150,30 @@ def report(sweep: Sweep) -> int:
 def plan_text(sweep: Sweep) -> str:
     """The plan, for a person."""
     config, run = sweep.options.config, sweep.run
-    before = f", {len(sweep.trials) - sweep.left} of them before" if sweep.left < len(sweep.trials) else ""
+    decided = sum(trial.decided for trial in sweep.trials)
+    before = f", {decided} of them before" if decided else ""
     lines = [
         ("sweep", f"{config.name}, in {run.folder.label}"),
         ("run", f"{config.train}, {run.clock.total:,} images a trial, dataset {run.dataset.uri}"),
-        ("trials", f"{len(sweep.trials)}, {config.search} search{before}"),
-        ("score", f"sliced Wasserstein distance of both directions, every {run.config.validation.every:,} images"),
+        ("trials", f"{sweep.total}, {config.search} search{before}{budget_text(config.budget)}"),
+        ("score", f"{objective_text(config.objective)}, every {run.config.validation.every:,} images"),
         ("scheduler", config.scheduler),
     ]
     for field, dimension in sweep.options.space.items():
         ((kind, candidates),) = dimension.model_dump(exclude_none=True).items()
         lines.append(("varies", f"{field}: {kind} {list(candidates)}"))
     return "\n".join(f"{name:<12}{text}" for name, text in lines)
+
+
+def budget_text(budget: BudgetConfig) -> str:
+    images = f", none begins after {budget.images:,} images in all" if budget.images else ""
+    return images + (f", stops after {budget.hours:g} hours" if budget.hours else "")
+
+
+def objective_text(objective: ObjectiveConfig) -> str:
+    name = {"swd": "sliced Wasserstein distance", "kid": "kernel distance"}[objective.distance]
+    content = f" + {objective.content:g} x lost content (1 - SSIM)" if objective.content else ""
+    return f"{name} x 10^3 of both directions{content}"
 
 
 def together_text(resources: Resources, concurrent: int) -> str:
@@ -150,19 +201,33 @@ def _identity(about: dict[str, Any]) -> dict[str, Any]:
 
 
 def _lay_out(options: Options, run: Prepared) -> list[Trial]:
-    """The trials, with what storage knows of how far they came."""
+    """The trials that are known, with what storage knows of how far they came."""
     known = {trial.number: trial for trial in read_trials(run.folder)}
-    trials = [_trial(options, run, number) for number in range(count(options.space, options.config.trials))]
-    for trial in trials:
-        before = known.get(trial.number, trial)
-        trial.evaluations = before.evaluations
-        if before.decided:
-            trial.state, trial.reason = before.state, before.reason
+    total = count(options.space, options.config.trials)
+    # Optuna chooses each by what came of those before.
+    numbers = range(min(total, max(known, default=-1) + 1) if options.config.search == "optuna" else total)
+    trials: list[Trial] = []
+    for number in numbers:
+        before = known.get(number)
+        overrides = before.overrides if before else _overrides(options, number, trials)
+        trial = _trial(options, run, number, overrides)
+        if before:
+            trial.evaluations, trial.exploits = before.evaluations, before.exploits
+            if before.decided:
+                trial.state, trial.reason = before.state, before.reason
+        trials.append(trial)
     return trials
 
 
-def _trial(options: Options, run: Prepared, number: int) -> Trial:
-    overrides = sample(options.space, options.config.seed, number)
+def _overrides(options: Options, number: int, trials: Sequence[Trial]) -> Overrides:
+    """What a trial overrides, given those before it."""
+    seed = options.config.seed
+    if options.config.search == "optuna":
+        return propose(options.space, seed, number, trials)
+    return sample(options.space, seed, number)
+
+
+def _trial(options: Options, run: Prepared, number: int, overrides: Overrides) -> Trial:
     place = {"name": trial_name(number), "storage": join_uri(run.config.storage, run.config.name)}
     config = override(run.config, overrides).model_copy(update=place).model_dump(mode="json")
     # As the configuration has them: a number is no text there.

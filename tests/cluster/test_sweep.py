@@ -1,85 +1,117 @@
-"""Real Ray: a sweep of two trials, stopped and started again, and its best trial."""
+"""Real Ray: sweeps whose workers and driver are killed, in a folder and in a bucket, and their best trial."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import pytest
 import tiny
 import yaml
+from object_stores import ObjectStore
 
 from cluster.options import parse_options
+from cluster.storage import RunFolder
+from cluster.stored import CheckpointReader, checkpoints_of, complete_checkpoints, images_of
+from nla_cyclegan import load_generators
+from tuning.exploit import EXPLOIT
+from tuning.results import Trial, best_trial, read_results
 
 ROOT = Path(__file__).parents[2]
-TIMEOUT_S = 240
-IMAGES, EVERY = 480, 96
+TIMEOUT_S = 500
+IMAGES, EVERY = 960, 96
 DIVERGED = "trial 1 diverged: the loss is not finite after 0 images"
 
 
-@pytest.fixture
-def file(tmp_path: Path) -> str:
-    """A sweep with a trial whose cycle loss is infinite from the first step on."""
+def write_sweep(folder: Path, storage: str, **changes: Any) -> str:
+    """A file of a sweep over the tiny run, which keeps all its checkpoints."""
     run = tiny.settings(
-        tiny.pack_dataset(tmp_path),
-        tmp_path / "runs",
+        tiny.pack_dataset(folder),
+        folder / "runs",
         schedule={"images": IMAGES},
-        checkpoint={"every": EVERY},
+        checkpoint={"every": EVERY, "keep": 100},
         validation={"every": EVERY, "images": 4},
+        observe={"every": 48, "tensorboard": True},
     )
-    (tmp_path / "run.yaml").write_text(yaml.safe_dump(run))
-    content = {
-        "name": "few",
-        "storage": str(tmp_path / "sweeps"),
-        "train": str(tmp_path / "run.yaml"),
-        "search": "grid",
-        "space": {"loss.cycle": {"choice": [10.0, 1.0e39]}},
-        "scheduler": "asha",
-    }
-    (tmp_path / "sweep.yaml").write_text(yaml.safe_dump(content))
-    return str(tmp_path / "sweep.yaml")
+    (folder / "run.yaml").write_text(yaml.safe_dump(run))
+    sweep = {"name": "few", "storage": storage, "train": str(folder / "run.yaml"), "search": "grid", **changes}
+    (folder / "sweep.yaml").write_text(yaml.safe_dump(sweep))
+    return str(folder / "sweep.yaml")
 
 
-def start(*arguments: str, errors: IO[str] | int = subprocess.PIPE) -> subprocess.Popen[str]:
+def start(*arguments: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "tuning", *arguments]
-    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=errors, text=True)
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def record(sweep: Path, number: int) -> dict[str, Any]:
-    path = sweep / f"trial-{number:04d}" / "trial.json"
-    return json.loads(path.read_text()) if path.exists() else {"state": None, "evaluations": []}
+def finished(process: subprocess.Popen[str]) -> tuple[str, str]:
+    """What it printed."""
+    out, err = process.communicate(timeout=TIMEOUT_S)
+    assert process.returncode == 0, err
+    return out, err
 
 
-def wait_for_an_evaluation_and_a_divergence(sweep: Path, process: subprocess.Popen[str], errors: Path) -> None:
+def wait_until(condition: Callable[[], object], process: subprocess.Popen[str]) -> None:
     began = time.monotonic()
-    # The trial writes its record before the driver hears of it.
-    while not record(sweep, 0)["evaluations"] or DIVERGED not in errors.read_text():
+    while not condition():
         if process.poll() is not None or time.monotonic() - began > TIMEOUT_S:
             process.kill()
-            raise RuntimeError(f"not both trials came so far:\n{errors.read_text()}")
+            raise RuntimeError(f"it did not come so far:\n{process.communicate()}")
         time.sleep(0.05)
 
 
-@pytest.mark.timeout(600)
-def test_a_sweep_stopped_and_started_again_finds_the_best_trial(file: str, tmp_path: Path) -> None:
-    sweep = tmp_path / "sweeps" / "few"
-    errors = tmp_path / "errors"
-    with errors.open("w") as file_of_errors:
-        first = start("sweep", "--config", file, errors=file_of_errors)
-    wait_for_an_evaluation_and_a_divergence(sweep, first, errors)
-    first.send_signal(signal.SIGINT)
-    first.communicate(timeout=TIMEOUT_S)
-    if first.returncode:
-        assert first.returncode == 130, errors.read_text()
-        assert "the same command goes on with the sweep" in errors.read_text()
-    diverged = record(sweep, 1)
+def workers_of(driver: int) -> list[int]:
+    """Processes of Ray Train's workers under a driver, oldest first."""
+    parents, names = {}, {}
+    for status in Path("/proc").glob("[0-9]*/status"):
+        try:
+            fields = dict(line.split(":\t", 1) for line in status.read_text().splitlines() if ":\t" in line)
+            names[int(fields["Pid"])] = (status.parent / "cmdline").read_text()
+        except (OSError, KeyError):
+            continue
+        parents[int(fields["Pid"])] = int(fields["PPid"])
 
-    second = start("sweep", "--config", file)
-    out, err = second.communicate(timeout=TIMEOUT_S)
-    assert second.returncode == 0, err
+    def under(pid: int) -> bool:
+        return pid == driver or (pid in parents and under(parents[pid]))
+
+    return sorted(pid for pid, name in names.items() if "RayTrainWorker" in name and under(pid))
+
+
+def record(sweep: Path, number: int) -> Trial | None:
+    path = sweep / f"trial-{number:04d}" / "trial.json"
+    return Trial.model_validate_json(path.read_text()) if path.exists() else None
+
+
+@pytest.mark.timeout(1500)
+def test_a_sweep_whose_worker_and_driver_are_killed_finds_the_best_trial(tmp_path: Path) -> None:
+    """One of its trials has a cycle loss that is infinite from the first step on."""
+    space = {"loss.cycle": {"choice": [10.0, 1.0e39]}}
+    file = write_sweep(tmp_path, str(tmp_path / "sweeps"), space=space, scheduler="asha")
+    sweep = tmp_path / "sweeps" / "few"
+    trial = RunFolder(str(sweep), "trial-0000")
+
+    def state(number: int) -> str:
+        known = record(sweep, number)
+        return known.state if known else "unknown"
+
+    first = start("sweep", "--config", file)
+    wait_until(lambda: state(1) == "diverged" and complete_checkpoints(trial), first)
+    (worker,) = workers_of(first.pid)
+    os.kill(worker, signal.SIGKILL)
+    stored = len(complete_checkpoints(trial))
+    wait_until(lambda: set(workers_of(first.pid)) - {worker} and len(complete_checkpoints(trial)) > stored, first)
+    assert state(0) == "running"
+    first.kill()
+    first.wait()
+    before, diverged = complete_checkpoints(trial), record(sweep, 1)
+    when = {name: (sweep / "trial-0000" / name / "run.json").stat().st_mtime_ns for name in before}
+
+    out, err = finished(start("sweep", "--config", file))
     # No word of Ray's, nor of Tune's, nor of the trial that is decided.
     (line,) = err.splitlines()
     assert line.startswith("trial 0 finished: score ")
@@ -88,17 +120,51 @@ def test_a_sweep_stopped_and_started_again_finds_the_best_trial(file: str, tmp_p
         ["1", "diverged", "0"],
     ]
     assert record(sweep, 1) == diverged
-    finished = record(sweep, 0)
-    assert [each["images"] for each in finished["evaluations"]] == list(range(EVERY, IMAGES + 1, EVERY))
+    done = record(sweep, 0)
+    assert done is not None
+    assert [each.images for each in done.evaluations] == list(range(EVERY, IMAGES + 1, EVERY))
     measured = [json.loads(text) for text in (sweep / "trial-0000" / "metrics.jsonl").read_text().splitlines()]
-    distances = [(each["swd_A2B"] + each["swd_B2A"]) / 2 for each in measured if "swd_A2B" in each]
-    assert [each["score"] for each in finished["evaluations"]] == pytest.approx(distances)
-    assert (sweep / "trial-0000" / f"checkpoint_{IMAGES:012d}").is_dir()
+    scores = [each["swd"] + 20 * (1 - (each["ssim_A2B"] + each["ssim_B2A"]) / 2) for each in measured if "swd" in each]
+    assert [each.score for each in done.evaluations] == pytest.approx(scores)
+    # Nothing was trained twice: no checkpoint was written anew, none stands beside one of the same images.
+    assert sorted(checkpoints_of(trial)) == [f"checkpoint_{images:012d}" for images in range(EVERY, IMAGES + 1, EVERY)]
+    assert {name: (sweep / "trial-0000" / name / "run.json").stat().st_mtime_ns for name in before} == when
 
-    out, _ = start("sweep", "--config", file).communicate(timeout=TIMEOUT_S)
+    out, _ = finished(start("sweep", "--config", file))
     assert "few is finished" in out
 
-    best, _ = start("best", str(sweep)).communicate(timeout=TIMEOUT_S)
+    best, _ = finished(start("best", str(sweep), "--checkpoint-to", str(tmp_path / "weights")))
     (tmp_path / "best.yaml").write_text(best)
     config = parse_options(["--config", str(tmp_path / "best.yaml")]).config
     assert (config.name, config.storage, config.loss.cycle) == ("few-trial-0000", str(tmp_path / "runs"), 10.0)
+    assert load_generators(tmp_path / "weights").keys() == {"A2B", "B2A"}
+
+
+@pytest.mark.timeout(1500)
+def test_a_population_in_a_bucket_exploits(moto: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    moto.use(monkeypatch)
+    uri = moto.make_bucket().uri("sweeps")
+    storage, _, options = uri.partition("?")
+    pbt = {"interval": EVERY, "quantile": 0.5}
+    space = {"optimizer.lr": {"choice": [1e-6, 3e-3]}, "optimizer.beta1": {"choice": [0.1, 0.5, 0.9]}}
+    file = write_sweep(tmp_path, uri, search="random", trials=2, seed=1, space=space, scheduler="pbt", pbt=pbt)
+    _, err = finished(start("sweep", "--config", file))
+    # One line a trial, none of Tune's.
+    assert [line.split()[2] for line in err.splitlines()] == ["finished:"] * 2
+
+    results = read_results(f"{storage}/few?{options}")
+    assert [trial.images for trial in results.trials] == [IMAGES] * 2
+    folders = [RunFolder(f"{storage}/few?{options}", trial.name) for trial in results.trials]
+    taken = {number: exploit for number, folder in enumerate(folders) if (exploit := folder.read_json(EXPLOIT))}
+    # The last one of all: afterwards the donor learned nothing that would have replaced its checkpoints.
+    number, exploit = max(taken.items(), key=lambda item: images_of(item[1]["checkpoint"]))
+    learner, own = results.trials[number], folders[number]
+    donor = folders[learner.exploits[-1].donor]
+    assert (exploit["serial"], exploit["donor"]) == (len(learner.exploits), donor.name)
+    assert learner.overrides == learner.exploits[-1].overrides
+    # The oldest checkpoint that it still has is the donor's, byte for byte; it trained on from there, under values of its own.
+    there, here = CheckpointReader(donor, exploit["checkpoint"]), CheckpointReader(own, list(checkpoints_of(own))[-1])
+    assert [name for name in there.files if here.content(name) != there.content(name)] == []
+    assert own.read_json("run.json")["config"]["optimizer"]["lr"] == learner.overrides["optimizer.lr"]
+    assert len(complete_checkpoints(own)) > 1
+    assert best_trial(results).score == min(trial.score for trial in results.trials)

@@ -14,11 +14,18 @@ import yaml
 from cluster.config import RunConfig
 from cluster.errors import RunError
 from cluster.options import parse_options
+from cluster.preflight import prepare
 from cluster.storage import RunFolder
+from cluster.stored import checkpoints_of, complete_checkpoints, name_of, store_share
+from cluster.world import World
 from tuning import results
-from tuning.objective import DIVERGED, evaluation_of, evaluations
+from tuning.best import main as best_main
+from tuning.exploit import take_over
+from tuning.objective import DIVERGED, ObjectiveConfig, evaluation_of, evaluations
 from tuning.record import Progress, Recorder
 from tuning.results import Evaluation, Trial, best_config, join_uri, ranked, read_results, split_uri, table
+
+CONFIG = {"observe": {"tensorboard": True}}
 
 
 def evaluation(images: int, score: float) -> Evaluation:
@@ -29,7 +36,7 @@ def trial(number: int, state: str = "running", scores: tuple[float, ...] = (), l
     measured = [evaluation(100 * (index + 1), score) for index, score in enumerate(scores)]
     overrides = {"optimizer.lr": lr, "model.generator.nonlocal_blocks": [0, 1]}
     return Trial.model_validate(
-        {"number": number, "overrides": overrides, "config": {}, "state": state, "evaluations": measured}
+        {"number": number, "overrides": overrides, "config": CONFIG, "state": state, "evaluations": measured}
     )
 
 
@@ -62,7 +69,7 @@ def test_a_sweep_is_read_from_storage_alone(sweep: RunFolder) -> None:
 def test_the_best_trials_configuration_is_one_of_a_run(
     sweep: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert results.main([sweep.path]) == 0
+    assert best_main([sweep.path]) == 0
     (tmp_path / "best.yaml").write_text(capsys.readouterr().out)
     best = parse_options(["--config", str(tmp_path / "best.yaml")]).config
     assert best == tiny.config("/shards", tmp_path / "runs", name="few-trial-0001", optimizer={"lr": 0.002})
@@ -85,6 +92,51 @@ def test_the_table_has_a_row_for_each_trial() -> None:
     assert lines[1].split() == ["1", "1", "finished", "100", "12.35", "[0,", "1]", "0.00123"]
     assert lines[2].split() == ["2", "0", "diverged", "100", "-", "[0,", "1]", "0.001"]
     assert len({len(line) for line in lines}) == 1
+
+
+def test_the_best_trials_checkpoint_is_copied(
+    sweep: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert best_main([sweep.path]) == 0
+    to = ["--checkpoint-to", str(tmp_path / "weights")]
+    with pytest.raises(RunError, match="trial-0001 has no complete checkpoint"):
+        best_main([sweep.path, *to])
+    trial = RunFolder(sweep.path, "trial-0001")
+    for images in (96, 192):
+        store_share({"run.json": str(images).encode()}, trial, name_of(images), World())
+    assert best_main([sweep.path, *to]) == 0
+    assert sorted(path.name for path in (tmp_path / "weights").iterdir()) == ["run.json", "share-00000-of-00001.json"]
+    assert (tmp_path / "weights" / "run.json").read_text() == "192"
+    assert f"copied {trial.path}/checkpoint_000000000192 to {tmp_path}/weights" in capsys.readouterr().err
+    with pytest.raises(RunError, match="weights is not empty; name a new folder"):
+        best_main([sweep.path, *to])
+    trial.write("checkpoint_000000000192/run.json", b"193")
+    with pytest.raises(RunError, match=r"run.json is damaged"):
+        best_main([sweep.path, "--checkpoint-to", str(tmp_path / "other")])
+
+
+def test_a_checkpoint_is_taken_over_from_another_trial(tmp_path: Path) -> None:
+    uri = tiny.pack_dataset(tmp_path)
+    own, donor = (RunFolder(str(tmp_path), name) for name in ("own", "donor"))
+    for folder, ages in ((own, (96, 288)), (donor, (96, 192))):
+        for images in ages:
+            store_share({"run.json": f"{folder.name} {images}".encode()}, folder, name_of(images), World())
+    config = tiny.config(uri, tmp_path, name="own", optimizer={"lr": 0.02})
+    take_over(own, donor, config, serial=1)
+    assert list(checkpoints_of(own)) == complete_checkpoints(own) == ["checkpoint_000000000192"]
+    assert own.read("checkpoint_000000000192/run.json") == b"donor 192"
+    # As the same run, it goes on from there.
+    assert prepare(config).images_seen == 192
+
+    donor.delete_folder("checkpoint_000000000192")
+    take_over(own, donor, config, serial=1)
+    assert prepare(config).images_seen == 192
+    take_over(own, donor, config, serial=2)
+    assert (prepare(config).images_seen, own.read(f"{next(iter(checkpoints_of(own)))}/run.json")) == (96, b"donor 96")
+    donor.delete_folder("checkpoint_000000000096")
+    with pytest.raises(RunError, match="donor: no checkpoint could be taken over"):
+        take_over(own, donor, config, serial=3)
+    assert prepare(config).images_seen == 96
 
 
 def test_columns_of_one_name_are_told_apart() -> None:
@@ -121,11 +173,19 @@ def test_folders_of_uris(uri: str, storage: str, name: str) -> None:
     assert split_uri(join_uri(storage, name)) == (storage, name)
 
 
+PARTS = {"swd_A2B": 3.0, "swd_B2A": 5.0, "ssim_A2B": 0.5, "ssim_B2A": 0.7}
+
+
 def test_only_evaluations_are_scored() -> None:
-    assert evaluation_of({"images": 8, "generator_total": 0.1}) is None
-    both = {"swd_A2B": 3.0, "swd_B2A": 5.0}
-    assert evaluation_of({"images": 8, "lr": 1, **both}) == {"images": 8, "score": 4.0, "distances": both}
-    lost = evaluation_of({"images": 8, "swd_A2B": math.nan, "swd_B2A": 1.0})
+    objective = ObjectiveConfig(content=10)
+    assert evaluation_of({"images": 8, "generator_total": 0.1}, objective) is None
+    scored = {"images": 8, "score": pytest.approx(4 + 10 * 0.4), "distances": PARTS}
+    assert evaluation_of({"images": 8, "lr": 1, **PARTS, "kid_A2B": 1.0}, objective) == scored
+    assert evaluation_of({"images": 8, **PARTS}, ObjectiveConfig(distance="kid")) is None
+    kernel = {"kid_A2B": 1.0, "kid_B2A": 2.0, "ssim_A2B": 1.0, "ssim_B2A": 1.0}
+    scored = {"images": 8, "score": 1.5, "distances": kernel}
+    assert evaluation_of({"images": 8, **PARTS, **kernel}, ObjectiveConfig(distance="kid")) == scored
+    lost = evaluation_of({"images": 8, **PARTS, "swd_A2B": math.nan}, objective)
     assert lost is not None
     assert lost["score"] == DIVERGED
 
@@ -133,13 +193,13 @@ def test_only_evaluations_are_scored() -> None:
 def test_evaluations_are_read_up_to_a_checkpoint(tmp_path: Path) -> None:
     records = [
         {"images": 8, "generator_total": 1},
-        *({"images": images, "swd_A2B": 1.0, "swd_B2A": 2.0} for images in (16, 32, 48)),
+        *({"images": images, **PARTS} for images in (16, 32, 48)),
     ]
     folder = RunFolder(str(tmp_path), "run")
-    assert evaluations(folder) == []
+    assert evaluations(folder, ObjectiveConfig()) == []
     folder.write("metrics.jsonl", ("\n".join(map(json.dumps, records)) + '\n{"images": 64, "swd').encode())
-    assert [each["images"] for each in evaluations(folder)] == [16, 32, 48]
-    assert [each["images"] for each in evaluations(folder, 32)] == [16, 32]
+    assert [each["images"] for each in evaluations(folder, ObjectiveConfig())] == [16, 32, 48]
+    assert [each["images"] for each in evaluations(folder, ObjectiveConfig(), 32)] == [16, 32]
 
 
 class Heard:
@@ -147,7 +207,7 @@ class Heard:
 
     def __init__(self, recorder: Recorder, number: int) -> None:
         self.recorder = recorder
-        self.trial = SimpleNamespace(config={"trial": {"number": number}}, error_file="")
+        self.trial = SimpleNamespace(config={"trial": {"number": number, "exploit": None}}, error_file="")
 
     def __call__(self, event: str, result: dict[str, Any] | None = None) -> None:
         more = {} if result is None else {"result": result}
@@ -159,7 +219,7 @@ class Heard:
 
 @pytest.fixture
 def recorder(tmp_path: Path) -> Recorder:
-    recorder = Recorder(RunFolder(str(tmp_path), "few"), [trial(number) for number in range(3)])
+    recorder = Recorder(RunFolder(str(tmp_path), "few"), [trial(number) for number in range(3)], 3)
     recorder.progress.stream = io.StringIO()
     recorder.setup()
     return recorder
@@ -214,6 +274,31 @@ def test_a_trial_that_fails_leaves_its_error(recorder: Recorder, tmp_path: Path)
     assert not stored(recorder, 2).decided
 
 
+def test_a_trial_that_learned_from_another_one_is_on_record(recorder: Recorder) -> None:
+    heard = Heard(recorder, 1)
+    heard("start")
+    heard.result(100, 9)
+    config = {"observe": {"tensorboard": False}, "learned": True}
+    heard.trial.config["trial"] |= {
+        "overrides": {"optimizer.lr": 0.5}, "config": config, "exploit": {"serial": 1, "donor": 2, "images": 200},
+    }  # fmt: skip
+    for _ in range(2):
+        heard("start")
+    record = stored(recorder, 1)
+    assert [each.model_dump() for each in record.exploits] == [
+        {"images": 200, "donor": 2, "overrides": {"optimizer.lr": 0.5}}
+    ]
+    assert (record.overrides, record.config, record.images) == ({"optimizer.lr": 0.5}, config, 100)
+
+
+def test_trials_under_way_when_time_is_up_wait(recorder: Recorder) -> None:
+    heard = Heard(recorder, 0)
+    heard("start")
+    heard.result(100, 9)
+    recorder.on_experiment_end([])
+    assert (stored(recorder, 0).state, stored(recorder, 0).images) == ("waiting", 100)
+
+
 def test_each_end_is_one_line(recorder: Recorder) -> None:
     for number, score in ((0, 9.0), (1, 8.0), (2, 8.5)):
         Heard(recorder, number).result(100, score, state="finished")
@@ -234,7 +319,7 @@ def test_a_terminal_gets_a_bar() -> None:
             return True
 
     trials, screen = [trial(0, "waiting"), trial(1)], Terminal()
-    progress = Progress(trials, screen)
+    progress = Progress(trials, 2, screen)
     progress.start()
     assert "0/2 [" in screen.getvalue()
     assert "1 running]" in screen.getvalue()
@@ -244,6 +329,48 @@ def test_a_terminal_gets_a_bar() -> None:
     assert "trial 0 finished: score 9.00" in screen.getvalue()
     assert "1/2 [" in screen.getvalue()
     assert "1 running, best 9.00" in screen.getvalue()
+
+
+def test_tensorboards_hparams_tab_lists_the_trials(tmp_path: Path) -> None:
+    """By the plugin's own backend, from the files as they are when a sweep is under way."""
+    from tensorboard.backend.event_processing.data_provider import MultiplexerDataProvider
+    from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
+    from tensorboard.context import RequestContext
+    from tensorboard.plugins.base_plugin import TBContext
+    from tensorboard.plugins.hparams import api_pb2, backend_context, list_session_groups
+
+    trials = [trial(0, "waiting"), trial(1, "waiting"), trial(2, "waiting", lr=0.5)]
+    trials[1].overrides["model.generator.nonlocal_blocks"] = []
+    recorder = Recorder(RunFolder(str(tmp_path), "few"), trials, 3)
+    recorder.progress.stream = io.StringIO()
+    recorder.setup()
+    heard = [Heard(recorder, number) for number in range(3)]
+    for each in heard:
+        each("start")
+    heard[0].result(100, 9)
+    heard[0].result(200, 8, state="finished")
+    heard[0]("complete")
+    heard[1].result(100, 7)
+    heard[2]("result", {"images": 0, "score": DIVERGED, "state": "diverged", "reason": "nan"})
+
+    events = EventMultiplexer()
+    events.AddRunsFromDirectory(str(tmp_path / "few"))
+    events.Reload()
+    provider = MultiplexerDataProvider(events, str(tmp_path / "few"))
+    backend = backend_context.Context(TBContext(data_provider=provider, logdir=str(tmp_path / "few")))
+    request = api_pb2.ListSessionGroupsRequest(slice_size=9, allowed_statuses=[0, 1, 2, 3])
+    listed = list_session_groups.Handler(RequestContext(), backend, "", request).run().session_groups
+    groups = {group.name.partition("/")[0]: group for group in listed}
+    assert list(groups) == ["trial-0000", "trial-0001", "trial-0002"]
+    shown = {
+        name: [(v.name.tag, v.training_step, v.value) for v in each.metric_values] for name, each in groups.items()
+    }
+    assert shown == {"trial-0000": [("score", 200, 8.0)], "trial-0001": [("score", 100, 7.0)], "trial-0002": []}
+    assert [group.hparams["optimizer.lr"].number_value for group in groups.values()] == [0.001, 0.001, 0.5]
+    placed = [group.hparams["model.generator.nonlocal_blocks"].string_value for group in groups.values()]
+    assert placed == ["0, 1", "none", "0, 1"]
+    succeeded = [group.sessions[0].status == api_pb2.STATUS_SUCCESS for group in groups.values()]
+    assert succeeded == [True, False, False]
 
 
 def test_results_start_without_ray() -> None:

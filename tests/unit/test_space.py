@@ -10,18 +10,20 @@ from pydantic import ValidationError
 
 from cluster.config import RunConfig
 from cluster.errors import RunError
-from tuning.options import Options, as_options, parse_sweep
+from cluster.options import field_names
+from tuning.misfits import misfits
+from tuning.options import Options, as_options, parse_sweep, presets
+from tuning.placement import NAMES, placements
 from tuning.space import (
     Dimension,
     Space,
     as_grid,
     count,
     default_space,
-    misfits,
     override,
-    placements,
     sample,
     value_of,
+    without_names,
 )
 
 ROOT = Path(__file__).parents[2]
@@ -114,7 +116,22 @@ def test_a_grid_alone_is_tried_once() -> None:
     ],
 )
 def test_placements(blocks: int, sets: list[list[int]]) -> None:
-    assert placements(blocks) == sets
+    assert placements(list(NAMES), blocks) == sets
+
+
+@pytest.mark.parametrize("blocks", [3, 9])
+def test_named_placements_are_those_of_the_trials_own_number_of_blocks(base: RunConfig, blocks: int) -> None:
+    varied = {
+        "model.generator.num_blocks": {"choice": [3, 9]},
+        "model.generator.nonlocal_blocks": {"choice": ["late", [0]]},
+    }
+    both = {field: Dimension.model_validate(each) for field, each in varied.items()}
+    assert misfits(both, base) == []
+    assert without_names(both, 2) == both
+    trial = override(base, {"model.generator.num_blocks": blocks, "model.generator.nonlocal_blocks": "late"})
+    assert trial.model.generator.nonlocal_blocks == (blocks - 1,)
+    alone = {field: both[field] for field in ["model.generator.nonlocal_blocks"]}
+    assert without_names(alone, 2)["model.generator.nonlocal_blocks"].choice == [[1], [0]]
 
 
 def test_overrides_replace_fields_and_nothing_else(base: RunConfig) -> None:
@@ -153,6 +170,7 @@ def test_dimensions_that_are_none(dimension: dict[str, Any], said: str) -> None:
         ("optimizer.beta1", {"choice": [0.5, "much"]}, "valid number, unable to parse string as a number; got 'much'"),
         ("step.pool_size", {"uniform": [1, 50]}, "valid integer"),
         ("model.generator.nonlocal_blocks", {"choice": [[0], [7]]}, "has [7], outside the blocks; allowed: 0 to 1"),
+        ("model.generator.nonlocal_blocks", {"choice": ["midle"]}, "no such placement; allowed: none, early, middle"),
     ],
 )
 def test_what_does_not_fit_a_run(base: RunConfig, field: str, dimension: dict[str, Any], said: str) -> None:
@@ -226,7 +244,7 @@ def test_everything_that_is_wrong_with_a_sweep_is_said_at_once(file: Path) -> No
 def test_what_a_sweep_cannot_do_is_refused(file: Path) -> None:
     common = ["--config", str(file), "--validation.every", "none", "--local", "--search", "grid"]
     lines = problems(*common, "--space", '{"optimizer.lr": {"uniform": [0.1, 0.2]}}')
-    assert [line.split(":")[0] for line in lines] == ["space.optimizer.lr", "--local", "validation.every"]
+    assert [line.split(":")[0] for line in lines] == ["space.optimizer.lr", "validation.every", "--local"]
 
 
 def test_a_sweep_without_a_run_is_refused(tmp_path: Path) -> None:
@@ -234,8 +252,57 @@ def test_a_sweep_without_a_run_is_refused(tmp_path: Path) -> None:
     assert problems("--train", "nowhere.yaml") == ["--config nowhere.yaml: cannot be read (No such file or directory)"]
 
 
-@pytest.mark.parametrize("file", sorted((ROOT / "tuning" / "configs").glob("*.yaml")), ids=lambda path: path.name)
-def test_the_sweeps_in_the_project_are_valid(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(ROOT)
-    assert parse("--config", str(file)).config.space
-    assert yaml.safe_load(file.read_text())["train"].startswith("cluster/configs/")
+def test_a_search_takes_what_it_can(file: Path) -> None:
+    grid = ["--space", '{"optimizer.lr": {"grid": [0.1, 0.2]}}']
+    assert (
+        "a grid is tried as a whole, and optuna draws"
+        in problems("--config", str(file), "--search", "optuna", *grid)[0]
+    )
+    assert parse("--config", str(file), "--search", "optuna").config.search == "optuna"
+
+
+def test_a_population_changes_numbers_of_the_training_alone(file: Path) -> None:
+    common = ["--config", str(file), "--scheduler", "pbt"]
+    both = '{"optimizer.lr": {"loguniform": [0.001, 0.1]}, "seed": {"choice": [1, 2]}, "optimizer.name": {"choice": ["adam"]}}'
+    lines = problems(*common, "--space", both, "--search", "optuna", "--budget.images", "9")
+    assert [line.partition(":")[0] for line in lines] == [
+        "space.seed", "space.optimizer.name", "search", "budget.images",
+    ]  # fmt: skip
+    assert parse(*common, "--space", '{"loss.cycle": {"uniform": [1, 20]}}').config.pbt.quantile == 0.25
+
+
+def test_a_kernel_distance_needs_weights(file: Path) -> None:
+    (line,) = problems("--config", str(file), "--objective.distance", "kid")
+    assert line.startswith(
+        "objective.distance: kid needs Inception weights; name their file with --validation.inception"
+    )
+
+
+def test_presets_by_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, file: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    options = parse("--preset", "placement", "--data.uri", "s3://bucket/shards", "--model.generator.num_blocks", "3")
+    assert options.space["model.generator.nonlocal_blocks"].grid == [[], [0], [1], [2], [0, 1, 2]]
+    small = parse("--preset", "paper", "--train", str(tmp_path / "run.yaml"), "--validation.every", "8")
+    assert (small.base.data.crop_size, small.base.validation.every) == (16, 8)
+    assert problems("--preset", "papers") == ["--preset papers: no such preset; allowed: demo, paper, placement"]
+    assert "give either --config or --preset" in problems("--preset", "paper", "--config", str(file))[0]
+
+
+def test_the_papers_comparisons() -> None:
+    options = parse("--preset", "paper", "--data.uri", "shards")
+    trials = [sample(options.space, 0, number) for number in range(count(options.space, options.config.trials))]
+    assert len(trials) == 2 * 2 * 3
+    combinations = {(t["optimizer.name"], str(t["model.generator.nonlocal_blocks"]), t["seed"]) for t in trials}
+    assert combinations == {(n, b, s) for n in ("adam", "nadam") for b in ("[]", "[4]") for s in (0, 1, 2)}
+    assert (options.config.scheduler, options.base.optimizer.lr) == ("none", 2e-4)
+
+
+@pytest.mark.parametrize("name", presets())
+def test_each_field_of_the_presets_is_one_of_a_run(name: str) -> None:
+    options = parse("--preset", name, "--data.uri", "shards")
+    for number in range(count(options.space, options.config.trials)):
+        overrides = sample(options.space, 0, number)
+        config = override(options.base, overrides).model_dump(mode="json")
+        assert {field: value_of(config, field) for field in overrides} == overrides
+    assert options.config.override.keys() <= set(field_names(RunConfig))
+    assert yaml.safe_load((ROOT / f"tuning/configs/{name}.yaml").read_text())["train"].startswith("cluster/configs/")

@@ -10,9 +10,11 @@ import tiny
 from cluster.errors import RunError
 from cluster.resources import Machine, ScalingConfig
 from tuning import __main__ as front
-from tuning import driver, sweep
-from tuning.options import AshaConfig, parse_sweep
+from tuning import driver, schedulers, sweep
+from tuning.config import AshaConfig, PbtConfig
+from tuning.options import parse_sweep
 from tuning.results import SWEEP, TRIAL, Evaluation, Trial
+from tuning.space import Dimension
 from tuning.sweep import Sweep, about, prepare_sweep
 
 
@@ -181,7 +183,7 @@ def decisions(scheduler: Any, name: str, scores: dict[int, float]) -> list[str]:
 
 
 def test_asha_stops_those_behind_and_nobody_at_the_end() -> None:
-    scheduler = driver.asha(AshaConfig(), 900, [])
+    scheduler = schedulers.asha(AshaConfig(), 900, [])
     for name in ("a", "b", "c"):
         assert set(decisions(scheduler, name, {100: 1.0, 300: 1.0, 900: 1.0})) == {"CONTINUE"}
     assert decisions(scheduler, "bad", {100: 2.0}) == ["STOP"]
@@ -193,5 +195,106 @@ def test_asha_knows_the_trials_of_an_earlier_start() -> None:
         measured = [Evaluation(images=images, score=1.0, distances={}) for images in (100, 300)]
         return Trial(number=number, overrides={}, config={}, state="finished", evaluations=measured)
 
-    assert decisions(driver.asha(AshaConfig(), 900, []), "bad", {100: 2.0}) == ["CONTINUE"]
-    assert decisions(driver.asha(AshaConfig(), 900, [known(0), known(1)]), "bad", {100: 2.0}) == ["STOP"]
+    assert decisions(schedulers.asha(AshaConfig(), 900, []), "bad", {100: 2.0}) == ["CONTINUE"]
+    assert decisions(schedulers.asha(AshaConfig(), 900, [known(0), known(1)]), "bad", {100: 2.0}) == ["STOP"]
+
+
+class Controller:
+    """Tune's, as a scheduler of a population sees it."""
+
+    search_alg = None
+
+    def __init__(self, trials: list[Any]) -> None:
+        self.trials = trials
+
+    def get_trials(self) -> list[Any]:
+        return self.trials
+
+    def pause_trial(self, trial: Any, should_checkpoint: bool) -> None:
+        trial.status = "PAUSED"
+
+
+class Member:
+    """A trial of Tune's."""
+
+    def __init__(self, number: int, config: dict[str, Any], overrides: dict[str, Any]) -> None:
+        self.trial_id, self.status, self.experiment_tag = str(number), "RUNNING", ""
+        own = {"number": number, "overrides": overrides, "config": config, "exploit": None}
+        self.config: dict[str, Any] = {"trial": own}
+        kept = SimpleNamespace(checkpoint_config=SimpleNamespace(num_to_keep=None))
+        self.run_metadata = SimpleNamespace(checkpoint_manager=kept)
+
+    def is_finished(self) -> bool:
+        return False
+
+    def set_config(self, config: dict[str, Any]) -> None:
+        self.config = config
+
+
+def test_a_population_learns_from_those_ahead(tmp_path: Path) -> None:
+    lr, cycle = "optimizer.lr", "loss.cycle"
+    space = {lr: Dimension(loguniform=(1e-4, 1e-3)), cycle: Dimension(choice=[1.0, 5.0, 10.0])}
+    values = [(1e-4, 1.0), (1e-3, 10.0), (5e-4, 5.0)]
+    members = [
+        Member(n, tiny.config("shards", tmp_path, name=f"trial-{n}", optimizer={"lr": rate}).model_dump(mode="json"),
+               {lr: rate, cycle: weight})
+        for n, (rate, weight) in enumerate(values)
+    ]  # fmt: skip
+    population = schedulers.Population(PbtConfig(interval=100, resample=0), space, 900)
+    controller: Any = Controller(members)
+    for member in members:
+        population.on_trial_add(controller, member)
+    said = [
+        population.on_trial_result(controller, members[number], {"images": images, "score": score})
+        for number, images, score in [(1, 50, 1.0), (1, 100, 1.0), (2, 110, 2.0), (0, 120, 9.0)]
+    ]
+    # The first has nobody to compare itself with.
+    assert said == ["CONTINUE", "CONTINUE", "NOOP", "NOOP"]
+    learner, own = members[0], members[0].config["trial"]
+    assert own["exploit"] == {"serial": 1, "donor": 1, "images": 100}
+    # The donor's values, changed, but not out of their ranges; the rest is the trial's own.
+    rate, weight = own["overrides"][lr], own["overrides"][cycle]
+    assert rate in (pytest.approx(8e-4), 1e-3)
+    assert weight in (5.0, 10.0)
+    assert (own["config"]["optimizer"]["lr"], own["config"]["loss"]["cycle"]) == (rate, weight)
+    assert (own["config"]["name"], own["number"], learner.config[lr]) == ("trial-0", 0, rate)
+    # A trial that says its last word learns nothing any more.
+    last = {"images": 900, "score": 99.0, "state": "finished"}
+    assert population.on_trial_result(controller, members[2], last) == "CONTINUE"
+
+
+def test_optuna_chooses_each_trial_when_it_is_to_begin(file: Path) -> None:
+    plan = prepared(file, "--search", "optuna", "--trials", "4")
+    assert (plan.trials, plan.total, plan.left) == ([], 4, 4)
+    upcoming = plan.upcoming()
+    first = next(upcoming)
+    first.state = "running"
+    assert ([trial.number for trial in plan.trials], plan.left) == ([0], 4)
+    rest = list(upcoming)
+    assert [trial.number for trial in rest] == [1, 2, 3]
+    # A record that was not written in time is chosen again; what began keeps what it was given.
+    store(plan, "finished", "waiting", "stopped")
+    plan.run.folder.filesystem.delete_file(f"{plan.run.folder.path}/trial-0001/{TRIAL}")
+    again = prepared(file, "--search", "optuna", "--trials", "4")
+    assert [trial.overrides for trial in again.trials] == [trial.overrides for trial in plan.trials[:3]]
+    assert [trial.number for trial in again.upcoming()] == [1, 3]
+
+
+def test_a_budget_of_images_lets_nobody_begin_when_it_is_spent(
+    file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store(prepared(file), "finished", "running")
+    budget = ["--budget.images", "90"]
+    plan = prepared(file, *budget)
+    # 48 of each on record: one is to come to its end, no other begins.
+    assert ([trial.number for trial in plan.upcoming()], plan.left) == ([1], 1)
+    assert [trial.number for trial in prepared(file, "--budget.images", "97").upcoming()] == [1, 2]
+    store(plan, "finished", "finished")
+    assert call(monkeypatch, "sweep", "--config", str(file), *budget) == 0
+    assert "the budget of images is spent; more trials begin with a larger --budget.images" in capsys.readouterr().out
+
+
+def test_candidates_that_do_not_fit_the_dataset_are_refused_before_they_are_drawn(file: Path) -> None:
+    with pytest.raises(RunError) as caught:
+        prepared(file, "--search", "optuna", "--space", '{"data.global_batch": {"choice": [4, 12]}}')
+    assert str(caught.value) == "data.global_batch: 12, but trainA has only 10 images; lower it"

@@ -1,0 +1,3 @@
+from object_stores import moto
+
+__all__ = ["moto"]

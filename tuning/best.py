@@ -1,0 +1,48 @@
+"""`python -m tuning best`: the configuration of a sweep's best trial, and its weights."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+import yaml
+
+from cluster.errors import RunError
+from cluster.storage import RunFolder
+from cluster.stored import CheckpointReader, complete_checkpoints
+from tuning.results import Results, best_config, best_trial, join_uri, read_results, split_uri
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Raises: RunError."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tuning best",
+        description="Print the best trial's configuration: python -m tuning best URI > best.yaml; "
+        "python -m cluster train --config best.yaml",
+    )
+    parser.add_argument("uri", metavar="URI", help="the sweep's folder: STORAGE/NAME")
+    parser.add_argument(
+        "--checkpoint-to", metavar="DEST", help="also copy its newest checkpoint to this new folder: a path or a URI"
+    )
+    args = parser.parse_args(arguments)
+    results = read_results(args.uri)
+    config = best_config(results)
+    if args.checkpoint_to:
+        print(copy_checkpoint(results, args.uri, args.checkpoint_to), file=sys.stderr)
+    yaml.safe_dump(config, sys.stdout, sort_keys=False)
+    return 0
+
+
+def copy_checkpoint(results: Results, uri: str, destination: str) -> str:
+    """Copy the best trial's newest checkpoint, its commit last, and say what was copied where.
+
+    Raises: RunError when there is none, when it is damaged, or when something lies there already.
+    """
+    trial = RunFolder(join_uri(*split_uri(uri)), best_trial(results).name)
+    names = complete_checkpoints(trial)
+    if not names:
+        raise RunError(f"{trial.label} has no complete checkpoint")
+    target = RunFolder(*split_uri(destination))
+    if target.names():
+        raise RunError(f"--checkpoint-to: {target.label} is not empty; name a new folder")
+    CheckpointReader(trial, names[0]).copy_to(target)
+    return f"copied {trial.label}/{names[0]} to {target.label}"
