@@ -34,6 +34,10 @@ JOIN_SETTINGS = {"RAY_gcs_rpc_server_reconnect_timeout_s": str(7 * 24 * 3600)}
 OWN_SETTINGS = {
     # Nobody takes machines away from a Ray of this process's own, and the watcher for that prints an error of its own.
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+    # Nor does the list of runs for its dashboard outlive the run; where two Rays run on a machine its check prints errors.
+    "RAY_TRAIN_ENABLE_STATE_ACTOR_RECONCILIATION": "0",
+    # Of Ray about itself, when it makes an entry for that list.
+    "PYTHONWARNINGS": "ignore:`ExecutionOptions.exclude_resources` is deprecated",
     "RAY_AUTH_MODE": "token",
     # On the loopback interface alone: Ray takes its own address from there, as it does on a Mac, and the workers meet there.
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",

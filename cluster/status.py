@@ -141,7 +141,7 @@ def health_text(found: Health, now: float) -> str:
 def progress_text(run: Survey) -> str:
     text = f"{run.images:,} images"
     if run.total and run.epoch:
-        text += f" of {run.total:,} ({run.images / run.total:.1%}), epoch {run.images / run.epoch:.2f} of {run.total / run.epoch:g}"
+        text += f" of {run.total:,} ({run.images / run.total:.1%}), epoch {run.images / run.epoch:.2f} of {round(run.total / run.epoch, 2):g}"
     return text
 
 
