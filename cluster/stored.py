@@ -52,7 +52,8 @@ def complete_checkpoints(folder: RunFolder) -> list[str]:
 
 def world_of(files: Iterable[str]) -> int | None:
     """How many ranks wrote a checkpoint with these files; None while it is not complete."""
-    lists = [name for name in files if name.startswith("share-")]
+    # On a file system a list that is being written has another ending.
+    lists = [name for name in files if name.startswith("share-") and name.endswith(".json")]
     world = int(lists[0].rpartition("-of-")[2].removesuffix(".json")) if lists else 0
     return world if world and set(lists) == {_share_file(rank, world) for rank in range(world)} else None
 

@@ -54,7 +54,7 @@ class Watch(WorkerGroupCallback, ControllerCallback):
             error = worker_group_status.get_worker_group_error()
             if reason := mendable(error):
                 raise ControllerError(reason)
-            self._say(f"{describe(error)}; goes on from the newest checkpoint")
+            self._say_lost(error)
         elif self._group is not None:
             self._take_pulses(self._group)
             if time.monotonic() - self._moved > self.scaling.timeout_s:
@@ -116,7 +116,12 @@ class Watch(WorkerGroupCallback, ControllerCallback):
             )
             for rank in keep_waiting(self._pulses)
         }
-        raise WorkerGroupError("workers hung", hung)
+        error = WorkerGroupError("workers hung", hung)
+        self._say_lost(error)
+        raise error
+
+    def _say_lost(self, error: WorkerGroupError) -> None:
+        self._say(f"{describe(error)}; all workers start again from the newest checkpoint")
 
     def _say(self, text: str) -> None:
         board.put(self.news, {"text": text, "at": time.time()})

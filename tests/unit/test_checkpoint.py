@@ -187,6 +187,7 @@ def test_an_incomplete_checkpoint_is_passed_over_and_removed(make: Make, folder:
     save(make(), step, 4, 8)
     share = Path(folder.path) / "checkpoint_000000000008" / "share-00000-of-00001.json"
     share.rename(share.with_name("share-00000-of-00002.json"))
+    share.with_name("share-00001-of-00002.json.tmp").touch()
     assert make().restore(make_step(1)) == 4
     assert folder.names() == ["checkpoint_000000000004"]
 
