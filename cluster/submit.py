@@ -29,6 +29,8 @@ TRAIN_HELP = (
     "Every other option is one of the run: --config, --data.uri, --scaling.workers, ...: see python -m cluster train "
     "--help. Credentials are not sent: they belong in the environment of the cluster's machines, or in their role."
 )
+# A checkout is sent as it is; of an installed project, its packages.
+ROOT = Path(__file__).parents[1]
 PACKAGES = ("cluster", "data_shards", "nla_cyclegan", "tuning")
 # Beside what .gitignore and .rayignore name. Patterns of git, seen from the folder that is sent.
 EXCLUDED = [
@@ -52,23 +54,28 @@ class _Parser(argparse.ArgumentParser):
 
 @dataclass(frozen=True)
 class Job:
-    """A run as a job: what is started, from which folder, in which environment."""
+    """A run as a job: what is started, with which code, in which environment.
+
+    Attributes:
+        metadata: which run it is: its name and storage.
+    """
 
     metadata: dict[str, str]
-    """Which run it is: its name and storage."""
     command: str
-    folder: Path
     excludes: list[str]
     variables: dict[str, str]
 
     @property
+    def folders(self) -> list[Path]:
+        """What is sent. Not the folder of the caller, which may be a home with keys in it."""
+        return [ROOT] if (ROOT / "pyproject.toml").exists() else [ROOT / name for name in PACKAGES]
+
+    @property
     def environment(self) -> dict[str, Any]:
         """Ray's runtime environment. Its dashboard shows it, so nothing in it may be secret."""
-        environment = {"working_dir": str(self.folder), "excludes": self.excludes, "env_vars": self.variables}
-        root = Path(__file__).parents[1]
-        if root != self.folder:
-            environment["py_modules"] = [str(root / name) for name in PACKAGES]
-        return environment
+        folders = [str(folder) for folder in self.folders]
+        code = {"working_dir": folders[0]} if len(folders) == 1 else {"py_modules": folders}
+        return {**code, "excludes": self.excludes, "env_vars": self.variables}
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -80,7 +87,7 @@ def main(arguments: Sequence[str]) -> int:
     job = make_job(of_the_run, options.exclude, options.env)
     _quiet()
     size, count = package_size(job)
-    sent = f"{count} files, {size / 1e6:.1f} MB, of {job.folder}"
+    sent = f"{count} files, {size / 1e6:.1f} MB, of {ROOT}"
     if options.dry_run:
         variables = " ".join(f"{name}={value}" for name, value in job.variables.items())
         print(f"{'command':<12}{job.command}\n{'sent':<12}{sent}\n{'environment':<12}{variables or '-'}")
@@ -139,7 +146,7 @@ def make_job(of_the_run: Sequence[str], excludes: Sequence[str] = (), variables:
         raise RunError("\n".join(problems))
     command = shlex.join(["python", "-m", "cluster", "train", *as_options(options.config)])
     metadata = {"run": options.config.name, "storage": options.config.storage}
-    return Job(metadata, command, Path.cwd(), [*EXCLUDED, *excludes], given)
+    return Job(metadata, command, [*EXCLUDED, *excludes], given)
 
 
 def _quiet() -> None:
@@ -190,12 +197,12 @@ def package_size(job: Job) -> tuple[int, int]:
     def add(path: Path) -> None:
         nonlocal files
         if path.is_file():
-            top = path.relative_to(job.folder).parts[0]
+            top = path.relative_to(ROOT).parts[0]
             sizes[top] = sizes.get(top, 0) + path.stat().st_size
             files += 1
 
-    excludes = [packaging._get_excludes(job.folder, job.excludes)]
-    packaging._dir_travel(job.folder, excludes, add, include_gitignore=True)
+    for folder in job.folders:
+        packaging._dir_travel(folder, [packaging._get_excludes(folder, job.excludes)], add, include_gitignore=True)
     # It zips without compression.
     total, limit = sum(sizes.values()), packaging.GCS_STORAGE_MAX_SIZE
     if total >= limit:
@@ -203,7 +210,7 @@ def package_size(job: Job) -> tuple[int, int]:
             f"{name} {sizes[name] / 1e6:,.0f} MB" for name in sorted(sizes, key=sizes.__getitem__)[:-4:-1]
         )
         raise RunError(
-            f"{job.folder}: {total / 1e6:,.0f} MB would be sent, Ray takes up to {limit / 1e6:,.0f} MB; "
+            f"{ROOT}: {total / 1e6:,.0f} MB would be sent, Ray takes up to {limit / 1e6:,.0f} MB; "
             f"leave out what the run does not need with --exclude (largest: {largest})"
         )
     return total, files

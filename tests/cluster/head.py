@@ -44,7 +44,8 @@ def ray_head() -> Iterator[dict[str, str]]:
     arguments = [f"--{name}={value}" for name, value in options.items()]
     command = [f"{BIN}/ray", "start", "--head", "--block", *arguments]
     with Path(folder, "head.log").open("w") as log:
-        head = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
+        # Not in the checkout: a job has its code with it.
+        head = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=subprocess.STDOUT)
     address = f"http://127.0.0.1:{dashboard}"
     try:
         _wait_for(address, environment["RAY_AUTH_TOKEN"], head, Path(folder, "head.log"))

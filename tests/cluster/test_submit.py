@@ -1,11 +1,13 @@
 """Jobs on a Ray cluster with token authentication: followed, left, stopped, refused."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
 import urllib.request
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -13,125 +15,153 @@ import tiny
 from head import ray_head
 from test_cluster import ROOT, TIMEOUT_S, newest, write_config
 
+from cluster.config import RunConfig
+from cluster.submit import PACKAGES
+
 SECRET = "wJalrXUtnFEMIbPxRfiCYEXAMPLEKEY"
+SECRETS = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": SECRET, "AWS_REGION": "eu-central-1"}
+Submission = subprocess.Popen[str]
+
+
+@dataclass
+class Cluster:
+    """A cluster with a run that ends soon, one that does not, one that fails, and two that it does not take."""
+
+    environment: dict[str, str]
+    short: RunConfig
+    long_file: str
+    runs: dict[str, Submission]
+
+    @property
+    def address(self) -> str:
+        return self.environment["RAY_ADDRESS"]
+
+    def job(self, name: str) -> str:
+        """What the cluster tells everyone about a job."""
+        headers = {"Authorization": f"Bearer {self.environment['RAY_AUTH_TOKEN']}"}
+        request = urllib.request.Request(f"{self.address}/api/jobs/{name}", headers=headers)
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return answer.read().decode()
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[dict[str, str]]:
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    folder = tmp_path_factory.mktemp("submit")
+    uri, share = tiny.pack_dataset(folder), {"cpus_per_worker": 1}
+    short = tiny.config(uri, folder / "runs", name="short", scaling=share)
+    long = tiny.config(uri, folder / "runs", name="long", scaling=share, schedule={"images": 400_000})
+    short_file, long_file = write_config(folder / "short.yaml", short), write_config(folder / "long.yaml", long)
+    places = ("--storage", str(folder / "runs"), "--data.uri", str(folder / "nothing"))
+    installed = installed_copy(folder / "site", says="no dataset in the copy at")
     with ray_head() as environment:
-        yield environment
+        tokenless = {name: value for name, value in environment.items() if not name.startswith("RAY_AUTH")}
+        runs = {
+            "left alone": submit(environment, "--config", long_file, "--no-wait"),
+            "short": submit(environment | SECRETS, "--config", short_file),
+            "failing": submit(environment | {"PYTHONPATH": installed}, *places, "--name", "failing", folder=folder),
+            "no token": submit(tokenless | {"HOME": str(folder)}, *places),
+            "wrong token": submit(environment | {"RAY_AUTH_TOKEN": "f" * 64}, *places),
+        }
+        try:
+            yield Cluster(environment, short, long_file, runs)
+        finally:
+            for run in runs.values():
+                run.kill()
+                run.wait()
 
 
-@pytest.fixture(scope="module")
-def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return tiny.pack_dataset(tmp_path_factory.mktemp("tiny"))
+def installed_copy(site: Path, says: str) -> str:
+    """The packages as pip lays them, with another text for a dataset that is not there."""
+    for package in PACKAGES:
+        shutil.copytree(ROOT / package, site / package, ignore=shutil.ignore_patterns("__pycache__"))
+    source = site / "data_shards" / "manifest.py"
+    assert "no dataset at" in source.read_text()
+    source.write_text(source.read_text().replace("no dataset at", says))
+    return str(site)
 
 
-def submit(environment: dict[str, str], *arguments: str) -> subprocess.Popen[str]:
+def submit(environment: dict[str, str], *arguments: str, folder: Path = ROOT) -> Submission:
     command = [sys.executable, "-m", "cluster", "submit", "--address", environment["RAY_ADDRESS"], *arguments]
     # What --address says goes before what the environment says.
     environment = {**environment, "RAY_ADDRESS": "http://127.0.0.1:1"}
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    return subprocess.Popen(command, cwd=ROOT, env=environment, text=True, **pipes)
+    return subprocess.Popen(
+        command, cwd=folder, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
 
 
-def ends(process: subprocess.Popen[str]) -> tuple[int, str, str]:
-    out, err = process.communicate(timeout=TIMEOUT_S)
-    return process.returncode, out, err
+def ends(run: Submission) -> tuple[int, str, str]:
+    out, err = run.communicate(timeout=TIMEOUT_S)
+    return run.returncode, out, err
 
 
-def says(process: subprocess.Popen[str], words: str) -> str:
+def says(run: Submission, words: str) -> str:
     """The first line of its errors with these words."""
-    assert process.stderr
-    for line in process.stderr:
+    assert run.stderr
+    for line in run.stderr:
         if words in line:
             return line
-    raise RuntimeError(f"{words!r} was not said: {process.communicate()}")
-
-
-def job_info(environment: dict[str, str], job: str) -> str:
-    request = urllib.request.Request(
-        f"{environment['RAY_ADDRESS']}/api/jobs/{job}",
-        headers={"Authorization": f"Bearer {environment['RAY_AUTH_TOKEN']}"},
-    )
-    with urllib.request.urlopen(request, timeout=30) as answer:
-        return answer.read().decode()
+    raise RuntimeError(f"{words!r} was not said: {run.communicate()}")
 
 
 @pytest.mark.timeout(300)
-def test_a_run_is_followed_to_its_end_and_no_secret_goes_with_it(
-    cluster: dict[str, str], uri: str, tmp_path: Path
-) -> None:
-    config = tiny.config(uri, tmp_path / "runs")
-    file = write_config(tmp_path / "run.yaml", config)
-    secrets = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": SECRET, "AWS_REGION": "eu-central-1"}
-    status, out, err = ends(submit(cluster | secrets, "--config", file))
-    assert status == 0, out + err
-    assert "tiny has finished: 48 images seen" in out
-    assert out.count("tiny has finished") == 1
-    assert newest(config)[0] == "checkpoint_000000000048"
-
-    job = err.partition(": submitted (")[0]
-    assert job.startswith("tiny-")
-    info = job_info(cluster, job)
-    assert json.loads(info)["status"] == "SUCCEEDED"
-    assert "AWS_REGION" in info
-    assert SECRET not in out + err + info
-    assert [
-        file for file in (tmp_path / "runs").rglob("*") if file.is_file() and SECRET.encode() in file.read_bytes()
-    ] == []
-
-
-@pytest.mark.timeout(300)
-def test_ctrl_c_leaves_the_job_and_twice_stops_it(cluster: dict[str, str], uri: str, tmp_path: Path) -> None:
-    run = (
-        "--config",
-        write_config(tmp_path / "run.yaml", tiny.config(uri, tmp_path / "runs", schedule={"images": 400_000})),
-    )
-    status, out, err = ends(submit(cluster, *run, "--no-wait"))
+def test_ctrl_c_leaves_the_job_and_twice_stops_it(cluster: Cluster) -> None:
+    status, out, err = ends(cluster.runs["left alone"])
     job = out.strip()
-    assert (status, job[:5]) == (0, "tiny-")
-    assert f"ray job logs --address {cluster['RAY_ADDRESS']} --follow {job}" in err
+    assert (status, job[:5]) == (0, "long-"), err
+    assert f"ray job logs --address {cluster.address} --follow {job}" in err
 
-    first = submit(cluster, *run)
+    first = submit(cluster.environment, "--config", cluster.long_file)
     assert says(first, "nothing was sent").startswith(job)
+    # Its log has begun, so it is followed.
     assert first.stdout
-    first.stdout.readline()
+    assert first.stdout.readline()
     first.send_signal(signal.SIGINT)
     status, _, err = ends(first)
     assert status == 130
     assert f"{job}: goes on" in err
-    assert f"ray job stop --address {cluster['RAY_ADDRESS']} {job}" in err
-    assert json.loads(job_info(cluster, job))["status"] in ("PENDING", "RUNNING")
+    assert f"ray job stop --address {cluster.address} {job}" in err
+    assert json.loads(cluster.job(job))["status"] == "RUNNING"
 
-    second = submit(cluster, *run)
+    second = submit(cluster.environment, "--config", cluster.long_file)
     assert second.stdout
-    second.stdout.readline()
+    assert second.stdout.readline()
     second.send_signal(signal.SIGINT)
     says(second, "Ctrl-C again")
     second.send_signal(signal.SIGINT)
     status, _, err = ends(second)
     assert (status, f"{job}: stopped" in err) == (130, True), err
-    assert json.loads(job_info(cluster, job))["status"] == "STOPPED"
+    assert json.loads(cluster.job(job))["status"] == "STOPPED"
 
 
 @pytest.mark.timeout(300)
-def test_a_job_that_fails_gives_its_own_exit_status(cluster: dict[str, str], tmp_path: Path) -> None:
-    places = ("--storage", str(tmp_path / "runs"), "--data.uri", str(tmp_path / "nothing"))
-    status, out, err = ends(submit(cluster, *places, "--name", "failing"))
+def test_a_run_is_followed_to_its_end_and_no_secret_goes_with_it(cluster: Cluster) -> None:
+    status, out, err = ends(cluster.runs["short"])
+    assert status == 0, out + err
+    assert out.count("short has finished: 48 images seen") == 1
+    assert newest(cluster.short)[0] == "checkpoint_000000000048"
+
+    job = err.partition(": submitted (")[0]
+    assert job.startswith("short-")
+    assert len(err.splitlines()) == 1
+    info = cluster.job(job)
+    assert json.loads(info)["status"] == "SUCCEEDED"
+    assert "AWS_REGION" in info
+    assert SECRET not in out + err + info
+    files = [file for file in Path(cluster.short.storage).rglob("*") if file.is_file()]
+    assert [file for file in files if SECRET.encode() in file.read_bytes()] == []
+
+
+def test_a_job_that_fails_gives_its_own_exit_status_also_of_an_installed_project(cluster: Cluster) -> None:
+    status, out, err = ends(cluster.runs["failing"])
     assert (status, "failed" in err) == (2, True), err
-    assert "error: no dataset at " in out
+    assert "error: no dataset in the copy at " in out
 
 
-def test_a_wrong_token_and_none(cluster: dict[str, str], tmp_path: Path) -> None:
-    places = ("--storage", str(tmp_path / "runs"), "--data.uri", str(tmp_path))
-    without = {name: value for name, value in cluster.items() if not name.startswith("RAY_AUTH")}
-    began = [
-        submit(environment, *places)
-        for environment in (without | {"HOME": str(tmp_path)}, cluster | {"RAY_AUTH_TOKEN": "f" * 64})
-    ]
-    for process, said in zip(began, ("none was given", "the one in RAY_AUTH_TOKEN is not it"), strict=True):
-        status, out, err = ends(process)
-        assert (status, out, len(err.splitlines())) == (2, "", 1), err
-        assert said in err
-        assert "set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN" in err
+@pytest.mark.parametrize(
+    ("run", "said"), [("no token", "none was given"), ("wrong token", "the one in RAY_AUTH_TOKEN is not it")]
+)
+def test_a_cluster_wants_its_token(run: str, said: str, cluster: Cluster) -> None:
+    status, out, err = ends(cluster.runs[run])
+    assert (status, out, len(err.splitlines())) == (2, "", 1), err
+    assert said in err
+    assert "set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN" in err

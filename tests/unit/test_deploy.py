@@ -32,10 +32,10 @@ def load(name: str) -> dict[str, Any]:
     return list(yaml.safe_load_all((DEPLOY / name).read_text()))[-1]
 
 
-def commands(name: str, verb: str) -> list[list[str]]:
+def commands(file: Path, verb: str) -> list[list[str]]:
     """Arguments of each `python -m cluster VERB` in a file; continued lines are one, comment signs are left out."""
-    text = re.sub(r"\\\n[#\s]*", " ", (DEPLOY / name).read_text())
-    return [shlex.split(found) for found in re.findall(rf"python -m cluster {verb} ([^\n]*)", text)]
+    text = re.sub(r"\\\n[#\s]*", " ", file.read_text())
+    return [shlex.split(found, comments=True) for found in re.findall(rf"python -m cluster {verb} ([^\n]*)", text)]
 
 
 @pytest.mark.parametrize("cloud", CLOUDS)
@@ -85,7 +85,7 @@ def test_the_setup_command_lists_the_dependencies(cloud: str, tmp_path: Path) ->
 
 @pytest.mark.parametrize("cloud", CLOUDS)
 def test_the_submission_in_the_comment_is_accepted(cloud: str) -> None:
-    (arguments,) = commands(f"{cloud}.yaml", "submit")
+    (arguments,) = commands(DEPLOY / f"{cloud}.yaml", "submit")
     assert arguments[:2] == ["--address", "http://127.0.0.1:8265"]
     job = submit.make_job(arguments[2:])
     assert f"--storage={CLOUDS[cloud]}://BUCKET/runs" in job.command
@@ -299,3 +299,17 @@ def test_a_pod_that_is_ended_tells_ray_likewise() -> None:
     context = drain_node.make_context("drain-node", words[2:])
     assert words[:2] == ["ray", "drain-node"]
     assert context.params["deadline_remaining_seconds"] <= int(sleep.split()[1]) < pod["terminationGracePeriodSeconds"]
+
+
+@pytest.mark.parametrize("page", ["README.md", "cluster/README.md"])
+def test_commands_of_the_pages_are_accepted(page: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    # The others have places for what a reader fills in.
+    train = [found for found in commands(ROOT / page, "train") if "--data.uri" in found]
+    sent = [found for found in commands(ROOT / page, "submit") if "--data.uri" in found]
+    assert train + sent
+    for arguments in train:
+        parse_options(arguments)
+    for arguments in sent:
+        _, of_the_run = submit._parser().parse_known_args(arguments)
+        submit.make_job(of_the_run)

@@ -99,8 +99,8 @@ def test_a_mistake_in_an_option_of_the_run() -> None:
 
 
 def test_what_is_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.chdir(tmp_path)
-    sent = {"cluster/loop.py": 100, "mine/data/words.txt": 20, "kept.py": 3}
+    monkeypatch.setattr(submit, "ROOT", tmp_path)
+    sent = {"pyproject.toml": 0, "cluster/loop.py": 100, "mine/data/words.txt": 20, "kept.py": 3}
     left = ("data/a", "runs/b", ".git/c", ".venv/d", "demo/e", ".env", "cluster/__pycache__/f", "notes.txt", "big/g")
     for name, size in {**sent, **dict.fromkeys(left, 7)}.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -108,17 +108,27 @@ def test_what_is_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: p
     (tmp_path / ".gitignore").write_text("notes.txt\n")
     job = submit.make_job(PLACES, excludes=["/big"])
     assert submit.package_size(job) == (123 + len("notes.txt\n"), len(sent) + 1)
-    # The project is elsewhere, so that its packages are sent too.
-    assert [Path(module).name for module in job.environment["py_modules"]] == list(submit.PACKAGES)
+    assert job.environment["working_dir"] == str(tmp_path)
 
     assert submit.main([*PLACES, "--dry-run"]) == 0
     assert "python -m cluster train --storage=s3://bucket/runs" in capsys.readouterr().out
 
 
+def test_of_an_installed_project_the_packages_are_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(submit, "ROOT", tmp_path)
+    for package in (*submit.PACKAGES, "torch"):
+        (tmp_path / package).mkdir()
+        (tmp_path / package / "__init__.py").write_text("# x\n")
+    job = submit.make_job(PLACES)
+    assert submit.package_size(job) == (4 * 4, 4)
+    assert [Path(module).name for module in job.environment["py_modules"]] == list(submit.PACKAGES)
+    assert "working_dir" not in job.environment
+
+
 def test_a_folder_that_ray_does_not_take(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(submit, "ROOT", tmp_path)
     monkeypatch.setattr("ray._private.runtime_env.packaging.GCS_STORAGE_MAX_SIZE", 1_000_000)
-    for name, size in {"small": 10, "images": 4_000_000, "more": 2_000_000, "least": 1}.items():
+    for name, size in {"pyproject.toml": 0, "small": 10, "images": 4_000_000, "more": 2_000_000, "least": 1}.items():
         (tmp_path / name).write_bytes(b"x" * size)
     (line,) = refused(*PLACES, "--address", "http://127.0.0.1:1")
     assert line == (
