@@ -20,7 +20,8 @@ DRAWN = {
     "fields": {".main-svg": 8, ".scatterlayer .points path": 36},
     "parallel": {"canvas": 3, ".y-axis": 6},
     "stops": {".scatterlayer .trace": 2, "tbody tr": 2},
-    "samples": {"img": 3},
+    "samples": {"img": 2},
+    "best": {"img": 1},
     "ranking": {"tbody tr": 10},
 }
 

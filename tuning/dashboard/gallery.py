@@ -12,9 +12,9 @@ from cluster.storage import RunFolder
 from tuning.results import READERS, Trial
 
 PREVIEWS = "previews"
-# Pictures of so many trials; 12 of this size and quality are about a megabyte.
+# Pictures of so many trials; noisy ones of this size are some 130 kB each.
 SHOWN = 12
-WIDTH, HEIGHT, QUALITY = 960, 1200, 78
+WIDTH, HEIGHT, QUALITY = 720, 900, 70
 
 
 @dataclass(frozen=True)
