@@ -16,12 +16,13 @@ from cluster.errors import RunError
 from cluster.storage import RunFolder
 from tuning import dashboard
 from tuning.dashboard import serve
+from tuning.dashboard.charts import learning_curves
 from tuning.dashboard.gallery import WIDTH, pictures
 from tuning.dashboard.importance import FEWEST, importances
 from tuning.dashboard.page import render
 from tuning.dashboard.stops import Rung, stops_of
 from tuning.dashboard.view import View, axes_of, choice_text
-from tuning.results import SWEEP, TRIAL, Evaluation, Trial, ranked, read_results
+from tuning.results import SWEEP, TRIAL, Evaluation, Exploit, Trial, ranked, read_results
 from tuning.space import Dimension
 
 
@@ -199,6 +200,18 @@ def test_a_sweep_of_which_everything_diverged(tmp_path: Path) -> None:
     page = render(read_results(uri), uri)
     assert "4 diverged" in page
     assert "Best trial" not in page
+
+
+def test_a_population_shows_who_learned_from_whom(tmp_path: Path) -> None:
+    uri = sweep_records.sweep(tmp_path, 3, scheduler="none")
+    learner = read_results(uri).trials[2]
+    learner.exploits = [Exploit(images=300, donor=1, overrides=learner.overrides)]
+    RunFolder(uri, learner.name).write_json(TRIAL, learner.model_dump(mode="json"))
+    page = render(read_results(uri), uri)
+    assert "went on from the checkpoint of a better one (1)." in page
+    marks = next(trace for trace in learning_curves(view(uri)).data if trace.marker.symbol == "diamond")
+    assert (list(marks.x), [list(pair) for pair in marks.customdata]) == ([300], [[2, 1]])
+    assert marks.y[0] == learner.evaluations[2].score
 
 
 def test_pictures_are_the_newest_small_and_whole(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from tuning.dashboard.importance import Importance
 from tuning.dashboard.stops import Stops
 from tuning.dashboard.style import BLUE, FAINT, GREY, OPAQUE, ORANGE, TEAL, colorscale, layout, shade
-from tuning.dashboard.view import Axis, View
+from tuning.dashboard.view import Axis, View, exploited_at
 from tuning.results import Trial
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ def learning_curves(view: View) -> "go.Figure":
         opacity = OPAQUE + (FAINT - OPAQUE) * place ** (0.5 if len(others) > 30 else 2)
         figure.add_trace(_curves(list(group), color=shade(place), width=1.4, opacity=opacity))
     figure.add_trace(_crosses([trial for trial in drawn if trial.state == "diverged"]))
+    figure.add_trace(_diamonds(drawn))
     if best:
         figure.add_trace(_curves([best], width=3.2))
         last = best.evaluations[-1]
@@ -193,6 +194,19 @@ def _crosses(diverged: Sequence[Trial]) -> "go.Scatter":
         customdata=[trial.number for trial in diverged],
         marker={"symbol": "x-thin", "size": 9, "line": {"color": ORANGE, "width": 2.5}},
         hovertemplate="trial %{customdata} diverged after %{x:,} images<extra></extra>",
+    )  # fmt: skip
+
+
+def _diamonds(trials: Sequence[Trial]) -> "go.Scatter":
+    """Where trials of a population went on from another one's checkpoint."""
+    import plotly.graph_objects as go
+
+    taken = [(trial, exploit, exploited_at(trial, exploit)) for trial in trials for exploit in trial.exploits]
+    return go.Scatter(
+        x=[exploit.images for _, exploit, _ in taken], y=[score for _, _, score in taken], mode="markers",
+        customdata=[[trial.number, exploit.donor] for trial, exploit, _ in taken],
+        marker={"symbol": "diamond", "size": 9, "color": TEAL},
+        hovertemplate="trial %{customdata[0]} went on from trial %{customdata[1]} at %{x:,} images<extra></extra>",
     )  # fmt: skip
 
 

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -139,6 +139,7 @@ def _settings(view: View) -> list[tuple[str, str]]:
     settings = [
         ("search", view.sweep.get("search")),
         ("scheduler", view.sweep.get("scheduler")),
+        ("budget", _budget(view.sweep.get("budget") or {})),
         ("images a trial", f"{view.total:,}" if view.total else None),
         ("measured every", f"{every:,} images" if every else None),
         ("run", view.sweep.get("train")),
@@ -146,6 +147,11 @@ def _settings(view: View) -> list[tuple[str, str]]:
         ("stored at", view.folder.label),
     ]
     return [(name, str(value)) for name, value in settings if value]
+
+
+def _budget(budget: Mapping[str, Any]) -> str:
+    limits = [("images", "{:,} images in all"), ("hours", "{:g} hours")]
+    return ", ".join(text.format(budget[name]) for name, text in limits if budget.get(name))
 
 
 def _score_is(view: View) -> str:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
-from tuning.results import Results, Trial, ranked, short_names, value_text
+from tuning.results import Exploit, Results, Trial, ranked, short_names, value_text
 from tuning.space import Dimension, Space, count
 
 Scale = Literal["log", "linear", "choice"]
@@ -96,6 +96,16 @@ class View:
         known |= {trial.number: worst for trial in self.trials if trial.state == "diverged"} if known else {}
         return [(trial, known[trial.number]) for trial in self.trials if trial.number in known]
 
+    @cached_property
+    def parts(self) -> list[str]:
+        """Names of what the scores are made of."""
+        return sorted({name for trial in self.trials for each in trial.evaluations[-1:] for name in each.distances})
+
+    @property
+    def exploits(self) -> int:
+        """How often a trial of a population went on from another one's checkpoint."""
+        return sum(len(trial.exploits) for trial in self.trials)
+
     def count_of(self, state: str) -> int:
         return sum(trial.state == state for trial in self.trials)
 
@@ -104,6 +114,12 @@ def score_at(trial: Trial, images: int) -> float | None:
     """Score of the last evaluation up to these images; None for a trial that has not come so far."""
     before = [evaluation.score for evaluation in trial.evaluations if evaluation.images <= images]
     return before[-1] if before and trial.images >= images else None
+
+
+def exploited_at(trial: Trial, exploit: Exploit) -> float:
+    """Where on a trial's curve it went on from another one's checkpoint: at its last score before."""
+    before = [each.score for each in trial.evaluations if each.images <= exploit.images]
+    return before[-1] if before else trial.evaluations[0].score
 
 
 def axes_of(space: Space, trials: Sequence[Trial]) -> list[Axis]:
