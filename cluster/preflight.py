@@ -13,6 +13,7 @@ from cluster.errors import RunError
 from cluster.storage import RunFolder
 from cluster.stored import complete_checkpoints, images_of
 from data_shards import Dataset, open_dataset
+from nla_cyclegan.metrics import COARSEST
 
 ABOUT = "run.json"
 # How images reach the model, not which: it may change when a run is continued.
@@ -120,6 +121,11 @@ def misfits(config: RunConfig, dataset: Dataset) -> list[str]:
     if config.validation.every:
         lacking = [split for split in ("testA", "testB") if split not in dataset.splits]
         problems += [f"validation.every: the dataset has no {split}; pack one, or use none" for split in lacking]
+        if config.data.crop_size < COARSEST:
+            problems.append(
+                f"validation.every: data.crop_size is {config.data.crop_size} px, and distances are those of images from "
+                f"{COARSEST} px on; raise it, or use none"
+            )
         problems += _misfits_of_kid(config, dataset) if config.validation.inception and not lacking else []
     return problems
 

@@ -55,3 +55,9 @@ def test_kid_without_weights_or_images_is_refused(uri: str, tmp_path: Path) -> N
     missing, few = str(caught.value).splitlines()
     assert missing == f"validation.inception: {tmp_path}/none.pth: no such file"
     assert "needs 3 held-out images of each domain, got 2" in few
+
+
+def test_images_too_small_to_be_compared_are_refused(uri: str, tmp_path: Path) -> None:
+    config = tiny.config(uri, tmp_path, validation={"every": 16, "images": 4}, data={"crop_size": 12})
+    with pytest.raises(RunError, match=r"^validation\.every: data\.crop_size is 12 px, and distances .* from 16 px on"):
+        prepare(config)
