@@ -26,6 +26,8 @@ def main(arguments: Sequence[str]) -> int:
     args = parser.parse_args(arguments)
     results = read_results(args.uri)
     config = best_config(results)
+    if best_trial(results).exploits:
+        print("note: its values changed while it trained; these are its last ones", file=sys.stderr)
     if args.checkpoint_to:
         print(copy_checkpoint(results, args.uri, args.checkpoint_to), file=sys.stderr)
     yaml.safe_dump(config, sys.stdout, sort_keys=False)

@@ -8,6 +8,7 @@ from ray.tune.integration.ray_train import TuneReportCallback
 
 from cluster.config import RunConfig
 from cluster.driver import build_trainer
+from cluster.ending import ending_told
 from cluster.errors import NonFiniteLossError, RunError
 from cluster.preflight import Prepared, claim, prepare
 from cluster.resources import Resources
@@ -83,4 +84,5 @@ def _train(prepared: Prepared, resources: Resources, objective: ObjectiveConfig)
     def attempt() -> Mapping[str, Any]:
         return build_trainer(prepared.config, resources, callbacks=[reports]).fit().return_value
 
-    keep_trying(attempt, prepared.folder, prepared.config.scaling.max_failures, say=print)
+    with ending_told(prepared.folder):
+        keep_trying(attempt, prepared.folder, prepared.config.scaling.max_failures, say=print)

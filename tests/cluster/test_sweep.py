@@ -19,8 +19,10 @@ from cluster.options import parse_options
 from cluster.storage import RunFolder
 from cluster.stored import CheckpointReader, checkpoints_of, complete_checkpoints, images_of
 from nla_cyclegan import load_generators
+from tuning.best import main as best_main
 from tuning.exploit import EXPLOIT
 from tuning.results import Trial, best_trial, read_results
+from tuning.sweep import main as sweep_main
 
 ROOT = Path(__file__).parents[2]
 TIMEOUT_S = 500
@@ -88,7 +90,9 @@ def record(sweep: Path, number: int) -> Trial | None:
 
 
 @pytest.mark.timeout(1500)
-def test_a_sweep_whose_worker_and_driver_are_killed_finds_the_best_trial(tmp_path: Path) -> None:
+def test_a_sweep_whose_worker_and_driver_are_killed_finds_the_best_trial(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """One of its trials has a cycle loss that is infinite from the first step on."""
     space = {"loss.cycle": {"choice": [10.0, 1.0e39]}}
     file = write_sweep(tmp_path, str(tmp_path / "sweeps"), space=space, scheduler="asha")
@@ -130,11 +134,10 @@ def test_a_sweep_whose_worker_and_driver_are_killed_finds_the_best_trial(tmp_pat
     assert sorted(checkpoints_of(trial)) == [f"checkpoint_{images:012d}" for images in range(EVERY, IMAGES + 1, EVERY)]
     assert {name: (sweep / "trial-0000" / name / "run.json").stat().st_mtime_ns for name in before} == when
 
-    out, _ = finished(start("sweep", "--config", file))
-    assert "few is finished" in out
-
-    best, _ = finished(start("best", str(sweep), "--checkpoint-to", str(tmp_path / "weights")))
-    (tmp_path / "best.yaml").write_text(best)
+    assert sweep_main(["--config", file]) == 0
+    assert "few is finished" in capsys.readouterr().out
+    assert best_main([str(sweep), "--checkpoint-to", str(tmp_path / "weights")]) == 0
+    (tmp_path / "best.yaml").write_text(capsys.readouterr().out)
     config = parse_options(["--config", str(tmp_path / "best.yaml")]).config
     assert (config.name, config.storage, config.loss.cycle) == ("few-trial-0000", str(tmp_path / "runs"), 10.0)
     assert load_generators(tmp_path / "weights").keys() == {"A2B", "B2A"}
