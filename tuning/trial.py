@@ -65,10 +65,10 @@ def train_trial(settings: dict[str, Any]) -> None:
             images = done[-1]["images"] if done else 0
             tune.report({"images": images, "score": DIVERGED, "state": "diverged", "reason": str(error)})
             return
-    tune.report({**_at_the_end(prepared.folder, objective), "state": "finished"})
+    tune.report({**at_the_end(prepared.folder, objective), "state": "finished"})
 
 
-def _at_the_end(folder: RunFolder, objective: ObjectiveConfig) -> dict[str, Any]:
+def at_the_end(folder: RunFolder, objective: ObjectiveConfig) -> dict[str, Any]:
     """The evaluation that the last checkpoint was stored with: a run's other files may reach storage later, or not at all."""
     newest = complete_checkpoints(folder)[0]
     evaluation = evaluation_of(folder.read_json(f"{newest}/{ABOUT}")["metrics"], objective)

@@ -1,5 +1,6 @@
 import json
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -9,9 +10,13 @@ import tiny
 
 from cluster.errors import RunError
 from cluster.resources import Machine, ScalingConfig
+from cluster.storage import RunFolder
+from cluster.stored import name_of, store_share
+from cluster.world import World
 from tuning import __main__ as front
 from tuning import driver, schedulers, sweep
 from tuning.config import AshaConfig, PbtConfig
+from tuning.objective import ObjectiveConfig
 from tuning.options import parse_sweep
 from tuning.results import SWEEP, TRIAL, Evaluation, Trial
 from tuning.space import Dimension
@@ -298,3 +303,22 @@ def test_candidates_that_do_not_fit_the_dataset_are_refused_before_they_are_draw
     with pytest.raises(RunError) as caught:
         prepared(file, "--search", "optuna", "--space", '{"data.global_batch": {"choice": [4, 12]}}')
     assert str(caught.value) == "data.global_batch: 12, but trainA has only 10 images; lower it"
+
+
+def test_time_is_up_for_all_at_once() -> None:
+    assert not schedulers.Deadline(time.monotonic() + 60).stop_all()
+    assert schedulers.Deadline(time.monotonic() - 1).stop_all()
+
+
+def test_a_trials_last_score_is_that_of_its_last_checkpoint(tmp_path: Path) -> None:
+    from tuning.trial import at_the_end
+
+    folder = RunFolder(str(tmp_path), "trial-0000")
+    for images, swd in ((16, 9.0), (48, 4.0)):
+        metrics = {"images": images, "swd_A2B": swd, "swd_B2A": swd, "ssim_A2B": 0.5, "ssim_B2A": 0.5}
+        store_share({"run.json": json.dumps({"metrics": metrics}).encode()}, folder, name_of(images), World())
+    last = at_the_end(folder, ObjectiveConfig(content=10))
+    assert (last["images"], last["score"]) == (48, 9.0)
+    store_share({"run.json": b'{"metrics": {"images": 64}}'}, folder, name_of(64), World())
+    with pytest.raises(RunError, match="checkpoint_000000000064: it was not evaluated"):
+        at_the_end(folder, ObjectiveConfig())
