@@ -13,7 +13,7 @@ from typing import Any
 from cluster.errors import RunError
 from cluster.health import Health, Pace, health, pace
 from cluster.progress import duration_text, losses_text
-from cluster.storage import RunFolder
+from cluster.storage import RunFolder, split_uri
 from cluster.survey import READERS, Stored, Survey, is_run, list_folder, survey
 from data_shards.storage import locate
 
@@ -53,13 +53,6 @@ def find_runs(uri: str) -> tuple[list[RunFolder], bool]:
         what = "neither it nor a folder in it has a run's files" if there else "nothing is there"
         raise RunError(f"no run at {place.uri}: {what}; give a run's folder, STORAGE/NAME, or a storage with runs")
     return runs, False
-
-
-def split_uri(uri: str) -> tuple[str, str]:
-    """Storage and name of a folder; options of a URI (after ?) belong to the storage."""
-    path, mark, query = uri.partition("?")
-    storage, slash, name = path.rstrip("/").rpartition("/")
-    return f"{storage or slash or '.'}{mark}{query}", name
 
 
 def text_of(run: Survey, now: float) -> str:

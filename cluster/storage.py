@@ -101,3 +101,16 @@ class RunFolder:
     def delete_folder(self, name: str) -> None:
         """Delete a folder of the run and all in it."""
         delete_files(self.location, [f"{name}/"])
+
+
+def split_uri(uri: str) -> tuple[str, str]:
+    """Storage and name of a folder; options of a URI (after ?) belong to the storage."""
+    path, mark, query = uri.partition("?")
+    storage, slash, name = path.rstrip("/").rpartition("/")
+    return f"{storage or slash or '.'}{mark}{query}", name
+
+
+def join_uri(storage: str, name: str) -> str:
+    """The reverse: a folder in storage as a storage of its own."""
+    path, mark, query = storage.partition("?")
+    return f"{path.rstrip('/')}/{name}{mark}{query}"

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import yaml
 
 from cluster.errors import RunError
-from cluster.storage import RunFolder
+from cluster.storage import RunFolder, join_uri, split_uri
 from cluster.stored import CheckpointReader, complete_checkpoints
-from tuning.results import Results, best_config, best_trial, join_uri, read_results, split_uri
+from tuning.results import Results, best_config, best_trial, read_results
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -16,7 +16,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from cluster.errors import RunError
-from cluster.storage import RunFolder
+from cluster.storage import RunFolder, split_uri
 
 SWEEP, TRIAL, ERROR = "sweep.json", "trial.json", "error.txt"
 READERS = 32
@@ -179,16 +179,3 @@ def best_config(results: Results) -> dict[str, Any]:
     best = best_trial(results)
     fresh = {"name": f"{results.folder.name}-{best.name}", "storage": results.about["run"]["storage"]}
     return {**best.config, **fresh}
-
-
-def split_uri(uri: str) -> tuple[str, str]:
-    """Storage and name of a folder; options of a URI (after ?) belong to the storage."""
-    path, mark, query = uri.partition("?")
-    storage, slash, name = path.rstrip("/").rpartition("/")
-    return f"{storage or slash or '.'}{mark}{query}", name
-
-
-def join_uri(storage: str, name: str) -> str:
-    """The reverse: a folder in storage as a storage of its own."""
-    path, mark, query = storage.partition("?")
-    return f"{path.rstrip('/')}/{name}{mark}{query}"

@@ -10,12 +10,13 @@ from cluster.errors import RunError
 from cluster.preflight import Prepared, decisive, misfits, prepare
 from cluster.resources import Resources, this_machine
 from cluster.session import ray_session
+from cluster.storage import join_uri
 from tuning import driver
 from tuning.config import BudgetConfig
 from tuning.misfits import one_by_one
 from tuning.objective import ObjectiveConfig
 from tuning.options import Options, parse_sweep
-from tuning.results import SWEEP, Trial, join_uri, read_trials, table, trial_name
+from tuning.results import SWEEP, Trial, read_trials, table, trial_name
 from tuning.search import propose
 from tuning.space import Overrides, count, override, sample, value_of
 

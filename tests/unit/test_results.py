@@ -15,7 +15,7 @@ from cluster.config import RunConfig
 from cluster.errors import RunError
 from cluster.options import parse_options
 from cluster.preflight import prepare
-from cluster.storage import RunFolder
+from cluster.storage import RunFolder, join_uri, split_uri
 from cluster.stored import checkpoints_of, complete_checkpoints, name_of, store_share
 from cluster.world import World
 from tuning import results
@@ -23,7 +23,7 @@ from tuning.best import main as best_main
 from tuning.exploit import take_over
 from tuning.objective import DIVERGED, ObjectiveConfig, evaluation_of, evaluations
 from tuning.record import Progress, Recorder
-from tuning.results import Evaluation, Trial, best_config, join_uri, ranked, read_results, split_uri, table
+from tuning.results import Evaluation, Trial, best_config, ranked, read_results, table
 
 CONFIG = {"observe": {"tensorboard": True}}
 

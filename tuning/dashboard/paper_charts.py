@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cluster.storage import join_uri
 from nla_cyclegan.curves import smooth
 from nla_cyclegan.errors import InputError
 from nla_cyclegan.history import History, read_history
 from tuning.dashboard.paper import ADAM, CELLS, NADAM, NLA, Cell, Comparison
 from tuning.dashboard.style import BLUE, ORANGE, layout
-from tuning.results import Trial, join_uri
+from tuning.results import Trial
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
