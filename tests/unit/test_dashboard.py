@@ -208,10 +208,10 @@ def test_a_population_shows_who_learned_from_whom(tmp_path: Path) -> None:
     learner.exploits = [Exploit(images=300, donor=1, overrides=learner.overrides)]
     RunFolder(uri, learner.name).write_json(TRIAL, learner.model_dump(mode="json"))
     page = render(read_results(uri), uri)
-    assert "went on from the checkpoint of a better one (1)." in page
+    assert "another trial went on from this checkpoint (1)." in page
     marks = next(trace for trace in learning_curves(view(uri)).data if trace.marker.symbol == "diamond")
     assert (list(marks.x), [list(pair) for pair in marks.customdata]) == ([300], [[2, 1]])
-    assert marks.y[0] == learner.evaluations[2].score
+    assert marks.y[0] == read_results(uri).trials[1].evaluations[2].score
 
 
 def test_pictures_are_the_newest_small_and_whole(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from tuning.dashboard.importance import Importance
 from tuning.dashboard.stops import Stops
 from tuning.dashboard.style import BLUE, FAINT, GREY, OPAQUE, ORANGE, TEAL, colorscale, layout, shade
-from tuning.dashboard.view import Axis, View, exploited_at
+from tuning.dashboard.view import Axis, View, last_score
 from tuning.results import Trial
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def learning_curves(view: View) -> "go.Figure":
         last = best.evaluations[-1]
         figure.add_annotation(
             x=last.images, y=last.score, text=f"<b>trial {best.number}: {last.score:.1f}</b>", showarrow=False,
-            xanchor="right", yanchor="top", yshift=-8,
+            xanchor="right", yanchor="bottom" if _rises(best) else "top", yshift=8 if _rises(best) else -8,
         )  # fmt: skip
     # The page puts the trial that was clicked here.
     figure.add_trace(go.Scatter(x=[], y=[], mode="lines", line={"color": TEAL, "width": 3}, hoverinfo="skip"))
@@ -165,7 +165,11 @@ def still_training(stops: Stops, total: int) -> "go.Figure":
     return layout(
         figure,
         xaxis={"title": {"text": IMAGES}, "tickformat": ",", "rangemode": "tozero"},
-        yaxis={"title": {"text": "trials that train"}, "range": [0, 1.06 * len(ends)]},
+        yaxis={
+            "title": {"text": "trials that train"},
+            "range": [0, 1.06 * len(ends)],
+            "dtick": 1 if len(ends) < 8 else None,
+        },
     )
 
 
@@ -185,6 +189,11 @@ def _curves(trials: Sequence[Trial], opacity: float = 1.0, **line: Any) -> "go.S
     )  # fmt: skip
 
 
+def _rises(trial: Trial) -> bool:
+    """Whether its last score is worse than the one before."""
+    return len(trial.evaluations) > 1 and trial.evaluations[-1].score > trial.evaluations[-2].score
+
+
 def _crosses(diverged: Sequence[Trial]) -> "go.Scatter":
     import plotly.graph_objects as go
 
@@ -198,15 +207,21 @@ def _crosses(diverged: Sequence[Trial]) -> "go.Scatter":
 
 
 def _diamonds(trials: Sequence[Trial]) -> "go.Scatter":
-    """Where trials of a population went on from another one's checkpoint."""
+    """Checkpoints, on the curves of their trials, that others of a population went on from."""
     import plotly.graph_objects as go
 
-    taken = [(trial, exploit, exploited_at(trial, exploit)) for trial in trials for exploit in trial.exploits]
+    measured = {trial.number: trial for trial in trials}
+    taken = [
+        (trial.number, exploit, last_score(measured[exploit.donor], exploit.images))
+        for trial in trials
+        for exploit in trial.exploits
+        if exploit.donor in measured
+    ]
     return go.Scatter(
         x=[exploit.images for _, exploit, _ in taken], y=[score for _, _, score in taken], mode="markers",
-        customdata=[[trial.number, exploit.donor] for trial, exploit, _ in taken],
+        customdata=[[number, exploit.donor] for number, exploit, _ in taken],
         marker={"symbol": "diamond", "size": 9, "color": TEAL},
-        hovertemplate="trial %{customdata[0]} went on from trial %{customdata[1]} at %{x:,} images<extra></extra>",
+        hovertemplate="trial %{customdata[0]} went on from here, trial %{customdata[1]} after %{x:,} images<extra></extra>",
     )  # fmt: skip
 
 

@@ -85,7 +85,7 @@ def _charts(view: View) -> Iterable[Chart]:
         for number, axis in enumerate(view.axes):
             height = max(240, 70 + 46 * len(axis.choices))
             yield Chart(f"field-{number}", charts.field_against_score(view, axis), height, axis.label)
-    if view.axes and len(view.compared) > 1:
+    if len(view.axes) > 1 and len(view.compared) > 1:
         yield Chart("parallel", charts.parallel_coordinates(view), 420)
     stops = stops_of(view.trials, view.total)
     if stops.rungs:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
-from tuning.results import Exploit, Results, Trial, ranked, short_names, value_text
+from tuning.results import Results, Trial, ranked, short_names, value_text
 from tuning.space import Dimension, Space, count
 
 Scale = Literal["log", "linear", "choice"]
@@ -116,9 +116,9 @@ def score_at(trial: Trial, images: int) -> float | None:
     return before[-1] if before and trial.images >= images else None
 
 
-def exploited_at(trial: Trial, exploit: Exploit) -> float:
-    """Where on a trial's curve it went on from another one's checkpoint: at its last score before."""
-    before = [each.score for each in trial.evaluations if each.images <= exploit.images]
+def last_score(trial: Trial, images: int) -> float:
+    """Up to these images, or its first."""
+    before = [each.score for each in trial.evaluations if each.images <= images]
     return before[-1] if before else trial.evaluations[0].score
 
 
