@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from listening import command_line
+
 START_S = 90
 # Beside the interpreter that runs the tests, so that a job's `python` is the same.
 BIN = str(Path(sys.executable).parent)
@@ -81,15 +83,8 @@ def _wait_for(address: str, token: str, head: subprocess.Popen[bytes], log: Path
 
 def _end_all_that_name(folder: str) -> None:
     """End the head's processes, each of which has its own folder on its command line."""
-    while pids := [pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if folder in _command_line(pid)]:
+    while pids := [pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if folder in command_line(pid)]:
         for pid in pids:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         time.sleep(0.1)
-
-
-def _command_line(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_text(errors="replace")
-    except OSError:
-        return ""
