@@ -47,7 +47,8 @@ def describe(error: BaseException) -> str:
     told = _losses(error) or causes(error)
     ranks: dict[str, list[str]] = {}
     for rank, cause in told:
-        ranks.setdefault(_line(cause), []).append("" if rank is None else str(rank))
+        line = _line(cause) if rank is not None or not _died(cause) else "the run's controller is out of reach"
+        ranks.setdefault(line, []).append("" if rank is None else str(rank))
     return "; ".join(f"{_ranks(who)}{text}" for text, who in ranks.items())
 
 
@@ -63,11 +64,17 @@ def _ranks(ranks: list[str]) -> str:
     return f"rank{'s' if len(named) > 1 else ''} {', '.join(named)}: " if named else ""
 
 
+def _died(error: BaseException) -> bool:
+    from ray.exceptions import RayActorError
+
+    return isinstance(error, RayActorError)
+
+
 def _line(error: BaseException) -> str:
-    from ray.exceptions import ActorDiedError, RayError
+    from ray.exceptions import RayError
 
     text = str(error)
-    if isinstance(error, ActorDiedError):
+    if _died(error):
         address = re.search(r"\bip: (\S+)", text)
         return "its process died" + (f" on {address[1]}" if address else "")
     first = next((line.strip() for line in text.splitlines() if line.strip()), "")

@@ -20,7 +20,7 @@ def plan_text(prepared: Prepared, *, local: bool) -> str:
         lines.append(("device", "cuda (the first of those visible)" if gpus else "cpu (no CUDA device visible)"))
     else:
         resources = choose(config.scaling, [this_machine()], global_batch=config.data.global_batch)
-        world = config.scaling.max_workers if config.scaling.workers else _most(resources)
+        world = resources.most
         lines += [("workers", _workers(resources, config, world)), ("device", _device(resources))]
     lines += [*_costs(config, world), ("begins", _start(prepared)), ("storage", _storage(prepared))]
     return "\n".join(f"{name:<12}{text}" for name, text in lines)
@@ -39,16 +39,13 @@ def _length(prepared: Prepared) -> str:
     return f"{steps}: {clock.total:,} images, {clock.total / clock.epoch:g} epochs ({epoch})"
 
 
-def _most(resources: Resources) -> int:
-    return resources.workers[1] if isinstance(resources.workers, tuple) else resources.workers
-
-
 def _workers(resources: Resources, config: RunConfig, world: int) -> str:
     batch = config.data.global_batch
     shares = " + ".join(str(len(rank_share(batch, rank, world))) for rank in range(min(world, 8)))
     more = " + ..." if world > 8 else ""
     cores = f"{resources.cpus_per_worker:g} CPU cores each ({resources.reasons['cores']})"
-    return f"{resources.workers} ({resources.reasons['workers']}), parts of the batch {shares}{more}; {cores}"
+    least = f"{resources.fewest} to " if resources.fewest < world else ""
+    return f"{least}{world} ({resources.reasons['workers']}), parts of the batch {shares}{more}; {cores}"
 
 
 def _device(resources: Resources) -> str:

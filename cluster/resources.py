@@ -90,6 +90,11 @@ class Resources:
         return self.workers[0] if isinstance(self.workers, tuple) else self.workers
 
     @property
+    def most(self) -> int:
+        """Workers when all have joined."""
+        return self.workers[1] if isinstance(self.workers, tuple) else self.workers
+
+    @property
     def per_worker(self) -> dict[str, float]:
         return {"CPU": self.cpus_per_worker} | ({"GPU": 1} if self.use_gpu else {})
 

@@ -9,7 +9,13 @@ from ray.exceptions import RayError
 from ray.train import ControllerError, WorkerGroupError
 from ray.train.v2._internal.execution import callback_manager
 from ray.train.v2._internal.execution.callback import ControllerCallback, WorkerGroupCallback
-from ray.train.v2._internal.execution.controller.state import RunningState, ShuttingDownState, TrainControllerState
+from ray.train.v2._internal.execution.controller.state import (
+    InitializingState,
+    ReschedulingState,
+    RestartingState,
+    SchedulingState,
+    TrainControllerState,
+)
 from ray.train.v2._internal.execution.worker_group import WorkerGroup, WorkerGroupPollStatus
 
 from cluster import board
@@ -23,6 +29,8 @@ PULSES_IN_TIMEOUT = 20
 # A group is placed within seconds where there is room.
 SAY_AFTER_S = 20.0
 IDLE_S = 0.5
+# The controller's states in which no worker runs.
+WAITING = (InitializingState, SchedulingState, ReschedulingState, RestartingState)
 
 
 class Watch(WorkerGroupCallback, ControllerCallback):
@@ -64,7 +72,7 @@ class Watch(WorkerGroupCallback, ControllerCallback):
         self, previous_state: TrainControllerState, current_state: TrainControllerState
     ) -> None:
         """Comes at every turn of the controller's loop."""
-        if isinstance(current_state, RunningState | ShuttingDownState) or current_state.is_terminal():
+        if not isinstance(current_state, WAITING):
             self._waits_since = None
             return
         if self._waits_since is None:

@@ -158,3 +158,7 @@ def test_of_ranks_that_fail_because_another_died_or_hung_only_that_one_is_named(
         == "rank 1: hung"
     )
     assert describe(worker_killed()) == "rank 1: its process died"
+
+
+def test_a_controller_that_died_with_its_machine_is_named() -> None:
+    assert describe(ActorDiedError()) == "the run's controller is out of reach"

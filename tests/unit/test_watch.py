@@ -6,12 +6,14 @@ from ray.exceptions import ActorDiedError
 from ray.train import ControllerError, WorkerGroupError
 from ray.train.v2._internal.execution.controller.state import (
     InitializingState,
+    PreemptingState,
     RestartingState,
     RunningState,
     SchedulingState,
 )
 from ray.train.v2._internal.execution.scaling_policy import ResizeDecision
 from ray.train.v2._internal.execution.worker_group.poll import WorkerGroupPollStatus, WorkerStatus
+from ray.train.v2.api.preemption import PreemptionInfo
 
 from cluster import watch
 from cluster.errors import RunError
@@ -177,6 +179,15 @@ def test_machines_that_do_not_come_end_the_run_after_the_stated_time(clock: Cloc
         RunError, match=r"for 11\d s \(scaling.wait_s\); add machines, .* the same command again goes on"
     ):
         watching.after_controller_state_update(scheduling, scheduling)
+
+
+@pytest.mark.usefixtures("said")
+def test_a_preemption_is_no_wait_for_machines(clock: Clock) -> None:
+    watching = make(wait_s=100)
+    preempting = PreemptingState(PreemptionInfo(None, {"node": [0]}), clock.now)
+    watching.after_controller_state_update(RunningState(), preempting)
+    clock.now += 300
+    watching.after_controller_state_update(preempting, preempting)
 
 
 @pytest.mark.usefixtures("said")
