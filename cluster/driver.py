@@ -34,17 +34,19 @@ def train_on_cluster(prepared: Prepared, address: str | None) -> Mapping[str, An
     Raises: RunError when the workers do not fit; what `keep_trying` raises.
     """
     config, batch = prepared.config, prepared.config.data.global_batch
-    address = address or os.environ.get("RAY_ADDRESS")
+    address, scaling = address or os.environ.get("RAY_ADDRESS"), config.scaling
     if address is None:
-        choose(config.scaling, [this_machine()], global_batch=batch)
+        # No machine will join it.
+        scaling = scaling.model_copy(update={"wait_s": None})
+        choose(scaling, [this_machine()], global_batch=batch)
     chosen: Resources | None = None
 
     def attempt() -> Mapping[str, Any]:
         """Each in a session of its own: the head of the cluster may have been started anew."""
         nonlocal chosen
-        with ray_session(address, wait_s=config.scaling.loss_wait_s if chosen else 0) as machines:
+        with ray_session(address, wait_s=scaling.loss_wait_s if chosen else 0) as machines:
             if chosen is None:
-                chosen = choose(config.scaling, machines, global_batch=batch)
+                chosen = choose(scaling, machines, global_batch=batch)
                 claim(prepared)
             trainer = build_trainer(config, chosen)
             with shown(board_key(config), Progress(config.name, prepared.clock.total)):
@@ -53,7 +55,7 @@ def train_on_cluster(prepared: Prepared, address: str | None) -> Mapping[str, An
     def say(text: str) -> None:
         print(f"{config.name}: {text}", file=sys.stderr, flush=True)
 
-    return keep_trying(attempt, prepared.folder, config.scaling.max_failures, say)
+    return keep_trying(attempt, prepared.folder, scaling.max_failures, say)
 
 
 def train_in_process(prepared: Prepared) -> Mapping[str, Any]:
