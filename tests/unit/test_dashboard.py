@@ -180,6 +180,16 @@ def test_strings_of_the_records_are_text(tmp_path: Path) -> None:
     assert Fetched(page).tags.count("script") == 3
 
 
+def test_no_credentials_of_a_uri_are_shown(tmp_path: Path) -> None:
+    results = read_results(sweep_records.sweep(tmp_path, 2))
+    results.about["run"]["data"]["uri"] = "s3://key:secret@bucket/shards?token=hidden&region=x"
+    page = render(results, results.folder.path)
+    assert "s3://" in page
+    assert "bucket/shards" in page
+    assert "secret" not in page.partition("<main>")[2].partition("</main>")[0]
+    assert "token=hidden" not in page
+
+
 def test_a_sweep_that_has_just_begun(tmp_path: Path) -> None:
     uri = sweep_records.sweep(tmp_path, 0)
     assert "No trial has begun yet" in render(read_results(uri), uri)

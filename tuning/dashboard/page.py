@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from data_shards.storage import shown
 from tuning.dashboard import charts
 from tuning.dashboard.gallery import Picture, pictures
 from tuning.dashboard.importance import FEWEST, QUANTILE, importances
@@ -143,7 +144,7 @@ def _settings(view: View) -> list[tuple[str, str]]:
         ("images a trial", f"{view.total:,}" if view.total else None),
         ("measured every", f"{every:,} images" if every else None),
         ("run", view.sweep.get("train")),
-        ("dataset", view.run.get("data", {}).get("uri")),
+        ("dataset", _public(view.run.get("data", {}).get("uri"))),
         ("stored at", view.folder.label),
     ]
     return [(name, str(value)) for name, value in settings if value]
@@ -203,7 +204,12 @@ def _stops_note(stops: Stops) -> str:
 def _same(view: View) -> list[tuple[str, str]]:
     """Fields that all trials share."""
     varied = {axis.field for axis in view.axes} | {"name", "storage"}
-    return [(field, choice_text(value)) for field, value in flat(view.run).items() if field not in varied]
+    return [(field, choice_text(_public(value))) for field, value in flat(view.run).items() if field not in varied]
+
+
+def _public(value: Any) -> Any:
+    """A URI without its query and user, which may hold credentials; anything else as it is."""
+    return shown(value.partition("?")[0]) if isinstance(value, str) and "://" in value else value
 
 
 def _script_json(value: Any) -> str:

@@ -23,6 +23,7 @@ class Watch:
         self.uri = uri
         self._trouble = ""
         self._results = read_results(uri)
+        self.label = self._results.folder.label
         self._publish()
 
     def follow(self, stop: threading.Event) -> None:
@@ -96,7 +97,7 @@ def serve(uri: str, host: str, port: int) -> int:
     follower = threading.Thread(target=watch.follow, args=(stop,), name="follow", daemon=True)
     with server:
         follower.start()
-        print(f"serving {uri.partition('?')[0]} at http://{host}:{server.server_address[1]}/ until Ctrl-C", flush=True)
+        print(f"serving {watch.label} at http://{host}:{server.server_address[1]}/ until Ctrl-C", flush=True)
         try:
             server.serve_forever()
         except KeyboardInterrupt:
