@@ -67,7 +67,7 @@ def score_curves(comparison: Comparison) -> "go.Figure":
             drawn[cell.label] = (np.array(shared, np.float64), np.array(scores))
             colours[cell.label], bands[cell.label] = COLOURS[cell.optimizer], BANDS[cell.optimizer]
     dashed = [cell.label for cell in CELLS if cell.network != NLA]
-    return _banded(drawn, colours, bands, dashed, room=112)
+    return _banded(drawn, colours, bands, dashed, room=132)
 
 
 def final_scores(comparison: Comparison) -> "go.Figure":
