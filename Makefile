@@ -1,6 +1,7 @@
 # A newcomer's two commands: `make demo` trains on synthetic landscapes and paints held-out ones; `make test` checks everything.
 #
 #   make demo DATA=path/to/monet2photo [SIZE=128] [STEPS=1400]     the same with your own trainA trainB testA testB
+#   make chaos                                                     faults across several hosts: Linux, as root
 #   make lint                                                      ruff and mypy
 
 PYTHON ?= python3
@@ -17,7 +18,7 @@ TRUTH := $(if $(DATA),,--truth $(IMAGES)/truthB2A)
 # The demo's global batch is 4 (cluster/configs/demo.yaml): the clock is image pairs, not steps.
 LENGTH := $(if $(STEPS),--schedule.images $(shell expr $(STEPS) \* 4))
 
-.PHONY: install demo test lint
+.PHONY: install demo test chaos lint
 .DELETE_ON_ERROR:
 
 install: .venv/installed
@@ -42,6 +43,9 @@ demo: install
 
 test: install
 	$(BIN)/python -m pytest tests
+
+chaos: install
+	$(BIN)/python -m pytest tests/chaos -m "chaos or not chaos"
 
 lint: install
 	$(BIN)/ruff check .

@@ -1,0 +1,73 @@
+"""A lab for the tests here, what undisturbed runs end with, and the table of what happened."""
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import tiny
+import yaml
+from hosts import cannot_make_hosts
+from lab import ROOT, Lab, lab
+from torch import Tensor
+from verdict import COLUMNS, ROWS, tensors_of
+
+from cluster.storage import RunFolder
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return tiny.pack_dataset(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="session")
+def shared_lab(data: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    if reason := cannot_make_hosts():
+        pytest.skip(reason)
+    with lab(tmp_path_factory.mktemp("lab"), data) as laboratory:
+        yield laboratory
+
+
+@pytest.fixture
+def laboratory(shared_lab: Lab) -> Iterator[Lab]:
+    """A lab in which no run is under way any more when the test ends; its nodes stay for the next one, if nothing else is."""
+    before = len(ROWS)
+    yield shared_lab
+    if len(ROWS) == before:
+        for node in shared_lab.nodes:
+            node.kill()
+
+
+@pytest.fixture(scope="session")
+def undisturbed(
+    data: str, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[int, dict[str, Any]], dict[str, Tensor]]:
+    """What a run with these changed settings ends with, of that many gloo ranks on this machine: each computed once."""
+    known: dict[str, dict[str, Tensor]] = {}
+
+    def compute(ranks: int, changes: dict[str, Any]) -> dict[str, Tensor]:
+        key = f"{ranks} {changes}"
+        if key not in known:
+            folder = tmp_path_factory.mktemp("undisturbed")
+            file = folder / "run.yaml"
+            file.write_text(yaml.safe_dump(tiny.settings(data, folder / "runs", **changes)))
+            # The dashes keep torchrun from taking --local for an option of its own.
+            launcher = ["torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}", "-m", "--"]
+            command = [sys.executable, "-m", *launcher, "cluster", "train", "--local", "--config", str(file)]
+            done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240)
+            assert done.returncode == 0, done.stderr
+            known[key] = tensors_of(RunFolder(str(folder / "runs"), "tiny"))
+        return known[key]
+
+    return compute
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if not ROWS:
+        return
+    lines = [COLUMNS, *(row.cells() for row in ROWS)]
+    widths = [max(len(cells[column]) for cells in lines) for column in range(len(COLUMNS))]
+    terminalreporter.section("faults")
+    for cells in lines:
+        terminalreporter.write_line("  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)))
