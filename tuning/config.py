@@ -1,8 +1,8 @@
 """The configuration of a sweep: the run that its trials vary, what they vary, how they are chosen, measured and scheduled."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from cluster.config import Place
 from tuning.objective import ObjectiveConfig
@@ -67,7 +67,8 @@ class SweepConfig(BaseModel):
     trials: int = Field(10, ge=1)
     """Draws of a search, each with every combination of the dimensions given as grid; may grow later."""
     budget: BudgetConfig = BudgetConfig()
-    scheduler: Literal["none", "asha", "pbt"] = "none"
+    # On a command line `none` is no value, as for all fields that may have none.
+    scheduler: Annotated[Literal["none", "asha", "pbt"], BeforeValidator(lambda name: name or "none")] = "none"
     """none: all trials train to their end; asha: those behind are stopped; pbt: those behind go on from those ahead."""
     asha: AshaConfig = AshaConfig()
     pbt: PbtConfig = PbtConfig()

@@ -209,6 +209,10 @@ def test_options_are_the_sweeps_or_else_its_runs(file: Path) -> None:
     assert (options.config.seed, options.config.trials, options.config.name) == (5, 3, "few")
     assert (options.base.optimizer.lr, options.base.seed, options.base.name) == (0.01, 0, "tiny")
     assert options.dry_run
+    stopping = json.loads(file.read_text()) | {"scheduler": "asha"}
+    file.write_text(json.dumps(stopping))
+    assert parse("--config", str(file)).config.scheduler == "asha"
+    assert parse("--config", str(file), "--scheduler", "none").config.scheduler == "none"
 
 
 def test_overrides_stand_between_the_runs_file_and_the_command_line(file: Path) -> None:
