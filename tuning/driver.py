@@ -30,6 +30,8 @@ SETTINGS = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     # The newer output prints some of itself at any verbosity.
     "RAY_AIR_NEW_OUTPUT": "0",
+    # A trial has processes beside its workers, which wait for them: Ray would warn of more than four a core.
+    "RAY_worker_maximum_startup_concurrency": "32",
     # Ctrl-C ends the sweep, as it does a run.
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
 }
