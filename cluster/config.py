@@ -6,10 +6,10 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from cluster.checkpoint import CheckpointConfig
-from cluster.observe import ObserveConfig
-from cluster.resources import ScalingConfig
-from cluster.validate import ValidationConfig
+from cluster.checkpoints.checkpoint import CheckpointConfig
+from cluster.evaluation.validate import ValidationConfig
+from cluster.machines.resources import ScalingConfig
+from cluster.records.observe import ObserveConfig
 from data_shards import StreamConfig
 from nla_cyclegan import LossConfig, ModelConfig, OptimizerConfig, ScheduleConfig, StepConfig
 

@@ -2,16 +2,16 @@
 
 from functools import partial
 
-from cluster.checkpoint import Checkpoints
+from cluster.checkpoints.checkpoint import Checkpoints
 from cluster.clock import Clock
 from cluster.config import RunConfig
 from cluster.errors import PreemptedError
+from cluster.evaluation.previews import Previews
+from cluster.evaluation.validate import Validation
 from cluster.guards import NonFiniteGuard
-from cluster.observe import MetricsLog
-from cluster.preemption import Preemption
-from cluster.previews import Previews
-from cluster.pulse import beat
-from cluster.validate import Validation
+from cluster.machines.preemption import Preemption
+from cluster.machines.pulse import beat
+from cluster.records.observe import MetricsLog
 from cluster.world import World
 from data_shards import Dataset, UnpairedStream
 from nla_cyclegan import TrainingStep, learning_rate

@@ -4,8 +4,8 @@ from math import ceil
 
 from cluster.config import RunConfig
 from cluster.costs import Costs
+from cluster.machines.resources import Resources, choose, this_machine
 from cluster.preflight import Prepared
-from cluster.resources import Resources, choose, this_machine
 from data_shards import rank_share
 
 

@@ -6,12 +6,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from cluster.checkpoints.stored import complete_checkpoints, images_of
 from cluster.clock import Clock
 from cluster.config import RunConfig, differences
-from cluster.ending import tell_beginning
 from cluster.errors import RunError
+from cluster.records.ending import tell_beginning
 from cluster.storage import RunFolder
-from cluster.stored import complete_checkpoints, images_of
 from data_shards import Dataset, open_dataset
 from nla_cyclegan.metrics import COARSEST
 

@@ -2,18 +2,18 @@
 
 from collections.abc import Iterable
 
-from cluster.checkpoint import Checkpoints
+from cluster.checkpoints.checkpoint import Checkpoints
 from cluster.clock import Clock
 from cluster.config import RunConfig
+from cluster.evaluation.previews import Previews
+from cluster.evaluation.validate import Report, Validation
 from cluster.loop import train
-from cluster.mirror import written_locally
-from cluster.observe import MetricsLog, Record, Sink
-from cluster.preemption import Ask, Preemption
+from cluster.machines.preemption import Ask, Preemption
 from cluster.preflight import about
-from cluster.previews import Previews
-from cluster.run_files import RunFiles
+from cluster.records.mirror import written_locally
+from cluster.records.observe import MetricsLog, Record, Sink
+from cluster.records.run_files import RunFiles
 from cluster.storage import RunFolder
-from cluster.validate import Report, Validation
 from cluster.world import World
 from data_shards import open_dataset
 

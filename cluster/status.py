@@ -11,10 +11,10 @@ from functools import partial
 from typing import Any
 
 from cluster.errors import RunError
-from cluster.health import Health, Pace, health, pace
-from cluster.progress import duration_text, losses_text
+from cluster.records.health import Health, Pace, health, pace
+from cluster.records.progress import duration_text, losses_text
+from cluster.records.survey import READERS, Stored, Survey, is_run, list_folder, survey
 from cluster.storage import RunFolder, split_uri
-from cluster.survey import READERS, Stored, Survey, is_run, list_folder, survey
 from data_shards.storage import locate
 
 

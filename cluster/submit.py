@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 from cluster.config import RunConfig, has_credentials
 from cluster.errors import RunError
-from cluster.follow import INTERRUPTED, follow, look_after
+from cluster.machines.follow import INTERRUPTED, follow, look_after
 from cluster.options import parse_options
 from cluster.preflight import relative_paths
 

@@ -3,9 +3,9 @@
 import sys
 from collections.abc import Sequence
 
-from cluster.ending import ending_told
 from cluster.options import Options, parse_options
 from cluster.preflight import Prepared, prepare
+from cluster.records.ending import ending_told
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -34,7 +34,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def _train(prepared: Prepared, options: Options) -> None:
-    from cluster import driver
+    from cluster.machines import driver
 
     if options.local:
         driver.train_in_process(prepared)

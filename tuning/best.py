@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import yaml
 
+from cluster.checkpoints.stored import CheckpointReader, complete_checkpoints
 from cluster.errors import RunError
 from cluster.storage import RunFolder, join_uri, split_uri
-from cluster.stored import CheckpointReader, complete_checkpoints
 from tuning.results import Results, best_config, best_trial, read_results
 
 

@@ -15,7 +15,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from cluster.errors import RunError
-from cluster.resources import Machine, Resources, ScalingConfig, choose, places
+from cluster.machines.resources import Machine, Resources, ScalingConfig, choose, places
 from tuning.results import Trial
 
 if TYPE_CHECKING:

@@ -7,9 +7,9 @@ from typing import Any
 
 from cluster.config import RunConfig, differences
 from cluster.errors import RunError
+from cluster.machines.resources import Resources, this_machine
+from cluster.machines.session import ray_session
 from cluster.preflight import Prepared, decisive, misfits, prepare
-from cluster.resources import Resources, this_machine
-from cluster.session import ray_session
 from cluster.storage import join_uri
 from tuning import driver
 from tuning.config import BudgetConfig

@@ -6,16 +6,16 @@ from typing import Any
 from ray import tune
 from ray.tune.integration.ray_train import TuneReportCallback
 
+from cluster.checkpoints.stored import ABOUT, complete_checkpoints
 from cluster.config import RunConfig
-from cluster.driver import build_trainer
-from cluster.ending import ending_told
 from cluster.errors import NonFiniteLossError, RunError
+from cluster.machines.driver import build_trainer
+from cluster.machines.resources import Resources
+from cluster.machines.retry import keep_trying
+from cluster.machines.session import set_environment
 from cluster.preflight import Prepared, claim, prepare
-from cluster.resources import Resources
-from cluster.retry import keep_trying
-from cluster.session import set_environment
+from cluster.records.ending import ending_told
 from cluster.storage import RunFolder
-from cluster.stored import ABOUT, complete_checkpoints
 from tuning.exploit import take_over
 from tuning.objective import DIVERGED, ObjectiveConfig, evaluation_of, evaluations
 from tuning.results import trial_name

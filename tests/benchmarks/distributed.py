@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from image_folders import make_dataset
 from peers import model
 
-from cluster.checkpoint import CheckpointConfig, Checkpoints
+from cluster.checkpoints.checkpoint import CheckpointConfig, Checkpoints
 from cluster.clock import Clock
 from cluster.config import RunConfig
 from cluster.run import run

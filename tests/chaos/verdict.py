@@ -6,8 +6,8 @@ import torch
 from runs import Run
 from torch import Tensor
 
+from cluster.checkpoints.stored import CheckpointReader, complete_checkpoints
 from cluster.storage import RunFolder
-from cluster.stored import CheckpointReader, complete_checkpoints
 
 # Of a run in fp64 whose number of workers was not the same all the time.
 TOLERANCE = 1e-6

@@ -14,10 +14,10 @@ import yaml
 from head import BIN, ray_head
 from torch import Tensor
 
+from cluster.checkpoints.stored import CheckpointReader, complete_checkpoints
 from cluster.config import RunConfig
 from cluster.run import run
 from cluster.storage import RunFolder
-from cluster.stored import CheckpointReader, complete_checkpoints
 from cluster.world import World
 
 ROOT = Path(__file__).parents[2]

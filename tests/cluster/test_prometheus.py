@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 import ray
 
-from cluster.prometheus import PrometheusGauges
+from cluster.records.prometheus import PrometheusGauges
 
 WITHIN_S = 60
 

@@ -15,9 +15,9 @@ import tiny
 import yaml
 from object_stores import ObjectStore
 
+from cluster.checkpoints.stored import CheckpointReader, checkpoints_of, complete_checkpoints, images_of
 from cluster.options import parse_options
 from cluster.storage import RunFolder
-from cluster.stored import CheckpointReader, checkpoints_of, complete_checkpoints, images_of
 from nla_cyclegan import load_generators
 from tuning.best import main as best_main
 from tuning.exploit import EXPLOIT

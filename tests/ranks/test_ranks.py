@@ -10,13 +10,14 @@ import torch
 from group import Ranks
 from torch import Tensor
 
-from cluster import loop, preemption
+from cluster import loop
+from cluster.checkpoints.stored import CheckpointReader, complete_checkpoints
 from cluster.config import RunConfig
 from cluster.errors import DivergedReplicasError, NonFiniteLossError, PreemptedError
-from cluster.observe import Forward, Record
+from cluster.machines import preemption
+from cluster.records.observe import Forward, Record
 from cluster.run import run
 from cluster.storage import RunFolder
-from cluster.stored import CheckpointReader, complete_checkpoints
 from cluster.world import World
 from nla_cyclegan import TrainingStep
 

@@ -6,11 +6,11 @@ import pytest
 import tiny
 from group import Ranks
 
-from cluster import held_out
 from cluster.clock import Clock
 from cluster.config import RunConfig
-from cluster.observe import MetricsLog
-from cluster.validate import Validation
+from cluster.evaluation import held_out
+from cluster.evaluation.validate import Validation
+from cluster.records.observe import MetricsLog
 from cluster.world import World
 from data_shards import open_dataset
 from nla_cyclegan import TrainingStep

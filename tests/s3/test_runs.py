@@ -11,12 +11,12 @@ from fault_proxy import Fault, FaultProxy
 from object_stores import Bucket
 from torch import Tensor
 
+from cluster.checkpoints.stored import CheckpointReader, complete_checkpoints, images_of
 from cluster.config import RunConfig
 from cluster.errors import RunError
-from cluster.observe import Forward, Record
+from cluster.records.observe import Forward, Record
 from cluster.run import run
 from cluster.storage import RunFolder
-from cluster.stored import CheckpointReader, complete_checkpoints, images_of
 from cluster.world import World
 
 

@@ -8,15 +8,22 @@ import torch
 from pyarrow.fs import LocalFileSystem, SubTreeFileSystem
 from torch import Tensor
 
-from cluster.checkpoint import CheckpointConfig, Checkpoints
+from cluster.checkpoints.checkpoint import CheckpointConfig, Checkpoints
+from cluster.checkpoints.state import TensorFile, deal, load_optimizer, optimizer_tensors
+from cluster.checkpoints.stored import (
+    CheckpointReader,
+    DamagedFileError,
+    complete_checkpoints,
+    images_of,
+    name_of,
+    superfluous,
+)
 from cluster.clock import Clock
 from cluster.errors import RunError
-from cluster.mirror import written_locally
-from cluster.observe import ObserveConfig
-from cluster.run_files import RunFiles
-from cluster.state import TensorFile, deal, load_optimizer, optimizer_tensors
+from cluster.records.mirror import written_locally
+from cluster.records.observe import ObserveConfig
+from cluster.records.run_files import RunFiles
 from cluster.storage import RunFolder
-from cluster.stored import CheckpointReader, DamagedFileError, complete_checkpoints, images_of, name_of, superfluous
 from cluster.world import World
 from nla_cyclegan import (
     DiscriminatorConfig,

@@ -10,9 +10,9 @@ import tiny
 import yaml
 
 from cluster import __main__ as command
-from cluster import driver
 from cluster.config import RunConfig
 from cluster.costs import Costs, measure
+from cluster.machines import driver
 from cluster.run import run
 from cluster.storage import RunFolder
 from cluster.world import World, usable_cores

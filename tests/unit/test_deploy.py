@@ -17,8 +17,8 @@ import yaml
 
 from cluster import submit
 from cluster.config import RunConfig
+from cluster.machines.resources import Machine, choose, places
 from cluster.options import parse_options
-from cluster.resources import Machine, choose, places
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "cluster" / "deploy"

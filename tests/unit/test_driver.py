@@ -1,7 +1,7 @@
 import pytest
 
-from cluster import session
 from cluster.errors import RunError
+from cluster.machines import session
 
 
 @pytest.mark.parametrize(

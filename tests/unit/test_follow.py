@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from cluster import follow
 from cluster.errors import RunError
+from cluster.machines import follow
 
 LOG = ["step 1\n", "step 2\n", "step 3\n", "done\n"]
 

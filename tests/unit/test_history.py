@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from cluster.clock import Clock
-from cluster.observe import MetricsLog, ObserveConfig, RunFiles
+from cluster.records.observe import MetricsLog, ObserveConfig, RunFiles
 from cluster.storage import RunFolder
 from cluster.world import World
 from nla_cyclegan.errors import InputError

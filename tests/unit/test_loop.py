@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from cluster import loop
+from cluster.checkpoints.stored import CheckpointReader, complete_checkpoints
 from cluster.clock import Clock
 from cluster.config import RunConfig
 from cluster.errors import NonFiniteLossError
-from cluster.observe import Forward, Record
+from cluster.records.observe import Forward, Record
 from cluster.run import run
 from cluster.storage import RunFolder
-from cluster.stored import CheckpointReader, complete_checkpoints
 from cluster.world import World
 from nla_cyclegan import ScheduleConfig, TrainingStep
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from cluster import mirror
-from cluster.mirror import Mirror
+from cluster.records import mirror
+from cluster.records.mirror import Mirror
 
 
 class Store:

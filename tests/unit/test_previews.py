@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from cluster.config import RunConfig
-from cluster.previews import drawn
+from cluster.evaluation.previews import drawn
 from cluster.run import run
 from cluster.world import World
 from data_shards import open_dataset, read_split

@@ -2,8 +2,8 @@ import io
 
 import pytest
 
-from cluster import progress
-from cluster.progress import Progress, duration_text
+from cluster.records import progress
+from cluster.records.progress import Progress, duration_text
 
 LOSSES = {
     "generator_total": 2.0,

@@ -3,8 +3,8 @@ import time
 
 import pytest
 
-from cluster import pulse
-from cluster.pulse import Pulse, beat, keep_waiting, take_pulse
+from cluster.machines import pulse
+from cluster.machines.pulse import Pulse, beat, keep_waiting, take_pulse
 
 
 def test_a_pulse_says_how_far_the_training_thread_came_and_where_it_stands(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,7 @@
 import pytest
 
 from cluster.errors import RunError
-from cluster.resources import Machine, ScalingConfig, choose, places, shortage
+from cluster.machines.resources import Machine, ScalingConfig, choose, places, shortage
 
 
 def test_one_worker_for_each_gpu_when_it_is_left_open() -> None:

@@ -11,12 +11,12 @@ import pytest
 import tiny
 import yaml
 
+from cluster.checkpoints.stored import checkpoints_of, complete_checkpoints, name_of, store_share
 from cluster.config import RunConfig
 from cluster.errors import RunError
 from cluster.options import parse_options
 from cluster.preflight import prepare
 from cluster.storage import RunFolder, join_uri, split_uri
-from cluster.stored import checkpoints_of, complete_checkpoints, name_of, store_share
 from cluster.world import World
 from tuning import results
 from tuning.best import main as best_main

@@ -8,9 +8,9 @@ from ray.exceptions import ActorDiedError, RaySystemError
 from ray.train import ControllerError, WorkerGroupError
 from ray.train.v2._internal.exceptions import UserExceptionWithTraceback, WorkerHealthCheckFailedError
 
-from cluster import retry
 from cluster.errors import NonFiniteLossError, RunError
-from cluster.failures import describe, is_bug, mendable
+from cluster.machines import retry
+from cluster.machines.failures import describe, is_bug, mendable
 from cluster.storage import RunFolder
 from data_shards import DataError
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from cluster.observe import ObserveConfig
-from cluster.run_files import RunFiles
+from cluster.records.observe import ObserveConfig
+from cluster.records.run_files import RunFiles
 from cluster.storage import RunFolder
 
 

@@ -9,13 +9,13 @@ import pytest
 import tiny
 
 from cluster import status
-from cluster.ending import ending_told, tell_beginning
 from cluster.errors import NonFiniteLossError, RunError
-from cluster.health import health, pace
 from cluster.preflight import claim, prepare
+from cluster.records.ending import ending_told, tell_beginning
+from cluster.records.health import health, pace
+from cluster.records.survey import Survey, survey
 from cluster.run import run
 from cluster.storage import RunFolder
-from cluster.survey import Survey, survey
 from cluster.world import World
 
 NOW = 1_700_000_000.0

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import tiny
 
+from cluster.checkpoints.stored import name_of, store_share
 from cluster.errors import RunError
-from cluster.resources import Machine, ScalingConfig
+from cluster.machines.resources import Machine, ScalingConfig
 from cluster.storage import RunFolder
-from cluster.stored import name_of, store_share
 from cluster.world import World
 from tuning import __main__ as front
 from tuning import driver, schedulers, sweep

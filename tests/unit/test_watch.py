@@ -15,11 +15,11 @@ from ray.train.v2._internal.execution.scaling_policy import ResizeDecision
 from ray.train.v2._internal.execution.worker_group.poll import WorkerGroupPollStatus, WorkerStatus
 from ray.train.v2.api.preemption import PreemptionInfo
 
-from cluster import watch
 from cluster.errors import RunError
-from cluster.pulse import Pulse
-from cluster.resources import Machine, Resources, ScalingConfig
-from cluster.watch import Watch
+from cluster.machines import watch
+from cluster.machines.pulse import Pulse
+from cluster.machines.resources import Machine, Resources, ScalingConfig
+from cluster.machines.watch import Watch
 from data_shards import DataError
 
 TIMEOUT_S = 40

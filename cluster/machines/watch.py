@@ -18,12 +18,12 @@ from ray.train.v2._internal.execution.controller.state import (
 )
 from ray.train.v2._internal.execution.worker_group import WorkerGroup, WorkerGroupPollStatus
 
-from cluster import board
 from cluster.errors import RunError
-from cluster.failures import describe, mendable
-from cluster.pulse import Pulse, keep_waiting, take_pulse
-from cluster.resources import Resources, ScalingConfig, shortage
-from cluster.session import machines_there
+from cluster.machines import board
+from cluster.machines.failures import describe, mendable
+from cluster.machines.pulse import Pulse, keep_waiting, take_pulse
+from cluster.machines.resources import Resources, ScalingConfig, shortage
+from cluster.machines.session import machines_there
 
 PULSES_IN_TIMEOUT = 20
 # A group is placed within seconds where there is room.

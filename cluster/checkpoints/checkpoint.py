@@ -14,12 +14,9 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 from safetensors import SafetensorError
 
-from cluster.clock import Clock
-from cluster.errors import RunError
-from cluster.replicas import check_replicas
-from cluster.state import TensorFile, load_state, take_share, tensors_alike
-from cluster.storage import RunFolder
-from cluster.stored import (
+from cluster.checkpoints.replicas import check_replicas
+from cluster.checkpoints.state import TensorFile, load_state, take_share, tensors_alike
+from cluster.checkpoints.stored import (
     ABOUT,
     CheckpointReader,
     DamagedFileError,
@@ -32,7 +29,10 @@ from cluster.stored import (
     superfluous,
     world_of,
 )
-from cluster.uploads import Uploads
+from cluster.checkpoints.uploads import Uploads
+from cluster.clock import Clock
+from cluster.errors import RunError
+from cluster.storage import RunFolder
 from cluster.world import World
 from nla_cyclegan import TrainingStep
 

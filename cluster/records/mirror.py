@@ -9,8 +9,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Self
 
+from cluster.records.trouble import Trouble
 from cluster.storage import RunFolder
-from cluster.trouble import Trouble
 
 INTERVAL_S = 10.0
 # An object is replaced as a whole: files that have grown are sent less often.

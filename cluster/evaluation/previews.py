@@ -10,9 +10,9 @@ from PIL import Image
 from torch import Tensor
 
 from cluster.clock import Clock
-from cluster.observe import MetricsLog, ObserveConfig
-from cluster.run_files import TENSORBOARD
-from cluster.trouble import Trouble
+from cluster.records.observe import MetricsLog, ObserveConfig
+from cluster.records.run_files import TENSORBOARD
+from cluster.records.trouble import Trouble
 from cluster.world import World
 from data_shards import Dataset, read_split
 from nla_cyclegan import Generator, TrainingStep

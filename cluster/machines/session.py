@@ -11,9 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from cluster.errors import RunError
+from cluster.machines.resources import Machine
 from cluster.preflight import in_ray_job
-from cluster.progress import Progress
-from cluster.resources import Machine
+from cluster.records.progress import Progress
 from cluster.world import usable_cores
 
 POLL_S = 0.5
@@ -93,7 +93,7 @@ def shown(key: str, progress: Progress) -> Iterator[None]:
     """Show what the run's rank 0 last put on the board, and what its watch last said, while in this context."""
     from ray.exceptions import RayError
 
-    from cluster import board
+    from cluster.machines import board
 
     ended = threading.Event()
     show = {key: progress.show, board.news(key): lambda news: progress.say(news["text"])}
@@ -143,7 +143,7 @@ def _join(address: str) -> None:
     _check_answers(address)
     import ray
 
-    packages = [str(Path(__file__).parents[1] / name) for name in ("cluster", "data_shards", "nla_cyclegan", "tuning")]
+    packages = [str(Path(__file__).parents[2] / name) for name in ("cluster", "data_shards", "nla_cyclegan", "tuning")]
     # A job's packages travel with the job; from elsewhere they are sent along, so that no machine needs them installed.
     sent = None if in_ray_job() else {"py_modules": packages}
     try:

@@ -10,12 +10,12 @@ from typing import Any
 
 from pyarrow import ArrowException, fs
 
-from cluster.ending import STATE
+from cluster.checkpoints.stored import ABOUT, NAME, images_of, world_of
 from cluster.errors import RunError
-from cluster.observe import Record
-from cluster.run_files import METRICS
+from cluster.records.ending import STATE
+from cluster.records.observe import Record
+from cluster.records.run_files import METRICS
 from cluster.storage import RunFolder
-from cluster.stored import ABOUT, NAME, images_of, world_of
 from data_shards.storage import Location
 
 # Files read at once: of an object store each takes some 20 ms, whatever its size.

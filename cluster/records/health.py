@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from itertools import pairwise
 from statistics import median
 
-from cluster.mirror import INTERVAL_S
-from cluster.observe import WAITS, Record
-from cluster.survey import Survey
+from cluster.records.mirror import INTERVAL_S
+from cluster.records.observe import WAITS, Record
+from cluster.records.survey import Survey
 
 # Before the first record a run starts processes, reads weights and may compile.
 STARTS_WITHIN_S = 600.0

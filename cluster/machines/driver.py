@@ -11,14 +11,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cluster import board
 from cluster.config import RunConfig
-from cluster.observe import Forward
+from cluster.machines import board
+from cluster.machines.resources import Resources, choose, this_machine
+from cluster.machines.retry import keep_trying
+from cluster.machines.session import ray_session, set_environment, shown
 from cluster.preflight import Prepared, claim
-from cluster.progress import Progress
-from cluster.resources import Resources, choose, this_machine
-from cluster.retry import keep_trying
-from cluster.session import ray_session, set_environment, shown
+from cluster.records.observe import Forward
+from cluster.records.progress import Progress
 
 if TYPE_CHECKING:
     from ray.train import UserCallback
@@ -65,7 +65,7 @@ def train_in_process(prepared: Prepared) -> Mapping[str, Any]:
     from ray.train import ScalingConfig
     from ray.train.torch import TorchTrainer
 
-    from cluster.worker import train_locally
+    from cluster.machines.worker import train_locally
 
     logging.getLogger("ray").setLevel(logging.WARNING)
     config = prepared.config
@@ -96,9 +96,9 @@ def build_trainer(
     from ray.train.torch import TorchTrainer
     from ray.train.v2.api.config import LoggingConfig
 
-    from cluster.rendezvous import MeetingConfig
-    from cluster.watch import Watch
-    from cluster.worker import train_function
+    from cluster.machines.rendezvous import MeetingConfig
+    from cluster.machines.watch import Watch
+    from cluster.machines.worker import train_function
 
     scaling, backend = config.scaling, "nccl" if resources.use_gpu else "gloo"
     trainer = TorchTrainer(
@@ -118,7 +118,7 @@ def build_trainer(
         ),
         run_config=RayRunConfig(
             name=config.name,
-            # Ray Train has nothing to keep: checkpoints are not reported to it, see checkpoint.py.
+            # Ray Train has nothing to keep: checkpoints are not reported to it, see checkpoints/checkpoint.py.
             storage_path=str(Path(tempfile.gettempdir(), "ray-train")),
             # Machines that do not come are failures of its controller: the watch counts the seconds instead.
             failure_config=FailureConfig(max_failures=scaling.max_failures, controller_failure_limit=-1),

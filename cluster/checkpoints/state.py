@@ -11,7 +11,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from cluster.stored import CheckpointReader
+from cluster.checkpoints.stored import CheckpointReader
 from cluster.world import World
 from nla_cyclegan import Generator, TrainingStep, metadata_of
 

@@ -10,8 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from cluster.clock import Clock
-from cluster.held_out import SPLITS, HeldOut
-from cluster.observe import MetricsLog
+from cluster.evaluation.held_out import SPLITS, HeldOut
+from cluster.records.observe import MetricsLog
 from cluster.world import World
 from data_shards import Dataset
 from nla_cyclegan import TrainingStep

@@ -4,10 +4,10 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from cluster.checkpoints.stored import complete_checkpoints
 from cluster.errors import NonFiniteLossError, RunError
-from cluster.failures import describe, is_bug, may_pass, mendable
+from cluster.machines.failures import describe, is_bug, may_pass, mendable
 from cluster.storage import RunFolder
-from cluster.stored import complete_checkpoints
 
 FIRST_WAIT_S = 2.0
 LONGEST_WAIT_S = 60.0

@@ -3,7 +3,7 @@
 import math
 from typing import TYPE_CHECKING
 
-from cluster.observe import Record
+from cluster.records.observe import Record
 
 if TYPE_CHECKING:
     from ray.util.metrics import Gauge

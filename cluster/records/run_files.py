@@ -4,9 +4,9 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cluster.observe import ObserveConfig, Record
+from cluster.records.observe import ObserveConfig, Record
+from cluster.records.trouble import Trouble
 from cluster.storage import RunFolder
-from cluster.trouble import Trouble
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter

@@ -8,11 +8,11 @@ import ray.train
 import torch
 from ray.train.v2._internal.execution import context as ray_train_context
 
-from cluster import board
 from cluster.config import RunConfig
 from cluster.errors import NonFiniteLossError, PreemptedError
-from cluster.observe import Forward, Record, Sink
-from cluster.prometheus import PrometheusGauges
+from cluster.machines import board
+from cluster.records.observe import Forward, Record, Sink
+from cluster.records.prometheus import PrometheusGauges
 from cluster.run import run
 from cluster.world import World
 

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from cluster.errors import NonFiniteLossError
+from cluster.records.trouble import Trouble
 from cluster.storage import RunFolder
-from cluster.trouble import Trouble
 
 STATE = "state.json"
 TRAINING = "training"

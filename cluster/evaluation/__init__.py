@@ -1,0 +1,1 @@
+"""Held-out images: distances, and pictures for people."""

@@ -1,0 +1,1 @@
+"""Many machines: Ray, its workers, and what is done when they fail."""
