@@ -18,7 +18,7 @@ TRUTH := $(if $(DATA),,--truth $(IMAGES)/truthB2A)
 # The demo's global batch is 4 (cluster/configs/demo.yaml): the clock is image pairs, not steps.
 LENGTH := $(if $(STEPS),--schedule.images $(shell expr $(STEPS) \* 4))
 
-.PHONY: install demo test chaos lint
+.PHONY: install demo test chaos lint debian
 .DELETE_ON_ERROR:
 
 install: .venv/installed
@@ -40,6 +40,11 @@ demo: install
 	    $(TRUTH) --size $(SIZE) --inception none --json $(DEMO)/scores.json
 	@echo
 	@echo "The paintings are in $(DEMO)/painted, the picture grid is $(DEMO)/grid.png, the scores are in $(DEMO)/scores.json."
+
+# Debian's Chromium opens the dashboard in the tests, iproute2 makes hosts of network namespaces; without them such tests are skipped.
+debian:
+	apt-get update --quiet=2
+	DEBIAN_FRONTEND=noninteractive apt-get install --quiet=2 --yes --no-install-recommends chromium chromium-driver iproute2
 
 test: install
 	$(BIN)/python -m pytest tests
