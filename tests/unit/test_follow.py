@@ -1,4 +1,4 @@
-"""Following a job over what happens between here and the cluster; signals are tests/cluster/test_submit.py's."""
+"""Following a job over what happens between here and the cluster; signals are tests/cluster/test_submitted_jobs.py's."""
 
 import asyncio
 from collections.abc import AsyncIterator

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from cluster.clock import Clock
-from cluster.records.observe import MetricsLog, ObserveConfig, RunFiles
+from cluster.records.observe import MetricsLog, ObserveConfig
+from cluster.records.run_files import RunFiles
 from cluster.storage import RunFolder
 from cluster.world import World
 from nla_cyclegan.errors import InputError
@@ -35,7 +36,7 @@ def losses(*images):
 
 def test_a_run_that_cluster_wrote_is_read_back(tmp_path):
     folder = RunFolder(str(tmp_path), "run")
-    files = RunFiles(ObserveConfig(every=4, tensorboard=False), folder)
+    files = RunFiles(ObserveConfig(every=4, tensorboard=False), tmp_path / "run", folder)
     log = MetricsLog(ObserveConfig(every=4), Clock(batch=2, epoch=10, total=12), World.current(), [files])
     with log.open(0):
         for images in range(2, 13, 2):
