@@ -3,7 +3,7 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from .errors import DataError
+from .errors import DataError, StorageAwayError
 
 if TYPE_CHECKING:
     from .manifest import Dataset, SplitInfo, open_dataset
@@ -27,6 +27,7 @@ __all__ = [
     "DataError",
     "Dataset",
     "SplitInfo",
+    "StorageAwayError",
     "StreamConfig",
     "UnpairedBatch",
     "UnpairedStream",

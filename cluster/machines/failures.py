@@ -2,11 +2,13 @@
 
 import re
 
-from cluster.errors import RunError
-from data_shards import DataError
+from cluster.errors import DivergedReplicasError, RunError
+from data_shards import DataError, StorageAwayError
 from nla_cyclegan import InputError
 
-MENDABLE = (RunError, DataError, InputError)
+EXPLAINED = (RunError, DataError, InputError)
+# Those of them that are worth another try before the user hears of them.
+PASSING = (StorageAwayError, DivergedReplicasError)
 # Ray wraps errors into each other.
 WRAPPED = ("controller_failure", "health_check_failure", "_base_exc", "cause")
 SHORT = 200
@@ -22,9 +24,15 @@ def causes(error: BaseException) -> list[tuple[int | None, BaseException]]:
     return [(None, error)]
 
 
+def explained(error: BaseException) -> Exception | None:
+    """Among the causes of an error one that is written for the user, if any."""
+    return next((cause for _, cause in causes(error) if isinstance(cause, EXPLAINED)), None)
+
+
 def mendable(error: BaseException) -> Exception | None:
-    """What the user can mend among the causes of an error, if anything."""
-    return next((cause for _, cause in causes(error) if isinstance(cause, MENDABLE)), None)
+    """The same, of those that trying again would not mend, only the user."""
+    found = (cause for _, cause in causes(error) if isinstance(cause, EXPLAINED))
+    return next((cause for cause in found if not isinstance(cause, PASSING)), None)
 
 
 def may_pass(error: BaseException) -> bool:

@@ -6,7 +6,7 @@ from typing import Any
 
 from cluster.checkpoints.stored import complete_checkpoints
 from cluster.errors import NonFiniteLossError, RunError
-from cluster.machines.failures import describe, is_bug, may_pass, mendable
+from cluster.machines.failures import describe, explained, is_bug, may_pass, mendable
 from cluster.storage import RunFolder
 
 FIRST_WAIT_S = 2.0
@@ -31,8 +31,8 @@ def keep_trying(
 
     Returns: the last metrics.
 
-    Raises: RunError, DataError for what the user can mend, at once; NonFiniteLossError; RunError when machines fail too
-        often; what the workers raised, when it was no machine that failed.
+    Raises: RunError, DataError for what the user can mend, at once, or after the tries for what might have passed;
+        NonFiniteLossError; RunError when machines fail too often; what the workers raised, when it was no machine that failed.
     """
     failures, newest = 0, _newest(folder)
     while True:
@@ -46,6 +46,8 @@ def keep_trying(
             before, newest = newest, _newest(folder)
             failures = 1 if newest != before else failures + 1
             exhausted = failures > max_failures or (hasattr(error, "worker_failures") and newest == before)
+            if exhausted and (reason := explained(error)):
+                raise reason from error
             if exhausted and is_bug(error):
                 raise
             if exhausted:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from ..errors import DataError
+from ..errors import DataError, StorageAwayError
 
 LOG = logging.getLogger(__name__)
 
@@ -53,7 +53,8 @@ def patiently(
 ) -> T:
     """What `attempt` returns, as soon as storage lets it; setting `closed` ends a wait.
 
-    FileNotFoundError passes. DataError, which begins with "cannot" and the task, where waiting does not help or has not.
+    FileNotFoundError passes. DataError, which begins with "cannot" and the task, where waiting does not help, and
+    StorageAwayError where it has not.
     """
     closed = closed or threading.Event()
     patience_s = PATIENCE_S if patience_s is None else patience_s
@@ -71,7 +72,7 @@ def patiently(
             failed_first = failed_first or time.monotonic()
             waited = time.monotonic() - failed_first
             if waited + delay > patience_s or closed.is_set():
-                raise DataError(f"cannot {task}, tried for {waited:.0f} s: {reason}") from error
+                raise StorageAwayError(f"cannot {task}, tried for {waited:.0f} s: {reason}") from error
             LOG.warning("cannot %s yet, again in %.1f s: %s", task, delay, reason)
         # Many readers that were turned away together are not to come back together.
         closed.wait(delay * JITTER.uniform(0.5, 1.0))

@@ -8,11 +8,11 @@ from ray.exceptions import ActorDiedError, RaySystemError
 from ray.train import ControllerError, WorkerGroupError
 from ray.train.v2._internal.exceptions import UserExceptionWithTraceback, WorkerHealthCheckFailedError
 
-from cluster.errors import NonFiniteLossError, RunError
+from cluster.errors import DivergedReplicasError, NonFiniteLossError, RunError
 from cluster.machines import retry
 from cluster.machines.failures import describe, is_bug, mendable
 from cluster.storage import RunFolder
-from data_shards import DataError
+from data_shards import DataError, StorageAwayError
 
 DONE = {"metrics": {"images": 8}}
 HEAD_AWAY = RaySystemError("the head does not answer")
@@ -109,6 +109,17 @@ def test_what_the_user_can_mend_is_not_tried_again(folder: RunFolder, error: Exc
     with pytest.raises(DataError, match="shard is missing"):
         tried(attempts)
     assert attempts.count == 1
+
+
+@pytest.mark.parametrize("passing", [StorageAwayError("cannot write"), DivergedReplicasError("replicas differ")])
+@pytest.mark.usefixtures("waits")
+def test_what_may_pass_is_tried_again_and_explained_in_the_end(folder: RunFolder, passing: Exception) -> None:
+    error = raised_by_workers(rank0=RuntimeError("connection lost"), rank1=passing)
+    # Ray Train has tried again already; a new checkpoint shows that it came further.
+    attempts = Attempts(folder, "checkpoint_000000000004", error, "checkpoint_000000000008", error, error)
+    with pytest.raises(type(passing), match=str(passing)):
+        tried(attempts)
+    assert attempts.count == 3
 
 
 def test_a_run_that_diverged_is_not_tried_again_and_has_an_error_of_its_own(folder: RunFolder) -> None:
