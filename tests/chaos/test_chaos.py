@@ -29,6 +29,9 @@ STRIKE = 200
 EXACT = {**CHANGES, "schedule": {"images": 240}, "step": {"precision": "fp64", "pool_size": 0}}
 STRIKE_EXACT = 120
 
+# The same for longer, with steps so small that the last bits stay the last ones; to skip one would still be seen.
+EXACT_LONG = {**LONG, "step": EXACT["step"], "optimizer": {"lr": 1e-5}}
+
 Undisturbed = Callable[..., dict[str, Tensor]]
 
 
@@ -59,6 +62,18 @@ def test_a_node_dies_and_none_takes_its_place(laboratory: Lab, undisturbed: Undi
     second.kill()
     row = came_through(run, "(b) node killed, goes on with one", since, undisturbed(2, EXACT), bitwise=False)
     assert 0 < row.repeated <= INTERVAL
+
+
+def test_a_node_joins(laboratory: Lab, undisturbed: Undisturbed) -> None:
+    """An elastic group begins with what there is."""
+    head, *_ = laboratory.arrange(1)
+    run = Run(laboratory, head, "grown", scaling={"workers": (1, 2), "resize_s": 3}, **EXACT_LONG)
+    run.reach(STRIKE)
+    since = time.monotonic()
+    laboratory.add_node(1).start()
+    row = came_through(run, "a node joins, one worker becomes two", since, undisturbed(1, EXACT_LONG), bitwise=False)
+    assert row.repeated <= INTERVAL
+    assert run.folder.read_json(f"{complete_checkpoints(run.folder)[0]}/run.json")["world"] == 2
 
 
 def test_a_nodes_network_is_cut(laboratory: Lab, undisturbed: Undisturbed) -> None:
