@@ -139,8 +139,10 @@ def shortage(resources: Resources, machines: list[Machine]) -> str:
     cores, gpus = sum(machine.cpus for machine in machines), int(sum(machine.gpus for machine in machines))
     need = f"{resources.cpus_per_worker:g} CPU cores" + (" and a GPU" if resources.use_gpu else "") + " each"
     room = places(machines, resources.cpus_per_worker, resources.use_gpu)
+    # Ray counts on machines that have just died, or are just starting.
+    what = "do not fit" if room < resources.fewest else "have room, but do not start"
     return (
-        f"scaling.workers: {resources.fewest} workers with {need} do not fit: the cluster has {len(machines)} machines with "
+        f"scaling.workers: {resources.fewest} workers with {need} {what}: the cluster has {len(machines)} machines with "
         f"{cores:g} CPU cores and {gpus} GPUs, room for {room} workers"
     )
 
