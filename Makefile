@@ -1,6 +1,7 @@
 # A newcomer's two commands: `make demo` trains on synthetic landscapes and paints held-out ones; `make test` checks everything.
 #
 #   make demo DATA=path/to/monet2photo [SIZE=128] [STEPS=1400]     the same with your own trainA trainB testA testB
+#   make slow                                                      sweeps that are killed and go on
 #   make chaos                                                     faults across several hosts: Linux, as root
 #   make lint                                                      ruff and mypy
 
@@ -18,7 +19,7 @@ TRUTH := $(if $(DATA),,--truth $(IMAGES)/truthB2A)
 # The demo's global batch is 4 (cluster/configs/demo.yaml): the clock is image pairs, not steps.
 LENGTH := $(if $(STEPS),--schedule.images $(shell expr $(STEPS) \* 4))
 
-.PHONY: install demo test chaos lint debian
+.PHONY: install demo test slow chaos lint debian
 .DELETE_ON_ERROR:
 
 install: .venv/installed
@@ -48,6 +49,9 @@ debian:
 
 test: install
 	$(BIN)/python -m pytest tests
+
+slow: install
+	$(BIN)/python -m pytest tests -m slow
 
 chaos: install
 	$(BIN)/python -m pytest tests/chaos -m "chaos or not chaos"

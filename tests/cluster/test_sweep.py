@@ -24,6 +24,8 @@ from tuning.exploit import EXPLOIT
 from tuning.results import Trial, best_trial, read_results
 from tuning.sweep import main as sweep_main
 
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
+
 ROOT = Path(__file__).parents[2]
 TIMEOUT_S = 500
 IMAGES, EVERY = 960, 96
@@ -89,7 +91,6 @@ def record(sweep: Path, number: int) -> Trial | None:
     return Trial.model_validate_json(path.read_text()) if path.exists() else None
 
 
-@pytest.mark.timeout(1500)
 def test_a_sweep_whose_worker_and_driver_are_killed_finds_the_best_trial(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -143,7 +144,6 @@ def test_a_sweep_whose_worker_and_driver_are_killed_finds_the_best_trial(
     assert load_generators(tmp_path / "weights").keys() == {"A2B", "B2A"}
 
 
-@pytest.mark.timeout(1500)
 def test_a_population_in_a_bucket_exploits(moto: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     moto.use(monkeypatch)
     uri = moto.make_bucket().uri("sweeps")

@@ -167,7 +167,7 @@ def test_storage_that_cannot_be_written(call: Call, file: str, tmp_path: Path) -
 
 def test_storage_of_a_kind_that_nothing_opens(call: Call, file: str) -> None:
     assert "storage: nope://bucket/runs cannot be opened" in refused(
-        call("train", "--config", file, "--storage", "nope://bucket/runs?secret=hidden")
+        call("train", "--config", file, "--storage", "nope://bucket/runs?option=hidden")
     )
 
 
