@@ -29,8 +29,17 @@ STRIKE = 200
 EXACT = {**CHANGES, "schedule": {"images": 240}, "step": {"precision": "fp64", "pool_size": 0}}
 STRIKE_EXACT = 120
 
-# The same for longer, with steps so small that the last bits stay the last ones; to skip one would still be seen.
-EXACT_LONG = {**LONG, "step": EXACT["step"], "optimizer": {"lr": 1e-5}}
+# The same for longer, with networks that take their time, and with steps so small that the last bits stay the last ones; to
+# skip one would still be seen.
+EXACT_LONG = {
+    **LONG,
+    "step": EXACT["step"],
+    "optimizer": {"lr": 1e-5},
+    "model": {
+        "generator": {"base_channels": 12, "num_blocks": 2, "nonlocal_blocks": [1]},
+        "discriminator": {"base_channels": 12, "num_layers": 1},
+    },
+}
 
 Undisturbed = Callable[..., dict[str, Tensor]]
 

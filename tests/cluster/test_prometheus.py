@@ -10,6 +10,8 @@ import ray
 
 from cluster.records.prometheus import PrometheusGauges
 
+pytestmark = pytest.mark.slow
+
 WITHIN_S = 60
 
 

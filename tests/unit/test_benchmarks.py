@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 TINY_STEP = ["--size", "32", "--channels", "4", "--blocks", "1", "--repeats", "1", "--threads", "1"]
 TINY_BLOCK = ["--batch", "1", "--side", "32", "--channels", "16", "--repeats", "1", "--threads", "1"]
