@@ -20,8 +20,9 @@ POLL_S = 0.5
 CONNECT_S = 10.0
 JOIN_INTERVAL_S = 2.0
 SETTINGS = {
-    # Reports wait for this poll of Ray Train's controller; its default is 2 s.
-    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
+    # Reports, which are rare, and news of lost workers wait for this poll of Ray Train's controller; its default is 2 s. Where
+    # workers use all cores, each poll holds one of them up, and the others wait for that one.
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "1",
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
     # What it believes to be free may have died: it counts again after this; its default is 60 s.
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "15",
