@@ -74,6 +74,7 @@ def compare(args: argparse.Namespace, folder: Path) -> None:
     often = {"checkpoint": {"every": args.steps // 2}}
     kinds: dict[str, tuple[Callable[[Path], None], dict[str, Any]]] = {
         "one process": (one_process, {}),
+        "one, Ray Train": (ray_train, {"scaling": {"workers": 1, "cpus_per_worker": 1}}),
         "two, torch.distributed": (two_processes, {}),
         "two, Ray Train": (ray_train, {}),
         "two, Ray Train, 4 checkpoints": (ray_train, often),
@@ -95,7 +96,7 @@ def compare(args: argparse.Namespace, folder: Path) -> None:
             rates[name].append(2 / statistics.median(r["images_per_s"] for r in records[WARM_UP:]) * 1000)
             if start is ray_train:
                 first_s.append(records[0]["time"] - began - EVERY_STEPS * 2 / records[0]["images_per_s"])
-            if changes:
+            if "checkpoint" in changes:
                 stalls.append(statistics.mean(r["checkpoint_wait"] for r in records))
         print(
             f"round {number + 1}: " + ", ".join(f"{name} {each[-1]:.1f} ms" for name, each in rates.items()), flush=True
@@ -107,8 +108,9 @@ def report(rates: dict[str, list[float]], first_s: list[float], stalls: list[flo
     print(f"{'':32} {'ms a step':>10} {'least':>7} {'most':>7}")
     for name, each in rates.items():
         print(f"{name:32} {statistics.median(each):10.1f} {min(each):7.1f} {max(each):7.1f}")
-    one, bare, ray, saving = rates.values()
-    print(f"Ray Train against torch.distributed: {paired(ray, bare) - 1:+.1%} a step")
+    one, one_ray, bare, ray, saving = rates.values()
+    print(f"Ray Train against no Ray, one worker: {paired(one_ray, one) - 1:+.1%} a step")
+    print(f"Ray Train against torch.distributed: {paired(ray, bare) - 1:+.1%} a step, two workers")
     print(f"two processes against one:           {paired(one, bare):.2f} x the images a second")
     print(
         f"4 checkpoints against none:          {paired(saving, ray) - 1:+.1%} a step; training waits {statistics.median(stalls):.2%} of the time"

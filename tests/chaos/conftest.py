@@ -21,7 +21,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> str:
     return tiny.pack_dataset(tmp_path_factory.mktemp("data"))
 
 
-@pytest.fixture(scope="session")
+# Not for the session: Ray on several nodes takes its share of the machine as long as it is there.
+@pytest.fixture(scope="module")
 def shared_lab(data: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     if reason := cannot_make_hosts():
         pytest.skip(reason)
