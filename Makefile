@@ -1,7 +1,7 @@
 # A newcomer's two commands: `make demo` trains on synthetic landscapes and paints held-out ones; `make test` checks everything.
 #
 #   make demo DATA=path/to/monet2photo [SIZE=128] [STEPS=1400]     the same with your own trainA trainB testA testB
-#   make slow                                                      sweeps that are killed and go on; the benchmarks run
+#   make slow                                                      runs and sweeps that are killed and go on; the benchmarks run
 #   make chaos                                                     faults across several hosts: Linux, as root
 #   make lint                                                      ruff and mypy
 

@@ -114,6 +114,7 @@ def state(config: RunConfig) -> dict[str, Tensor]:
     return {f"{file}/{key}": value for file in files for key, value in reader.tensors(file).items()}
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_hung_rank_a_killed_driver_and_a_killed_worker_leave_no_trace(tmp_path: Path) -> None:
     changes = {"schedule": {"images": 640}, "checkpoint": {"every": 80, "keep": 9}, "observe": {"every": 80}}
