@@ -5,8 +5,11 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from torch import Tensor
 
+from cluster.checkpoints.stored import CheckpointReader, complete_checkpoints
 from cluster.config import RunConfig
+from cluster.storage import RunFolder
 from data_shards.packing.pack import pack
 
 SPLITS = {"trainA": 10, "trainB": 12, "testA": 5, "testB": 4}
@@ -47,3 +50,11 @@ def settings(uri: str, storage: Path, **changes: Any) -> dict[str, Any]:
 
 def config(uri: str, storage: Path, **changes: Any) -> RunConfig:
     return RunConfig.model_validate(settings(uri, storage, **changes))
+
+
+def newest(folder: RunFolder) -> dict[str, Tensor]:
+    """All tensors of a run's newest checkpoint, as `file/name`."""
+    name = complete_checkpoints(folder)[0]
+    reader = CheckpointReader(folder, name)
+    files = [file for file in folder.files_of(name) if file.endswith(".safetensors")]
+    return {f"{file}/{key}": value for file in files for key, value in reader.tensors(file).items()}

@@ -38,6 +38,7 @@ def keep_trying(
     while True:
         try:
             returned = attempt()
+        # Ray, torch and storage fail in many types; what is not known to pass is raised again below.
         except Exception as error:
             if (reason := mendable(error)) and reason is not error:
                 raise reason from error

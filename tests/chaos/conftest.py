@@ -11,7 +11,7 @@ import yaml
 from hosts import cannot_make_hosts
 from lab import ROOT, Lab, lab
 from torch import Tensor
-from verdict import COLUMNS, ROWS, tensors_of
+from verdict import COLUMNS, ROWS
 
 from cluster.storage import RunFolder
 
@@ -58,7 +58,7 @@ def undisturbed(
             command = [sys.executable, "-m", *launcher, "cluster", "train", "--local", "--config", str(file)]
             done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240)
             assert done.returncode == 0, done.stderr
-            known[key] = tensors_of(RunFolder(str(folder / "runs"), "tiny"))
+            known[key] = tiny.newest(RunFolder(str(folder / "runs"), "tiny"))
         return known[key]
 
     return compute

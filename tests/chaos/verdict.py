@@ -2,12 +2,10 @@
 
 from dataclasses import dataclass
 
+import tiny
 import torch
 from runs import Run
 from torch import Tensor
-
-from cluster.checkpoints.stored import CheckpointReader, complete_checkpoints
-from cluster.storage import RunFolder
 
 # Of a run in fp64 whose number of workers was not the same all the time.
 TOLERANCE = 1e-6
@@ -28,14 +26,6 @@ class Row:
 ROWS: list[Row] = []
 
 
-def tensors_of(folder: RunFolder) -> dict[str, Tensor]:
-    """All tensors of a run's newest checkpoint."""
-    name = complete_checkpoints(folder)[0]
-    reader = CheckpointReader(folder, name)
-    files = [file for file in folder.files_of(name) if file.endswith(".safetensors")]
-    return {f"{file}/{key}": value for file in files for key, value in reader.tensors(file).items()}
-
-
 def came_through(run: Run, fault: str, since: float, expected: dict[str, Tensor], *, bitwise: bool = True) -> Row:
     """Wait for the run's end, check it, and put it into the table.
 
@@ -48,7 +38,7 @@ def came_through(run: Run, fault: str, since: float, expected: dict[str, Tensor]
     status = run.end()
     run.diary.close()
     assert status == 0, run.said[-6000:]
-    got = tensors_of(run.folder)
+    got = tiny.newest(run.folder)
     assert got.keys() == expected.keys()
     furthest = max(
         (float((got[key] - value).abs().max()) for key, value in expected.items() if value.numel()), default=0

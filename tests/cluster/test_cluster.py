@@ -14,7 +14,7 @@ import yaml
 from head import BIN, ray_head
 from torch import Tensor
 
-from cluster.checkpoints.stored import CheckpointReader, complete_checkpoints
+from cluster.checkpoints.stored import complete_checkpoints
 from cluster.config import RunConfig
 from cluster.run import run
 from cluster.storage import RunFolder
@@ -36,10 +36,7 @@ def write_config(file: Path, config: RunConfig) -> str:
 
 def newest(config: RunConfig) -> tuple[str, dict[str, Tensor]]:
     folder = RunFolder(config.storage, config.name)
-    name = complete_checkpoints(folder)[0]
-    reader = CheckpointReader(folder, name)
-    files = [file for file in folder.files_of(name) if file.endswith(".safetensors")]
-    return name, {f"{file}/{key}": value for file in files for key, value in reader.tensors(file).items()}
+    return complete_checkpoints(folder)[0], tiny.newest(folder)
 
 
 def as_gloo_rank(rank: int, config: RunConfig, meeting: str) -> None:

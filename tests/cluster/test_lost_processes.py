@@ -16,7 +16,7 @@ import torch.multiprocessing as multiprocessing
 import yaml
 from torch import Tensor
 
-from cluster.checkpoints.stored import CheckpointReader, complete_checkpoints
+from cluster.checkpoints.stored import complete_checkpoints
 from cluster.config import RunConfig
 from cluster.run import run
 from cluster.storage import RunFolder
@@ -108,10 +108,7 @@ def as_gloo_rank(rank: int, config: RunConfig, meeting: str) -> None:
 def state(config: RunConfig) -> dict[str, Tensor]:
     """All tensors of the newest checkpoint."""
     folder = RunFolder(config.storage, config.name)
-    name = complete_checkpoints(folder)[0]
-    reader = CheckpointReader(folder, name)
-    files = [file for file in folder.files_of(name) if file.endswith(".safetensors")]
-    return {f"{file}/{key}": value for file in files for key, value in reader.tensors(file).items()}
+    return tiny.newest(folder)
 
 
 @pytest.mark.slow

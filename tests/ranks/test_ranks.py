@@ -11,7 +11,7 @@ from group import Ranks
 from torch import Tensor
 
 from cluster import loop
-from cluster.checkpoints.stored import CheckpointReader, complete_checkpoints
+from cluster.checkpoints.stored import complete_checkpoints
 from cluster.config import RunConfig
 from cluster.errors import DivergedReplicasError, NonFiniteLossError, PreemptedError
 from cluster.machines import preemption
@@ -57,11 +57,7 @@ def stop_and_go_on(config: RunConfig, stop_at: int) -> None:
 
 
 def newest(config: RunConfig) -> dict[str, Tensor]:
-    folder = RunFolder(config.storage, config.name)
-    name = complete_checkpoints(folder)[0]
-    reader = CheckpointReader(folder, name)
-    files = [file for file in folder.files_of(name) if file.endswith(".safetensors")]
-    return {f"{file}/{key}": value for file in files for key, value in reader.tensors(file).items()}
+    return tiny.newest(RunFolder(config.storage, config.name))
 
 
 def test_two_ranks_stopped_and_continued_equal_two_undisturbed_bit_for_bit(

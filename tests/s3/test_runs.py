@@ -11,7 +11,7 @@ from fault_proxy import Fault, FaultProxy
 from object_stores import Bucket
 from torch import Tensor
 
-from cluster.checkpoints.stored import CheckpointReader, complete_checkpoints, images_of
+from cluster.checkpoints.stored import complete_checkpoints, images_of
 from cluster.config import RunConfig
 from cluster.errors import RunError
 from cluster.records.observe import Forward, Record
@@ -38,11 +38,7 @@ def train(config: RunConfig, stop_at: float = float("inf")) -> Record:
 
 
 def newest(config: RunConfig) -> dict[str, Tensor]:
-    folder = RunFolder(config.storage, config.name)
-    name = complete_checkpoints(folder)[0]
-    reader = CheckpointReader(folder, name)
-    files = [file for file in folder.files_of(name) if file.endswith(".safetensors")]
-    return {f"{file}/{key}": value for file in files for key, value in reader.tensors(file).items()}
+    return tiny.newest(RunFolder(config.storage, config.name))
 
 
 def differing(one: dict[str, Tensor], other: dict[str, Tensor]) -> list[str]:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from cluster import loop
-from cluster.checkpoints.stored import CheckpointReader, complete_checkpoints
+from cluster.checkpoints.stored import complete_checkpoints
 from cluster.clock import Clock
 from cluster.config import RunConfig
 from cluster.errors import NonFiniteLossError
@@ -46,11 +46,7 @@ def train(config: RunConfig, stop_at: int | None = None, reports: list[Any] | No
 
 def newest(config: RunConfig) -> dict[str, Tensor]:
     """All tensors of the newest checkpoint."""
-    folder = RunFolder(config.storage, config.name)
-    name = complete_checkpoints(folder)[0]
-    reader = CheckpointReader(folder, name)
-    files = [file for file in folder.files_of(name) if file.endswith(".safetensors")]
-    return {f"{file}/{key}": value for file in files for key, value in reader.tensors(file).items()}
+    return tiny.newest(RunFolder(config.storage, config.name))
 
 
 def lines(config: RunConfig) -> list[Record]:
