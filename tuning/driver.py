@@ -12,14 +12,12 @@ import time
 import warnings
 from collections.abc import Iterator
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from cluster.errors import RunError
 from cluster.machines.resources import Machine, Resources, ScalingConfig, choose, places
+from tuning.plan import Sweep
 from tuning.results import Trial
-
-if TYPE_CHECKING:
-    from tuning.sweep import Sweep
 
 # What a trial's own process asks for. Not CPU cores: it waits for its workers, which use them.
 TRIAL_MEMORY_BYTES = 100e6
@@ -67,7 +65,7 @@ def silence() -> None:
     warnings.filterwarnings("ignore", message="Consider boosting PBT performance")
 
 
-def run_trials(sweep: "Sweep", resources: Resources, concurrent: int) -> None:
+def run_trials(sweep: Sweep, resources: Resources, concurrent: int) -> None:
     """Run the trials that are not decided and write their records; Ray is running."""
     from ray import tune
 
@@ -94,7 +92,7 @@ def run_trials(sweep: "Sweep", resources: Resources, concurrent: int) -> None:
         ).fit()
 
 
-def _scheduling(sweep: "Sweep", settings: Iterator[dict[str, Any]]) -> tuple[dict[str, Any], dict[str, Any]]:
+def _scheduling(sweep: Sweep, settings: Iterator[dict[str, Any]]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Who decides which trials there are and which go on, as fields of a TuneConfig; and Tune's own space."""
     from ray import tune
 
@@ -112,7 +110,7 @@ def _scheduling(sweep: "Sweep", settings: Iterator[dict[str, Any]]) -> tuple[dic
     return chosen, {}
 
 
-def _settings(sweep: "Sweep", trial: Trial, resources: Resources) -> dict[str, Any]:
+def _settings(sweep: Sweep, trial: Trial, resources: Resources) -> dict[str, Any]:
     """What `train_trial` is told, as JSON values."""
     exploit = trial.exploits[-1] if trial.exploits else None
     return {

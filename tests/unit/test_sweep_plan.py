@@ -18,9 +18,9 @@ from tuning import driver, schedulers, sweep
 from tuning.config import AshaConfig, PbtConfig
 from tuning.objective import ObjectiveConfig
 from tuning.options import parse_sweep
+from tuning.plan import Sweep, about, prepare_sweep
 from tuning.results import SWEEP, TRIAL, Evaluation, Trial
 from tuning.space import Dimension
-from tuning.sweep import Sweep, about, prepare_sweep
 
 
 @pytest.fixture(scope="module")
