@@ -26,8 +26,8 @@ class Clock:
         return cls(global_batch, epoch, total_images(schedule, epoch, global_batch))
 
     def due(self, every: int, images_seen: int) -> bool:
-        """Whether the step that ended at `images_seen` reached another multiple of `every`."""
-        return images_seen // every > (images_seen - self.batch) // every
+        """Whether the step that ended at `images_seen` reached another multiple of `every`, or the end of the run."""
+        return self.ended(images_seen) or images_seen // every > (images_seen - self.batch) // every
 
     def ended(self, images_seen: int) -> bool:
         return images_seen >= self.total

@@ -39,7 +39,7 @@ class NonFiniteGuard:
         reading = _Reading(losses, finite, images_seen - self.clock.batch)
         self.settle()
         self._unread = reading
-        if self.clock.ended(images_seen) or any(self.clock.due(every, images_seen) for every in self.every):
+        if any(self.clock.due(every, images_seen) for every in self.every):
             self.settle()
 
     def settle(self) -> None:

@@ -109,10 +109,9 @@ class Checkpoints:
 
         Raises: DivergedReplicasError; DataError when storage refused or stayed away, also for the checkpoint before.
         """
-        ended = self.clock.ended(images_seen)
-        if ended or self.clock.due(self.config.every, images_seen):
+        if self.clock.due(self.config.every, images_seen):
             self._save(step, images_seen, metrics, score)
-        if ended:
+        if self.clock.ended(images_seen):
             self._finish()
 
     def save_now(self, step: TrainingStep, images_seen: int, metrics: Mapping[str, Any]) -> None:

@@ -68,7 +68,7 @@ class Previews:
     def maybe_write(self, step: TrainingStep, images_seen: int) -> None:
         """Begin a picture when another `previews` images have been seen, and at the end."""
         every = self.config.previews
-        if self.world.rank == 0 and every and (self.clock.due(every, images_seen) or self.clock.ended(images_seen)):
+        if self.world.rank == 0 and every and self.clock.due(every, images_seen):
             with self.log.timed("preview"):
                 paintings = self._paint(step)
                 if self._drawing:

@@ -78,7 +78,7 @@ class Validation:
     def maybe_run(self, step: TrainingStep, images_seen: int) -> None:
         """Evaluate when another `every` images have been seen, and at the end."""
         every = self.config.every
-        if every and (self.clock.due(every, images_seen) or self.clock.ended(images_seen)):
+        if every and self.clock.due(every, images_seen):
             with self.log.timed("validation"):
                 measured = self.measure(step)
                 self._newest = images_seen, measured["swd"]

@@ -93,7 +93,7 @@ class MetricsLog:
         stacked = torch.stack(list(losses.values()))
         self._sum = stacked if self._sum is None else self._sum + stacked
         self._steps += 1
-        if self.clock.due(self.config.every, images_seen) or self.clock.ended(images_seen):
+        if self.clock.due(self.config.every, images_seen):
             self._write(images_seen, list(losses), lr)
 
     def add(self, record: Record) -> None:

@@ -141,6 +141,13 @@ def test_saved_when_due_and_at_the_end_and_the_newest_are_kept(make: Make, folde
     assert complete_checkpoints(folder) == ["checkpoint_000000000020", "checkpoint_000000000012"]
 
 
+def test_a_notice_of_preemption_after_the_last_step_saves_nothing_twice(folder: RunFolder) -> None:
+    checkpoints, step = Checkpoints(CheckpointConfig(every=8), CLOCK, folder, ALONE, {}), make_step()
+    checkpoints.maybe_save(step, 20, {}, 3.0)
+    checkpoints.save_now(step, 20, {})
+    assert complete_checkpoints(folder) == ["checkpoint_000000000020"]
+
+
 def test_the_best_are_kept_too(folder: RunFolder) -> None:
     config = CheckpointConfig(every=4, keep=1, keep_best=2)
     step, scores = make_step(), {4: 3.0, 8: 1.0, 12: 2.0, 16: None, 20: 5.0}

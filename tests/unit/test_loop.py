@@ -243,6 +243,7 @@ def test_the_clock_counts_images() -> None:
     assert [n for n in range(6, 31, 6) if clock.due(2, n)] == [6, 12, 18, 24, 30]
     assert not clock.ended(144)
     assert clock.ended(150)
+    assert clock.due(1000, 150)
 
 
 def test_an_epoch_is_as_long_as_the_larger_domain(uri: str) -> None:
