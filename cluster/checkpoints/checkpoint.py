@@ -8,7 +8,7 @@ when storage is away for a moment.
 import json
 import sys
 from collections.abc import Callable, Mapping
-from functools import partial
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -19,7 +19,6 @@ from cluster.checkpoints.state import TensorFile, load_state, take_share, tensor
 from cluster.checkpoints.stored import (
     ABOUT,
     CheckpointReader,
-    DamagedFileError,
     checkpoints_of,
     complete_checkpoints,
     images_of,
@@ -29,7 +28,6 @@ from cluster.checkpoints.stored import (
     superfluous,
     world_of,
 )
-from cluster.checkpoints.uploads import Uploads
 from cluster.clock import Clock
 from cluster.errors import RunError
 from cluster.storage import RunFolder
@@ -72,7 +70,8 @@ class Checkpoints:
     ) -> None:
         self.config, self.clock, self.folder, self.world, self.about = config, clock, folder, world, about
         self.before_storing = before_storing
-        self._uploads = Uploads()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="upload")
+        self._upload: Future[None] | None = None
         self._taken: set[str] = set()
         self._scores: dict[str, float | None] = {}
 
@@ -80,7 +79,7 @@ class Checkpoints:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._uploads.close()
+        self._thread.shutdown()
 
     def restore(self, step: TrainingStep) -> int:
         """Load the newest checkpoint that is complete and sound, if any, and return its images seen (else 0).
@@ -122,7 +121,9 @@ class Checkpoints:
 
     def wait(self) -> None:
         """Until what this rank has saved is stored. Raises: DataError when that failed."""
-        self._uploads.wait()
+        upload, self._upload = self._upload, None
+        if upload is not None:
+            upload.result()
 
     def _survey(self) -> tuple[list[str], set[str]]:
         """Complete checkpoints, newest first, and all names in use; deletes what a crash left half written."""
@@ -136,7 +137,7 @@ class Checkpoints:
         """Fill the step from a checkpoint; the reason, if that fails."""
         try:
             load_state(step, CheckpointReader(self.folder, name), self.world)
-        except (DamagedFileError, SafetensorError, RuntimeError, KeyError) as error:
+        except (RunError, SafetensorError, RuntimeError, KeyError) as error:
             return str(error).replace("\n", " ")
         return None
 
@@ -148,7 +149,7 @@ class Checkpoints:
         self.before_storing()
         now = {"images_seen": images_seen, "world": self.world.size, "score": score, "metrics": dict(metrics)}
         name = self._new_name(images_seen)
-        self._uploads.start(partial(self._store, name, files, {**self.about, **now}))
+        self._upload = self._thread.submit(self._store, name, files, {**self.about, **now})
 
     def _store(self, name: str, files: Mapping[str, TensorFile], about: Mapping[str, Any]) -> None:
         """In the background: this rank's share, and rank 0 deletes what is no longer kept."""

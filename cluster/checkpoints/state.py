@@ -23,7 +23,7 @@ class TensorFile:
     """A safetensors file that is not written yet."""
 
     tensors: Mapping[str, Tensor]
-    metadata: Mapping[str, str] | None = None
+    metadata: dict[str, str] | None = None
 
     def copied(self) -> "TensorFile":
         """Its own copy in CPU memory: the step may move on."""
@@ -32,7 +32,7 @@ class TensorFile:
 
     def content(self) -> bytes:
         tensors = {name: tensor.contiguous() for name, tensor in self.tensors.items()}
-        return safetensors.torch.save(tensors, dict(self.metadata) if self.metadata else None)
+        return safetensors.torch.save(tensors, self.metadata)
 
 
 def take_share(step: TrainingStep, world: World) -> dict[str, TensorFile]:
@@ -58,7 +58,7 @@ def _common_files(step: TrainingStep) -> dict[str, TensorFile]:
 
 
 def load_state(step: TrainingStep, reader: CheckpointReader, world: World) -> None:
-    """Fill the step from a checkpoint. Raises: DamagedFileError; RuntimeError or KeyError for tensors that do not fit."""
+    """Fill the step from a checkpoint. Raises: RunError for damaged files; RuntimeError or KeyError for tensors that do not fit."""
     for file, network in _network_files(step).items():
         network.load_state_dict(reader.tensors(file))
     for name in OPTIMIZERS:

@@ -8,7 +8,7 @@ safetensors and JSON.
 import hashlib
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import safetensors.torch
 from torch import Tensor
@@ -20,9 +20,7 @@ from cluster.world import World
 NAME = re.compile(r"checkpoint_(\d+)(?:-(\d+))?")
 ABOUT = "run.json"
 
-
-class DamagedFileError(RunError):
-    """A stored file is not what was written."""
+T = TypeVar("T")
 
 
 def name_of(images_seen: int, attempt: int = 1) -> str:
@@ -36,12 +34,17 @@ def images_of(name: str) -> int:
 
 def checkpoints_of(folder: RunFolder) -> dict[str, dict[str, int]]:
     """The checkpoints in a run's folder, complete or not, newest first: names and sizes in bytes of the files of each."""
-    found: dict[str, dict[str, int]] = {}
-    for path, size in folder.files().items():
+    return by_checkpoint(folder.files())
+
+
+def by_checkpoint(files: Mapping[str, T]) -> dict[str, dict[str, T]]:
+    """Of all files in a run's folder those of checkpoints: name, newest first -> file's name in there -> what is known of it."""
+    found: dict[str, dict[str, T]] = {}
+    for path, known in files.items():
         name, _, file = path.partition("/")
         # Some servers list an empty folder as a file.
         if file and NAME.fullmatch(name):
-            found.setdefault(name, {})[file] = size
+            found.setdefault(name, {})[file] = known
     return {name: found[name] for name in sorted(found, key=_age, reverse=True)}
 
 
@@ -93,44 +96,45 @@ class CheckpointReader:
         world: ranks that wrote it.
         files: name -> size in bytes and SHA-256.
 
-    Raises: DamagedFileError when it is not complete.
+    Raises: RunError when it is not complete, or a list of its files is damaged.
     """
 
     def __init__(self, folder: RunFolder, name: str) -> None:
         self.folder, self.name = folder, name
         world = world_of(folder.files_of(name))
         if world is None:
-            raise DamagedFileError(f"{name}: not complete")
+            raise RunError(f"{name}: not complete")
         self.world = world
         self.files: dict[str, Any] = {}
-        for rank in range(world):
-            share = folder.read_json(f"{name}/{_share_file(rank, world)}")
-            if share is None:
-                raise DamagedFileError(f"{name}: deleted")
-            self.files |= share["files"]
+        self._shares: dict[str, Any] = {}
+        for share in (_share_file(rank, world) for rank in range(world)):
+            self._shares[share] = folder.read_json(f"{name}/{share}")
+            if self._shares[share] is None:
+                raise RunError(f"{name}: deleted")
+            self.files |= self._shares[share]["files"]
 
     def tensors(self, file: str) -> dict[str, Tensor]:
-        """The tensors of a safetensors file. Raises: DamagedFileError."""
+        """The tensors of a safetensors file. Raises: RunError."""
         return safetensors.torch.load(self.content(file))
 
     def copy_to(self, folder: RunFolder, name: str = "") -> None:
         """Copy every file into a folder of that name in there, else into itself; the lists that make it whole come last.
 
-        Raises: DamagedFileError.
+        Raises: RunError when a file is damaged, or was deleted meanwhile.
         """
         inside = f"{name}/" if name else ""
         for file in self.files:
             folder.write(f"{inside}{file}", self.content(file))
-        for share in (_share_file(rank, self.world) for rank in range(self.world)):
-            folder.write_json(f"{inside}{share}", self.folder.read_json(f"{self.name}/{share}"))
+        for share, content in self._shares.items():
+            folder.write_json(f"{inside}{share}", content)
 
     def content(self, file: str) -> bytes:
-        """The bytes of a file. Raises: DamagedFileError."""
+        """The bytes of a file. Raises: RunError when it is missing or damaged."""
         content, wanted = self.folder.read(f"{self.name}/{file}"), self.files.get(file)
         if content is None or wanted is None:
-            raise DamagedFileError(f"{file} is missing")
+            raise RunError(f"{file} is missing")
         if hashlib.sha256(content).hexdigest() != wanted["sha256"]:
-            raise DamagedFileError(f"{file} is damaged: its SHA-256 is not the one that was written")
+            raise RunError(f"{file} is damaged: its SHA-256 is not the one that was written")
         return content
 
 

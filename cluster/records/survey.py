@@ -10,7 +10,7 @@ from typing import Any
 
 from pyarrow import ArrowException, fs
 
-from cluster.checkpoints.stored import ABOUT, NAME, images_of, world_of
+from cluster.checkpoints.stored import ABOUT, NAME, by_checkpoint, images_of, score_of, world_of
 from cluster.errors import RunError
 from cluster.records.ending import STATE
 from cluster.records.observe import Record
@@ -77,10 +77,8 @@ class Survey:
     @property
     def best(self) -> Stored | None:
         """The sound checkpoint with the lowest score, of two the older one; None where none has a score."""
-        scored = [
-            (each.score, each.images, each) for each in self.checkpoints if each.is_sound and each.score is not None
-        ]
-        return min(scored, key=lambda each: each[:2])[2] if scored else None
+        scored = [each for each in self.checkpoints if each.is_sound and each.score is not None]
+        return min(scored, key=lambda each: (each.score, each.images), default=None)
 
 
 def is_run(names: Iterable[str]) -> bool:
@@ -97,14 +95,8 @@ def survey(folder: RunFolder, *, verify: bool = False) -> Survey:
     Raises: RunError, DataError when storage does not answer.
     """
     listed = list_folder(folder.location, recursive=True)
-    found: dict[str, dict[str, fs.FileInfo]] = {}
-    for path, info in listed.items():
-        name, _, file = path.partition("/")
-        # Some servers list an empty folder as a file.
-        if file and info.is_file and NAME.fullmatch(name):
-            found.setdefault(name, {})[file] = info
-    newest_first = sorted(found, key=lambda name: (images_of(name), name), reverse=True)
-    checkpoints = [_stored(folder, name, found[name], verify) for name in newest_first]
+    found = by_checkpoint({path: info for path, info in listed.items() if info.is_file})
+    checkpoints = [_stored(folder, name, files, verify) for name, files in found.items()]
     records = _records(folder.read(METRICS) or b"") if METRICS in listed else []
     about, state = (folder.read_json(name) or {} if name in listed else {} for name in (ABOUT, STATE))
     return Survey(folder.label, about, state, records, checkpoints)
@@ -130,17 +122,19 @@ def _stored(folder: RunFolder, name: str, files: Mapping[str, fs.FileInfo], veri
         return Stored(name, size, written, None)
     wanted: dict[str, Any] = {}
     shares = [f"{name}/{file}" for file in files if file.startswith("share-")]
-    with ThreadPoolExecutor(READERS) as readers:
-        for share in readers.map(folder.read_json, shares):
-            # None where it was deleted since it was listed.
-            wanted |= (share or {}).get("files", {})
+    try:
+        with ThreadPoolExecutor(READERS) as readers:
+            for share in readers.map(folder.read_json, shares):
+                # None where it was deleted since it was listed.
+                wanted |= (share or {}).get("files", {})
+    except RunError as error:
+        return Stored(name, size, written, world, damage=(str(error),))
     damage = [
         f"{file} {fault}"
         for file, whole in wanted.items()
         if (fault := _fault(folder, f"{name}/{file}", files.get(file), whole, verify))
     ]
-    about = folder.read_json(f"{name}/{ABOUT}") or {}
-    return Stored(name, size, written, world, about.get("score"), tuple(damage))
+    return Stored(name, size, written, world, score_of(folder, name), tuple(damage))
 
 
 def _fault(folder: RunFolder, path: str, info: fs.FileInfo | None, whole: Mapping[str, Any], verify: bool) -> str:

@@ -12,7 +12,6 @@ from cluster.checkpoints.checkpoint import CheckpointConfig, Checkpoints
 from cluster.checkpoints.state import TensorFile, deal, load_optimizer, optimizer_tensors
 from cluster.checkpoints.stored import (
     CheckpointReader,
-    DamagedFileError,
     complete_checkpoints,
     images_of,
     name_of,
@@ -231,6 +230,25 @@ def test_a_damaged_checkpoint_is_skipped_with_a_warning(
     assert complete_checkpoints(folder)[0] == "checkpoint_000000000008-2"
 
 
+@pytest.mark.parametrize("content", [b"", b'{"files": {"generator_ab.saf', b"\xff"])
+def test_a_checkpoint_whose_list_of_files_is_damaged_is_skipped_too(
+    make: Make, folder: RunFolder, content: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save(make(), make_step(), 4, 8)
+    folder.write("checkpoint_000000000008/share-00000-of-00001.json", content)
+    assert make().restore(make_step(1)) == 4
+    assert "share-00000-of-00001.json: damaged" in capsys.readouterr().err
+
+
+def test_a_copy_of_a_checkpoint_that_is_deleted_meanwhile_is_whole(make: Make, folder: RunFolder) -> None:
+    save(make(), make_step(), 4)
+    reader = CheckpointReader(folder, "checkpoint_000000000004")
+    (Path(folder.path) / "checkpoint_000000000004" / "share-00000-of-00001.json").unlink()
+    copy = RunFolder(folder.root, "copy")
+    reader.copy_to(copy, "checkpoint_000000000004")
+    assert CheckpointReader(copy, "checkpoint_000000000004").files == reader.files
+
+
 def test_a_run_does_not_begin_anew_over_damaged_checkpoints(make: Make, folder: RunFolder) -> None:
     save(make(), make_step(), 4)
     (Path(folder.path) / "checkpoint_000000000004" / "generator_ab.safetensors").write_bytes(b"no")
@@ -257,7 +275,7 @@ def test_loading_a_strangers_checkpoint_runs_no_code(make: Make, folder: RunFold
 
 
 def test_an_incomplete_checkpoint_cannot_be_read(folder: RunFolder) -> None:
-    with pytest.raises(DamagedFileError, match="not complete"):
+    with pytest.raises(RunError, match="not complete"):
         CheckpointReader(folder, "checkpoint_000000000004")
 
 

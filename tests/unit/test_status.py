@@ -117,6 +117,16 @@ def test_checkpoints_that_cannot_be_resumed_from_are_named(copy: RunFolder, caps
     assert flips == 1
 
 
+def test_damaged_json_of_checkpoints_does_not_hide_the_run(copy: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
+    share = "checkpoint_000000000048/share-00000-of-00001.json"
+    copy.write(share, b"{")
+    about = Path(copy.path) / "checkpoint_000000000032" / "run.json"
+    about.write_bytes(b"}" + about.read_bytes()[1:])
+    text = shown(capsys, copy.path)
+    assert f"warning: checkpoint_000000000048: {copy.path}/{share}: damaged (" in text
+    assert "2 complete, 1 not" in text
+
+
 @pytest.mark.parametrize(
     ("name", "said"),
     [
