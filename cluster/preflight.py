@@ -6,7 +6,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from cluster.checkpoints.stored import complete_checkpoints, images_of
+from cluster.checkpoints.stored import ABOUT, complete_checkpoints, images_of
 from cluster.clock import Clock
 from cluster.config import RunConfig, differences
 from cluster.errors import RunError
@@ -15,9 +15,8 @@ from cluster.storage import RunFolder
 from data_shards import Dataset, open_dataset
 from nla_cyclegan.metrics import COARSEST
 
-ABOUT = "run.json"
 # How images reach the model, not which: it may change when a run is continued.
-DELIVERY = ("uri", "loader_workers", "prefetch", "bad_sample_budget")
+DELIVERY = ("uri", "loader_workers", "prefetch", "cache_gb", "cache_folder", "bad_sample_budget")
 SURROUNDINGS = ("storage", "scaling", "checkpoint", "observe", "validation")
 FEWEST_FOR_KID = 3
 VERSIONED = ("torch", "ray", "webdataset", "safetensors")
@@ -57,9 +56,11 @@ def prepare(config: RunConfig) -> Prepared:
     if problems:
         raise RunError("\n".join(problems))
     folder = RunFolder(config.storage, config.name)
-    check_same_run(folder, config, dataset)
+    checkpoints = complete_checkpoints(folder)
+    if checkpoints:
+        check_same_run(folder, config, dataset)
     clock = Clock.of(config.schedule, dataset, config.data.global_batch)
-    return Prepared(config, dataset, clock, folder, complete_checkpoints(folder))
+    return Prepared(config, dataset, clock, folder, checkpoints)
 
 
 def claim(prepared: Prepared) -> None:
@@ -71,10 +72,12 @@ def claim(prepared: Prepared) -> None:
 
 def about(config: RunConfig, dataset: Dataset) -> dict[str, Any]:
     """What a run is, as JSON values."""
-    versions = {package: version(package) for package in VERSIONED}
-    clock = asdict(Clock.of(config.schedule, dataset, config.data.global_batch))
-    content = {"config": config.model_dump(mode="json"), "dataset": dataset.fingerprint}
-    return {**content, "clock": clock, "versions": versions}
+    return {
+        "config": config.model_dump(mode="json"),
+        "dataset": dataset.fingerprint,
+        "clock": asdict(Clock.of(config.schedule, dataset, config.data.global_batch)),
+        "versions": {package: version(package) for package in VERSIONED},
+    }
 
 
 def in_ray_job() -> bool:
@@ -145,9 +148,9 @@ def _misfits_of_kid(config: RunConfig, dataset: Dataset) -> list[str]:
 
 
 def check_same_run(folder: RunFolder, config: RunConfig, dataset: Dataset) -> None:
-    """Raises: RunError when the folder holds checkpoints of a run with another configuration or dataset."""
+    """Raises: RunError when the folder is that of a run with another configuration or dataset."""
     there = folder.read_json(ABOUT)
-    if there is None or not complete_checkpoints(folder):
+    if there is None:
         return
     here = about(config, dataset)
     lines = differences(decisive(there["config"]), decisive(here["config"]))

@@ -129,7 +129,8 @@ def test_another_configuration_under_the_same_name_is_refused(call: Call, file: 
 def test_what_does_not_change_the_weights_may_change(call: Call, file: str) -> None:
     finish(file)
     changes = ("--checkpoint.every", "9", "--observe.every", "3", "--data.prefetch", "9", "--scaling.max_failures", "9")
-    assert call("train", "--config", file, *changes)[0] == 0
+    another_disk = ("--data.cache_gb", "5", "--data.cache_folder", "/elsewhere")
+    assert call("train", "--config", file, *changes, *another_disk)[0] == 0
 
 
 def test_no_dataset(call: Call, file: str, tmp_path: Path) -> None:
