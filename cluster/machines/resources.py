@@ -19,8 +19,9 @@ def parse_workers(value: Any) -> Any:
     if list(parts) == [None]:
         return None
     try:
-        numbers = tuple(int(part) for part in parts)
-    except (TypeError, ValueError):
+        # As text: int() alone would make a 2 of 2.5, and a 1 of `true`.
+        numbers = tuple(int(str(part)) for part in parts)
+    except ValueError:
         numbers = ()
     if len(numbers) not in (1, 2) or numbers[0] < 1 or list(numbers) != sorted(numbers):
         raise ValueError("expected a number of workers from 1 on, or `min,max` for a group that may shrink and grow")

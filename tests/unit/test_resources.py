@@ -1,4 +1,7 @@
+from typing import Any
+
 import pytest
+from pydantic import ValidationError
 
 from cluster.errors import RunError
 from cluster.machines.resources import Machine, ScalingConfig, choose, places, shortage
@@ -65,6 +68,12 @@ def test_a_group_that_may_shrink_needs_room_for_the_fewest_only() -> None:
     assert choose(ScalingConfig(workers="2,8"), [Machine(2)], global_batch=8).workers == (2, 8)  # type: ignore[arg-type]
     with pytest.raises(RunError, match="3 workers"):
         choose(ScalingConfig(workers="3,8"), [Machine(2)], global_batch=8)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("workers", [2.5, True, [1, 2.5], "2.5", 0, (8, 2), ()])
+def test_workers_that_are_no_number_are_refused_not_rounded(workers: Any) -> None:
+    with pytest.raises(ValidationError, match="expected a number of workers"):
+        ScalingConfig(workers=workers)
 
 
 def test_a_group_that_may_grow_shares_the_cores_that_are_there() -> None:
