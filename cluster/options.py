@@ -32,7 +32,9 @@ class _Settings(RunConfig, BaseSettings):  # type: ignore[misc]
     """Makes each field of the configuration an option."""
 
 
-class _Parser(argparse.ArgumentParser):
+class Parser(argparse.ArgumentParser):
+    """Tells a mistake as a RunError, like all others."""
+
     def error(self, message: str) -> NoReturn:
         raise RunError(message)
 
@@ -59,7 +61,7 @@ def parse_options(arguments: Sequence[str]) -> Options:
 
 
 def _parser() -> tuple[argparse.ArgumentParser, CliSettingsSource[Any]]:
-    parser = _Parser(
+    parser = Parser(
         prog="python -m cluster train",
         usage=USAGE,
         description="Train a run, or continue it: the same command again goes on from the last checkpoint.",

@@ -9,16 +9,18 @@ import secrets
 import shlex
 import socket
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from cluster.config import RunConfig, has_credentials
 from cluster.errors import RunError
 from cluster.machines.follow import INTERRUPTED, follow, look_after
-from cluster.options import parse_options
+from cluster.machines.session import PACKAGES, ROOT
+from cluster.options import Parser, parse_options
 from cluster.preflight import relative_paths
 
 if TYPE_CHECKING:
@@ -29,9 +31,6 @@ TRAIN_HELP = (
     "Every other option is one of the run: --config, --data.uri, --scaling.workers, ...: see python -m cluster train "
     "--help. Credentials are not sent: they belong in the environment of the cluster's machines, or in their role."
 )
-# A checkout is sent as it is; of an installed project, its packages.
-ROOT = Path(__file__).parents[1]
-PACKAGES = ("cluster", "data_shards", "nla_cyclegan", "tuning")
 # Beside what .gitignore and .rayignore name. Patterns of git, seen from the folder that is sent.
 EXCLUDED = [
     *("/.git", "/.venv", "/venv", "/data", "/demo", "/runs", "/sweeps", "/build", ".env", ".env.*", ".netrc", "*.pem"),
@@ -45,11 +44,6 @@ SENT = (
 )
 SECRET = re.compile(r"SECRET|TOKEN|PASSW|CREDENTIAL|(^|_)KEY", re.IGNORECASE)
 CONNECT_S = 10.0
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise RunError(message)
 
 
 @dataclass(frozen=True)
@@ -67,7 +61,10 @@ class Job:
 
     @property
     def folders(self) -> list[Path]:
-        """What is sent. Not the folder of the caller, which may be a home with keys in it."""
+        """What is sent: a checkout as it is, of an installed project its packages.
+
+        Not the folder of the caller, which may be a home with keys in it.
+        """
         return [ROOT] if (ROOT / "pyproject.toml").exists() else [ROOT / name for name in PACKAGES]
 
     @property
@@ -110,7 +107,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = Parser(
         prog="python -m cluster submit",
         usage=USAGE,
         description="Send a run to a Ray cluster and follow its log; the same command again follows a run in training. "
@@ -168,7 +165,7 @@ def _shown_to_all(name: str) -> str:
 
 def as_options(config: RunConfig) -> list[str]:
     """Options of `train` that say the same as a configuration, whatever files it came from."""
-    return list(_options("", config.model_dump(mode="json", exclude_defaults=True)))
+    return _options("", config.model_dump(mode="json", exclude_defaults=True))
 
 
 def _options(prefix: str, fields: dict[str, Any]) -> list[str]:
@@ -191,29 +188,23 @@ def package_size(job: Job) -> tuple[int, int]:
     """Bytes and number of the files that Ray would send. Raises: RunError when it does not take so much."""
     from ray._private.runtime_env import packaging
 
-    sizes: dict[str, int] = {}
-    files = 0
-
-    def add(path: Path) -> None:
-        nonlocal files
-        if path.is_file():
-            top = path.relative_to(ROOT).parts[0]
-            sizes[top] = sizes.get(top, 0) + path.stat().st_size
-            files += 1
-
+    paths: list[Path] = []
     for folder in job.folders:
-        packaging._dir_travel(folder, [packaging._get_excludes(folder, job.excludes)], add, include_gitignore=True)
+        excludes = [packaging._get_excludes(folder, job.excludes)]
+        packaging._dir_travel(folder, excludes, paths.append, include_gitignore=True)
+    files = [path for path in paths if path.is_file()]
+    sizes: Counter[str] = Counter()
+    for file in files:
+        sizes[file.relative_to(ROOT).parts[0]] += file.stat().st_size
     # It zips without compression.
-    total, limit = sum(sizes.values()), packaging.GCS_STORAGE_MAX_SIZE
+    total, limit = sizes.total(), packaging.GCS_STORAGE_MAX_SIZE
     if total >= limit:
-        largest = ", ".join(
-            f"{name} {sizes[name] / 1e6:,.0f} MB" for name in sorted(sizes, key=sizes.__getitem__)[:-4:-1]
-        )
+        largest = ", ".join(f"{name} {size / 1e6:,.0f} MB" for name, size in sizes.most_common(3))
         raise RunError(
             f"{ROOT}: {total / 1e6:,.0f} MB would be sent, Ray takes up to {limit / 1e6:,.0f} MB; "
             f"leave out what the run does not need with --exclude (largest: {largest})"
         )
-    return total, files
+    return total, len(files)
 
 
 def connect(address: str | None) -> "JobSubmissionClient":

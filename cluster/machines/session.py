@@ -16,6 +16,9 @@ from cluster.preflight import in_ray_job
 from cluster.records.progress import Progress
 from cluster.world import usable_cores
 
+# This project's code, which travels to the machines: none of them needs it installed.
+ROOT = Path(__file__).parents[2]
+PACKAGES = ("cluster", "data_shards", "nla_cyclegan", "tuning")
 POLL_S = 0.5
 CONNECT_S = 10.0
 JOIN_INTERVAL_S = 2.0
@@ -144,9 +147,8 @@ def _join(address: str) -> None:
     _check_answers(address)
     import ray
 
-    packages = [str(Path(__file__).parents[2] / name) for name in ("cluster", "data_shards", "nla_cyclegan", "tuning")]
-    # A job's packages travel with the job; from elsewhere they are sent along, so that no machine needs them installed.
-    sent = None if in_ray_job() else {"py_modules": packages}
+    # A job's packages travel with the job.
+    sent = None if in_ray_job() else {"py_modules": [str(ROOT / name) for name in PACKAGES]}
     try:
         ray.init(address=address, logging_level="WARNING", runtime_env=sent)
     except ConnectionError as error:
