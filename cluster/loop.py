@@ -28,13 +28,11 @@ def train(
     validation: Validation,
     previews: Previews,
     preemption: Preemption,
-) -> TrainingStep:
+) -> None:
     """Train from the newest checkpoint, if there is one, to the end of the schedule. All ranks call it alike.
 
     Learning rate, order of the samples, augmentation and image history are functions of the images seen, so that number
     and the tensors of a checkpoint are all there is to remember.
-
-    Returns: the step, with the trained networks.
 
     Raises: NonFiniteLossError, DivergedReplicasError, PreemptedError on all ranks together; DataError when too many samples
         of the dataset are bad, or storage stays away.
@@ -69,4 +67,3 @@ def train(
                 guard.settle()
                 checkpoints.save_now(step, images_seen, log.latest)
                 raise PreemptedError(f"{', '.join(machines)}: to be taken away; saved at {images_seen:,} images")
-    return step

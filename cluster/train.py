@@ -3,7 +3,9 @@
 import sys
 from collections.abc import Sequence
 
-from cluster.options import Options, parse_options
+from cluster.machines import driver
+from cluster.options import parse_options
+from cluster.plan import plan_text
 from cluster.preflight import Prepared, prepare
 from cluster.records.ending import ending_told
 
@@ -13,8 +15,6 @@ def main(arguments: Sequence[str]) -> None:
     options = parse_options(arguments)
     prepared = prepare(options.config)
     if options.dry_run:
-        from cluster.plan import plan_text
-
         print(plan_text(prepared, local=options.local))
         return
     if prepared.finished:
@@ -24,22 +24,16 @@ def main(arguments: Sequence[str]) -> None:
     prepared.folder.probe()
     try:
         with ending_told(prepared.folder):
-            _train(prepared, options)
+            if options.local:
+                driver.train_in_process(prepared)
+            else:
+                driver.train_on_cluster(prepared, options.address)
     except (KeyboardInterrupt, SystemExit):
         # Ray Train turns Ctrl-C into an exit.
         print("stopped; the same command goes on from the newest checkpoint", file=sys.stderr)
         raise SystemExit(130) from None
     print(f"{prepared.config.name} has finished: {prepared.clock.total:,} images seen")
     print(places(prepared))
-
-
-def _train(prepared: Prepared, options: Options) -> None:
-    from cluster.machines import driver
-
-    if options.local:
-        driver.train_in_process(prepared)
-    else:
-        driver.train_on_cluster(prepared, options.address)
 
 
 def places(prepared: Prepared) -> str:

@@ -62,13 +62,13 @@ class MetricsLog:
         self._begin_interval()
 
     @contextmanager
-    def open(self, images_seen: int) -> Iterator["MetricsLog"]:
+    def open(self, images_seen: int) -> Iterator[None]:
         """Begin at these images; the sinks are closed at the end, however that comes."""
         self._begin_interval()
         for sink in self.sinks:
             sink.start(images_seen)
         try:
-            yield self
+            yield
         finally:
             for sink in self.sinks:
                 sink.close()
