@@ -57,7 +57,7 @@ class Watch(WorkerGroupCallback, ControllerCallback):
         self._group = None
 
     def after_worker_group_poll_status(self, worker_group_status: WorkerGroupPollStatus) -> None:
-        """Comes several times a second."""
+        """Comes at every poll of the controller, see session.SETTINGS."""
         if worker_group_status.errors:
             error = worker_group_status.get_worker_group_error()
             if reason := mendable(error):
