@@ -33,7 +33,7 @@ def without_credentials(uri: str) -> str:
     return uri
 
 
-Place = Annotated[str, AfterValidator(without_credentials)]
+Place = Annotated[str, Field(min_length=1), AfterValidator(without_credentials)]
 
 
 class DataConfig(StreamConfig):

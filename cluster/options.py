@@ -28,6 +28,9 @@ class Options:
     address: str | None
 
 
+LIST_OPTION = "--model.generator.nonlocal_blocks"
+
+
 class _Settings(RunConfig, BaseSettings):  # type: ignore[misc]
     """Makes each field of the configuration an option."""
 
@@ -45,8 +48,7 @@ def parse_options(arguments: Sequence[str]) -> Options:
     Raises: RunError with one line for each thing that is wrong, in the file and on the command line alike.
     """
     parser, source = _parser()
-    # An empty list can be written in these ways too.
-    values, unknown = parser.parse_known_args(["[]" if argument in ("()", "") else argument for argument in arguments])
+    values, unknown = parser.parse_known_args(_with_empty_lists(arguments))
     given = source(parsed_args=values)()
     merged = merge(read_yaml(values.config), given)
     problems = [_unknown_option(argument) for argument in unknown if argument.startswith("-")]
@@ -58,6 +60,15 @@ def parse_options(arguments: Sequence[str]) -> Options:
     if problems:
         raise RunError("\n".join(problems))
     return Options(config, values.local, values.dry_run, values.address)
+
+
+def _with_empty_lists(arguments: Sequence[str]) -> list[str]:
+    """The same with `--model.generator.nonlocal_blocks ""`, or `()`, as the parser knows it."""
+    before = ["", *arguments]
+    return [
+        "[]" if argument in ("()", "") and option == LIST_OPTION else argument
+        for option, argument in zip(before, arguments, strict=False)
+    ]
 
 
 def _parser() -> tuple[argparse.ArgumentParser, CliSettingsSource[Any]]:

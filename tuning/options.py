@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from pydantic import ValidationError
 from pydantic_settings import BaseSettings, CliSettingsSource
@@ -14,7 +14,7 @@ from pydantic_settings import BaseSettings, CliSettingsSource
 from cluster.config import RunConfig
 from cluster.errors import RunError
 from cluster.options import Options as RunOptions
-from cluster.options import merge, parse_options, problem_line, read_yaml
+from cluster.options import Parser, merge, parse_options, problem_line, read_yaml
 from tuning.config import SweepConfig
 from tuning.misfits import misfits
 from tuning.objective import misfits as objective_misfits
@@ -46,11 +46,6 @@ class Options:
 
 class _Settings(SweepConfig, BaseSettings):  # type: ignore[misc]
     """Makes each field of the configuration an option."""
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise RunError(message)
 
 
 def parse_sweep(arguments: Sequence[str]) -> Options:
@@ -94,7 +89,7 @@ def as_options(override: Mapping[str, Any], given: Sequence[str]) -> list[str]:
 
 
 def _parser() -> tuple[argparse.ArgumentParser, CliSettingsSource[Any]]:
-    parser = _Parser(
+    parser = Parser(
         prog="python -m tuning sweep",
         usage=USAGE,
         description="Train variations of a run and rank them: the same command again goes on with the sweep.",

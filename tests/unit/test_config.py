@@ -54,6 +54,12 @@ def test_lists_on_the_command_line(file: str, text: str, blocks: tuple[int, ...]
     assert parse("--config", file, "--model.generator.nonlocal_blocks", text).model.generator.nonlocal_blocks == blocks
 
 
+@pytest.mark.parametrize("option", ["--storage", "--data.uri"])
+def test_the_value_of_a_variable_that_is_not_set_is_no_place(file: str, option: str) -> None:
+    (line,) = problems("--config", file, option, "")
+    assert line.startswith(option.removeprefix("--"))
+
+
 @pytest.mark.parametrize(("text", "workers"), [("3", 3), ("2,4", (2, 4)), ("none", None)])
 def test_workers_are_a_number_or_a_range(file: str, text: str, workers: int | tuple[int, int] | None) -> None:
     assert parse("--config", file, "--scaling.workers", text).scaling.workers == workers
