@@ -140,15 +140,11 @@ def _scenes(config: Synth) -> Iterator[Scene]:
     return (Scene(number, index) for number, count in counts.items() for index in range(count))
 
 
-def _draw_files(chunk: list[Scene], root: Path, config: Synth) -> list[Path]:
-    paths = []
-    for scene in chunk:
-        name = f"{scene.index:06d}-{kind_of(config.seed, scene)}.jpg"
-        for split, image in draw(config.seed, config.size, scene).items():
-            # 4:4:4 at high quality: the fine strokes' colours survive, and packing keeps these bytes.
-            image.save(root / split / name, quality=95, subsampling=0)
-            paths.append(root / split / name)
-    return paths
+def _draw_files(scene: Scene, root: Path, config: Synth) -> None:
+    name = f"{scene.index:06d}-{kind_of(config.seed, scene)}.jpg"
+    for split, image in draw(config.seed, config.size, scene).items():
+        # 4:4:4 at high quality: the fine strokes' colours survive, and packing keeps these bytes.
+        image.save(root / split / name, quality=95, subsampling=0)
 
 
 def kind_of(seed: int, scene: Scene) -> str:

@@ -55,30 +55,23 @@ class Workers:
         return self._sum.value
 
     def map(
-        self, function: Callable[[list[Item]], list[Result]], items: Sequence[Item], *, per_task: int = FILES_PER_TASK
+        self, function: Callable[[Item], Result], items: Sequence[Item], *, per_task: int = FILES_PER_TASK
     ) -> Iterator[Result]:
-        """function(chunk of items) -> results, called for chunk after chunk; yields the results in the items' order."""
-        chunks = (list(items[start : start + per_task]) for start in range(0, len(items), per_task))
+        """function(item) of each item, in order; a process gets `per_task` items at a time."""
         if self._pool is None:
             _count_into(self._sum)
-            for chunk in chunks:
-                yield from function(chunk)
+            yield from map(function, items)
             return
+        waiting: deque[Future[list[Result]]] = deque()
         try:
-            yield from self._map(self._pool, function, chunks)
+            for start in range(0, len(items), per_task):
+                waiting.append(self._pool.submit(_of_each, function, items[start : start + per_task]))
+                if len(waiting) >= TASKS_IN_FLIGHT * self._jobs:
+                    yield from waiting.popleft().result()
+            while waiting:
+                yield from waiting.popleft().result()
         except BrokenProcessPool as error:
             raise DataError("a process was killed, perhaps for lack of memory: try fewer --jobs") from error
-
-    def _map(
-        self, pool: ProcessPoolExecutor, function: Callable[[list[Item]], list[Result]], chunks: Iterator[list[Item]]
-    ) -> Iterator[Result]:
-        waiting: deque[Future[list[Result]]] = deque()
-        for chunk in chunks:
-            waiting.append(pool.submit(function, chunk))
-            if len(waiting) >= TASKS_IN_FLIGHT * self._jobs:
-                yield from waiting.popleft().result()
-        while waiting:
-            yield from waiting.popleft().result()
 
     def __enter__(self) -> Self:
         return self
@@ -88,6 +81,10 @@ class Workers:
     ) -> None:
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
+
+
+def _of_each(function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
+    return [function(item) for item in items]
 
 
 def _count_into(total: "Synchronized[int]") -> None:

@@ -58,11 +58,7 @@ class Expected(NamedTuple):
     sha256: bytes
 
 
-def check_shards(tasks: list[Task]) -> list[Report]:
-    return [_check_shard(task) for task in tasks]
-
-
-def _check_shard(task: Task) -> Report:
+def check_shard(task: Task) -> Report:
     name = task.shard["name"]
     report = Report(name)
     ranges = RangeReader(locate(task.dataset.uri))

@@ -61,11 +61,7 @@ class _Sample:
         return next((self.images[suffix] for suffix in IMAGE_SUFFIXES if suffix in self.images), None)
 
 
-def look_through(tasks: list[Task]) -> list[Found]:
-    return [_look_through(task) for task in tasks]
-
-
-def _look_through(task: Task) -> Found:
+def look_through(task: Task) -> Found:
     ranges = RangeReader(locate(task.uri))
     stream = ShardStream(ranges, task.shard, task.size)
     try:

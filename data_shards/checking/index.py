@@ -17,10 +17,9 @@ from ..errors import DataError
 from ..manifest import INDEX, MANIFEST, SPLITS, commit
 from ..packing.report import listed, report
 from ..packing.shards import UNFINISHED
-from ..progress import Progress, megabytes
 from ..storage import Location, list_files, locate, read_file
-from ..workers import Workers, processes
 from .foreign import Found, Task, look_through
+from .scan import look_at_all
 
 COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst")
 # A split's name as a word of a path: trainA-000.tar, trainA000.tar, trainA/000.tar, photos_trainA_000.tar.
@@ -48,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def index(uri: str, splits: list[str] | None = None, *, force: bool = False, jobs: int = 1) -> None:
+def index(uri: str, splits: list[str], *, force: bool, jobs: int) -> None:
     """Write index and manifest of the tars at `uri`, saying on stdout and stderr what was found.
 
     Raises DataError where there is a dataset already, a tar's split is not told, or a tar cannot be used.
@@ -57,9 +56,9 @@ def index(uri: str, splits: list[str] | None = None, *, force: bool = False, job
     files = list_files(location)
     _check_vacant(location, files, force=force)
     known = _known_shards(location) if force else []
-    chosen = _choose(location, files, splits or [], known)
-    tasks = [Task(os.fspath(uri), split, shard, files[shard]) for split, shards in chosen.items() for shard in shards]
-    found = _look_through(tasks, jobs)
+    chosen = _choose(location, files, splits, known)
+    tasks = [Task(uri, split, shard, files[shard]) for split, shards in chosen.items() for shard in shards]
+    found = list(look_at_all("indexing", look_through, tasks, jobs))
     _check(location, tasks, found)
     _warn_of_changes(found, known)
     turned = [name for each in found for name in each.turned]
@@ -146,16 +145,6 @@ def _as_wanted(location: Location, tars: list[str], wanted: list[str]) -> dict[s
             if split_of.setdefault(name, split) != split:
                 raise DataError(f"--split gives {name} to both {split_of[name]} and {split}: make the globs narrower")
     return split_of
-
-
-def _look_through(tasks: list[Task], jobs: int) -> list[Found]:
-    total = sum(task.size for task in tasks)
-    with (
-        Workers(processes(jobs, len(tasks), total)) as workers,
-        Progress("indexing", megabytes(total), "MB") as progress,
-        progress.following(lambda: megabytes(workers.counted())),
-    ):
-        return list(workers.map(look_through, tasks, per_task=1))
 
 
 def _check(location: Location, tasks: list[Task], found: list[Found]) -> None:

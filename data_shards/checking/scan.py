@@ -3,11 +3,13 @@
 import hashlib
 import re
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Protocol, TypeVar
 
+from ..progress import Progress, megabytes
 from ..storage import RangeReader
-from ..workers import count
+from ..workers import Workers, count, processes
 
 # Bytes of one read of storage. A process holds so much and one file of the shard, whatever the shard's size.
 PIECE_BYTES = 4 << 20
@@ -19,6 +21,28 @@ COMPRESSED = {
     b"\xfd7zXZ": "xz",
     b"\x28\xb5\x2f\xfd": "zstd",
 }
+
+
+class ShardTask(Protocol):
+    """A shard to be looked at; `size` in bytes."""
+
+    @property
+    def size(self) -> int: ...
+
+
+Task = TypeVar("Task", bound=ShardTask)
+Result = TypeVar("Result")
+
+
+def look_at_all(label: str, look: Callable[[Task], Result], tasks: list[Task], jobs: int) -> Iterator[Result]:
+    """look(task) of each shard, in order, by up to `jobs` processes; the progress is in bytes that ShardStreams have read."""
+    total = sum(task.size for task in tasks)
+    with (
+        Workers(processes(jobs, len(tasks), total)) as workers,
+        Progress(label, megabytes(total), "MB") as progress,
+        progress.following(lambda: megabytes(workers.counted())),
+    ):
+        yield from workers.map(look, tasks, per_task=1)
 
 
 class BadShardError(Exception):

@@ -4,18 +4,16 @@ import argparse
 import hashlib
 import os
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import accumulate, groupby
 
 from ..errors import DataError
 from ..manifest import INDEX, MANIFEST, REBUILD, Dataset, SplitInfo, open_dataset, read_manifest
 from ..packing.report import listed
-from ..progress import Progress, megabytes
 from ..rows import IndexRows
 from ..storage import RangeReader, list_files, locate, read_file, shown
-from ..workers import Workers, processes
-from .check import Report, Task, check_shards
+from .check import Report, Task, check_shard
+from .scan import look_at_all
 
 SHARD_FIELDS = {"split", "name", "samples", "bytes", "sha256"}
 PIECE_BYTES = 4 << 20
@@ -47,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
     return 1 if verify(args.uri, jobs=args.jobs).bad else 0
 
 
-def verify(uri: str, *, jobs: int = 1) -> Verdict:
+def verify(uri: str, *, jobs: int) -> Verdict:
     """Check a dataset, saying on stdout what is bad, or that all is well.
 
     Raises DataError where there is no dataset, or storage cannot be read: that is no verdict.
@@ -113,7 +111,7 @@ def _check_all(dataset: Dataset, files: dict[str, int], verdict: Verdict, jobs: 
             verdict.has_changed_shards = True
             verdict.bad.append(f"{shard['name']}: it is missing, with its {shard['samples']:,} samples")
     sizes: dict[str, list[tuple[int, int]]] = {}
-    for task, report in zip(tasks, _reports(tasks, jobs), strict=True):
+    for task, report in zip(tasks, look_at_all("verifying", check_shard, tasks, jobs), strict=True):
         _judge(report, verdict)
         sizes.setdefault(task.shard["split"], []).extend(report.sizes)
     strays = {name for name in files if name.endswith(".tar")} - {shard["name"] for shard in shards}
@@ -150,16 +148,6 @@ def _sha256(ranges: RangeReader, size: int) -> str:
     for start in range(0, size, PIECE_BYTES):
         digest.update(ranges.read(INDEX, start, min(PIECE_BYTES, size - start)))
     return digest.hexdigest()
-
-
-def _reports(tasks: list[Task], jobs: int) -> Iterator[Report]:
-    total = sum(task.size for task in tasks)
-    with (
-        Workers(processes(jobs, len(tasks), total)) as workers,
-        Progress("verifying", megabytes(total), "MB") as progress,
-        progress.following(lambda: megabytes(workers.counted())),
-    ):
-        yield from workers.map(check_shards, tasks, per_task=1)
 
 
 def _judge(report: Report, verdict: Verdict) -> None:

@@ -55,12 +55,8 @@ def encode_file(path: Path, encoding: Encoding) -> EncodedImage:
     return EncodedImage(digest, data, suffix, width, height, hashlib.sha256(data).digest())
 
 
-def encode_files(paths: list[Path], encoding: Encoding) -> list[EncodedImage]:
-    return [encode_file(path, encoding) for path in paths]
-
-
-def hash_files(paths: list[Path]) -> list[bytes]:
-    return [hashlib.sha256(_read(path)).digest() for path in paths]
+def hash_file(path: Path) -> bytes:
+    return hashlib.sha256(_read(path)).digest()
 
 
 def _read(path: Path) -> bytes:
@@ -87,7 +83,7 @@ def _encode(source: bytes, encoding: Encoding) -> tuple[bytes, str, tuple[int, i
         is_too_large = encoding.size is not None and min(image.size) > encoding.size
         if is_plain and encoding.quality is None and not is_too_large and not _has_other_colours(image):
             return source, "jpg", image.size
-        rgb = as_rgb(image)
+        rgb = _as_rgb(image)
         if encoding.size is not None and is_too_large:
             rgb = _reduce(rgb, encoding.size)
         if encoding.quality is None and image.format not in LOSSY_FORMATS:
@@ -108,7 +104,7 @@ def _reduce(image: Image.Image, size: int) -> Image.Image:
     return image.resize((width, height), Image.Resampling.LANCZOS)
 
 
-def as_rgb(image: Image.Image) -> Image.Image:
+def _as_rgb(image: Image.Image) -> Image.Image:
     """Upright 8-bit sRGB as a viewer shows it: EXIF orientation applied, colour profile too, alpha over white."""
     upright = _eight_bit(ImageOps.exif_transpose(image))
     profile = image.info["icc_profile"] if _has_other_colours(image) else None

@@ -24,8 +24,8 @@ from ..errors import DataError
 from ..manifest import INDEX, INDEX_SCHEMA, SPLITS, commit, read_manifest
 from ..progress import Progress
 from ..storage import Location, delete_files, list_files, locate, read_file, write_file
-from ..workers import Workers
-from .images import Encoding, encode_files, hash_files
+from ..workers import FILES_PER_TASK, Workers
+from .images import Encoding, encode_file, hash_file
 from .report import report
 from .shards import UNFINISHED, Record, ShardWriter, read_records
 from .sources import Sources, find_sources
@@ -75,7 +75,7 @@ def pack(source: Path, dest: str, encoding: Encoding | None = None, *, shard_mb:
         print(f"warning: {remark}", file=sys.stderr)
     location = locate(dest)
     task = {"size": encoding.size, "quality": encoding.quality, "shard_mb": shard_mb, "listing": sources.digest}
-    with Workers(min(jobs, -(-sources.count // 8))) as workers:
+    with Workers(min(jobs, -(-sources.count // FILES_PER_TASK))) as workers:
         if _is_there_already(location, sources, task, workers):
             print(f"{location.uri} is complete and holds these images already: nothing to do")
             return
@@ -97,7 +97,7 @@ def _hash_sources(sources: Sources, workers: Workers) -> dict[str, str]:
     with Progress("checking", sources.count) as progress:
         for split, names in sources.names.items():
             digest = hashlib.sha256()
-            for file_digest in workers.map(hash_files, sources.paths(split, names)):
+            for file_digest in workers.map(hash_file, sources.paths(split, names)):
                 digest.update(file_digest)
                 progress.advance()
             digests[split] = digest.hexdigest()
@@ -138,7 +138,7 @@ def _write_shards(
             keys = Keys()
             keyed = [(name, keys.make(name)) for name in names][done:]
             writer = ShardWriter(location, split, shard_bytes, len(kept), uploads)
-            encoded = workers.map(partial(encode_files, encoding=encoding), sources.paths(split, names[done:]))
+            encoded = workers.map(partial(encode_file, encoding=encoding), sources.paths(split, names[done:]))
             for (name, key), image in zip(keyed, encoded, strict=True):
                 writer.add(name, key, image)
                 progress.advance()
@@ -154,7 +154,7 @@ def _still_valid(records: Iterator[Record], sources: Sources, split: str, worker
         expected = list(islice(names, len(recorded)))
         if recorded != [printable(name) for name in expected]:
             return
-        if list(workers.map(hash_files, sources.paths(split, expected))) != record.rows["source_sha256"].to_pylist():
+        if list(workers.map(hash_file, sources.paths(split, expected))) != record.rows["source_sha256"].to_pylist():
             return
         yield record
 

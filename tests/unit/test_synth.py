@@ -147,8 +147,15 @@ def test_other_content_is_refused_and_kept(dataset: Path, tmp_path: Path, capsys
     assert files_of(tmp_path) == {"mine.txt": b"kept"}
 
 
+def test_progress_counts_scenes_not_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    advanced: list[int] = []
+    monkeypatch.setattr(synth.Progress, "advance", lambda self, count=1: advanced.append(count))
+    synth.synth(tmp_path / "data", synth.Synth(size=32, train=1, test=1))
+    assert sum(advanced) == 4
+
+
 def test_an_interrupted_drawing_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def disk_full(*args: object, **kwargs: object) -> list[Path]:
+    def disk_full(*args: object, **kwargs: object) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(synth, "_draw_files", disk_full)

@@ -13,10 +13,9 @@ from data_shards.progress import Progress, megabytes
 from data_shards.workers import Workers, count, processes
 
 
-def double(numbers: list[int]) -> list[int]:
-    for number in numbers:
-        count(number)
-    return [2 * number for number in numbers]
+def double(number: int) -> int:
+    count(number)
+    return 2 * number
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
