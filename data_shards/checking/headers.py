@@ -27,7 +27,8 @@ def look_at(data: bytes) -> Header:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-                is_turned = image.getexif().get(EXIF_ORIENTATION, 1) not in (0, 1)
+                # The base class's: a PNG's own decodes the image, to look for EXIF behind it, and then verify() refuses.
+                is_turned = Image.Image.getexif(image).get(EXIF_ORIENTATION, 1) not in (0, 1)
                 header = Header(*image.size, is_turned, _fault(image, data))
                 # The checksums of a PNG's chunks; other formats have none.
                 image.verify()
