@@ -5,13 +5,14 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 
-from .errors import DataError
+from .errors import check_range
 from .manifest import Dataset, open_dataset
-from .plan import EpochPlan, place_of, rank_share
+from .plan import EpochPlan, rank_share
 from .rows import IndexRows
 from .storage import RangeReader, locate, shown
 
@@ -45,14 +46,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    for option, value, lowest in (
-        ("--epoch", args.epoch, 0),
-        ("--seed", args.seed, 0),
-        ("--global-batch", args.global_batch, 1),
-        ("--readers", args.readers, 1),
-    ):
-        if not lowest <= value < 2**32:
-            raise DataError(f"{option} {value} is out of range: {lowest} to {2**32 - 1}")
+    check_range("--epoch", args.epoch, 0, 2**32 - 1)
+    check_range("--seed", args.seed, 0, 2**32 - 1)
+    check_range("--global-batch", args.global_batch, 1, 2**32 - 1)
+    check_range("--readers", args.readers, 1, 2**32 - 1)
     dataset = open_dataset(args.uri)
     if args.order:
         lines = order(dataset, args.split, args.seed, args.epoch, args.global_batch, args.readers)
@@ -77,21 +74,19 @@ def order(
     where = dataset.split(split)
     reader_of = [reader for reader in range(readers) for _ in rank_share(global_batch, reader, readers)]
     plan = EpochPlan(where.extents, seed=seed, domain=DOMAINS[split[-1]], epoch=epoch, global_batch=global_batch)
-    keys = IndexRows(RangeReader(locate(dataset.uri)), dataset).table(["key"])["key"].slice(where.first_row)
-    # One array, because a look-up in a column of many chunks seeks the chunk first.
-    keys = keys.combine_chunks()
+    with closing(RangeReader(locate(dataset.uri))) as ranges:
+        # One array, because a look-up in a column of many chunks seeks the chunk first.
+        keys = IndexRows(ranges, dataset).table(["key"])["key"].slice(where.first_row).combine_chunks()
     start = epoch * plan.length * global_batch
     for position, row in enumerate(plan.order(), start):
-        _, track, _ = place_of(position, plan.length, global_batch)
-        yield {"position": position, "key": keys[int(row)].as_py(), "reader": reader_of[track]}
+        yield {"position": position, "key": keys[int(row)].as_py(), "reader": reader_of[position % global_batch]}
 
 
 def print_summary(dataset: Dataset) -> None:
     """Splits, their images, bytes, shards and sizes, on stdout."""
     print(f"{shown(dataset.uri)}  (fingerprint {dataset.fingerprint[:16]})")
     shards = [shard["split"] for shard in dataset.manifest["shards"]]
-    ranges = RangeReader(locate(dataset.uri))
-    try:
+    with closing(RangeReader(locate(dataset.uri))) as ranges:
         index = IndexRows(ranges, dataset)
         for split, info in dataset.splits.items():
             number = shards.count(split)
@@ -99,8 +94,6 @@ def print_summary(dataset: Dataset) -> None:
                 f"  {split:8} {info.samples:8,} images  {info.bytes / 1e6:10,.1f} MB  "
                 f"{number:5,} shard{'' if number == 1 else 's'}  {_sizes(dataset, split, index)}"
             )
-    finally:
-        ranges.close()
     skipped = len(dataset.manifest["skipped"])
     if skipped:
         print(f"  {skipped:,} file{' was' if skipped == 1 else 's were'} skipped, manifest.json says which and why")

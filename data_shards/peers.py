@@ -99,9 +99,7 @@ def start_ray(workers: int) -> None:
 
     # For this process alone, on loopback: it needs no token, and a dashboard's processes would take part in the race.
     os.environ |= {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
-    ray.init(
-        address="local", num_cpus=workers, include_dashboard=False, logging_level="ERROR", log_to_driver=False
-    )  # fmt: skip
+    ray.init(address="local", num_cpus=workers, include_dashboard=False, logging_level="ERROR", log_to_driver=False)
     ray.data.DataContext.get_current().enable_progress_bars = False
     logging.getLogger("ray.data").setLevel(logging.ERROR)
 

@@ -79,13 +79,6 @@ def track_length(samples: int, global_batch: int, split: str = "the split") -> i
     return samples // global_batch
 
 
-def place_of(position: int, length: int, global_batch: int) -> tuple[int, int, int]:
-    """(epoch, track, place) of a position in a domain's endless stream; `length` samples to a track."""
-    batch, track = divmod(position, global_batch)
-    epoch, place = divmod(batch, length)
-    return epoch, track, place
-
-
 @dataclass(frozen=True)
 class Track:
     """One track of one epoch. samples[place] is a row of the split's index; windows[w] is the place where window w starts."""

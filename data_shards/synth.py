@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from .errors import DataError
+from .errors import DataError, check_range
 from .progress import Progress
 from .synthetic import paint, photo, scenes
 from .workers import FILES_PER_TASK, Workers
@@ -68,18 +68,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    _check_range("--size", args.size, 32, 512)
-    _check_range("--train", args.train, 1, 1_000_000)
-    _check_range("--test", args.test, 1, 1_000_000)
-    _check_range("--seed", args.seed, 0, 2**63)
-    _check_range("--jobs", args.jobs, 1, 1024)
+    check_range("--size", args.size, 32, 512)
+    check_range("--train", args.train, 1, 1_000_000)
+    check_range("--test", args.test, 1, 1_000_000)
+    check_range("--seed", args.seed, 0, 2**63)
+    check_range("--jobs", args.jobs, 1, 1024)
     synth(args.dest, Synth(args.size, args.train, args.test, args.seed), jobs=args.jobs)
     return 0
-
-
-def _check_range(option: str, value: int, lowest: int, highest: int) -> None:
-    if not lowest <= value <= highest:
-        raise DataError(f"{option} {value} is out of range: {lowest} to {highest}")
 
 
 def synth(dest: Path, config: Synth, *, jobs: int = 1) -> None:

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -61,15 +62,12 @@ class Expected(NamedTuple):
 def check_shard(task: Task) -> Report:
     name = task.shard["name"]
     report = Report(name)
-    ranges = RangeReader(locate(task.dataset.uri))
-    stream = ShardStream(ranges, name, task.size)
-    try:
+    with closing(RangeReader(locate(task.dataset.uri))) as ranges:
+        stream = ShardStream(ranges, name, task.size)
         if task.first_row is not None:
             rows = _rows(task, task.first_row, IndexRows(ranges, task.dataset), report)
             _check_samples(stream, rows, task.skipped, report, is_cut=task.size < task.shard["bytes"])
         digest = stream.sha256()
-    finally:
-        ranges.close()
     report.is_as_packed = (stream.size, digest) == (task.shard["bytes"], task.shard["sha256"])
     if stream.size != task.shard["bytes"]:
         cut = "cut short: " if stream.size < task.shard["bytes"] else ""

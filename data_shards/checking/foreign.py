@@ -1,6 +1,7 @@
 """The samples of a shard that pack has not written, as webdataset groups them: what an index has to say of each."""
 
 import hashlib
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -62,15 +63,13 @@ class _Sample:
 
 
 def look_through(task: Task) -> Found:
-    ranges = RangeReader(locate(task.uri))
-    stream = ShardStream(ranges, task.shard, task.size)
-    try:
-        samples = _group(stream)
-        sha256 = stream.sha256()
-    except BadShardError as error:
-        return Found(fault=f"{task.shard}: {error}")
-    finally:
-        ranges.close()
+    with closing(RangeReader(locate(task.uri))) as ranges:
+        stream = ShardStream(ranges, task.shard, task.size)
+        try:
+            samples = _group(stream)
+            sha256 = stream.sha256()
+        except BadShardError as error:
+            return Found(fault=f"{task.shard}: {error}")
     rows, skipped, turned = [], [], []
     for sample in samples:
         image = sample.image()

@@ -13,7 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from ..errors import DataError
+from ..errors import DataError, check_range
 from ..manifest import INDEX, MANIFEST, SPLITS, commit
 from ..packing.report import listed, report
 from ..packing.shards import UNFINISHED
@@ -41,8 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    if not 1 <= args.jobs <= 1024:
-        raise DataError(f"--jobs {args.jobs} is out of range: 1 to 1024")
+    check_range("--jobs", args.jobs, 1, 1024)
     index(args.uri, args.split, force=args.force, jobs=args.jobs)
     return 0
 

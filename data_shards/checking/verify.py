@@ -4,10 +4,11 @@ import argparse
 import hashlib
 import os
 import sys
+from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import accumulate, groupby
 
-from ..errors import DataError
+from ..errors import DataError, check_range
 from ..manifest import INDEX, MANIFEST, REBUILD, Dataset, SplitInfo, open_dataset, read_manifest
 from ..packing.report import listed
 from ..rows import IndexRows
@@ -40,8 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    if not 1 <= args.jobs <= 1024:
-        raise DataError(f"--jobs {args.jobs} is out of range: 1 to 1024")
+    check_range("--jobs", args.jobs, 1, 1024)
     return 1 if verify(args.uri, jobs=args.jobs).bad else 0
 
 
@@ -125,8 +125,7 @@ def _check_index(dataset: Dataset, files: dict[str, int], verdict: Verdict) -> N
     if INDEX not in files:
         verdict.index_is_bad(f"{INDEX}: it is missing")
         return
-    ranges = RangeReader(locate(dataset.uri))
-    try:
+    with closing(RangeReader(locate(dataset.uri))) as ranges:
         digest = _sha256(ranges, files[INDEX])
         if digest != said["sha256"]:
             verdict.index_is_bad(f"{INDEX}: its sha256 is {digest[:16]}..., the manifest says {said['sha256'][:16]}...")
@@ -139,8 +138,6 @@ def _check_index(dataset: Dataset, files: dict[str, int], verdict: Verdict) -> N
         samples = sum(shard["samples"] for shard in dataset.manifest["shards"])
         if rows != samples:
             verdict.index_is_bad(f"{INDEX}: it has {rows:,} rows, the manifest counts {samples:,} samples")
-    finally:
-        ranges.close()
 
 
 def _sha256(ranges: RangeReader, size: int) -> str:

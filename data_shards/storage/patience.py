@@ -48,16 +48,13 @@ ADVICE = {
 T = TypeVar("T")
 
 
-def patiently(
-    task: str, attempt: Callable[[], T], patience_s: float | None = None, closed: threading.Event | None = None
-) -> T:
+def patiently(task: str, attempt: Callable[[], T], closed: threading.Event | None = None) -> T:
     """What `attempt` returns, as soon as storage lets it; setting `closed` ends a wait.
 
     FileNotFoundError passes. DataError, which begins with "cannot" and the task, where waiting does not help, and
     StorageAwayError where it has not.
     """
     closed = closed or threading.Event()
-    patience_s = PATIENCE_S if patience_s is None else patience_s
     delay, failed_first = FIRST_DELAY_S, 0.0
     while True:
         try:
@@ -71,7 +68,7 @@ def patiently(
                 raise DataError(f"cannot {task}: {advice}{reason}") from error
             failed_first = failed_first or time.monotonic()
             waited = time.monotonic() - failed_first
-            if waited + delay > patience_s or closed.is_set():
+            if waited + delay > PATIENCE_S or closed.is_set():
                 raise StorageAwayError(f"cannot {task}, tried for {waited:.0f} s: {reason}") from error
             LOG.warning("cannot %s yet, again in %.1f s: %s", task, delay, reason)
         # Many readers that were turned away together are not to come back together.

@@ -20,9 +20,8 @@ class RangeReader:
     A wait ends early when the reader is closed.
     """
 
-    def __init__(self, location: Location, patience_s: float | None = None) -> None:
+    def __init__(self, location: Location) -> None:
         self._location = location
-        self._patience_s = patience_s
         self._most_open = OPEN_OBJECTS if location.is_object_store else OPEN_FILES
         self._files: OrderedDict[str, pa.NativeFile] = OrderedDict()
         self._lock = threading.Lock()
@@ -31,11 +30,11 @@ class RangeReader:
     def read(self, name: str, offset: int, length: int) -> bytes:
         """The `length` bytes from `offset` on, fewer only where the file ends before.
 
-        Raises DataError where the file is missing, storage refuses, or it stays away longer than `patience_s` (default PATIENCE_S).
+        Raises DataError where the file is missing, storage refuses, or it stays away longer than PATIENCE_S.
         """
         task = f"read {name} of {self._location.uri}"
         try:
-            return patiently(task, lambda: self._read(name, offset, length), self._patience_s, self._closed)
+            return patiently(task, lambda: self._read(name, offset, length), self._closed)
         except (FileNotFoundError, NotADirectoryError) as error:
             self._location.check_bucket()
             raise DataError(f"{name} of {self._location.uri} is missing: pack the dataset again") from error

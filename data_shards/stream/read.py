@@ -3,6 +3,7 @@
 import hashlib
 import io
 from collections.abc import Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -144,8 +145,7 @@ def read_split(
     outside = numbers[(numbers < 0) | (numbers >= samples)]
     if len(outside):
         raise DataError(f"{split} has no image {outside[0]}: it has {samples}, numbered from 0")
-    ranges = RangeReader(locate(dataset.uri))
-    try:
+    with closing(RangeReader(locate(dataset.uri))) as ranges:
         reader = SampleReader(dataset, split, ranges, IndexRows(ranges, dataset))
         for start in range(0, len(numbers[:limit]), CHUNK):
             for sample in reader.read(numbers[:limit][start : start + CHUNK]):
@@ -153,5 +153,3 @@ def read_split(
                 if isinstance(image, str):
                     raise DataError(f"{sample.shard}: sample {sample.key} is bad: {image}")
                 yield sample.key, centre(image, size)
-    finally:
-        ranges.close()

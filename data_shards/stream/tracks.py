@@ -183,7 +183,6 @@ def read_parts(
 
     `buffers` gives the memory for the images of each part, uint8 of part_shape; by default it is new.
     """
-    # Sent as data, because an exception that comes out of a loader process arrives wrapped in its traceback.
     ranges = ranges or RangeReader(locate(task.dataset.uri))
     buffers = buffers or (torch.empty(part_shape(task, tracks), dtype=torch.uint8) for _ in count())
     pool = ThreadPoolExecutor(READ_THREADS, thread_name_prefix="data_shards-read")
@@ -196,6 +195,7 @@ def read_parts(
             keys = [domain.read(batch, slots, faults) for domain, slots in zip(domains, images, strict=True)]
             yield Part(images, keys, faults)
     except DataError as error:
+        # As data, because an exception that comes out of a loader process arrives wrapped in its traceback.
         yield Part(error=str(error))
     finally:
         ranges.close()

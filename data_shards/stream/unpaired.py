@@ -3,6 +3,7 @@
 import logging
 import math
 import weakref
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -161,7 +162,8 @@ def _check_split(dataset: Dataset, split: str, config: StreamConfig, global_batc
 
 def _smaller_than(dataset: Dataset, split: str, side: int) -> list[dict[str, Any]]:
     """The index rows of a split's images that are not `side` pixels wide and high."""
-    index = IndexRows(RangeReader(locate(dataset.uri)), dataset).table(["split", "name", "width", "height"])
+    with closing(RangeReader(locate(dataset.uri))) as ranges:
+        index = IndexRows(ranges, dataset).table(["split", "name", "width", "height"])
     is_small = pc.less(pc.min_element_wise(index["width"], index["height"]), side)
     return index.filter(pc.and_(pc.equal(index["split"], split), is_small)).to_pylist()
 

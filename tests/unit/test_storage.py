@@ -255,9 +255,7 @@ def test_delays_grow_and_differ_and_leave_the_global_generator_alone() -> None:
     closed = MagicMock(is_set=lambda: False, wait=waits.append)
     state = random.getstate()
     with pytest.raises(DataError, match="plain HTTP"):
-        patience.patiently(
-            "x", MagicMock(side_effect=[THROTTLED] * 9 + [OSError("wrong version number")]), None, closed
-        )
+        patience.patiently("x", MagicMock(side_effect=[THROTTLED] * 9 + [OSError("wrong version number")]), closed)
     longest = [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0, 5.0]
     assert all(0.5 * most <= wait <= most for wait, most in zip(waits, longest, strict=True))
     assert len({wait / most for wait, most in zip(waits, longest, strict=True)}) > 1
