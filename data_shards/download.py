@@ -108,7 +108,12 @@ def _extract(source: zipfile.ZipFile, made: Path) -> None:
 def _place_of(member: zipfile.ZipInfo) -> PurePosixPath:
     """SPLIT/file for `.../SPLIT/file`. What would land elsewhere, by any system's rules, makes the zip a bad one."""
     path = PurePosixPath(member.filename.replace("\\", "/"))
-    if path.is_absolute() or ".." in path.parts or ":" in path.parts[0] or stat.S_ISLNK(member.external_attr >> 16):
+    if (
+        path.is_absolute()
+        or ".." in path.parts
+        or ":" in "".join(path.parts[:1])
+        or stat.S_ISLNK(member.external_attr >> 16)
+    ):
         raise zipfile.BadZipFile(f"{member.filename!r} leads outside the folder")
     if member.flag_bits & 1:
         raise zipfile.BadZipFile(f"{member.filename!r} is encrypted")

@@ -20,7 +20,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..errors import DataError
+from ..errors import DataError, check_range
 from ..manifest import INDEX, INDEX_SCHEMA, SPLITS, commit, read_manifest
 from ..progress import Progress
 from ..storage import Location, delete_files, list_files, locate, read_file, write_file
@@ -51,17 +51,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    _check_range("--size", args.size, 1, 65_500)
-    _check_range("--quality", args.quality, 1, 100)
-    _check_range("--shard-mb", args.shard_mb, 1, 4096)
-    _check_range("--jobs", args.jobs, 1, 1024)
+    check_range("--size", args.size, 1, 65_500)
+    check_range("--quality", args.quality, 1, 100)
+    check_range("--shard-mb", args.shard_mb, 1, 4096)
+    check_range("--jobs", args.jobs, 1, 1024)
     pack(args.source, args.dest, Encoding(args.size, args.quality), shard_mb=args.shard_mb, jobs=args.jobs)
     return 0
-
-
-def _check_range(option: str, value: int | None, lowest: int, highest: int) -> None:
-    if value is not None and not lowest <= value <= highest:
-        raise DataError(f"{option} {value} is out of range: {lowest} to {highest}")
 
 
 def pack(source: Path, dest: str, encoding: Encoding | None = None, *, shard_mb: int = 64, jobs: int = 1) -> None:
@@ -77,6 +72,8 @@ def pack(source: Path, dest: str, encoding: Encoding | None = None, *, shard_mb:
     task = {"size": encoding.size, "quality": encoding.quality, "shard_mb": shard_mb, "listing": sources.digest}
     with Workers(min(jobs, -(-sources.count // FILES_PER_TASK))) as workers:
         if _is_there_already(location, sources, task, workers):
+            # A run that was killed after its commit has left them, and `index` would take the pack for an interrupted one.
+            _discard(location, rf"{UNFINISHED}/.*")
             print(f"{location.uri} is complete and holds these images already: nothing to do")
             return
         records = _write_shards(_claim(location, task), location, sources, encoding, shard_mb << 20, workers)

@@ -20,16 +20,21 @@ class Keys:
 
     def __init__(self) -> None:
         self._taken: set[str] = set()
+        self._copies: dict[str, int] = {}
 
     def make(self, name: str) -> str:
         path = PurePath(name)
         stem = "_".join([*path.parts[:-1], path.stem])
         ascii_stem = unicodedata.normalize("NFKD", stem).encode("ascii", "ignore").decode()
         slug = re.sub(r"[^A-Za-z0-9_-]+", "_", ascii_stem).strip("_-")[:LONGEST_KEY] or "image"
-        key, copy = slug, 2
         # Compared without case: shards get unpacked on disks that do not tell A from a.
+        folded = slug.lower()
+        # Counted on from the last copy: in a folder of names without ASCII letters all are copies of "image".
+        key, copy = slug, self._copies.get(folded, 1)
         while key.lower() in self._taken:
-            key, copy = f"{slug}_{copy}", copy + 1
+            copy += 1
+            key = f"{slug}_{copy}"
+        self._copies[folded] = copy
         self._taken.add(key.lower())
         return key
 

@@ -243,6 +243,13 @@ def test_members_that_lead_outside_are_refused(tmp_path: Path, name: str, capsys
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == [hand]
 
 
+def test_a_member_without_a_name_is_passed_over(tmp_path: Path) -> None:
+    hand = tmp_path / "hand.zip"
+    hand.write_bytes(zipped({**IMAGES, ".": b"-"}, folder=""))
+    assert run(tmp_path / "horses", "--zip", str(hand)) == 0
+    assert files_of(tmp_path / "horses") == IMAGES
+
+
 def test_links_are_refused(tmp_path: Path) -> None:
     link = zipfile.ZipInfo("trainA/link.jpg")
     link.external_attr = (stat.S_IFLNK | 0o777) << 16

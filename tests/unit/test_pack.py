@@ -158,6 +158,14 @@ def test_keys_are_safe_unique_and_keep_what_they_can() -> None:
     ]
 
 
+def test_keys_of_many_names_that_come_to_the_same_take_no_longer() -> None:
+    keys = Keys()
+    # Each tried from the first copy on, these would take minutes.
+    made = [keys.make(f"{chr(0x4E00 + number // 100)}/{'Aa'[number % 2] * 90}.jpg") for number in range(50_000)]
+    assert len({key.lower() for key in made}) == len(made)
+    assert made[-1] == f"{'a' * 80}_50000"
+
+
 def test_odd_names_are_read_back_by_stock_webdataset(tmp_path: Path) -> None:
     folder = tmp_path / "images" / "trainA"
     names = ["a.b c.jpg", "été.jpg", "__x__.jpg", "deep/er/ü.png", "n" * 200 + ".jpg"]
@@ -443,6 +451,15 @@ def test_a_finished_dataset_is_left_alone(tmp_path: Path, capsys: pytest.Capture
     assert main(["pack", str(tmp_path / "images"), str(tmp_path / "shards"), "--jobs", "1"]) == 0
     assert "nothing to do" in capsys.readouterr().out
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "shards").iterdir()} == before
+
+
+def test_what_a_pack_killed_after_its_commit_has_left_is_cleared_away(tmp_path: Path) -> None:
+    make_dataset(tmp_path, SPLITS)
+    before = content(tmp_path / "shards")
+    (tmp_path / "shards" / "unfinished").mkdir()
+    (tmp_path / "shards" / "unfinished" / "pack.json").write_text("{}")
+    assert main(["pack", str(tmp_path / "images"), str(tmp_path / "shards"), "--jobs", "1"]) == 0
+    assert content(tmp_path / "shards") == before
 
 
 @pytest.mark.parametrize("change", ["option", "image", "content"])
