@@ -34,7 +34,10 @@ def main(argv: list[str] | None = None) -> int:
             module.add_arguments(options)
     args = parser.parse_args(arguments)
     try:
-        return module.run(args)
+        status = module.run(args)
+        # Here, not at the end of the interpreter, where a broken pipe is a traceback.
+        sys.stdout.flush()
+        return status
     except DataError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -6,11 +6,11 @@ import json
 import os
 import platform
 import statistics
-import sys
 import tarfile
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import version
@@ -105,20 +105,19 @@ class Bench:
 
     def stages(self) -> dict[str, float]:
         """Each stage by itself, on one core."""
-        ranges = RangeReader(locate(self._dataset.uri))
-        reader = SampleReader(self._dataset, self._splits[0], ranges, IndexRows(ranges, self._dataset))
-        numbers = np.arange(min(STAGE_IMAGES, len(reader.split)))
+        with closing(RangeReader(locate(self._dataset.uri))) as ranges:
+            reader = SampleReader(self._dataset, self._splits[0], ranges, IndexRows(ranges, self._dataset))
+            numbers = np.arange(min(STAGE_IMAGES, len(reader.split)))
+            reader.read(numbers)  # what is measured is this program, with the files in the system's cache
+            samples, read_s = _timed(lambda: reader.read(numbers))
         crop, load = self._config.crop_size, self._config.load_size
         transform = partial(augment, load_size=load, crop_size=crop, flip=self._config.flip, seed=0, domain=0)
-        reader.read(numbers)  # what is measured is this program, with the files in the system's cache
-        samples, read_s = _timed(lambda: reader.read(numbers))
         good = [sample.image for sample in samples if not sample.fault]
         images, decode_s = _timed(lambda: [decode(data) for data in good])
         crops, augment_s = _timed(lambda: [transform(each, position=number) for number, each in enumerate(images)])
         slots = torch.empty((self._batch, crop, crop, 3), dtype=torch.uint8)
         rows = [each.permute(1, 2, 0) for each in crops]
         _, batch_s = _timed(lambda: [slots[n % self._batch].copy_(each) for n, each in enumerate(rows)])
-        ranges.close()
         seconds = {"read": read_s, "decode": decode_s, "transform": augment_s, "batch": batch_s}
         return {name: len(good) / each for name, each in (seconds | {"all": sum(seconds.values())}).items()}
 
@@ -182,11 +181,12 @@ class Bench:
         def turn(seconds: float) -> tuple[int, float]:
             for _ in islice(batches, queued):
                 pass
-            began, count = time.perf_counter(), 0
-            while time.perf_counter() - began < seconds:
+            began, count, took = time.perf_counter(), 0, 0.0
+            while not count or took < seconds:
                 next(batches)
                 count += images or self._batch
-            return count, time.perf_counter() - began
+                took = time.perf_counter() - began
+            return count, took
 
         return Pipeline(name, turn)
 
@@ -241,4 +241,3 @@ def _print_pipelines(pipelines: dict[str, list[float]], args: argparse.Namespace
         ratio = statistics.median(mine / theirs for mine, theirs in zip(ours, rates, strict=True))
         row = f"  {name:16} {statistics.median(rates):12,.0f} {min(rates):10,.0f} {max(rates):10,.0f}"
         print(row if rates is ours else f"{row}   {ratio:.2f} x as fast")
-    sys.stdout.flush()

@@ -1,7 +1,7 @@
 """A picture of some images of each split with their keys: what one looks at before one trains for days."""
 
-import io
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,7 @@ from .manifest import Dataset
 from .plan import Integers, draws
 from .rows import IndexRows
 from .storage import RangeReader, locate, shown
-from .stream.read import Sample, SampleReader
+from .stream.read import Sample, SampleReader, decoded
 
 COLUMNS = 6
 ROWS = 2
@@ -41,8 +41,7 @@ def draw(dataset: Dataset, path: Path, seed: int) -> None:
     pen = ImageDraw.Draw(sheet)
     pen.text((MARGIN, MARGIN), fitted(shown(dataset.uri), _font(20), WIDTH - 2 * MARGIN), INK, _font(20))
     top = MARGIN + TITLE
-    ranges = RangeReader(locate(dataset.uri))
-    try:
+    with closing(RangeReader(locate(dataset.uri))) as ranges:
         index = IndexRows(ranges, dataset)
         for split, numbers in chosen.items():
             _heading(pen, top, dataset, split, len(numbers))
@@ -50,8 +49,6 @@ def draw(dataset: Dataset, path: Path, seed: int) -> None:
             for (x, y), sample in zip(_cells(top + HEADING), samples, strict=False):
                 _cell(sheet, pen, x, y, sample)
             top += HEADING + rows[split] * CELL_Y
-    finally:
-        ranges.close()
     _save(sheet, path)
 
 
@@ -77,28 +74,19 @@ def _heading(pen: ImageDraw.ImageDraw, top: int, dataset: Dataset, split: str, c
 
 
 def _cell(sheet: Image.Image, pen: ImageDraw.ImageDraw, x: int, y: int, sample: Sample) -> None:
-    thumb, size = _thumbnail(sample)
-    pen.rectangle((x, y, x + THUMB - 1, y + THUMB - 1), PANEL, None if thumb else BAD)
-    if thumb is None:
-        pen.multiline_text((x + 10, y + 10), _wrapped(size, _font(14), THUMB - 20), BAD, _font(14))
+    # Decoded as the stream does: what it would show, or could not.
+    image = decoded(sample)
+    pen.rectangle((x, y, x + THUMB - 1, y + THUMB - 1), PANEL, BAD if isinstance(image, str) else None)
+    if isinstance(image, str):
+        pen.multiline_text((x + 10, y + 10), _wrapped(image, _font(14), THUMB - 20), BAD, _font(14))
         size = "bad"
     else:
+        full = Image.fromarray(image.permute(1, 2, 0).numpy())
+        size = f"{full.width} x {full.height}"
+        thumb = ImageOps.contain(full, (THUMB, THUMB), Image.Resampling.LANCZOS)
         sheet.paste(thumb, (x + (THUMB - thumb.width) // 2, y + (THUMB - thumb.height) // 2))
     pen.text((x, y + THUMB + 4), fitted(sample.key, _font(13), THUMB), INK, _font(13))
     pen.text((x, y + THUMB + 20), size, FAINT, _font(11))
-
-
-def _thumbnail(sample: Sample) -> tuple[Image.Image | None, str]:
-    """The image as it fits its cell and its size; without one, what is wrong with the sample."""
-    if sample.fault:
-        return None, sample.fault
-    try:
-        with Image.open(io.BytesIO(sample.image)) as image:
-            size = f"{image.width} x {image.height}"
-            return ImageOps.contain(image.convert("RGB"), (THUMB, THUMB), Image.Resampling.LANCZOS), size
-    # Pillow's plug-ins raise what they like on damaged files.
-    except Exception as error:
-        return None, f"it does not decode ({error})"
 
 
 def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:

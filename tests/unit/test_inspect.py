@@ -1,7 +1,9 @@
+import io
 import json
 import os
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -154,6 +156,31 @@ def test_bad_samples_have_their_reason_in_the_sheet(tmp_path: Path) -> None:
     assert [np.array_equal(one, two) for one, two in zip(good, bad, strict=True)] == [False, True, True]
     red, green, _ = np.moveaxis(bad[0], -1, 0)
     assert (red > green + 60).sum() > 4 * THUMB
+
+
+def test_a_grey_image_of_16_bits_is_shown_as_the_stream_shows_it(tmp_path: Path) -> None:
+    grey = io.BytesIO()
+    Image.fromarray(np.full((THUMB, THUMB), 0x4040, np.uint16)).save(grey, "PNG")
+    with tarfile.open(tmp_path / "trainA-0.tar", "w") as tar:
+        member = tarfile.TarInfo("grey.png")
+        member.size = len(grey.getvalue())
+        tar.addfile(member, io.BytesIO(grey.getvalue()))
+    assert main(["index", str(tmp_path)]) == 0
+    assert main(["inspect", str(tmp_path), "--contact-sheet", str(tmp_path / "sheet.png")]) == 0
+    (cell,) = cells(Image.open(tmp_path / "sheet.png"), 0, 1)
+    assert (cell == 0x40).all()
+
+
+def test_a_reader_that_has_read_enough_is_no_error(tmp_path: Path) -> None:
+    dataset = make_dataset(tmp_path, {"trainA": 3})
+    # Buffered, as a pipe is by default: the pipe is found broken when the last of it is written.
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "data_shards", "inspect", dataset.uri]
+    done = subprocess.run(command, cwd=ROOT, env=environment, stdout=writer, stderr=subprocess.PIPE, text=True)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_keys_are_legible() -> None:
