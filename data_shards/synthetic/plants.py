@@ -26,10 +26,8 @@ def crown(
     sunny = 0.40 + 0.30 * (dx * side - dy * 0.8) + 0.32 * (lobe_x * side - lobe_y * 0.8)
     amount = np.clip(sunny + rng.normal(0, 0.13, dx.shape), 0, 1.1)
     order = np.argsort((rng.uniform(-0.25, 0.25, (lobes, 1)) + amount).ravel())  # dark leaves lie under lit ones
-    px, py = (
-        (x + (lobe_x + dx * reach) * width / 2).ravel()[order],
-        (y + (lobe_y + dy * reach) * height / 2).ravel()[order],
-    )
+    px = (x + (lobe_x + dx * reach) * width / 2).ravel()[order]
+    py = (y + (lobe_y + dy * reach) * height / 2).ravel()[order]
     colour = light.lit(albedo * rng.normal(1, 0.06, (len(px), 3)), amount.ravel()[order])
     colour = np.clip(colour + (light.air - colour) * haze, 0, 1)
     s.canvas.dabs(px, py, rng.uniform(0, np.pi, len(px)), leaf * rng.uniform(0.7, 1.4, len(px)), leaf * 0.6, colour)
