@@ -33,6 +33,12 @@ def attention_maps(generator: Generator, image_CHW: Tensor, point: Point) -> dic
     return {block: weights_BHW[0].cpu() for block, weights_BHW in maps.items()}
 
 
+def as_input(generator: Generator, images_uint8: Tensor) -> Tensor:
+    """Pixels as the generator takes them: in -1..1, of its type and on its device; shape unchanged."""
+    weights = next(generator.parameters())
+    return to_float(images_uint8.to(weights.device), weights.dtype)
+
+
 def padded_side(side: int) -> int:
     """Pixels after padding: a multiple of 4, and two positions after both downsamplings, as reflection in the blocks needs."""
     return max(8, -(-side // 4) * 4)
@@ -52,8 +58,7 @@ def reflected(side: int) -> Tensor:
 
 def _padded(generator: Generator, images_NCHW: Tensor) -> Tensor:
     rows, cols = map(reflected, images_NCHW.shape[-2:])
-    weights = next(generator.parameters())
-    return to_float(images_NCHW[..., rows, :][..., cols].to(weights.device), weights.dtype)
+    return as_input(generator, images_NCHW[..., rows, :][..., cols])
 
 
 def choose_device(name: str) -> torch.device:

@@ -7,9 +7,10 @@ import torch
 from torch import Tensor
 
 from nla_cyclegan.generator import Generator
+from nla_cyclegan.inference import as_input
 from nla_cyclegan.losses import l1
 from nla_cyclegan.progress import with_progress
-from nla_cyclegan.step import to_float, to_uint8
+from nla_cyclegan.step import to_uint8
 
 BATCH = 8
 
@@ -40,6 +41,5 @@ def round_trip(there: Generator, back: Generator, inputs_NCHW: Tensor, real_MCHW
 
 
 def _inputs(generator: Generator, images_NCHW: Tensor, what: str) -> Iterator[Tensor]:
-    device = next(generator.parameters()).device
     for batch in with_progress(images_NCHW.split(BATCH), len(images_NCHW), what):
-        yield to_float(batch.to(device))
+        yield as_input(generator, batch)

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from nla_cyclegan.attention import NonLocalBlock
 from nla_cyclegan.generator import Generator, GeneratorConfig
-from nla_cyclegan.inference import padded_side, reflected
-from nla_cyclegan.step import to_float, to_uint8
+from nla_cyclegan.inference import as_input, padded_side, reflected
+from nla_cyclegan.step import to_uint8
 
 SAMPLE_CROPS = 16
 """Crops of the sample, each a quarter of a tile's side: together as many pixels as one tile."""
@@ -47,10 +47,9 @@ def translate_tiles(
     """
     height, width = image_CHW.shape[-2:]
     pad_rows, pad_cols = reflected(height), reflected(width)
-    device = next(generator.parameters()).device
 
     def part(rows: slice, cols: slice) -> Tensor:
-        return to_float(image_CHW[:, pad_rows[rows]][:, :, pad_cols[cols]].to(device))
+        return as_input(generator, image_CHW[:, pad_rows[rows]][:, :, pad_cols[cols]])
 
     crops = [part(rows, cols) for rows, cols in sample_crops(padded_side(height), padded_side(width), tile)]
     shared = share_statistics(generator, torch.stack(crops))

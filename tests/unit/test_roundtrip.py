@@ -31,6 +31,13 @@ def test_the_distances_are_the_terms_of_the_training_loss(generators):
     assert (back.cycle_l1, back.identity_l1) == pytest.approx((losses["cycle_a"].item(), losses["identity_b"].item()))
 
 
+def test_networks_in_double_precision_are_given_doubles(generators):
+    inputs, real = noise(3, 1), noise(3, 2)
+    single = round_trip(*generators, inputs, real)
+    double = round_trip(*(each.double() for each in generators), inputs, real)
+    assert (double.cycle_l1, double.identity_l1) == pytest.approx((single.cycle_l1, single.identity_l1))
+
+
 def test_uneven_batches_count_by_their_images(generators, monkeypatch):
     inputs, real = noise(5, 1), noise(3, 2)
     whole = round_trip(*generators, inputs, real)

@@ -129,6 +129,12 @@ def test_any_shape(height, width):
     assert len(counted) > 1
 
 
+def test_a_network_in_double_precision_is_given_doubles():
+    image = landscape(130, 210)
+    single, double = translate_tiles(generator(), image, 96), translate_tiles(generator().double(), image, 96)
+    assert (single.int() - double.int()).abs().max() <= 1
+
+
 def test_tiles_are_the_same_each_time():
     net, image = generator(), landscape(130, 210)
     assert torch.equal(translate_tiles(net, image, 96), translate_tiles(net, image, 96))
