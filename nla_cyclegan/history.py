@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pyarrow import fs
 
 from nla_cyclegan.errors import InputError
-from nla_cyclegan.location import open_location, read_file
+from nla_cyclegan.location import kind_of, list_folder, open_location, read_file
 
 METRICS, SETTINGS, CHECKPOINT = "metrics.jsonl", "run.json", "checkpoint_"
 CLOCK, TOTAL = "images", "generator_total"
@@ -89,14 +89,11 @@ def differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
 
 
 def _names(filesystem: fs.FileSystem, location: str) -> set[str]:
-    try:
-        info = filesystem.get_file_info(location)
-        if info.type == fs.FileType.File:
-            raise InputError(f"{location}: a file; give the run's folder")
-        entries = filesystem.get_file_info(fs.FileSelector(location, allow_not_found=True))
-    except OSError as error:
-        raise InputError(f"{location}: cannot be listed ({error})") from error
-    if info.type == fs.FileType.NotFound and not entries:
+    kind = kind_of(filesystem, location)
+    if kind == fs.FileType.File:
+        raise InputError(f"{location}: a file; give the run's folder")
+    entries = list_folder(filesystem, location)
+    if kind == fs.FileType.NotFound and not entries:
         raise InputError(f"{location}: no such run folder")
     return {entry.base_name for entry in entries}
 
@@ -124,13 +121,14 @@ def _settings(filesystem: fs.FileSystem, location: str) -> dict[str, Any]:
         config = json.loads(content)["config"]
         data = config.get("data", {})
         chosen = {section: config[section] for section in SECTIONS if section in config}
-        return _flat(chosen | {"data": {name: data[name] for name in OF_DATA if name in data}})
+        return flat(chosen | {"data": {name: data[name] for name in OF_DATA if name in data}})
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{location}/{SETTINGS}: damaged ({type(error).__name__}: {error})") from error
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Mappings inside each other as one, under dotted names."""
+    found: dict[str, Any] = {}
     for name, value in values.items():
-        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value}
-    return flat
+        found |= flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value}
+    return found

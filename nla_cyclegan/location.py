@@ -35,6 +35,22 @@ def read_file(filesystem: fs.FileSystem, file: str) -> bytes | None:
         raise InputError(f"{file}: cannot be read ({_first_line(error)})") from error
 
 
+def kind_of(filesystem: fs.FileSystem, location: str) -> fs.FileType:
+    """A file, a folder, or nothing. Raises: InputError when storage does not answer."""
+    try:
+        return filesystem.get_file_info(location).type
+    except OSError as error:
+        raise InputError(f"{location}: storage does not answer ({_first_line(error)})") from error
+
+
+def list_folder(filesystem: fs.FileSystem, folder: str) -> list[fs.FileInfo]:
+    """What lies in it; nothing where there is none. Raises: InputError when it cannot be listed."""
+    try:
+        return filesystem.get_file_info(fs.FileSelector(folder, allow_not_found=True))
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be listed ({_first_line(error)})") from error
+
+
 def _without_credentials(uri: str) -> str:
     """No query and no user part of the URI: either may hold some."""
     return re.sub(r"//[^/@]*@", "//", uri.partition("?")[0])

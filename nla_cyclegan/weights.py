@@ -20,9 +20,10 @@ from pydantic import ValidationError
 from nla_cyclegan.errors import InputError
 from nla_cyclegan.generator import Generator, GeneratorConfig
 from nla_cyclegan.junyanz import LAYOUT, generator_from, is_torch_file, read_state
-from nla_cyclegan.location import open_location
+from nla_cyclegan.location import kind_of, list_folder, open_location, read_file
 
 Direction = Literal["A2B", "B2A"]
+OPPOSITE: dict[Direction, Direction] = {"A2B": "B2A", "B2A": "A2B"}
 FILE_NAMES: dict[Direction, str] = {"A2B": "generator_ab.safetensors", "B2A": "generator_ba.safetensors"}
 # How pytorch-CycleGAN-and-pix2pix names its files: latest_net_G_A.pth, 200_net_G_B.pth.
 PTH_ENDINGS: dict[Direction, str] = {"A2B": "_net_G_A.pth", "B2A": "_net_G_B.pth"}
@@ -54,10 +55,7 @@ def read_generator(path: str | Path) -> Generator:
 
     Raises: InputError if it is no weight file.
     """
-    filesystem, location = open_location(str(path))
-    if _kind(filesystem, location) != fs.FileType.File:
-        raise InputError(f"{location}: no such weight file")
-    return _read(filesystem, location)
+    return _read(*open_location(str(path)))
 
 
 def direction_of(file: str | Path) -> Direction | None:
@@ -80,7 +78,7 @@ def load_generators(path: str | Path, directions: Sequence[Direction] = ("A2B", 
     Raises: InputError that says what was looked for where.
     """
     filesystem, location = open_location(str(path))
-    kind = _kind(filesystem, location)
+    kind = kind_of(filesystem, location)
     if kind == fs.FileType.NotFound:
         raise InputError(f"{location}: no such weight file, checkpoint folder or run folder")
     if kind == fs.FileType.File:
@@ -103,7 +101,7 @@ def _only(directions: Sequence[Direction], file: str) -> Direction:
 def _read_newest(
     filesystem: fs.FileSystem, location: str, directions: Sequence[Direction]
 ) -> dict[Direction, Generator]:
-    entries = filesystem.get_file_info(fs.FileSelector(location))
+    entries = list_folder(filesystem, location)
     folders = [e.path for e in entries if e.type == fs.FileType.Directory and e.base_name.startswith("checkpoint_")]
     # checkpoint_900 comes before checkpoint_1000: numbers in a name count as numbers.
     folders.sort(key=lambda path: [int(digits) for digits in re.findall(r"\d+", path.rpartition("/")[2])])
@@ -127,7 +125,7 @@ def _files(filesystem: fs.FileSystem, folder: str, directions: Sequence[Directio
     files: dict[Direction, str] = {}
     for direction in directions:
         for name in (FILE_NAMES[direction], f"latest{PTH_ENDINGS[direction]}"):
-            if direction not in files and _kind(filesystem, f"{folder}/{name}") == fs.FileType.File:
+            if direction not in files and kind_of(filesystem, f"{folder}/{name}") == fs.FileType.File:
                 files[direction] = f"{folder}/{name}"
     return files
 
@@ -136,23 +134,10 @@ def _read_all(filesystem: fs.FileSystem, files: Mapping[Direction, str]) -> dict
     return {direction: _read(filesystem, file) for direction, file in files.items()}
 
 
-def _kind(filesystem: fs.FileSystem, location: str) -> fs.FileType:
-    try:
-        return filesystem.get_file_info(location).type
-    except OSError as error:
-        raise InputError(f"{location}: storage does not answer ({error})") from error
-
-
 def _read(filesystem: fs.FileSystem, file: str) -> Generator:
-    try:
-        with filesystem.open_input_stream(file) as stream:
-            content = stream.read()
-    except OSError as error:
-        raise InputError(f"{file}: cannot be read ({error})") from error
-    return _build(file, content)
-
-
-def _build(file: str, content: bytes) -> Generator:
+    content = read_file(filesystem, file)
+    if content is None:
+        raise InputError(f"{file}: no such weight file")
     if is_torch_file(content):
         try:
             return generator_from(read_state(content))

@@ -3,6 +3,7 @@ import json
 import pytest
 import safetensors.torch
 import torch
+from pyarrow import fs
 
 from nla_cyclegan import Generator, GeneratorConfig
 from nla_cyclegan.errors import InputError
@@ -80,6 +81,18 @@ def test_a_folder_without_weights_says_what_was_looked_for(tmp_path):
 def test_a_missing_path_is_named(path):
     with pytest.raises(InputError, match="/nowhere/at/all: no such weight file"):
         load_generator(path)
+
+
+def test_a_folder_that_cannot_be_listed_is_named(tmp_path, monkeypatch):
+    class Closed:
+        def get_file_info(self, asked):
+            if isinstance(asked, fs.FileSelector):
+                raise PermissionError("access denied")
+            return fs.LocalFileSystem().get_file_info(asked)
+
+    monkeypatch.setattr("nla_cyclegan.weights.open_location", lambda path: (Closed(), path))
+    with pytest.raises(InputError, match=r"cannot be listed \(access denied\)"):
+        load_generator(str(tmp_path))
 
 
 def test_an_unknown_scheme_is_refused():

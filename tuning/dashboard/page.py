@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data_shards.storage import shown
+from nla_cyclegan.history import flat
 from tuning.dashboard import charts
 from tuning.dashboard.gallery import Picture, pictures
 from tuning.dashboard.importance import FEWEST, QUANTILE, importances
 from tuning.dashboard.paper import CELLS, NADAM, Comparison, is_paper
 from tuning.dashboard.stops import Stops, stops_of
 from tuning.dashboard.style import colorscale, templates
-from tuning.dashboard.view import View, choice_text, flat
+from tuning.dashboard.view import View, choice_text
 from tuning.results import Results
 
 if TYPE_CHECKING:

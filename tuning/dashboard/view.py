@@ -41,7 +41,7 @@ class View:
     """A sweep as the page shows it."""
 
     def __init__(self, results: Results) -> None:
-        self.about, self.folder = results.about, results.folder
+        self.folder = results.folder
         self.sweep: dict[str, Any] = results.about.get("sweep", {})
         self.run: dict[str, Any] = results.about.get("run", {})
         self.trials = results.trials
@@ -140,14 +140,6 @@ def choice_text(value: Any) -> str:
     if isinstance(value, list | tuple):
         return ", ".join(map(choice_text, value)) or "none"
     return "none" if value is None else value_text(value)
-
-
-def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Dotted field -> value of a configuration as JSON values."""
-    fields: dict[str, Any] = {}
-    for name, value in config.items():
-        fields |= flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value}
-    return fields
 
 
 def _axis(field: str, label: str, dimension: Dimension | None, values: list[Any]) -> Axis:
