@@ -32,14 +32,16 @@ def refuse_clashes(targets: Mapping[Path, Path], blocks: Iterable[int] = (), als
     inputs = {source.resolve() for source in targets}
     first: dict[Path, Path] = {}
     for source, target in _written(targets, blocks):
-        if target in first:
-            raise InputError(f"{first[target]} and {source} would both be written to {target}; translate them apart")
-        first[target] = source
-    if also in first:
-        raise InputError(f"{also} would be written twice, also for {first[also]}; choose another name")
-    for target in [*first, *([also] if also else [])]:
-        if target.resolve() in inputs:
+        place = target.resolve()
+        if place in inputs:
             raise InputError(f"{target} is one of the inputs and would be overwritten; choose another --out")
+        if place in first:
+            raise InputError(f"{first[place]} and {source} would both be written to {target}; translate them apart")
+        first[place] = source
+    if also and (place := also.resolve()) in first:
+        raise InputError(f"{also} would be written twice, also for {first[place]}; choose another name")
+    if also and also.resolve() in inputs:
+        raise InputError(f"{also} is one of the inputs and would be overwritten; choose another name")
 
 
 def _written(targets: Mapping[Path, Path], blocks: Iterable[int]) -> Iterator[tuple[Path, Path]]:

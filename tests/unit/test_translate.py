@@ -268,8 +268,10 @@ def test_inputs_are_never_overwritten(weights, photos, capsys):
     assert translate(weights, photos, "--format", "jpg", photos) == 2
     assert "is one of the inputs" in capsys.readouterr().err
     assert translate(weights, photos / "out", "--grid", photos / "2014 1.jpg", photos) == 2
-    assert translate(weights, photos / "out", "--grid", photos / "out" / "2014 1.png", photos) == 2
-    assert "would be written twice" in capsys.readouterr().err
+    assert "is one of the inputs and would be overwritten; choose another name" in capsys.readouterr().err
+    for same in (photos / "out" / "2014 1.png", photos / "else" / ".." / "out" / "2014 1.png"):
+        assert translate(weights, photos / "out", "--grid", same, photos) == 2
+        assert "would be written twice" in capsys.readouterr().err
     assert {path: path.read_bytes() for path in photos.iterdir()} == before
 
 
