@@ -23,10 +23,9 @@ from nla_cyclegan.inference import choose_device
 from nla_cyclegan.metrics import COARSEST
 from nla_cyclegan.roundtrip import round_trip
 from nla_cyclegan.scores import Evaluation, ImageSet, as_table, evaluate_images
-from nla_cyclegan.weights import FILE_NAMES, Direction, load_generators
+from nla_cyclegan.weights import FILE_NAMES, OPPOSITE, Direction, load_generators
 
 BOTH = "both"
-OPPOSITE: dict[Direction, Direction] = {"A2B": "B2A", "B2A": "A2B"}
 # A kernel distance and its standard error take three vectors.
 FEWEST_FOR_KID = 3
 
@@ -65,7 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Measure, print the tables, write the JSON. Returns 0."""
     translations, inputs, real, truth = _files(args)
-    size = _size(args, [*translations, *inputs, *real])
+    size = _size(args, [*translations, *inputs, *real, *truth])
     network = find_inception(args.inception)
     if network and min(len(inputs), len(real)) < FEWEST_FOR_KID:
         raise InputError(
@@ -107,9 +106,9 @@ def _matching(folder: str, by_stem: Mapping[str, Path]) -> list[Path]:
 
 
 def _size(args: argparse.Namespace, paths: Iterable[Path]) -> int:
-    size: int = args.size or min(min(image_size(path)) for path in paths)
+    size: int = args.size if args.size is not None else min(min(image_size(path)) for path in paths)
     if args.weights and size % 4:
-        if args.size:
+        if args.size is not None:
             raise InputError(f"--size {size}: with --weights a multiple of 4, because the generators halve sides twice")
         size -= size % 4
     if size < COARSEST:

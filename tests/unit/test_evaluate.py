@@ -181,6 +181,8 @@ def test_all_images_are_brought_to_one_size(folders, checkpoint, capsys):
     Image.fromarray(np.zeros((26, 90, 3), np.uint8)).save(folders / "real" / "panorama.png")
     assert evaluate(folders)[1]["B2A"]["size"] == 26
     assert evaluate(folders, "--size", 17)[1]["B2A"]["size"] == 17
+    Image.fromarray(painting(0)[:20]).save(folders / "truth" / "scene 0.bmp")
+    assert evaluate(folders, "--truth", folders / "truth")[1]["B2A"]["size"] == 20
     # The generators take multiples of 4.
     assert evaluate(folders, measured="--weights", source=checkpoint)[1]["B2A"]["size"] == 24
 
@@ -191,6 +193,7 @@ def test_all_images_are_brought_to_one_size(folders, checkpoint, capsys):
         (["--truth", "real"], r"real: no image named like scene 0.webp (5 of 5 have none)"),
         (["--inputs", "nowhere"], "nowhere: no such folder"),
         (["--size", "8"], "at least 16 px"),
+        (["--size", "0"], "images of 0 px cannot be measured"),
         (["--direction", "both"], "--direction both needs the generators: give --weights instead"),
         (["--inception", "nowhere.pth"], "nowhere.pth: no such file"),
         (["--json", "photos"], "photos: cannot be written"),
