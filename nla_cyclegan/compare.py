@@ -11,9 +11,8 @@ from PIL import Image
 
 from nla_cyclegan.curves import default_window, loss_curves
 from nla_cyclegan.errors import InputError
-from nla_cyclegan.generator import Generator
 from nla_cyclegan.history import History, read_history
-from nla_cyclegan.images import image_size, list_images, load_image, save_picture
+from nla_cyclegan.images import evenly, image_size, list_images, load_image, save_picture
 from nla_cyclegan.inference import choose_device
 from nla_cyclegan.pictures import HEADINGS, comparison_row, picture_grid
 from nla_cyclegan.progress import with_progress
@@ -73,12 +72,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _check(args: argparse.Namespace) -> None:
-    problems = [
-        ("--rows", args.rows, 1),
-        ("--size", args.size, 1),
-        ("--window", args.window, 0),
-    ]
-    for option, value, least in problems:
+    for option, value, least in (("--rows", args.rows, 1), ("--size", args.size, 1), ("--window", args.window, 0)):
         if value is not None and value < least:
             raise InputError(f"{option} {value}: at least {least}")
 
@@ -94,13 +88,10 @@ def _labels(histories: list[History]) -> list[str]:
 
 
 def _grid(args: argparse.Namespace, labels: list[str]) -> Image.Image:
-    files = list_images(args.inputs)
-    rows = min(args.rows, len(files))
-    # Evenly spaced: neighbours in a sorted folder are often shots of one scene.
-    chosen = [files[index * len(files) // rows] for index in range(rows)]
+    chosen = evenly(list_images(args.inputs), args.rows)
     images = [load_image(file, shorter=min(args.size, *image_size(file))) for file in chosen]
     device = choose_device(args.device)
-    generators: dict[str, Generator] = {
+    generators = {
         label: load_generator(path, args.direction).to(device) for label, path in zip(labels, args.runs, strict=True)
     }
     drawn = with_progress([[image] for image in images], len(images), "translated")

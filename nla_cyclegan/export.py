@@ -52,6 +52,7 @@ def _safetensors(generator: Generator, path: Path) -> str:
 
 
 def _junyanz(generator: Generator, path: Path) -> str:
+    # Not to the path: torch writes a file's name into it, and a full disk is no OSError there.
     content = io.BytesIO()
     torch.save(state_of(generator), content)
     path.write_bytes(content.getvalue())

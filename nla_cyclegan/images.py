@@ -3,7 +3,7 @@
 import glob
 import itertools
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -81,6 +81,12 @@ def _before_wildcards(pattern: Path) -> Path:
     return Path(*fixed)
 
 
+def evenly(files: Sequence[Path], count: int) -> list[Path]:
+    """So many of them at most, evenly spaced: neighbours in a sorted folder are often shots of one scene."""
+    count = min(count, len(files))
+    return [files[index * len(files) // count] for index in range(count)]
+
+
 def images_by_stem(folder: str | Path) -> dict[str, Path]:
     """File name without suffix -> image file, for a folder; how a translation, its photo and its true painting are matched.
 
@@ -108,12 +114,12 @@ def load_image(path: str | Path, *, shorter: int | None = None) -> Tensor:
     if shorter is not None and shorter != min(image.size):
         height, width = scaled_size((image.height, image.width), shorter)
         image = image.resize((width, height), Image.Resampling.BICUBIC)
-    return _to_tensor(image)
+    return to_tensor(image)
 
 
 def load_square(path: str | Path, size: int) -> Tensor:
     """As `load_image`, resized so that the shorter side is `size`, then centre cropped: [3, size, size]."""
-    return _to_tensor(ImageOps.fit(_open_rgb(path), (size, size), Image.Resampling.BICUBIC))
+    return to_tensor(ImageOps.fit(_open_rgb(path), (size, size), Image.Resampling.BICUBIC))
 
 
 def scaled_size(size: tuple[int, int], shorter: int) -> tuple[int, int]:
@@ -130,7 +136,7 @@ def reduced(image_CHW: Tensor, most_pixels: int) -> Tensor:
     if scale >= 1:
         return image_CHW
     size = (max(1, int(width * scale)), max(1, int(height * scale)))
-    return _to_tensor(_to_picture(image_CHW).resize(size, Image.Resampling.BICUBIC))
+    return to_tensor(to_picture(image_CHW).resize(size, Image.Resampling.BICUBIC))
 
 
 def image_size(path: str | Path) -> tuple[int, int]:
@@ -147,7 +153,7 @@ def image_size(path: str | Path) -> tuple[int, int]:
 
 def save_image(image_CHW: Tensor, path: str | Path) -> None:
     """Write uint8 [3, H, W]; see `save_picture`."""
-    save_picture(_to_picture(image_CHW), path)
+    save_picture(to_picture(image_CHW), path)
 
 
 def save_picture(picture: Image.Image, path: str | Path) -> None:
@@ -194,9 +200,11 @@ def _from_16_bits(image: Image.Image) -> Image.Image:
     return Image.fromarray(((values + 128) // 257).astype(np.uint8))
 
 
-def _to_picture(image_CHW: Tensor) -> Image.Image:
+def to_picture(image_CHW: Tensor) -> Image.Image:
+    """uint8 [3, H, W] -> RGB picture."""
     return Image.fromarray(image_CHW.permute(1, 2, 0).cpu().numpy())
 
 
-def _to_tensor(image: Image.Image) -> Tensor:
+def to_tensor(image: Image.Image) -> Tensor:
+    """RGB picture -> uint8 [3, H, W]."""
     return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()

@@ -6,6 +6,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 from torch.nn import functional as F
 
+from nla_cyclegan.images import to_picture, to_tensor
 from nla_cyclegan.inference import Point
 
 CELL = 256
@@ -16,7 +17,7 @@ HEAT = [(10, 5, 40), (90, 20, 110), (190, 55, 85), (250, 145, 30), (255, 245, 17
 
 def fit(image_CHW: Tensor, longer: int = CELL) -> Image.Image:
     """The image enlarged or reduced to that longer side in pixels."""
-    picture = Image.fromarray(image_CHW.permute(1, 2, 0).cpu().numpy())
+    picture = to_picture(image_CHW)
     scale = longer / max(picture.size)
     if scale == 1:
         return picture
@@ -56,7 +57,7 @@ def attention_overlay(image_CHW: Tensor, weights_HW: Tensor, point: Point, longe
     opacity = 0.35 + 0.5 * heat
     mixed = Image.fromarray((grey * (1 - opacity) + colour * opacity).astype(np.uint8))
     _ring(mixed, point, picture.width / width)
-    return torch.from_numpy(np.array(mixed)).permute(2, 0, 1)
+    return to_tensor(mixed)
 
 
 def _stretched(weights_HW: Tensor) -> Tensor:

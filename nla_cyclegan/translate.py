@@ -10,14 +10,14 @@ from torch import Tensor
 
 from nla_cyclegan.errors import InputError
 from nla_cyclegan.generator import Generator
-from nla_cyclegan.images import find_images, images_by_stem, load_image, reduced, save_image, save_picture
+from nla_cyclegan.images import evenly, find_images, images_by_stem, load_image, reduced, save_image, save_picture
 from nla_cyclegan.inference import attention_maps, choose_device, padded_pixels, translate_images
 from nla_cyclegan.overlay import attention_overlay
 from nla_cyclegan.pictures import picture_grid, pixel_at, translation_row
 from nla_cyclegan.plan import attention_file, plan_batches, plan_outputs, refuse_clashes
 from nla_cyclegan.progress import PixelProgress
 from nla_cyclegan.tiles import margin, smallest_tile, translate_tiles
-from nla_cyclegan.weights import FILE_NAMES, Direction, load_generators
+from nla_cyclegan.weights import FILE_NAMES, OPPOSITE, load_generators
 
 GRID_ROWS = 6
 
@@ -77,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
     device = choose_device(args.device)
     # Where there is a choice of kernels, those that give the same bytes each time.
     torch.backends.cudnn.deterministic = True
-    way_back: Direction = "A2B" if args.direction == "B2A" else "B2A"
+    way_back = OPPOSITE[args.direction]
     generators = load_generators(args.weights, [args.direction, way_back] if args.grid else [args.direction])
     generators = {direction: generator.to(device) for direction, generator in generators.items()}
     generator = generators[args.direction]
@@ -166,11 +166,8 @@ def _draw_attention(generator: Generator, image_CHW: Tensor, fractions: tuple[fl
 def _draw_grid(
     args: argparse.Namespace, generator: Generator, back: Generator, done: list[Path], truths: Mapping[str, Path]
 ) -> None:
-    rows = min(GRID_ROWS, len(done))
-    # Evenly spaced: neighbours in a sorted folder are often shots of one scene.
-    chosen = [done[index * len(done) // rows] for index in range(rows)]
     pictures = []
-    for source in chosen:
+    for source in evenly(done, GRID_ROWS):
         image = reduced(load_image(source, shorter=args.size), args.tile**2)
         truth = load_image(truths[source.stem]) if source.stem in truths else None
         pictures.append(translation_row(generator, back, image, args.direction, args.attention, truth))
