@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from cluster.storage import RunFolder
 from tuning.results import READERS, Trial
@@ -22,7 +22,6 @@ class Picture:
     """The preview grid of a trial, as a data URI."""
 
     trial: Trial
-    name: str
     data: str
     width: int
     height: int
@@ -41,7 +40,8 @@ def thumbnail(content: bytes) -> tuple[str, int, int] | None:
     try:
         with Image.open(io.BytesIO(content)) as opened:
             picture = opened.convert("RGB")
-    except (UnidentifiedImageError, OSError):
+    # Damaged bytes make Pillow's readers raise nearly anything (SyntaxError, ValueError), and the page can do without.
+    except Exception:
         return None
     picture.thumbnail((WIDTH, HEIGHT), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
@@ -53,4 +53,4 @@ def _picture(folder: RunFolder, trial: Trial) -> Picture | None:
     names = sorted(name for name in folder.files_of(f"{trial.name}/{PREVIEWS}") if name.endswith(".png"))
     content = folder.read(f"{trial.name}/{PREVIEWS}/{names[-1]}") if names else None
     small = thumbnail(content) if content else None
-    return Picture(trial, names[-1], *small) if small else None
+    return Picture(trial, *small) if small else None
