@@ -61,20 +61,18 @@ class Comparison:
 
     def __init__(self, trials: Sequence[Trial]) -> None:
         self.runs = {(cell_of(trial), int(trial.overrides.get(SEED, 0))): trial for trial in trials}
+        self.seeds = sorted({seed for _, seed in self.runs})
 
     def of(self, cell: Cell) -> list[Trial]:
         """Finished trials of a kind, by seed."""
-        ended = [
-            (seed, trial) for (kind, seed), trial in self.runs.items() if kind == cell and trial.state == "finished"
-        ]
-        return [trial for _, trial in sorted(ended, key=lambda each: each[0])]
+        return [trial for seed in self.seeds if (trial := self._finished(cell, seed))]
 
     def pairs(self, optimizer: str) -> list[tuple[int, Trial, Trial]]:
         """Seed, CycleGAN and NLA-CycleGAN where both have finished, by seed."""
         found = []
-        for seed in sorted({seed for _, seed in self.runs}):
-            one, other = (self.runs.get((Cell(optimizer, network), seed)) for network in (CYCLEGAN, NLA))
-            if one and other and one.state == other.state == "finished":
+        for seed in self.seeds:
+            one, other = (self._finished(Cell(optimizer, network), seed) for network in (CYCLEGAN, NLA))
+            if one and other:
                 found.append((seed, one, other))
         return found
 
@@ -84,28 +82,25 @@ class Comparison:
         return sum(trial.state != "finished" for trial in self.runs.values())
 
     def findings(self) -> list[Finding]:
-        return [self._finding(claim) for claim in CLAIMS]
-
-    def _finding(self, claim: Claim) -> Finding:
-        by_seed = []
-        for seed in sorted({seed for _, seed in self.runs}):
-            pairs = [pair for pair in self._pairs(claim, seed) if pair is not None]
-            by_seed += [statistics.fmean(pairs)] if pairs else []
-        return finding(claim, by_seed)
-
-    def _pairs(self, claim: Claim, seed: int) -> list[float | None]:
-        """Differences of runs that are alike but for what is compared."""
-        found: list[float | None] = []
-        for one in CELLS:
-            other = _swapped(one, claim)
-            if other:
-                here, there = self._value(claim, one, seed), self._value(claim, other, seed)
-                found.append(None if here is None or there is None else here - there)
+        found = []
+        for claim in CLAIMS:
+            by_seed = [self._differences(claim, seed) for seed in self.seeds]
+            found.append(finding(claim, [statistics.fmean(each) for each in by_seed if each]))
         return found
 
-    def _value(self, claim: Claim, cell: Cell, seed: int) -> float | None:
+    def _differences(self, claim: Claim, seed: int) -> list[float]:
+        """Between runs that are alike but for what is compared."""
+        found = []
+        for better in CELLS:
+            if worse := _swapped(better, claim):
+                pair = [self._finished(cell, seed) for cell in (better, worse)]
+                values = [value for trial in pair if trial and (value := claim.value(trial)) is not None]
+                found += [values[0] - values[1]] if len(values) == 2 else []
+        return found
+
+    def _finished(self, cell: Cell, seed: int) -> Trial | None:
         trial = self.runs.get((cell, seed))
-        return claim.value(trial) if trial and trial.state == "finished" else None
+        return trial if trial and trial.state == "finished" else None
 
 
 def is_paper(trials: Sequence[Trial]) -> bool:
