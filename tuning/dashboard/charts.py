@@ -3,18 +3,16 @@
 import math
 from collections.abc import Sequence
 from itertools import groupby
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import plotly.graph_objects as go
 
 from tuning.dashboard.importance import Importance
 from tuning.dashboard.stops import Stops
 from tuning.dashboard.style import BLUE, FAINT, GREY, OPAQUE, ORANGE, TEAL, colorscale, layout, shade
 from tuning.dashboard.view import Axis, View, last_score
 from tuning.results import Trial
-
-if TYPE_CHECKING:
-    import plotly.graph_objects as go
 
 # Lines of one colour are one trace: a browser draws ten traces at once, not a thousand.
 SHADES = 12
@@ -24,10 +22,8 @@ SCORE = "score, lower is better"
 BOXED = 6
 
 
-def learning_curves(view: View) -> "go.Figure":
+def learning_curves(view: View) -> go.Figure:
     """Score over images seen of every trial: the colour is its place in the ranking, the leader is drawn in ink."""
-    import plotly.graph_objects as go
-
     figure = go.Figure()
     drawn = [trial for trial in view.ranking if trial.evaluations]
     best = view.leader
@@ -54,10 +50,8 @@ def learning_curves(view: View) -> "go.Figure":
     )
 
 
-def importance_bars(found: Sequence[Importance]) -> "go.Figure":
+def importance_bars(found: Sequence[Importance]) -> go.Figure:
     """Share of each field, most important on top, with the range that random halves of the trials give."""
-    import plotly.graph_objects as go
-
     rows = list(reversed(found))
     shares = np.array([each.share for each in rows])
     figure = go.Figure(
@@ -89,10 +83,8 @@ def importance_bars(found: Sequence[Importance]) -> "go.Figure":
     )
 
 
-def field_against_score(view: View, axis: Axis) -> "go.Figure":
+def field_against_score(view: View, axis: Axis) -> go.Figure:
     """Score at the common age by value of a field: a point a trial, strips with boxes for choices."""
-    import plotly.graph_objects as go
-
     figure = go.Figure()
     compared = view.compared
     hover = f"trial %{{customdata[0]}}: score %{{{'x' if axis.scale == 'choice' else 'y'}:.2f}}, {axis.label} %{{customdata[1]}}<extra></extra>"
@@ -112,10 +104,8 @@ def field_against_score(view: View, axis: Axis) -> "go.Figure":
     return layout(figure, xaxis={**_number_axis(view, axis), "title": {"text": ""}}, yaxis={"title": {"text": "score"}})
 
 
-def parallel_coordinates(view: View) -> "go.Figure":
+def parallel_coordinates(view: View) -> go.Figure:
     """A line a trial through the values of its fields, how long it trained, its score."""
-    import plotly.graph_objects as go
-
     drawn = [trial for trial in reversed(view.ranking) if math.isfinite(trial.score)]
     dimensions = [_coordinate(axis, drawn) for axis in view.axes]
     images = [trial.images for trial in drawn]
@@ -136,10 +126,8 @@ def parallel_coordinates(view: View) -> "go.Figure":
     return layout(figure, margin={"l": 60, "r": 50, "t": 44, "b": 24})
 
 
-def still_training(stops: Stops, total: int) -> "go.Figure":
+def still_training(stops: Stops, total: int) -> go.Figure:
     """Trials over images seen: the filled area is what was spent, the rest below the dashed line what was not."""
-    import plotly.graph_objects as go
-
     ends = [trial.images for trial in stops.trials]
     ages = sorted({0, *ends})
     alive = [sum(images > age for images in ends) for age in ages]
@@ -173,9 +161,7 @@ def still_training(stops: Stops, total: int) -> "go.Figure":
     )
 
 
-def _curves(trials: Sequence[Trial], opacity: float = 1.0, **line: Any) -> "go.Scatter":
-    import plotly.graph_objects as go
-
+def _curves(trials: Sequence[Trial], opacity: float = 1.0, **line: Any) -> go.Scatter:
     # A line ends at None. Lists, not arrays: the page reads them.
     points: list[tuple[int | None, float | None, int]] = []
     for trial in trials:
@@ -194,9 +180,7 @@ def _rises(trial: Trial) -> bool:
     return len(trial.evaluations) > 1 and trial.evaluations[-1].score > trial.evaluations[-2].score
 
 
-def _crosses(diverged: Sequence[Trial]) -> "go.Scatter":
-    import plotly.graph_objects as go
-
+def _crosses(diverged: Sequence[Trial]) -> go.Scatter:
     last = [trial.evaluations[-1] for trial in diverged]
     return go.Scatter(
         x=[each.images for each in last], y=[each.score for each in last], mode="markers",
@@ -206,10 +190,8 @@ def _crosses(diverged: Sequence[Trial]) -> "go.Scatter":
     )  # fmt: skip
 
 
-def _diamonds(trials: Sequence[Trial]) -> "go.Scatter":
+def _diamonds(trials: Sequence[Trial]) -> go.Scatter:
     """Checkpoints, on the curves of their trials, that others of a population went on from."""
-    import plotly.graph_objects as go
-
     measured = {trial.number: trial for trial in trials}
     taken = [
         (trial.number, exploit, last_score(measured[exploit.donor], exploit.images))
@@ -225,18 +207,14 @@ def _diamonds(trials: Sequence[Trial]) -> "go.Scatter":
     )  # fmt: skip
 
 
-def _box(scores: Sequence[float], place: int) -> "go.Box":
-    import plotly.graph_objects as go
-
+def _box(scores: Sequence[float], place: int) -> go.Box:
     return go.Box(
         x=np.array(scores, np.float32), y=np.full(len(scores), place), orientation="h", boxpoints=False, width=0.6,
         line={"color": GREY, "width": 1.5}, fillcolor="rgba(134,142,150,0.12)", hoverinfo="skip",
     )  # fmt: skip
 
 
-def _points(view: View, axis: Axis, compared: Sequence[tuple[Trial, float]], hover: str, flipped: bool) -> "go.Scatter":
-    import plotly.graph_objects as go
-
+def _points(view: View, axis: Axis, compared: Sequence[tuple[Trial, float]], hover: str, flipped: bool) -> go.Scatter:
     values = np.array([axis.number(trial) for trial, _ in compared])
     if flipped:
         # Beside each other, but in the same place each time.

@@ -5,11 +5,15 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import plotly.graph_objects as go
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from plotly.offline import get_plotlyjs
 
 from data_shards.storage import shown
 from nla_cyclegan.history import flat
-from tuning.dashboard import charts
+from tuning.dashboard import charts, paper_charts
 from tuning.dashboard.gallery import Picture, pictures
 from tuning.dashboard.importance import FEWEST, QUANTILE, importances
 from tuning.dashboard.paper import CELLS, NADAM, Comparison, is_paper
@@ -17,9 +21,6 @@ from tuning.dashboard.stops import Stops, stops_of
 from tuning.dashboard.style import colorscale, templates
 from tuning.dashboard.view import View, choice_text
 from tuning.results import Results
-
-if TYPE_CHECKING:
-    import plotly.graph_objects as go
 
 HERE = Path(__file__).parent
 STATES = ("finished", "stopped", "running", "waiting", "diverged", "failed")
@@ -30,7 +31,7 @@ class Chart:
     """A figure and the room it gets."""
 
     id: str
-    figure: "go.Figure"
+    figure: go.Figure
     height: int
     title: str = ""
 
@@ -42,8 +43,6 @@ def render(results: Results, uri: str, watching: bool = False) -> str:
         uri: where the results were read.
         watching: the page asks its server for newer versions.
     """
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
     environment = Environment(
         loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -65,7 +64,7 @@ def render(results: Results, uri: str, watching: bool = False) -> str:
         ),
         css=(HERE / "page.css").read_text(),
         js=(HERE / "page.js").read_text(),
-        plotly=_plotly(),
+        plotly=get_plotlyjs(),
     )
 
 
@@ -97,8 +96,6 @@ def _charts(view: View) -> Iterable[Chart]:
 def _paper_charts(uri: str, comparison: Comparison | None) -> Iterable[Chart]:
     if comparison is None or not any(comparison.of(cell) for cell in CELLS):
         return
-    from tuning.dashboard import paper_charts
-
     yield Chart("paper-scores", paper_charts.final_scores(comparison), 300, "Score at the end")
     yield Chart("paper-curves", paper_charts.score_curves(comparison), 300, "Score over images seen")
     losses = paper_charts.loss_charts(paper_charts.histories(uri, comparison))
@@ -216,9 +213,3 @@ def _public(value: Any) -> Any:
 def _script_json(value: Any) -> str:
     """JSON that can stand in a script element, whatever the strings in it are."""
     return json.dumps(value, separators=(",", ":")).replace("<", "\\u003c")
-
-
-def _plotly() -> str:
-    from plotly.offline import get_plotlyjs
-
-    return get_plotlyjs()

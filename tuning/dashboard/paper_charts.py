@@ -3,9 +3,10 @@
 import sys
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import plotly.graph_objects as go
 from numpy.typing import NDArray
 
 from cluster.storage import join_uri
@@ -15,9 +16,6 @@ from nla_cyclegan.history import History, read_history
 from tuning.dashboard.paper import ADAM, CELLS, NADAM, NLA, Cell, Comparison
 from tuning.dashboard.style import BLUE, ORANGE, layout
 from tuning.results import Trial
-
-if TYPE_CHECKING:
-    import plotly.graph_objects as go
 
 COLOURS = {ADAM: ORANGE, NADAM: BLUE}
 BANDS = {ADAM: "rgba(232,110,32,0.16)", NADAM: "rgba(28,126,214,0.16)"}
@@ -42,7 +40,7 @@ def histories(uri: str, comparison: Comparison) -> dict[str, list[History]]:
     }
 
 
-def loss_charts(runs: Mapping[str, Sequence[History]]) -> dict[str, "go.Figure"]:
+def loss_charts(runs: Mapping[str, Sequence[History]]) -> dict[str, go.Figure]:
     """Title -> a kind of loss under both optimizers, smoothed: mean line, and a band from the lowest to the highest seed."""
     charts = {}
     last = max((run.images for each in runs.values() for run in each), default=0)
@@ -56,7 +54,7 @@ def loss_charts(runs: Mapping[str, Sequence[History]]) -> dict[str, "go.Figure"]
     return charts
 
 
-def score_curves(comparison: Comparison) -> "go.Figure":
+def score_curves(comparison: Comparison) -> go.Figure:
     """Score over images seen of the four kinds: mean over the seeds, and a band from the lowest to the highest."""
     drawn, colours, bands = {}, {}, {}
     for cell in CELLS:
@@ -70,20 +68,18 @@ def score_curves(comparison: Comparison) -> "go.Figure":
     return _banded(drawn, colours, bands, dashed, room=132)
 
 
-def final_scores(comparison: Comparison) -> "go.Figure":
+def final_scores(comparison: Comparison) -> go.Figure:
     """A row a kind, a point a seed, a bar at their mean."""
-    import plotly.graph_objects as go
-
     figure = go.Figure()
     for cell in CELLS:
-        scores = [trial.score for trial in comparison.of(cell)]
-        if not scores:
+        trials = comparison.of(cell)
+        if not trials:
             continue
-        colour = COLOURS[cell.optimizer]
+        scores, colour = [trial.score for trial in trials], COLOURS[cell.optimizer]
         figure.add_trace(
             go.Scatter(
                 x=scores, y=[cell.label] * len(scores), mode="markers",
-                marker={"size": 10, "color": colour, "opacity": 0.65}, customdata=_numbers(comparison.of(cell)),
+                marker={"size": 10, "color": colour, "opacity": 0.65}, customdata=[trial.number for trial in trials],
                 hovertemplate="trial %{customdata}: score %{x:.2f}<extra></extra>",
             )
         )  # fmt: skip
@@ -138,10 +134,8 @@ def _banded(
     dashed: Sequence[str] = (),
     room: int = 56,
     from_zero: bool = False,
-) -> "go.Figure":
+) -> go.Figure:
     """Lines with their names at their ends. `curves`: label -> places [K], values [runs, K]."""
-    import plotly.graph_objects as go
-
     figure = go.Figure()
     values = np.concatenate([found.ravel() for _, found in curves.values()])
     low, high = 0.0 if from_zero else float(np.nanmin(values)), float(np.nanmax(values))
@@ -173,7 +167,3 @@ def _banded(
         xaxis={"title": {"text": "images seen"}, "tickformat": ",", "nticks": 5, "rangemode": "tozero"},
         yaxis={"range": [low - edge * (not from_zero), high + edge]},
     )
-
-
-def _numbers(trials: Sequence[Trial]) -> list[int]:
-    return [trial.number for trial in trials]

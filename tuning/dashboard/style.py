@@ -1,9 +1,8 @@
 """Colours and layout that all charts share. Everything is told apart by every kind of colour vision, on white and on black."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    import plotly.graph_objects as go
+import plotly.graph_objects as go
 
 # Blue, grey, orange: from the best trial to the worst.
 SCALE = ((0.0, (28, 126, 214)), (0.5, (134, 142, 150)), (1.0, (232, 110, 32)))
@@ -53,7 +52,7 @@ def _template(ink: str, surface: str) -> dict[str, Any]:
     }
 
 
-def layout(figure: "go.Figure", **changes: Any) -> "go.Figure":
+def layout(figure: go.Figure, **changes: Any) -> go.Figure:
     """Give a figure the common margins, and the width of whatever it stands in."""
     figure.update_layout(template="none", autosize=True, margin={"l": 8, "r": 12, "t": 12, "b": 8}, showlegend=False)
     return figure.update_layout(**changes)
