@@ -197,6 +197,7 @@ def test_all_images_are_brought_to_one_size(folders, checkpoint, capsys):
         (["--direction", "both"], "--direction both needs the generators: give --weights instead"),
         (["--inception", "nowhere.pth"], "nowhere.pth: no such file"),
         (["--json", "photos"], "photos: cannot be written"),
+        (["--json", "."], ".: cannot be written"),
     ],
 )
 def test_bad_input_is_one_line_and_status_2(folders, capsys, monkeypatch, arguments, message):
