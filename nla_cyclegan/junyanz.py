@@ -44,7 +44,7 @@ def read_state(content: bytes) -> dict[str, Tensor]:
         raise InputError(
             f"not a readable .pth file ({(str(error) or type(error).__name__).splitlines()[0]})"
         ) from error
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+    if not isinstance(state, dict) or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()):
         raise InputError(f"holds no state dict, which is names and tensors, but {_describe(state)}")
     return state
 
@@ -66,9 +66,8 @@ def generator_from(state: Mapping[str, Tensor]) -> Generator:
     dropout = "model.10.conv_block.6.weight" in tensors
     generator = Generator(config)
     places = _places(generator, dropout)
-    _check(
-        tensors, {f"{place}.{kind}": shape for place, (_, shapes) in places.items() for kind, shape in shapes.items()}
-    )
+    expected = {f"{place}.{kind}": shape for place, (_, shapes) in places.items() for kind, shape in shapes.items()}
+    _check(tensors, expected)
     own = generator.state_dict()
     generator.load_state_dict(
         {

@@ -155,6 +155,7 @@ class Stranger:
     ("thing", "message"),
     [
         ({"model.1.weight": Stranger()}, r"holds the Python object \w+\.mkdir; only a state dict is read"),
+        ({0: torch.zeros(1)}, "no state dict, which is names and tensors, but a dictionary with 0"),
         ({"epoch": 3, "net": {}}, "no state dict, which is names and tensors, but a dictionary with epoch, net"),
         ([torch.ones(1)], "but a list"),
     ],
