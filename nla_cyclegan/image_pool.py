@@ -37,7 +37,7 @@ class ImagePool:
 
     @property
     def images(self) -> Tensor | None:
-        """The stored images [size, 3, H, W], oldest slot first; None before the first query."""
+        """The stored images [size, 3, H, W], slot by slot; None before the first query."""
         return None if self._stored is None else self._stored[: self.size]
 
     def load_images(self, images: Tensor | None) -> None:

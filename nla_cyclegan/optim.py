@@ -173,9 +173,7 @@ def _gradient(parameter: Tensor) -> Tensor:
     return parameter.grad
 
 
-def make_optimizer(
-    config: OptimizerConfig, parameters: Iterable[nn.Parameter], applies: Tensor | None = None
-) -> Adam | Nadam:
+def make_optimizer(config: OptimizerConfig, parameters: Iterable[nn.Parameter], applies: Tensor | None = None) -> Adam:
     """The optimizer of that config; `applies` as in Adam."""
     betas = (config.beta1, config.beta2)
     if config.name == "adam":
