@@ -6,11 +6,13 @@ for the device to learn whether the gradients were finite before the weights may
 
 import math
 from collections.abc import Iterable
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
+
+EPS = 1e-8
 
 
 class OptimizerConfig(BaseModel):
@@ -53,6 +55,7 @@ class Adam(torch.optim.Optimizer):
     it (in fp64): what a flag there may hold back cannot be counted here.
 
     Args:
+        config: the rate, which `param_groups` holds and the caller may set at each step, and the decays.
         applies: bool scalar on the parameters' device. A step taken while it is False changes nothing: no weight, no
             moment, no count, whatever is in the gradients. None: every step applies.
 
@@ -60,16 +63,10 @@ class Adam(torch.optim.Optimizer):
     """
 
     def __init__(
-        self,
-        parameters: Iterable[nn.Parameter],
-        *,
-        lr: float,
-        betas: tuple[float, float],
-        eps: float = 1e-8,
-        applies: Tensor | None = None,
-        **more: float,
+        self, config: OptimizerConfig, parameters: Iterable[nn.Parameter], applies: Tensor | None = None
     ) -> None:
-        super().__init__(parameters, {"lr": lr, "betas": betas, "eps": eps, **more})
+        super().__init__(parameters, {"lr": config.lr})
+        self.config = config
         everything = [parameter for group in self.param_groups for parameter in group["params"]]
         kinds = sorted({f"{parameter.dtype} on {parameter.device}" for parameter in everything})
         if len(kinds) > 1:
@@ -84,11 +81,11 @@ class Adam(torch.optim.Optimizer):
         """Move every parameter along its gradient, if `applies` says so. Raises: ValueError if one has no gradient."""
         for group in self.param_groups:
             parameters = group["params"]
-            factors = [factor.to(self.dtype) for factor in self._count(parameters, group)]
+            factors = [factor.to(self.dtype) for factor in self._count(parameters)]
             # Few launches on a GPU; on a CPU one tensor after the other, which then stays in its cache.
             parts = [parameters] if self.device.type == "cuda" else [[parameter] for parameter in parameters]
             for part in parts:
-                self._move(part, group, *factors)
+                self._move(part, group["lr"], *factors)
 
     def _start(self, parameter: Tensor) -> dict[str, Tensor]:
         return {
@@ -97,20 +94,18 @@ class Adam(torch.optim.Optimizer):
             "exp_avg_sq": torch.zeros_like(parameter),
         }
 
-    def _count(self, parameters: list[Tensor], group: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
+    def _count(self, parameters: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """Count the step, and work out the factors of g_t and m_t in its direction, and that of sqrt(n_t) below them."""
         steps = self._all("step", parameters)
         # Without alpha the scalar would be read, and the device waited for.
         torch._foreach_add_(steps, self.applies.to(torch.float64), alpha=1)
         # Held at the very first step the count is still 0: any finite factor of a zero will do.
-        t, (beta1, beta2) = steps[0].clamp(min=1), group["betas"]
-        return torch.zeros_like(t), 1 / (1 - beta1**t), (1 - beta2**t).rsqrt()
+        t = steps[0].clamp(min=1)
+        return torch.zeros_like(t), 1 / (1 - self.config.beta1**t), (1 - self.config.beta2**t).rsqrt()
 
-    def _move(
-        self, parameters: list[Tensor], group: dict[str, Any], of_g: Tensor, of_m: Tensor, of_root: Tensor
-    ) -> None:
+    def _move(self, parameters: list[Tensor], lr: float, of_g: Tensor, of_m: Tensor, of_root: Tensor) -> None:
         m, n = self._all("exp_avg", parameters), self._all("exp_avg_sq", parameters)
-        on, (beta1, beta2) = self.applies.to(torch.float64), group["betas"]
+        on, beta1, beta2 = self.applies.to(torch.float64), self.config.beta1, self.config.beta2
         # Selected, not multiplied, because 0 times NaN is NaN. A held step then has gradients and a rate of 0 and decays of 1.
         g = [torch.where(self.applies, _gradient(parameter), 0.0) for parameter in parameters]
         torch._foreach_mul_(m, (1 - (1 - beta1) * on).to(self.dtype))
@@ -120,11 +115,11 @@ class Adam(torch.optim.Optimizer):
 
         below = torch._foreach_sqrt(n)
         torch._foreach_mul_(below, of_root)
-        torch._foreach_add_(below, group["eps"])
+        torch._foreach_add_(below, EPS)
         direction = torch._foreach_mul(m, (of_m * on).to(self.dtype))
         torch._foreach_mul_(g, of_g)
         torch._foreach_add_(direction, g)
-        torch._foreach_addcdiv_(parameters, direction, below, value=-group["lr"])
+        torch._foreach_addcdiv_(parameters, direction, below, value=-lr)
 
     def _all(self, name: str, parameters: list[Tensor]) -> list[Tensor]:
         return [self.state[parameter][name] for parameter in parameters]
@@ -135,31 +130,15 @@ class Nadam(Adam):
 
     g_hat = g_t / (1 - prod_{i<=t} mu_i), m_hat = m_t / (1 - prod_{i<=t+1} mu_i), and the step is
     -lr ((1 - mu_t) g_hat + mu_{t+1} m_hat) / (sqrt(n_hat) + eps), with mu_t = mu (1 - 0.5 * 0.96^(t * momentum_decay)).
-
-    Args:
-        parameters, lr, betas, eps, applies: as Adam's.
-        momentum_decay: how fast the momentum warms up.
     """
-
-    def __init__(
-        self,
-        parameters: Iterable[nn.Parameter],
-        *,
-        lr: float,
-        betas: tuple[float, float],
-        momentum_decay: float = 4e-3,
-        eps: float = 1e-8,
-        applies: Tensor | None = None,
-    ) -> None:
-        super().__init__(parameters, lr=lr, betas=betas, eps=eps, applies=applies, momentum_decay=momentum_decay)
 
     def _start(self, parameter: Tensor) -> dict[str, Tensor]:
         return super()._start(parameter) | {"mu_product": torch.ones((), dtype=torch.float64, device=self.device)}
 
-    def _count(self, parameters: list[Tensor], group: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
-        _, _, of_root = super()._count(parameters, group)
-        t, beta1 = self.state[parameters[0]]["step"], group["betas"][0]
-        mu, mu_next = (beta1 * (1 - 0.5 * 0.96 ** (k * group["momentum_decay"])) for k in (t, t + 1))
+    def _count(self, parameters: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        _, _, of_root = super()._count(parameters)
+        t, beta1 = self.state[parameters[0]]["step"], self.config.beta1
+        mu, mu_next = (beta1 * (1 - 0.5 * 0.96 ** (k * self.config.momentum_decay)) for k in (t, t + 1))
         products = self._all("mu_product", parameters)
         torch._foreach_mul_(products, torch.where(self.applies, mu, 1.0))
         # At most beta1 after a step; still 1 when the very first one is held.
@@ -175,10 +154,7 @@ def _gradient(parameter: Tensor) -> Tensor:
 
 def make_optimizer(config: OptimizerConfig, parameters: Iterable[nn.Parameter], applies: Tensor | None = None) -> Adam:
     """The optimizer of that config; `applies` as in Adam."""
-    betas = (config.beta1, config.beta2)
-    if config.name == "adam":
-        return Adam(parameters, lr=config.lr, betas=betas, applies=applies)
-    return Nadam(parameters, lr=config.lr, betas=betas, momentum_decay=config.momentum_decay, applies=applies)
+    return {"adam": Adam, "nadam": Nadam}[config.name](config, parameters, applies)
 
 
 def total_images(schedule: ScheduleConfig, epoch_images: int, global_batch: int) -> int:
