@@ -56,13 +56,13 @@ def ray_session(address: str | None, wait_s: float = 0) -> Iterator[list[Machine
     Args:
         wait_s: how long to wait for a cluster at the address.
 
-    Raises: RunError when there is no cluster at the address.
+    Raises: RunError when there is no cluster at the address, or Ray does not start here.
     """
     set_environment(own=address is None)
     import ray
 
     if address is None:
-        ray.init(address="local", num_cpus=usable_cores(), logging_level="WARNING")
+        _start_own()
     else:
         _join_patiently(address, wait_s)
     try:
@@ -130,6 +130,19 @@ def shown(key: str, progress: Progress) -> Iterator[None]:
         ended.set()
         thread.join(timeout=CONNECT_S)
         progress.close()
+
+
+def _start_own() -> None:
+    import ray
+
+    try:
+        ray.init(address="local", num_cpus=usable_cores(), logging_level="WARNING")
+    except Exception as error:
+        # Ray waits half a minute for its own processes, and has no type for what it raises then.
+        raise RunError(
+            f"Ray did not start on this machine ({' '.join(str(error).split())}); "
+            "give the same command again when it is less busy, or train without Ray's processes: --local"
+        ) from error
 
 
 def _join_patiently(address: str, wait_s: float) -> None:

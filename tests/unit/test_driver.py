@@ -30,3 +30,14 @@ def test_what_the_user_has_set_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     session.set_environment(own=True)
     assert {session.os.environ[name] for name in (*session.SETTINGS, *session.OWN_SETTINGS)} == {"mine"}
     assert "RAY_AUTH_TOKEN" not in session.os.environ
+
+
+def test_a_ray_that_does_not_start_is_told_in_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session, "set_environment", lambda own: None)
+
+    def too_slow(**settings: object) -> None:
+        raise Exception("The current node timed out\nduring startup.")
+
+    monkeypatch.setattr("ray.init", too_slow)
+    with pytest.raises(RunError, match=r"did not start .*timed out during startup.*--local"), session.ray_session(None):
+        pytest.fail("there is no Ray")
