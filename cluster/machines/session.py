@@ -38,7 +38,7 @@ JOIN_SETTINGS = {"RAY_gcs_rpc_server_reconnect_timeout_s": str(7 * 24 * 3600)}
 OWN_SETTINGS = {
     # Nobody takes machines away from a Ray of this process's own, and the watcher for that prints an error of its own.
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
-    # Nor does the list of runs for its dashboard outlive the run; where two Rays run on a machine its check prints errors.
+    # Nor does the list of runs for its dashboard outlive the run.
     "RAY_TRAIN_ENABLE_STATE_ACTOR_RECONCILIATION": "0",
     # Of Ray about itself, when it makes an entry for that list.
     "PYTHONWARNINGS": "ignore:`ExecutionOptions.exclude_resources` is deprecated",
@@ -62,7 +62,8 @@ def ray_session(address: str | None, wait_s: float = 0) -> Iterator[list[Machine
     import ray
 
     if address is None:
-        _start_own()
+        with _named_to_its_processes():
+            _start_own()
     else:
         _join_patiently(address, wait_s)
     try:
@@ -130,6 +131,23 @@ def shown(key: str, progress: Progress) -> Iterator[None]:
         ended.set()
         thread.join(timeout=CONNECT_S)
         progress.close()
+
+
+@contextmanager
+def _named_to_its_processes() -> Iterator[None]:
+    """While in this context a Ray that starts here has a chosen address, which its processes know.
+
+    Else some ask this machine for its Ray, fail where there are two, and leave the cores of a stopped trial taken for good.
+    """
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    named = {"RAY_GCS_SERVER_PORT": str(port), "RAY_ADDRESS": f"127.0.0.1:{port}"}
+    os.environ.update(named)
+    try:
+        yield
+    finally:
+        for name in named:
+            del os.environ[name]
 
 
 def _start_own() -> None:
