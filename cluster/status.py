@@ -2,6 +2,8 @@
 
 import argparse
 import json
+import os
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -35,9 +37,14 @@ def main(arguments: Sequence[str]) -> int:
         runs = list(readers.map(partial(survey, verify=options.verify), folders))
     now = time.time()
     if options.json:
-        print(json.dumps([as_json(run, now) for run in runs], indent=1))
+        text = json.dumps([as_json(run, now) for run in runs], indent=1)
     else:
-        print(text_of(runs[0], now) if is_one else table_of(runs, now))
+        text = text_of(runs[0], now) if is_one else table_of(runs, now)
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        # `| head` has read enough; without this the interpreter complains when it flushes.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
 
 

@@ -1,6 +1,8 @@
 """What `python -m cluster status` tells of a run, from its folder alone."""
 
 import json
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -83,6 +85,16 @@ def test_a_run_for_a_machine(storage: Path, capsys: pytest.CaptureFixture[str]) 
     assert found["config"]["optimizer"]["lr"] == 2e-4
     assert found["latest"]["swd"] == pytest.approx(scores["checkpoint_000000000048"])
     assert found["warnings"] == []
+
+
+def test_a_reader_that_has_seen_enough_is_no_error(storage: Path) -> None:
+    command = [sys.executable, "-m", "cluster", "status", str(storage)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.close()
+        assert process.stderr is not None
+        assert process.stderr.read() == b""
+        assert process.wait() == 0
 
 
 def test_a_storage_with_runs_is_a_table(copy: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
