@@ -9,20 +9,17 @@ where it was stopped, and prints what is there.
 
 import argparse
 import json
-import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 import yaml
+from commands import ROOT, call, synthetic_dataset
 from timing import header
 
 from tuning.results import Trial, ranked, read_results
 
-ROOT = Path(__file__).parents[2]
 SPACE = {
     "optimizer.lr": {"loguniform": [5e-5, 3e-3]},
     "optimizer.beta1": {"uniform": [0.3, 0.9]},
@@ -42,22 +39,12 @@ def main() -> None:
     args = parser.parse_args()
     args.folder = args.folder.absolute()
     print(header(torch.device("cpu")))
-    make_dataset(args.folder, args.samples)
+    synthetic_dataset(args.folder, size=64, train=args.samples, test=max(16, args.samples // 5))
     write_configs(args.folder, args.images, args.trials)
     if args.only != "overhead":
         compare(args.folder)
     if args.only != "asha":
         overhead(args.folder)
-
-
-def make_dataset(folder: Path, samples: int) -> None:
-    """Draw and pack it, if it is not there."""
-    if (folder / "shards" / "manifest.json").exists():
-        return
-    held_out = max(16, samples // 5)
-    counts = [f"--{split}={count}" for split, count in (("train", samples), ("test", held_out))]
-    call("data_shards", "synth", str(folder / "images"), "--size", "64", *counts)
-    call("data_shards", "pack", str(folder / "images"), str(folder / "shards"))
 
 
 def write_configs(folder: Path, images: int, trials: int) -> None:
@@ -129,12 +116,6 @@ def overhead(folder: Path) -> None:
     run, trial = min(seconds["run"]), min(seconds["trial"])
     print(f"\na run of its own {run:.1f} s, as the only trial of a sweep {trial:.1f} s: {trial - run:+.1f} s", end=" ")
     print(f"(wanted: less than {OVERHEAD_S} s; the faster of two each: {seconds})")
-
-
-def call(package: str, *arguments: Any) -> None:
-    """One of the project's commands."""
-    print(f"\n$ python -m {package} {' '.join(arguments)}", flush=True)
-    subprocess.run([sys.executable, "-m", package, *arguments], cwd=ROOT, check=True)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,231 @@
+"""What makes training better at the same length? One change at a time against the demo's run. Two cores take about an hour.
+
+    python tests/benchmarks/variants.py FOLDER [--images 1200] [--seeds 0 1 2] [--only ema spectral]
+
+FOLDER is one of evidence.py, whose dataset is used, or gets its own. What is an option of a run is given as one; what the
+literature offers beside that is put into the networks here, to be measured before anything of it is kept. The same command
+again goes on where it was stopped, and prints what is there.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from commands import ROOT, synthetic_dataset
+from evidence_report import spread, table
+from timing import header
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils.parametrizations import spectral_norm
+
+from cluster import loop, train
+from cluster.records.run_files import METRICS
+from cluster.storage import RunFolder
+from nla_cyclegan import NonLocalBlock, PatchDiscriminator, step
+from nla_cyclegan.norm import InstanceNorm2d
+from tuning.dashboard.paper import Claim, finding
+from tuning.objective import ObjectiveConfig, evaluations
+
+BASELINE = "baseline"
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A change of the demo's run."""
+
+    what: str
+    options: tuple[str, ...] = ()
+    judge: type[PatchDiscriminator] | None = None
+    prepare: Callable[[], None] | None = None
+
+
+class AugmentedJudge(PatchDiscriminator):
+    """Sees every image, real or generated, under one random change of colour, place and a hole (DiffAugment, Zhao et al. 2020)."""
+
+    def forward(self, image_BCHW: Tensor) -> Tensor:
+        return super().forward(augmented(image_BCHW))
+
+
+class SpectralJudge(PatchDiscriminator):
+    """Convolutions divided by their largest singular value (Miyato et al. 2018), in place of instance norm, which would undo it."""
+
+    def __init__(self, config: Any = None) -> None:
+        super().__init__(config)
+        self.body = nn.Sequential(*(layer for layer in self.body if not isinstance(layer, InstanceNorm2d)))
+
+    def normalize(self) -> None:
+        for layer in self.body:
+            if isinstance(layer, nn.Conv2d):
+                spectral_norm(layer)
+
+
+class NonLocalJudge(PatchDiscriminator):
+    """With a non-local block where the image has an eighth of its side (SAGAN, Zhang et al. 2019)."""
+
+    def __init__(self, config: Any = None) -> None:
+        super().__init__(config)
+        layers = list(self.body)
+        third = [at for at, layer in enumerate(layers) if isinstance(layer, nn.LeakyReLU)][2]
+        channels = 4 * self.config.base_channels
+        self.body = nn.Sequential(*layers[: third + 1], NonLocalBlock(channels, scaled=True), *layers[third + 1 :])
+
+
+def augmented(images_BCHW: Tensor) -> Tensor:
+    """Brightness, saturation and contrast; moved by up to an eighth; a square of half the side set to 0."""
+    batch, _, height, width = images_BCHW.shape
+    bright, saturated, contrast = torch.rand(3, batch, 1, 1, 1)
+    x = images_BCHW + (bright - 0.5)
+    mean = x.mean(dim=1, keepdim=True)
+    x = (x - mean) * (2 * saturated) + mean
+    mean = x.mean(dim=(1, 2, 3), keepdim=True)
+    x = (x - mean) * (contrast + 0.5) + mean
+    most = height // 8
+    padded = F.pad(x, (most,) * 4)
+    places = torch.randint(0, 2 * most + 1, (batch, 2)).tolist()
+    x = torch.stack([each[:, y : y + height, z : z + width] for each, (y, z) in zip(padded, places, strict=True)])
+    keep = torch.ones(batch, 1, height, width)
+    for row, (y, z) in zip(keep, torch.randint(-height // 4, height * 3 // 4, (batch, 2)).tolist(), strict=True):
+        row[:, max(0, y) : y + height // 2, max(0, z) : z + width // 2] = 0
+    return x * keep
+
+
+def normalized_after_initialization() -> None:
+    """A norm of the weights is put around them when they have their start values."""
+    initialize = step.initialize
+
+    def both(network: nn.Module, random: torch.Generator) -> None:
+        initialize(network, random)
+        if isinstance(network, SpectralJudge):
+            network.normalize()
+
+    step.initialize = both
+
+
+def warmed_up() -> None:
+    """The learning rate rises over the first twentieth."""
+    constant_then_falling = loop.learning_rate
+
+    def rate(lr: float, schedule: Any, images_seen: int, total: int) -> float:
+        return constant_then_falling(lr, schedule, images_seen, total) * min(1, (images_seen + 1) / (total / 20))
+
+    loop.learning_rate = rate
+
+
+GENERATOR = "--model.generator."
+VARIANTS = {
+    BASELINE: Variant("cluster/configs/demo.yaml"),
+    "ema": Variant("moving average of the generators, half-life 100 images", ("--step.ema_half_life=100",)),
+    "diffaug": Variant("differentiable augmentation", judge=AugmentedJudge),
+    "spectral": Variant("spectral norm in the discriminators", judge=SpectralJudge, prepare=normalized_after_initialization),
+    "nonlocal-d": Variant("a non-local block in the discriminators", judge=NonLocalJudge),
+    "warm-up": Variant("learning rate from 0 over the first 5 %", prepare=warmed_up),
+    "transposed": Variant("transposed convolutions, not resized ones", (f"{GENERATOR}upsample=transposed",)),
+    "plain-block": Variant(
+        "the paper's block: gain from 0, logits not scaled", (f"{GENERATOR}nonlocal_gain=0", f"{GENERATOR}nonlocal_scaled=false")
+    ),
+    "batch-16": Variant("16 pairs a step, not 4, at twice the rate", ("--data.global_batch=16", "--optimizer.lr=1.6e-3")),
+    "half-rate": Variant("learning rate 4e-4, not 8e-4", ("--optimizer.lr=4e-4",)),
+    "quarter-rate": Variant("learning rate 2e-4", ("--optimizer.lr=2e-4",)),
+    "adam": Variant("Adam, not Nadam", ("--optimizer.name=adam",)),
+    "adam-half-rate": Variant("Adam, learning rate 4e-4", ("--optimizer.name=adam", "--optimizer.lr=4e-4")),
+    "beta1-0.9": Variant("momentum 0.9, not 0.5", ("--optimizer.beta1=0.9",)),
+}  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, metavar="FOLDER")
+    parser.add_argument("--images", type=int, default=1200, help="image pairs of a run (default 1200)")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of each variant (default 0 1 2)")
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        choices=list(VARIANTS),
+        default=list(VARIANTS),
+        metavar="NAME",
+        help=f"of {', '.join(VARIANTS)}",
+    )
+    parser.add_argument("--together", type=int, default=2, help="runs at a time, of a thread each (default 2)")
+    parser.add_argument("--run", nargs=2, metavar=("NAME", "SEED"), help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    folder = args.folder.absolute()
+    if args.run:
+        train_variant(folder, args.images, args.run[0], int(args.run[1]))
+        return
+    print(header(torch.device("cpu")))
+    synthetic_dataset(folder, size=128, train=400, test=64)
+    names = list(dict.fromkeys([BASELINE, *args.only]))
+    again = [sys.executable, __file__, str(folder), "--images", str(args.images), "--run"]
+    runs = [(name, str(seed)) for seed in args.seeds for name in names]
+
+    def start(run: tuple[str, str]) -> None:
+        done = subprocess.run(
+            [*again, *run], cwd=ROOT, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}
+        )
+        assert done.returncode == 0, done.stderr
+        print(f"{run[0]}, seed {run[1]}: {scores(folder, run[0], int(run[1]))[-1]:.2f}", flush=True)
+
+    with ThreadPoolExecutor(args.together) as pool:
+        list(pool.map(start, runs))
+    print("\n" + report(folder, names, args.seeds))
+
+
+def train_variant(folder: Path, images: int, name: str, seed: int) -> None:
+    """In this process, on one thread."""
+    torch.set_num_threads(1)
+    torch.manual_seed(seed)
+    variant = VARIANTS[name]
+    if variant.judge:
+        step.PatchDiscriminator = variant.judge
+    if variant.prepare:
+        variant.prepare()
+    train.main([
+        "--config=cluster/configs/demo.yaml", "--local", f"--name={name}-{seed}", f"--seed={seed}", f"--storage={folder / 'variants'}",
+        f"--data.uri={folder / 'shards'}", f"--schedule.images={images}", f"--validation.every={images // 10}",
+        f"--observe.every={images // 10}", "--observe.previews=none", f"--checkpoint.every={images}", "--scaling.workers=1",
+        *variant.options,
+    ])  # fmt: skip
+
+
+def scores(folder: Path, name: str, seed: int) -> list[float]:
+    """Along the run."""
+    return [
+        each["score"] for each in evaluations(RunFolder(str(folder / "variants"), f"{name}-{seed}"), ObjectiveConfig())
+    ]
+
+
+def report(folder: Path, names: list[str], seeds: list[int]) -> str:
+    """A row for each variant: its score, and how much it differs from the baseline's with the same seed, with its 95 % interval."""
+    rows = []
+    for name in names:
+        ends = [scores(folder, name, seed)[-1] for seed in seeds]
+        row = [name, VARIANTS[name].what, spread(ends, ".2f"), f"{milliseconds(folder, name, seeds):.0f}"]
+        if name != BASELINE:
+            differences = [end - scores(folder, BASELINE, seed)[-1] for end, seed in zip(ends, seeds, strict=True)]
+            found = finding(Claim(VARIANTS[name].what, "score", name, BASELINE, lambda trial: None), differences)
+            word = {"holds": "better", "does not hold": "worse", "not decided": "not decided"}[found.verdict]
+            row += [f"{found.difference:+.2f} ± {found.margin:.2f}", word]
+        rows.append(row + [""] * (6 - len(row)))
+    return table(["", "change", "score", "ms a pair", "against the baseline", "verdict"], rows)
+
+
+def milliseconds(folder: Path, name: str, seeds: list[int]) -> float:
+    """Median time of an image pair."""
+    rates = []
+    for seed in seeds:
+        lines = (folder / "variants" / f"{name}-{seed}" / METRICS).read_text().splitlines()
+        rates += [record["images_per_s"] for record in map(json.loads, lines) if "images_per_s" in record]
+    return 1000 / statistics.median(rates)
+
+
+if __name__ == "__main__":
+    main()
