@@ -83,7 +83,7 @@ def write_report(
     places = {name: each for name, each in places.items() if each}
     parts = [quality(kinds, "run"), claims(paper, coherence_N)]
     if len(places) > 2:
-        parts.append(quality(places, "non-local blocks, Nadam"))
+        parts += [quality(places, "non-local blocks, Nadam"), against_none(places)]
         points(folder / "placement.png", places)
     parts.append(costs(places))
     text = "\n\n".join(parts) + "\n"
@@ -114,6 +114,26 @@ def quality(groups: dict[str, list[Run]], heading: str) -> str:
         for name, runs in groups.items()
     ]
     return table([heading, *columns], rows)
+
+
+def against_none(places: dict[str, list[Run]]) -> str:
+    """How much each placement changes what runs of the same seed without non-local blocks come to, with a 95 % interval."""
+    measures: dict[str, Value] = {"score": lambda run: run.trial.score}
+    measures["lost content, 1 - SSIM to the photo"] = lambda run: 1 - statistics.fmean(run.content)
+    if all(run.ssim_truth for runs in places.values() for run in runs):
+        measures["1 - SSIM to the truth"] = lambda run: 1 - statistics.fmean(run.ssim_truth)
+    rows = []
+    for name, runs in places.items():
+        if name == "none":
+            continue
+        row = [name]
+        for measure, value in measures.items():
+            without = {run.seed: value(run) for run in places["none"]}
+            claim = Claim(f"{name} is better", measure, name, "none", lambda trial: None)
+            found = finding(claim, [value(run) - without[run.seed] for run in runs])
+            row.append(f"{found.difference:+.3g} ± {found.margin:.2g}, {found.verdict}")
+        rows.append(row)
+    return table(["better than none?", *measures], rows)
 
 
 def claims(runs: Sequence[Run], coherence_N: Tensor) -> str:

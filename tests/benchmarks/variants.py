@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
 
-from cluster import loop, train
+from cluster import train
 from cluster.records.run_files import METRICS
 from cluster.storage import RunFolder
 from nla_cyclegan import NonLocalBlock, PatchDiscriminator, step
@@ -110,16 +110,6 @@ def normalized_after_initialization() -> None:
     step.initialize = both
 
 
-def warmed_up() -> None:
-    """The learning rate rises over the first twentieth."""
-    constant_then_falling = loop.learning_rate
-
-    def rate(lr: float, schedule: Any, images_seen: int, total: int) -> float:
-        return constant_then_falling(lr, schedule, images_seen, total) * min(1, (images_seen + 1) / (total / 20))
-
-    loop.learning_rate = rate
-
-
 GENERATOR = "--model.generator."
 VARIANTS = {
     BASELINE: Variant("cluster/configs/demo.yaml"),
@@ -127,14 +117,11 @@ VARIANTS = {
     "diffaug": Variant("differentiable augmentation", judge=AugmentedJudge),
     "spectral": Variant("spectral norm in the discriminators", judge=SpectralJudge, prepare=normalized_after_initialization),
     "nonlocal-d": Variant("a non-local block in the discriminators", judge=NonLocalJudge),
-    "warm-up": Variant("learning rate from 0 over the first 5 %", prepare=warmed_up),
-    "transposed": Variant("transposed convolutions, not resized ones", (f"{GENERATOR}upsample=transposed",)),
     "plain-block": Variant(
         "the paper's block: gain from 0, logits not scaled", (f"{GENERATOR}nonlocal_gain=0", f"{GENERATOR}nonlocal_scaled=false")
     ),
     "batch-16": Variant("16 pairs a step, not 4, at twice the rate", ("--data.global_batch=16", "--optimizer.lr=1.6e-3")),
     "half-rate": Variant("learning rate 4e-4, not 8e-4", ("--optimizer.lr=4e-4",)),
-    "quarter-rate": Variant("learning rate 2e-4", ("--optimizer.lr=2e-4",)),
     "adam": Variant("Adam, not Nadam", ("--optimizer.name=adam",)),
     "adam-half-rate": Variant("Adam, learning rate 4e-4", ("--optimizer.name=adam", "--optimizer.lr=4e-4")),
     "beta1-0.9": Variant("momentum 0.9, not 0.5", ("--optimizer.beta1=0.9",)),
