@@ -39,7 +39,7 @@ def main() -> None:
     args = parser.parse_args()
     args.folder = args.folder.absolute()
     print(header(torch.device("cpu")))
-    synthetic_dataset(args.folder, size=64, train=args.samples, test=max(16, args.samples // 5))
+    synthetic_dataset(args.folder, size=64, train=args.samples)
     write_configs(args.folder, args.images, args.trials)
     if args.only != "overhead":
         compare(args.folder)

@@ -1,6 +1,6 @@
 """The paper's claims in figures with spread. Two cores take about an hour.
 
-    python tests/benchmarks/evidence.py FOLDER [--images 2000] [--seeds 0 1 2] [--data MONET2PHOTO]
+    python tests/benchmarks/evidence.py FOLDER [--images 2000] [--lr 8e-4] [--seeds 0 1 2] [--data MONET2PHOTO]
 
 FOLDER gets a dataset and two sweeps of the demo's run on it, which go on where they were stopped: {Adam, Nadam} x {CycleGAN,
 NLA-CycleGAN}, and with Nadam the non-local blocks early, late, and at three places. Every trial's photos, painted, are measured:
@@ -36,26 +36,28 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, metavar="FOLDER")
     parser.add_argument("--images", type=int, default=2000, help="image pairs of a trial (default 2000)")
+    parser.add_argument("--lr", type=float, default=8e-4, help="learning rate of all trials (default 8e-4)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of each kind of trial (default 0 1 2)")
     parser.add_argument("--data", type=Path, metavar="MONET2PHOTO", help="trainA, ... instead of drawn images")
+    parser.add_argument("--samples", type=int, default=400, help="images of each domain to draw (default 400)")
     parser.add_argument("--only-paper", action="store_true", help="leave out the placements")
     args = parser.parse_args()
     folder = args.folder.absolute()
     print(header(torch.device("cpu")))
     images = args.data.absolute() if args.data else folder / "images"
     if args.data is None:
-        synthetic_dataset(folder, size=SIZE, train=400, test=64)
+        synthetic_dataset(folder, size=SIZE, train=args.samples)
     elif not (folder / "shards" / "manifest.json").exists():
         call("data_shards", "pack", images, folder / "shards", "--size", SIZE)
     sweeps = ["paper"] if args.only_paper else ["paper", "placement"]
     for preset in sweeps:
-        call("tuning", "sweep", "--preset", preset, *options(preset, folder, args.images, args.seeds))
+        call("tuning", "sweep", "--preset", preset, *options(preset, folder, args.images, args.lr, args.seeds))
     runs = [run for preset in sweeps for run in measured(folder / "sweeps" / preset, images)]
     inputs = photos(images)
     write_report(folder / "results", runs, inputs, coherence(inputs), truths(images))
 
 
-def options(preset: str, folder: Path, images: int, seeds: list[int]) -> list[Any]:
+def options(preset: str, folder: Path, images: int, lr: float, seeds: list[int]) -> list[Any]:
     """The demo's run instead of the paper's, evaluated ten times; the placements that are not among the paper's trials."""
     every = max(4, images // 10)
     space: dict[str, Any] = {PLACED: {"grid": ["early", "late", "several"]}, "seed": {"grid": seeds}}
@@ -63,8 +65,9 @@ def options(preset: str, folder: Path, images: int, seeds: list[int]) -> list[An
         space |= {"optimizer.name": {"grid": ["adam", "nadam"]}, PLACED: {"grid": ["none", "middle"]}}
     return [
         *("--train", "cluster/configs/demo.yaml", "--storage", folder / "sweeps", "--data.uri", folder / "shards"),
-        *("--space", json.dumps(space), "--schedule.images", images, "--validation.every", every),
-        *("--observe.every", every, "--observe.previews", images, "--checkpoint.every", images),
+        *("--space", json.dumps(space), "--optimizer.lr", lr, "--schedule.images", images),
+        *("--validation.every", every, "--observe.every", every),
+        *("--observe.previews", images, "--checkpoint.every", images),
         *("--scaling.workers", 1, "--scaling.cpus_per_worker", 1),
     ]
 

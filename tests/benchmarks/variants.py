@@ -36,6 +36,7 @@ from tuning.dashboard.paper import Claim, finding
 from tuning.objective import ObjectiveConfig, evaluations
 
 BASELINE = "baseline"
+RATE = "--optimizer.lr="
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,7 @@ def normalized_after_initialization() -> None:
 
 GENERATOR = "--model.generator."
 VARIANTS = {
-    BASELINE: Variant("cluster/configs/demo.yaml"),
+    BASELINE: Variant("cluster/configs/demo.yaml at a learning rate of 8e-4"),
     "ema": Variant("moving average of the generators, half-life 100 images", ("--step.ema_half_life=100",)),
     "diffaug": Variant("differentiable augmentation", judge=AugmentedJudge),
     "spectral": Variant("spectral norm in the discriminators", judge=SpectralJudge, prepare=normalized_after_initialization),
@@ -149,7 +150,7 @@ def main() -> None:
         train_variant(folder, args.images, args.run[0], int(args.run[1]))
         return
     print(header(torch.device("cpu")))
-    synthetic_dataset(folder, size=128, train=400, test=64)
+    synthetic_dataset(folder, size=128, train=400)
     names = list(dict.fromkeys([BASELINE, *args.only]))
     again = [sys.executable, __file__, str(folder), "--images", str(args.images), "--run"]
     runs = [(name, str(seed)) for seed in args.seeds for name in names]
@@ -175,11 +176,12 @@ def train_variant(folder: Path, images: int, name: str, seed: int) -> None:
         step.PatchDiscriminator = variant.judge
     if variant.prepare:
         variant.prepare()
+    every = max(4, images // 10)
     train.main([
         "--config=cluster/configs/demo.yaml", "--local", f"--name={name}-{seed}", f"--seed={seed}", f"--storage={folder / 'variants'}",
-        f"--data.uri={folder / 'shards'}", f"--schedule.images={images}", f"--validation.every={images // 10}",
-        f"--observe.every={images // 10}", "--observe.previews=none", f"--checkpoint.every={images}", "--scaling.workers=1",
-        *variant.options,
+        f"--data.uri={folder / 'shards'}", f"--schedule.images={images}", f"--validation.every={every}",
+        f"--observe.every={every}", "--observe.previews=none", f"--checkpoint.every={images}", "--scaling.workers=1",
+        *([] if any(option.startswith(RATE) for option in variant.options) else [f"{RATE}8e-4"]), *variant.options,
     ])  # fmt: skip
 
 
