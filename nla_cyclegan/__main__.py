@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 
@@ -35,10 +36,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     module.add_arguments(verb_parser)
     try:
         status: int = module.run(verb_parser.parse_args(args.arguments))
+        # Here, not at the end of the interpreter, where a broken pipe is a traceback.
+        sys.stdout.flush()
+        return status
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    return status
+    except BrokenPipeError:
+        # `| head` has read enough; without this the interpreter complains when it flushes.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
 
 
 if __name__ == "__main__":

@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -225,3 +227,20 @@ def test_a_translation_without_its_input_is_named(folders, capsys):
     (folders / "photos" / "scene 3.png").unlink()
     assert evaluate(folders)[0] == 2
     assert "no image named like scene 3.webp (1 of 5 have none)" in capsys.readouterr().err
+
+
+def test_a_reader_that_has_seen_enough_is_no_error(folders):
+    verb = [
+        "evaluate",
+        "--translations",
+        folders / "painted",
+        "--inputs",
+        folders / "inputs",
+        "--real",
+        folders / "real",
+    ]
+    command = [sys.executable, "-m", "nla_cyclegan", *map(str, verb), "--inception", "none"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait() == 0
