@@ -235,7 +235,7 @@ def test_a_reader_that_has_seen_enough_is_no_error(folders):
         "--translations",
         folders / "painted",
         "--inputs",
-        folders / "inputs",
+        folders / "photos",
         "--real",
         folders / "real",
     ]
