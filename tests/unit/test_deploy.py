@@ -304,6 +304,7 @@ def test_a_pod_that_is_ended_tells_ray_likewise() -> None:
 @pytest.mark.parametrize("page", ["README.md", "cluster/README.md"])
 def test_commands_of_the_pages_are_accepted(page: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
+    monkeypatch.setenv("PWD", str(ROOT))
     # The others have places for what a reader fills in.
     train = [found for found in commands(ROOT / page, "train") if "--data.uri" in found]
     sent = [found for found in commands(ROOT / page, "submit") if "--data.uri" in found]
@@ -311,5 +312,5 @@ def test_commands_of_the_pages_are_accepted(page: str, monkeypatch: pytest.Monke
     for arguments in train:
         parse_options(arguments)
     for arguments in sent:
-        _, of_the_run = submit._parser().parse_known_args(arguments)
+        _, of_the_run = submit._parser().parse_known_args([os.path.expandvars(argument) for argument in arguments])
         submit.make_job(of_the_run)
