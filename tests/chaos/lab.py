@@ -175,7 +175,9 @@ class Lab:
         log.unlink(missing_ok=True)
         asked = self.nodes[0].popen([sys.executable, "-c", ASK_FOR_NODES], log)
         until(lambda: asked.poll() is not None, "Ray names its nodes", STARTS_WITHIN_S)
-        return json.loads(log.read_text().splitlines()[-1])
+        # Ray may have a warning to add when it ends.
+        (answer,) = [line for line in log.read_text().splitlines() if line.startswith("{")]
+        return json.loads(answer)
 
     def add_node(self, cpus: int) -> Node:
         """A node that is not started yet; the first one is the head."""
