@@ -12,16 +12,16 @@ from datetime import datetime
 from functools import partial
 from typing import Any
 
-from cluster.errors import RunError
 from cluster.records.health import Health, Pace, health, pace
 from cluster.records.progress import duration_text, losses_text
 from cluster.records.survey import READERS, Stored, Survey, is_run, list_folder, survey
-from cluster.storage import RunFolder, split_uri
+from data_shards.errors import UserError
 from data_shards.storage import locate
+from data_shards.storage.folder import RunFolder, split_uri
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Raises: RunError, DataError where there is no run, or storage does not answer."""
+    """Raises: UserError, UserError where there is no run, or storage does not answer."""
     parser = argparse.ArgumentParser(
         prog="python -m cluster status",
         description="Show how a run does, or all runs of a storage in a line each, from their storage alone.",
@@ -49,7 +49,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def find_runs(uri: str) -> tuple[list[RunFolder], bool]:
-    """The run at the URI, or the runs in it; and whether it is one. Raises: RunError where there is none."""
+    """The run at the URI, or the runs in it; and whether it is one. Raises: UserError where there is none."""
     place = locate(uri)
     there = list_folder(place)
     if is_run(there):
@@ -58,7 +58,7 @@ def find_runs(uri: str) -> tuple[list[RunFolder], bool]:
     runs = [folder for folder in inside if is_run(list_folder(folder.location))]
     if not runs:
         what = "neither it nor a folder in it has a run's files" if there else "nothing is there"
-        raise RunError(f"no run at {place.uri}: {what}; give a run's folder, STORAGE/NAME, or a storage with runs")
+        raise UserError(f"no run at {place.uri}: {what}; give a run's folder, STORAGE/NAME, or a storage with runs")
     return runs, False
 
 

@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from cluster.config import RunConfig, has_credentials
-from cluster.errors import RunError
 from cluster.machines.follow import INTERRUPTED, follow, look_after
 from cluster.machines.session import PACKAGES, ROOT
-from cluster.options import Parser, parse_options
-from cluster.preflight import relative_paths
+from cluster.settings.config import RunConfig, has_credentials
+from cluster.settings.options import Parser, parse_options
+from cluster.settings.preflight import relative_paths
+from data_shards.errors import UserError
 
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
@@ -78,7 +78,7 @@ class Job:
 def main(arguments: Sequence[str]) -> int:
     """The exit status of the job; 0 where it is not waited for; 130 after Ctrl-C.
 
-    Raises: RunError, a line for each thing to mend, before anything is sent.
+    Raises: UserError, a line for each thing to mend, before anything is sent.
     """
     options, of_the_run = _parser().parse_known_args([argument for argument in arguments if argument != "--"])
     job = make_job(of_the_run, options.exclude, options.env)
@@ -128,7 +128,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def make_job(of_the_run: Sequence[str], excludes: Sequence[str] = (), variables: Sequence[str] = ()) -> Job:
-    """Check a run here, where a mistake costs nothing. Raises: RunError."""
+    """Check a run here, where a mistake costs nothing. Raises: UserError."""
     options = parse_options(of_the_run)
     problems = relative_paths(options.config)
     if options.local:
@@ -140,7 +140,7 @@ def make_job(of_the_run: Sequence[str], excludes: Sequence[str] = (), variables:
             problems.append(f"--env {name}: expected NAME=VALUE")
     problems += [_shown_to_all(name) for name, value in given.items() if SECRET.search(name) or has_credentials(value)]
     if problems:
-        raise RunError("\n".join(problems))
+        raise UserError("\n".join(problems))
     command = shlex.join(["python", "-m", "cluster", "train", *as_options(options.config)])
     metadata = {"run": options.config.name, "storage": options.config.storage}
     return Job(metadata, command, [*EXCLUDED, *excludes], given)
@@ -185,7 +185,7 @@ def _text(value: Any) -> str:
 
 
 def package_size(job: Job) -> tuple[int, int]:
-    """Bytes and number of the files that Ray would send. Raises: RunError when it does not take so much."""
+    """Bytes and number of the files that Ray would send. Raises: UserError when it does not take so much."""
     from ray._private.runtime_env import packaging
 
     paths: list[Path] = []
@@ -200,7 +200,7 @@ def package_size(job: Job) -> tuple[int, int]:
     total, limit = sizes.total(), packaging.GCS_STORAGE_MAX_SIZE
     if total >= limit:
         largest = ", ".join(f"{name} {size / 1e6:,.0f} MB" for name, size in sizes.most_common(3))
-        raise RunError(
+        raise UserError(
             f"{ROOT}: {total / 1e6:,.0f} MB would be sent, Ray takes up to {limit / 1e6:,.0f} MB; "
             f"leave out what the run does not need with --exclude (largest: {largest})"
         )
@@ -208,9 +208,9 @@ def package_size(job: Job) -> tuple[int, int]:
 
 
 def connect(address: str | None) -> "JobSubmissionClient":
-    """Raises: RunError when no cluster takes jobs there."""
+    """Raises: UserError when no cluster takes jobs there."""
     if address is None or not re.match(r"https?://[^/]", address):
-        raise RunError(f"--address: expected the cluster's dashboard, http://HOST:8265; got {address or 'none'}")
+        raise UserError(f"--address: expected the cluster's dashboard, http://HOST:8265; got {address or 'none'}")
     if os.environ.get("RAY_AUTH_TOKEN"):
         os.environ.setdefault("RAY_AUTH_MODE", "token")
     # Ray's client prefers this one to its argument.
@@ -223,34 +223,34 @@ def connect(address: str | None) -> "JobSubmissionClient":
     try:
         return JobSubmissionClient(address)
     except AuthenticationError as error:
-        raise RunError(
+        raise UserError(
             f"--address {address}: the cluster wants its token, and "
             f"{'the one in RAY_AUTH_TOKEN is not it' if os.environ.get('RAY_AUTH_TOKEN') else 'none was given'}; "
             "set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN as on the cluster's machines"
         ) from error
     except (RuntimeError, ConnectionError, ValueError, KeyError, requests.RequestException) as error:
-        raise RunError(f"--address {address}: no Ray cluster there ({str(error).splitlines()[0]})") from error
+        raise UserError(f"--address {address}: no Ray cluster there ({str(error).splitlines()[0]})") from error
 
 
 def _check_answers(address: str) -> None:
-    """Raises: RunError when nothing listens there; Ray's client would wait for minutes."""
+    """Raises: UserError when nothing listens there; Ray's client would wait for minutes."""
     try:
         url = urlsplit(address)
         port = url.port or (443 if url.scheme == "https" else 80)
         socket.create_connection((url.hostname or "", port), timeout=CONNECT_S).close()
     except (OSError, ValueError) as error:
-        raise RunError(
+        raise UserError(
             f"--address {address}: nothing listens there ({getattr(error, 'strerror', 0) or error})"
         ) from error
 
 
 def running_job(client: "JobSubmissionClient", job: Job) -> str | None:
-    """The job that trains this run already, if any. Raises: RunError when it was told something else."""
+    """The job that trains this run already, if any. Raises: UserError when it was told something else."""
     for other in client.list_jobs():
         same = job.metadata.items() <= (other.metadata or {}).items()
         if same and not other.status.is_terminal():
             if other.entrypoint != job.command:
-                raise RunError(
+                raise UserError(
                     f"name: {job.metadata['run']} is in training with other options, as job {other.submission_id}; choose another "
                     f"--name, or stop it first: ray job stop --address {client.get_address()} {other.submission_id}"
                 )

@@ -4,14 +4,14 @@ import sys
 from collections.abc import Sequence
 
 from cluster.machines import driver
-from cluster.options import parse_options
-from cluster.plan import plan_text
-from cluster.preflight import Prepared, prepare
 from cluster.records.ending import ending_told
+from cluster.settings.options import parse_options
+from cluster.settings.plan import plan_text
+from cluster.settings.preflight import Prepared, prepare
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Raises: RunError, DataError: what the user can mend, a line for each thing."""
+    """Raises: UserError, UserError: what the user can mend, a line for each thing."""
     options = parse_options(arguments)
     prepared = prepare(options.config)
     if options.dry_run:

@@ -3,34 +3,34 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from .errors import DataError, StorageAwayError
+from data_shards.errors import StorageAwayError, UserError
 
 if TYPE_CHECKING:
-    from .manifest import Dataset, SplitInfo, open_dataset
-    from .plan import rank_share
-    from .stream.config import StreamConfig
-    from .stream.read import read_split
-    from .stream.unpaired import UnpairedBatch, UnpairedStream
+    from data_shards.dataset.epoch_plan import rank_share
+    from data_shards.dataset.manifest import Dataset, SplitInfo, open_dataset
+    from data_shards.stream.config import StreamConfig
+    from data_shards.stream.read import read_split
+    from data_shards.stream.unpaired import UnpairedBatch, UnpairedStream
 
 _HOME = {
-    "Dataset": "manifest",
-    "SplitInfo": "manifest",
+    "Dataset": "dataset.manifest",
+    "SplitInfo": "dataset.manifest",
     "StreamConfig": "stream.config",
     "UnpairedBatch": "stream.unpaired",
     "UnpairedStream": "stream.unpaired",
-    "open_dataset": "manifest",
-    "rank_share": "plan",
+    "open_dataset": "dataset.manifest",
+    "rank_share": "dataset.epoch_plan",
     "read_split": "stream.read",
 }
 
 __all__ = [
-    "DataError",
     "Dataset",
     "SplitInfo",
     "StorageAwayError",
     "StreamConfig",
     "UnpairedBatch",
     "UnpairedStream",
+    "UserError",
     "open_dataset",
     "rank_share",
     "read_split",

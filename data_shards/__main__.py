@@ -5,7 +5,7 @@ import os
 import sys
 from importlib import import_module
 
-from .errors import DataError
+from data_shards.errors import UserError
 
 VERBS = {
     "synth": "draw an unpaired dataset of photographs and paintings",
@@ -16,8 +16,15 @@ VERBS = {
     "verify": "read every byte of a dataset again and name what is bad",
     "inspect": "what a dataset holds, and the order a stream reads it in",
 }
-# Where a verb's module is, if not beside this one.
-HOMES = {"pack": ".packing.pack", "index": ".checking.index", "verify": ".checking.verify"}
+HOMES = {
+    "synth": "synthetic.synth",
+    "download": "download.monet2photo",
+    "pack": "packing.pack",
+    "index": "checking.index",
+    "verify": "checking.verify",
+    "inspect": "commands.inspect",
+    "bench": "commands.bench",
+}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -30,7 +37,7 @@ def main(argv: list[str] | None = None) -> int:
     for verb, summary in VERBS.items():
         options = verbs.add_parser(verb, help=summary, description=summary)
         if verb == named:
-            module = import_module(HOMES.get(verb, f".{verb}"), __package__)
+            module = import_module(f"data_shards.{HOMES[verb]}")
             module.add_arguments(options)
     args = parser.parse_args(arguments)
     try:
@@ -38,7 +45,7 @@ def main(argv: list[str] | None = None) -> int:
         # Here, not at the end of the interpreter, where a broken pipe is a traceback.
         sys.stdout.flush()
         return status
-    except DataError as error:
+    except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except BrokenPipeError:

@@ -1,4 +1,4 @@
-"""NLA-CycleGAN (Sun 2023): networks, losses, one training step, inference and metrics. Needs torch only.
+"""NLA-CycleGAN (Sun 2023): networks, losses, one training step, inference and metrics.
 
 Names are imported on first use, so that a command's `--help` does not wait for torch.
 """
@@ -7,35 +7,34 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from nla_cyclegan.attention import NonLocalBlock
-    from nla_cyclegan.discriminator import DiscriminatorConfig, PatchDiscriminator
-    from nla_cyclegan.errors import InputError
-    from nla_cyclegan.generator import Generator, GeneratorConfig
-    from nla_cyclegan.inference import translate_images
-    from nla_cyclegan.losses import LossConfig
-    from nla_cyclegan.optim import OptimizerConfig, ScheduleConfig, learning_rate, total_images
-    from nla_cyclegan.step import ModelConfig, StepConfig, TrainingStep
-    from nla_cyclegan.tiles import translate_tiles
-    from nla_cyclegan.weights import load_generator, load_generators, metadata_of, save_generator
+    from nla_cyclegan.inference.images import translate_images
+    from nla_cyclegan.inference.tiles import translate_tiles
+    from nla_cyclegan.model.attention import NonLocalBlock
+    from nla_cyclegan.model.config import DiscriminatorConfig, GeneratorConfig, ModelConfig
+    from nla_cyclegan.model.discriminator import PatchDiscriminator
+    from nla_cyclegan.model.generator import Generator
+    from nla_cyclegan.training.config import LossConfig, OptimizerConfig, ScheduleConfig, StepConfig
+    from nla_cyclegan.training.schedule import learning_rate, total_images
+    from nla_cyclegan.training.step import TrainingStep
+    from nla_cyclegan.weights.generators import load_generator, load_generators, metadata_of, save_generator
 
 _HOMES = {
-    "attention": ["NonLocalBlock"],
-    "discriminator": ["DiscriminatorConfig", "PatchDiscriminator"],
-    "errors": ["InputError"],
-    "generator": ["Generator", "GeneratorConfig"],
-    "inference": ["translate_images"],
-    "losses": ["LossConfig"],
-    "optim": ["OptimizerConfig", "ScheduleConfig", "learning_rate", "total_images"],
-    "step": ["ModelConfig", "StepConfig", "TrainingStep"],
-    "tiles": ["translate_tiles"],
-    "weights": ["load_generator", "load_generators", "metadata_of", "save_generator"],
+    "inference.images": ["translate_images"],
+    "inference.tiles": ["translate_tiles"],
+    "model.attention": ["NonLocalBlock"],
+    "model.config": ["DiscriminatorConfig", "GeneratorConfig", "ModelConfig"],
+    "model.discriminator": ["PatchDiscriminator"],
+    "model.generator": ["Generator"],
+    "training.config": ["LossConfig", "OptimizerConfig", "ScheduleConfig", "StepConfig"],
+    "training.schedule": ["learning_rate", "total_images"],
+    "training.step": ["TrainingStep"],
+    "weights.generators": ["load_generator", "load_generators", "metadata_of", "save_generator"],
 }
 
 __all__ = [
     "DiscriminatorConfig",
     "Generator",
     "GeneratorConfig",
-    "InputError",
     "LossConfig",
     "ModelConfig",
     "NonLocalBlock",

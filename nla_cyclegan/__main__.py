@@ -6,12 +6,11 @@ import os
 import sys
 from collections.abc import Sequence
 
-from nla_cyclegan.errors import InputError
+from data_shards.errors import UserError
 
 VERBS = {
     "translate": "paint image files in the style of the other domain",
     "evaluate": "measure translations against held-out paintings and their own photos",
-    "compare": "draw two runs beside each other: loss curves, and what they make of held-out images",
     "export": "write a generator to one file: safetensors, ONNX, or the layout of pytorch-CycleGAN-and-pix2pix",
     "import-weights": "take over weights of pytorch-CycleGAN-and-pix2pix",
 }
@@ -31,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("arguments", nargs=argparse.REMAINDER, help="the verb's own arguments")
     args = parser.parse_args(argv)
 
-    module = importlib.import_module(f"nla_cyclegan.{args.verb.replace('-', '_')}")
+    module = importlib.import_module(f"nla_cyclegan.commands.{args.verb.replace('-', '_')}")
     verb_parser = argparse.ArgumentParser(prog=f"{parser.prog} {args.verb}", description=VERBS[args.verb])
     module.add_arguments(verb_parser)
     try:
@@ -39,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Here, not at the end of the interpreter, where a broken pipe is a traceback.
         sys.stdout.flush()
         return status
-    except InputError as error:
+    except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except BrokenPipeError:

@@ -8,7 +8,7 @@ import pyarrow as pa
 from PIL import Image
 
 from data_shards import Dataset, open_dataset
-from data_shards.manifest import INDEX_SCHEMA, commit
+from data_shards.dataset.manifest import INDEX_SCHEMA, commit
 from data_shards.packing.pack import pack
 from data_shards.storage import locate
 

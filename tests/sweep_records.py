@@ -10,10 +10,10 @@ import numpy as np
 import tiny
 from PIL import Image
 
-from cluster.config import RunConfig
-from cluster.storage import RunFolder
-from tuning.results import SWEEP, TRIAL, Evaluation, Trial
-from tuning.space import Dimension, Space, count, override, sample, value_of
+from cluster.settings.config import RunConfig
+from data_shards.storage.folder import RunFolder
+from tuning.analysis.results import SWEEP, TRIAL, Evaluation, Trial
+from tuning.search_space.space import Dimension, Space, count, override, sample, value_of
 
 TOTAL, EVERY, BLOCKS = 900, 100, 3
 RUNGS = (100, 300)

@@ -7,10 +7,10 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from cluster.checkpoints.stored import CheckpointReader, complete_checkpoints
-from cluster.config import RunConfig
-from cluster.storage import RunFolder
+from cluster.settings.config import RunConfig
 from data_shards.packing.pack import pack
+from data_shards.storage.folder import RunFolder
+from nla_cyclegan.weights.checkpoint import CheckpointReader, complete_checkpoints
 
 SPLITS = {"trainA": 10, "trainB": 12, "testA": 5, "testB": 4}
 SIZE = 24

@@ -21,12 +21,11 @@ def main() -> int:
     parser.add_argument("verb", choices=VERBS, metavar="VERB", help="; ".join(f"{v}: {t}" for v, t in VERBS.items()))
     verb = parser.parse_args(sys.argv[1:2]).verb
     module = import_module(MODULES[verb])
-    from cluster.errors import RunError, error_lines
-    from data_shards import DataError
+    from data_shards.errors import UserError, error_lines
 
     try:
         return module.main(sys.argv[2:])
-    except (RunError, DataError) as error:
+    except UserError as error:
         print(error_lines(error), file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -6,14 +6,14 @@ from collections.abc import Sequence
 
 import yaml
 
-from cluster.checkpoints.stored import CheckpointReader, complete_checkpoints
-from cluster.errors import RunError
-from cluster.storage import RunFolder, join_uri, split_uri
-from tuning.results import Results, best_config, best_trial, read_results
+from data_shards.errors import UserError
+from data_shards.storage.folder import RunFolder, join_uri, split_uri
+from nla_cyclegan.weights.checkpoint import CheckpointReader, complete_checkpoints
+from tuning.analysis.results import Results, best_config, best_trial, read_results
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Raises: RunError."""
+    """Raises: UserError."""
     parser = argparse.ArgumentParser(
         prog="python -m tuning best",
         description="Print the best trial's configuration: python -m tuning best URI > best.yaml; "
@@ -37,14 +37,14 @@ def main(arguments: Sequence[str]) -> int:
 def copy_checkpoint(results: Results, uri: str, destination: str) -> str:
     """Copy the best trial's newest checkpoint, its commit last, and say what was copied where.
 
-    Raises: RunError when there is none, when it is damaged, or when something lies there already.
+    Raises: UserError when there is none, when it is damaged, or when something lies there already.
     """
     trial = RunFolder(join_uri(*split_uri(uri)), best_trial(results).name)
     names = complete_checkpoints(trial)
     if not names:
-        raise RunError(f"{trial.label} has no complete checkpoint")
+        raise UserError(f"{trial.label} has no complete checkpoint")
     target = RunFolder(*split_uri(destination))
     if target.names():
-        raise RunError(f"--checkpoint-to: {target.label} is not empty; name a new folder")
+        raise UserError(f"--checkpoint-to: {target.label} is not empty; name a new folder")
     CheckpointReader(trial, names[0]).copy_to(target)
     return f"copied {trial.label}/{names[0]} to {target.label}"

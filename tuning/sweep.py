@@ -3,17 +3,17 @@
 import os
 from collections.abc import Sequence
 
-from cluster.errors import RunError
-from cluster.machines.resources import Resources, this_machine
 from cluster.machines.session import ray_session
-from tuning import driver
-from tuning.options import parse_sweep
-from tuning.plan import Sweep, about, plan_text, prepare_sweep
-from tuning.results import SWEEP, table
+from cluster.settings.scaling import Resources, this_machine
+from data_shards.errors import UserError
+from tuning.analysis.results import SWEEP, table
+from tuning.settings.options import parse_sweep
+from tuning.settings.plan import Sweep, about, plan_text, prepare_sweep
+from tuning.trials import driver
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Returns: 1 when trials failed. Raises: RunError, DataError: what the user can mend, a line for each thing."""
+    """Returns: 1 when trials failed. Raises: UserError, UserError: what the user can mend, a line for each thing."""
     options = parse_sweep(arguments)
     sweep = prepare_sweep(options)
     print(plan_text(sweep))
@@ -27,7 +27,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def run(sweep: Sweep) -> None:
-    """Train the trials that are left. Raises: RunError, before anything is written, when not one fits the cluster."""
+    """Train the trials that are left. Raises: UserError, before anything is written, when not one fits the cluster."""
     options, prepared = sweep.options, sweep.run
     address = options.address or os.environ.get("RAY_ADDRESS")
     wanted = min(sweep.left, options.config.concurrent or sweep.left)
@@ -38,7 +38,7 @@ def run(sweep: Sweep) -> None:
     with ray_session(address) as machines:
         resources, concurrent = driver.allot(prepared.config.scaling, machines, wanted)
         if options.config.scheduler == "pbt" and concurrent < sweep.left:
-            raise RunError(
+            raise UserError(
                 f"scheduler: pbt trains its {sweep.left} trials at the same time, and there is room for {concurrent}; "
                 "lower --trials or what a trial takes (--scaling.workers), or add machines"
             )

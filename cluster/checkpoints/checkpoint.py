@@ -11,12 +11,18 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
 from safetensors import SafetensorError
 
+from cluster.checkpoints.config import CheckpointConfig
 from cluster.checkpoints.replicas import check_replicas
 from cluster.checkpoints.state import TensorFile, load_state, take_share, tensors_alike
-from cluster.checkpoints.stored import (
+from cluster.checkpoints.stored import store_share, superfluous
+from cluster.ranks.clock import Clock
+from cluster.ranks.world import World
+from data_shards.errors import UserError
+from data_shards.storage.folder import RunFolder
+from nla_cyclegan import TrainingStep
+from nla_cyclegan.weights.checkpoint import (
     ABOUT,
     CheckpointReader,
     checkpoints_of,
@@ -24,28 +30,8 @@ from cluster.checkpoints.stored import (
     images_of,
     name_of,
     score_of,
-    store_share,
-    superfluous,
     world_of,
 )
-from cluster.clock import Clock
-from cluster.errors import RunError
-from cluster.storage import RunFolder
-from cluster.world import World
-from nla_cyclegan import TrainingStep
-
-
-class CheckpointConfig(BaseModel):
-    """When the run is saved, and which checkpoints are kept."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
-
-    every: int = Field(10_000, ge=1)
-    """Images seen between two checkpoints; the end of the run is always saved."""
-    keep: int = Field(3, ge=1)
-    """Newest checkpoints that are kept."""
-    keep_best: int = Field(1, ge=0)
-    """Checkpoints with the best validation score that are kept beside the newest; only those saved right at an evaluation count."""
 
 
 class Checkpoints:
@@ -84,7 +70,7 @@ class Checkpoints:
     def restore(self, step: TrainingStep) -> int:
         """Load the newest checkpoint that is complete and sound, if any, and return its images seen (else 0).
 
-        Raises: RunError when there are checkpoints, and none of them is sound.
+        Raises: UserError when there are checkpoints, and none of them is sound.
         """
         names, self._taken = self.world.broadcast(self._survey() if self.world.rank == 0 else ([], set()))
         for name in names:
@@ -94,7 +80,7 @@ class Checkpoints:
             if self.world.rank == 0:
                 print(f"warning: checkpoint {name} is skipped: {problems[0]}", file=sys.stderr, flush=True)
         if names:
-            raise RunError(f"{self.folder.label}: none of its checkpoints can be read; choose another --name")
+            raise UserError(f"{self.folder.label}: none of its checkpoints can be read; choose another --name")
         return 0
 
     def maybe_save(
@@ -106,7 +92,7 @@ class Checkpoints:
             metrics: what is known at this point, for people.
             score: of an evaluation of this very step, lower is better.
 
-        Raises: DivergedReplicasError; DataError when storage refused or stayed away, also for the checkpoint before.
+        Raises: DivergedReplicasError; UserError when storage refused or stayed away, also for the checkpoint before.
         """
         if self.clock.due(self.config.every, images_seen):
             self._save(step, images_seen, metrics, score)
@@ -120,7 +106,7 @@ class Checkpoints:
         self._finish()
 
     def wait(self) -> None:
-        """Until what this rank has saved is stored. Raises: DataError when that failed."""
+        """Until what this rank has saved is stored. Raises: UserError when that failed."""
         upload, self._upload = self._upload, None
         if upload is not None:
             upload.result()
@@ -137,7 +123,7 @@ class Checkpoints:
         """Fill the step from a checkpoint; the reason, if that fails."""
         try:
             load_state(step, CheckpointReader(self.folder, name), self.world)
-        except (RunError, SafetensorError, RuntimeError, KeyError) as error:
+        except (UserError, SafetensorError, RuntimeError, KeyError) as error:
             return str(error).replace("\n", " ")
         return None
 

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from cluster.errors import DivergedReplicasError
-from cluster.world import World
+from cluster.ranks.world import World
+from data_shards.errors import DivergedReplicasError
 
 # The integer of the same width, to add up bit patterns: no difference is lost in rounding, and NaN equals itself.
 BITS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}

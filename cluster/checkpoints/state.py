@@ -11,9 +11,9 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from cluster.checkpoints.stored import CheckpointReader
-from cluster.world import World
+from cluster.ranks.world import World
 from nla_cyclegan import Generator, TrainingStep, metadata_of
+from nla_cyclegan.weights.checkpoint import CheckpointReader
 
 OPTIMIZERS = ("generators", "discriminators")
 
@@ -58,7 +58,7 @@ def _common_files(step: TrainingStep) -> dict[str, TensorFile]:
 
 
 def load_state(step: TrainingStep, reader: CheckpointReader, world: World) -> None:
-    """Fill the step from a checkpoint. Raises: RunError for damaged files; RuntimeError or KeyError for tensors that do not fit."""
+    """Fill the step from a checkpoint. Raises: UserError for damaged files; RuntimeError or KeyError for tensors that do not fit."""
     for file, network in _network_files(step).items():
         network.load_state_dict(reader.tensors(file))
     for name in OPTIMIZERS:

@@ -5,66 +5,17 @@ size and SHA-256: the checkpoint is complete when every rank's list is there. Re
 safetensors and JSON.
 """
 
-import hashlib
-import re
-from collections.abc import Iterable, Mapping
-from typing import Any, TypeVar
+from collections.abc import Mapping
 
-import safetensors.torch
-from torch import Tensor
-
-from cluster.errors import RunError
-from cluster.storage import RunFolder
-from cluster.world import World
-
-NAME = re.compile(r"checkpoint_(\d+)(?:-(\d+))?")
-ABOUT = "run.json"
-
-T = TypeVar("T")
-
-
-def name_of(images_seen: int, attempt: int = 1) -> str:
-    return f"checkpoint_{images_seen:012d}" + (f"-{attempt}" if attempt > 1 else "")
-
-
-def images_of(name: str) -> int:
-    """Images seen at a checkpoint, from its name."""
-    return _age(name)[0]
-
-
-def checkpoints_of(folder: RunFolder) -> dict[str, dict[str, int]]:
-    """The checkpoints in a run's folder, complete or not, newest first: names and sizes in bytes of the files of each."""
-    return by_checkpoint(folder.files())
-
-
-def by_checkpoint(files: Mapping[str, T]) -> dict[str, dict[str, T]]:
-    """Of all files in a run's folder those of checkpoints: name, newest first -> file's name in there -> what is known of it."""
-    found: dict[str, dict[str, T]] = {}
-    for path, known in files.items():
-        name, _, file = path.partition("/")
-        # Some servers list an empty folder as a file.
-        if file and NAME.fullmatch(name):
-            found.setdefault(name, {})[file] = known
-    return {name: found[name] for name in sorted(found, key=_age, reverse=True)}
-
-
-def complete_checkpoints(folder: RunFolder) -> list[str]:
-    """Names of the checkpoints of which every rank's share is stored, newest first."""
-    return [name for name, files in checkpoints_of(folder).items() if world_of(files)]
-
-
-def world_of(files: Iterable[str]) -> int | None:
-    """How many ranks wrote a checkpoint with these files; None while it is not complete."""
-    # On a file system a list that is being written has another ending.
-    lists = [name for name in files if name.startswith("share-") and name.endswith(".json")]
-    world = int(lists[0].rpartition("-of-")[2].removesuffix(".json")) if lists else 0
-    return world if world and set(lists) == {_share_file(rank, world) for rank in range(world)} else None
+from cluster.ranks.world import World
+from data_shards.storage.folder import RunFolder
+from nla_cyclegan.weights.checkpoint import age, share_file
 
 
 def store_share(files: Mapping[str, bytes], folder: RunFolder, name: str, world: World) -> None:
     """Write a rank's share of a checkpoint to storage, its list of files last."""
     written = {file: vars(folder.write(f"{name}/{file}", content)) for file, content in files.items()}
-    folder.write_json(f"{name}/{_share_file(world.rank, world.size)}", {"files": written})
+    folder.write_json(f"{name}/{share_file(world.rank, world.size)}", {"files": written})
 
 
 def superfluous(checkpoints: Mapping[str, float | None], keep: int, keep_best: int) -> list[str]:
@@ -73,76 +24,8 @@ def superfluous(checkpoints: Mapping[str, float | None], keep: int, keep_best: i
     Args:
         checkpoints: name -> score, lower is better; None where it was not evaluated.
     """
-    newest = sorted(checkpoints, key=_age, reverse=True)[:keep]
+    newest = sorted(checkpoints, key=age, reverse=True)[:keep]
     scored = {name: score for name, score in checkpoints.items() if score is not None}
     # Of two that are as good the older one: a run that has stopped improving keeps what it has.
-    best = sorted(scored, key=lambda name: (scored[name], _age(name)))[:keep_best]
+    best = sorted(scored, key=lambda name: (scored[name], age(name)))[:keep_best]
     return [name for name in checkpoints if name not in (*newest, *best)]
-
-
-def score_of(folder: RunFolder, name: str) -> float | None:
-    """The score that a checkpoint was stored with, None if it was not evaluated or that file is damaged."""
-    try:
-        about = folder.read_json(f"{name}/{ABOUT}")
-    except RunError:
-        return None
-    return about.get("score") if about else None
-
-
-class CheckpointReader:
-    """The files of one stored checkpoint, checked against what was written.
-
-    Attributes:
-        world: ranks that wrote it.
-        files: name -> size in bytes and SHA-256.
-
-    Raises: RunError when it is not complete, or a list of its files is damaged.
-    """
-
-    def __init__(self, folder: RunFolder, name: str) -> None:
-        self.folder, self.name = folder, name
-        world = world_of(folder.files_of(name))
-        if world is None:
-            raise RunError(f"{name}: not complete")
-        self.world = world
-        self.files: dict[str, Any] = {}
-        self._shares: dict[str, Any] = {}
-        for share in (_share_file(rank, world) for rank in range(world)):
-            self._shares[share] = folder.read_json(f"{name}/{share}")
-            if self._shares[share] is None:
-                raise RunError(f"{name}: deleted")
-            self.files |= self._shares[share]["files"]
-
-    def tensors(self, file: str) -> dict[str, Tensor]:
-        """The tensors of a safetensors file. Raises: RunError."""
-        return safetensors.torch.load(self.content(file))
-
-    def copy_to(self, folder: RunFolder, name: str = "") -> None:
-        """Copy every file into a folder of that name in there, else into itself; the lists that make it whole come last.
-
-        Raises: RunError when a file is damaged, or was deleted meanwhile.
-        """
-        inside = f"{name}/" if name else ""
-        for file in self.files:
-            folder.write(f"{inside}{file}", self.content(file))
-        for share, content in self._shares.items():
-            folder.write_json(f"{inside}{share}", content)
-
-    def content(self, file: str) -> bytes:
-        """The bytes of a file. Raises: RunError when it is missing or damaged."""
-        content, wanted = self.folder.read(f"{self.name}/{file}"), self.files.get(file)
-        if content is None or wanted is None:
-            raise RunError(f"{file} is missing")
-        if hashlib.sha256(content).hexdigest() != wanted["sha256"]:
-            raise RunError(f"{file} is damaged: its SHA-256 is not the one that was written")
-        return content
-
-
-def _age(name: str) -> tuple[int, int]:
-    match = NAME.fullmatch(name)
-    assert match, name
-    return int(match[1]), int(match[2] or 1)
-
-
-def _share_file(rank: int, world: int) -> str:
-    return f"share-{rank:05d}-of-{world:05d}.json"

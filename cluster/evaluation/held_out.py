@@ -7,7 +7,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from cluster.world import World
+from cluster.ranks.world import World
 from data_shards import Dataset, read_split
 
 SPLITS = ("testA", "testB")

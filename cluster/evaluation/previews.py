@@ -9,16 +9,17 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from cluster.clock import Clock
-from cluster.records.observe import MetricsLog, ObserveConfig
+from cluster.ranks.clock import Clock
+from cluster.ranks.world import World
+from cluster.records.config import ObserveConfig
+from cluster.records.observe import MetricsLog
 from cluster.records.run_files import TENSORBOARD
 from cluster.records.trouble import Trouble
-from cluster.world import World
 from data_shards import Dataset, read_split
+from data_shards.images.write import save_picture
 from nla_cyclegan import Generator, TrainingStep
-from nla_cyclegan.images import save_picture
-from nla_cyclegan.pictures import Painting, paint, picture_grid
-from nla_cyclegan.weights import Direction
+from nla_cyclegan.pictures.grids import Painting, paint, picture_grid
+from nla_cyclegan.weights.generators import Direction
 
 PREVIEWS = "previews"
 ROWS = 3

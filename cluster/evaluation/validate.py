@@ -6,37 +6,25 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from cluster.clock import Clock
+from cluster.evaluation.config import ValidationConfig
 from cluster.evaluation.held_out import SPLITS, HeldOut
+from cluster.ranks.clock import Clock
+from cluster.ranks.world import World
 from cluster.records.observe import MetricsLog
-from cluster.world import World
 from data_shards import Dataset
 from nla_cyclegan import TrainingStep
-from nla_cyclegan.distances import kernel_distance
-from nla_cyclegan.inception import FEATURES, Inception
-from nla_cyclegan.metrics import level_patches, level_sides, patch_distance, ssim
-from nla_cyclegan.step import to_float, to_uint8
+from nla_cyclegan.metrics.distances import kernel_distance
+from nla_cyclegan.metrics.inception import FEATURES, Inception
+from nla_cyclegan.metrics.similarity import ssim
+from nla_cyclegan.metrics.sliced_wasserstein import level_patches, level_sides, patch_distance
+from nla_cyclegan.pixels import to_float, to_uint8
 
 # direction -> its generator, the split it starts from, the split it should look like
 DIRECTIONS = {"A2B": ("generator_ab", "testA", "testB"), "B2A": ("generator_ba", "testB", "testA")}
 
 Report = Callable[[Mapping[str, Any]], None]
-
-
-class ValidationConfig(BaseModel):
-    """Evaluation on held-out images while the run trains."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
-
-    every: int | None = Field(None, ge=1)
-    """Images seen between two evaluations, the end of the run included; none: no evaluation."""
-    images: int = Field(64, ge=2)
-    """Held-out images of each domain that are used, from the start of its test split."""
-    inception: str | None = None
-    """torch-fidelity's Inception weights, a file that all machines reach: measures the kernel distance (KID) too."""
 
 
 class Validation:

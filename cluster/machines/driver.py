@@ -11,14 +11,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cluster.config import RunConfig
 from cluster.machines import board
-from cluster.machines.resources import Resources, choose, this_machine
 from cluster.machines.retry import keep_trying
 from cluster.machines.session import ray_session, set_environment, shown
-from cluster.preflight import Prepared, claim
 from cluster.records.observe import Forward
 from cluster.records.progress import Progress
+from cluster.settings.config import RunConfig
+from cluster.settings.preflight import Prepared, claim
+from cluster.settings.scaling import Resources, choose, this_machine
 
 if TYPE_CHECKING:
     from ray.train import UserCallback
@@ -31,7 +31,7 @@ TORCH_LATER_S = 60.0
 def train_on_cluster(prepared: Prepared, address: str | None) -> Mapping[str, Any]:
     """Run the workers on the cluster at the address, or on a Ray of this process's own. Returns: the last metrics.
 
-    Raises: RunError when the workers do not fit; what `keep_trying` raises.
+    Raises: UserError when the workers do not fit; what `keep_trying` raises.
     """
     config, batch = prepared.config, prepared.config.data.global_batch
     address, scaling = address or os.environ.get("RAY_ADDRESS"), config.scaling

@@ -2,11 +2,9 @@
 
 import re
 
-from cluster.errors import DivergedReplicasError, RunError
-from data_shards import DataError, StorageAwayError
-from nla_cyclegan import InputError
+from data_shards.errors import DivergedReplicasError, StorageAwayError, UserError
 
-EXPLAINED = (RunError, DataError, InputError)
+EXPLAINED = UserError
 # Those of them that are worth another try before the user hears of them.
 PASSING = (StorageAwayError, DivergedReplicasError)
 # Ray wraps errors into each other.

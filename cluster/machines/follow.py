@@ -6,7 +6,7 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from cluster.errors import RunError
+from data_shards.errors import UserError
 
 if TYPE_CHECKING:
     from ray.job_submission import JobDetails, JobSubmissionClient
@@ -24,7 +24,7 @@ async def follow(client: "JobSubmissionClient", job_id: str) -> int:
 
     The first Ctrl-C leaves the job alone; a second within SECOND_S stops it.
 
-    Raises: RunError when the cluster stays away.
+    Raises: UserError when the cluster stays away.
     """
     pressed = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGINT, pressed.set)
@@ -83,7 +83,7 @@ async def _print_log(client: "JobSubmissionClient", job_id: str) -> "JobDetails"
                 return job
         except (OSError, RuntimeError, aiohttp.ClientError, requests.RequestException) as error:
             if time.monotonic() - answered > PATIENCE_S:
-                raise RunError(
+                raise UserError(
                     f"{job_id}: the cluster has not answered for {PATIENCE_S:g} s ({error}); the same command follows "
                     "the job again, or sends the run again, which goes on from its newest checkpoint"
                 ) from error

@@ -10,7 +10,7 @@ from ray.train.torch.config import _set_torch_distributed_env_vars, _setup_torch
 from ray.train.v2._internal.execution.worker_group.execution_group import ExecutionGroup
 from torch.distributed import TCPStore
 
-from cluster.world import interface_of
+from cluster.ranks.world import interface_of
 
 
 class MeetingConfig(TorchConfig):

@@ -4,10 +4,10 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from cluster.checkpoints.stored import complete_checkpoints
-from cluster.errors import NonFiniteLossError, RunError
 from cluster.machines.failures import describe, explained, is_bug, may_pass, mendable
-from cluster.storage import RunFolder
+from data_shards.errors import NonFiniteLossError, UserError
+from data_shards.storage.folder import RunFolder
+from nla_cyclegan.weights.checkpoint import complete_checkpoints
 
 FIRST_WAIT_S = 2.0
 LONGEST_WAIT_S = 60.0
@@ -31,8 +31,8 @@ def keep_trying(
 
     Returns: the last metrics.
 
-    Raises: RunError, DataError for what the user can mend, at once, or after the tries for what might have passed;
-        NonFiniteLossError; RunError when machines fail too often; what the workers raised, when it was no machine that failed.
+    Raises: UserError, UserError for what the user can mend, at once, or after the tries for what might have passed;
+        NonFiniteLossError; UserError when machines fail too often; what the workers raised, when it was no machine that failed.
     """
     failures, newest = 0, _newest(folder)
     while True:
@@ -52,7 +52,7 @@ def keep_trying(
             if exhausted and is_bug(error):
                 raise
             if exhausted:
-                raise RunError(_given_up(error, newest, max_failures)) from error
+                raise UserError(_given_up(error, newest, max_failures)) from error
             wait_s = min(FIRST_WAIT_S * 2 ** (failures - 1), LONGEST_WAIT_S)
             say(f"{describe(error)}; tried again in {wait_s:g} s")
             time.sleep(wait_s)

@@ -10,11 +10,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from cluster.errors import RunError
-from cluster.machines.resources import Machine
-from cluster.preflight import in_ray_job
+from cluster.ranks.world import usable_cores
 from cluster.records.progress import Progress
-from cluster.world import usable_cores
+from cluster.settings.preflight import in_ray_job
+from cluster.settings.scaling import Machine
+from data_shards.errors import UserError
 
 # This project's code, which travels to the machines: none of them needs it installed.
 ROOT = Path(__file__).parents[2]
@@ -56,7 +56,7 @@ def ray_session(address: str | None, wait_s: float = 0) -> Iterator[list[Machine
     Args:
         wait_s: how long to wait for a cluster at the address.
 
-    Raises: RunError when there is no cluster at the address, or Ray does not start here.
+    Raises: UserError when there is no cluster at the address, or Ray does not start here.
     """
     set_environment(own=address is None)
     import ray
@@ -157,7 +157,7 @@ def _start_own() -> None:
         ray.init(address="local", num_cpus=usable_cores(), logging_level="WARNING")
     except Exception as error:
         # Ray waits half a minute for its own processes, and has no type for what it raises then.
-        raise RunError(
+        raise UserError(
             f"Ray did not start on this machine ({' '.join(str(error).split())}); "
             "give the same command again when it is less busy, or train without Ray's processes: --local"
         ) from error
@@ -168,7 +168,7 @@ def _join_patiently(address: str, wait_s: float) -> None:
     while True:
         try:
             return _join(address)
-        except RunError:
+        except UserError:
             if time.monotonic() - began >= wait_s:
                 raise
             time.sleep(JOIN_INTERVAL_S)
@@ -183,13 +183,13 @@ def _join(address: str) -> None:
     try:
         ray.init(address=address, logging_level="WARNING", runtime_env=sent)
     except ConnectionError as error:
-        raise RunError(f"--address {address}: no Ray cluster there ({str(error).splitlines()[0]})") from error
+        raise UserError(f"--address {address}: no Ray cluster there ({str(error).splitlines()[0]})") from error
 
 
 def _check_answers(address: str) -> None:
-    """Raises: RunError when nothing listens at host:port; Ray itself would try for many minutes."""
+    """Raises: UserError when nothing listens at host:port; Ray itself would try for many minutes."""
     if address.startswith("http"):
-        raise RunError(
+        raise UserError(
             f"--address {address}: takes jobs (ray job submit); to join a cluster give its host:port, or auto"
         )
     host, _, port = address.rpartition(":")
@@ -198,4 +198,4 @@ def _check_answers(address: str) -> None:
     try:
         socket.create_connection((host, int(port)), timeout=CONNECT_S).close()
     except OSError as error:
-        raise RunError(f"--address {address}: no Ray cluster there ({error.strerror or error})") from error
+        raise UserError(f"--address {address}: no Ray cluster there ({error.strerror or error})") from error

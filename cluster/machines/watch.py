@@ -18,12 +18,12 @@ from ray.train.v2._internal.execution.controller.state import (
 )
 from ray.train.v2._internal.execution.worker_group import WorkerGroup, WorkerGroupPollStatus
 
-from cluster.errors import RunError
 from cluster.machines import board
 from cluster.machines.failures import describe, mendable
-from cluster.machines.pulse import Pulse, keep_waiting, take_pulse
-from cluster.machines.resources import Resources, ScalingConfig, shortage
 from cluster.machines.session import machines_there
+from cluster.ranks.pulse import Pulse, keep_waiting, take_pulse
+from cluster.settings.scaling import Resources, ScalingConfig, shortage
+from data_shards.errors import UserError
 
 PULSES_IN_TIMEOUT = 20
 # A group is placed within seconds where there is room.
@@ -86,7 +86,7 @@ class Watch(WorkerGroupCallback, ControllerCallback):
         if waited_s > self.scaling.loss_wait_s:
             # It would log what is raised here, with a traceback.
             logging.getLogger(callback_manager.__name__).setLevel(logging.CRITICAL)
-            raise RunError(
+            raise UserError(
                 f"{shortage(self.resources, machines_there())}, for {waited_s:.0f} s (scaling.wait_s); add machines, or let "
                 "the group shrink (--scaling.workers 1,8): the same command again goes on from the newest checkpoint"
             )

@@ -8,13 +8,13 @@ import ray.train
 import torch
 from ray.train.v2._internal.execution import context as ray_train_context
 
-from cluster.config import RunConfig
-from cluster.errors import NonFiniteLossError, PreemptedError
 from cluster.machines import board
+from cluster.ranks.world import World
 from cluster.records.observe import Forward, Record, Sink
 from cluster.records.prometheus import PrometheusGauges
-from cluster.run import run
-from cluster.world import World
+from cluster.settings.config import RunConfig
+from cluster.training.run import run
+from data_shards.errors import NonFiniteLossError, PreemptedError
 
 
 def train_function(settings: dict[str, Any]) -> dict[str, Any]:

@@ -4,16 +4,16 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from cluster.errors import NonFiniteLossError
 from cluster.records.trouble import Trouble
-from cluster.storage import RunFolder
+from data_shards.errors import NonFiniteLossError
+from data_shards.storage.folder import RunFolder
 
 STATE = "state.json"
 TRAINING = "training"
 
 
 def tell_beginning(folder: RunFolder) -> None:
-    """Write down that the run trains. Raises: DataError when storage refuses or stays away."""
+    """Write down that the run trains. Raises: UserError when storage refuses or stays away."""
     _write(folder, TRAINING)
 
 

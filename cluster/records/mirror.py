@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 from typing import Self
 
 from cluster.records.trouble import Trouble
-from cluster.storage import RunFolder
+from data_shards.storage.folder import RunFolder
 
 INTERVAL_S = 10.0
 # An object is replaced as a whole: files that have grown are sent less often.

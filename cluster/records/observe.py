@@ -8,29 +8,16 @@ from contextlib import contextmanager
 from typing import Any, Protocol
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from cluster.clock import Clock
-from cluster.world import World
+from cluster.ranks.clock import Clock
+from cluster.ranks.world import World
+from cluster.records.config import ObserveConfig
 
 Record = dict[str, Any]
 
 # What training waits for, as `MetricsLog.timed` is told.
 WAITS = ("data", "checkpoint", "validation", "preview")
-
-
-class ObserveConfig(BaseModel):
-    """What is written down while a run trains."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
-
-    every: int = Field(100, ge=1)
-    """Images seen between two records of losses, rate and throughput."""
-    previews: int | None = Field(10_000, ge=1)
-    """Images seen between two picture grids of held-out images, the end of the run included; none: no pictures."""
-    tensorboard: bool = True
-    """Write TensorBoard events into the run's folder too."""
 
 
 class Sink(Protocol):

@@ -4,9 +4,10 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cluster.records.observe import ObserveConfig, Record
+from cluster.records.config import ObserveConfig
+from cluster.records.observe import Record
 from cluster.records.trouble import Trouble
-from cluster.storage import RunFolder
+from data_shards.storage.folder import RunFolder
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter

@@ -10,13 +10,13 @@ from typing import Any
 
 from pyarrow import ArrowException, fs
 
-from cluster.checkpoints.stored import ABOUT, NAME, by_checkpoint, images_of, score_of, world_of
-from cluster.errors import RunError
 from cluster.records.ending import STATE
 from cluster.records.observe import Record
 from cluster.records.run_files import METRICS
-from cluster.storage import RunFolder
+from data_shards.errors import UserError
 from data_shards.storage import Location
+from data_shards.storage.folder import RunFolder
+from nla_cyclegan.weights.checkpoint import ABOUT, NAME, by_checkpoint, images_of, score_of, world_of
 
 # Files read at once: of an object store each takes some 20 ms, whatever its size.
 READERS = 16
@@ -92,7 +92,7 @@ def survey(folder: RunFolder, *, verify: bool = False) -> Survey:
     Args:
         verify: read all checkpoints and compare them with what was written; else only their files' sizes are.
 
-    Raises: RunError, DataError when storage does not answer.
+    Raises: UserError, UserError when storage does not answer.
     """
     listed = list_folder(folder.location, recursive=True)
     found = by_checkpoint({path: info for path, info in listed.items() if info.is_file})
@@ -103,12 +103,12 @@ def survey(folder: RunFolder, *, verify: bool = False) -> Survey:
 
 
 def list_folder(place: Location, *, recursive: bool = False) -> dict[str, fs.FileInfo]:
-    """Name below the folder -> what is known of each file and folder. Raises: RunError, DataError for a missing bucket."""
+    """Name below the folder -> what is known of each file and folder. Raises: UserError, UserError for a missing bucket."""
     selector = fs.FileSelector(place.root, allow_not_found=True, recursive=recursive)
     try:
         infos = place.filesystem.get_file_info(selector)
     except (OSError, ArrowException) as error:
-        raise RunError(f"{place.uri}: cannot be listed ({str(error).splitlines()[0]})") from error
+        raise UserError(f"{place.uri}: cannot be listed ({str(error).splitlines()[0]})") from error
     if not infos:
         place.check_bucket()
     return {info.path[len(place.root) + 1 :]: info for info in infos}
@@ -127,7 +127,7 @@ def _stored(folder: RunFolder, name: str, files: Mapping[str, fs.FileInfo], veri
             for share in readers.map(folder.read_json, shares):
                 # None where it was deleted since it was listed.
                 wanted |= (share or {}).get("files", {})
-    except RunError as error:
+    except UserError as error:
         return Stored(name, size, written, world, damage=(str(error),))
     damage = [
         f"{file} {fault}"

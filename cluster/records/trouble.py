@@ -6,11 +6,9 @@ from contextlib import contextmanager
 
 from pyarrow import ArrowException
 
-from cluster.errors import RunError
-from data_shards import DataError
-from nla_cyclegan import InputError
+from data_shards.errors import UserError
 
-FAILURES = (OSError, ArrowException, DataError, InputError, RunError)
+FAILURES = (OSError, ArrowException, UserError, UserError, UserError)
 
 
 class Trouble:

@@ -9,13 +9,13 @@ from typing import Any, NamedTuple
 import pyarrow.compute as pc
 from webdataset.tariterators import base_plus_ext
 
-from ..manifest import Dataset
-from ..packing.tars import printable
-from ..rows import IndexRows
-from ..storage import RangeReader, locate
-from ..stream.read import image_of, tar_samples
-from ..transforms import decode
-from .scan import BadShardError, ShardStream, members
+from data_shards.checking.scan import BadShardError, ShardStream, members
+from data_shards.dataset.manifest import Dataset
+from data_shards.dataset.rows import IndexRows
+from data_shards.images.transforms import decode
+from data_shards.packing.tars import printable
+from data_shards.storage import RangeReader, locate
+from data_shards.stream.read import image_of, tar_samples
 
 
 @dataclass(frozen=True)

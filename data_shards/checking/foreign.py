@@ -8,12 +8,12 @@ from typing import Any
 import pyarrow as pa
 from webdataset.tariterators import base_plus_ext
 
-from ..manifest import INDEX_SCHEMA
-from ..packing.tars import printable
-from ..storage import RangeReader, locate
-from ..stream.read import IMAGE_SUFFIXES
-from .headers import Header, look_at
-from .scan import BadShardError, Member, ShardStream, members
+from data_shards.checking.headers import Header, look_at
+from data_shards.checking.scan import BadShardError, Member, ShardStream, members
+from data_shards.dataset.manifest import INDEX_SCHEMA
+from data_shards.packing.tars import printable
+from data_shards.storage import RangeReader, locate
+from data_shards.stream.read import IMAGE_SUFFIXES
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from PIL import Image
 
-from ..packing.images import EXIF_ORIENTATION, JPEG_FORMATS, reason_of
+from data_shards.images.encode import EXIF_ORIENTATION, JPEG_FORMATS, reason_of
 
 # What torchvision decodes, and so the stream.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF")

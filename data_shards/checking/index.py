@@ -13,13 +13,13 @@ from typing import Any
 
 import pyarrow as pa
 
-from ..errors import DataError, check_range
-from ..manifest import INDEX, MANIFEST, SPLITS, commit
-from ..packing.report import listed, report
-from ..packing.shards import UNFINISHED
-from ..storage import Location, list_files, locate, read_file
-from .foreign import Found, Task, look_through
-from .scan import look_at_all
+from data_shards.checking.foreign import Found, Task, look_through
+from data_shards.checking.scan import look_at_all
+from data_shards.dataset.manifest import INDEX, MANIFEST, SPLITS, commit
+from data_shards.errors import UserError, check_range
+from data_shards.packing.report import listed, report
+from data_shards.packing.shards import UNFINISHED
+from data_shards.storage import Location, list_files, locate, read_file
 
 COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst")
 # A split's name as a word of a path: trainA-000.tar, trainA000.tar, trainA/000.tar, photos_trainA_000.tar.
@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
 def index(uri: str, splits: list[str], *, force: bool, jobs: int) -> None:
     """Write index and manifest of the tars at `uri`, saying on stdout and stderr what was found.
 
-    Raises DataError where there is a dataset already, a tar's split is not told, or a tar cannot be used.
+    Raises UserError where there is a dataset already, a tar's split is not told, or a tar cannot be used.
     """
     location = locate(uri)
     files = list_files(location)
@@ -71,13 +71,13 @@ def index(uri: str, splits: list[str], *, force: bool, jobs: int) -> None:
 
 def _check_vacant(location: Location, files: dict[str, int], *, force: bool) -> None:
     if any(name.startswith(f"{UNFINISHED}/") for name in files):
-        raise DataError(
+        raise UserError(
             f"{location.uri} holds a pack that was interrupted: complete it by running it again, or delete its folder "
             f"{UNFINISHED} to index the shards as they are"
         )
     there = [name for name in (MANIFEST, INDEX) if name in files]
     if there and not force:
-        raise DataError(
+        raise UserError(
             f"{location.uri} has {' and '.join(there)} already: `python -m data_shards verify` checks them, "
             f"`index --force` builds them anew"
         )
@@ -98,21 +98,21 @@ def _choose(
     """The shards of each split, in order."""
     tars = sorted(name for name in files if name.endswith((".tar", *COMPRESSED)))
     if not tars:
-        raise DataError(f"no .tar at {location.uri}: index takes in WebDataset shards, `pack` makes them of images")
+        raise UserError(f"no .tar at {location.uri}: index takes in WebDataset shards, `pack` makes them of images")
     if wanted:
         split_of = _as_wanted(location, tars, wanted)
     else:
         split_of = _as_named(tars) | {shard["name"]: shard["split"] for shard in known if shard["name"] in tars}
     left_out = [name for name in tars if name not in split_of]
     if not split_of:
-        raise DataError(
+        raise UserError(
             f"no name of a tar at {location.uri} tells its split ({', '.join(SPLITS)}), the first is {tars[0]}: "
             f"say which is which, such as --split trainA='{os.path.dirname(tars[0]) or 'monet'}*.tar'"
         )
     listed("in no split, and left out: name the split with --split SPLIT=GLOB", left_out)
     for name in split_of:
         if name.endswith(COMPRESSED):
-            raise DataError(
+            raise UserError(
                 f"{name} of {location.uri} is compressed, and byte ranges cannot be read out of it: decompress it, "
                 "images are compressed already"
             )
@@ -125,7 +125,7 @@ def _as_named(tars: list[str]) -> dict[str, str]:
     for name in tars:
         named = set(SPLIT_NAMED.findall(name))
         if len(named) > 1:
-            raise DataError(f"{name} names {' and '.join(sorted(named))}: say which it is with --split SPLIT=GLOB")
+            raise UserError(f"{name} names {' and '.join(sorted(named))}: say which it is with --split SPLIT=GLOB")
         if named:
             split_of[name] = named.pop()
     return split_of
@@ -136,13 +136,13 @@ def _as_wanted(location: Location, tars: list[str], wanted: list[str]) -> dict[s
     for option in wanted:
         split, _, glob = option.partition("=")
         if split not in SPLITS or not glob:
-            raise DataError(f"--split {option}: expected SPLIT=GLOB with a split of {', '.join(SPLITS)}")
+            raise UserError(f"--split {option}: expected SPLIT=GLOB with a split of {', '.join(SPLITS)}")
         matched = [name for name in tars if fnmatchcase(name, glob)]
         if not matched:
-            raise DataError(f"--split {option} matches no tar at {location.uri}, the first there is {tars[0]}")
+            raise UserError(f"--split {option} matches no tar at {location.uri}, the first there is {tars[0]}")
         for name in matched:
             if split_of.setdefault(name, split) != split:
-                raise DataError(f"--split gives {name} to both {split_of[name]} and {split}: make the globs narrower")
+                raise UserError(f"--split gives {name} to both {split_of[name]} and {split}: make the globs narrower")
     return split_of
 
 
@@ -151,13 +151,13 @@ def _check(location: Location, tasks: list[Task], found: list[Found]) -> None:
     if bad:
         listed("cannot be indexed", bad)
         what = bad[0] if len(bad) == 1 else f"{len(bad)} of {len(found)} tars cannot be indexed"
-        raise DataError(f"{what} (nothing was written to {location.uri}; mend, replace or remove what is named)")
+        raise UserError(f"{what} (nothing was written to {location.uri}; mend, replace or remove what is named)")
     for split in dict.fromkeys(task.split for task in tasks):
         own = [each for each in found if each.shard["split"] == split]
         if not any(each.shard["samples"] for each in own):
             first = next((sample for each in own for sample in each.skipped), None)
             why = f"the first is {first['shard']}: {first['name']}: {first['fault']}" if first else "its tars are empty"
-            raise DataError(f"no sample of {split} at {location.uri} has an image that can be read: {why}")
+            raise UserError(f"no sample of {split} at {location.uri} has an image that can be read: {why}")
 
 
 def _warn_of_changes(found: list[Found], known: list[dict[str, Any]]) -> None:

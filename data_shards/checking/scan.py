@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
-from ..progress import Progress, megabytes
-from ..storage import RangeReader
-from ..workers import Workers, count, processes
+from data_shards.packing.processes import Workers, count, processes
+from data_shards.progress import Progress, megabytes
+from data_shards.storage import RangeReader
 
 # Bytes of one read of storage. A process holds so much and one file of the shard, whatever the shard's size.
 PIECE_BYTES = 4 << 20

@@ -8,13 +8,13 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import accumulate, groupby
 
-from ..errors import DataError, check_range
-from ..manifest import INDEX, MANIFEST, REBUILD, Dataset, SplitInfo, open_dataset, read_manifest
-from ..packing.report import listed
-from ..rows import IndexRows
-from ..storage import RangeReader, list_files, locate, read_file, shown
-from .check import Report, Task, check_shard
-from .scan import look_at_all
+from data_shards.checking.check import Report, Task, check_shard
+from data_shards.checking.scan import look_at_all
+from data_shards.dataset.manifest import INDEX, MANIFEST, REBUILD, Dataset, SplitInfo, open_dataset, read_manifest
+from data_shards.dataset.rows import IndexRows
+from data_shards.errors import UserError, check_range
+from data_shards.packing.report import listed
+from data_shards.storage import RangeReader, list_files, locate, read_file, shown
 
 SHARD_FIELDS = {"split", "name", "samples", "bytes", "sha256"}
 PIECE_BYTES = 4 << 20
@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
 def verify(uri: str, *, jobs: int) -> Verdict:
     """Check a dataset, saying on stdout what is bad, or that all is well.
 
-    Raises DataError where there is no dataset, or storage cannot be read: that is no verdict.
+    Raises UserError where there is no dataset, or storage cannot be read: that is no verdict.
     """
     location, verdict = locate(uri), Verdict()
     if read_file(location, MANIFEST) is None:
@@ -57,7 +57,7 @@ def verify(uri: str, *, jobs: int) -> Verdict:
         # Not open_dataset, which is content with nothing where the index is missing.
         dataset = Dataset(uri if "://" in uri else location.uri, read_manifest(location) or {})
         _check_shape(dataset)
-    except DataError as error:
+    except UserError as error:
         verdict.bad.append(str(error))
     else:
         _check_all(dataset, list_files(location), verdict, jobs)
@@ -75,7 +75,7 @@ def verify(uri: str, *, jobs: int) -> Verdict:
 
 
 def _check_shape(dataset: Dataset) -> None:
-    """DataError where the manifest lacks what a reader needs of it."""
+    """UserError where the manifest lacks what a reader needs of it."""
     shards = dataset.manifest["shards"]
     try:
         faults = [
@@ -89,7 +89,7 @@ def _check_shape(dataset: Dataset) -> None:
     except (AttributeError, TypeError) as error:
         faults = [str(error)]
     if faults:
-        raise DataError(f"{MANIFEST} of {shown(dataset.uri)} is damaged: {faults[0]}; {REBUILD}")
+        raise UserError(f"{MANIFEST} of {shown(dataset.uri)} is damaged: {faults[0]}; {REBUILD}")
 
 
 def _check_all(dataset: Dataset, files: dict[str, int], verdict: Verdict, jobs: int) -> None:
@@ -132,7 +132,7 @@ def _check_index(dataset: Dataset, files: dict[str, int], verdict: Verdict) -> N
             return
         try:
             rows = len(IndexRows(ranges, dataset))
-        except DataError as error:
+        except UserError as error:
             verdict.index_is_bad(str(error))
             return
         samples = sum(shard["samples"] for shard in dataset.manifest["shards"])

@@ -20,16 +20,16 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..errors import DataError, check_range
-from ..manifest import INDEX, INDEX_SCHEMA, SPLITS, commit, read_manifest
-from ..progress import Progress
-from ..storage import Location, delete_files, list_files, locate, read_file, write_file
-from ..workers import FILES_PER_TASK, Workers
-from .images import Encoding, encode_file, hash_file
-from .report import report
-from .shards import UNFINISHED, Record, ShardWriter, read_records
-from .sources import Sources, find_sources
-from .tars import Keys, printable
+from data_shards.dataset.manifest import INDEX, INDEX_SCHEMA, SPLITS, commit, read_manifest
+from data_shards.errors import UserError, check_range
+from data_shards.images.encode import Encoding, encode_file, hash_file
+from data_shards.packing.processes import FILES_PER_TASK, Workers
+from data_shards.packing.report import report
+from data_shards.packing.shards import UNFINISHED, Record, ShardWriter, read_records
+from data_shards.packing.sources import Sources, find_sources
+from data_shards.packing.tars import Keys, printable
+from data_shards.progress import Progress
+from data_shards.storage import Location, delete_files, list_files, locate, read_file, write_file
 
 CLAIM = f"{UNFINISHED}/pack.json"
 OURS = rf"({'|'.join(SPLITS)})-\d{{6}}\.tar(\.tmp)?|{UNFINISHED}/.*"
@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
 def pack(source: Path, dest: str, encoding: Encoding | None = None, *, shard_mb: int = 64, jobs: int = 1) -> None:
     """Pack a folder's splits into a dataset at `dest` (path or URI), saying on stdout and stderr what was done.
 
-    Raises DataError for a source without images, a destination that holds something else, storage that fails.
+    Raises UserError for a source without images, a destination that holds something else, storage that fails.
     """
     encoding = encoding or Encoding()
     sources = find_sources(source)
@@ -86,7 +86,7 @@ def _is_there_already(location: Location, sources: Sources, task: dict[str, Any]
         return False
     if manifest.get("pack") == task and _hash_sources(sources, workers) == manifest["sources"]:
         return True
-    raise DataError(f"{location.uri} holds a different dataset: pack somewhere else, or delete it first")
+    raise UserError(f"{location.uri} holds a different dataset: pack somewhere else, or delete it first")
 
 
 def _hash_sources(sources: Sources, workers: Workers) -> dict[str, str]:
@@ -108,7 +108,7 @@ def _claim(location: Location, task: dict[str, Any]) -> dict[str, int]:
     if claim is None:
         foreign = [name for name in files if name.endswith(".tar") or name == INDEX]
         if foreign:
-            raise DataError(
+            raise UserError(
                 f"{location.uri} holds {min(foreign)}, which pack has not written: choose another destination"
             )
     elif claim != wanted:
@@ -166,7 +166,7 @@ def _finish(location: Location, records: list[Record], task: dict[str, Any]) -> 
         if not pc.any(pc.equal(packed["split"], split)).as_py():
             _discard(location, OURS)
             first = next(row for row in skipped if row["split"] == split)
-            raise DataError(f"none of the files in {split} is an image that decodes: {first['name']}: {first['fault']}")
+            raise UserError(f"none of the files in {split} is an image that decodes: {first['name']}: {first['fault']}")
     shards = [record.shard for record in records if record.shard["samples"]]
     commit(location, packed, shards, {"pack": task, "sources": sources, "skipped": skipped})
     _discard(location, rf"{UNFINISHED}/.*")

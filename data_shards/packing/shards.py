@@ -10,10 +10,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..manifest import INDEX_SCHEMA, index_bytes
-from ..storage import Location, read_file, write_file
-from .images import EncodedImage
-from .tars import TarBuilder, printable
+from data_shards.dataset.manifest import INDEX_SCHEMA, index_bytes
+from data_shards.images.encode import EncodedImage
+from data_shards.packing.tars import TarBuilder, printable
+from data_shards.storage import Location, read_file, write_file
 
 UNFINISHED = "unfinished"
 RECORD_SCHEMA = pa.schema([*INDEX_SCHEMA, pa.field("source_sha256", pa.binary(32)), pa.field("fault", pa.string())])

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import DataError
-from ..manifest import SPLITS
+from data_shards.dataset.manifest import SPLITS
+from data_shards.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -28,17 +28,17 @@ class Sources:
 
 
 def find_sources(root: Path) -> Sources:
-    """List the splits of a folder. DataError where there is no folder, no split in it, or no file in the splits."""
+    """List the splits of a folder. UserError where there is no folder, no split in it, or no file in the splits."""
     if not root.is_dir():
-        raise DataError(f"no such folder: {root}")
+        raise UserError(f"no such folder: {root}")
     folders = sorted(entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
     present = [split for split in SPLITS if split in folders]
     if not present:
-        raise DataError(f"{root} has no {', '.join(SPLITS[:-1])} or {SPLITS[-1]} to pack{_hint(root, folders)}")
+        raise UserError(f"{root} has no {', '.join(SPLITS[:-1])} or {SPLITS[-1]} to pack{_hint(root, folders)}")
     names = {split: sorted(_walk(root / split)) for split in present}
     filled = {split: found for split, found in names.items() if found}
     if not filled:
-        raise DataError(f"{root} has no images: {', '.join(present)} {'is' if len(present) == 1 else 'are'} empty")
+        raise UserError(f"{root} has no images: {', '.join(present)} {'is' if len(present) == 1 else 'are'} empty")
     return Sources(root, filled, _digest(root, filled), _remarks(folders, names))
 
 
@@ -91,4 +91,4 @@ def _size(path: Path) -> int:
     try:
         return path.stat().st_size
     except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}") from error
+        raise UserError(f"cannot read {path}: {error.strerror}") from error

@@ -6,7 +6,7 @@ import tarfile
 import unicodedata
 from pathlib import PurePath
 
-from .images import EncodedImage
+from data_shards.images.encode import EncodedImage
 
 # A tar header of the plain format holds 100 bytes; the rest of the name is the extension.
 LONGEST_KEY = 80

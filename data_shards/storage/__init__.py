@@ -1,8 +1,8 @@
 """Files on any pyarrow filesystem: a path, s3://, gs://, file://."""
 
-from .files import delete_files, file_size, list_entries, list_files, read_file, write_file
-from .location import Location, locate, shown
-from .ranges import RangeReader
+from data_shards.storage.files import delete_files, file_size, list_entries, list_files, read_file, write_file
+from data_shards.storage.location import Location, locate, shown
+from data_shards.storage.ranges import RangeReader
 
 __all__ = [
     "Location",

@@ -5,23 +5,46 @@ Everything here waits for storage that throttles or is away, see patience.py.
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import TypeVar
 
 from pyarrow import fs
 
-from ..errors import DataError
-from .location import Location
-from .patience import first_line, patiently
+from data_shards.errors import UserError
+from data_shards.storage.location import Location
+from data_shards.storage.patience import first_line, patiently
 
 LOG = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
 
+@contextmanager
+def writing(path: Path) -> Iterator[Path]:
+    """A temporary name beside `path` to write to; renamed to it at the end, removed if anything fails.
+
+    Raises: UserError if the file cannot be written (OSError or ValueError from within, Pillow's for an unknown suffix).
+    """
+    try:
+        # The suffix stays last: Pillow tells the format by it.
+        temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield temporary
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except UserError:
+        raise
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be written ({error})") from error
+
+
 def read_file(location: Location, name: str) -> bytes | None:
-    """A whole file; None where it does not exist. DataError where storage refuses, stays away, or has no such bucket."""
+    """A whole file; None where it does not exist. UserError where storage refuses, stays away, or has no such bucket."""
 
     def read() -> bytes:
         with location.filesystem.open_input_file(location.path(name)) as file:
@@ -38,13 +61,13 @@ def read_file(location: Location, name: str) -> bytes | None:
 
 
 def file_size(location: Location, name: str) -> int | None:
-    """The size of a file (bytes); None where it does not exist. DataError where storage refuses or stays away."""
+    """The size of a file (bytes); None where it does not exist. UserError where storage refuses or stays away."""
     info = _do(f"find {name} of {location.uri}", lambda: location.filesystem.get_file_info(location.path(name)))
     return int(info.size) if info.is_file else None
 
 
 def write_file(location: Location, name: str, data: bytes | memoryview) -> None:
-    """Write a whole file: readers see all of it or nothing. DataError where storage refuses or stays away."""
+    """Write a whole file: readers see all of it or nothing. UserError where storage refuses or stays away."""
     path = location.path(name)
 
     def write() -> None:
@@ -67,7 +90,7 @@ def _write(filesystem: fs.FileSystem, path: str, data: bytes | memoryview) -> No
 def list_files(location: Location) -> dict[str, int]:
     """Names and sizes (bytes) of the files at a location, sub-folders included; none where it does not exist.
 
-    DataError where storage refuses, stays away, or has no such bucket.
+    UserError where storage refuses, stays away, or has no such bucket.
     """
     selector = fs.FileSelector(location.root, allow_not_found=True, recursive=True)
     found = _do(f"list {location.uri}", lambda: location.filesystem.get_file_info(selector))
@@ -87,7 +110,7 @@ def list_entries(location: Location) -> list[str]:
 
 
 def delete_files(location: Location, names: list[str]) -> None:
-    """Delete files of a location, and whole the folders inside it that they lie in. DataError where storage refuses."""
+    """Delete files of a location, and whole the folders inside it that they lie in. UserError where storage refuses."""
     filesystem = location.filesystem
     for folder in sorted({name.partition("/")[0] for name in names if "/" in name}):
         _do(f"delete {folder} of {location.uri}", partial(_delete_folder, filesystem, location.path(folder)))
@@ -119,4 +142,4 @@ def _do(task: str, attempt: Callable[[], T]) -> T:
     try:
         return patiently(task, attempt)
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise DataError(f"cannot {task}: {first_line(error)}") from error
+        raise UserError(f"cannot {task}: {first_line(error)}") from error

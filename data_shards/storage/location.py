@@ -10,8 +10,8 @@ from urllib.parse import parse_qs, urlsplit
 import pyarrow as pa
 from pyarrow import fs
 
-from ..errors import DataError
-from .patience import first_line, patiently
+from data_shards.errors import UserError
+from data_shards.storage.patience import first_line, patiently
 
 LOG = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ class Location:
         return next(filter(None, [*named, *environment]), "the default endpoint")
 
     def check_bucket(self) -> None:
-        """DataError where the bucket does not exist: to pyarrow a prefix in it is then merely empty."""
+        """UserError where the bucket does not exist: to pyarrow a prefix in it is then merely empty."""
         if not self.is_object_store:
             return
         try:
@@ -60,17 +60,17 @@ class Location:
             LOG.debug("cannot ask for bucket %s: %s", self.bucket, first_line(error))
             return
         if bucket.type == fs.FileType.NotFound:
-            raise DataError(
+            raise UserError(
                 f"cannot open {self.uri}: there is no bucket {self.bucket} at {self.endpoint}: "
                 "create it, or correct the URI or AWS_ENDPOINT_URL"
             )
 
 
 def locate(uri: str | os.PathLike[str]) -> Location:
-    """The location of a path or URI (options as `?endpoint_override=...`). DataError for one that nothing can open."""
+    """The location of a path or URI (options as `?endpoint_override=...`). UserError for one that nothing can open."""
     text = os.fspath(uri)
     if text.startswith("pipe:"):
-        raise DataError(
+        raise UserError(
             f"{text}: pipe: runs a shell command and is refused; give a path or a URI such as s3://bucket/prefix"
         )
     if "://" not in text:
@@ -80,12 +80,12 @@ def locate(uri: str | os.PathLike[str]) -> Location:
         # Without a region or an endpoint this asks AWS where the bucket is.
         filesystem, root = patiently(f"open {shown(text)}", lambda: fs.FileSystem.from_uri(text))
     except pa.ArrowInvalid as error:
-        raise DataError(f"cannot open {shown(text)}: {shown(first_line(error))}") from error
+        raise UserError(f"cannot open {shown(text)}: {shown(first_line(error))}") from error
     if filesystem.type_name == "s3":
         filesystem = _that_gives_up(filesystem)
     location = Location(filesystem, root.rstrip("/"), shown(text))
     if location.is_object_store and not location.root:
-        raise DataError(f"cannot open {location.uri}: it names no bucket")
+        raise UserError(f"cannot open {location.uri}: it names no bucket")
     return location
 
 

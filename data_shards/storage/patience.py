@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from ..errors import DataError, StorageAwayError
+from data_shards.errors import StorageAwayError, UserError
 
 LOG = logging.getLogger(__name__)
 
@@ -51,7 +51,7 @@ T = TypeVar("T")
 def patiently(task: str, attempt: Callable[[], T], closed: threading.Event | None = None) -> T:
     """What `attempt` returns, as soon as storage lets it; setting `closed` ends a wait.
 
-    FileNotFoundError passes. DataError, which begins with "cannot" and the task, where waiting does not help, and
+    FileNotFoundError passes. UserError, which begins with "cannot" and the task, where waiting does not help, and
     StorageAwayError where it has not.
     """
     closed = closed or threading.Event()
@@ -65,7 +65,7 @@ def patiently(task: str, attempt: Callable[[], T], closed: threading.Event | Non
             reason = first_line(error)
             advice = _advice(error)
             if advice is not None:
-                raise DataError(f"cannot {task}: {advice}{reason}") from error
+                raise UserError(f"cannot {task}: {advice}{reason}") from error
             failed_first = failed_first or time.monotonic()
             waited = time.monotonic() - failed_first
             if waited + delay > PATIENCE_S or closed.is_set():

@@ -5,9 +5,9 @@ from collections import OrderedDict
 
 import pyarrow as pa
 
-from ..errors import DataError
-from .location import Location
-from .patience import patiently
+from data_shards.errors import UserError
+from data_shards.storage.location import Location
+from data_shards.storage.patience import patiently
 
 OPEN_FILES = 64
 # An open object is a name and a size, no descriptor; to open one again costs a request.
@@ -30,14 +30,14 @@ class RangeReader:
     def read(self, name: str, offset: int, length: int) -> bytes:
         """The `length` bytes from `offset` on, fewer only where the file ends before.
 
-        Raises DataError where the file is missing, storage refuses, or it stays away longer than PATIENCE_S.
+        Raises UserError where the file is missing, storage refuses, or it stays away longer than PATIENCE_S.
         """
         task = f"read {name} of {self._location.uri}"
         try:
             return patiently(task, lambda: self._read(name, offset, length), self._closed)
         except (FileNotFoundError, NotADirectoryError) as error:
             self._location.check_bucket()
-            raise DataError(f"{name} of {self._location.uri} is missing: pack the dataset again") from error
+            raise UserError(f"{name} of {self._location.uri} is missing: pack the dataset again") from error
 
     def _read(self, name: str, offset: int, length: int) -> bytes:
         file = self._open(name)

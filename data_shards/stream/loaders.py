@@ -17,11 +17,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from ..errors import DataError
-from ..plan import reader_shares
-from ..storage import RangeReader, locate
-from ..workers import end_with_parent
-from .tracks import Part, Task, part_shape, read_parts
+from data_shards.dataset.epoch_plan import reader_shares
+from data_shards.errors import UserError
+from data_shards.packing.processes import end_with_parent
+from data_shards.storage import RangeReader, locate
+from data_shards.stream.tracks import Part, Task, part_shape, read_parts
 
 # Seconds of imports that the fork server does once instead of every loader process.
 PRELOADED = ["torchvision.io", "torchvision.transforms.v2.functional", "webdataset"]
@@ -130,7 +130,7 @@ class ProcessLoader:
         except RuntimeError as error:
             if "exited unexpectedly" not in str(error):
                 raise
-            raise DataError(
+            raise UserError(
                 "a loader process was killed, perhaps for lack of memory: try fewer loader_workers, or less prefetch"
             ) from error
         place = self._taken % len(self._rings[0])

@@ -12,13 +12,13 @@ from torch import Tensor
 from webdataset.handlers import ignore_and_stop
 from webdataset.tariterators import group_by_keys, tar_file_expander
 
-from ..errors import DataError
-from ..manifest import Dataset
-from ..plan import Integers
-from ..rows import IndexRows, Row
-from ..storage import RangeReader, locate
-from ..transforms import centre, decode
-from .cache import DiskCache
+from data_shards.dataset.epoch_plan import Integers
+from data_shards.dataset.manifest import Dataset
+from data_shards.dataset.rows import IndexRows, Row
+from data_shards.errors import UserError
+from data_shards.images.transforms import centre, decode
+from data_shards.storage import RangeReader, locate
+from data_shards.stream.cache import DiskCache
 
 IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp", "gif")
 # Images of read_split that are read together.
@@ -138,18 +138,18 @@ def read_split(
     """(key, uint8 [3, size, size]) of a split's images in the order of the index, without augmentation.
 
     The shorter side is resized to `size`, the middle is kept. `indices` picks images by number, `limit` takes the
-    first so many. Raises DataError where there is no such split or image, or one is damaged.
+    first so many. Raises UserError where there is no such split or image, or one is damaged.
     """
     samples = dataset.require(split).samples
     numbers = np.arange(samples) if indices is None else np.fromiter(indices, np.int64)
     outside = numbers[(numbers < 0) | (numbers >= samples)]
     if len(outside):
-        raise DataError(f"{split} has no image {outside[0]}: it has {samples}, numbered from 0")
+        raise UserError(f"{split} has no image {outside[0]}: it has {samples}, numbered from 0")
     with closing(RangeReader(locate(dataset.uri))) as ranges:
         reader = SampleReader(dataset, split, ranges, IndexRows(ranges, dataset))
         for start in range(0, len(numbers[:limit]), CHUNK):
             for sample in reader.read(numbers[:limit][start : start + CHUNK]):
                 image = decoded(sample)
                 if isinstance(image, str):
-                    raise DataError(f"{sample.shard}: sample {sample.key} is bad: {image}")
+                    raise UserError(f"{sample.shard}: sample {sample.key} is bad: {image}")
                 yield sample.key, centre(image, size)

@@ -11,14 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import DataError
-from ..manifest import Dataset, Split
-from ..plan import EpochPlan, Integers, Track, track_length
-from ..rows import IndexRows
-from ..storage import RangeReader, locate, shown
-from ..transforms import augment
-from .cache import DiskCache
-from .read import Sample, SampleReader, decoded
+from data_shards.dataset.epoch_plan import EpochPlan, Integers, Track, track_length
+from data_shards.dataset.manifest import Dataset, Split
+from data_shards.dataset.rows import IndexRows
+from data_shards.errors import UserError
+from data_shards.images.transforms import augment
+from data_shards.storage import RangeReader, locate, shown
+from data_shards.stream.cache import DiskCache
+from data_shards.stream.read import Sample, SampleReader, decoded
 
 # A track asks for its next window when so few samples are left of the current one.
 READ_AHEAD_SAMPLES = 16
@@ -167,7 +167,7 @@ class DomainReader:
             if not isinstance(image, str):
                 return image, sample.key
             faults.append(Fault(self._task.splits[self._domain], sample.shard, sample.key, image))
-        raise DataError(
+        raise UserError(
             f"{shown(self._task.dataset.uri)}: no sample of a whole track can be used, such as {faults[-1]}"
         )
 
@@ -194,7 +194,7 @@ def read_parts(
             faults: list[Fault] = []
             keys = [domain.read(batch, slots, faults) for domain, slots in zip(domains, images, strict=True)]
             yield Part(images, keys, faults)
-    except DataError as error:
+    except UserError as error:
         # As data, because an exception that comes out of a loader process arrives wrapped in its traceback.
         yield Part(error=str(error))
     finally:

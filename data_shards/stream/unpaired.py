@@ -12,15 +12,15 @@ from typing import Any, Self
 import pyarrow.compute as pc
 from torch import Tensor
 
-from ..errors import DataError
-from ..manifest import Dataset
-from ..plan import rank_share, track_length
-from ..rows import IndexRows
-from ..storage import RangeReader, locate, shown
-from .cache import DiskCache, default_folder
-from .config import StreamConfig
-from .loaders import ThreadLoader, WarmLoader
-from .tracks import Fault, Part, Task
+from data_shards.dataset.epoch_plan import rank_share, track_length
+from data_shards.dataset.manifest import Dataset
+from data_shards.dataset.rows import IndexRows
+from data_shards.errors import UserError
+from data_shards.storage import RangeReader, locate, shown
+from data_shards.stream.cache import DiskCache, default_folder
+from data_shards.stream.config import StreamConfig
+from data_shards.stream.loaders import ThreadLoader, WarmLoader
+from data_shards.stream.tracks import Fault, Part, Task
 
 LOG = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ class UnpairedStream:
     `start_images` is the count of images (pairs) seen so far, all that a resume needs. Within an epoch of a domain no
     sample comes twice, but for those that stand in for a damaged one.
 
-    Raises DataError where the dataset does not fit (a split missing, fewer samples than `global_batch`, images smaller
+    Raises UserError where the dataset does not fit (a split missing, fewer samples than `global_batch`, images smaller
     than the crop), and, while iterating, where shards are missing or more samples are damaged than the budget allows.
     """
 
@@ -68,9 +68,9 @@ class UnpairedStream:
         for split in (split_a, split_b):
             _check_split(dataset, split, config, global_batch)
         if not 0 <= seed < 2**32:
-            raise DataError(f"seed {seed} is out of range: 0 to {2**32 - 1}")
+            raise UserError(f"seed {seed} is out of range: 0 to {2**32 - 1}")
         if start_images < 0 or start_images % global_batch:
-            raise DataError(f"start_images {start_images} is not a multiple of the global batch {global_batch}")
+            raise UserError(f"start_images {start_images} is not a multiple of the global batch {global_batch}")
         task = Task(
             dataset,
             splits=(split_a, split_b),
@@ -118,7 +118,7 @@ class UnpairedStream:
         for fault in part.faults:
             self._count(fault)
         if part.error:
-            raise DataError(part.error)
+            raise UserError(part.error)
 
     def _count(self, fault: Fault) -> None:
         if (fault.shard, fault.key) in self._faults:
@@ -129,7 +129,7 @@ class UnpairedStream:
         samples = self._dataset.splits[fault.split].samples
         if len(bad) > math.ceil(self._budget * samples):
             named = "; ".join(str(known) for known in bad[:LISTED_FAULTS])
-            raise DataError(
+            raise UserError(
                 f"{len(bad)} of the {samples} samples of {fault.split} in {shown(self._dataset.uri)} are damaged, more than "
                 f"bad_sample_budget {self._budget:g} allows: {named}"
             )
@@ -153,7 +153,7 @@ def _check_split(dataset: Dataset, split: str, config: StreamConfig, global_batc
     if min(info.min_width, info.min_height) < config.crop_size:
         small = _smaller_than(dataset, split, config.crop_size)
         first = small[0]
-        raise DataError(
+        raise UserError(
             f"{len(small)} of the {info.samples} images in {split} of {shown(dataset.uri)} are smaller than crop_size "
             f"{config.crop_size}, the first is {first['name']} ({first['width']} x {first['height']}): "
             "lower crop_size (and load_size), or pack without the small images"

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image, ImageDraw
 
-from .noise import Array
+from data_shards.synthetic.noise import Array
 
 Ids = NDArray[np.int32]
 

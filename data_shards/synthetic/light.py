@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import ArrayLike
 
-from .canvas import Canvas
-from .noise import Array
+from data_shards.synthetic.canvas import Canvas
+from data_shards.synthetic.noise import Array
 
 
 def rgb(*values: float) -> Array:

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from .light import Stage, rgb
-from .noise import Array, Noise, smoothstep
+from data_shards.synthetic.light import Stage, rgb
+from data_shards.synthetic.noise import Array, Noise, smoothstep
 
 STRAW, CHALK = rgb(0.78, 0.60, 0.32), rgb(0.86, 0.80, 0.68)
 SHADOW = rgb(0.30, 0.28, 0.24)

@@ -9,10 +9,10 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageFilter
 
-from .canvas import place
-from .light import rgb
-from .noise import Array, Noise, smoothstep
-from .photo import halved
+from data_shards.synthetic.canvas import place
+from data_shards.synthetic.light import rgb
+from data_shards.synthetic.noise import Array, Noise, smoothstep
+from data_shards.synthetic.photo import halved
 
 SHADOW, WARMTH = rgb(0.36, 0.30, 0.56), rgb(1.00, 0.93, 0.74)
 IMPASTO = 0.07  # how far the side of a bristle's ridge that faces the light is lightened

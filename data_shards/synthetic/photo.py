@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from .noise import Array
+from data_shards.synthetic.noise import Array
 
 
 def develop(scene: Array) -> Array:

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from .light import Stage, rgb
-from .noise import Array, Noise
+from data_shards.synthetic.light import Stage, rgb
+from data_shards.synthetic.noise import Array, Noise
 
 BARK = rgb(0.30, 0.24, 0.19)
 LILY_PAD, LILY = rgb(0.34, 0.46, 0.24), rgb(0.94, 0.80, 0.84)

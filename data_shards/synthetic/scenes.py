@@ -4,11 +4,11 @@ from collections.abc import Callable
 
 import numpy as np
 
-from .light import Stage, rgb
-from .noise import Array
-from .objects import boat, bridge, church, cliff, haystack, house
-from .plants import bush, crown, flowers, grass, lilies, poplar, tree, trunk
-from .terrain import meadow, ridge, sky, water
+from data_shards.synthetic.light import Stage, rgb
+from data_shards.synthetic.noise import Array
+from data_shards.synthetic.objects import boat, bridge, church, cliff, haystack, house
+from data_shards.synthetic.plants import bush, crown, flowers, grass, lilies, poplar, tree, trunk
+from data_shards.synthetic.terrain import meadow, ridge, sky, water
 
 SEA, RIVER = rgb(0.16, 0.32, 0.38), rgb(0.17, 0.24, 0.20)
 STONE, ROCK = rgb(0.66, 0.60, 0.52), rgb(0.32, 0.33, 0.36)

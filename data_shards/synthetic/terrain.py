@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from .canvas import Canvas
-from .light import Stage, rgb
-from .noise import Array, Noise, smoothstep, standardised
+from data_shards.synthetic.canvas import Canvas
+from data_shards.synthetic.light import Stage, rgb
+from data_shards.synthetic.noise import Array, Noise, smoothstep, standardised
 
 
 def sky(s: Stage, horizon: float, cover: float) -> None:

@@ -18,7 +18,7 @@ import yaml
 from commands import ROOT, call, synthetic_dataset
 from timing import header
 
-from tuning.results import Trial, ranked, read_results
+from tuning.analysis.results import Trial, ranked, read_results
 
 SPACE = {
     "optimizer.lr": {"loguniform": [5e-5, 3e-3]},

@@ -16,7 +16,7 @@ import torch
 from timing import header
 
 from tuning import dashboard
-from tuning.results import ranked, read_results
+from tuning.analysis.results import ranked, read_results
 
 
 def main() -> int:

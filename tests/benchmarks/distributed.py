@@ -23,12 +23,13 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from image_folders import make_dataset
 from peers import model
 
-from cluster.checkpoints.checkpoint import CheckpointConfig, Checkpoints
-from cluster.clock import Clock
-from cluster.config import RunConfig
-from cluster.run import run
-from cluster.storage import RunFolder
-from cluster.world import World
+from cluster.checkpoints.checkpoint import Checkpoints
+from cluster.checkpoints.config import CheckpointConfig
+from cluster.ranks.clock import Clock
+from cluster.ranks.world import World
+from cluster.settings.config import RunConfig
+from cluster.training.run import run
+from data_shards.storage.folder import RunFolder
 from nla_cyclegan import LossConfig, OptimizerConfig, StepConfig, TrainingStep
 
 ROOT = Path(__file__).parents[2]

@@ -19,12 +19,13 @@ from timing import header
 from torch import Tensor
 from torch.nn import functional as F
 
+from data_shards.images.find import images_by_stem
+from data_shards.images.read import load_square
 from nla_cyclegan import load_generator
-from nla_cyclegan.images import images_by_stem, load_square
-from nla_cyclegan.inference import translate_images
-from nla_cyclegan.metrics import psnr, ssim
-from tuning.placement import PLACED
-from tuning.results import read_results
+from nla_cyclegan.inference.images import translate_images
+from nla_cyclegan.metrics.similarity import psnr, ssim
+from tuning.analysis.results import read_results
+from tuning.search_space.placement import PLACED
 
 SIZE = 128
 MEASURED = "measured.json"

@@ -11,15 +11,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from cluster.config import RunConfig
-from cluster.costs import Costs
+from cluster.settings.config import RunConfig
+from cluster.settings.costs import Costs
+from data_shards.images.write import save_picture
 from nla_cyclegan import load_generator
-from nla_cyclegan.images import save_picture
-from nla_cyclegan.inference import translate_images
-from nla_cyclegan.pictures import picture_grid
+from nla_cyclegan.inference.images import translate_images
+from nla_cyclegan.pictures.grids import picture_grid
+from tuning.analysis.results import Trial
 from tuning.dashboard.paper import ADAM, CELLS, CYCLEGAN, NADAM, NLA, Claim, Comparison, finding, is_paper
-from tuning.placement import NAMES, PLACED, placement
-from tuning.results import Trial
+from tuning.search_space.placement import NAMES, PLACED, placement
 
 # Okabe and Ito, as in the project's other plots.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00")

@@ -15,8 +15,9 @@ from textbook import nonlocal_map
 from torch import Tensor
 
 from nla_cyclegan import NonLocalBlock
-from nla_cyclegan.generator import ResidualBlock
-from nla_cyclegan.step import initialize, keyed_generator
+from nla_cyclegan.model.generator import ResidualBlock
+from nla_cyclegan.pixels import keyed_generator
+from nla_cyclegan.training.step import initialize
 
 
 def passes(kind: str, batch: int, side: int, channels: int) -> Callable[[], None]:

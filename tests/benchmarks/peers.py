@@ -20,7 +20,7 @@ from nla_cyclegan import (
     StepConfig,
     TrainingStep,
 )
-from nla_cyclegan.step import keyed_generator, to_float
+from nla_cyclegan.pixels import keyed_generator, to_float
 
 LR = 2e-4
 POOL = 50

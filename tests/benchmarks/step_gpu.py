@@ -10,8 +10,8 @@ from peers import LR, images, model, our_step, textbook_step
 from timing import alternate, header, median, table, warm_up
 from torch import Tensor
 
-from cluster.config import RunConfig
-from cluster.costs import Costs
+from cluster.settings.config import RunConfig
+from cluster.settings.costs import Costs
 from nla_cyclegan import LossConfig, ModelConfig, OptimizerConfig, StepConfig, TrainingStep
 
 FAST = {"precision": "bf16", "channels_last": True}

@@ -21,9 +21,9 @@ from image_folders import fabricate
 from object_stores import Bucket, rclone_store
 
 from data_shards import Dataset, StreamConfig, UnpairedStream, open_dataset
-from data_shards.plan import EpochPlan
+from data_shards.dataset.epoch_plan import EpochPlan
+from data_shards.dataset.rows import IndexRows
 from data_shards.progress import Progress
-from data_shards.rows import IndexRows
 from data_shards.storage import RangeReader, list_files, locate, read_file, write_file
 
 BATCH = 16

@@ -29,11 +29,12 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from cluster import train
 from cluster.records.run_files import METRICS
-from cluster.storage import RunFolder
-from nla_cyclegan import NonLocalBlock, PatchDiscriminator, step
-from nla_cyclegan.norm import InstanceNorm2d
+from data_shards.storage.folder import RunFolder
+from nla_cyclegan import NonLocalBlock, PatchDiscriminator
+from nla_cyclegan.model.layers import InstanceNorm2d
+from nla_cyclegan.training import step
+from tuning.analysis.objective import ObjectiveConfig, evaluations
 from tuning.dashboard.paper import Claim, finding
-from tuning.objective import ObjectiveConfig, evaluations
 
 BASELINE = "baseline"
 RATE = "--optimizer.lr="

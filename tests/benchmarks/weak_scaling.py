@@ -25,7 +25,7 @@ import torch.distributed as dist
 from peers import images, model, our_step
 from timing import header
 
-from cluster.costs import measure
+from cluster.settings.costs import measure
 from nla_cyclegan import Generator, PatchDiscriminator, StepConfig
 
 BUCKET_BYTES = 25 << 20

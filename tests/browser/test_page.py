@@ -8,10 +8,10 @@ import pytest
 import sweep_records
 from window import DESKTOP, PHONE, Browser, until
 
-from cluster.storage import RunFolder
+from data_shards.storage.folder import RunFolder
+from tuning.analysis.results import TRIAL, Evaluation, ranked, read_results
 from tuning.dashboard import main
 from tuning.dashboard.serve import Server, Watch
-from tuning.results import TRIAL, Evaluation, ranked, read_results
 
 # Section -> elements that plotly makes of its charts, at least so many in all.
 DRAWN = {

@@ -13,7 +13,7 @@ from lab import ROOT, Lab, lab
 from torch import Tensor
 from verdict import COLUMNS, ROWS
 
-from cluster.storage import RunFolder
+from data_shards.storage.folder import RunFolder
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ import tiny
 import yaml
 from lab import Lab, Node, until
 
-from cluster.storage import RunFolder
+from data_shards.storage.folder import RunFolder
 
 ENDS_WITHIN_S = 300.0
 LOOK_S = 0.2

@@ -14,7 +14,7 @@ from runs import Run
 from torch import Tensor
 from verdict import came_through
 
-from cluster.checkpoints.stored import complete_checkpoints
+from nla_cyclegan.weights.checkpoint import complete_checkpoints
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(900)]
 

@@ -16,11 +16,11 @@ import torch.multiprocessing as multiprocessing
 import yaml
 from torch import Tensor
 
-from cluster.checkpoints.stored import complete_checkpoints
-from cluster.config import RunConfig
-from cluster.run import run
-from cluster.storage import RunFolder
-from cluster.world import World
+from cluster.ranks.world import World
+from cluster.settings.config import RunConfig
+from cluster.training.run import run
+from data_shards.storage.folder import RunFolder
+from nla_cyclegan.weights.checkpoint import complete_checkpoints
 
 ROOT = Path(__file__).parents[2]
 TIMEOUT_S = 240

@@ -15,7 +15,7 @@ import tiny
 from head import ray_head
 from test_cluster import ROOT, TIMEOUT_S, newest, write_config
 
-from cluster.config import RunConfig
+from cluster.settings.config import RunConfig
 from cluster.submit import PACKAGES
 
 SECRET = "wJalrXUtnFEMIbPxRfiCYEXAMPLEKEY"

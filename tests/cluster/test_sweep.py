@@ -15,14 +15,14 @@ import tiny
 import yaml
 from object_stores import ObjectStore
 
-from cluster.checkpoints.stored import CheckpointReader, checkpoints_of, complete_checkpoints, images_of
-from cluster.options import parse_options
-from cluster.storage import RunFolder
+from cluster.settings.options import parse_options
+from data_shards.storage.folder import RunFolder
 from nla_cyclegan import load_generators
+from nla_cyclegan.weights.checkpoint import CheckpointReader, checkpoints_of, complete_checkpoints, images_of
+from tuning.analysis.results import Trial, best_trial, read_results
 from tuning.best import main as best_main
-from tuning.exploit import EXPLOIT
-from tuning.results import Trial, best_trial, read_results
 from tuning.sweep import main as sweep_main
+from tuning.trials.exploit import EXPLOIT
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 

@@ -18,8 +18,8 @@ from nla_cyclegan import (
     OptimizerConfig,
     StepConfig,
     TrainingStep,
-)  # fmt: skip
-from nla_cyclegan.step import keyed_generator
+)
+from nla_cyclegan.pixels import keyed_generator
 
 FILE = Path(__file__).with_name("course.json")
 STEPS, BATCH, SIZE = 20, 2, 32

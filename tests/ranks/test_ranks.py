@@ -10,16 +10,16 @@ import torch
 from group import Ranks
 from torch import Tensor
 
-from cluster import loop
-from cluster.checkpoints.stored import complete_checkpoints
-from cluster.config import RunConfig
-from cluster.errors import DivergedReplicasError, NonFiniteLossError, PreemptedError
-from cluster.machines import preemption
+from cluster.ranks import preemption
+from cluster.ranks.world import World
 from cluster.records.observe import Forward, Record
-from cluster.run import run
-from cluster.storage import RunFolder
-from cluster.world import World
+from cluster.settings.config import RunConfig
+from cluster.training import loop
+from cluster.training.run import run
+from data_shards.errors import DivergedReplicasError, NonFiniteLossError, PreemptedError
+from data_shards.storage.folder import RunFolder
 from nla_cyclegan import TrainingStep
+from nla_cyclegan.weights.checkpoint import complete_checkpoints
 
 
 @pytest.fixture(scope="module")

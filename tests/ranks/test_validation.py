@@ -6,12 +6,12 @@ import pytest
 import tiny
 from group import Ranks
 
-from cluster.clock import Clock
-from cluster.config import RunConfig
 from cluster.evaluation import held_out
 from cluster.evaluation.validate import Validation
+from cluster.ranks.clock import Clock
+from cluster.ranks.world import World
 from cluster.records.observe import MetricsLog
-from cluster.world import World
+from cluster.settings.config import RunConfig
 from data_shards import open_dataset
 from nla_cyclegan import TrainingStep
 

@@ -15,7 +15,8 @@ from image_folders import ROOT
 from object_stores import ObjectStore, rclone_store
 from streams import BATCHES, BY_PROCESSES, Packed, assert_same, images_of, stream, take
 
-from data_shards import DataError, Dataset, UnpairedBatch, open_dataset
+from data_shards import Dataset, UnpairedBatch, open_dataset
+from data_shards.errors import UserError
 from data_shards.packing.pack import pack
 from data_shards.storage import RangeReader, list_files, locate, patience, read_file, write_file
 
@@ -123,7 +124,7 @@ def test_a_store_that_stays_away_ends_the_stream_with_one_clear_error(
         next(batches)
         proxy.close()
         with pytest.raises(
-            DataError, match=r"^cannot read train\S+.tar of s3://.*, tried for [1-6] s: .*NETWORK_CONNECTION"
+            UserError, match=r"^cannot read train\S+.tar of s3://.*, tried for [1-6] s: .*NETWORK_CONNECTION"
         ):
             list(batches)
 
@@ -188,7 +189,7 @@ def test_an_upload_that_fails_leaves_what_was_there(
     write_file(locate(bucket.uri("data")), "name", b"old")
     proxy.fail(Fault(kind, after=1 << 20), times=10**6, skip=skip, method=method)
     for name in ("name", "new"):
-        with pytest.raises(DataError, match=f"cannot write {name} to s3://"):
+        with pytest.raises(UserError, match=f"cannot write {name} to s3://"):
             write_file(locate(bucket.uri("data", proxy)), name, os.urandom(12 << 20))
     assert list_files(locate(bucket.uri("data"))) == {"name": 3}
     assert read_file(locate(bucket.uri("data")), "name") == b"old"

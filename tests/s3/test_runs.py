@@ -11,13 +11,13 @@ from fault_proxy import Fault, FaultProxy
 from object_stores import Bucket
 from torch import Tensor
 
-from cluster.checkpoints.stored import complete_checkpoints, images_of
-from cluster.config import RunConfig
-from cluster.errors import RunError
+from cluster.ranks.world import World
 from cluster.records.observe import Forward, Record
-from cluster.run import run
-from cluster.storage import RunFolder
-from cluster.world import World
+from cluster.settings.config import RunConfig
+from cluster.training.run import run
+from data_shards.errors import UserError
+from data_shards.storage.folder import RunFolder
+from nla_cyclegan.weights.checkpoint import complete_checkpoints, images_of
 
 
 class StoppedError(Exception):
@@ -85,5 +85,5 @@ def test_a_run_through_faults_of_its_storage(bucket: Bucket, uri: str, tmp_path:
 def test_a_bucket_that_does_not_exist_is_named(bucket: Bucket, uri: str, tmp_path: Path) -> None:
     config = tiny.config(uri, tmp_path)
     storage = bucket.uri("runs").replace(bucket.name, "absent")
-    with pytest.raises(RunError, match=r"storage: s3://absent/runs/tiny cannot be written .*no (such )?bucket"):
+    with pytest.raises(UserError, match=r"storage: s3://absent/runs/tiny cannot be written .*no (such )?bucket"):
         RunFolder(storage, config.name).probe()

@@ -10,11 +10,10 @@ from object_stores import Bucket
 from PIL import Image
 
 from cluster import status
-from cluster.errors import RunError
-from cluster.preflight import claim, prepare
-from cluster.run import run
-from cluster.world import World
-from data_shards import DataError
+from cluster.ranks.world import World
+from cluster.settings.preflight import claim, prepare
+from cluster.training.run import run
+from data_shards.errors import UserError
 
 
 def test_a_run_in_a_bucket_can_be_looked_at(bucket: Bucket, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -48,7 +47,7 @@ def test_a_run_in_a_bucket_can_be_looked_at(bucket: Bucket, tmp_path: Path, caps
 @pytest.mark.parametrize("uri", ["s3://absent/runs/tiny", "s3://{}/nothing", "s3://{}"])
 def test_where_no_run_is_one_line_says_so(bucket: Bucket, uri: str) -> None:
     place = uri.format(bucket.name)
-    with pytest.raises((RunError, DataError), match=r"no run at|no (such )?bucket") as caught:
+    with pytest.raises(UserError, match=r"no run at|no (such )?bucket") as caught:
         status.main([place + bucket.uri("").partition("?")[1] + bucket.uri("").partition("?")[2]])
     assert place.split("/")[2] in str(caught.value)
     assert len(str(caught.value).splitlines()) == 1

@@ -10,7 +10,8 @@ from image_folders import ROOT
 from object_stores import Bucket, ObjectStore
 from streams import BY_PROCESSES, assert_same, images_of, take
 
-from data_shards import DataError, Dataset, open_dataset
+from data_shards import Dataset, open_dataset
+from data_shards.errors import UserError
 from data_shards.packing.pack import pack
 from data_shards.storage import RangeReader, delete_files, list_files, locate, read_file, write_file
 
@@ -78,7 +79,7 @@ def test_files_of_a_bucket(bucket: Bucket) -> None:
 
 
 def test_a_missing_object_in_a_bucket_is_named_at_once(bucket: Bucket) -> None:
-    with pytest.raises(DataError, match=r"shard.tar of s3://.* is missing"):
+    with pytest.raises(UserError, match=r"shard.tar of s3://.* is missing"):
         RangeReader(locate(bucket.uri("data"))).read("shard.tar", 0, 1)
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import sweep_records
 from object_stores import Bucket
 
-from cluster.storage import RunFolder
+from data_shards.storage.folder import RunFolder
 from tuning import dashboard
 
 

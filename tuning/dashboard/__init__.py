@@ -5,14 +5,14 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from cluster.errors import RunError
-from tuning.results import read_results
+from data_shards.errors import UserError
+from tuning.analysis.results import read_results
 
 HOST, PORT = "127.0.0.1", 8050
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Raises: RunError."""
+    """Raises: UserError."""
     parser = argparse.ArgumentParser(
         prog="python -m tuning dashboard",
         description="Draw a sweep into one HTML page: ranking, learning curves, what matters, what it cost, samples.",
@@ -25,7 +25,7 @@ def main(arguments: Sequence[str]) -> int:
     args = parser.parse_args(arguments)
     if args.watch:
         if args.out:
-            raise RunError("--out: not with --watch, which serves the page and writes none")
+            raise UserError("--out: not with --watch, which serves the page and writes none")
         from tuning.dashboard.serve import serve
 
         return serve(args.uri, args.host, args.port)
@@ -52,4 +52,4 @@ def _write(out: Path, page: str) -> None:
                 partial.unlink()
             raise
     except OSError as error:
-        raise RunError(f"--out: {out} cannot be written ({error.strerror or error}); name another file") from error
+        raise UserError(f"--out: {out} cannot be written ({error.strerror or error}); name another file") from error

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
-from tuning.dashboard.importance import Importance
-from tuning.dashboard.stops import Stops
+from tuning.analysis.importance import Importance
+from tuning.analysis.results import Trial
+from tuning.analysis.stops import Stops
+from tuning.analysis.view import Axis, View, last_score
 from tuning.dashboard.style import BLUE, FAINT, GREY, OPAQUE, ORANGE, TEAL, colorscale, layout, shade
-from tuning.dashboard.view import Axis, View, last_score
-from tuning.results import Trial
 
 # Lines of one colour are one trace: a browser draws ten traces at once, not a thousand.
 SHADES = 12

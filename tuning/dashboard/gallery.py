@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from PIL import Image
 
-from cluster.storage import RunFolder
-from tuning.results import READERS, Trial
+from data_shards.storage.folder import RunFolder
+from tuning.analysis.results import READERS, Trial
 
 PREVIEWS = "previews"
 # Pictures of so many trials; noisy ones of this size are some 130 kB each.
@@ -28,7 +28,7 @@ class Picture:
 
 
 def pictures(folder: RunFolder, trials: Sequence[Trial]) -> list[Picture]:
-    """Of the first trials that have any, in their order. Raises: RunError when storage does not answer."""
+    """Of the first trials that have any, in their order. Raises: UserError when storage does not answer."""
     candidates = [trial for trial in trials if trial.evaluations][: 2 * SHOWN]
     with ThreadPoolExecutor(READERS) as pool:
         found = list(pool.map(lambda trial: _picture(folder, trial), candidates))

@@ -11,16 +11,16 @@ import plotly.graph_objects as go
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from plotly.offline import get_plotlyjs
 
+from cluster.records.history import flat
 from data_shards.storage import shown
-from nla_cyclegan.history import flat
+from tuning.analysis.importance import FEWEST, QUANTILE, importances
+from tuning.analysis.results import Results
+from tuning.analysis.stops import Stops, stops_of
+from tuning.analysis.view import View, choice_text
 from tuning.dashboard import charts, paper_charts
 from tuning.dashboard.gallery import Picture, pictures
-from tuning.dashboard.importance import FEWEST, QUANTILE, importances
 from tuning.dashboard.paper import CELLS, NADAM, Comparison, is_paper
-from tuning.dashboard.stops import Stops, stops_of
 from tuning.dashboard.style import colorscale, templates
-from tuning.dashboard.view import View, choice_text
-from tuning.results import Results
 
 HERE = Path(__file__).parent
 STATES = ("finished", "stopped", "running", "waiting", "diverged", "failed")

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Literal
 
-from tuning.placement import PLACED
-from tuning.results import Trial
+from tuning.analysis.results import Trial
+from tuning.search_space.placement import PLACED
 
 OPTIMIZER, SEED = "optimizer.name", "seed"
 ADAM, NADAM, CYCLEGAN, NLA = "Adam", "Nadam", "CycleGAN", "NLA-CycleGAN"

@@ -9,13 +9,13 @@ import numpy as np
 import plotly.graph_objects as go
 from numpy.typing import NDArray
 
-from cluster.storage import join_uri
-from nla_cyclegan.curves import smooth
-from nla_cyclegan.errors import InputError
-from nla_cyclegan.history import History, read_history
+from cluster.records.curves import smooth
+from cluster.records.history import History, read_history
+from data_shards.errors import UserError
+from data_shards.storage.folder import join_uri
+from tuning.analysis.results import Trial
 from tuning.dashboard.paper import ADAM, CELLS, NADAM, NLA, Cell, Comparison
 from tuning.dashboard.style import BLUE, ORANGE, layout
-from tuning.results import Trial
 
 COLOURS = {ADAM: ORANGE, NADAM: BLUE}
 BANDS = {ADAM: "rgba(232,110,32,0.16)", NADAM: "rgba(28,126,214,0.16)"}
@@ -110,7 +110,7 @@ def spread(places: Sequence[float], gap: float) -> list[float]:
 def _history(uri: str, trial: Trial) -> History | None:
     try:
         return read_history(join_uri(uri, trial.name))
-    except InputError as error:
+    except UserError as error:
         print(f"warning: {error}", file=sys.stderr)
         return None
 

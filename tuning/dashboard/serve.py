@@ -5,10 +5,9 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from cluster.errors import RunError
-from data_shards import DataError
+from data_shards.errors import UserError
+from tuning.analysis.results import read_results
 from tuning.dashboard.page import render, version
-from tuning.results import read_results
 
 INTERVAL_S = 3.0
 
@@ -16,7 +15,7 @@ INTERVAL_S = 3.0
 class Watch:
     """The newest page of a sweep.
 
-    Raises: RunError when there is no sweep.
+    Raises: UserError when there is no sweep.
     """
 
     def __init__(self, uri: str) -> None:
@@ -32,11 +31,11 @@ class Watch:
             try:
                 self.update()
                 self._say("")
-            except (RunError, DataError) as error:
+            except UserError as error:
                 self._say(str(error))
 
     def update(self) -> None:
-        """Read the records, and render when they have changed. Raises: RunError, DataError."""
+        """Read the records, and render when they have changed. Raises: UserError, UserError."""
         decided = {trial.name: trial for trial in self._results.trials if trial.decided}
         results = read_results(self.uri, decided)
         if version(results) != self.version:
@@ -86,13 +85,13 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def serve(uri: str, host: str, port: int) -> int:
-    """Serve until interrupted. Raises: RunError when there is no sweep, or the port cannot be had."""
+    """Serve until interrupted. Raises: UserError when there is no sweep, or the port cannot be had."""
     watch = Watch(uri)
     try:
         server = Server(watch, host, port)
     except (OSError, OverflowError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise RunError(f"--port: {host}:{port} cannot be listened on ({reason}); choose another") from error
+        raise UserError(f"--port: {host}:{port} cannot be listened on ({reason}); choose another") from error
     stop = threading.Event()
     follower = threading.Thread(target=watch.follow, args=(stop,), name="follow", daemon=True)
     with server:

@@ -1,0 +1,107 @@
+"""Two runs beside each other: python -m cluster compare.
+
+The paper's figures for any two runs: their loss curves on the same axes (figures 4 and 5 of Sun 2023), and what they make of
+the same held-out images, with where their non-local blocks look (figure 6).
+"""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from PIL import Image
+
+from cluster.records.curves import default_window, loss_curves
+from cluster.records.history import History, read_history
+from data_shards.errors import UserError
+from data_shards.images.find import evenly, list_images
+from data_shards.images.read import image_size, load_image
+from data_shards.images.write import save_picture
+from data_shards.progress import with_progress
+from nla_cyclegan.inference.images import choose_device
+from nla_cyclegan.pictures.grids import HEADINGS, comparison_row, picture_grid
+from nla_cyclegan.weights.generators import FILE_NAMES, load_generator
+
+CURVES, GRID = "curves.png", "grid.png"
+ATTENTION_NOTE = "Attention: bright where the non-local block looks from the ringed place; without colour where it looks evenly or less."
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Read everything, draw, write. Raises: UserError for runs, images or options that cannot be used."""
+    args = _parser().parse_args(arguments)
+    _check(args)
+    histories = [read_history(path) for path in args.runs]
+    labels = args.labels or _labels(histories)
+    taken = HEADINGS[args.direction][0]
+    if labels[0] == labels[1] or taken in labels:
+        raise UserError(f"runs named {labels[0]!r} and {labels[1]!r}: give --labels unlike each other and {taken!r}")
+    pictures = {}
+    if args.inputs:
+        pictures[GRID] = _grid(args, labels)
+    window = default_window(histories) if args.window is None else args.window
+    pictures[CURVES] = loss_curves(dict(zip(labels, histories, strict=True)), window)
+    for name, picture in pictures.items():
+        save_picture(picture, args.out / name)
+    for label, history in zip(labels, histories, strict=True):
+        print(f"{label}: {history.images:,} images, {len(history.records)} records")
+    print(f"written to {args.out}: {', '.join(pictures)}")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m cluster compare",
+        description="Draw two runs beside each other: loss curves, and what they make of held-out images.",
+    )
+    parser.add_argument("runs", nargs=2, metavar="RUN", help="the two runs' folders; paths or URIs")
+    parser.add_argument("--labels", nargs=2, metavar=("A", "B"), help="names in the pictures (default: the folders')")
+    parser.add_argument(
+        "--out", type=Path, default=Path("comparison"), metavar="DIR",
+        help=f"folder for {CURVES} and {GRID} (default: comparison)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--window", type=int, metavar="IMAGES",
+        help="smooth the curves over so many images; 0: not at all (default: a 25th of the longer run)",
+    )  # fmt: skip
+    grid = parser.add_argument_group("picture grid, drawn where there are inputs")
+    grid.add_argument("--inputs", nargs="+", metavar="INPUT", help="held-out image files, folders of them, or globs")
+    grid.add_argument(
+        "--direction",
+        choices=list(FILE_NAMES),
+        default="B2A",
+        help="B2A: photo to Monet (default); A2B: Monet to photo",
+    )
+    grid.add_argument("--rows", type=int, default=6, metavar="N", help="images drawn, evenly spaced (default: 6)")
+    grid.add_argument(
+        "--size", type=int, default=256, metavar="N",
+        help="reduce the shorter side to at most N pixels first (default: 256)",
+    )  # fmt: skip
+    grid.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:1, ...")
+    return parser
+
+
+def _check(args: argparse.Namespace) -> None:
+    for option, value, least in (("--rows", args.rows, 1), ("--size", args.size, 1), ("--window", args.window, 0)):
+        if value is not None and value < least:
+            raise UserError(f"{option} {value}: at least {least}")
+
+
+def _labels(histories: list[History]) -> list[str]:
+    """The shortest ends of the runs' paths that tell them apart."""
+    parts = [history.location.split("/") for history in histories]
+    for depth in range(1, max(map(len, parts)) + 1):
+        labels = ["/".join(part[-depth:]) for part in parts]
+        if labels[0] != labels[1]:
+            return labels
+    raise UserError(f"{histories[0].location}: compared with itself; give two runs")
+
+
+def _grid(args: argparse.Namespace, labels: list[str]) -> Image.Image:
+    chosen = evenly(list_images(args.inputs), args.rows)
+    images = [load_image(file, shorter=min(args.size, *image_size(file))) for file in chosen]
+    device = choose_device(args.device)
+    generators = {
+        label: load_generator(path, args.direction).to(device) for label, path in zip(labels, args.runs, strict=True)
+    }
+    drawn = with_progress([[image] for image in images], len(images), "translated")
+    rows = [comparison_row(generators, image, args.direction) for [image] in drawn]
+    return picture_grid(rows, ATTENTION_NOTE if len(rows[0]) > 1 + len(generators) else "")

@@ -1,0 +1,16 @@
+"""The settings of validation."""
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class ValidationConfig(BaseModel):
+    """Evaluation on held-out images while the run trains."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    every: int | None = Field(None, ge=1)
+    """Images seen between two evaluations, the end of the run included; none: no evaluation."""
+    images: int = Field(64, ge=2)
+    """Held-out images of each domain that are used, from the start of its test split."""
+    inception: str | None = None
+    """torch-fidelity's Inception weights, a file that all machines reach: measures the kernel distance (KID) too."""

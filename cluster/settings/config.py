@@ -1,0 +1,97 @@
+"""The configuration of a run: the sections' own classes, nested, and how two configurations differ."""
+
+import re
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic_core import PydanticCustomError
+
+from cluster.checkpoints.config import CheckpointConfig
+from cluster.evaluation.config import ValidationConfig
+from cluster.records.config import ObserveConfig
+from cluster.settings.scaling import ScalingConfig
+from data_shards import StreamConfig
+from nla_cyclegan import LossConfig, ModelConfig, OptimizerConfig, ScheduleConfig, StepConfig
+
+# s3://KEY:SECRET@bucket, abfs://...?client_secret=SECRET. A secret may hold a slash; a port is none.
+CREDENTIALS = re.compile(r"://[^/?@:]*:(?!\d+(/|$))[^?]*@|[?&][^=&]*(secret|token|passw|key)[^=&]*=", re.IGNORECASE)
+
+
+def has_credentials(uri: str) -> bool:
+    return CREDENTIALS.search(uri) is not None
+
+
+def without_credentials(uri: str) -> str:
+    """The URI. A configuration lies in the run's folder and in Ray's dashboard for all to read."""
+    if has_credentials(uri):
+        # A type of its own, because the message must not be followed by what was received.
+        raise PydanticCustomError(
+            "credentials",
+            "has credentials in its URI, which would be stored with the run and shown by Ray; take them out and give "
+            "them in the environment of every machine (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY) or by their role",
+        )
+    return uri
+
+
+Place = Annotated[str, Field(min_length=1), AfterValidator(without_credentials)]
+
+
+class DataConfig(StreamConfig):
+    """The dataset and how its images reach the model."""
+
+    uri: Place
+    """The dataset: the folder or URI that `python -m data_shards pack` wrote."""
+    global_batch: int = Field(1, ge=1)
+    """Image pairs of one step over all workers together; each worker's part follows from it."""
+
+    @field_validator("crop_size")
+    @classmethod
+    def _halves_twice(cls, size: int) -> int:
+        if size % 4:
+            raise ValueError("must be a multiple of 4, because the generator halves sides twice")
+        return size
+
+
+class RunConfig(BaseModel):
+    """One training run. Its sections are configured where their code is."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    name: str = Field("nla-cyclegan", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    """Name of the run: its folder in `storage`. The same name again continues the run."""
+    storage: Place = "runs"
+    """Where runs are kept: a folder, or a URI such as s3://bucket/runs."""
+    seed: int = Field(0, ge=0, lt=2**32)
+    """Start of all randomness: initial weights, order of the samples, augmentation, image history."""
+    data: DataConfig
+    model: ModelConfig = ModelConfig()
+    loss: LossConfig = LossConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
+    step: StepConfig = StepConfig()
+    scaling: ScalingConfig = ScalingConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    observe: ObserveConfig = ObserveConfig()
+    validation: ValidationConfig = ValidationConfig()
+
+    @model_validator(mode="after")
+    def _workers_have_images(self) -> "RunConfig":
+        workers, batch = self.scaling.max_workers, self.data.global_batch
+        if workers > batch:
+            raise ValueError(
+                f"scaling.workers: {workers} workers cannot share a data.global_batch of {batch} image pairs; "
+                f"allowed: up to {batch} workers"
+            )
+        return self
+
+
+def differences(old: dict[str, Any], new: dict[str, Any], where: str = "") -> list[str]:
+    """Fields that differ between two configurations as JSON values, as `field: old there, new here`."""
+    lines = []
+    for name in sorted(old.keys() | new.keys()):
+        field, there, here = where + name, old.get(name), new.get(name)
+        if isinstance(there, dict) and isinstance(here, dict):
+            lines += differences(there, here, field + ".")
+        elif there != here:
+            lines.append(f"{field}: {there} there, {here} here")
+    return lines

@@ -1,0 +1,83 @@
+"""What a run's networks cost: parameters, floating-point operations and memory, worked out without running them."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from math import ceil
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.autograd.graph import saved_tensors_hooks
+from torch.utils.flop_counter import FlopCounterMode
+
+from cluster.settings.config import RunConfig
+from nla_cyclegan import Generator, PatchDiscriminator
+
+# Values kept for each parameter: weight, gradient and the two moments of Nadam.
+PER_PARAMETER = 4
+FP32_BYTES = 4
+
+
+@dataclass(frozen=True)
+class NetworkCost:
+    """One network at the size of a training image."""
+
+    parameters: int
+    forward_flops: float
+    """Operations of one image forward; a multiply-add counts as two."""
+    saved_bytes: int
+    """Values in fp32 that one image's forward keeps for its backward."""
+
+
+@dataclass(frozen=True)
+class Costs:
+    """The costs of a training step."""
+
+    generator: NetworkCost
+    discriminator: NetworkCost
+    generator_passes: int
+    """Images that go through a generator for each image pair: translations, cycles and identity images."""
+
+    @classmethod
+    def of(cls, config: RunConfig) -> "Costs":
+        size = config.data.crop_size
+        generator = measure(lambda: Generator(config.model.generator), size)
+        discriminator = measure(lambda: PatchDiscriminator(config.model.discriminator), size)
+        return cls(generator, discriminator, generator_passes=6 if config.loss.identity else 4)
+
+    @cached_property
+    def flops_per_pair(self) -> float:
+        """A backward costs twice a forward, once where only the image's gradient is wanted (the judges of the fakes)."""
+        generators = 3 * self.generator_passes * self.generator.forward_flops
+        judging_fakes = 2 * 2 * self.discriminator.forward_flops
+        training_judges = 3 * 4 * self.discriminator.forward_flops
+        return generators + judging_fakes + training_judges
+
+    def memory_bytes(self, config: RunConfig, world: int) -> float:
+        """An estimate for one worker with the largest part of the batch: weights, optimizer, activations and history."""
+        pairs = ceil(config.data.global_batch / world)
+        pairs = min(pairs, config.step.micro_batch or pairs)
+        weights = 2 * (self.generator.parameters + self.discriminator.parameters) * PER_PARAMETER * FP32_BYTES
+        if config.step.ema_half_life is not None:
+            weights += 2 * self.generator.parameters * FP32_BYTES
+        saved = pairs * (self.generator_passes * self.generator.saved_bytes + 2 * self.discriminator.saved_bytes)
+        history = 2 * ceil(config.step.pool_size / world) * 3 * config.data.crop_size**2 * FP32_BYTES
+        return weights + saved * (0.5 if config.step.precision == "bf16" else 1) + history
+
+
+def measure(build: Callable[[], nn.Module], size: int) -> NetworkCost:
+    """Build a network of tensors that have shapes and no values, and run it on one image of that size."""
+    saved: dict[int, Tensor] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        if not isinstance(tensor, nn.Parameter):
+            saved[id(tensor)] = tensor
+        return tensor
+
+    counter = FlopCounterMode(display=False)
+    with FakeTensorMode(), saved_tensors_hooks(keep, lambda tensor: tensor), counter:
+        network = build()
+        network(torch.empty(1, 3, size, size))
+        saved_bytes = sum(tensor.numel() * tensor.element_size() for tensor in saved.values())
+    return NetworkCost(sum(p.numel() for p in network.parameters()), counter.get_total_flops(), saved_bytes)

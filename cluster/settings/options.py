@@ -1,0 +1,170 @@
+"""The command line and the YAML file of a run, made into a checked configuration."""
+
+import argparse
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+import yaml
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+from pydantic_settings import BaseSettings, CliSettingsSource
+
+from cluster.settings.config import RunConfig
+from data_shards.errors import UserError
+
+USAGE = "python -m cluster train --config FILE [--section.field VALUE ...] [--local] [--dry-run] [--address ADDRESS]"
+
+
+@dataclass(frozen=True)
+class Options:
+    """What `train` was asked to do."""
+
+    config: RunConfig
+    local: bool
+    dry_run: bool
+    address: str | None
+
+
+LIST_OPTION = "--model.generator.nonlocal_blocks"
+
+
+class _Settings(RunConfig, BaseSettings):  # type: ignore[misc]
+    """Makes each field of the configuration an option."""
+
+
+class Parser(argparse.ArgumentParser):
+    """Tells a mistake as a UserError, like all others."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(message)
+
+
+def parse_options(arguments: Sequence[str]) -> Options:
+    """Read the arguments of `train`; what stands on the command line wins over the file.
+
+    Raises: UserError with one line for each thing that is wrong, in the file and on the command line alike.
+    """
+    parser, source = _parser()
+    values, unknown = parser.parse_known_args(_with_empty_lists(arguments))
+    given = source(parsed_args=values)()
+    merged = merge(read_yaml(values.config), given)
+    problems = [_unknown_option(argument) for argument in unknown if argument.startswith("-")]
+    problems += [f"{argument}: unexpected argument" for argument in unknown if not problems]
+    try:
+        config = RunConfig.model_validate({"data": {}} | merged)
+    except ValidationError as error:
+        problems += [problem_line(details, given, values.config) for details in error.errors()]
+    if problems:
+        raise UserError("\n".join(problems))
+    return Options(config, values.local, values.dry_run, values.address)
+
+
+def _with_empty_lists(arguments: Sequence[str]) -> list[str]:
+    """The same with `--model.generator.nonlocal_blocks ""`, or `()`, as the parser knows it."""
+    before = ["", *arguments]
+    return [
+        "[]" if argument in ("()", "") and option == LIST_OPTION else argument
+        for option, argument in zip(before, arguments, strict=False)
+    ]
+
+
+def _parser() -> tuple[argparse.ArgumentParser, CliSettingsSource[Any]]:
+    parser = Parser(
+        prog="python -m cluster train",
+        usage=USAGE,
+        description="Train a run, or continue it: the same command again goes on from the last checkpoint.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--config", metavar="FILE", help="YAML file with any of the fields below; options win over it")
+    parser.add_argument(
+        "--local", action="store_true", help="train in this process, without workers: breakpoint() works"
+    )
+    parser.add_argument("--dry-run", action="store_true", help="print the plan and exit")
+    parser.add_argument(
+        "--address", metavar="ADDRESS", help="join this Ray cluster (default: RAY_ADDRESS, else a Ray of its own)"
+    )
+    source: CliSettingsSource[Any] = CliSettingsSource(
+        _Settings,
+        root_parser=parser,
+        cli_avoid_json=True,
+        cli_hide_none_type=True,
+        cli_use_class_docs_for_groups=True,
+        cli_parse_none_str="none",
+        formatter_class=argparse.HelpFormatter,
+    )
+    return parser, source
+
+
+def read_yaml(file: str | None) -> dict[str, Any]:
+    if file is None:
+        return {}
+    try:
+        content = yaml.safe_load(Path(file).read_text())
+    except OSError as error:
+        raise UserError(f"--config {file}: cannot be read ({error.strerror})") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"--config {file}: not a YAML file ({' '.join(str(error).split())})") from error
+    if not isinstance(content, dict | None):
+        raise UserError(f"--config {file}: expected fields (`name: value`), got {type(content).__name__}")
+    return content or {}
+
+
+def merge(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """Both, field by field; `over` wins."""
+    merged = dict(under)
+    for name, value in over.items():
+        below = merged.get(name)
+        merged[name] = merge(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
+    return merged
+
+
+def problem_line(error: ErrorDetails, given: dict[str, Any], file: str | None) -> str:
+    """One problem of a configuration: field, value received, what is allowed."""
+    path = [str(part) for part in error["loc"]]
+    field, message = ".".join(path), error["msg"].removeprefix("Value error, ")
+    if error["type"] == "extra_forbidden":
+        return f"{field}: no such field{_from(path, given, file)}; {nearest(path)}"
+    if error["type"] == "missing":
+        return f"{field}: required; give it as --{field} or in the file"
+    if not field or isinstance(error["input"], dict) or error["type"] == "credentials":
+        # From a check of several fields together, whose message names them, or of what is not to be repeated.
+        return f"{field}: {message}" if field else message
+    return f"{field}: {message[0].lower()}{message[1:]}; got {error['input']!r}{_from(path, given, file)}"
+
+
+def _from(path: list[str], given: dict[str, Any], file: str | None) -> str:
+    value: Any = given
+    for name in path:
+        if not isinstance(value, dict) or name not in value:
+            return f" in {file}" if file else ""
+        value = value[name]
+    return " on the command line"
+
+
+def _unknown_option(argument: str) -> str:
+    option = argument.partition("=")[0]
+    return f"{option}: no such option; {nearest(option.lstrip('-').split('.'))}"
+
+
+def nearest(path: list[str]) -> str:
+    """A hint at the field that was meant."""
+    fields = field_names(RunConfig)
+    near = difflib.get_close_matches(".".join(path), fields, n=1, cutoff=0.75)
+    if near:
+        return f"did you mean {near[0]}?"
+    section = ".".join(path[:-1])
+    here = [field for field in fields if field.startswith(f"{section}.")] if section else []
+    return f"allowed here: {', '.join(field.rpartition('.')[2] for field in here)}" if here else "see train --help"
+
+
+def field_names(model: type[BaseModel], prefix: str = "") -> list[str]:
+    """Dotted names of all fields, sections before what is in them."""
+    names = []
+    for name, field in model.model_fields.items():
+        names.append(prefix + name)
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            names += field_names(field.annotation, f"{prefix}{name}.")
+    return names

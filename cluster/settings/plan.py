@@ -1,0 +1,85 @@
+"""The plan of a run, for a person: what will be trained, by whom, on what, and where it goes."""
+
+from math import ceil
+
+from cluster.settings.config import RunConfig
+from cluster.settings.costs import Costs
+from cluster.settings.preflight import Prepared
+from cluster.settings.scaling import Resources, choose, this_machine
+from data_shards import rank_share
+
+
+def plan_text(prepared: Prepared, *, local: bool) -> str:
+    """The plan on this machine. Raises: UserError when it cannot hold the workers."""
+    config = prepared.config
+    lines = [("run", config.name), ("dataset", _dataset(prepared)), ("length", _length(prepared))]
+    world = 1
+    if local:
+        gpus = this_machine().gpus
+        lines.append(("workers", "none: this process (--local)"))
+        lines.append(("device", "cuda (the first of those visible)" if gpus else "cpu (no CUDA device visible)"))
+    else:
+        resources = choose(config.scaling, [this_machine()], global_batch=config.data.global_batch)
+        world = resources.most
+        lines += [("workers", _workers(resources, config, world)), ("device", _device(resources))]
+    lines += [*_costs(config, world), ("begins", _start(prepared)), ("storage", _storage(prepared))]
+    return "\n".join(f"{name:<12}{text}" for name, text in lines)
+
+
+def _dataset(prepared: Prepared) -> str:
+    splits = ", ".join(f"{name} {info.samples:,}" for name, info in prepared.dataset.splits.items())
+    data = prepared.config.data
+    return f"{prepared.dataset.uri} ({splits} images), resized to {data.load_size} px, cropped to {data.crop_size} px"
+
+
+def _length(prepared: Prepared) -> str:
+    clock = prepared.clock
+    steps = f"{clock.total // clock.batch:,} steps of {clock.batch} image pairs"
+    epoch = f"{clock.epoch:,} images or {ceil(clock.epoch / clock.batch):,} steps an epoch"
+    return f"{steps}: {clock.total:,} images, {clock.total / clock.epoch:g} epochs ({epoch})"
+
+
+def _workers(resources: Resources, config: RunConfig, world: int) -> str:
+    batch = config.data.global_batch
+    shares = " + ".join(str(len(rank_share(batch, rank, world))) for rank in range(min(world, 8)))
+    more = " + ..." if world > 8 else ""
+    cores = f"{resources.cpus_per_worker:g} CPU cores each ({resources.reasons['cores']})"
+    least = f"{resources.fewest} to " if resources.fewest < world else ""
+    return f"{least}{world} ({resources.reasons['workers']}), parts of the batch {shares}{more}; {cores}"
+
+
+def _device(resources: Resources) -> str:
+    kind = "cuda, one GPU a worker, NCCL" if resources.use_gpu else "cpu, gloo"
+    return f"{kind} ({resources.reasons['device']})"
+
+
+def _costs(config: RunConfig, world: int) -> list[tuple[str, str]]:
+    costs = Costs.of(config)
+    generator, discriminator = costs.generator.parameters, costs.discriminator.parameters
+    pair, step = costs.flops_per_pair, costs.flops_per_pair * config.data.global_batch
+    memory = costs.memory_bytes(config, world) / 1e9
+    most, rounds = config.step.micro_batch, ""
+    if most is not None:
+        rounds = f", in rounds of up to {most} image pairs a worker (step.micro_batch)"
+    return [
+        ("networks", f"2 generators of {generator:,} and 2 discriminators of {discriminator:,} parameters"),
+        ("work", f"{pair / 1e9:,.1f} GFLOP an image pair, {step / 1e9:,.1f} GFLOP a step{rounds}"),
+        ("memory", f"about {memory:.2f} GB for tensors a worker (weights, optimizer, activations, image history)"),
+    ]
+
+
+def _start(prepared: Prepared) -> str:
+    if prepared.finished:
+        return "nothing: the run is finished"
+    if prepared.checkpoints:
+        return f"at {prepared.images_seen:,} images, from {prepared.checkpoints[0]}"
+    return "at 0 images: there is no checkpoint"
+
+
+def _storage(prepared: Prepared) -> str:
+    config = prepared.config
+    saved = f"checkpoints every {config.checkpoint.every:,} images (the newest {config.checkpoint.keep} are kept)"
+    events = ", tensorboard/" if config.observe.tensorboard else ""
+    previews = config.observe.previews
+    events += f", previews every {previews:,} images" if previews else ""
+    return f"{prepared.folder.label}: {saved}, metrics.jsonl every {config.observe.every:,} images{events}"

@@ -1,0 +1,173 @@
+"""What is checked before a run starts: a launch on a cluster costs minutes, a clear line here costs nothing."""
+
+import os
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from cluster.ranks.clock import Clock
+from cluster.records.ending import tell_beginning
+from cluster.settings.config import RunConfig, differences
+from data_shards import Dataset, open_dataset
+from data_shards.errors import UserError
+from data_shards.storage.folder import RunFolder
+from nla_cyclegan.metrics.sliced_wasserstein import COARSEST
+from nla_cyclegan.weights.checkpoint import ABOUT, complete_checkpoints, images_of
+
+# How images reach the model, not which: it may change when a run is continued.
+DELIVERY = ("uri", "loader_workers", "prefetch", "cache_gb", "cache_folder", "bad_sample_budget")
+SURROUNDINGS = ("storage", "scaling", "checkpoint", "observe", "validation")
+FEWEST_FOR_KID = 3
+VERSIONED = ("torch", "ray", "webdataset", "safetensors")
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A run that can start: its paths are absolute, its dataset is open, its folder is its own."""
+
+    config: RunConfig
+    dataset: Dataset
+    clock: Clock
+    folder: RunFolder
+    checkpoints: list[str]
+    """Complete checkpoints, newest first."""
+
+    @property
+    def images_seen(self) -> int:
+        return images_of(self.checkpoints[0]) if self.checkpoints else 0
+
+    @property
+    def finished(self) -> bool:
+        return self.clock.ended(self.images_seen)
+
+
+def prepare(config: RunConfig) -> Prepared:
+    """Open and check what the run needs; writes nothing.
+
+    Raises: UserError with a line for each problem; UserError when the dataset cannot be opened.
+    """
+    problems = relative_paths(config) if in_ray_job() else []
+    if problems:
+        raise UserError("\n".join(problems))
+    config = absolute(config)
+    dataset = open_dataset(config.data.uri)
+    problems = misfits(config, dataset)
+    if problems:
+        raise UserError("\n".join(problems))
+    folder = RunFolder(config.storage, config.name)
+    checkpoints = complete_checkpoints(folder)
+    if checkpoints:
+        check_same_run(folder, config, dataset)
+    clock = Clock.of(config.schedule, dataset, config.data.global_batch)
+    return Prepared(config, dataset, clock, folder, checkpoints)
+
+
+def claim(prepared: Prepared) -> None:
+    """Make the folder this run's."""
+    if not prepared.checkpoints:
+        prepared.folder.write_json(ABOUT, about(prepared.config, prepared.dataset))
+    tell_beginning(prepared.folder)
+
+
+def about(config: RunConfig, dataset: Dataset) -> dict[str, Any]:
+    """What a run is, as JSON values."""
+    return {
+        "config": config.model_dump(mode="json"),
+        "dataset": dataset.fingerprint,
+        "clock": asdict(Clock.of(config.schedule, dataset, config.data.global_batch)),
+        "versions": {package: version(package) for package in VERSIONED},
+    }
+
+
+def in_ray_job() -> bool:
+    """Whether this process was started by `ray job submit`: its folder is a temporary copy."""
+    return "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
+
+
+def relative_paths(config: RunConfig) -> list[str]:
+    paths = {
+        "storage": config.storage,
+        "data.uri": config.data.uri,
+        "validation.inception": config.validation.inception,
+    }
+    return [
+        f"{field}: {path!r} is relative, and the working directory of a Ray job is a temporary copy; "
+        f"give an absolute path or a URI that all machines reach (--{field} s3://...)"
+        for field, path in paths.items()
+        if path and "://" not in path and not Path(path).expanduser().is_absolute()
+    ]
+
+
+def absolute(config: RunConfig) -> RunConfig:
+    """The configuration with paths that hold in other processes too."""
+    data = config.data.model_copy(update={"uri": _absolute(config.data.uri)})
+    weights = config.validation.inception
+    validation = config.validation.model_copy(update={"inception": weights and _absolute(weights)})
+    return config.model_copy(update={"storage": _absolute(config.storage), "data": data, "validation": validation})
+
+
+def misfits(config: RunConfig, dataset: Dataset) -> list[str]:
+    """What of the dataset does not fit the configuration."""
+    problems = []
+    for split in ("trainA", "trainB"):
+        info = dataset.require(split)
+        if min(info.min_width, info.min_height) < config.data.crop_size:
+            problems.append(
+                f"data.crop_size: {config.data.crop_size} px, but {split} has images of {info.min_width} px width or "
+                f"{info.min_height} px height; lower --data.crop_size, or pack larger images"
+            )
+        if info.samples < config.data.global_batch:
+            problems.append(
+                f"data.global_batch: {config.data.global_batch}, but {split} has only {info.samples} images; lower it"
+            )
+    if config.validation.every:
+        lacking = [split for split in ("testA", "testB") if split not in dataset.splits]
+        problems += [f"validation.every: the dataset has no {split}; pack one, or use none" for split in lacking]
+        if config.data.crop_size < COARSEST:
+            problems.append(
+                f"validation.every: data.crop_size is {config.data.crop_size} px, and distances are those of images from "
+                f"{COARSEST} px on; raise it, or use none"
+            )
+        problems += _misfits_of_kid(config, dataset) if config.validation.inception and not lacking else []
+    return problems
+
+
+def _misfits_of_kid(config: RunConfig, dataset: Dataset) -> list[str]:
+    file, images = config.validation.inception, config.validation.images
+    problems = []
+    if file and not Path(file).expanduser().is_file():
+        problems.append(f"validation.inception: {file}: no such file")
+    fewest = min(images, *(dataset.splits[split].samples for split in ("testA", "testB")))
+    if fewest < FEWEST_FOR_KID:
+        problems.append(
+            f"validation.inception: the kernel distance needs {FEWEST_FOR_KID} held-out images of each domain, got {fewest}; "
+            "raise --validation.images, or pack more"
+        )
+    return problems
+
+
+def check_same_run(folder: RunFolder, config: RunConfig, dataset: Dataset) -> None:
+    """Raises: UserError when the folder is that of a run with another configuration or dataset."""
+    there = folder.read_json(ABOUT)
+    if there is None:
+        return
+    here = about(config, dataset)
+    lines = differences(decisive(there["config"]), decisive(here["config"]))
+    if there["dataset"] != here["dataset"]:
+        lines.append(f"the dataset at {config.data.uri}: other images than before")
+    if lines:
+        raise UserError(
+            f"{folder.label} holds another run; choose another --name, or take its configuration "
+            f"({ABOUT} in that folder). What differs:\n" + "\n".join(f"  {line}" for line in lines)
+        )
+
+
+def decisive(config: dict[str, Any]) -> dict[str, Any]:
+    """The part of a configuration that the trained weights depend on."""
+    kept = {section: fields for section, fields in config.items() if section not in SURROUNDINGS}
+    return kept | {"data": {name: value for name, value in config["data"].items() if name not in DELIVERY}}
+
+
+def _absolute(path: str) -> str:
+    return path if "://" in path else str(Path(path).expanduser().absolute())

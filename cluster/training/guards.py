@@ -1,0 +1,81 @@
+"""What stops a run before it does harm."""
+
+import math
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch import Tensor
+
+from cluster.ranks.clock import Clock
+from cluster.ranks.world import World
+from data_shards.errors import NonFiniteLossError
+
+
+class NonFiniteGuard:
+    """Stops all ranks together when a loss or a gradient of any of them is NaN or infinite.
+
+    The step itself lets nothing move from then on (see `TrainingStep.finite`), so there is time: what became of a step is
+    read while the next one is under way, and the device never waits for work. It is read at once where the run is about
+    to write something down, which must not come from such a step.
+
+    Args:
+        every: images seen between two records, checkpoints, ...; None for what is never written.
+    """
+
+    def __init__(self, world: World, clock: Clock, every: Iterable[int | None]) -> None:
+        self.world, self.clock = world, clock
+        self.every = [images for images in every if images]
+        self._unread: _Reading | None = None
+
+    def watch(self, losses: Mapping[str, Tensor], finite: Tensor, images_seen: int) -> None:
+        """A step came to its end at these images; all ranks call it alike.
+
+        Args:
+            losses: this rank's share of them.
+            finite: whether everything was, on all ranks.
+
+        Raises: NonFiniteLossError, on all ranks.
+        """
+        reading = _Reading(losses, finite, images_seen - self.clock.batch)
+        self.settle()
+        self._unread = reading
+        if any(self.clock.due(every, images_seen) for every in self.every):
+            self.settle()
+
+    def settle(self) -> None:
+        """Wait for the last step that was not read yet, if any. Raises: NonFiniteLossError, on all ranks."""
+        reading, self._unread = self._unread, None
+        if reading is not None:
+            losses, finite = reading.values()
+            if not finite:
+                self._stop(losses, reading.images_seen)
+
+    def _stop(self, local: dict[str, float], images_seen: int) -> None:
+        bad = {name: value for name, value in local.items() if not math.isfinite(value)}
+        ranks = {rank: found for rank, found in enumerate(self.world.gather(bad)) if found}
+        named = "; ".join(
+            f"rank {rank}: {', '.join(f'{k} = {v}' for k, v in found.items())}" for rank, found in ranks.items()
+        )
+        raise NonFiniteLossError(
+            f"the loss is not finite after {images_seen:,} images ({named or 'a gradient, though no loss itself'}); no "
+            "weight was moved by it. Lower --optimizer.lr or use --step.precision fp32, under another --name"
+        )
+
+
+class _Reading:
+    """Scalars on their way from the device; nobody waits for them before `values`."""
+
+    def __init__(self, losses: Mapping[str, Tensor], finite: Tensor, images_seen: int) -> None:
+        self.images_seen, self._names = images_seen, list(losses)
+        scalars = torch.stack([*losses.values(), finite.to(next(iter(losses.values())).dtype)])
+        # To pinned memory, from which the host would read what was there before if it did not wait for the event.
+        self._scalars = scalars.to("cpu", non_blocking=True)
+        self._arrived = torch.cuda.Event() if scalars.is_cuda else None
+        if self._arrived:
+            self._arrived.record()
+
+    def values(self) -> tuple[dict[str, float], bool]:
+        if self._arrived:
+            self._arrived.synchronize()
+        *losses, finite = self._scalars.tolist()
+        return dict(zip(self._names, losses, strict=True)), bool(finite)

@@ -1,0 +1,1 @@
+"""The verbs that look at a dataset: inspect, bench."""

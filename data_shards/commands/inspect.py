@@ -1,0 +1,121 @@
+"""`inspect URI`: what a dataset holds, how it looks, and in which order a stream would read it."""
+
+import argparse
+import json
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+
+from data_shards.dataset.epoch_plan import EpochPlan, rank_share
+from data_shards.dataset.manifest import Dataset, open_dataset
+from data_shards.dataset.rows import IndexRows
+from data_shards.errors import check_range
+from data_shards.storage import RangeReader, locate, shown
+
+DOMAINS = {"A": 0, "B": 1}
+SIZES_LISTED = 4
+# Rows of the index that are looked at together.
+CHUNK_ROWS = 1 << 16
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("uri", metavar="URI", help="a packed dataset: a folder or a URI such as s3://bucket/prefix")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument(
+        "--contact-sheet",
+        type=Path,
+        metavar="FILE",
+        help="also draw some images of each split, with their keys, into a picture (.png, .jpg, .webp)",
+    )
+    what.add_argument(
+        "--order",
+        action="store_true",
+        help="print the keys of one epoch in stream order, as JSON lines, and no summary",
+    )
+    parser.add_argument("--split", default="trainA", help="whose order (default trainA)")
+    parser.add_argument("--epoch", type=int, default=0, help="counted from 0 (default 0)")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="of the stream, and of the contact sheet's choice (default 0)"
+    )
+    parser.add_argument("--global-batch", type=int, default=8, metavar="N", help="samples of a batch (default 8)")
+    parser.add_argument("--readers", type=int, default=1, metavar="N", help="who share the batch (default 1)")
+
+
+def run(args: argparse.Namespace) -> int:
+    check_range("--epoch", args.epoch, 0, 2**32 - 1)
+    check_range("--seed", args.seed, 0, 2**32 - 1)
+    check_range("--global-batch", args.global_batch, 1, 2**32 - 1)
+    check_range("--readers", args.readers, 1, 2**32 - 1)
+    dataset = open_dataset(args.uri)
+    if args.order:
+        lines = order(dataset, args.split, args.seed, args.epoch, args.global_batch, args.readers)
+        sys.stdout.writelines(f"{json.dumps(line)}\n" for line in lines)
+        return 0
+    print_summary(dataset)
+    if args.contact_sheet:
+        from data_shards.commands.contact_sheet import draw
+
+        draw(dataset, args.contact_sheet, args.seed)
+        print(f"contact sheet: {args.contact_sheet}")
+    return 0
+
+
+def order(
+    dataset: Dataset, split: str, seed: int, epoch: int, global_batch: int, readers: int
+) -> Iterator[dict[str, object]]:
+    """{position, key, reader} of each sample of an epoch, in stream order. Reader r of n is rank r of n.
+
+    Holds the keys of the dataset and the order, not the index.
+    """
+    where = dataset.split(split)
+    reader_of = [reader for reader in range(readers) for _ in rank_share(global_batch, reader, readers)]
+    plan = EpochPlan(where.extents, seed=seed, domain=DOMAINS[split[-1]], epoch=epoch, global_batch=global_batch)
+    with closing(RangeReader(locate(dataset.uri))) as ranges:
+        # One array, because a look-up in a column of many chunks seeks the chunk first.
+        keys = IndexRows(ranges, dataset).table(["key"])["key"].slice(where.first_row).combine_chunks()
+    start = epoch * plan.length * global_batch
+    for position, row in enumerate(plan.order(), start):
+        yield {"position": position, "key": keys[int(row)].as_py(), "reader": reader_of[position % global_batch]}
+
+
+def print_summary(dataset: Dataset) -> None:
+    """Splits, their images, bytes, shards and sizes, on stdout."""
+    print(f"{shown(dataset.uri)}  (fingerprint {dataset.fingerprint[:16]})")
+    shards = [shard["split"] for shard in dataset.manifest["shards"]]
+    with closing(RangeReader(locate(dataset.uri))) as ranges:
+        index = IndexRows(ranges, dataset)
+        for split, info in dataset.splits.items():
+            number = shards.count(split)
+            print(
+                f"  {split:8} {info.samples:8,} images  {info.bytes / 1e6:10,.1f} MB  "
+                f"{number:5,} shard{'' if number == 1 else 's'}  {_sizes(dataset, split, index)}"
+            )
+    skipped = len(dataset.manifest["skipped"])
+    if skipped:
+        print(f"  {skipped:,} file{' was' if skipped == 1 else 's were'} skipped, manifest.json says which and why")
+
+
+def _sizes(dataset: Dataset, split: str, index: IndexRows) -> str:
+    """The sizes of a split's images in pixels, the commonest first."""
+    where, counts = dataset.split(split), Counter[tuple[int, int]]()
+    end = where.first_row + len(where)
+    for start in range(where.first_row, end, CHUNK_ROWS):
+        rows = index.span(start, min(start + CHUNK_ROWS, end))
+        pairs = np.stack([rows["width"].to_numpy(), rows["height"].to_numpy()], axis=1)
+        sizes, numbers = np.unique(pairs, axis=0, return_counts=True)
+        counts.update(dict(zip(map(tuple, sizes.tolist()), numbers.tolist(), strict=True)))
+    # The larger first among equals, so that the same dataset gives the same line.
+    commonest = sorted(counts.items(), key=lambda item: (item[1], item[0]), reverse=True)
+    if len(commonest) == 1:
+        ((width, height), _), *_ = commonest
+        return f"all {width} x {height} pixels"
+    info = dataset.splits[split]
+    listed = [f"{width} x {height}: {number:,}" for (width, height), number in commonest[:SIZES_LISTED]]
+    if len(commonest) > SIZES_LISTED:
+        listed.append(f"{len(commonest) - SIZES_LISTED:,} other sizes")
+    spread = f"{info.min_width} to {info.max_width} wide, {info.min_height} to {info.max_height} high"
+    return f"{spread} ({', '.join(listed)})"

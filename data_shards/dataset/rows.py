@@ -1,0 +1,125 @@
+"""Rows of index.parquet by their numbers, read a row group at a time: no process holds the index of a large dataset."""
+
+import io
+import threading
+from bisect import bisect_right
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import accumulate
+from typing import NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from data_shards.dataset.manifest import FINGERPRINT, INDEX, MANIFEST, REBUILD, Dataset
+from data_shards.errors import UserError
+from data_shards.storage import RangeReader, shown
+
+GROUPS_KEPT = 64
+
+
+class Row(NamedTuple):
+    """One sample: its WebDataset key, where its tar members are in the shard (bytes), and its image file's SHA-256."""
+
+    key: str
+    offset: int
+    length: int
+    sha256: bytes
+
+
+class IndexRows:
+    """The index of a dataset; safe to share between threads.
+
+    Raises UserError where index.parquet is missing, damaged, or another dataset's.
+    """
+
+    def __init__(self, ranges: RangeReader, dataset: Dataset) -> None:
+        self._dataset = dataset
+        self._lock = threading.Lock()
+        self._groups: OrderedDict[int, list[Row]] = OrderedDict()
+        self._file = self._open(_IndexFile(ranges, dataset.manifest["index"]["bytes"]))
+        counts = [self._file.metadata.row_group(group).num_rows for group in range(self._file.num_row_groups)]
+        self._starts = [0, *accumulate(counts)]
+
+    def _open(self, file: io.RawIOBase) -> pq.ParquetFile:
+        with self._reading():
+            opened = pq.ParquetFile(file, page_checksum_verification=True)
+        if (opened.schema_arrow.metadata or {}).get(FINGERPRINT) != self._dataset.fingerprint.encode():
+            raise self._damaged("it is not the index of these shards")
+        return opened
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        try:
+            yield
+        except (pa.ArrowException, OSError) as error:
+            raise self._damaged(f"it is damaged, or not the one that {MANIFEST} names") from error
+
+    def _damaged(self, why: str) -> UserError:
+        return UserError(f"{INDEX} of {shown(self._dataset.uri)}: {why}; {REBUILD}")
+
+    def read(self, start: int, end: int) -> list[Row]:
+        """The rows start .. end - 1 of the index."""
+        rows: list[Row] = []
+        while start < end:
+            group = bisect_right(self._starts, start) - 1
+            first = self._starts[group]
+            rows += self._group(group)[start - first : end - first]
+            start = self._starts[group + 1]
+        return rows
+
+    def table(self, columns: list[str]) -> pa.Table:
+        """Some columns of the whole index, for what is not in a hurry."""
+        with self._lock, self._reading():
+            return self._file.read(columns=columns, use_threads=False)
+
+    def __len__(self) -> int:
+        return self._starts[-1]
+
+    def span(self, start: int, end: int) -> pa.Table:
+        """The rows start .. end - 1 of the index with all their columns."""
+        first, last = (bisect_right(self._starts, row) - 1 for row in (start, end - 1))
+        with self._lock, self._reading():
+            table = self._file.read_row_groups(range(first, last + 1), use_threads=False)
+        return table.slice(start - self._starts[first], end - start)
+
+    def _group(self, group: int) -> list[Row]:
+        with self._lock:
+            if group not in self._groups:
+                self._groups[group] = self._read_group(group)
+                if len(self._groups) > GROUPS_KEPT:
+                    self._groups.popitem(last=False)
+            self._groups.move_to_end(group)
+            return self._groups[group]
+
+    def _read_group(self, group: int) -> list[Row]:
+        with self._reading():
+            table = self._file.read_row_group(group, columns=list(Row._fields), use_threads=False)
+        return [Row(*values) for values in zip(*(table[name].to_pylist() for name in Row._fields), strict=True)]
+
+
+class _IndexFile(io.RawIOBase):
+    """index.parquet as a file that pyarrow can seek in, whose reads are patient as those of shards are."""
+
+    def __init__(self, ranges: RangeReader, size: int) -> None:
+        self._ranges, self._size, self._place = ranges, size, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._place
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._place = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._place, io.SEEK_END: self._size}[whence]
+        return self._place
+
+    def read(self, size: int = -1) -> bytes:
+        wanted = self._size - self._place if size < 0 else min(size, self._size - self._place)
+        data = self._ranges.read(INDEX, self._place, wanted) if wanted > 0 else b""
+        self._place += len(data)
+        return data

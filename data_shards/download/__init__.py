@@ -1,0 +1,1 @@
+"""Fetching monet2photo."""

@@ -1,0 +1,111 @@
+"""Work on files spread over processes, results in order, only so much in flight."""
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.sharedctypes import Synchronized
+from types import TracebackType
+from typing import Self, TypeVar
+
+from data_shards.errors import UserError
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+FILES_PER_TASK = 8
+TASKS_IN_FLIGHT = 4  # for each process
+# A process takes seconds to start; it is worth it for so many bytes of shards.
+WORTH_A_PROCESS_BYTES = 128 << 20
+
+# What the work has counted, over all processes; a process has one sum of its own, which its parent reads.
+_sum: "Synchronized[int] | None" = None
+
+
+def count(amount: int) -> None:
+    """Called by the work itself: so much more of it is done (see Workers.counted)."""
+    assert _sum is not None, "only work that Workers have started is counted"
+    with _sum.get_lock():
+        _sum.value += amount
+
+
+def processes(jobs: int, shards: int, size_bytes: int) -> int:
+    """How many of the `jobs` processes that are allowed to use for reading so many shards of so many bytes together."""
+    return max(1, min(jobs, shards, 1 + size_bytes // WORTH_A_PROCESS_BYTES))
+
+
+class Workers:
+    """`jobs` processes; with one job the work is done in this process."""
+
+    def __init__(self, jobs: int) -> None:
+        self._jobs = jobs
+        self._pool: ProcessPoolExecutor | None = None
+        # Spawned, not forked: a fork copies the locks of threads (pyarrow's S3 client has some) and can hang.
+        context = multiprocessing.get_context("spawn")
+        self._sum = context.Value("q", 0)
+        if jobs > 1:
+            self._pool = ProcessPoolExecutor(jobs, mp_context=context, initializer=_start_worker, initargs=(self._sum,))
+
+    def counted(self) -> int:
+        """The sum of what the work has passed to count() so far, also inside items that are not done yet."""
+        return self._sum.value
+
+    def map(
+        self, function: Callable[[Item], Result], items: Sequence[Item], *, per_task: int = FILES_PER_TASK
+    ) -> Iterator[Result]:
+        """function(item) of each item, in order; a process gets `per_task` items at a time."""
+        if self._pool is None:
+            _count_into(self._sum)
+            yield from map(function, items)
+            return
+        waiting: deque[Future[list[Result]]] = deque()
+        try:
+            for start in range(0, len(items), per_task):
+                waiting.append(self._pool.submit(_of_each, function, items[start : start + per_task]))
+                if len(waiting) >= TASKS_IN_FLIGHT * self._jobs:
+                    yield from waiting.popleft().result()
+            while waiting:
+                yield from waiting.popleft().result()
+        except BrokenProcessPool as error:
+            raise UserError("a process was killed, perhaps for lack of memory: try fewer --jobs") from error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+
+
+def _of_each(function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
+    return [function(item) for item in items]
+
+
+def _count_into(total: "Synchronized[int]") -> None:
+    global _sum
+    _sum = total
+
+
+def _start_worker(total: "Synchronized[int]") -> None:
+    _count_into(total)
+    # Ctrl-C is the parent's to handle.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    end_with_parent()
+
+
+def end_with_parent() -> None:
+    """Let this process, a child by multiprocessing, end when its parent does, however that ends (also by kill -9)."""
+    threading.Thread(target=_wait_for_parent, name="end-with-parent", daemon=True).start()
+
+
+def _wait_for_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)

@@ -1,0 +1,115 @@
+"""A run's folder in storage: a local folder, or anything behind a URI that pyarrow opens.
+
+Storage that throttles or is away for a while is waited for, see data_shards.storage.
+"""
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pyarrow import fs
+
+from data_shards.errors import UserError
+from data_shards.storage import Location, delete_files, list_entries, list_files, locate, read_file, shown, write_file
+
+
+@dataclass(frozen=True)
+class File:
+    """What a file must be to be whole."""
+
+    size_bytes: int
+    sha256: str
+
+
+class RunFolder:
+    """`storage/name`: a reader sees each file whole or not at all.
+
+    Args:
+        storage: a folder, or a URI such as s3://bucket/runs.
+        name: the run's name.
+
+    Raises: UserError when the URI cannot be opened. Every method raises UserError when storage refuses or stays away.
+    """
+
+    def __init__(self, storage: str, name: str) -> None:
+        # No query and no user part of the URI: either may hold credentials.
+        public = shown(storage.partition("?")[0])
+        try:
+            parent = locate(storage)
+        except UserError as error:
+            reason = str(error).replace(shown(storage), public)
+            raise UserError(f"storage: {public} cannot be opened ({reason}); choose another with --storage") from error
+        self.filesystem, self.root, self.name = parent.filesystem, parent.root, name
+        self.is_local = isinstance(self.filesystem, fs.LocalFileSystem)
+        self.path = parent.path(name)
+        self.label = self.path if self.is_local else f"{storage.partition('://')[0]}://{self.path}"
+
+    @property
+    def location(self) -> Location:
+        return Location(self.filesystem, self.path, self.label)
+
+    def probe(self) -> None:
+        """Write and delete a small file beside the run's folder. Raises: UserError when that fails."""
+        parent, probe = Location(self.filesystem, self.root, self.label), f".probe-{os.getpid()}"
+        try:
+            write_file(parent, probe, b"probe")
+            delete_files(parent, [probe])
+        except UserError as error:
+            raise UserError(
+                f"storage: {self.label} cannot be written ({error}); choose another with --storage"
+            ) from error
+
+    def names(self) -> list[str]:
+        """Names of the entries of the folder, sorted; empty where there is no folder."""
+        return list_entries(self.location)
+
+    def files(self) -> dict[str, int]:
+        """Names, `checkpoint_.../run.json` where they lie in a folder of the run's, and sizes in bytes of all its files."""
+        return list_files(self.location)
+
+    def files_of(self, folder: str) -> dict[str, int]:
+        """Names and sizes in bytes of the files of one folder of the run; empty where there is no such folder."""
+        return list_files(Location(self.filesystem, f"{self.path}/{folder}", f"{self.label}/{folder}"))
+
+    def read(self, name: str) -> bytes | None:
+        """The content of a file, None where there is none."""
+        return read_file(self.location, name)
+
+    def read_json(self, name: str) -> Any:
+        """The value of a JSON file, None where there is none. Raises: UserError when it is damaged."""
+        content = self.read(name)
+        try:
+            return None if content is None else json.loads(content)
+        except ValueError as error:
+            raise UserError(f"{self.label}/{name}: damaged ({error})") from error
+
+    def write(self, name: str, content: bytes) -> File:
+        """Write a file, whole or not at all, and say what it is."""
+        write_file(self.location, name, content)
+        return File(len(content), hashlib.sha256(content).hexdigest())
+
+    def write_json(self, name: str, value: Any) -> None:
+        self.write(name, json.dumps(value, indent=1).encode())
+
+    def upload(self, file: Path, name: str) -> File:
+        return self.write(name, file.read_bytes())
+
+    def delete_folder(self, name: str) -> None:
+        """Delete a folder of the run and all in it."""
+        delete_files(self.location, [f"{name}/"])
+
+
+def split_uri(uri: str) -> tuple[str, str]:
+    """Storage and name of a folder; options of a URI (after ?) belong to the storage."""
+    path, mark, query = uri.partition("?")
+    storage, slash, name = path.rstrip("/").rpartition("/")
+    return f"{storage or slash or '.'}{mark}{query}", name
+
+
+def join_uri(storage: str, name: str) -> str:
+    """The reverse: a folder in storage as a storage of its own."""
+    path, mark, query = storage.partition("?")
+    return f"{path.rstrip('/')}/{name}{mark}{query}"

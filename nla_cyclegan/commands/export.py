@@ -1,0 +1,80 @@
+"""Write a generator to one file for other programs: python -m nla_cyclegan export."""
+
+import argparse
+import io
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from data_shards.errors import UserError
+from data_shards.storage.files import writing
+from nla_cyclegan.model.generator import Generator
+from nla_cyclegan.weights.generators import FILE_NAMES, load_generator, save_generator
+from nla_cyclegan.weights.junyanz import LAYOUT, state_of
+from nla_cyclegan.weights.onnx import OPSET, check_onnx, save_onnx
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The verb's command line."""
+    parser.add_argument(
+        "--weights", required=True,
+        help="a run folder, a checkpoint folder or a generator's file, also those of pytorch-CycleGAN-and-pix2pix "
+        "(latest_net_G_B.pth); a path or a URI",
+    )  # fmt: skip
+    parser.add_argument(
+        "--direction", choices=list(FILE_NAMES), default="B2A", help="which generator (default: B2A, photo to Monet)"
+    )
+    parser.add_argument(
+        "--format", required=True, choices=list(_WRITERS),
+        help=f"safetensors: this project's own, weights and architecture; onnx: a graph of opset {OPSET}, for any batch and "
+        f"size, checked against torch; junyanz: the .pth layout of {LAYOUT}",
+    )  # fmt: skip
+    parser.add_argument("--out", required=True, type=Path, metavar="FILE", help="the file to write")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Write the file and say what it is. Returns 0."""
+    if args.out.is_dir():
+        raise UserError(f"--out {args.out} is a folder; name a file in it")
+    if args.out.exists() and args.out.resolve() == Path(args.weights).expanduser().resolve():
+        raise UserError(f"--out {args.out} is the weight file that is read; choose another name")
+    generator = load_generator(args.weights, args.direction)
+    with writing(args.out) as temporary:
+        said = _WRITERS[args.format](generator, temporary)
+    print(f"{args.out}: {args.direction}, {said}")
+    return 0
+
+
+def _safetensors(generator: Generator, path: Path) -> str:
+    save_generator(generator, path)
+    return f"{generator.config.num_blocks} blocks, {generator.config.base_channels} base channels"
+
+
+def _junyanz(generator: Generator, path: Path) -> str:
+    # Not to the path: torch writes a file's name into it, and a full disk is no OSError there.
+    content = io.BytesIO()
+    torch.save(state_of(generator), content)
+    path.write_bytes(content.getvalue())
+    config = generator.config
+    return f"for {LAYOUT} with --netG resnet_{config.num_blocks}blocks --ngf {config.base_channels} --no_dropout"
+
+
+def _onnx(generator: Generator, path: Path) -> str:
+    save_onnx(generator, path)
+    checked = check_onnx(generator, path)
+    sizes = ", ".join(f"{width} x {height}" for _, _, height, width in checked)
+    attention = (
+        "; non-local blocks take memory with the square of the pixels" if generator.config.nonlocal_blocks else ""
+    )
+    return (
+        f"ONNX opset {OPSET}: image [batch, 3, height, width] in -1..1, sides multiples of 4 -> translation, the same; "
+        f"onnxruntime and torch differ by at most {max(checked.values()):.1e} ({sizes}){attention}"
+    )
+
+
+_WRITERS: dict[str, Callable[[Generator, Path], str]] = {
+    "safetensors": _safetensors,
+    "onnx": _onnx,
+    "junyanz": _junyanz,
+}

@@ -1,0 +1,78 @@
+"""Take over weights of pytorch-CycleGAN-and-pix2pix: python -m nla_cyclegan import-weights."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from data_shards.errors import UserError
+from data_shards.storage.files import writing
+from nla_cyclegan.weights.generators import (
+    FILE_NAMES,
+    PTH_ENDINGS,
+    Direction,
+    direction_of,
+    read_generator,
+    save_generator,
+)
+from nla_cyclegan.weights.junyanz import LAYOUT
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The verb's command line."""
+    parser.add_argument(
+        "sources", nargs="+", metavar="SOURCE",
+        help=f"a folder of {LAYOUT} with latest_net_G_A.pth, latest_net_G_B.pth or both, or such files; "
+        "G_A translates A2B, G_B B2A",
+    )  # fmt: skip
+    parser.add_argument(
+        "--direction", choices=list(FILE_NAMES),
+        help="what a single file translates, where its name does not say it (latest_net_G.pth) or the letters are swapped",
+    )  # fmt: skip
+    parser.add_argument(
+        "--out",
+        required=True,
+        type=Path,
+        metavar="DIR",
+        help="folder for the weights, which other verbs take as --weights",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Read all files, then write all. Returns 0."""
+    files = _files(args.sources, args.direction)
+    targets = {direction: args.out / FILE_NAMES[direction] for direction in files}
+    for target in targets.values():
+        if target.exists():
+            raise UserError(f"{target} exists and would be overwritten; choose another --out")
+    generators = {direction: read_generator(file) for direction, file in files.items()}
+    for direction, generator in generators.items():
+        with writing(targets[direction]) as temporary:
+            save_generator(generator, temporary)
+        config = generator.config
+        print(f"{files[direction]} -> {targets[direction]}")
+        print(f"    {direction}, {config.num_blocks} blocks, {config.base_channels} base channels")
+    return 0
+
+
+def _files(sources: Sequence[str], stated: Direction | None) -> dict[Direction, str]:
+    """The file of each direction, from files and folders."""
+    files = [file for source in sources for file in (_inside(Path(source)) if Path(source).is_dir() else [source])]
+    if stated and len(files) > 1:
+        raise UserError(f"--direction is of one file, but there are {len(files)}: {', '.join(files)}")
+    found: dict[Direction, str] = {}
+    for file in files:
+        direction = stated or direction_of(file)
+        if direction is None:
+            raise UserError(f"{file}: its name does not say what it translates; add --direction A2B or B2A")
+        if direction in found:
+            raise UserError(f"{found[direction]} and {file} both translate {direction}; give one of them")
+        found[direction] = file
+    return found
+
+
+def _inside(folder: Path) -> list[str]:
+    names = [f"latest{ending}" for ending in PTH_ENDINGS.values()]
+    files = [str(folder / name) for name in names if (folder / name).is_file()]
+    if not files:
+        raise UserError(f"{folder}: neither {' nor '.join(names)} in it; name other files one by one")
+    return files

@@ -1,0 +1,75 @@
+"""A trained generator applied to images in memory: uint8 tensors of any size in, uint8 tensors out."""
+
+import sys
+
+import torch
+from torch import Tensor
+
+from data_shards.errors import UserError
+from nla_cyclegan.model.generator import Generator
+from nla_cyclegan.pixels import to_float, to_uint8
+
+Point = tuple[int, int]
+"""(row, column) of a pixel."""
+
+
+@torch.inference_mode()
+def translate_images(generator: Generator, images_NCHW: Tensor) -> Tensor:
+    """uint8 [N, 3, H, W] -> its translation, same shape and type, on the CPU; H and W are any from 1.
+
+    Sides are reflect-padded to what the network takes (`padded_side`) and cropped back.
+    """
+    height, width = images_NCHW.shape[-2:]
+    return to_uint8(generator(_padded(generator, images_NCHW)))[..., :height, :width].cpu()
+
+
+@torch.inference_mode()
+def attention_maps(generator: Generator, image_CHW: Tensor, point: Point) -> dict[int, Tensor]:
+    """Where each non-local block looks from a pixel of a uint8 image [3, H, W], on the CPU.
+
+    Returns: block index -> weights [ceil(H / 4), ceil(W / 4)] that sum to 1; empty for a generator without such blocks.
+    """
+    maps = generator.attention_map(_padded(generator, image_CHW[None]), row=point[0], col=point[1])
+    return {block: weights_BHW[0].cpu() for block, weights_BHW in maps.items()}
+
+
+def as_input(generator: Generator, images_uint8: Tensor) -> Tensor:
+    """Pixels as the generator takes them: in -1..1, of its type and on its device; shape unchanged."""
+    weights = next(generator.parameters())
+    return to_float(images_uint8.to(weights.device), weights.dtype)
+
+
+def padded_side(side: int) -> int:
+    """Pixels after padding: a multiple of 4, and two positions after both downsamplings, as reflection in the blocks needs."""
+    return max(8, -(-side // 4) * 4)
+
+
+def padded_pixels(height: int, width: int) -> int:
+    """Pixels of an image as the network sees it."""
+    return padded_side(height) * padded_side(width)
+
+
+def reflected(side: int) -> Tensor:
+    """Indices [padded_side(side)] of an image side and its reflection beyond the end, back and forth where it is short."""
+    period = max(1, 2 * (side - 1))
+    places = torch.arange(padded_side(side)) % period
+    return torch.minimum(places, period - places)
+
+
+def _padded(generator: Generator, images_NCHW: Tensor) -> Tensor:
+    rows, cols = map(reflected, images_NCHW.shape[-2:])
+    return as_input(generator, images_NCHW[..., rows, :][..., cols])
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of that name; `auto` says what it chose and why. Raises: UserError if there is no such device."""
+    if name == "auto":
+        found = torch.cuda.is_available()
+        print("device cuda" if found else "device cpu (no CUDA device visible)", file=sys.stderr)
+        return torch.device("cuda" if found else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"--device {name}: not usable here ({str(error).splitlines()[0]}); try auto or cpu") from error
+    return device

@@ -1,0 +1,78 @@
+"""What `translate` will read and write, from names and headers alone: nothing is painted before it is settled."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+from data_shards.errors import UserError
+from data_shards.images.read import image_size, scaled_size
+from nla_cyclegan.inference.images import padded_pixels
+
+Size = tuple[int, int]
+"""(height, width) in pixels."""
+
+
+def plan_outputs(images: Mapping[Path, Path], out: Path, suffix: str) -> dict[Path, Path]:
+    """Input file -> output file: its path below its input, below `out`, with the suffix of the format."""
+    return {source: (out / below).with_name(f"{below.stem}.{suffix}") for source, below in images.items()}
+
+
+def attention_file(target: Path, block: int) -> Path:
+    """Where the attention of a block is drawn, beside that output."""
+    return target.with_name(f"{target.stem}.attention{block}{target.suffix}")
+
+
+def refuse_clashes(targets: Mapping[Path, Path], blocks: Iterable[int] = (), also: Path | None = None) -> None:
+    """Raises: UserError if two files to be written are one, or one is an input.
+
+    Args:
+        targets: input file -> output file.
+        blocks: those whose attention is drawn beside each output.
+        also: another file that is written.
+    """
+    inputs = {source.resolve() for source in targets}
+    first: dict[Path, Path] = {}
+    for source, target in _written(targets, blocks):
+        place = target.resolve()
+        if place in inputs:
+            raise UserError(f"{target} is one of the inputs and would be overwritten; choose another --out")
+        if place in first:
+            raise UserError(f"{first[place]} and {source} would both be written to {target}; translate them apart")
+        first[place] = source
+    if also and (place := also.resolve()) in first:
+        raise UserError(f"{also} would be written twice, also for {first[place]}; choose another name")
+    if also and also.resolve() in inputs:
+        raise UserError(f"{also} is one of the inputs and would be overwritten; choose another name")
+
+
+def _written(targets: Mapping[Path, Path], blocks: Iterable[int]) -> Iterator[tuple[Path, Path]]:
+    drawn = list(blocks)
+    for source, target in targets.items():
+        yield source, target
+        for block in drawn:
+            yield source, attention_file(target, block)
+
+
+def plan_batches(
+    sources: Iterable[Path], batch: int, most_pixels: int, shorter: int | None = None
+) -> tuple[list[tuple[Size, list[Path]]], dict[Path, str]]:
+    """Batches of images of one size, with it, and why for each image that cannot be used.
+
+    Args:
+        batch: images in one at most.
+        most_pixels: of a batch together, padded; a larger image is a batch of its own.
+        shorter: side that images are resized to; see `load_image`.
+    """
+    by_size: dict[Size, list[Path]] = {}
+    skipped: dict[Path, str] = {}
+    for source in sources:
+        try:
+            size = image_size(source)
+        except UserError as error:
+            skipped[source] = str(error)
+        else:
+            by_size.setdefault(scaled_size(size, shorter) if shorter else size, []).append(source)
+    batches = []
+    for size, group in by_size.items():
+        count = max(1, min(batch, most_pixels // padded_pixels(*size)))
+        batches += [(size, group[start : start + count]) for start in range(0, len(group), count)]
+    return batches, skipped

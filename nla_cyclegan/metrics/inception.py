@@ -1,0 +1,124 @@
+"""The network whose features FID and KID compare: Inception v3 as Heusel et al. 2017 used it, by torch-fidelity, from a weight file.
+
+Nothing is downloaded here: a machine without a network says at once what is missing, and how to get it.
+"""
+
+import hashlib
+import re
+import sys
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from data_shards.errors import UserError
+from data_shards.progress import with_progress
+
+FEATURES = 2048
+"""Values of a feature vector: the last pooling layer's."""
+BATCH = 16
+AUTO, NONE = "auto", "none"
+
+
+class Inception:
+    """Feature vectors of images.
+
+    Args:
+        file: its weights, as torch-fidelity publishes them.
+
+    Attributes:
+        sha256: of the file.
+        published: whether it is the file behind published FID and KID values; others compare among themselves only.
+
+    Raises: UserError when torch-fidelity is missing, or the file is missing or holds something else.
+    """
+
+    def __init__(self, file: Path) -> None:
+        module = _torch_fidelity()
+        _check_safe(file)
+        try:
+            network = module.FeatureExtractorInceptionV3("inception-v3-compat", [str(FEATURES)], str(file))
+        except (RuntimeError, TypeError, AttributeError) as error:
+            raise _not_weights(file, error) from error
+        self.device = torch.device("cpu")
+        self.network: torch.nn.Module = network
+        with file.open("rb") as stream:
+            self.sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
+        self.published = self.sha256.startswith(_published_hash(module))
+
+    def to(self, device: torch.device) -> "Inception":
+        """The same, computing there."""
+        self.device = device
+        self.network.to(device)
+        return self
+
+    @torch.inference_mode()
+    def __call__(self, images_NCHW: Tensor) -> Tensor:
+        """uint8 [N, 3, H, W] of any size -> [N, 2048] on the CPU; resized inside as the original TensorFlow graph does."""
+        batches = with_progress(images_NCHW.split(BATCH), len(images_NCHW), "Inception features")
+        return torch.cat([self.network(batch.to(self.device))[0].cpu() for batch in batches])
+
+
+def find_inception(choice: str) -> Inception | None:
+    """The network that the user chose.
+
+    Args:
+        choice: a weight file; `none`; or `auto`: the file in torch's hub cache and, where it is missing, None after a
+            line on stderr that says how to get it.
+
+    Raises: UserError when a chosen or cached file cannot be used.
+    """
+    if choice == NONE:
+        return None
+    if choice != AUTO:
+        return Inception(Path(choice).expanduser())
+    try:
+        cached = cached_weights()
+    except UserError as error:
+        print(f"KID and FID are left out: {error}", file=sys.stderr)
+        return None
+    return Inception(cached)
+
+
+def cached_weights() -> Path:
+    """The weight file in torch's hub cache. Raises: UserError that says how to get it where it is missing."""
+    url = _torch_fidelity().URL_INCEPTION_V3
+    file = Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
+    if not file.is_file():
+        raise UserError(f"no Inception weights; download {url} to {file}, or name the file with --inception")
+    return file
+
+
+def _torch_fidelity() -> Any:
+    try:
+        return import_module("torch_fidelity.feature_extractor_inceptionv3")
+    except ImportError as error:
+        raise UserError(
+            f"torch-fidelity cannot be imported ({error}); pip install torch-fidelity, or nla-cyclegan[metrics]"
+        ) from error
+
+
+def _check_safe(file: Path) -> None:
+    """torch-fidelity reads the file with an unpickler that can run code; this one cannot, and refuses such files."""
+    try:
+        torch.load(file, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise UserError(f"{file}: no such file") from error
+    # Damaged bytes make it raise nearly anything (UnpicklingError, IndexError, KeyError, UnicodeDecodeError, EOFError).
+    except Exception as error:
+        raise _not_weights(file, error) from error
+
+
+def _not_weights(file: Path, error: Exception) -> UserError:
+    # torch's own text goes on to recommend the unpickler that runs code.
+    reason = str(error).partition("\n")[0].partition(". ")[0]
+    return UserError(f"{file}: not torch-fidelity's Inception weights ({type(error).__name__}: {reason})")
+
+
+def _published_hash(module: Any) -> str:
+    """Torch's hub puts the first digits of the SHA-256 at the end of a file's name."""
+    match = re.search(r"-([0-9a-f]{8,})\.\w+$", module.URL_INCEPTION_V3)
+    assert match, module.URL_INCEPTION_V3
+    return match[1]

@@ -1,0 +1,45 @@
+"""Held-out images through a pair of generators: their translations, and how far the way back and the identity miss."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from data_shards.progress import with_progress
+from nla_cyclegan.inference.images import as_input
+from nla_cyclegan.model.generator import Generator
+from nla_cyclegan.pixels import to_uint8
+from nla_cyclegan.training.losses import l1
+
+BATCH = 8
+
+
+@dataclass(frozen=True, eq=False)
+class RoundTrip:
+    """Both distances are means over the images, in the networks' range -1..1: the terms of the training loss, unweighted."""
+
+    translations: Tensor
+    """uint8 [N, 3, H, W], on the CPU."""
+    cycle_l1: float
+    """|back(there(x)) - x| of the inputs: Zhu et al. 2017, Eq. 2."""
+    identity_l1: float
+    """|there(y) - y| of real images of the domain translated to: Zhu et al. 2017, section 5.2."""
+
+
+@torch.inference_mode()
+def round_trip(there: Generator, back: Generator, inputs_NCHW: Tensor, real_MCHW: Tensor) -> RoundTrip:
+    """Translate uint8 images [N, 3, H, W], sides multiples of 4, there and back, and the real ones of the other domain only there."""
+    translations, cycle, identity = [], 0.0, 0.0
+    for x in _inputs(there, inputs_NCHW, "translated"):
+        translated = there(x)
+        translations.append(to_uint8(translated).cpu())
+        cycle += l1(back(translated), x).item() * len(x)
+    for y in _inputs(there, real_MCHW, "identity"):
+        identity += l1(there(y), y).item() * len(y)
+    return RoundTrip(torch.cat(translations), cycle / len(inputs_NCHW), identity / len(real_MCHW))
+
+
+def _inputs(generator: Generator, images_NCHW: Tensor, what: str) -> Iterator[Tensor]:
+    for batch in with_progress(images_NCHW.split(BATCH), len(images_NCHW), what):
+        yield as_input(generator, batch)

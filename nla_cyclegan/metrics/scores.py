@@ -1,0 +1,164 @@
+"""The figures of an evaluation: inputs and translations measured alike against held-out images, as JSON and as a table."""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from nla_cyclegan.metrics.distances import KernelDistance, frechet_distance, kernel_distance
+from nla_cyclegan.metrics.round_trip import RoundTrip
+from nla_cyclegan.metrics.similarity import psnr, ssim
+from nla_cyclegan.metrics.sliced_wasserstein import SlicedWasserstein, sliced_wasserstein
+
+# Heusel et al.'s own advice: more images than values of a feature vector, else the covariances are not of full rank.
+ENOUGH_FOR_FID = 2048
+
+
+@dataclass(frozen=True, eq=False)
+class ImageSet:
+    """Images uint8 [N, 3, size, size] and, where there is a network for them, their feature vectors [N, D]."""
+
+    images: Tensor
+    features: Tensor | None = None
+
+    @classmethod
+    def of(cls, images_NCHW: Tensor, network: Callable[[Tensor], Tensor] | None) -> "ImageSet":
+        return cls(images_NCHW, network(images_NCHW) if network else None)
+
+
+@dataclass(frozen=True)
+class Scores:
+    """The figures of one set of images; those of pairs are means over the images, None where there is nothing to compare with."""
+
+    swd: SlicedWasserstein
+    """To the held-out real images, as the next two."""
+    kid: KernelDistance | None
+    fid: float | None
+    psnr_truth: float | None
+    """dB."""
+    ssim_truth: float | None
+    ssim_content: float
+    """To the inputs; of the inputs themselves 1."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One direction: its inputs and their translations, measured alike."""
+
+    size: int
+    """Pixels of the squares that all images were made before measuring."""
+    images: int
+    real_images: int
+    inputs: Scores
+    translations: Scores
+    cycle_l1: float | None = None
+    """As in `RoundTrip`; None where the generators were not at hand."""
+    identity_l1: float | None = None
+
+    @property
+    def swd_change(self) -> float | None:
+        """How much further (+) or nearer (-) to the real images the translations are than the inputs, percent; None at distance 0."""
+        before = self.inputs.swd.mean
+        return 100 * (self.translations.swd.mean / before - 1) if before else None
+
+    def as_json(self) -> dict[str, Any]:
+        """JSON types only; an infinite PSNR (equal images) becomes null, which JSON can say."""
+        counts = {"size": self.size, "images": self.images, "real_images": self.real_images}
+        rows = {"inputs": _scores_json(self.inputs), "translations": _scores_json(self.translations)}
+        change = {"swd_change_percent": self.swd_change}
+        return counts | rows | change | {"cycle_l1": self.cycle_l1, "identity_l1": self.identity_l1}
+
+
+def evaluate_images(
+    inputs: ImageSet,
+    translations: ImageSet,
+    real: ImageSet,
+    truth_NCHW: Tensor | None = None,
+    round_trip: RoundTrip | None = None,
+    *,
+    seed: int = 0,
+) -> Evaluation:
+    """Measure sets of images of one size; translation n and truth n belong to input n, the real ones to none."""
+
+    def scores(measured: ImageSet) -> Scores:
+        images, a, b = measured.images, measured.features, real.features
+        return Scores(
+            swd=sliced_wasserstein(images, real.images, seed=seed),
+            kid=None if a is None or b is None else kernel_distance(a, b),
+            fid=None if a is None or b is None else frechet_distance(a, b),
+            psnr_truth=None if truth_NCHW is None else psnr(images, truth_NCHW).mean().item(),
+            ssim_truth=None if truth_NCHW is None else ssim(images, truth_NCHW).mean().item(),
+            ssim_content=ssim(images, inputs.images).mean().item(),
+        )
+
+    return Evaluation(
+        size=inputs.images.shape[-1],
+        images=len(inputs.images),
+        real_images=len(real.images),
+        inputs=scores(inputs),
+        translations=scores(translations),
+        cycle_l1=round_trip.cycle_l1 if round_trip else None,
+        identity_l1=round_trip.identity_l1 if round_trip else None,
+    )
+
+
+def as_table(evaluation: Evaluation, direction: str) -> str:
+    """The figures for people: a row a metric, then what they mean."""
+    table = [(direction, "inputs", "translations", "better"), *_rows(evaluation)]
+    first, second, third = (max(map(len, column)) for column in list(zip(*table, strict=True))[:3])
+    lines = [f"{name:{first}}  {a:>{second}}  {b:>{third}}  {better}".rstrip() for name, a, b, better in table]
+    return "\n".join([*lines, "", *_notes(evaluation)])
+
+
+def _rows(evaluation: Evaluation) -> Iterator[tuple[str, str, str, str]]:
+    a, b = evaluation.inputs, evaluation.translations
+    yield "SWD x 10^3", f"{a.swd.mean:.1f}", f"{b.swd.mean:.1f}", "lower"
+    for side, distance in a.swd.levels.items():
+        yield f"  at {side} px", f"{distance:.1f}", f"{b.swd.levels[side]:.1f}", "lower"
+    if a.kid and b.kid:
+        yield "KID x 10^3", _kid_text(a.kid), _kid_text(b.kid), "lower"
+    if a.fid is not None:
+        yield "FID", f"{a.fid:.1f}", f"{b.fid:.1f}", "lower"
+    if a.psnr_truth is not None:
+        yield "PSNR to truth, dB", f"{a.psnr_truth:.2f}", f"{b.psnr_truth:.2f}", "higher"
+        yield "SSIM to truth", f"{a.ssim_truth:.3f}", f"{b.ssim_truth:.3f}", "higher"
+    yield "SSIM to input", f"{a.ssim_content:.3f}", f"{b.ssim_content:.3f}", "higher"
+    if evaluation.cycle_l1 is not None:
+        yield "cycle L1", "", f"{evaluation.cycle_l1:.3f}", "lower"
+        yield "identity L1", "", f"{evaluation.identity_l1:.3f}", "lower"
+
+
+def _kid_text(kid: KernelDistance) -> str:
+    return f"{1e3 * kid.value:.2f} ± {1e3 * kid.standard_error:.2f}"
+
+
+def _notes(evaluation: Evaluation) -> Iterator[str]:
+    change = evaluation.swd_change
+    yield (
+        f"{evaluation.images} images, {evaluation.real_images} real ones of the other domain, {evaluation.size} px. "
+        "SWD: sliced Wasserstein distance" + (f", {change:+.1f} % by translating." if change is not None else ".")
+    )
+    fewest = min(evaluation.images, evaluation.real_images)
+    if evaluation.translations.fid is not None and fewest < ENOUGH_FOR_FID:
+        yield (
+            f"warning: FID is biased upwards below {ENOUGH_FOR_FID:,} images, and there are {fewest:,}: prefer KID, "
+            "which is unbiased (± its standard error)."
+        )
+    if evaluation.cycle_l1 is not None:
+        yield "Cycle and identity L1 are in the networks' range, -1 to 1, as in training."
+
+
+def _scores_json(scores: Scores) -> dict[str, Any]:
+    finite = scores.psnr_truth is not None and math.isfinite(scores.psnr_truth)
+    return {
+        "swd": scores.swd.mean,
+        "swd_levels": {str(side): distance for side, distance in scores.swd.levels.items()},
+        "kid": scores.kid.value if scores.kid else None,
+        "kid_standard_error": scores.kid.standard_error if scores.kid else None,
+        "fid": scores.fid,
+        "psnr_truth": scores.psnr_truth if finite else None,
+        "ssim_truth": scores.ssim_truth,
+        "ssim_content": scores.ssim_content,
+    }

@@ -1,0 +1,49 @@
+"""How alike two images are: PSNR and SSIM of pairs.
+
+Shape suffixes: N images, C = 3 channels, H x W pixels.
+"""
+
+import torch
+from torch import Tensor
+
+from nla_cyclegan.metrics.filters import separable
+
+CHUNK = 64
+
+
+def psnr(a_NCHW: Tensor, b_NCHW: Tensor) -> Tensor:
+    """Peak signal to noise ratio of each pair over its RGB values, dB [N]: 10 log10(255^2 / MSE); infinite for equal images.
+
+    Args: a_NCHW, b_NCHW: uint8 [N, 3, H, W].
+    """
+    error = (a_NCHW.double() - b_NCHW.double()).square().mean(dim=(1, 2, 3))
+    return 10 * (255**2 / error).log10()
+
+
+def ssim(a_NCHW: Tensor, b_NCHW: Tensor) -> Tensor:
+    """Structural similarity of each pair's luma (ITU-R BT.601), [N], in -1..1: Wang et al. 2004, Eq. 13.
+
+    Gaussian window 11 x 11 with sigma 1.5, K1 = 0.01, K2 = 0.03, L = 255, the mean over windows that lie inside the image.
+
+    Args: a_NCHW, b_NCHW: uint8 [N, 3, H, W], H and W at least 11.
+    """
+    return torch.cat([_ssim(*pair) for pair in zip(a_NCHW.split(CHUNK), b_NCHW.split(CHUNK), strict=True)])
+
+
+def _ssim(a_NCHW: Tensor, b_NCHW: Tensor) -> Tensor:
+    a, b = _luma(a_NCHW), _luma(b_NCHW)
+    weights = torch.exp(-torch.arange(-5, 6, dtype=torch.float64).square() / (2 * 1.5**2))
+    window = (weights / weights.sum()).tolist()
+    mean_a, mean_b = separable(a, window), separable(b, window)
+    var_a = separable(a * a, window) - mean_a.square()
+    var_b = separable(b * b, window) - mean_b.square()
+    covariance = separable(a * b, window) - mean_a * mean_b
+    c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
+    luminance = (2 * mean_a * mean_b + c1) / (mean_a.square() + mean_b.square() + c1)
+    structure = (2 * covariance + c2) / (var_a + var_b + c2)
+    return (luminance * structure).mean(dim=(1, 2, 3))
+
+
+def _luma(images_NCHW: Tensor) -> Tensor:
+    weights = torch.tensor([0.299, 0.587, 0.114], dtype=torch.float64, device=images_NCHW.device)
+    return (images_NCHW.double() * weights[:, None, None]).sum(dim=1, keepdim=True)

@@ -1,0 +1,29 @@
+"""The PatchGAN discriminator of CycleGAN (Zhu et al. 2017, appendix 7.2: C64-C128-C256-C512; Isola et al. 2017)."""
+
+from torch import Tensor, nn
+
+from nla_cyclegan.model.config import DiscriminatorConfig
+from nla_cyclegan.model.layers import InstanceNorm2d
+
+
+class PatchDiscriminator(nn.Module):
+    """Judges overlapping patches: images [B, 3, H, W] in [-1, 1] -> scores [B, 1, h, w], trained to 1 for real, 0 for fake."""
+
+    def __init__(self, config: DiscriminatorConfig | None = None) -> None:
+        super().__init__()
+        self.config = config or DiscriminatorConfig()
+        base, layers = self.config.base_channels, self.config.num_layers
+        widths = [base * min(2**i, 8) for i in range(layers + 1)]
+        stages: list[nn.Module] = [nn.Conv2d(3, base, 4, stride=2, padding=1), nn.LeakyReLU(0.2, inplace=True)]
+        for i in range(layers):
+            stride = 2 if i < layers - 1 else 1
+            stages += [
+                # No bias before a norm: the norm subtracts it again.
+                nn.Conv2d(widths[i], widths[i + 1], 4, stride=stride, padding=1, bias=False),
+                InstanceNorm2d(widths[i + 1]),
+                nn.LeakyReLU(0.2, inplace=True),
+            ]
+        self.body = nn.Sequential(*stages, nn.Conv2d(widths[layers], 1, 4, padding=1))
+
+    def forward(self, image_BCHW: Tensor) -> Tensor:
+        return self.body(image_BCHW)

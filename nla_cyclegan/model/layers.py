@@ -1,0 +1,76 @@
+"""Layers of the networks: convolutions with reflection padding, upsampling, norms.
+
+The two convolutions are written for speed: their numbers are those of the plain layers named in each docstring. A norm
+(Sun 2023, section 2.3: instance) treats each sample by itself, so batched passes equal single ones.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from nla_cyclegan.model.config import NormName
+
+
+class ReflectConv2d(nn.Conv2d):
+    """`nn.Conv2d` with reflection padding that keeps the sides; k odd."""
+
+    def __init__(self, channels_in: int, channels_out: int, kernel_size: int, *, bias: bool = True) -> None:
+        super().__init__(channels_in, channels_out, kernel_size, bias=bias)
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        return super().forward(_pad(x_BCHW, self.kernel_size[0] // 2, "reflect"))
+
+
+class ResizeConv2d(nn.Conv2d):
+    """Nearest x2, then `ReflectConv2d(channels_in, channels_out, 3)` (Odena et al. 2016, "Deconvolution and checkerboard artifacts").
+
+    Computed before the enlargement. A 3x3 window of the enlarged image sees only 2x2 source pixels, which ones depends on
+    whether its centre is an even or an odd row and column. So each of the four phases is a 3x3 convolution of the source
+    whose taps are sums of the kernel's, and the phases interleave to the result (pixel shuffle). Reflection at the border
+    of the enlarged image repeats the border pixel of the source.
+    """
+
+    taps: Tensor
+
+    def __init__(self, channels_in: int, channels_out: int, *, bias: bool = True) -> None:
+        super().__init__(channels_in, channels_out, 3, bias=bias)
+        # taps[phase, source offset, kernel offset]: row 2i sees source rows i-1, i, i; row 2i+1 sees i, i, i+1.
+        even, odd = [[1, 0, 0], [0, 1, 1], [0, 0, 0]], [[0, 0, 0], [1, 1, 0], [0, 0, 1]]
+        self.register_buffer("taps", torch.tensor([even, odd], dtype=torch.float32), persistent=False)
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        taps = self.taps.to(self.weight.dtype)
+        kernel = torch.einsum("pyk,qxl,oikl->opqiyx", taps, taps, self.weight).flatten(0, 2)
+        bias = None if self.bias is None else self.bias.repeat_interleave(4)
+        return F.pixel_shuffle(F.conv2d(_pad(x_BCHW, 1, "replicate"), kernel, bias), 2)
+
+
+class InstanceNorm2d(nn.InstanceNorm2d):
+    """(x - mean) / sqrt(var + eps) over the positions of each channel of each sample (Ulyanov et al. 2016), nothing learned.
+
+    Under a compiler it is written out, to melt into what stands around it: torch's own kernel stays whole, and insists on
+    NCHW. Without a compiler that kernel is the faster of the two.
+    """
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        if not torch.compiler.is_compiling():
+            return super().forward(x_BCHW)
+        # At least fp32, as torch's kernel computes inside: the variance of bf16 values does not fit bf16.
+        wide = x_BCHW.to(torch.promote_types(x_BCHW.dtype, torch.float32))
+        var, mean = torch.var_mean(wide, dim=(2, 3), correction=0, keepdim=True)
+        return ((wide - mean) * torch.rsqrt(var + self.eps)).to(x_BCHW.dtype)
+
+
+def make_norm(name: NormName, channels: int) -> nn.Module:
+    """instance: CycleGAN's and the paper's. group: groups of 16 channels where they divide (Wu & He 2018, table 3)."""
+    if name == "instance":
+        return InstanceNorm2d(channels)
+    return nn.GroupNorm(math.gcd(channels, max(1, channels // 16)), channels)
+
+
+def _pad(x_BCHW: Tensor, width: int, mode: str) -> Tensor:
+    # Autocast on the CPU would pad in fp32: two conversions of the whole image for a copy of its border.
+    with torch.autocast(x_BCHW.device.type, enabled=False):
+        return F.pad(x_BCHW, (width,) * 4, mode=mode)

@@ -1,0 +1,1 @@
+"""Picture grids and attention maps drawn over images."""

@@ -1,0 +1,69 @@
+"""The settings of a training step. Needs pydantic alone, so that a configuration is read without torch."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class LossConfig(BaseModel):
+    """Weights of the generators' losses beside the adversarial one, which has weight 1."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    cycle: float = Field(10.0, ge=0)
+    """Weight of the cycle-consistency loss (lambda in Zhu et al., Eq. 3)."""
+    identity: float = Field(0.5, ge=0)
+    """Weight of the identity loss, as a part of the cycle weight (CycleGAN's paintings: 0.5); 0 skips its forward passes."""
+
+
+class OptimizerConfig(BaseModel):
+    """The optimizer of both players; the defaults are the paper's, and CycleGAN's betas."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    name: Literal["nadam", "adam"] = "nadam"
+    """nadam is the paper's; adam is CycleGAN's."""
+    lr: float = Field(2e-4, gt=0, le=1)
+    """Learning rate of the constant part of the schedule, generators and discriminators alike."""
+    beta1: float = Field(0.5, ge=0, lt=1)
+    """Decay of the first moment (mu in the paper)."""
+    beta2: float = Field(0.999, ge=0, lt=1)
+    """Decay of the second moment (nu in the paper)."""
+    momentum_decay: float = Field(4e-3, ge=0)
+    """Nadam only: mu_t = beta1 * (1 - 0.5 * 0.96 ** (t * momentum_decay)), Dozat's warming momentum schedule."""
+
+
+class ScheduleConfig(BaseModel):
+    """Length of a run and course of its learning rate, counted in images seen (image pairs consumed by all workers)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    epochs: float = Field(150, gt=0)
+    """Length of the run; one epoch is as many pairs as the larger domain has images."""
+    images: int | None = Field(None, ge=1)
+    """Length of the run in image pairs; when set, it stands instead of `epochs`."""
+    constant: float = Field(2 / 3, ge=0, le=1)
+    """Part of the run with a constant learning rate, which then falls linearly to 0 (the paper: 100 of 150 epochs)."""
+
+
+class StepConfig(BaseModel):
+    """How a step is computed."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    precision: Literal["fp32", "bf16", "fp64"] = "fp32"
+    """bf16 runs the networks under bfloat16 autocast, with weights, optimizer and losses in fp32; fp64 is for comparing arithmetic."""
+    channels_last: bool = False
+    """Keep images and convolution weights in NHWC memory order."""
+    compile: Literal["default", "reduce-overhead"] | None = None
+    """torch.compile of the networks in that mode, a minute or more before the first step is done; reduce-overhead adds CUDA graphs."""
+    micro_batch: int | None = Field(None, ge=1)
+    """Most image pairs that a worker takes through the networks at once: its part of a larger batch goes in rounds whose
+    gradients add up to the same, in the memory of one round; none: all at once."""
+    clip_norm: float | None = Field(None, gt=0)
+    """Longest gradient (L2 norm over both generators, or both discriminators) that is not scaled down to this; none: no clipping."""
+    ema_half_life: int | None = Field(None, ge=1)
+    """Images seen in which an old value loses half its weight in a moving average of the generators, which then is what
+    validation measures and what the generators' files hold; none: no average."""
+    pool_size: int = Field(50, ge=0)
+    """Generated images of each domain kept for the discriminators, over all workers together; 0 turns the history off."""

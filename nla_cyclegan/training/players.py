@@ -1,0 +1,91 @@
+"""The two players of the game: both generators as one module, both discriminators as one.
+
+Each has one forward that returns its losses, so that each needs one DDP wrapper, one backward and one overlapped
+all-reduce. Instance norm couples no two samples of a batch, so images that go through the same network are put in one
+batch: exactly the same numbers as one call each, with half the kernel launches.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from nla_cyclegan.model.discriminator import PatchDiscriminator
+from nla_cyclegan.model.generator import Generator
+from nla_cyclegan.training.config import LossConfig
+from nla_cyclegan.training.losses import l1, lsgan
+
+Losses = dict[str, Tensor]
+Call = Callable[[nn.Module, Tensor], Tensor]
+
+
+def call(network: nn.Module, images: Tensor) -> Tensor:
+    """One pass of images through a network: what a compiler may take the place of, pass by pass."""
+    return network(images)
+
+
+class Generators(nn.Module):
+    """generator_ab paints A as B, generator_ba paints B as A (G and F of Zhu et al. 2017, section 3).
+
+    The total is L_GAN(G) + L_GAN(F) + lambda L_cyc (their Eq. 3) + lambda * identity * L_identity (section 5.2).
+    """
+
+    def __init__(
+        self,
+        ab: Generator,
+        ba: Generator,
+        judge_a: PatchDiscriminator,
+        judge_b: PatchDiscriminator,
+        loss: LossConfig,
+        run: Call = call,
+    ) -> None:
+        super().__init__()
+        self.ab, self.ba, self.loss, self.run = ab, ba, loss, run
+        # In a tuple, so that they are no parameters of this module: neither its optimizer nor DDP may see them.
+        self._judges = (judge_a, judge_b)
+
+    def forward(self, real_a: Tensor, real_b: Tensor) -> tuple[Tensor, Losses, Tensor, Tensor]:
+        """Images [n, 3, H, W] of each domain -> total loss, unweighted terms, fakes of A and of B [n, 3, H, W]."""
+        judge_a, judge_b = self._judges
+        identity = self.loss.identity > 0
+        fake_b, same_b = self._translate(self.ab, real_a, real_b if identity else None)
+        fake_a, same_a = self._translate(self.ba, real_b, real_a if identity else None)
+        losses = {
+            "gan_ab": lsgan(self.run(judge_b, fake_b), 1.0),
+            "gan_ba": lsgan(self.run(judge_a, fake_a), 1.0),
+            "cycle_a": l1(self.run(self.ba, fake_b), real_a),
+            "cycle_b": l1(self.run(self.ab, fake_a), real_b),
+        }
+        total = losses["gan_ab"] + losses["gan_ba"] + self.loss.cycle * (losses["cycle_a"] + losses["cycle_b"])
+        if same_a is not None and same_b is not None:
+            losses |= {"identity_a": l1(same_a, real_a), "identity_b": l1(same_b, real_b)}
+            total = total + self.loss.cycle * self.loss.identity * (losses["identity_a"] + losses["identity_b"])
+        return total, losses, fake_a, fake_b
+
+    def _translate(self, generator: Generator, source: Tensor, target: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """The translation of the source and, in the same pass, the identity image of the target."""
+        if target is None:
+            return self.run(generator, source), None
+        translated, same = self.run(generator, torch.cat((source, target))).chunk(2)
+        return translated, same
+
+
+class Discriminators(nn.Module):
+    """discriminator_a tells Monets from painted photos, discriminator_b photos from translated Monets (D_X, D_Y)."""
+
+    def __init__(self, a: PatchDiscriminator, b: PatchDiscriminator, run: Call = call) -> None:
+        super().__init__()
+        self.a, self.b, self.run = a, b, run
+
+    def forward(self, real_a: Tensor, real_b: Tensor, fake_a: Tensor, fake_b: Tensor) -> tuple[Tensor, Losses]:
+        """Real images and fakes from the history, [n, 3, H, W] each -> total loss and its two parts."""
+        losses = {
+            "discriminator_a": self._loss(self.a, real_a, fake_a),
+            "discriminator_b": self._loss(self.b, real_b, fake_b),
+        }
+        return losses["discriminator_a"] + losses["discriminator_b"], losses
+
+    def _loss(self, discriminator: PatchDiscriminator, real: Tensor, fake: Tensor) -> Tensor:
+        real_scores, fake_scores = self.run(discriminator, torch.cat((real, fake))).chunk(2)
+        # Halved, to slow the discriminators relative to the generators (Zhu et al. 2017, appendix 7.1).
+        return (lsgan(real_scores, 1.0) + lsgan(fake_scores, 0.0)) / 2

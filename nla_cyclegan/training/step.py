@@ -1,0 +1,175 @@
+"""One training step of NLA-CycleGAN: the generators move, then the discriminators."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from nla_cyclegan.model.config import ModelConfig
+from nla_cyclegan.model.discriminator import PatchDiscriminator
+from nla_cyclegan.model.generator import Generator
+from nla_cyclegan.pixels import keyed_generator, to_float
+from nla_cyclegan.training.config import LossConfig, OptimizerConfig, StepConfig
+from nla_cyclegan.training.image_pool import ImagePool
+from nla_cyclegan.training.moving_average import MovingAverage
+from nla_cyclegan.training.optim import make_optimizer
+from nla_cyclegan.training.players import Discriminators, Generators, Losses, call
+
+
+class TrainingStep:
+    """The networks, optimizers and image histories of a run, and the step that moves them.
+
+    A step is a pure function of this state, the batch, the images seen and the learning rate. Nothing in it waits for
+    the GPU: losses stay tensors, and so does the answer to whether they were finite.
+
+    Once a loss or a gradient on any rank is NaN or infinite, no weight, moment, count or average moves any more, in that
+    step or a later one. It is for the caller to read `finite`, at leisure, and to stop.
+
+    Args:
+        seed: start of all randomness, the initial weights' and the history's.
+        global_batch: image pairs of one step over all ranks. The losses of a rank's part are weighted by its share, so
+            that parts of different sizes (6 pairs over 4 ranks: 2, 1, 2, 1) give the same mean gradient as one process.
+        distribute: wraps each player for data parallelism (DDP); it must average gradients over `world` ranks.
+
+    Attributes:
+        networks: generator_ab, generator_ba, discriminator_a, discriminator_b; never wrapped.
+        painters: generator_ab, generator_ba to paint with: the moving averages, or the networks where there are none.
+        optimizers: generators, discriminators.
+        pools: a, b; this rank's part of the history.
+        finite: bool scalar on the device, the same on all ranks.
+    """
+
+    def __init__(
+        self,
+        model: ModelConfig,
+        loss: LossConfig,
+        optimizer: OptimizerConfig,
+        step: StepConfig,
+        *,
+        seed: int,
+        global_batch: int,
+        device: torch.device | str = "cpu",
+        rank: int = 0,
+        world: int = 1,
+        distribute: Callable[[nn.Module], nn.Module] = lambda module: module,
+    ) -> None:
+        self.config, self.device = step, torch.device(device)
+        self.seed, self.global_batch, self.rank, self.world = seed, global_batch, rank, world
+        self.dtype = torch.float64 if step.precision == "fp64" else torch.float32
+        self.networks = self._build(model)
+        ab, ba, judge_a, judge_b = self.networks.values()
+        run = torch.compile(call, mode=step.compile, dynamic=False) if step.compile else call
+        self.players: dict[str, nn.Module] = {
+            "generators": Generators(ab, ba, judge_a, judge_b, loss, run),  # type: ignore[arg-type]
+            "discriminators": Discriminators(judge_a, judge_b, run),  # type: ignore[arg-type]
+        }
+        self.wrapped = {name: distribute(player) for name, player in self.players.items()}
+        self.finite = torch.ones((), dtype=torch.bool, device=self.device)
+        self.optimizers = {
+            name: make_optimizer(optimizer, player.parameters(), self.finite) for name, player in self.players.items()
+        }
+        self.painters = {"generator_ab": ab, "generator_ba": ba}
+        self.average: MovingAverage | None = None
+        if step.ema_half_life is not None:
+            self.average = MovingAverage(self.painters, step.ema_half_life, self.finite)
+            self.painters = self.average.networks
+        capacity = step.pool_size * (rank + 1) // world - step.pool_size * rank // world
+        self.pools = {"a": ImagePool(capacity), "b": ImagePool(capacity)}
+
+    def __call__(self, real_a: Tensor, real_b: Tensor, *, images_seen: int, lr: float) -> Losses:
+        """Take one step.
+
+        Args:
+            real_a, real_b: this rank's part of the global batch, uint8 [n, 3, H, W]; H and W are multiples of 4.
+            images_seen: image pairs consumed by all ranks before this step.
+            lr: the learning rate of this step.
+
+        Returns: the unweighted losses and `generator_total`, detached scalars on the device, each times this rank's
+            share of the batch: their sum over the ranks is the mean over the global batch.
+        """
+        if self.config.compile:
+            # CUDA graphs may reuse the memory of the step before, not that of this one.
+            torch.compiler.cudagraph_mark_step_begin()
+        a, b = self._as_input(real_a), self._as_input(real_b)
+        # The judges only pass gradients on to the generators here: computing their own would be thrown away.
+        self._judges_train(False)
+        total, painted, (fake_a, fake_b) = self._turn("generators", lr, a, b)
+
+        self._judges_train(True)
+        random = keyed_generator(self.seed, self.rank, images_seen)
+        old_a, old_b = self.pools["a"].query(fake_a, random), self.pools["b"].query(fake_b, random)
+        _, judged, _ = self._turn("discriminators", lr, a, b, old_a, old_b)
+        if self.average is not None:
+            self.average.update(images_seen + self.global_batch, self.global_batch)
+        return {"generator_total": total} | painted | judged
+
+    def _turn(self, name: str, lr: float, *images: Tensor) -> tuple[Tensor, Losses, list[Tensor]]:
+        """One player's losses and gradients, round by round, and its move -> total, terms, generated images."""
+        self.optimizers[name].zero_grad(set_to_none=True)
+        rounds = list(zip(*(each.split(self.config.micro_batch or len(each)) for each in images), strict=True))
+        outcomes = [self._round(name, part, last=part is rounds[-1]) for part in rounds]
+        self._move(name, lr)
+        losses = {key: torch.stack([each[key] for each, _ in outcomes]).sum(0) for key in outcomes[0][0]}
+        fakes = [torch.cat(parts) for parts in zip(*(each for _, each in outcomes), strict=True)]
+        return losses.pop("total"), losses, fakes
+
+    def _round(self, name: str, images: tuple[Tensor, ...], *, last: bool) -> tuple[Losses, list[Tensor]]:
+        # The last round alone goes through the wrapper, whose backward averages over the ranks what all rounds added up.
+        player = self.wrapped[name] if last else self.players[name]
+        with self._autocast():
+            total, losses, *fakes = player(*images)
+        share = len(images[0]) / self.global_batch
+        # DDP averages over the ranks; the loss wanted is the mean over the images, whoever holds them. A loss that is not
+        # finite makes its gradients NaN, and the average tells all ranks: no message of its own, no waiting.
+        weight = torch.full_like(total, share * self.world).masked_fill_(~total.detach().isfinite(), torch.nan)
+        total.backward(weight)
+        shared = {key: value.detach() * share for key, value in {"total": total, **losses}.items()}
+        return shared, [fake.detach() for fake in fakes]
+
+    def _move(self, name: str, lr: float) -> None:
+        optimizer = self.optimizers[name]
+        parameters = list(self.players[name].parameters())
+        norm = nn.utils.get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
+        self.finite &= norm.isfinite()
+        if self.config.clip_norm is not None:
+            nn.utils.clip_grads_with_norm_(parameters, self.config.clip_norm, norm)
+        for group in optimizer.param_groups:
+            group["lr"] = lr
+        optimizer.step()
+
+    def _build(self, model: ModelConfig) -> dict[str, nn.Module]:
+        networks: dict[str, nn.Module] = {
+            "generator_ab": Generator(model.generator),
+            "generator_ba": Generator(model.generator),
+            "discriminator_a": PatchDiscriminator(model.discriminator),
+            "discriminator_b": PatchDiscriminator(model.discriminator),
+        }
+        for index, network in enumerate(networks.values()):
+            initialize(network, keyed_generator(self.seed, index))
+            network.to(device=self.device, dtype=self.dtype)
+            network.to(memory_format=self._memory_format)
+        return networks
+
+    def _judges_train(self, on: bool) -> None:
+        self.networks["discriminator_a"].requires_grad_(on)
+        self.networks["discriminator_b"].requires_grad_(on)
+
+    def _as_input(self, images_uint8: Tensor) -> Tensor:
+        images = to_float(images_uint8.to(self.device, non_blocking=True), self.dtype)
+        return images.contiguous(memory_format=self._memory_format)
+
+    @property
+    def _memory_format(self) -> torch.memory_format:
+        return torch.channels_last if self.config.channels_last else torch.contiguous_format
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16")
+
+
+def initialize(network: nn.Module, random: torch.Generator) -> None:
+    """CycleGAN's start (Zhu et al. 2017, appendix 7.1): weights from N(0, 0.02), biases 0; a non-local gain stays as set."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
+            nn.init.normal_(module.weight, 0.0, 0.02, generator=random)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)

@@ -1,0 +1,1 @@
+"""Weights: checkpoints of a run, generator files, other projects' layouts, ONNX."""

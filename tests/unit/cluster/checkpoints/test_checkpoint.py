@@ -1,0 +1,324 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+from pyarrow.fs import LocalFileSystem, SubTreeFileSystem
+from torch import Tensor
+
+from cluster.checkpoints.checkpoint import Checkpoints
+from cluster.checkpoints.config import CheckpointConfig
+from cluster.checkpoints.state import TensorFile, deal, load_optimizer, optimizer_tensors
+from cluster.checkpoints.stored import superfluous
+from cluster.ranks.clock import Clock
+from cluster.ranks.world import World
+from cluster.records.config import ObserveConfig
+from cluster.records.mirror import written_locally
+from cluster.records.run_files import RunFiles
+from data_shards.errors import UserError
+from data_shards.storage.folder import RunFolder
+from nla_cyclegan import (
+    DiscriminatorConfig,
+    GeneratorConfig,
+    LossConfig,
+    ModelConfig,
+    OptimizerConfig,
+    StepConfig,
+    TrainingStep,
+    load_generator,
+)
+from nla_cyclegan.training.optim import make_optimizer
+from nla_cyclegan.weights.checkpoint import CheckpointReader, complete_checkpoints, images_of, name_of
+
+ALONE = World()
+CLOCK = Clock(batch=2, epoch=10, total=20)
+MODEL = ModelConfig(
+    generator=GeneratorConfig(base_channels=2, num_blocks=1, nonlocal_blocks=(0,)),
+    discriminator=DiscriminatorConfig(base_channels=2, num_layers=1),
+)
+
+
+def make_step(seed: int = 0, pool_size: int = 3, ema_half_life: int | None = None) -> TrainingStep:
+    config = StepConfig(pool_size=pool_size, ema_half_life=ema_half_life)
+    return TrainingStep(MODEL, LossConfig(), OptimizerConfig(), config, seed=seed, global_batch=2)
+
+
+def train(step: TrainingStep, images_seen: int, steps: int) -> None:
+    for number in range(steps):
+        random = torch.Generator().manual_seed(images_seen + number)
+        a, b = (torch.randint(0, 256, (2, 3, 16, 16), generator=random).to(torch.uint8) for _ in "ab")
+        step(a, b, images_seen=images_seen + 2 * number, lr=1e-3)
+
+
+def tensors_of(step: TrainingStep) -> dict[str, Tensor]:
+    """Everything that a checkpoint must bring back."""
+    tensors = {}
+    for name, network in step.networks.items():
+        tensors |= {f"{name}.{key}": value for key, value in network.state_dict().items()}
+    for name, network in step.painters.items():
+        tensors |= {f"painter_{name}.{key}": value for key, value in network.state_dict().items()}
+    for name, optimizer in step.optimizers.items():
+        for index, state in optimizer.state_dict()["state"].items():
+            tensors |= {f"{name}.{index}.{key}": value for key, value in state.items()}
+    tensors |= {f"pool_{name}": pool.images for name, pool in step.pools.items() if pool.images is not None}
+    return {name: tensor.clone() for name, tensor in tensors.items()}
+
+
+def assert_equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
+    assert one.keys() == other.keys()
+    assert [name for name in one if not torch.equal(one[name], other[name])] == []
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> RunFolder:
+    return RunFolder(str(tmp_path), "run")
+
+
+Make = Callable[[], Checkpoints]
+
+
+@pytest.fixture
+def make(folder: RunFolder) -> Make:
+    """A new process's view of the run: saves every 4 images, keeps 2."""
+    config = CheckpointConfig(every=4, keep=2)
+    return lambda: Checkpoints(config, CLOCK, folder, ALONE, {"config": {"a": 1}})
+
+
+def save(checkpoints: Checkpoints, step: TrainingStep, *at: int) -> None:
+    for images_seen in at:
+        checkpoints.maybe_save(step, images_seen, {"loss": 0.5})
+        checkpoints.wait()
+
+
+def test_a_restored_step_is_the_saved_one_bit_for_bit(make: Make) -> None:
+    step = make_step()
+    train(step, 0, 4)
+    saved = tensors_of(step)
+    assert any("mu_product" in name for name in saved)
+    save(make(), step, 8)
+    other = make_step()
+    train(other, 100, 1)
+    assert make().restore(other) == 8
+    assert_equal(tensors_of(other), saved)
+    # and it goes on alike
+    train(step, 8, 2)
+    train(other, 8, 2)
+    assert_equal(tensors_of(other), tensors_of(step))
+
+
+def test_half_full_and_absent_histories(make: Make, folder: RunFolder) -> None:
+    step = make_step(pool_size=50)
+    train(step, 0, 2)
+    save(make(), step, 4)
+    other = make_step(pool_size=50)
+    make().restore(other)
+    assert torch.equal(other.pools["a"].images, step.pools["a"].images)  # type: ignore[arg-type]
+    assert len(other.pools["a"].images) == 4  # type: ignore[arg-type]
+    save(make(), make_step(pool_size=0), 8)
+    without = make_step(pool_size=0)
+    assert make().restore(without) == 8
+    assert without.pools["a"].images is None
+
+
+def test_nothing_to_restore(make: Make) -> None:
+    assert make().restore(make_step()) == 0
+
+
+def test_saved_when_due_and_at_the_end_and_the_newest_are_kept(make: Make, folder: RunFolder) -> None:
+    checkpoints, step = make(), make_step()
+    save(checkpoints, step, *range(2, 11, 2))
+    assert complete_checkpoints(folder) == ["checkpoint_000000000008", "checkpoint_000000000004"]
+    save(checkpoints, step, 12, 18)
+    assert complete_checkpoints(folder) == ["checkpoint_000000000012", "checkpoint_000000000008"]
+    save(checkpoints, step, 20)
+    assert complete_checkpoints(folder) == ["checkpoint_000000000020", "checkpoint_000000000012"]
+
+
+def test_a_notice_of_preemption_after_the_last_step_saves_nothing_twice(folder: RunFolder) -> None:
+    checkpoints, step = Checkpoints(CheckpointConfig(every=8), CLOCK, folder, ALONE, {}), make_step()
+    checkpoints.maybe_save(step, 20, {}, 3.0)
+    checkpoints.save_now(step, 20, {})
+    assert complete_checkpoints(folder) == ["checkpoint_000000000020"]
+
+
+def test_the_best_are_kept_too(folder: RunFolder) -> None:
+    config = CheckpointConfig(every=4, keep=1, keep_best=2)
+    step, scores = make_step(), {4: 3.0, 8: 1.0, 12: 2.0, 16: None, 20: 5.0}
+    for images_seen, score in scores.items():
+        # Each by a process of its own: what is the best is read from storage.
+        checkpoints = Checkpoints(config, CLOCK, folder, ALONE, {})
+        checkpoints.maybe_save(step, images_seen, {}, score)
+        checkpoints.wait()
+    assert [images_of(name) for name in complete_checkpoints(folder)] == [20, 12, 8]
+
+
+def test_which_checkpoints_are_superfluous() -> None:
+    names = [name_of(images) for images in range(1, 7)]
+    scores = dict(zip(names, (2.0, 1.0, 1.0, None, 9.0, None), strict=True))
+    assert superfluous(scores, 2, 1) == [names[0], names[2], names[3]]
+    assert superfluous(scores, 1, 0) == names[:5]
+    assert superfluous(scores, 6, 0) == []
+    assert superfluous(scores, 1, 9) == [names[3]]
+    assert superfluous({}, 1, 1) == []
+
+
+def test_it_says_what_it_is_and_others_can_use_the_generators(make: Make, folder: RunFolder) -> None:
+    step = make_step()
+    save(make(), step, 4)
+    about = folder.read_json("checkpoint_000000000004/run.json")
+    assert about == {"config": {"a": 1}, "images_seen": 4, "world": 1, "score": None, "metrics": {"loss": 0.5}}
+    generator = load_generator(folder.path, "A2B")
+    ours = step.networks["generator_ab"].state_dict()
+    assert_equal(dict(generator.state_dict()), dict(ours))
+
+
+def test_with_a_moving_average_the_generators_files_hold_it_and_both_come_back(make: Make, folder: RunFolder) -> None:
+    step = make_step(ema_half_life=4)
+    train(step, 0, 4)
+    save(make(), step, 8)
+    average, training = (dict(n["generator_ab"].state_dict()) for n in (step.painters, step.networks))
+    assert not torch.equal(average["encoder.0.weight"], training["encoder.0.weight"])
+    assert_equal(dict(load_generator(folder.path, "A2B").state_dict()), average)
+
+    other = make_step(ema_half_life=4)
+    assert make().restore(other) == 8
+    assert_equal(tensors_of(other), tensors_of(step))
+    # The average is no dead end: both train on alike.
+    for each in (step, other):
+        train(each, 8, 3)
+    assert_equal(tensors_of(other), tensors_of(step))
+
+
+def test_an_incomplete_checkpoint_is_passed_over_and_removed(make: Make, folder: RunFolder) -> None:
+    step = make_step()
+    save(make(), step, 4, 8)
+    share = Path(folder.path) / "checkpoint_000000000008" / "share-00000-of-00001.json"
+    share.rename(share.with_name("share-00000-of-00002.json"))
+    share.with_name("share-00001-of-00002.json.tmp").touch()
+    assert make().restore(make_step(1)) == 4
+    assert folder.names() == ["checkpoint_000000000004"]
+
+
+@pytest.mark.parametrize("damage", ["flip", "cut", "remove"])
+def test_a_damaged_checkpoint_is_skipped_with_a_warning(
+    make: Make, folder: RunFolder, damage: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    step = make_step()
+    save(make(), step, 4)
+    saved = tensors_of(step)
+    train(step, 4, 2)
+    save(make(), step, 8)
+    file = Path(folder.path) / "checkpoint_000000000008" / "optimizer_generators.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes({"flip": content, "cut": content[:-8], "remove": b""}[damage])
+    if damage == "remove":
+        file.unlink()
+    checkpoints, other = make(), make_step(1)
+    assert checkpoints.restore(other) == 4
+    assert_equal(tensors_of(other), saved)
+    assert "warning: checkpoint checkpoint_000000000008 is skipped: optimizer_gen" in capsys.readouterr().err
+    # The same images again: not into the damaged folder.
+    save(checkpoints, other, 8)
+    assert make().restore(make_step(2)) == 8
+    assert complete_checkpoints(folder)[0] == "checkpoint_000000000008-2"
+
+
+@pytest.mark.parametrize("content", [b"", b'{"files": {"generator_ab.saf', b"\xff"])
+def test_a_checkpoint_whose_list_of_files_is_damaged_is_skipped_too(
+    make: Make, folder: RunFolder, content: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save(make(), make_step(), 4, 8)
+    folder.write("checkpoint_000000000008/share-00000-of-00001.json", content)
+    assert make().restore(make_step(1)) == 4
+    assert "share-00000-of-00001.json: damaged" in capsys.readouterr().err
+
+
+def test_a_copy_of_a_checkpoint_that_is_deleted_meanwhile_is_whole(make: Make, folder: RunFolder) -> None:
+    save(make(), make_step(), 4)
+    reader = CheckpointReader(folder, "checkpoint_000000000004")
+    (Path(folder.path) / "checkpoint_000000000004" / "share-00000-of-00001.json").unlink()
+    copy = RunFolder(folder.root, "copy")
+    reader.copy_to(copy, "checkpoint_000000000004")
+    assert CheckpointReader(copy, "checkpoint_000000000004").files == reader.files
+
+
+def test_a_run_does_not_begin_anew_over_damaged_checkpoints(make: Make, folder: RunFolder) -> None:
+    save(make(), make_step(), 4)
+    (Path(folder.path) / "checkpoint_000000000004" / "generator_ab.safetensors").write_bytes(b"no")
+    with pytest.raises(UserError, match="none of its checkpoints can be read"):
+        make().restore(make_step())
+
+
+def test_loading_a_strangers_checkpoint_runs_no_code(make: Make, folder: RunFolder, tmp_path: Path) -> None:
+    class Trap:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            return (Path.touch, (tmp_path / "sprung",))  # type: ignore[return-value]
+
+    save(make(), make_step(), 4)
+    for name in folder.files_of("checkpoint_000000000004"):
+        if name.endswith(".safetensors"):
+            torch.save({"trap": Trap()}, tmp_path / "trap")
+            described = folder.upload(tmp_path / "trap", f"checkpoint_000000000004/{name}")
+            share = folder.read_json("checkpoint_000000000004/share-00000-of-00001.json")
+            share["files"][name] = vars(described)
+            folder.write_json("checkpoint_000000000004/share-00000-of-00001.json", share)
+    with pytest.raises(UserError):
+        make().restore(make_step())
+    assert not (tmp_path / "sprung").exists()
+
+
+def test_an_incomplete_checkpoint_cannot_be_read(folder: RunFolder) -> None:
+    with pytest.raises(UserError, match="not complete"):
+        CheckpointReader(folder, "checkpoint_000000000004")
+
+
+def test_histories_are_dealt_anew_without_losing_an_image() -> None:
+    histories = [{"a": torch.arange(3.0)}, {"a": torch.arange(3.0, 7.0)}, {}]
+    for size in (1, 2, 5):
+        parts = [deal(histories, World(rank, size))["a"] for rank in range(size)]
+        assert torch.cat(parts).tolist() == list(range(7))
+        assert max(map(len, parts)) - min(map(len, parts)) <= 1
+
+
+def test_adam_too() -> None:
+    torch.manual_seed(0)
+    weights = [torch.nn.Parameter(torch.randn(3, 2)), torch.nn.Parameter(torch.randn(4))]
+    optimizer = make_optimizer(OptimizerConfig(name="adam", lr=0.1), weights)
+    sum(weight.square().sum() for weight in weights).backward()  # type: ignore[union-attr]
+    optimizer.step()
+    content = TensorFile(optimizer_tensors(optimizer)).content()
+    other = make_optimizer(OptimizerConfig(name="adam", lr=0.1), weights)
+    load_optimizer(other, safetensors.torch.load(content))
+    for index, state in optimizer.state_dict()["state"].items():
+        assert_equal(other.state_dict()["state"][index], state)
+
+
+def test_damaged_json_is_named(tmp_path: Path) -> None:
+    folder = RunFolder(str(tmp_path), "run")
+    folder.write("run.json", json.dumps({"a": 1}).encode()[:-2])
+    with pytest.raises(UserError, match=r"run/run\.json: damaged"):
+        folder.read_json("run.json")
+
+
+def test_a_folder_behind_a_uri_works_alike(make: Make, folder: RunFolder, tmp_path: Path) -> None:
+    """Any filesystem but the local one: no rename, and the files of the log are uploaded."""
+    remote = RunFolder(str(tmp_path), "run")
+    remote.filesystem, remote.root, remote.path = SubTreeFileSystem(str(tmp_path), LocalFileSystem()), "", "run"
+    remote.is_local = False
+    checkpoints = Checkpoints(CheckpointConfig(every=4, keep=1), CLOCK, remote, ALONE, {})
+    save(checkpoints, make_step(), 4, 8)
+    assert complete_checkpoints(folder) == ["checkpoint_000000000008"]
+    assert make().restore(make_step(1)) == 8
+
+    remote.write("metrics.jsonl", b'{"images": 4}\n{"images": 8}\n{"images": 12}\n{"ima')
+    with written_locally(remote) as there:
+        files = RunFiles(ObserveConfig(), there.root, remote)
+        files.start(8)
+        files.write({"images": 10, "loss": 0.5})
+        files.close()
+    lines = [json.loads(line) for line in (folder.read("metrics.jsonl") or b"").splitlines()]
+    assert lines == [{"images": 4}, {"images": 8}, {"images": 10, "loss": 0.5}]
+    assert len(folder.files_of("tensorboard")) == 1

@@ -1,0 +1,46 @@
+import pytest
+
+from cluster.machines import session
+from data_shards.errors import UserError
+
+
+@pytest.mark.parametrize(
+    ("address", "said"), [("127.0.0.1:1", "no Ray cluster there"), ("http://127.0.0.1:8265", "takes jobs")]
+)
+def test_an_address_without_a_cluster(address: str, said: str) -> None:
+    with pytest.raises(UserError, match=said), session.ray_session(address):
+        pass
+
+
+def test_a_ray_of_its_own_has_a_token_that_nobody_else_knows(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in (*session.SETTINGS, *session.OWN_SETTINGS, "RAY_AUTH_TOKEN"):
+        # Set first, so that it is put back however it was.
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    session.set_environment(own=True)
+    assert session.os.environ["RAY_AUTH_MODE"] == "token"
+    assert len(session.os.environ["RAY_AUTH_TOKEN"]) == 64
+
+
+def test_what_the_user_has_set_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in (*session.SETTINGS, *session.OWN_SETTINGS):
+        monkeypatch.setenv(name, "mine")
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "")
+    monkeypatch.delenv("RAY_AUTH_TOKEN")
+    session.set_environment(own=True)
+    assert {session.os.environ[name] for name in (*session.SETTINGS, *session.OWN_SETTINGS)} == {"mine"}
+    assert "RAY_AUTH_TOKEN" not in session.os.environ
+
+
+def test_a_ray_that_does_not_start_is_told_in_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session, "set_environment", lambda own: None)
+
+    def too_slow(**settings: object) -> None:
+        raise Exception("The current node timed out\nduring startup.")
+
+    monkeypatch.setattr("ray.init", too_slow)
+    with (
+        pytest.raises(UserError, match=r"did not start .*timed out during startup.*--local"),
+        session.ray_session(None),
+    ):
+        pytest.fail("there is no Ray")

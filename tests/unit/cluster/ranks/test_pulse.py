@@ -1,0 +1,46 @@
+import threading
+import time
+
+import pytest
+
+from cluster.ranks import pulse
+from cluster.ranks.pulse import Pulse, beat, keep_waiting, take_pulse
+
+
+def test_a_pulse_says_how_far_the_training_thread_came_and_where_it_stands(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pulse, "_thread", None)
+    assert take_pulse().where == "before its first step"
+    go_on = threading.Event()
+
+    def stand_still() -> None:
+        beat(24)
+        go_on.wait()
+
+    thread = threading.Thread(target=stand_still)
+    thread.start()
+    try:
+        while pulse._thread != thread.ident:
+            time.sleep(0.01)
+        taken = take_pulse()
+    finally:
+        go_on.set()
+        thread.join()
+    assert (taken.images_seen, taken.collectives) == (24, 0)
+    assert "in wait (" in taken.where
+    assert str(taken).startswith("after 24 images and 0 collectives, in ")
+
+
+@pytest.mark.parametrize(
+    ("progress", "hung"),
+    [
+        ([(7, 12), (6, 12), (7, 12)], [1]),
+        ([(7, 12), None, (6, 12)], [1]),
+        ([(0, 12)], [0]),
+        ([(0, 12), (0, 8)], [1]),
+        ([(7, 12), (7, 12)], [0, 1]),
+        ([None, None], [0, 1]),
+    ],
+)
+def test_ranks_that_keep_the_others_waiting(progress: list[tuple[int, int] | None], hung: list[int]) -> None:
+    pulses = [each and Pulse(images_seen=each[1], collectives=each[0], where="in step") for each in progress]
+    assert keep_waiting(pulses) == hung

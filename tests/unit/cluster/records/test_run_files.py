@@ -1,0 +1,75 @@
+"""What a run writes about itself on a disk that fails now and then."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cluster.records.config import ObserveConfig
+from cluster.records.run_files import RunFiles
+from data_shards.storage.folder import RunFolder
+
+
+class FullDisk:
+    """A file on a disk that takes so many bytes, and more when some are made free."""
+
+    def __init__(self, file: Any) -> None:
+        self.file, self.free = file, 0
+
+    def write(self, data: bytes) -> int:
+        if not self.free:
+            raise OSError(28, "No space left on device")
+        taken = self.file.write(data[: self.free])
+        self.free -= taken
+        return taken
+
+    def close(self) -> None:
+        self.file.close()
+
+
+def files(tmp_path: Path, *, tensorboard: bool = False) -> RunFiles:
+    folder = RunFolder(str(tmp_path), "run")
+    return RunFiles(ObserveConfig(tensorboard=tensorboard), Path(folder.path), folder)
+
+
+def test_a_full_disk_loses_no_record(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    written = files(tmp_path)
+    written.start(0)
+    disk = FullDisk(written._metrics)
+    written._metrics = disk  # type: ignore[assignment]
+    records = [{"images": images, "loss": images / 7} for images in range(1, 6)]
+    for record in records:
+        # The third one is cut in its middle.
+        disk.free = {3: 20, 5: 1000}.get(record["images"], 0)
+        written.write(record)
+    written.close()
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in lines] == records
+    said = capsys.readouterr().err.splitlines()
+    assert said[0].startswith("warning: metrics.jsonl of ")
+    assert "No space left on device" in said[0]
+    assert [line.partition(":")[0] for line in said] == ["warning", "no longer"]
+
+
+def test_curves_go_on_after_a_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from torch.utils import tensorboard
+
+    written = files(tmp_path, tensorboard=True)
+    written.start(0)
+    for images in (1, 2, 3):
+        with monkeypatch.context() as patch:
+            if images == 2:
+                patch.setattr(
+                    tensorboard.SummaryWriter, "add_scalar", lambda *_: (_ for _ in ()).throw(OSError("full"))
+                )
+            written.write({"images": images, "loss": 1.0, "time": 5.0})
+    written.close()
+    events = EventAccumulator(str(tmp_path / "run" / "tensorboard"))
+    events.Reload()
+    assert events.Tags()["scalars"] == ["loss"]
+    assert [event.step for event in events.Scalars("loss")] == [1, 3]
+    assert "warning: tensorboard of " in capsys.readouterr().err

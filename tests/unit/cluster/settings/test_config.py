@@ -1,0 +1,167 @@
+import json
+from pathlib import Path
+
+import pytest
+import tiny
+from pydantic import BaseModel
+
+from cluster.settings.config import RunConfig, differences
+from cluster.settings.options import parse_options
+from data_shards.errors import UserError
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> str:
+    path = tmp_path / "run.yaml"
+    # JSON is YAML.
+    path.write_text(json.dumps(tiny.settings("shards", tmp_path, optimizer={"lr": 0.001, "beta1": 0.4})))
+    return str(path)
+
+
+def parse(*arguments: str) -> RunConfig:
+    return parse_options(arguments).config
+
+
+def problems(*arguments: str) -> list[str]:
+    with pytest.raises(UserError) as caught:
+        parse_options(arguments)
+    return str(caught.value).splitlines()
+
+
+def leaves(model: type[BaseModel], prefix: str = "") -> dict[str, str | None]:
+    found = {}
+    for name, field in model.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            found |= leaves(field.annotation, f"{prefix}{name}.")
+        else:
+            found[prefix + name] = field.description
+    return found
+
+
+def test_options_win_over_the_file_field_by_field(file: str) -> None:
+    config = parse("--config", file, "--optimizer.lr", "0.5", "--name=other")
+    assert (config.name, config.optimizer.lr, config.optimizer.beta1) == ("other", 0.5, 0.4)
+
+
+def test_options_alone_are_enough() -> None:
+    assert parse("--data.uri", "shards").data.uri == "shards"
+
+
+@pytest.mark.parametrize(
+    ("text", "blocks"), [("0,1", (0, 1)), ("[0,1]", (0, 1)), ("1", (1,)), ("[]", ()), ("()", ()), ("", ())]
+)
+def test_lists_on_the_command_line(file: str, text: str, blocks: tuple[int, ...]) -> None:
+    assert parse("--config", file, "--model.generator.nonlocal_blocks", text).model.generator.nonlocal_blocks == blocks
+
+
+@pytest.mark.parametrize("option", ["--storage", "--data.uri"])
+def test_the_value_of_a_variable_that_is_not_set_is_no_place(file: str, option: str) -> None:
+    (line,) = problems("--config", file, option, "")
+    assert line.startswith(option.removeprefix("--"))
+
+
+@pytest.mark.parametrize(("text", "workers"), [("3", 3), ("2,4", (2, 4)), ("none", None)])
+def test_workers_are_a_number_or_a_range(file: str, text: str, workers: int | tuple[int, int] | None) -> None:
+    assert parse("--config", file, "--scaling.workers", text).scaling.workers == workers
+
+
+@pytest.mark.parametrize("text", ["0", "4,2", "many", "1,2,3"])
+def test_other_workers_are_refused_with_one_line(file: str, text: str) -> None:
+    (line,) = problems("--config", file, "--scaling.workers", text)
+    assert "scaling.workers" in line
+    assert "min,max" in line
+
+
+def test_none_means_unset(file: str) -> None:
+    assert parse("--config", file, "--schedule.images", "none").schedule.images is None
+
+
+def test_everything_that_is_wrong_is_said_at_once(tmp_path: Path) -> None:
+    file = tmp_path / "bad.yaml"
+    file.write_text("data: {uri: shards, crop_size: 30}\noptimiser: {lr: 1}\nmodel: {generator: {num_block: 3}}\n")
+    lines = problems("--config", str(file), "--optimizer.lr", "-1", "--seeed", "3", "--step.precision", "int8")
+    assert len(lines) == 6
+    text = "\n".join(lines)
+    assert (
+        f"data.crop_size: must be a multiple of 4, because the generator halves sides twice; got 30 in {file}" in text
+    )
+    assert f"optimiser: no such field in {file}; did you mean optimizer?" in text
+    assert "model.generator.num_block: no such field" in text
+    assert "did you mean model.generator.num_blocks?" in text
+    assert "optimizer.lr: input should be greater than 0; got '-1' on the command line" in text
+    assert "--seeed: no such option; did you mean seed?" in text
+    assert "step.precision: input should be 'fp32'" in text
+
+
+def test_a_block_outside_the_network_is_refused(file: str) -> None:
+    (line,) = problems("--config", file, "--model.generator.nonlocal_blocks", "0,7")
+    assert "model.generator: nonlocal_blocks has [7]" in line
+    assert "allowed: 0 to 1" in line
+
+
+def test_more_workers_than_images_in_a_batch_are_refused(file: str) -> None:
+    (line,) = problems("--config", file, "--scaling.workers", "5")
+    assert "scaling.workers: 5 workers cannot share a data.global_batch of 4" in line
+
+
+@pytest.mark.parametrize(
+    ("content", "said"), [("a: [", "not a YAML file"), ("- 1\n", "expected fields"), ("a: \x07", "not a YAML file")]
+)
+def test_a_file_that_is_no_configuration(tmp_path: Path, content: str, said: str) -> None:
+    file = tmp_path / "bad.yaml"
+    file.write_text(content)
+    (line,) = problems("--config", str(file))
+    assert line.startswith(f"--config {file}: {said}")
+
+
+def test_a_missing_file_and_a_missing_dataset() -> None:
+    assert problems("--config", "nowhere.yaml") == ["--config nowhere.yaml: cannot be read (No such file or directory)"]
+    assert problems() == ["data.uri: required; give it as --data.uri or in the file"]
+
+
+def test_an_option_without_a_value_and_a_stray_word(file: str) -> None:
+    assert problems("--config", file, "--seed") == ["argument --seed: expected one argument"]
+    assert problems("--config", file, "stray") == ["stray: unexpected argument"]
+
+
+def test_the_environment_is_no_configuration(file: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SEED", "5")
+    monkeypatch.setenv("NAME", "from-the-environment")
+    config = parse("--config", file)
+    assert (config.seed, config.name) == (0, "tiny")
+
+
+def test_help_shows_every_field_with_its_meaning(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        parse_options(["--help"])
+    assert ended.value.code == 0
+    # Without any space, because lines are broken in the middle of a meaning.
+    text = "".join(capsys.readouterr().out.split())
+    for name, meaning in leaves(RunConfig).items():
+        assert f"--{name}" in text
+        assert meaning, f"{name} has no docstring"
+        assert "".join(meaning.split()) in text
+    assert "(default:0.0002)" in text
+
+
+def test_a_configuration_survives_json(file: str) -> None:
+    config = parse("--config", file, "--scaling.workers", "2,4", "--model.generator.nonlocal_blocks", "()")
+    assert RunConfig.model_validate(json.loads(json.dumps(config.model_dump(mode="json")))) == config
+
+
+def test_differences_name_the_fields() -> None:
+    old = {"seed": 0, "model": {"a": 1, "b": {"c": [1]}}, "gone": 5}
+    new = {"seed": 0, "model": {"a": 2, "b": {"c": [1, 2]}}}
+    assert differences(old, new) == [
+        "gone: 5 there, None here",
+        "model.a: 1 there, 2 here",
+        "model.b.c: [1] there, [1, 2] here",
+    ]
+    assert differences(old, old) == []
+
+
+@pytest.mark.parametrize(
+    "file", sorted((Path(__file__).parents[4] / "cluster" / "configs").glob("*.yaml")), ids=lambda p: p.name
+)
+def test_the_configurations_in_the_project_are_valid(file: Path) -> None:
+    parse("--config", str(file), "--data.uri", "shards")

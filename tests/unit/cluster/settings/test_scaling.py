@@ -1,0 +1,81 @@
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from cluster.settings.scaling import Machine, ScalingConfig, choose, places, shortage
+from data_shards.errors import UserError
+
+
+def test_one_worker_for_each_gpu_when_it_is_left_open() -> None:
+    chosen = choose(ScalingConfig(), [Machine(32, 4), Machine(32, 4)], global_batch=16)
+    assert (chosen.workers, chosen.per_worker) == (8, {"CPU": 8, "GPU": 1})
+    assert "8 GPUs" in chosen.reasons["workers"]
+
+
+def test_no_more_workers_than_images_in_a_batch() -> None:
+    assert choose(ScalingConfig(), [Machine(32, 4)], global_batch=2).workers == 2
+
+
+def test_one_worker_with_all_cores_when_there_is_no_gpu() -> None:
+    chosen = choose(ScalingConfig(), [Machine(6)], global_batch=4)
+    assert (chosen.workers, chosen.per_worker, chosen.use_gpu) == (1, {"CPU": 6}, False)
+
+
+@pytest.mark.parametrize(
+    ("machines", "workers", "cores"),
+    [([4, 4], 3, 2), ([3, 3], 2, 3), ([3, 3], 3, 1), ([2], 2, 1), ([8, 2], 3, 2)],
+)
+def test_an_even_share_of_cores_lets_all_workers_fit(machines: list[int], workers: int, cores: int) -> None:
+    there = [Machine(cpus) for cpus in machines]
+    chosen = choose(ScalingConfig(workers=workers), there, global_batch=8)
+    assert chosen.cpus_per_worker == cores
+    assert places(there, cores, use_gpu=False) >= workers > places(there, cores + 1, use_gpu=False)
+
+
+def test_too_many_workers_are_refused_with_what_there_is() -> None:
+    with pytest.raises(UserError) as caught:
+        choose(ScalingConfig(workers=5), [Machine(2), Machine(2)], global_batch=8)
+    line = str(caught.value)
+    assert "scaling.workers: 5 workers" in line
+    assert "2 machines with 4 CPU cores and 0 GPUs, room for 4 workers" in line
+
+
+def test_gpus_that_are_not_there_are_refused() -> None:
+    with pytest.raises(UserError, match="room for 0 workers"):
+        choose(ScalingConfig(workers=1, gpu=True), [Machine(4)], global_batch=8)
+
+
+def test_machines_that_are_waited_for_need_not_be_there() -> None:
+    chosen = choose(ScalingConfig(workers=5, wait_s=60), [Machine(2)], global_batch=8)
+    assert (chosen.workers, chosen.per_worker) == (5, {"CPU": 1})
+    assert "scaling.workers: 5 workers with 1 CPU cores each do not fit: the cluster has 1" in shortage(
+        chosen, [Machine(2)]
+    )
+
+
+def test_lost_machines_are_waited_for_even_if_those_of_the_start_are_not() -> None:
+    assert ScalingConfig().loss_wait_s == 600
+    assert ScalingConfig(wait_s=5).loss_wait_s == 5
+
+
+def test_part_of_a_core_for_each_worker() -> None:
+    chosen = choose(ScalingConfig(workers=4, cpus_per_worker=0.5), [Machine(2)], global_batch=8)
+    assert chosen.per_worker == {"CPU": 0.5}
+
+
+def test_a_group_that_may_shrink_needs_room_for_the_fewest_only() -> None:
+    assert choose(ScalingConfig(workers="2,8"), [Machine(2)], global_batch=8).workers == (2, 8)  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="3 workers"):
+        choose(ScalingConfig(workers="3,8"), [Machine(2)], global_batch=8)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("workers", [2.5, True, [1, 2.5], "2.5", 0, (8, 2), ()])
+def test_workers_that_are_no_number_are_refused_not_rounded(workers: Any) -> None:
+    with pytest.raises(ValidationError, match="expected a number of workers"):
+        ScalingConfig(workers=workers)
+
+
+def test_a_group_that_may_grow_shares_the_cores_that_are_there() -> None:
+    chosen = choose(ScalingConfig(workers=(2, 16)), [Machine(32, 4), Machine(32, 4)], global_batch=16)
+    assert (chosen.workers, chosen.per_worker) == ((2, 16), {"CPU": 8, "GPU": 1})

@@ -1,0 +1,237 @@
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+import yaml
+
+from cluster import __main__ as command
+from cluster.machines import driver
+from cluster.ranks.world import World, usable_cores
+from cluster.settings.config import RunConfig
+from cluster.settings.costs import Costs, measure
+from cluster.training.run import run
+from data_shards.storage.folder import RunFolder
+from nla_cyclegan import Generator, GeneratorConfig, PatchDiscriminator
+
+ROOT = Path(__file__).parents[3]
+Call = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture(scope="module")
+def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return tiny.pack_dataset(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture
+def file(uri: str, tmp_path: Path) -> str:
+    path = tmp_path / "run.yaml"
+    path.write_text(yaml.safe_dump(tiny.settings(uri, tmp_path / "runs")))
+    return str(path)
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
+    """Run the command line in this process, without Ray: its exit status, stdout and stderr."""
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(driver, "ray_session", lambda address: pytest.fail("Ray was started"))
+
+    def run_main(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["cluster", *arguments])
+        status = command.main()
+        return status, *capsys.readouterr()
+
+    return run_main
+
+
+def finish(file: str, **changes: object) -> RunConfig:
+    config = RunConfig.model_validate(yaml.safe_load(Path(file).read_text()) | changes)
+    run(config, World(), report=lambda metrics: None)
+    return config
+
+
+def refused(result: tuple[int, str, str]) -> str:
+    """The one line of a command that was refused."""
+    status, out, err = result
+    assert (status, out) == (2, "")
+    (line,) = err.splitlines()
+    assert line.startswith("error: ")
+    return line
+
+
+def test_help_waits_for_nothing_heavy() -> None:
+    code = (
+        "import sys, runpy\n"
+        "sys.argv = ['cluster', '--help']\n"
+        "try:\n    runpy.run_module('cluster', run_name='__main__')\n"
+        "except SystemExit as end:\n    assert end.code == 0\n"
+        "heavy = {'torch', 'ray', 'pydantic', 'pyarrow', 'numpy'} & sys.modules.keys()\n"
+        "assert not heavy, heavy\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert "train" in done.stdout
+
+
+def test_dry_run_prints_the_plan_and_writes_nothing(call: Call, file: str, tmp_path: Path) -> None:
+    status, plan, _ = call("train", "--config", file, "--scaling.workers", "2", "--dry-run")
+    assert status == 0
+    assert "12 steps of 4 image pairs: 48 images, 4 epochs (12 images or 3 steps an epoch)" in plan
+    assert "trainA 10, trainB 12, testA 5, testB 4 images" in plan
+    assert "2 (scaling.workers), parts of the batch 2 + 2" in plan
+    _, plan, _ = call("train", "--config", file, "--scaling.workers", "1,4", "--dry-run")
+    assert "1 to 4 (scaling.workers), parts of the batch 1 + 1 + 1 + 1" in plan
+    assert "cpu, gloo (no GPU in the cluster)" in plan
+    generator = sum(
+        p.numel()
+        for p in Generator(RunConfig.model_validate(tiny.settings("x", tmp_path)).model.generator).parameters()
+    )
+    assert f"2 generators of {generator:,} and 2 discriminators" in plan
+    assert "GFLOP a step" in plan
+    assert f"{tmp_path}/runs/tiny: checkpoints every 16 images" in plan
+    assert "at 0 images: there is no checkpoint" in plan
+    assert not (tmp_path / "runs").exists()
+
+
+def test_the_plan_of_local_mode_and_of_a_run_that_goes_on(call: Call, file: str) -> None:
+    finish(file)
+    _, plan, _ = call("train", "--config", file, "--local", "--dry-run")
+    assert "none: this process (--local)" in plan
+    assert "nothing: the run is finished" in plan
+
+
+def test_a_finished_run_says_so(call: Call, file: str, tmp_path: Path) -> None:
+    finish(file)
+    driver_address = ("--address", "nowhere:1")
+    status, out, _ = call("train", "--config", file, *driver_address)
+    assert status == 0
+    assert "tiny is finished: 48 images seen" in out
+    assert f"{tmp_path}/runs/tiny/checkpoint_*" in out
+
+
+def test_another_configuration_under_the_same_name_is_refused(call: Call, file: str, tmp_path: Path) -> None:
+    config = finish(file)
+    about = {"config": config.model_dump(mode="json"), "dataset": "others"}
+    RunFolder(config.storage, config.name).write_json("run.json", about)
+    status, _, err = call("train", "--config", file, "--optimizer.lr", "0.1", "--scaling.max_failures", "9")
+    assert status == 2
+    first, *rest = err.splitlines()
+    assert first.startswith(f"error: {tmp_path}/runs/tiny holds another run; choose another --name")
+    assert rest[0] == "  optimizer.lr: 0.0002 there, 0.1 here"
+    assert "other images than before" in rest[1]
+    assert len(rest) == 2
+
+
+def test_what_does_not_change_the_weights_may_change(call: Call, file: str) -> None:
+    finish(file)
+    changes = ("--checkpoint.every", "9", "--observe.every", "3", "--data.prefetch", "9", "--scaling.max_failures", "9")
+    another_disk = ("--data.cache_gb", "5", "--data.cache_folder", "/elsewhere")
+    assert call("train", "--config", file, *changes, *another_disk)[0] == 0
+
+
+def test_no_dataset(call: Call, file: str, tmp_path: Path) -> None:
+    line = refused(call("train", "--config", file, "--data.uri", str(tmp_path / "nowhere")))
+    assert "no dataset at" in line
+    assert "python -m data_shards pack" in line
+
+
+def test_images_smaller_than_the_crop_and_too_few_for_a_batch(call: Call, file: str) -> None:
+    status, _, err = call(
+        "train", "--config", file, "--data.load_size=32", "--data.crop_size=32", "--data.global_batch=11"
+    )
+    assert status == 2
+    lines = err.splitlines()
+    assert lines[0].startswith("error: data.crop_size: 32 px, but trainA has images of 24 px width or 24 px height")
+    assert lines[1].startswith("error: data.global_batch: 11, but trainA has only 10 images")
+    assert lines[2].startswith("error: data.crop_size: 32 px, but trainB")
+    assert len(lines) == 3
+
+
+def test_more_workers_than_this_machine_holds(call: Call, file: str, tmp_path: Path) -> None:
+    workers = str(usable_cores() + 1)
+    line = refused(call("train", "--config", file, "--data.global_batch", "10", "--scaling.workers", workers))
+    assert f"scaling.workers: {workers} workers" in line
+    assert f"room for {usable_cores()} workers" in line
+    assert not (tmp_path / "runs" / "tiny").exists()
+
+
+def test_storage_that_cannot_be_written(call: Call, file: str, tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("a file")
+    line = refused(call("train", "--config", file, "--storage", str(tmp_path / "taken")))
+    assert "cannot be written" in line
+    assert "choose another with --storage" in line
+
+
+def test_storage_of_a_kind_that_nothing_opens(call: Call, file: str) -> None:
+    assert "storage: nope://bucket/runs cannot be opened" in refused(
+        call("train", "--config", file, "--storage", "nope://bucket/runs?option=hidden")
+    )
+
+
+def test_relative_paths_in_a_ray_job_are_refused(call: Call, file: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
+    line = refused(call("train", "--config", file, "--storage", "runs"))
+    assert "storage: 'runs' is relative" in line
+    assert "absolute path or a URI" in line
+
+
+def test_local_training_from_the_command_line(call: Call, file: str, tmp_path: Path) -> None:
+    arguments = ("train", "--config", file, "--local")
+    status, out, err = call(*arguments)
+    assert status == 0
+    assert "tiny has finished: 48 images seen" in out
+    assert "tiny: 48 of 48 images" in err
+    lines = (tmp_path / "runs" / "tiny" / "metrics.jsonl").read_text().splitlines()
+    assert json.loads(lines[-1])["images"] == 48
+    assert "is finished" in call(*arguments)[1]
+
+
+def test_a_breakpoint_works_in_local_mode(file: str) -> None:
+    code = (
+        "import sys\n"
+        "from cluster import __main__\n"
+        "from cluster.training import loop\n"
+        "rate = loop.learning_rate\n"
+        "def stop(lr, schedule, images_seen, total):\n"
+        "    if images_seen == 24:\n"
+        "        breakpoint()\n"
+        "    return rate(lr, schedule, images_seen, total)\n"
+        "loop.learning_rate = stop\n"
+        "sys.exit(__main__.main())\n"
+    )
+    command = [sys.executable, "-c", code, "train", "--config", file, "--local"]
+    done = subprocess.run(
+        command, input="p images_seen * 1000\ncontinue\n", capture_output=True, text=True, timeout=120, cwd=ROOT
+    )
+    assert done.returncode == 0, done.stderr
+    assert "(Pdb) 24000" in done.stdout
+    assert "tiny has finished: 48 images seen" in done.stdout
+
+
+def test_costs_are_those_of_the_networks() -> None:
+    # 2 * 9 * 256 * 256 * 64 * 64 a 3x3 convolution of 256 channels at a quarter of 256 px; by torch's own count in all.
+    cost = measure(lambda: Generator(GeneratorConfig(nonlocal_blocks=())), 256)
+    fewer = measure(lambda: Generator(GeneratorConfig(nonlocal_blocks=(), num_blocks=8)), 256)
+    assert cost.forward_flops - fewer.forward_flops == 2 * (2 * 9 * 256 * 256 * 64 * 64)
+    assert cost.parameters - fewer.parameters == 2 * 9 * 256 * 256
+    # Known from the paper's setting: 99.1 and 6.29 GFLOP forward.
+    assert cost.forward_flops == pytest.approx(99.1e9, rel=0.01)
+    assert measure(PatchDiscriminator, 256).forward_flops == pytest.approx(6.29e9, rel=0.01)
+
+
+def test_memory_is_that_of_one_round_and_of_the_average(uri: str, tmp_path: Path) -> None:
+    """Images of 16 px: activations of 4 pairs, or of one at a time, and a copy of both generators."""
+
+    def memory(**step: Any) -> float:
+        config = tiny.config(uri, tmp_path, step={"pool_size": 0, **step})
+        return Costs.of(config).memory_bytes(config, 1)
+
+    costs = Costs.of(tiny.config(uri, tmp_path))
+    pair = costs.generator_passes * costs.generator.saved_bytes + 2 * costs.discriminator.saved_bytes
+    assert memory() - memory(micro_batch=1) == 3 * pair
+    assert memory(micro_batch=8) == memory()
+    assert memory(ema_half_life=100) - memory() == 2 * costs.generator.parameters * 4

@@ -1,0 +1,316 @@
+"""The files of cluster/deploy/ against what reads them: Ray's autoscaler, KubeRay, Slurm's shell, this project's parser."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.metadata import version
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import pytest
+import yaml
+
+from cluster import submit
+from cluster.settings.config import RunConfig
+from cluster.settings.options import parse_options
+from cluster.settings.scaling import Machine, choose, places
+
+ROOT = Path(__file__).parents[3]
+DEPLOY = ROOT / "cluster" / "deploy"
+FIELDS = Path(__file__).with_name("rayjob_fields.yaml")
+CLOUDS = {"aws": "s3", "gcp": "gs"}
+TYPES = {"string": str, "integer": int, "boolean": bool, "number": (int, float), "quantity": (str, int)}
+
+
+def load(name: str) -> dict[str, Any]:
+    """The last document of a YAML file."""
+    return list(yaml.safe_load_all((DEPLOY / name).read_text()))[-1]
+
+
+def commands(file: Path, verb: str) -> list[list[str]]:
+    """Arguments of each `python -m cluster VERB` in a file; continued lines are one, comment signs are left out."""
+    text = re.sub(r"\\\n[#\s]*", " ", file.read_text())
+    return [shlex.split(found, comments=True) for found in re.findall(rf"python -m cluster {verb} ([^\n]*)", text)]
+
+
+@pytest.mark.parametrize("cloud", CLOUDS)
+def test_ray_up_takes_the_file(cloud: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ray.autoscaler._private.util import prepare_config, validate_config
+
+    monkeypatch.chdir(ROOT)
+    config = prepare_config(load(f"{cloud}.yaml"))
+    validate_config(config)
+    head, worker = config["available_node_types"]["head"], config["available_node_types"]["gpu"]
+    assert config["head_node_type"] == "head"
+    assert (worker["min_workers"], worker["max_workers"], config["max_workers"]) == (0, 8, 8)
+    assert worker["resources"]["GPU"] == 1
+    assert "SPOT" in str(worker["node_config"]).upper()
+    assert "SPOT" not in str(head["node_config"]).upper()
+    # Not one account for both: a worker cannot start machines.
+    account = {"aws": "IamInstanceProfile", "gcp": "serviceAccounts"}[cloud]
+    assert head["node_config"][account] != worker["node_config"][account]
+    for here in config["file_mounts"].values():
+        assert here.startswith("~") or (ROOT / here).exists()
+    # Set in the container: every command in it sees it.
+    assert "--env RAY_AUTH_MODE=token" in config["docker"]["run_options"]
+    # Ray's own start commands open the dashboard to all.
+    assert "dashboard-host" not in str(config["head_start_ray_commands"])
+
+
+def test_ray_up_refuses_what_is_not_in_its_schema() -> None:
+    from ray.autoscaler._private.util import prepare_config, validate_config
+
+    with pytest.raises(Exception, match="idle_timeout"):
+        validate_config(prepare_config(load("aws.yaml") | {"idle_timeout": 5}))
+
+
+@pytest.mark.parametrize("cloud", CLOUDS)
+def test_the_setup_command_lists_the_dependencies(cloud: str, tmp_path: Path) -> None:
+    """The part before pip, on this machine."""
+    (command,) = load(f"{cloud}.yaml")["setup_commands"]
+    command = command.replace("/home/ray/project", str(ROOT)).replace("/tmp/requirements.txt", f"{tmp_path}/list")
+    command, and_, pip = command.rpartition("&&")
+    assert (and_, pip.split()[:2]) == ("&&", ["pip", "install"])
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    subprocess.run(["bash", "-c", command], check=True, env={**os.environ, "PATH": path})
+    assert {"torch", "ray[default,train,tune]", "webdataset"} <= {
+        re.split("[<>=!]", line)[0] for line in (tmp_path / "list").read_text().splitlines()
+    }
+
+
+@pytest.mark.parametrize("cloud", CLOUDS)
+def test_the_submission_in_the_comment_is_accepted(cloud: str) -> None:
+    (arguments,) = commands(DEPLOY / f"{cloud}.yaml", "submit")
+    assert arguments[:2] == ["--address", "http://127.0.0.1:8265"]
+    job = submit.make_job(arguments[2:])
+    assert f"--storage={CLOUDS[cloud]}://BUCKET/runs" in job.command
+    node_types = load(f"{cloud}.yaml")["available_node_types"]
+    head, worker = (node_types[name]["resources"] for name in ("head", "gpu"))
+    starts_from_the_head_and_fills_the_rest(
+        parse_options(arguments[2:]).config, head, worker, node_types["gpu"]["max_workers"]
+    )
+    assert "--scaling.workers=2,8" in job.command
+
+
+def starts_from_the_head_and_fills_the_rest(
+    config: RunConfig, head: dict[str, int], worker: dict[str, int], most: int
+) -> None:
+    """The run waits for machines when there are none with GPUs yet, and its workers fit on those that come."""
+    batch = config.data.global_batch
+    chosen = choose(config.scaling, [Machine(head["CPU"], head["GPU"])], global_batch=batch)
+    assert chosen.use_gpu
+    assert chosen.workers == (2, most)
+    assert places([Machine(worker["CPU"], worker["GPU"])] * most, chosen.cpus_per_worker, chosen.use_gpu) == most
+
+
+def unknown(value: Any, fields: Any, where: str) -> Iterator[str]:
+    """What of a document is not in the tree of fields, or of another type."""
+    if fields == "object":
+        return
+    if isinstance(fields, dict) and isinstance(value, dict):
+        for name, inner in value.items():
+            if name in fields:
+                yield from unknown(inner, fields[name], f"{where}.{name}")
+            else:
+                yield f"{where}.{name}: no such field"
+    elif isinstance(fields, list) and isinstance(value, list):
+        for index, inner in enumerate(value):
+            yield from unknown(inner, fields[0], f"{where}[{index}]")
+    elif isinstance(fields, str) and fields.startswith("map of ") and isinstance(value, dict):
+        for name, inner in value.items():
+            yield from unknown(inner, fields.removeprefix("map of "), f"{where}.{name}")
+    elif not isinstance(fields, str) or not fits(value, fields):
+        yield f"{where}: {value!r} is not {fields}"
+
+
+def fits(value: Any, kind: str) -> bool:
+    return value in kind.split(" | ") if " | " in kind else isinstance(value, TYPES.get(kind, ()))
+
+
+def test_kuberay_knows_every_field_of_the_rayjob() -> None:
+    assert list(unknown(load("kuberay-rayjob.yaml"), yaml.safe_load(FIELDS.read_text()), "RayJob")) == []
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "said"),
+    [
+        ("spec.ttlSeconds", 5, "RayJob.spec.ttlSeconds: no such field"),
+        ("spec.rayClusterSpec.authOptions.mode", "tokens", "'tokens' is not disabled | token"),
+        ("spec.backoffLimit", "3", "RayJob.spec.backoffLimit: '3' is not integer"),
+        ("spec.rayClusterSpec.headGroupSpec.rayStartParams.num-cpus", 0, "num-cpus: 0 is not string"),
+    ],
+)
+def test_kuberay_would_refuse(path: str, value: Any, said: str) -> None:
+    document = load("kuberay-rayjob.yaml")
+    *folders, last = path.split(".")
+    inner = document
+    for name in folders:
+        inner = inner[name]
+    inner[last] = value
+    (problem,) = unknown(document, yaml.safe_load(FIELDS.read_text()), "RayJob")
+    assert said in problem
+
+
+def test_the_rayjob_trains_with_what_the_parser_takes() -> None:
+    spec = load("kuberay-rayjob.yaml")["spec"]
+    assert spec["entrypoint"].startswith("python -m cluster train ")
+    config = parse_options(shlex.split(spec["entrypoint"])[4:]).config
+    (group,) = spec["rayClusterSpec"]["workerGroupSpecs"]
+    limits = group["template"]["spec"]["containers"][0]["resources"]["limits"]
+    worker = {"CPU": int(limits["cpu"]), "GPU": int(limits["nvidia.com/gpu"])}
+    starts_from_the_head_and_fills_the_rest(config, {"CPU": 0, "GPU": 0}, worker, group["maxReplicas"])
+    assert spec["rayClusterSpec"]["authOptions"] == {"mode": "token"}
+    pod = group["template"]["spec"]
+    assert pod["serviceAccountName"] == "nla-cyclegan"
+    (shm,) = pod["volumes"]
+    assert shm["emptyDir"]["medium"] == "Memory"
+    assert pod["containers"][0]["volumeMounts"] == [{"mountPath": "/dev/shm", "name": shm["name"]}]
+
+
+def test_ray_is_the_same_everywhere() -> None:
+    found = [
+        *re.findall(r"rayproject/ray:([\d.]+)-py311", "".join(file.read_text() for file in DEPLOY.iterdir())),
+        load("kuberay-rayjob.yaml")["spec"]["rayClusterSpec"]["rayVersion"],
+    ]
+    assert found == [version("ray")] * 4
+
+
+@pytest.mark.parametrize("script", sorted(DEPLOY.glob("*.sh")), ids=lambda script: script.name)
+def test_scripts_are_bash(script: Path) -> None:
+    subprocess.run(["bash", "-n", str(script)], check=True)
+    assert os.access(script, os.X_OK)
+
+
+def stub(folder: Path, name: str, body: str) -> None:
+    """A program that stands for another."""
+    (folder / name).write_text(f"#!/usr/bin/env bash\n{body}\n")
+    (folder / name).chmod(0o755)
+
+
+def test_slurm_starts_ray_everywhere_and_the_run_on_the_first(tmp_path: Path) -> None:
+    from ray.scripts.scripts import start
+    from ray.scripts.symmetric_run import symmetric_run
+
+    checkout = tmp_path / "checkout"
+    (checkout / ".venv" / "bin").mkdir(parents=True)
+    stub(tmp_path, "scontrol", "printf 'node7\\nnode8\\n'")
+    stub(tmp_path, "hostname", "echo 10.0.0.7 172.17.0.1")
+    # Its own options go, the program stays.
+    stub(tmp_path, "srun", 'while [[ $1 == -* ]]; do shift; done; exec "$@"')
+    stub(
+        tmp_path,
+        "ray",
+        f'printf "%s\\n" "$@" > {tmp_path}/ray.txt; echo "$RAY_AUTH_MODE $RAY_AUTH_TOKEN" > {tmp_path}/token',
+    )
+    environment = {
+        "PATH": f"{tmp_path}:{Path(sys.executable).parent}:{os.environ['PATH']}",
+        **{"SLURM_SUBMIT_DIR": str(checkout), "SLURM_JOB_NODELIST": "node[7-8]", "SLURM_JOB_ID": "40123"},
+        **{"SLURM_JOB_NUM_NODES": "2", "SLURM_CPUS_PER_TASK": "64", "SLURM_GPUS_ON_NODE": "8"},
+    }
+    of_the_run = ["--data.uri", "/shared/my data", "--storage", "/shared/runs", "--data.global_batch", "16"]
+    subprocess.run(["bash", str(DEPLOY / "slurm.sh"), *of_the_run], env=environment, check=True)
+
+    called = (tmp_path / "ray.txt").read_text().splitlines()
+    assert called[0] == "symmetric-run"
+    before, after = called[1 : called.index("--")], called[called.index("--") + 1 :]
+    assert before == ["--address", "10.0.0.7:20123", "--min-nodes", "2", "--num-cpus", "64", "--num-gpus", "8"]
+    known = {option for command in (symmetric_run, start) for parameter in command.params for option in parameter.opts}
+    assert {option for option in before if option.startswith("--")} <= known
+    assert after[:4] == ["python", "-m", "cluster", "train"]
+    options = parse_options(after[4:])
+    assert options.address == "10.0.0.7:20123"
+    assert options.config.data.uri == "/shared/my data"
+    mode, token = (tmp_path / "token").read_text().split()
+    assert (mode, len(token)) == ("token", 64)
+    assert token not in "".join(called)
+
+
+class Metadata(BaseHTTPRequestHandler):
+    """A cloud's metadata service, which has a notice from the third question on."""
+
+    asked: list[str]
+    notice: dict[str, str]
+
+    def do_GET(self) -> None:
+        self.asked.append(self.path)
+        known = self.notice.get(self.path)
+        self.send_response(200 if known and len(self.asked) > 2 else 404)
+        self.end_headers()
+        if known and len(self.asked) > 2:
+            self.wfile.write(known.encode())
+
+    def do_PUT(self) -> None:
+        self.send_response(200 if "latest" in str(self.notice) else 404)
+        self.end_headers()
+        self.wfile.write(b"token")
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Not on the console of the tests."""
+
+
+@pytest.mark.parametrize(
+    ("notice", "seconds"),
+    [
+        ({"/latest/meta-data/spot/instance-action": '{"action": "terminate"}'}, "110"),
+        ({"/computeMetadata/v1/instance/preempted": "TRUE"}, "25"),
+    ],
+    ids=["aws", "google"],
+)
+def test_ray_hears_of_a_machine_that_is_taken_away(notice: dict[str, str], seconds: str, tmp_path: Path) -> None:
+    from ray.scripts.scripts import drain_node
+
+    asked: list[str] = []
+    handler = type("Handler", (Metadata,), {"asked": asked, "notice": notice})
+    stub(tmp_path, "ray", f'printf "%s\\n" "$@" > {tmp_path}/ray.txt')
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        environment = {
+            "PATH": f"{tmp_path}:{os.environ['PATH']}",
+            "METADATA": f"http://127.0.0.1:{server.server_port}",
+            "EVERY_S": "0.05",
+        }
+        subprocess.run(["bash", str(DEPLOY / "preemption.sh")], env=environment, check=True, timeout=60)
+        server.shutdown()
+    assert len(asked) > 2
+    called = (tmp_path / "ray.txt").read_text().splitlines()
+    assert called[0] == "drain-node"
+    assert called[1:] == [
+        *("--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "the spot machine is taken away"),
+        *("--deadline-remaining-seconds", seconds),
+    ]
+    known = {option for parameter in drain_node.params for option in parameter.opts}
+    assert {option for option in called if option.startswith("--")} <= known
+
+
+def test_a_pod_that_is_ended_tells_ray_likewise() -> None:
+    from ray.scripts.scripts import drain_node
+
+    (group,) = load("kuberay-rayjob.yaml")["spec"]["rayClusterSpec"]["workerGroupSpecs"]
+    pod = group["template"]["spec"]
+    bash, c, script = pod["containers"][0]["lifecycle"]["preStop"]["exec"]["command"]
+    assert (bash, c) == ("bash", "-c")
+    drain, sleep = script.split("&&")
+    words = shlex.split(drain)
+    context = drain_node.make_context("drain-node", words[2:])
+    assert words[:2] == ["ray", "drain-node"]
+    assert context.params["deadline_remaining_seconds"] <= int(sleep.split()[1]) < pod["terminationGracePeriodSeconds"]
+
+
+@pytest.mark.parametrize("page", ["README.md", "cluster/README.md"])
+def test_commands_of_the_pages_are_accepted(page: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setenv("PWD", str(ROOT))
+    # The others have places for what a reader fills in.
+    train = [found for found in commands(ROOT / page, "train") if "--data.uri" in found]
+    sent = [found for found in commands(ROOT / page, "submit") if "--data.uri" in found]
+    assert train + sent
+    for arguments in train:
+        parse_options(arguments)
+    for arguments in sent:
+        _, of_the_run = submit._parser().parse_known_args([os.path.expandvars(argument) for argument in arguments])
+        submit.make_job(of_the_run)

@@ -1,0 +1,219 @@
+"""What `python -m cluster status` tells of a run, from its folder alone."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+
+from cluster import status
+from cluster.ranks.world import World
+from cluster.records.ending import ending_told, tell_beginning
+from cluster.records.health import health, pace
+from cluster.records.survey import Survey, survey
+from cluster.settings.preflight import claim, prepare
+from cluster.training.run import run
+from data_shards.errors import NonFiniteLossError, UserError
+from data_shards.storage.folder import RunFolder
+
+NOW = 1_700_000_000.0
+
+
+@pytest.fixture(scope="module")
+def storage(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A storage with a finished run, `tiny`, of 48 images."""
+    root = tmp_path_factory.mktemp("status")
+    config = tiny.config(tiny.pack_dataset(root), root / "runs", validation={"every": 16, "images": 4})
+    prepared = prepare(config)
+    claim(prepared)
+    with ending_told(prepared.folder):
+        run(prepared.config, World(), report=lambda metrics: None)
+    return root / "runs"
+
+
+@pytest.fixture
+def copy(storage: Path, tmp_path: Path) -> RunFolder:
+    """A copy of that run, to be harmed."""
+    for file in storage.rglob("*"):
+        if file.is_file():
+            target = tmp_path / file.relative_to(storage)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(file.read_bytes())
+    return RunFolder(str(tmp_path), "tiny")
+
+
+def shown(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    assert status.main(arguments) == 0
+    return capsys.readouterr().out
+
+
+def records(*times: float) -> list[dict[str, Any]]:
+    return [{"images": 100 * n, "images_per_s": 10.0, "time": t} for n, t in enumerate(times, start=1)]
+
+
+def of(records: list[dict[str, Any]], state: str | None = None, told_at: float = 0.0) -> Survey:
+    told = {"state": state, "time": told_at, "reason": "too hot"} if state else {}
+    return Survey("run", {"clock": {"total": 10_000, "epoch": 1_000}}, told, records, [])
+
+
+def test_a_run_for_a_person(storage: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = shown(capsys, str(storage / "tiny"))
+    lines = dict(line.split(maxsplit=1) for line in text.splitlines() if not line.startswith(" "))
+    assert lines["run"] == str(storage / "tiny")
+    assert lines["model"].startswith("2 blocks (non-local: 1), 2 channels; nadam, lr 0.0002, batch 4, fp32")
+    assert lines["health"].startswith("finished (")
+    assert lines["progress"] == "48 images of 48 (100.0%), epoch 4.00 of 4"
+    assert "left" not in lines["rate"]
+    assert "data " in lines["waits"]
+    assert "checkpoint " in lines["waits"]
+    assert lines["evaluated"].endswith("; best " + lines["evaluated"].rpartition("; best ")[2])
+    assert lines["checkpoints"] == "3 complete, 0 not"
+    stored = [line.split()[0] for line in text.splitlines() if line.startswith("  ")]
+    assert stored == [f"checkpoint_{images:012d}" for images in (48, 32, 16)]
+    assert text.count(", the best") == 1
+
+
+def test_a_run_for_a_machine(storage: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (found,) = json.loads(shown(capsys, str(storage / "tiny"), "--json"))
+    assert (found["images"], found["total"], found["epoch"], found["health"]["state"]) == (48, 48, 4.0, "finished")
+    scores = {each["name"]: each["score"] for each in found["checkpoints"]}
+    assert found["best"] == min(scores, key=lambda name: scores[name])
+    assert found["config"]["optimizer"]["lr"] == 2e-4
+    assert found["latest"]["swd"] == pytest.approx(scores["checkpoint_000000000048"])
+    assert found["warnings"] == []
+
+
+def test_a_reader_that_has_seen_enough_is_no_error(storage: Path) -> None:
+    command = [sys.executable, "-m", "cluster", "status", str(storage)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.close()
+        assert process.stderr is not None
+        assert process.stderr.read() == b""
+        assert process.wait() == 0
+
+
+def test_a_storage_with_runs_is_a_table(copy: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
+    tell_beginning(RunFolder(copy.root, "young"))
+    RunFolder(copy.root, "young").write_json("run.json", {"clock": {"total": 9, "epoch": 3}})
+    RunFolder(copy.root, "no-run").write("notes.txt", b"hello")
+    Path(copy.root, "notes.txt").write_text("hello")
+    head, *rows = shown(capsys, copy.root).splitlines()
+    assert head.split()[:4] == ["run", "health", "since", "images"]
+    assert [row.split()[:2] for row in rows] == [["tiny", "finished"], ["young", "training"]]
+    assert rows[0].split()[-1] == "3"
+
+
+def test_checkpoints_that_cannot_be_resumed_from_are_named(copy: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
+    folder, newest = Path(copy.path), "checkpoint_000000000048"
+    (folder / newest / "share-00000-of-00001.json").unlink()
+    short = folder / "checkpoint_000000000032" / "generator_ab.safetensors"
+    short.write_bytes(short.read_bytes()[:-1])
+    flipped = folder / "checkpoint_000000000016" / "generator_ab.safetensors"
+    content = flipped.read_bytes()
+    flipped.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+
+    text = shown(capsys, copy.path)
+    assert [line for line in text.splitlines() if line.startswith("warning")] == [
+        f"warning: {newest} is not complete: it is being written, or a failure cut it off",
+        f"warning: checkpoint_000000000032: generator_ab.safetensors has {len(content) - 1:,} bytes, "
+        f"{len(content):,} were written",
+    ]
+    assert "1 complete, 2 not" in text
+    assert not text.splitlines()[3].startswith("health       finished")
+    flips = shown(capsys, copy.path, "--verify").count("generator_ab.safetensors is damaged: its SHA-256 is not")
+    assert flips == 1
+
+
+def test_damaged_json_of_checkpoints_does_not_hide_the_run(copy: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
+    share = "checkpoint_000000000048/share-00000-of-00001.json"
+    copy.write(share, b"{")
+    about = Path(copy.path) / "checkpoint_000000000032" / "run.json"
+    about.write_bytes(b"}" + about.read_bytes()[1:])
+    text = shown(capsys, copy.path)
+    assert f"warning: checkpoint_000000000048: {copy.path}/{share}: damaged (" in text
+    assert "2 complete, 1 not" in text
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("nothing", "no run at {}: nothing is there; give a run's folder"),
+        ("other", "no run at {}: neither it nor a folder in it has a run's files; give a run's folder"),
+        ("a-file", "{}: cannot be listed"),
+    ],
+)
+def test_a_wrong_uri_is_one_clear_line(name: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / "a-file").write_text("hello")
+    (tmp_path / "other" / "folder").mkdir(parents=True)
+    with pytest.raises(UserError) as caught:
+        status.main([str(tmp_path / name)])
+    assert str(caught.value).startswith(said.format(tmp_path / name))
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_run_is_healthy_as_long_as_it_keeps_its_rhythm() -> None:
+    slow, quick = records(NOW - 900, NOW - 600, NOW - 300), records(NOW - 302, NOW - 301, NOW - 300)
+    assert health(of(slow), NOW).state == "training"
+    stalled = health(of(quick), NOW)
+    assert (stalled.state, stalled.since) == ("stalled", NOW - 300)
+    assert health(of([]), NOW).state == "empty"
+
+
+@pytest.mark.parametrize("state", ["stopped", "diverged", "failed"])
+def test_what_a_run_said_at_its_end_holds_until_it_goes_on(state: str) -> None:
+    before = records(NOW - 30, NOW - 20)
+    ended = health(of(before, state, NOW - 10), NOW)
+    assert (ended.state, ended.since, ended.reason) == (state, NOW - 10, "too hot")
+    assert health(of([*before, *records(NOW - 5)], state, NOW - 10), NOW).state == "training"
+    # It was started again, and has written nothing yet.
+    assert health(of(before, "training", NOW - 1), NOW).state == "training"
+
+
+def test_the_pace_is_that_of_whole_intervals() -> None:
+    found = pace([
+        {"images": 100, "images_per_s": 10.0, "data_wait": 0.5},
+        {"images": 100, "swd": 3.0},
+        {"images": 200, "images_per_s": 30.0, "data_wait": 0.1},
+    ])  # fmt: skip
+    assert found is not None
+    # 200 images in 13.3 s, of which 5.3 s.
+    assert found.images_per_s == pytest.approx(15)
+    assert found.waits["data"] == pytest.approx(0.4)
+    assert pace([{"images": 100, "swd": 3.0}]) is None
+
+
+@pytest.mark.parametrize(
+    ("error", "state", "reason"),
+    [
+        (KeyboardInterrupt(), "stopped", None),
+        (NonFiniteLossError("the loss is not finite"), "diverged", "the loss is not finite"),
+        (RuntimeError("one\ntwo"), "failed", "one"),
+        (ZeroDivisionError(), "failed", "ZeroDivisionError"),
+    ],
+)
+def test_how_a_run_ended_is_written_down(error: BaseException, state: str, reason: str | None, tmp_path: Path) -> None:
+    folder = RunFolder(str(tmp_path), "run")
+    tell_beginning(folder)
+    with pytest.raises(type(error)), ending_told(folder):
+        raise error
+    told = folder.read_json("state.json")
+    assert (told["state"], told["reason"]) == (state, reason)
+    assert abs(told["time"] - time.time()) < 60
+
+
+def test_a_run_that_never_began_leaves_no_folder(tmp_path: Path) -> None:
+    folder = RunFolder(str(tmp_path), "run")
+    with pytest.raises(UserError), ending_told(folder):
+        raise UserError("not so many workers")
+    assert not Path(folder.path).exists()
+
+
+def test_records_cut_off_by_a_crash_do_no_harm(tmp_path: Path) -> None:
+    folder = RunFolder(str(tmp_path), "run")
+    folder.write("metrics.jsonl", b'{"images": 4}\nnot json\n{"images": 8}\n{"ima')
+    assert [record["images"] for record in survey(folder).records] == [4, 8]

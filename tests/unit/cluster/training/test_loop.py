@@ -1,0 +1,253 @@
+"""The loop bare: no Ray, no process group."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+import torch
+from torch import Tensor
+
+from cluster.ranks.clock import Clock
+from cluster.ranks.world import World
+from cluster.records.observe import Forward, Record
+from cluster.settings.config import RunConfig
+from cluster.training import loop
+from cluster.training.run import run
+from data_shards.errors import NonFiniteLossError
+from data_shards.storage.folder import RunFolder
+from nla_cyclegan import ScheduleConfig, TrainingStep
+from nla_cyclegan.weights.checkpoint import complete_checkpoints
+
+ALONE = World()
+
+
+class StoppedError(Exception):
+    """Stands for kill -9."""
+
+
+@pytest.fixture(scope="module")
+def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return tiny.pack_dataset(tmp_path_factory.mktemp("tiny"))
+
+
+def train(config: RunConfig, stop_at: int | None = None, reports: list[Any] | None = None) -> Record:
+    """Run alone, to the end or until that many images."""
+
+    def look(record: Record) -> None:
+        if stop_at is not None and record.get("images", 0) >= stop_at:
+            raise StoppedError
+
+    reported = reports.append if reports is not None else lambda metrics: None
+    return run(config, ALONE, report=reported, sinks=[Forward(look)])
+
+
+def newest(config: RunConfig) -> dict[str, Tensor]:
+    """All tensors of the newest checkpoint."""
+    return tiny.newest(RunFolder(config.storage, config.name))
+
+
+def lines(config: RunConfig) -> list[Record]:
+    text = (Path(config.storage) / config.name / "metrics.jsonl").read_text()
+    return [json.loads(line) for line in text.splitlines()]
+
+
+TIMED = ("time", "images_per_s", "memory_gb", "data_wait", "checkpoint_wait", "validation_wait", "preview_wait")
+
+
+def test_stopped_and_continued_equals_undisturbed_bit_for_bit(uri: str, tmp_path: Path) -> None:
+    undisturbed = tiny.config(uri, tmp_path / "one")
+    train(undisturbed)
+    disturbed = tiny.config(uri, tmp_path / "two")
+    # After 40 of 48 images; the newest checkpoint is at 32.
+    with pytest.raises(StoppedError):
+        train(disturbed, stop_at=40)
+    assert complete_checkpoints(RunFolder(disturbed.storage, "tiny"))[0] == "checkpoint_000000000032"
+    train(disturbed)
+    one, two = newest(undisturbed), newest(disturbed)
+    assert one.keys() == two.keys()
+    assert any("mu_product" in name for name in one)
+    assert any("pool-0" in name for name in one)
+    assert [name for name in one if not torch.equal(one[name], two[name])] == []
+    # Neither a hole nor a repetition in the log, and the same values.
+    histories = [
+        [{k: v for k, v in line.items() if k not in TIMED} for line in lines(c)] for c in (undisturbed, disturbed)
+    ]
+    assert histories[0] == histories[1]
+    assert [line["images"] for line in histories[0]] == [8, 16, 24, 32, 40, 48]
+
+
+def test_the_seed_matters(uri: str, tmp_path: Path) -> None:
+    ends = []
+    for seed in (0, 1):
+        config = tiny.config(uri, tmp_path / str(seed), seed=seed, schedule={"images": 8})
+        train(config)
+        ends.append(newest(config)["generator_ab.safetensors/encoder.0.weight"])
+    assert not torch.equal(*ends)
+
+
+def test_steps_follow_the_clock(uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+    real = TrainingStep.__call__
+
+    def call(self: TrainingStep, a: Tensor, b: Tensor, *, images_seen: int, lr: float) -> dict[str, Tensor]:
+        calls.append((images_seen, lr, tuple(a.shape), a.dtype))
+        return real(self, a, b, images_seen=images_seen, lr=lr)
+
+    monkeypatch.setattr(loop.TrainingStep, "__call__", call)
+    train(tiny.config(uri, tmp_path, schedule={"images": 24, "constant": 0.5}, optimizer={"lr": 0.001}))
+    assert [images_seen for images_seen, *_ in calls] == list(range(0, 24, 4))
+    assert [lr for _, lr, *_ in calls] == pytest.approx([0.001] * 4 + [0.001 * 2 / 3, 0.001 / 3])
+    assert {call[2:] for call in calls} == {((4, 3, 16, 16), torch.uint8)}
+
+
+def test_a_finished_run_has_nothing_left_to_do(uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = tiny.config(uri, tmp_path, schedule={"images": 8})
+    train(config)
+    before = newest(config)
+    monkeypatch.setattr(loop.TrainingStep, "__call__", lambda *args, **kwargs: pytest.fail("trained"))
+    train(config)
+    after = newest(config)
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_a_loss_that_is_not_finite_stops_before_a_weight_moves(
+    uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tiny.config(uri, tmp_path)
+    steps = []
+    real = TrainingStep.__call__
+
+    def call(self: TrainingStep, a: Tensor, b: Tensor, *, images_seen: int, lr: float) -> dict[str, Tensor]:
+        if images_seen == 20:
+            steps.append((self, {n: p.clone() for n, p in self.networks["generator_ab"].named_parameters()}))
+            self.networks["discriminator_b"].register_forward_hook(lambda judge, images, scores: scores * math.nan)
+        return real(self, a, b, images_seen=images_seen, lr=lr)
+
+    monkeypatch.setattr(loop.TrainingStep, "__call__", call)
+    with pytest.raises(NonFiniteLossError) as caught:
+        train(config)
+    line = str(caught.value)
+    assert "not finite after 20 images" in line
+    assert "rank 0: generator_total = nan, gan_ab = nan" in line
+    ((step, before),) = steps
+    assert all(torch.equal(before[name], p) for name, p in step.networks["generator_ab"].named_parameters())
+    assert complete_checkpoints(RunFolder(config.storage, "tiny")) == ["checkpoint_000000000016"]
+
+
+def test_a_step_that_was_not_finite_is_noticed_one_step_later_and_never_written_down(
+    uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is due for a long time: the guard alone notices, while the next step is under way."""
+    config = tiny.config(uri, tmp_path, observe={"every": 48}, checkpoint={"every": 48})
+    seen = []
+    real = TrainingStep.__call__
+
+    def call(self: TrainingStep, a: Tensor, b: Tensor, *, images_seen: int, lr: float) -> dict[str, Tensor]:
+        seen.append(images_seen)
+        losses = real(self, a, b, images_seen=images_seen, lr=lr)
+        if images_seen == 8:
+            self.finite &= False
+        return losses
+
+    monkeypatch.setattr(loop.TrainingStep, "__call__", call)
+    with pytest.raises(NonFiniteLossError, match=r"not finite after 8 images \(a gradient, though no loss itself\)"):
+        train(config)
+    assert seen == [0, 4, 8, 12]
+    assert lines(config) == []
+    assert complete_checkpoints(RunFolder(config.storage, "tiny")) == []
+
+
+@pytest.mark.parametrize("section", ["observe", "validation", "checkpoint"])
+def test_what_is_about_to_be_written_down_is_checked_first(
+    section: str, uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    every = {"observe": {"every": 48}, "checkpoint": {"every": 48}, section: {"every": 8}}
+    config = tiny.config(uri, tmp_path, **every)
+    real = TrainingStep.__call__
+
+    def call(self: TrainingStep, a: Tensor, b: Tensor, *, images_seen: int, lr: float) -> dict[str, Tensor]:
+        losses = real(self, a, b, images_seen=images_seen, lr=lr)
+        if images_seen == 12:
+            self.finite &= False
+        return losses
+
+    monkeypatch.setattr(loop.TrainingStep, "__call__", call)
+    with pytest.raises(NonFiniteLossError, match="not finite after 12 images"):
+        train(config)
+    assert [line["images"] for line in lines(config)] == ([] if section == "checkpoint" else [8])
+    kept = ["checkpoint_000000000008"] if section == "checkpoint" else []
+    assert complete_checkpoints(RunFolder(config.storage, "tiny")) == kept
+
+
+def test_rounds_average_and_clipping_resume_bit_for_bit_too(uri: str, tmp_path: Path) -> None:
+    changes = {
+        "step": {"micro_batch": 3, "clip_norm": 2.0, "ema_half_life": 8},
+        "validation": {"every": 24, "images": 4},
+    }
+    undisturbed, disturbed = (tiny.config(uri, tmp_path / name, **changes) for name in ("one", "two"))
+    train(undisturbed)
+    with pytest.raises(StoppedError):
+        train(disturbed, stop_at=40)
+    train(disturbed)
+    one, two = newest(undisturbed), newest(disturbed)
+    assert one.keys() == two.keys()
+    assert any(name.startswith("training_generator_ba") for name in one)
+    assert [name for name in one if not torch.equal(one[name], two[name])] == []
+    scores = [[line["swd_A2B"] for line in lines(config) if "swd_A2B" in line] for config in (undisturbed, disturbed)]
+    assert scores[0] == scores[1]
+
+
+def test_evaluation_on_held_out_images(uri: str, tmp_path: Path) -> None:
+    config = tiny.config(uri, tmp_path, validation={"every": 16, "images": 4}, schedule={"images": 40})
+    reports: list[Any] = []
+    latest = train(config, reports=reports)
+    evaluated = [line for line in lines(config) if "swd_B2A" in line]
+    assert [line["images"] for line in evaluated] == [16, 32, 40]
+    assert all(0 < line["swd_A2B"] < math.inf for line in evaluated)
+    assert len(reports) == 3
+    assert latest["swd_B2A"] == evaluated[-1]["swd_B2A"]
+    assert "cycle_a" in reports[-1]
+
+
+def test_the_log_averages_over_the_steps_of_an_interval(uri: str, tmp_path: Path) -> None:
+    fine = tiny.config(uri, tmp_path / "fine", observe={"every": 1}, schedule={"images": 16})
+    coarse = tiny.config(uri, tmp_path / "coarse", observe={"every": 16}, schedule={"images": 16})
+    train(fine)
+    train(coarse)
+    (line,) = lines(coarse)
+    for name in ("generator_total", "cycle_a", "discriminator_b"):
+        assert line[name] == pytest.approx(sum(each[name] for each in lines(fine)) / 4)
+    assert 0 <= line["data_wait"] <= 1
+
+
+def test_tensorboard_events_tell_the_same(uri: str, tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    config = tiny.config(uri, tmp_path, observe={"tensorboard": True}, schedule={"images": 16})
+    train(config)
+    events = EventAccumulator(str(tmp_path / "tiny" / "tensorboard"))
+    events.Reload()
+    assert [event.step for event in events.Scalars("cycle_a")] == [8, 16]
+    assert [event.value for event in events.Scalars("cycle_a")] == pytest.approx(
+        [line["cycle_a"] for line in lines(config)]
+    )
+
+
+def test_the_clock_counts_images() -> None:
+    clock = Clock(batch=6, epoch=100, total=150)
+    assert [n for n in range(6, 61, 6) if clock.due(20, n)] == [24, 42, 60]
+    # A step that passes several multiples counts once.
+    assert [n for n in range(6, 31, 6) if clock.due(2, n)] == [6, 12, 18, 24, 30]
+    assert not clock.ended(144)
+    assert clock.ended(150)
+    assert clock.due(1000, 150)
+
+
+def test_an_epoch_is_as_long_as_the_larger_domain(uri: str) -> None:
+    from data_shards import open_dataset
+
+    clock = Clock.of(ScheduleConfig(epochs=2), open_dataset(uri), 5)
+    assert (clock.epoch, clock.total) == (12, 25)

@@ -1,0 +1,173 @@
+import struct
+import zlib
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from data_shards.errors import UserError
+from data_shards.images.find import find_images, images_by_stem, list_images
+from data_shards.images.read import image_size, load_image, load_square, reduced
+from data_shards.images.write import save_image
+
+
+def ramp(height, width):
+    values = np.arange(height * width * 3, dtype=np.int64).reshape(height, width, 3) * 7 % 256
+    return values.astype(np.uint8)
+
+
+def pixels(path):
+    return load_image(path).permute(1, 2, 0).numpy()
+
+
+def test_plain_rgb_comes_out_as_it_is(tmp_path):
+    Image.fromarray(ramp(5, 9)).save(tmp_path / "a b.png")
+    assert np.array_equal(pixels(tmp_path / "a b.png"), ramp(5, 9))
+    assert image_size(tmp_path / "a b.png") == (5, 9)
+
+
+def test_exif_orientation_is_applied_to_pixels_and_size(tmp_path):
+    image = Image.fromarray(ramp(4, 10))
+    exif = image.getexif()
+    exif[0x0112] = 6  # shown turned clockwise by a quarter
+    image.save(tmp_path / "turned.png", exif=exif)
+    assert np.array_equal(pixels(tmp_path / "turned.png"), np.rot90(ramp(4, 10), k=-1))
+    assert image_size(tmp_path / "turned.png") == (10, 4)
+
+
+def test_alpha_is_laid_over_white(tmp_path):
+    rgba = np.zeros((1, 3, 4), np.uint8)
+    rgba[0, :, :] = [(200, 0, 0, 255), (200, 0, 0, 0), (0, 0, 0, 128)]
+    Image.fromarray(rgba).save(tmp_path / "alpha.png")
+    assert pixels(tmp_path / "alpha.png")[0].tolist() == [[200, 0, 0], [255, 255, 255], [127, 127, 127]]
+
+
+def test_palette_with_a_transparent_entry(tmp_path):
+    image = Image.new("P", (2, 1))
+    image.putpalette([10, 20, 30, 200, 100, 50])
+    image.putpixel((1, 0), 1)
+    image.save(tmp_path / "palette.png", transparency=1)
+    assert pixels(tmp_path / "palette.png")[0].tolist() == [[10, 20, 30], [255, 255, 255]]
+
+
+@pytest.mark.parametrize("name", ["deep.png", "deep.tif"])
+def test_16_bits_are_scaled_not_clipped(tmp_path, name):
+    Image.fromarray(np.array([[0, 257 * 100, 65535]], np.uint16)).save(tmp_path / name)
+    assert pixels(tmp_path / name)[0, :, 1].tolist() == [0, 100, 255]
+
+
+@pytest.mark.parametrize(
+    ("mode", "value", "shown"), [("L", 77, (77,) * 3), ("1", 1, (255,) * 3), ("LA", (9, 255), (9,) * 3)]
+)
+def test_grey_and_bilevel(tmp_path, mode, value, shown):
+    Image.new(mode, (3, 2), value).save(tmp_path / "grey.png")
+    assert tuple(pixels(tmp_path / "grey.png")[1, 2]) == shown
+
+
+def test_cmyk(tmp_path):
+    Image.new("CMYK", (2, 2), (0, 255, 255, 0)).save(tmp_path / "ink.tif")
+    assert pixels(tmp_path / "ink.tif")[0, 0].tolist() == [255, 0, 0]
+
+
+def test_what_cannot_be_shown_is_named(tmp_path):
+    whole = tmp_path / "whole.png"
+    Image.fromarray(ramp(40, 40)).save(whole)
+    (tmp_path / "cut.png").write_bytes(whole.read_bytes()[:-300])
+    (tmp_path / "text.jpg").write_text("no image")
+    Image.fromarray(np.ones((2, 2), np.float32)).save(tmp_path / "float.tif")
+    with pytest.raises(UserError, match=r"cut\.png: not a readable image"):
+        load_image(tmp_path / "cut.png")
+    with pytest.raises(UserError, match=r"text\.jpg: not a readable image"):
+        image_size(tmp_path / "text.jpg")
+    with pytest.raises(UserError, match=r"float\.tif: .*pixels are floats"):
+        load_image(tmp_path / "float.tif")
+    with pytest.raises(UserError, match=r"gone\.png: no such file"):
+        load_image(tmp_path / "gone.png")
+
+
+def test_resizing_by_the_shorter_side_and_to_a_square(tmp_path):
+    Image.fromarray(ramp(20, 50)).save(tmp_path / "wide.png")
+    assert load_image(tmp_path / "wide.png", shorter=10).shape == (3, 10, 25)
+    square = load_square(tmp_path / "wide.png", 20)
+    assert torch.equal(square, load_image(tmp_path / "wide.png")[:, :, 15:35])
+
+
+def test_files_folders_and_globs_sorted_each_once(tmp_path):
+    for name in ["b 2.jpg", "a.PNG", "c[1].png", "notes.txt", "._a.png", "odd.dat"]:
+        (tmp_path / name).touch()
+    (tmp_path / "deeper").mkdir()
+    (tmp_path / "deeper" / "d.webp").touch()
+
+    def names(*inputs):
+        return [path.name for path in list_images([str(tmp_path / entry) for entry in inputs])]
+
+    assert names(".") == ["a.PNG", "b 2.jpg", "c[1].png"]
+    assert names("c[1].png", "*.jpg", ".", "odd.dat") == ["c[1].png", "b 2.jpg", "a.PNG", "odd.dat"]
+    assert names("**/*.webp") == ["d.webp"]
+
+
+def test_paths_below_the_input_that_named_them(tmp_path, monkeypatch):
+    for name in ["a.png", "x/b.png", "x/y/c.jpg", "out/old.png", "x/.trash/d.png"]:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+
+    def below(*inputs, **options):
+        return [str(path) for path in find_images([tmp_path / entry for entry in inputs], **options).values()]
+
+    assert below(".", recursive=True) == ["a.png", "out/old.png", "x/b.png", "x/y/c.jpg"]
+    assert below(".", recursive=True, without=tmp_path / "out") == ["a.png", "x/b.png", "x/y/c.jpg"]
+    assert below(".", without=tmp_path) == ["a.png"]
+    assert below("x/y/c.jpg", "x", recursive=True) == ["c.jpg", "b.png"]
+    assert below("**/*.jpg", "x/*.png", "?.png") == ["x/y/c.jpg", "b.png", "a.png"]
+    assert below("*/y/c.jpg") == ["x/y/c.jpg"]
+    monkeypatch.chdir(tmp_path / "x")
+    assert {str(path): str(name) for path, name in find_images(["*.png", "../*.png"]).items()} == {
+        "b.png": "b.png", "../a.png": "a.png",
+    }  # fmt: skip
+
+
+def test_colour_of_16_bits(tmp_path):
+    """Pillow cannot write it: a PNG by hand (colour type 2, 16 bits)."""
+    row = b"\0" + struct.pack(">6H", 65535, 257 * 100, 0, 0, 255, 65535)
+    chunks = {b"IHDR": struct.pack(">2I5B", 2, 1, 16, 2, 0, 0, 0), b"IDAT": zlib.compress(row), b"IEND": b""}
+    body = b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        for kind, data in chunks.items()
+    )
+    (tmp_path / "deep.png").write_bytes(b"\x89PNG\r\n\x1a\n" + body)
+    assert pixels(tmp_path / "deep.png")[0].tolist() == [[255, 100, 0], [0, 0, 255]]
+
+
+def test_only_larger_images_are_reduced():
+    image = torch.from_numpy(ramp(40, 90)).permute(2, 0, 1)
+    assert reduced(image, 3600) is image
+    assert reduced(image, 900).shape == (3, 20, 45)
+    assert reduced(torch.zeros((3, 1, 900), dtype=torch.uint8), 10).shape == (3, 1, 94)
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"), [("none.png", "no such file or folder"), ("*.gif", "no file matches"), ("empty", "no image")]
+)
+def test_an_input_without_images_is_refused(tmp_path, entry, message):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match=message):
+        list_images([tmp_path / entry])
+
+
+def test_files_that_differ_only_in_suffix_cannot_be_matched_by_name(tmp_path):
+    (tmp_path / "x.png").touch()
+    (tmp_path / "y.png").touch()
+    assert images_by_stem(tmp_path) == {"x": tmp_path / "x.png", "y": tmp_path / "y.png"}
+    (tmp_path / "x.jpg").touch()
+    with pytest.raises(UserError, match="differ only in their suffix"):
+        images_by_stem(tmp_path)
+
+
+def test_written_whole_or_not_at_all(tmp_path):
+    image = torch.from_numpy(ramp(6, 7)).permute(2, 0, 1)
+    save_image(image, tmp_path / "new" / "a.png")
+    assert torch.equal(load_image(tmp_path / "new" / "a.png"), image)
+    with pytest.raises(UserError, match=r"a\.nonsense: cannot be written"):
+        save_image(image, tmp_path / "new" / "a.nonsense")
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["a.png"]

@@ -1,0 +1,108 @@
+import io
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from image_folders import picture
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms.v2 import functional as F
+
+from data_shards.images.transforms import augment, centre, decode
+
+SIZES = {"load_size": 40, "crop_size": 32}
+
+
+def tensor(image: Image.Image) -> Tensor:
+    return F.pil_to_tensor(image)
+
+
+def augmented(
+    position: int, image: Tensor | None = None, *, flip: bool = True, seed: int = 5, domain: int = 0
+) -> Tensor:
+    image = tensor(picture(1)) if image is None else image
+    return augment(image, **SIZES, flip=flip, seed=seed, domain=domain, position=position)
+
+
+def file_of(image: Image.Image, file_format: str, **options: Any) -> bytes:
+    out = io.BytesIO()
+    image.save(out, file_format, **options)
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("file_format", ["PNG", "WEBP"])
+def test_lossless_files_come_back_exactly(file_format: str) -> None:
+    image = picture(3)
+    data = file_of(image, file_format, **({"lossless": True} if file_format == "WEBP" else {}))
+    assert torch.equal(decode(data), tensor(image))
+
+
+def test_a_jpeg_decodes_as_pillow_decodes_it() -> None:
+    data = file_of(picture(3), "JPEG", quality=90)
+    expected = tensor(Image.open(io.BytesIO(data)).convert("RGB")).int()
+    assert (decode(data).int() - expected).abs().max() <= 2
+
+
+def test_16_bits_are_scaled_to_8() -> None:
+    grey = Image.fromarray(np.array([[0, 257 * 100, 65535]], np.uint16))
+    assert decode(file_of(grey, "PNG"))[:, 0].tolist() == [[0, 100, 255]] * 3
+
+
+def test_the_first_frame_of_an_animation_is_taken() -> None:
+    frames = [Image.new("RGB", (6, 4), colour) for colour in ("red", "blue")]
+    decoded = decode(file_of(frames[0], "GIF", save_all=True, append_images=frames[1:]))
+    assert torch.equal(decoded, tensor(frames[0]))
+
+
+def test_a_truncated_file_does_not_decode() -> None:
+    with pytest.raises(RuntimeError):
+        decode(file_of(picture(3), "PNG")[:200])
+
+
+def test_augmentation_is_a_function_of_seed_domain_and_position() -> None:
+    first = augmented(11)
+    torch.manual_seed(1)
+    assert torch.equal(first, augmented(11))
+    others = [augmented(12), augmented(11, seed=6), augmented(11, domain=1)]
+    assert not any(torch.equal(first, other) for other in others)
+
+
+def test_augmentation_resizes_then_crops_and_mirrors() -> None:
+    image = tensor(picture(1))
+    resized = F.resize(image, [40, 40], antialias=True)
+    windows = {
+        crop.numpy().tobytes(): (top, left, mirrored)
+        for top in range(9)
+        for left in range(9)
+        for mirrored in (False, True)
+        for crop in [resized[:, top : top + 32, left : left + 32]]
+        for crop in [crop.flip(-1) if mirrored else crop]
+    }
+    seen = [windows[augmented(position).numpy().tobytes()] for position in range(300)]
+    # Every row, column and direction occurs, and half are mirrored.
+    assert {top for top, _, _ in seen} == {left for _, left, _ in seen} == set(range(9))
+    assert 110 < sum(mirrored for _, _, mirrored in seen) < 190
+
+
+def test_nothing_is_mirrored_unless_asked() -> None:
+    image = torch.arange(40).expand(3, 40, 40).to(torch.uint8)
+    crops = [augmented(position, image, flip=False) for position in range(50)]
+    assert all((crop.diff(dim=-1) == 1).all() for crop in crops)
+
+
+def test_an_image_that_needs_no_change_keeps_its_pixels() -> None:
+    image = tensor(picture(1, 32, 32))
+    same = augment(image, load_size=32, crop_size=32, flip=False, seed=0, domain=0, position=0)
+    assert torch.equal(same, image)
+    assert torch.equal(centre(image, 32), image)
+
+
+@pytest.mark.parametrize(("width", "height"), [(48, 40), (30, 100), (33, 32), (500, 31)])
+def test_the_centre_keeps_the_proportions(width: int, height: int) -> None:
+    ramp = torch.arange(width).mul(255).div(width - 1).expand(3, height, width).to(torch.uint8)
+    middle = centre(ramp, 32)
+    assert middle.shape == (3, 32, 32)
+    assert abs(middle.float().mean() - ramp.float().mean()) < 5
+    slope = 255 / (width - 1) * min(width, height) / 32
+    assert middle[0, 16].float().diff()[4:-4].mean() == pytest.approx(slope, rel=0.15, abs=0.3)

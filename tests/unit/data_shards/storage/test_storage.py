@@ -1,0 +1,317 @@
+import errno
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from unittest.mock import MagicMock
+
+import pytest
+from pyarrow import fs
+
+from data_shards.errors import UserError
+from data_shards.storage import (
+    Location,
+    RangeReader,
+    delete_files,
+    files,
+    list_files,
+    locate,
+    patience,
+    ranges,
+    read_file,
+    write_file,
+)
+
+CONTENT = b"0123456789"
+THROTTLED = OSError(
+    "When reading 'x': AWS Error SLOW_DOWN during GetObject operation: Please reduce your request rate."
+)
+
+
+class Flaky:
+    """A bucket with one object, whose first `failures` operations fail."""
+
+    type_name = "s3"
+
+    def __init__(self, failures: int, error: OSError) -> None:
+        self.failures = failures
+        self.error = error
+        self.opened = 0
+
+    def _fail(self, *args: object) -> None:
+        if self.failures:
+            self.failures -= 1
+            raise self.error
+
+    def open_input_file(self, path: str) -> Any:
+        self.opened += 1
+        file = MagicMock(read_at=self.read_at, size=lambda: len(CONTENT))
+        file.__enter__.return_value = file
+        return file
+
+    def read_at(self, length: int, offset: int) -> bytes:
+        self._fail()
+        return CONTENT[offset : offset + length]
+
+    def get_file_info(self, where: Any) -> Any:
+        self._fail()
+        info = fs.FileInfo("root/name", fs.FileType.File, size=1)
+        return info if isinstance(where, str) else [info]
+
+    def open_output_stream(self, path: str) -> Any:
+        self._fail()
+        return MagicMock()
+
+    delete_file = _fail
+
+
+def flaky(failures: int, error: OSError = THROTTLED) -> tuple[Flaky, Location]:
+    filesystem = Flaky(failures, error)
+    return filesystem, Location(filesystem, "root", "flaky://root")
+
+
+OPERATIONS: dict[str, Callable[[Location], object]] = {
+    "read a range": lambda location: RangeReader(location).read("name", 0, 1),
+    "read": lambda location: read_file(location, "name"),
+    "write": lambda location: write_file(location, "name", b""),
+    "list": list_files,
+    "delete": lambda location: delete_files(location, ["name"]),
+}
+
+
+@pytest.mark.parametrize("uri", ["pipe:cat shards", "pipe:curl http://host/x"])
+def test_pipes_are_refused(uri: str) -> None:
+    with pytest.raises(UserError, match="pipe: runs a shell command and is refused"):
+        locate(uri)
+
+
+@pytest.mark.parametrize("uri", ["http://host/folder", "nonsense://x", "s3://"])
+def test_a_uri_that_nothing_opens_is_named(uri: str) -> None:
+    with pytest.raises(UserError, match=f"cannot open {uri}"):
+        locate(uri)
+
+
+def test_a_path_and_its_uri_are_the_same_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_file(locate(tmp_path / "a b"), "x/name", b"content")
+    assert read_file(locate((tmp_path / "a b").as_uri()), "x/name") == b"content"
+    monkeypatch.chdir(tmp_path)
+    assert read_file(locate("a b"), "x/name") == b"content"
+
+
+def test_an_s3_uri_takes_its_options_along() -> None:
+    location = locate("s3://bucket/some/prefix/?region=us-east-1&endpoint_override=127.0.0.1:1&scheme=http")
+    assert location.path("x") == "bucket/some/prefix/x"
+    assert location.is_object_store
+
+
+def test_credentials_in_a_uri_are_not_shown() -> None:
+    location = locate("s3://KEY:SECRET@bucket/data?region=us-east-1")
+    assert location.uri == "s3://***@bucket/data?region=us-east-1"
+    assert location.root == "bucket/data"
+
+
+def test_files_are_listed_with_their_sizes_and_deleted(tmp_path: Path) -> None:
+    location = locate(tmp_path / "data")
+    assert list_files(location) == {}
+    write_file(location, "one", b"1")
+    write_file(location, "folder/two", b"22")
+    assert list_files(location) == {"one": 1, "folder/two": 2}
+    delete_files(location, ["folder/two"])
+    assert [path.name for path in (tmp_path / "data").iterdir()] == ["one"]
+
+
+def test_a_failed_write_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    location = locate(tmp_path)
+    write_file(location, "name", b"old")
+
+    def fails_half_way(filesystem: fs.FileSystem, path: str, data: bytes) -> None:
+        with filesystem.open_output_stream(path) as stream:
+            stream.write(data[:1])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(files, "_write", fails_half_way)
+    with pytest.raises(UserError, match=r"cannot write name to .*No space left"):
+        write_file(location, "name", b"new")
+    assert read_file(location, "name") == b"old"
+
+
+def test_a_file_that_is_not_there_is_none(tmp_path: Path) -> None:
+    assert read_file(locate(tmp_path / "no" / "folder"), "name") is None
+
+
+def test_ranges_are_read_and_end_with_the_file(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"0123456789")
+    reader = RangeReader(locate(tmp_path))
+    assert reader.read("file", 2, 3) == b"234"
+    assert reader.read("file", 8, 100) == b"89"
+
+
+def test_more_files_than_are_kept_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ranges, "OPEN_FILES", 3)
+    for number in range(10):
+        (tmp_path / str(number)).write_bytes(b"%d" % number)
+    reader = RangeReader(locate(tmp_path))
+    assert [reader.read(str(number), 0, 1) for number in (*range(10), *range(10))] == [b"%d" % n for n in range(10)] * 2
+
+
+# Waiting
+
+
+def test_throttling_is_waited_out_and_said(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setattr(patience, "FIRST_DELAY_S", 0.001)
+    filesystem, location = flaky(failures=4)
+    with caplog.at_level(logging.WARNING):
+        assert RangeReader(location).read("file", 3, 2) == b"34"
+    # Opened anew after each failure: a dropped connection does not come back by itself.
+    assert filesystem.opened == 5
+    assert [record.message.partition(",")[0] for record in caplog.records] == [
+        "cannot read file of flaky://root yet"
+    ] * 4
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_every_operation_waits(operation: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(patience, "FIRST_DELAY_S", 0.001)
+    filesystem, location = flaky(failures=3)
+    OPERATIONS[operation](location)
+    assert filesystem.failures == 0
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_storage_that_stays_away_is_named(operation: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(patience, "PATIENCE_S", 0.05)
+    monkeypatch.setattr(patience, "FIRST_DELAY_S", 0.01)
+    _, location = flaky(failures=10**6, error=OSError("curlCode: 7, Could not connect to server\nmore of it"))
+    with pytest.raises(
+        UserError, match=r"^cannot .* flaky://root, tried for 0 s: curlCode: 7, Could not connect to server$"
+    ):
+        OPERATIONS[operation](location)
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+@pytest.mark.parametrize(
+    ("error", "advice"),
+    [
+        (OSError("AWS Error NO_SUCH_BUCKET during x: y"), "there is no such bucket: create it"),
+        (
+            OSError("AWS Error ACCESS_DENIED during HeadObject operation: No response body."),
+            "set AWS_ACCESS_KEY_ID and",
+        ),
+        (OSError("AWS Error SIGNATURE_DOES_NOT_MATCH during x: y"), "credentials refused: set AWS_ACCESS_KEY_ID"),
+        (OSError("AWS Error UNKNOWN (HTTP status 403) during x: y"), "credentials refused: set AWS_ACCESS_KEY_ID"),
+        (OSError("AWS Error UNKNOWN (HTTP status 400) during x: ExceptionName: ExpiredToken"), "AWS_SESSION_TOKEN"),
+        (
+            OSError("AWS Error UNKNOWN (HTTP status 411) during x: y"),
+            "set AWS_REQUEST_CHECKSUM_CALCULATION=when_required",
+        ),
+        (OSError("AWS Error UNKNOWN (HTTP status 301) during x: y"), "add region=... to the URI"),
+        (OSError("AWS Error UNKNOWN (HTTP status 413) during x: y"), "request refused: AWS Error"),
+        (OSError("curlCode: 35, SSL connect error; SSL routines::wrong version number"), "add scheme=http"),
+        (OSError(errno.ENOSPC, "No space left on device"), "No space left on device"),
+        (PermissionError(errno.EACCES, "Permission denied"), "Permission denied"),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_what_waiting_cannot_mend_fails_at_once(operation: str, error: OSError, advice: str) -> None:
+    filesystem, location = flaky(10**6, error)
+    with pytest.raises(UserError) as caught:
+        OPERATIONS[operation](location)
+    # Deleting looks whether the file is there.
+    assert filesystem.failures >= 10**6 - 2
+    assert advice in str(caught.value)
+    assert str(caught.value).startswith("cannot ")
+    assert "flaky://root" in str(caught.value)
+
+
+@pytest.mark.parametrize("status", [408, 409, 429, 500, 502, 503, 504])
+def test_what_a_server_asks_to_be_tried_again_is(status: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(patience, "FIRST_DELAY_S", 0.001)
+    _, location = flaky(2, OSError(f"AWS Error UNKNOWN (HTTP status {status}) during GetObject operation: y"))
+    assert RangeReader(location).read("file", 0, 1) == b"0"
+
+
+def test_a_short_answer_is_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(patience, "FIRST_DELAY_S", 0.001)
+    filesystem, location = flaky(0)
+    whole, cuts = filesystem.read_at, iter([0, 3, 9])
+    monkeypatch.setattr(filesystem, "read_at", lambda length, offset: whole(length, offset)[: next(cuts, None)])
+    assert RangeReader(location).read("file", 0, 10) == CONTENT
+    cuts = iter([0, 3, 9])
+    assert read_file(location, "file") == CONTENT
+
+
+def test_a_range_past_the_end_is_not_waited_for() -> None:
+    filesystem, location = flaky(0)
+    reader = RangeReader(location)
+    assert (reader.read("file", 8, 10), reader.read("file", 10, 5), reader.read("file", 99, 5)) == (b"89", b"", b"")
+    assert filesystem.opened == 1
+
+
+def test_delays_grow_and_differ_and_leave_the_global_generator_alone() -> None:
+    waits: list[float] = []
+    closed = MagicMock(is_set=lambda: False, wait=waits.append)
+    state = random.getstate()
+    with pytest.raises(UserError, match="plain HTTP"):
+        patience.patiently("x", MagicMock(side_effect=[THROTTLED] * 9 + [OSError("wrong version number")]), closed)
+    longest = [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0, 5.0]
+    assert all(0.5 * most <= wait <= most for wait, most in zip(waits, longest, strict=True))
+    assert len({wait / most for wait, most in zip(waits, longest, strict=True)}) > 1
+    assert random.getstate() == state
+
+
+def test_a_missing_file_is_not_waited_for(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"shard.tar of .* is missing"):
+        RangeReader(locate(tmp_path)).read("shard.tar", 0, 1)
+
+
+def test_closing_ends_a_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(patience, "FIRST_DELAY_S", 30.0)
+    _, location = flaky(failures=10**6)
+    reader = RangeReader(location)
+    errors: list[UserError] = []
+
+    def read() -> None:
+        try:
+            reader.read("file", 0, 1)
+        except UserError as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=read)
+    started = time.monotonic()
+    thread.start()
+    reader.close()
+    thread.join(timeout=20)
+    assert errors
+    assert time.monotonic() - started < 20
+
+
+@pytest.mark.parametrize("uri", ["s3://KEY:SEC/RET@bucket/x?region=a", "s3://KEY:SEC RET@bucket/x?region=a"])
+def test_a_secret_in_a_malformed_uri_is_not_shown(uri: str) -> None:
+    with pytest.raises(UserError) as caught:
+        locate(uri)
+    assert "SEC" not in str(caught.value)
+    assert "RET" not in str(caught.value)
+
+
+def test_the_endpoint_for_messages(monkeypatch: pytest.MonkeyPatch) -> None:
+    uri = "s3://bucket/x?region=us-east-1"
+    for name in ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"):
+        monkeypatch.delenv(name, raising=False)
+    assert locate(uri).endpoint == "the default endpoint"
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    assert locate(uri).endpoint == "http://127.0.0.1:1"
+    assert locate(f"{uri}&endpoint_override=127.0.0.1:2").endpoint == "127.0.0.1:2"
+
+
+def test_an_s3_client_keeps_the_options_of_its_uri() -> None:
+    plain = "s3://K:S@bucket/x?region=eu-west-1&tls_ca_file_path=/ca.pem"
+    options = locate(plain).filesystem.__reduce__()[1][0]
+    assert (options["region"], options["access_key"], options["tls_ca_file_path"]) == ("eu-west-1", "K", "/ca.pem")
+    assert options["request_timeout"] > 0
+    # Not one that the constructor could take over.
+    unusual = f"{plain}&tls_verify_certificates=false"
+    assert locate(unusual).filesystem == fs.FileSystem.from_uri(unusual)[0]
+    assert locate(unusual).filesystem != fs.FileSystem.from_uri(plain)[0]

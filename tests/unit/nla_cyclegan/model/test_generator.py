@@ -1,0 +1,130 @@
+import pytest
+import textbook
+import torch
+from pydantic import ValidationError
+from torch import nn
+
+from nla_cyclegan import DiscriminatorConfig, Generator, GeneratorConfig, NonLocalBlock, PatchDiscriminator
+from nla_cyclegan.model.generator import ResidualBlock
+from nla_cyclegan.model.layers import InstanceNorm2d, ReflectConv2d, ResizeConv2d
+
+
+def parameters(module: nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())
+
+
+def test_without_nonlocal_blocks_it_is_cyclegans_generator_less_the_biases_that_the_norms_cancel():
+    # CycleGAN's 9-block generator has 11.378 M parameters (its own print-out); 5,248 of them are cancelled biases:
+    # 64 + 128 + 256 down, 18 x 256 in blocks, 128 + 64 up.
+    assert parameters(Generator(GeneratorConfig(nonlocal_blocks=()))) == 11_378_179 - 5_248
+
+
+def test_a_nonlocal_block_replaces_the_residual_block_of_its_index():
+    blocks = Generator(GeneratorConfig(base_channels=4, num_blocks=4, nonlocal_blocks=(0, 2))).blocks
+    assert [type(b) for b in blocks] == [NonLocalBlock, ResidualBlock, NonLocalBlock, ResidualBlock]
+
+
+def test_options_of_the_nonlocal_blocks_reach_them():
+    config = GeneratorConfig(
+        base_channels=8, num_blocks=3, nonlocal_blocks=(2, 0),
+        nonlocal_pooled=True, nonlocal_scaled=True, nonlocal_gain=1.0,
+    )  # fmt: skip
+    blocks = Generator(config).blocks
+    assert [type(b) for b in blocks] == [NonLocalBlock, ResidualBlock, NonLocalBlock]
+    assert [(b.pooled, b.scale, b.gain.item()) for b in (blocks[0], blocks[2])] == [(True, 16**-0.5, 1.0)] * 2
+    plain = Generator(GeneratorConfig(base_channels=8, num_blocks=1, nonlocal_blocks=(0,))).blocks[0]
+    assert (plain.pooled, plain.scale, plain.gain.item()) == (False, 1.0, 0.0), "the paper's"
+
+
+@pytest.mark.parametrize(("norm", "kind", "learned"), [("instance", nn.InstanceNorm2d, 0), ("group", nn.GroupNorm, 14)])
+def test_norm_by_config(norm, kind, learned):
+    """7 norms: 3 down, 2 in a residual block, 2 up; only group norm has something to learn, and none keeps statistics."""
+    generator = Generator(GeneratorConfig(base_channels=8, num_blocks=2, nonlocal_blocks=(1,), norm=norm))
+    norms = [module for module in generator.modules() if isinstance(module, nn.InstanceNorm2d | nn.GroupNorm)]
+    assert len(norms) == 7
+    assert all(isinstance(module, kind) for module in norms)
+    assert sum(len(list(module.parameters())) for module in norms) == learned
+    image = torch.rand(2, 3, 16, 16)
+    alone = torch.cat([generator(image[:1]), generator(image[1:])])
+    torch.testing.assert_close(generator(image), alone, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_instance_norm_written_out_is_torchs(dtype, monkeypatch):
+    norm = InstanceNorm2d(3)
+    x = torch.randn(2, 3, 5, 7, dtype=dtype, generator=torch.Generator().manual_seed(0)) * 3 + 10
+    expected = nn.functional.instance_norm(x)
+    assert torch.equal(norm(x), expected)
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    written_out = norm(x)
+    assert written_out.dtype == dtype
+    torch.testing.assert_close(written_out, expected, rtol=0, atol=1e-5 if dtype == torch.float32 else 1e-13)
+    mean, var = x.mean((2, 3), keepdim=True), x.var((2, 3), keepdim=True, correction=0)
+    torch.testing.assert_close(written_out, (x - mean) / (var + 1e-5).sqrt(), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("upsample", ["transposed", "resize"])
+@pytest.mark.parametrize(("height", "width"), [(32, 32), (36, 20)])
+def test_keeps_shape_and_range(upsample, height, width):
+    generator = Generator(GeneratorConfig(base_channels=4, num_blocks=2, nonlocal_blocks=(1,), upsample=upsample))
+    images = generator(torch.rand(2, 3, height, width) * 2 - 1)
+    assert images.shape == (2, 3, height, width)
+    assert images.abs().max() <= 1
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_resize_convolution_equals_the_plain_layers(bias):
+    layer = ResizeConv2d(3, 5, bias=bias).double()
+    x = torch.randn(2, 3, 5, 4, dtype=torch.double)
+    torch.testing.assert_close(layer(x), textbook.resize_convolution(x, layer.weight, layer.bias), rtol=0, atol=1e-12)
+
+
+def test_reflect_convolution_equals_torchs_own():
+    layer, x = ReflectConv2d(3, 5, 7).double(), torch.randn(2, 3, 9, 8, dtype=torch.double)
+    plain = nn.Conv2d(3, 5, 7, padding=3, padding_mode="reflect").double()
+    plain.load_state_dict(layer.state_dict())
+    torch.testing.assert_close(layer(x), plain(x), rtol=0, atol=1e-12)
+
+
+def test_attention_map_answers_for_every_nonlocal_block():
+    generator = Generator(GeneratorConfig(base_channels=4, num_blocks=3, nonlocal_blocks=(0, 2)))
+    image = torch.rand(1, 3, 24, 32)
+    maps = generator.attention_map(image, row=23, col=31)
+    assert sorted(maps) == [0, 2]
+    assert all(m.shape == (1, 6, 8) for m in maps.values())
+    with pytest.raises(IndexError, match="outside the 32 x 24 image"):
+        generator.attention_map(image, row=24, col=0)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"nonlocal_blocks": (9,)}, r"nonlocal_blocks has \[9\], outside the blocks; allowed: 0 to 8"),
+        ({"nonlocal_blocks": (-1,)}, "allowed: 0 to 8"),
+        ({"nonlocal_blocks": (0,), "num_blocks": 0}, "allowed: none"),
+        ({"nonlocal_blocks": (1, 1)}, "twice"),
+        ({"upsample": "bilinear"}, "'transposed' or 'resize'"),
+    ],
+)
+def test_config_outside_its_range_is_refused(fields, message):
+    with pytest.raises(ValidationError, match=message):
+        GeneratorConfig(**fields)
+
+
+@pytest.mark.parametrize(("layers", "field"), [(3, 70), (2, 34), (1, 16)])
+def test_discriminator_judges_patches_of_the_stated_size(layers, field):
+    """Measured with the norms off: a norm looks at the whole image."""
+    judge = PatchDiscriminator(DiscriminatorConfig(base_channels=4, num_layers=layers))
+    judge.body = nn.Sequential(*(m for m in judge.body if not isinstance(m, nn.InstanceNorm2d)))
+    image = torch.rand(1, 3, 256, 256, requires_grad=True)
+    scores = judge(image)
+    scores[0, 0, scores.shape[2] // 2, scores.shape[3] // 2].backward()
+    seen = image.grad.abs().sum((0, 1)).nonzero()
+    extent = seen.max(0).values - seen.min(0).values + 1
+    assert extent.tolist() == [field, field]
+
+
+def test_discriminator_is_the_patchgan_of_cyclegan():
+    # 2.765 M parameters by CycleGAN's own print-out (2,764,737), less the biases of the three normed convolutions.
+    assert parameters(PatchDiscriminator()) == 2_764_737 - (128 + 256 + 512)
+    assert PatchDiscriminator()(torch.rand(1, 3, 256, 256)).shape == (1, 1, 30, 30)

@@ -1,0 +1,341 @@
+import copy
+import math
+
+import pytest
+import textbook
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from nla_cyclegan import (
+    DiscriminatorConfig,
+    GeneratorConfig,
+    LossConfig,
+    ModelConfig,
+    OptimizerConfig,
+    StepConfig,
+    TrainingStep,
+)
+from nla_cyclegan.model.generator import ResidualBlock
+from nla_cyclegan.pixels import keyed_generator, to_float, to_uint8
+from nla_cyclegan.training.players import call
+
+EXACT = {"precision": "fp64", "pool_size": 3}
+
+
+def model(**generator) -> ModelConfig:
+    fields = {"base_channels": 4, "num_blocks": 3, "nonlocal_blocks": (1,)} | generator
+    return ModelConfig(
+        generator=GeneratorConfig(**fields), discriminator=DiscriminatorConfig(base_channels=4, num_layers=1)
+    )
+
+
+def training_step(config: dict | None = None, *, batch=2, loss=None, optimizer="nadam", rank=0, world=1, **generator):
+    return TrainingStep(
+        model(**generator), loss or LossConfig(), OptimizerConfig(name=optimizer, lr=1e-3),
+        StepConfig(**(EXACT if config is None else config)), seed=1, global_batch=batch, rank=rank, world=world,
+    )  # fmt: skip
+
+
+def batch_of(step: int, size=2) -> tuple[Tensor, Tensor]:
+    images = torch.randint(0, 256, (2, size, 3, 32, 32), dtype=torch.uint8, generator=keyed_generator(9, step))
+    return images[0], images[1]
+
+
+def everything(step: TrainingStep) -> dict[str, Tensor]:
+    """All that a step may move, but the histories."""
+    tensors = {f"{name}.{key}": value for name, n in step.networks.items() for key, value in n.named_parameters()}
+    tensors |= {f"average.{name}.{key}": v for name, n in step.painters.items() for key, v in n.named_parameters()}
+    for name, optimizer in step.optimizers.items():
+        for index, state in optimizer.state_dict()["state"].items():
+            tensors |= {f"{name}.{index}.{key}": value for key, value in state.items()}
+    return {name: tensor.detach().clone() for name, tensor in tensors.items()}
+
+
+def gradients(step: TrainingStep) -> list[Tensor]:
+    return [parameter.grad.clone() for network in step.networks.values() for parameter in network.parameters()]
+
+
+def torchs_own(name: str, parameters) -> torch.optim.Optimizer:
+    """Judged by torch's optimizers, whose scalars are kept in fp64 for it."""
+    if name == "adam":
+        return torch.optim.Adam(parameters, betas=(0.5, 0.999))
+    return torch.optim.NAdam(parameters, betas=(0.5, 0.999), momentum_decay=4e-3)
+
+
+@pytest.fixture
+def fp64_scalars():
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+PLAIN = {"upsample": "transposed", "norm": "instance"}
+
+
+@pytest.mark.usefixtures("fp64_scalars")
+@pytest.mark.parametrize(
+    ("generator", "identity", "optimizer", "micro_batch"),
+    [
+        (PLAIN | {"nonlocal_blocks": ()}, 0.5, "nadam", None),
+        (PLAIN | {"nonlocal_blocks": (1,)}, 0.5, "nadam", None),
+        (PLAIN | {"nonlocal_blocks": (1,), "nonlocal_gain": 0.0}, 0.5, "nadam", None),
+        (PLAIN | {"nonlocal_blocks": (0, 2), "nonlocal_pooled": True, "nonlocal_scaled": True}, 0.5, "nadam", 1),
+        (PLAIN | {"nonlocal_blocks": (0, 1, 2)}, 0.0, "nadam", 2),
+        (PLAIN | {"nonlocal_blocks": (1,)}, 0.5, "adam", None),
+        ({"upsample": "resize", "norm": "group", "nonlocal_blocks": (0, 2)}, 0.5, "nadam", None),
+        ({"upsample": "resize", "norm": "group", "nonlocal_blocks": ()}, 0.0, "adam", 2),
+    ],
+)
+def test_losses_and_gradients_are_the_textbook_steps(generator, identity, optimizer, micro_batch):
+    step = training_step(
+        EXACT | {"micro_batch": micro_batch}, batch=3, loss=LossConfig(identity=identity), optimizer=optimizer,
+        **{"nonlocal_gain": 0.5} | generator,
+    )  # fmt: skip
+    networks = copy.deepcopy(step.networks)
+    reference = textbook.Textbook(networks, lambda p: torchs_own(optimizer, p), cycle=10, identity=identity)
+    for k in range(4):
+        a, b = batch_of(k, 3)
+        lr = 1e-3 / (k + 1)
+        losses = step(a, b, images_seen=3 * k, lr=lr)
+        inputs = (to_float(a, torch.double), to_float(b, torch.double))
+        expected = reference(*inputs, lr, 3, keyed_generator(1, 0, 3 * k))
+        weighted = {"gan": 1, "cycle": 10, "identity": 10 * identity, "discriminator": 0}
+        expected["generator_total"] = sum(weighted[name.split("_")[0]] * value for name, value in expected.items())
+        assert losses.keys() == expected.keys()
+        for name, value in expected.items():
+            assert losses[name].item() == pytest.approx(value.item(), abs=1e-10), (k, name)
+        for name, network in networks.items():
+            ours = dict(step.networks[name].named_parameters())
+            for key, parameter in network.named_parameters():
+                where = f"step {k}, {name}.{key}"
+                torch.testing.assert_close(
+                    ours[key].grad, parameter.grad, rtol=0, atol=1e-10, msg=lambda m, w=where: f"{w}: {m}"
+                )
+                torch.testing.assert_close(ours[key], parameter, rtol=0, atol=1e-10, msg=lambda m, w=where: f"{w}: {m}")
+    assert step.finite
+
+
+def test_no_parameter_is_without_effect():
+    """A bias before an instance norm would have a gradient of zero but for rounding."""
+    step = training_step(nonlocal_gain=0.5)
+    step(*batch_of(0), images_seen=0, lr=1e-3)
+    for name, network in step.networks.items():
+        for key, parameter in network.named_parameters():
+            assert parameter.grad.abs().max() > 1e-9, f"{name}.{key}"
+
+
+def test_identity_weight_0_skips_the_identity_images(monkeypatch):
+    step, passes = training_step(loss=LossConfig(identity=0)), []
+    player = step.players["generators"]
+    monkeypatch.setattr(player, "run", lambda net, images: passes.append((net, len(images))) or call(net, images))
+    losses = step(*batch_of(0), images_seen=0, lr=1e-3)
+    assert not [name for name in losses if name.startswith("identity")]
+    assert [count for net, count in passes if net is player.ab] == [2, 2]
+
+
+def test_each_network_is_called_as_rarely_as_can_be(monkeypatch):
+    """Translation and identity images in one pass, then the way back; real and fake images in one pass."""
+    step, passes = training_step(), []
+    names = {id(network): name for name, network in step.networks.items()}
+    for player in step.players.values():
+        monkeypatch.setattr(
+            player, "run", lambda net, images: passes.append((names[id(net)], len(images))) or call(net, images)
+        )
+    step(*batch_of(0), images_seen=0, lr=1e-3)
+    assert passes == [
+        ("generator_ab", 4), ("generator_ba", 4), ("discriminator_b", 2), ("discriminator_a", 2),
+        ("generator_ba", 2), ("generator_ab", 2), ("discriminator_a", 4), ("discriminator_b", 4),
+    ]  # fmt: skip
+
+
+class NoReading(TorchDispatchMode):
+    """Raises where a value or a number of values is asked for, which on a GPU is where the host would wait."""
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        waits = ("aten::_local_scalar_dense", "aten::nonzero", "aten::equal", "aten::is_nonzero", "aten::masked_select")
+        if function.name() in waits:
+            raise AssertionError(f"{function.name()} waits")
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("optimizer", ["nadam", "adam"])
+def test_nothing_in_the_step_waits_for_a_value(optimizer):
+    config = {"pool_size": 3, "micro_batch": 1, "clip_norm": 1.0, "ema_half_life": 100}
+    step = training_step(config, optimizer=optimizer)
+    with NoReading():
+        for k in range(3):
+            losses = step(*batch_of(k), images_seen=2 * k, lr=1e-3)
+        with pytest.raises(AssertionError, match="waits"):
+            losses["generator_total"].item()
+
+
+def test_two_parts_weighted_by_their_share_give_the_gradient_of_the_whole():
+    """One process plays both ranks in turn; DDP's average over 2 ranks is the mean of the two gradients."""
+    config = {"precision": "fp64", "pool_size": 0}
+    whole = training_step(config, batch=3)
+    a, b = batch_of(0, 3)
+    losses = whole(a, b, images_seen=0, lr=0.0)
+    means, sums = None, dict.fromkeys(losses, 0.0)
+    for rank, part in enumerate((slice(0, 2), slice(2, 3))):
+        half = training_step(config, batch=3, rank=rank, world=2)
+        for name, value in half(a[part], b[part], images_seen=0, lr=0.0).items():
+            sums[name] += value.item()
+        halves = [gradient / 2 for gradient in gradients(half)]
+        means = halves if means is None else [m + g for m, g in zip(means, halves, strict=True)]
+    assert sums == pytest.approx({name: value.item() for name, value in losses.items()}, abs=1e-12)
+    for mean, gradient in zip(means, gradients(whole), strict=True):
+        torch.testing.assert_close(mean, gradient, rtol=0, atol=1e-12)
+
+
+def test_is_a_function_of_seed_and_images_seen():
+    def weights(images_seen):
+        step = training_step()
+        for k in range(4):
+            step(*batch_of(k), images_seen=images_seen + 2 * k, lr=1e-3)
+        return torch.cat([p.flatten() for n in step.networks.values() for p in n.parameters()])
+
+    assert torch.equal(weights(0), weights(0))
+    assert not torch.equal(weights(0), weights(2)), "the history's draws are keyed by the images seen"
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_bf16_follows_fp32(channels_last):
+    """Losses to 2 %, and the direction of each player's gradient to 25 degrees: bf16 keeps 8 bits of each product."""
+    steps = {
+        precision: training_step({"precision": precision, "channels_last": channels_last}, nonlocal_gain=0.5)
+        for precision in ("fp32", "bf16")
+    }
+    losses = {p: step(*batch_of(0), images_seen=0, lr=0.0) for p, step in steps.items()}
+    for name, value in losses["fp32"].items():
+        assert losses["bf16"][name].item() == pytest.approx(value.item(), rel=0.02), name
+    assert losses["fp32"]["cycle_a"] != losses["bf16"]["cycle_a"]
+    for player in ("generators", "discriminators"):
+        fp32, bf16 = (torch.cat([p.grad.flatten() for p in s.players[player].parameters()]) for s in steps.values())
+        assert torch.cosine_similarity(fp32, bf16, dim=0) > math.cos(math.radians(25)), player
+        assert bf16.dtype == torch.float32
+
+
+def test_compiled_step_follows_the_eager_one(monkeypatch):
+    """All that torch.compile does to the step but to write kernels, which would take minutes; fp64, to 1e-10."""
+    inductors, modes = torch.compile, []
+
+    def traced(function, *, mode, dynamic):
+        modes.append(mode)
+        return inductors(function, backend="aot_eager", dynamic=dynamic)
+
+    eager = training_step(nonlocal_gain=0.5)
+    monkeypatch.setattr(torch, "compile", traced)
+    compiled = training_step(EXACT | {"compile": "reduce-overhead"}, nonlocal_gain=0.5)
+    assert modes == ["reduce-overhead"]
+    for k in range(2):
+        losses = [step(*batch_of(k), images_seen=2 * k, lr=1e-3) for step in (eager, compiled)]
+        assert {name: value.item() for name, value in losses[1].items()} == pytest.approx(
+            {name: value.item() for name, value in losses[0].items()}, abs=1e-10
+        )
+        for ours, theirs in zip(gradients(compiled), gradients(eager), strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_compiled_kernels_follow_the_eager_ones(dtype):
+    """The compiler sees the norm written out; one small block stands for the networks."""
+    block, x = ResidualBlock(4).to(dtype), torch.randn(2, 4, 8, 8, generator=keyed_generator(3)).to(dtype)
+    tolerance = {"rtol": 1e-4, "atol": 1e-5} if dtype == torch.float32 else {"rtol": 0.02, "atol": 0.05}
+    expected = block(x)
+    expected.square().sum().backward()
+    wanted = [parameter.grad.clone() for parameter in block.parameters()]
+    block.zero_grad()
+    found = torch.compile(block, dynamic=False)(x)
+    found.square().sum().backward()
+    torch.testing.assert_close(found, expected, **tolerance)
+    for parameter, gradient in zip(block.parameters(), wanted, strict=True):
+        assert (parameter.grad - gradient).norm() <= (1e-4 if dtype == torch.float32 else 0.03) * gradient.norm()
+
+
+def broken(network: torch.nn.Module, kind: str):
+    """Make a network's loss, or its gradient alone, not finite."""
+    if kind == "loss":
+        return network.register_forward_hook(lambda net, images, out: out * math.nan)
+    last = list(network.parameters())[-1]
+    return last.register_hook(lambda gradient: gradient * math.inf)
+
+
+@pytest.mark.parametrize("optimizer", ["nadam", "adam"])
+@pytest.mark.parametrize("kind", ["loss", "gradient"])
+@pytest.mark.parametrize("warm", [0, 2])
+def test_from_a_step_that_is_not_finite_on_nothing_moves(optimizer, kind, warm):
+    step = training_step({"pool_size": 3, "ema_half_life": 10, "clip_norm": 1.0}, optimizer=optimizer)
+    for k in range(warm):
+        step(*batch_of(k), images_seen=2 * k, lr=1e-3)
+    assert step.finite
+    before = everything(step)
+    hook = broken(step.networks["generator_ab"], kind)
+    losses = step(*batch_of(7), images_seen=2 * warm, lr=1e-3)
+    assert not step.finite
+    assert math.isfinite(losses["gan_ab"]) == (kind == "gradient")
+    hook.remove()
+    step(*batch_of(8), images_seen=2 * warm + 2, lr=1e-3)
+    after = everything(step)
+    assert [name for name in before if not torch.equal(before[name], after[name])] == []
+    assert not step.finite
+
+
+def test_generators_may_have_moved_before_the_discriminators_turn():
+    step = training_step()
+    step(*batch_of(0), images_seen=0, lr=1e-3)
+    before = everything(step)
+    next(step.networks["discriminator_a"].parameters()).register_hook(lambda gradient: gradient * math.nan)
+    step(*batch_of(1), images_seen=2, lr=1e-3)
+    moved = {name.partition(".")[0] for name, value in everything(step).items() if not torch.equal(value, before[name])}
+    assert moved == {"generator_ab", "generator_ba", "generators", "average"}
+    assert not step.finite
+
+
+def test_clipping_shortens_the_gradient_of_a_player_as_a_whole():
+    free, clipped = training_step(), training_step(EXACT | {"clip_norm": 0.5})
+    for step in (free, clipped):
+        step(*batch_of(0), images_seen=0, lr=0.0)
+    for player in ("generators", "discriminators"):
+        long, short = (torch.cat([p.grad.flatten() for p in s.players[player].parameters()]) for s in (free, clipped))
+        expected = long * min(1.0, 0.5 / long.norm())
+        torch.testing.assert_close(short, expected, rtol=1e-5, atol=1e-12)
+    assert long.norm() > 0.5 or short.norm() == long.norm()
+    generators = torch.cat([p.grad.flatten() for p in clipped.players["generators"].parameters()])
+    assert generators.norm() == pytest.approx(0.5, rel=1e-5), "this one was longer"
+
+
+def test_the_average_follows_the_generators_by_its_half_life():
+    step = training_step(EXACT | {"ema_half_life": 3})
+    expected = {name: value.clone() for name, value in everything(step).items() if name.startswith("average.")}
+    assert not torch.equal(step.painters["generator_ab"].encoder[0].weight, torch.zeros(()))
+    for k in range(40):
+        images_seen = 2 * (k + 1)
+        step(*batch_of(k % 3), images_seen=2 * k, lr=1e-3)
+        # At the start the half-life is 5 % of the images seen; from 60 images on it is 3 images.
+        keep = 0.5 ** (2 / min(3, 0.05 * images_seen))
+        for name, weight in everything(step).items():
+            if f"average.{name}" in expected:
+                expected[f"average.{name}"].mul_(keep).add_(weight, alpha=1 - keep)
+    for name, value in everything(step).items():
+        if name.startswith("average."):
+            torch.testing.assert_close(value, expected[name], rtol=0, atol=1e-12)
+            assert not torch.equal(value, dict(everything(step))[name.removeprefix("average.")])
+
+
+def test_without_an_average_the_generators_paint_themselves():
+    step = training_step()
+    assert step.average is None
+    assert step.painters["generator_ba"] is step.networks["generator_ba"]
+
+
+def test_all_pools_together_hold_pool_size():
+    parts = [training_step({"pool_size": 50}, batch=4, rank=r, world=4).pools["a"].capacity for r in range(4)]
+    assert sum(parts) == 50
+    assert max(parts) - min(parts) <= 1
+
+
+def test_pixels_survive_the_round_trip():
+    pixels = torch.arange(256, dtype=torch.uint8)
+    assert torch.equal(to_uint8(to_float(pixels)), pixels)
+    assert to_uint8(torch.tensor([-2.0, 2.0])).tolist() == [0, 255]

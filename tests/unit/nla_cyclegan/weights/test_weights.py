@@ -1,0 +1,133 @@
+import json
+
+import pytest
+import safetensors.torch
+import torch
+from pyarrow import fs
+
+from data_shards.errors import UserError
+from nla_cyclegan import Generator, GeneratorConfig
+from nla_cyclegan.weights.generators import FORMAT, load_generator, load_generators, save_generator
+
+CONFIG = GeneratorConfig(base_channels=2, num_blocks=2, nonlocal_blocks=(1,), upsample="resize")
+
+
+def generator(seed=0):
+    torch.manual_seed(seed)
+    return Generator(CONFIG)
+
+
+def write_checkpoint(folder, seed):
+    folder.mkdir(parents=True)
+    ab, ba = generator(seed), generator(seed + 1)
+    save_generator(ab, folder / "generator_ab.safetensors")
+    save_generator(ba, folder / "generator_ba.safetensors")
+    return ab, ba
+
+
+def same(one, other):
+    return all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), other.state_dict().values(), strict=True))
+
+
+def test_round_trip_is_exact_and_ready_for_inference(tmp_path):
+    written = generator()
+    save_generator(written, tmp_path / "mine.safetensors")
+    read = load_generator(tmp_path / "mine.safetensors")
+    assert read.config == CONFIG
+    assert same(read, written)
+    assert not read.training
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.safetensors"]
+    (tmp_path / "plain").touch()
+    assert (tmp_path / "mine.safetensors").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+def test_a_checkpoint_folder_gives_the_generator_of_the_direction(tmp_path):
+    ab, ba = write_checkpoint(tmp_path / "c", seed=3)
+    assert same(load_generator(tmp_path / "c", "A2B"), ab)
+    assert same(load_generator(tmp_path / "c", "B2A"), ba)
+    assert same(load_generator(tmp_path / "c" / "generator_ba.safetensors", "B2A"), ba)
+    with pytest.raises(UserError, match="translates B2A, but A2B is asked for"):
+        load_generator(tmp_path / "c" / "generator_ba.safetensors", "A2B")
+    with pytest.raises(UserError, match="holds one generator, but both are needed"):
+        load_generators(tmp_path / "c" / "generator_ba.safetensors")
+
+
+def test_a_run_folder_gives_its_newest_checkpoint_also_by_uri(tmp_path):
+    write_checkpoint(tmp_path / "checkpoint_900", seed=5)
+    ab, ba = write_checkpoint(tmp_path / "checkpoint_1000", seed=7)
+    newest = load_generators(tmp_path)
+    assert same(newest["A2B"], ab)
+    assert same(newest["B2A"], ba)
+    assert same(load_generator(tmp_path.as_uri()), ba)
+
+
+def test_a_checkpoint_that_is_still_being_written_is_passed_over(tmp_path, capsys):
+    _, ba = write_checkpoint(tmp_path / "checkpoint_000000000100", seed=1)
+    write_checkpoint(tmp_path / "checkpoint_000000000200", seed=2)
+    part = tmp_path / "checkpoint_000000000200" / "generator_ba.safetensors"
+    part.write_bytes(part.read_bytes()[:-10])
+    (tmp_path / "checkpoint_000000000300").mkdir()
+    assert same(load_generator(tmp_path), ba)
+    assert "checkpoint_000000000200" in capsys.readouterr().err
+
+
+def test_a_folder_without_weights_says_what_was_looked_for(tmp_path):
+    (tmp_path / "checkpoint_1").mkdir()
+    with pytest.raises(UserError, match=r"looked for generator_ba\.safetensors.*checkpoint_\* \(1 found\)"):
+        load_generator(tmp_path)
+
+
+@pytest.mark.parametrize("path", ["/nowhere/at/all", "file:///nowhere/at/all"])
+def test_a_missing_path_is_named(path):
+    with pytest.raises(UserError, match="/nowhere/at/all: no such weight file"):
+        load_generator(path)
+
+
+def test_a_folder_that_cannot_be_listed_is_named(tmp_path, monkeypatch):
+    class Closed:
+        def get_file_info(self, asked):
+            if isinstance(asked, fs.FileSelector):
+                raise PermissionError("access denied")
+            return fs.LocalFileSystem().get_file_info(asked)
+
+    monkeypatch.setattr("nla_cyclegan.weights.generators.open_location", lambda path: (Closed(), path))
+    with pytest.raises(UserError, match=r"cannot be listed \(access denied\)"):
+        load_generator(str(tmp_path))
+
+
+def test_an_unknown_scheme_is_refused():
+    with pytest.raises(UserError, match=r"nonsense://x: cannot be opened"):
+        load_generator("nonsense://x")
+
+
+@pytest.mark.parametrize("content", [b"", b"plain text, long enough for a header", b"\xff" * 64])
+def test_another_file_is_not_taken_for_weights(tmp_path, content):
+    (tmp_path / "w").write_bytes(content)
+    with pytest.raises(UserError, match="not a generator's weight file"):
+        load_generator(tmp_path / "w")
+
+
+def test_safetensors_of_something_else_are_refused(tmp_path):
+    safetensors.torch.save_file({"x": torch.zeros(2)}, tmp_path / "w", {"format": "pt"})
+    with pytest.raises(UserError, match="not a generator's weight file"):
+        load_generator(tmp_path / "w")
+
+
+def rewrite(path, **changes):
+    metadata = {"format": FORMAT, "version": "1", "config": CONFIG.model_dump_json()} | changes
+    safetensors.torch.save_file(generator().state_dict(), path, metadata)
+
+
+def test_a_newer_format_is_told_from_a_damaged_one(tmp_path):
+    for version in ("2", "1.1", ""):
+        rewrite(tmp_path / "w", version=version)
+        with pytest.raises(UserError, match=f"format version {version}, but this program reads up to 1"):
+            load_generator(tmp_path / "w")
+
+
+@pytest.mark.parametrize("change", [{"base_channels": 4}, {"unheard_of": 1}, {"nonlocal_blocks": [7]}])
+def test_weights_that_do_not_fit_their_config_are_damaged(tmp_path, change):
+    rewrite(tmp_path / "w", config=json.dumps(CONFIG.model_dump() | change))
+    with pytest.raises(UserError, match="damaged") as error:
+        load_generator(tmp_path / "w")
+    assert "\n" not in str(error.value)

@@ -1,0 +1,373 @@
+import json
+import re
+import shutil
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+import sweep_records
+
+from data_shards.errors import UserError
+from data_shards.storage.folder import RunFolder
+from tuning import dashboard
+from tuning.analysis.importance import FEWEST, importances
+from tuning.analysis.results import SWEEP, TRIAL, Evaluation, Exploit, Trial, ranked, read_results
+from tuning.analysis.stops import Rung, stops_of
+from tuning.analysis.view import View, axes_of, choice_text
+from tuning.dashboard import serve
+from tuning.dashboard.charts import learning_curves
+from tuning.dashboard.gallery import WIDTH, pictures
+from tuning.dashboard.page import render
+from tuning.search_space.space import Dimension
+
+
+def trial(number: int, state: str = "finished", scores: tuple[float, ...] = (), **overrides: object) -> Trial:
+    measured = [Evaluation(images=100 * (age + 1), score=score, distances={}) for age, score in enumerate(scores)]
+    return Trial.model_validate(
+        {"number": number, "overrides": overrides, "config": {}, "state": state, "evaluations": measured}
+    )
+
+
+def view(uri: str) -> View:
+    return View(read_results(uri))
+
+
+class Fetched(HTMLParser):
+    """What a page would fetch, and the elements that it has."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.addresses: list[str] = []
+        self.tags: list[str] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.addresses += [value or "" for name, value in attributes if name in ("src", "href", "srcset", "data")]
+
+
+# Axes and ages.
+
+
+def test_axes_follow_the_space_and_the_values() -> None:
+    space = {
+        "a.lr": Dimension(loguniform=(1e-5, 1)),
+        "a.b": Dimension(uniform=(0, 1)),
+        "p": Dimension(choice=[[1], []]),
+    }
+    trials = [
+        trial(index, **{"a.lr": 0.1 / (index + 1), "a.b": 0.1 * index, "p": [[], [1]][index]}) for index in (0, 1)
+    ]
+    axes = {axis.label: axis for axis in axes_of(space, trials)}
+    assert {label: axis.scale for label, axis in axes.items()} == {"lr": "log", "b": "linear", "p": "choice"}
+    assert axes["p"].choices == ("1", "none")
+    assert [axes["p"].number(each) for each in trials] == [1, 0]
+
+
+def test_values_that_left_their_space_tell_their_scale() -> None:
+    grid = {"lr": Dimension(grid=[0.1, 0.2])}
+    assert axes_of(grid, [trial(0, lr=0.1), trial(1, lr=0.2)])[0].scale == "choice"
+    assert axes_of({}, [trial(0, lr=0.1), trial(1, lr=0.2)])[0].scale == "linear"
+    assert axes_of({}, [trial(0, lr=0.001), trial(1, lr=0.2)])[0].scale == "log"
+    assert axes_of({}, [trial(0, lr=None), trial(1, lr=0.2)])[0].choices == ("0.2", "none")
+
+
+def test_a_field_that_all_share_is_no_axis() -> None:
+    assert axes_of({}, [trial(0, lr=0.1), trial(1, lr=0.1)]) == []
+    assert axes_of({}, []) == []
+
+
+@pytest.mark.parametrize(("value", "text"), [([], "none"), ([0, 4], "0, 4"), (None, "none"), (0.00012345, "0.000123")])
+def test_values_are_written_for_people(value: object, text: str) -> None:
+    assert choice_text(value) == text
+
+
+def test_trials_compare_at_the_age_that_half_of_them_reached(tmp_path: Path) -> None:
+    sweep = view(sweep_records.sweep(tmp_path, 3))
+    sweep.trials = [
+        trial(0, "finished", (9, 8, 7)),
+        trial(1, "stopped", (9.5, 8.5)),
+        trial(2, "stopped", (11,)),
+        trial(3, "stopped", (12,)),
+        trial(4, "diverged", (5,)),
+        trial(5, "failed"),
+    ]
+    assert sweep.age == 200
+    # The one that diverged is as bad as the worst.
+    assert [(each.number, score) for each, score in sweep.compared] == [(0, 8), (1, 8.5), (4, 8.5)]
+
+
+# What matters, and what it cost.
+
+
+def test_importance_finds_what_the_scores_depend_on(tmp_path: Path) -> None:
+    sweep = view(sweep_records.sweep(tmp_path, 120))
+    found = importances(sweep.axes, sweep.compared)
+    assert [each.axis.label for each in found[:2]] == ["lr", "nonlocal_blocks"]
+    assert found[0].low > found[1].high > found[2].share
+    assert sum(each.share for each in found) == pytest.approx(1)
+    assert found == importances(sweep.axes, sweep.compared)
+
+
+def test_importance_needs_trials_and_fields(tmp_path: Path) -> None:
+    sweep = view(sweep_records.sweep(tmp_path, FEWEST - 1, scheduler="none"))
+    assert importances(sweep.axes, sweep.compared) == []
+    assert f"needs {FEWEST} trials that were measured at the same age; there are {FEWEST - 1}" in _text(sweep)
+    whole = view(sweep_records.sweep(tmp_path / "whole", 20, scheduler="none"))
+    assert importances(whole.axes[:1], whole.compared) == []
+
+
+def test_stops_count_images() -> None:
+    trials = [
+        trial(0, "finished", (3, 2, 1)),
+        trial(1, "stopped", (4, 3)),
+        trial(2, "stopped", (5,)),
+        trial(3, "diverged", (5,)),
+        trial(4, "running", (5,)),
+    ]
+    stops = stops_of(trials, 300)
+    assert stops.rungs == [
+        Rung(images=100, arrived=4, stopped=1, diverged=1, spent=400, saved=200),
+        Rung(images=200, arrived=2, stopped=1, diverged=0, spent=200, saved=100),
+    ]
+    assert (stops.spent, stops.full) == (700, 1200)
+    assert stops_of([], 300).share == 0
+
+
+# The page.
+
+
+def _text(sweep: View) -> str:
+    return render(read_results(sweep.folder.path), sweep.folder.path)
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> str:
+    uri = sweep_records.sweep(tmp_path_factory.mktemp("sweeps"), 10)
+    sweep_records.preview(uri, ranked(read_results(uri).trials)[0].number)
+    return render(read_results(uri), uri)
+
+
+def test_a_page_fetches_nothing(page: str) -> None:
+    fetched = Fetched(page)
+    assert {"script", "img", "table"} <= set(fetched.tags)
+    assert "link" in fetched.tags
+    assert {address.partition(":")[0] for address in fetched.addresses} == {"data"}
+    assert not re.search(r"@import|url\(", (Path(dashboard.__file__).parent / "page.css").read_text())
+
+
+def test_a_page_says_who_is_best_and_how_to_train_it(page: str) -> None:
+    assert "python -m cluster train --config best.yaml" in page
+    assert "1 finished" in page
+    assert "of 10 trials" in page
+    assert "OSError: disk full" in page
+
+
+def test_strings_of_the_records_are_text(tmp_path: Path) -> None:
+    uri = sweep_records.sweep(tmp_path, 10)
+    hostile = "</script><script>alert(1)</script>"
+    for found in read_results(uri).trials:
+        found.reason = hostile
+        found.overrides["optimizer.name"] = f"{hostile}{found.number}"
+        RunFolder(uri, found.name).write_json(TRIAL, found.model_dump(mode="json"))
+    page = render(read_results(uri), uri)
+    assert hostile not in page
+    assert Fetched(page).tags.count("script") == 3
+
+
+def test_no_credentials_of_a_uri_are_shown(tmp_path: Path) -> None:
+    results = read_results(sweep_records.sweep(tmp_path, 2))
+    results.about["run"]["data"]["uri"] = "s3://key:secret@bucket/shards?token=hidden&region=x"
+    page = render(results, results.folder.path)
+    assert "s3://" in page
+    assert "bucket/shards" in page
+    assert "secret" not in page.partition("<main>")[2].partition("</main>")[0]
+    assert "token=hidden" not in page
+
+
+def test_a_sweep_that_has_just_begun(tmp_path: Path) -> None:
+    uri = sweep_records.sweep(tmp_path, 0)
+    assert "No trial has begun yet" in render(read_results(uri), uri)
+    RunFolder(uri, "trial-0000").write_json(TRIAL, trial(0, "running", lr=0.1).model_dump(mode="json"))
+    assert "No trial has been measured yet" in render(read_results(uri), uri)
+    RunFolder(uri, "trial-0000").write_json(TRIAL, trial(0, "running", (7.25,), lr=0.1).model_dump(mode="json"))
+    page = render(read_results(uri), uri)
+    assert "In the lead, no trial has finished yet" in page
+    assert "7.25" in page
+    assert "Train it in full" not in page
+
+
+def test_a_sweep_of_which_everything_diverged(tmp_path: Path) -> None:
+    uri = sweep_records.sweep(tmp_path, 4)
+    for found in read_results(uri).trials:
+        found.state = "diverged"
+        RunFolder(uri, found.name).write_json(TRIAL, found.model_dump(mode="json"))
+    page = render(read_results(uri), uri)
+    assert "4 diverged" in page
+    assert "Best trial" not in page
+
+
+def test_a_population_shows_who_learned_from_whom(tmp_path: Path) -> None:
+    uri = sweep_records.sweep(tmp_path, 3, scheduler="none")
+    learner = read_results(uri).trials[2]
+    learner.exploits = [Exploit(images=300, donor=1, overrides=learner.overrides)]
+    RunFolder(uri, learner.name).write_json(TRIAL, learner.model_dump(mode="json"))
+    page = render(read_results(uri), uri)
+    assert "another trial went on from this checkpoint (1)." in page
+    marks = next(trace for trace in learning_curves(view(uri)).data if trace.marker.symbol == "diamond")
+    assert (list(marks.x), [list(pair) for pair in marks.customdata]) == ([300], [[2, 1]])
+    assert marks.y[0] == read_results(uri).trials[1].evaluations[2].score
+
+
+def test_pictures_are_the_newest_small_and_whole(tmp_path: Path) -> None:
+    uri = sweep_records.sweep(tmp_path, 3, scheduler="none")
+    results = read_results(uri)
+    assert pictures(results.folder, results.trials) == []
+    sweep_records.preview(uri, 1, images=100, rows=1)
+    sweep_records.preview(uri, 1, images=900)
+    RunFolder(uri, "trial-0002").write("previews/images_000000000900.png", b"no picture")
+    (found,) = pictures(results.folder, results.trials)
+    assert found.trial.number == 1
+    assert found.width == WIDTH
+    # Three rows, not the older picture's one.
+    assert found.height == WIDTH * 3 // 5
+    assert len(found.data) < 200_000
+
+
+@pytest.mark.parametrize(("place", "value"), [(11, 5), (36, 46)])
+def test_a_damaged_picture_is_left_out(tmp_path: Path, place: int, value: int) -> None:
+    """Pillow says ValueError and SyntaxError to these."""
+    uri = sweep_records.sweep(tmp_path, 3, scheduler="none")
+    sweep_records.preview(uri, 1)
+    (file,) = Path(uri, "trial-0001", "previews").iterdir()
+    content = bytearray(file.read_bytes())
+    content[place] = value
+    file.write_bytes(content)
+    results = read_results(uri)
+    assert pictures(results.folder, results.trials) == []
+
+
+# The command.
+
+
+def test_the_command_writes_a_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    uri = sweep_records.sweep(tmp_path / "sweeps", 3)
+    monkeypatch.chdir(tmp_path)
+    assert dashboard.main([uri]) == 0
+    assert capsys.readouterr().out == "written to fabricated.html: 3 trials\n"
+    assert (tmp_path / "fabricated.html").read_text().startswith("<!DOCTYPE html>")
+    assert {path.name for path in tmp_path.iterdir()} == {"sweeps", "fabricated.html"}
+
+
+@pytest.mark.parametrize(
+    ("out", "message"),
+    [("nowhere/page.html", "No such file or directory"), ("folder", "a folder"), ("file/page.html", "Not a directory")],
+)
+def test_a_page_that_cannot_be_written(tmp_path: Path, out: str, message: str) -> None:
+    uri = sweep_records.sweep(tmp_path / "sweeps", 1)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=rf"^--out: .*{out} cannot be written \({message}\); name another file$"):
+        dashboard.main([uri, "--out", str(tmp_path / out)])
+
+
+def test_bad_input_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"^no sweep at .*nothing: sweep.json not found; give the folder of a sweep"):
+        dashboard.main([str(tmp_path / "nothing")])
+    with pytest.raises(UserError, match=r"^--out: not with --watch"):
+        dashboard.main([str(tmp_path), "--watch", "--out", "page.html"])
+
+
+# Serving.
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[serve.Server]:
+    watch = serve.Watch(sweep_records.sweep(tmp_path, 10))
+    with serve.Server(watch, "127.0.0.1", 0) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+def _get(server: serve.Server, path: str) -> str:
+    with urllib.request.urlopen(f"http://127.0.0.1:{server.server_address[1]}{path}", timeout=10) as answer:
+        return str(answer.read().decode())
+
+
+def test_a_server_has_the_page_and_its_version(server: serve.Server) -> None:
+    assert _get(server, "/") == server.watch.page.decode()
+    assert _get(server, "/version") == server.watch.version
+    data = re.search(r'id="data">(.*?)</script>', _get(server, "/"), re.DOTALL)
+    assert data is not None
+    assert json.loads(data[1])["version"] == server.watch.version
+    with pytest.raises(urllib.error.HTTPError, match="404"):
+        _get(server, "/../pyproject.toml")
+
+
+def test_only_what_is_undecided_is_read_again(server: serve.Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+    read_json = RunFolder.read_json
+    monkeypatch.setattr(RunFolder, "read_json", lambda folder, name: (read.append(name), read_json(folder, name))[1])
+    before = server.watch.version
+    server.watch.update()
+    assert server.watch.version == before
+    # The one that failed, which may be tried again, and the one that runs.
+    assert sorted(read) == ["sweep.json", "trial-0005/trial.json", "trial-0009/trial.json"]
+    running = read_results(server.watch.uri).trials[9]
+    running.state = "stopped"
+    RunFolder(server.watch.uri, running.name).write_json(TRIAL, running.model_dump(mode="json"))
+    server.watch.update()
+    assert server.watch.version != before
+    assert server.watch.version in server.watch.page.decode()
+
+
+def test_a_page_outlives_its_storage(
+    server: serve.Server, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(serve, "INTERVAL_S", 0.01)
+    page = server.watch.page
+    shutil.move(server.watch.uri, f"{server.watch.uri}-away")
+    stop = threading.Event()
+    follower = threading.Thread(target=server.watch.follow, args=(stop,))
+    follower.start()
+    time.sleep(0.3)
+    stop.set()
+    follower.join()
+    assert server.watch.page is page
+    assert capsys.readouterr().err.count("the page stays as it is") == 1
+
+
+def test_a_port_that_is_taken(server: serve.Server) -> None:
+    port = server.server_address[1]
+    with pytest.raises(
+        UserError, match=rf"^--port: 127.0.0.1:{port} cannot be listened on \(.*in use\); choose another$"
+    ):
+        serve.serve(server.watch.uri, "127.0.0.1", port)
+    with pytest.raises(UserError, match=r"^--port: 127.0.0.1:99999 cannot be listened on"):
+        serve.serve(server.watch.uri, "127.0.0.1", 99_999)
+
+
+def test_records_are_read_side_by_side(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As an object store needs it, which takes its time for each."""
+    uri = sweep_records.sweep(tmp_path, 60)
+    read = RunFolder.read
+
+    def slowly(folder: RunFolder, name: str) -> bytes | None:
+        time.sleep(0.1)
+        return read(folder, name)
+
+    monkeypatch.setattr(RunFolder, "read", slowly)
+    began = time.monotonic()
+    assert len(read_results(uri).trials) == 60
+    assert time.monotonic() - began < 3
+    assert (Path(uri) / SWEEP).exists()

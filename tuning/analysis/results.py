@@ -1,0 +1,181 @@
+"""The results of a sweep, read from its storage alone: its trials, their ranking, the best of them.
+
+STORAGE/SWEEP/sweep.json                    the sweep: its configuration, the run that it varies, the dataset
+STORAGE/SWEEP/trial-0003/trial.json         a trial: what it overrides, how far it came, its evaluations
+STORAGE/SWEEP/trial-0003/error.txt          why it failed, if it did
+STORAGE/SWEEP/trial-0003/...                its run, as `python -m cluster train` leaves it
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from data_shards.errors import UserError
+from data_shards.storage.folder import RunFolder, split_uri
+
+SWEEP, TRIAL, ERROR = "sweep.json", "trial.json", "error.txt"
+READERS = 32
+
+
+class Evaluation(BaseModel):
+    """A measurement on held-out images."""
+
+    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
+
+    images: int
+    score: float
+    distances: dict[str, float]
+    """What the score is made of: distances of both directions, and similarities to their inputs."""
+    time: float | None = None
+    """When the sweep heard of it, in seconds since 1970."""
+
+
+class Exploit(BaseModel):
+    """A trial of a population went on from another one's checkpoint, with the other's values changed a little."""
+
+    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
+
+    images: int
+    """Images seen of the checkpoint."""
+    donor: int
+    """Number of the trial that it was."""
+    overrides: dict[str, Any]
+    """From here on."""
+
+
+class Trial(BaseModel):
+    """One trial, as far as it came."""
+
+    number: int
+    overrides: dict[str, Any]
+    config: dict[str, Any]
+    """The whole configuration of its run."""
+    state: Literal["waiting", "running", "finished", "stopped", "diverged", "failed"] = "waiting"
+    """stopped: by the scheduler, before its end; diverged: a loss was not finite; failed: to be tried again."""
+    reason: str | None = None
+    """Of a trial that diverged or failed."""
+    evaluations: list[Evaluation] = []
+    exploits: list[Exploit] = []
+    """Of a population based training: `overrides` and `config` are those since the last one."""
+
+    @property
+    def name(self) -> str:
+        return trial_name(self.number)
+
+    @property
+    def images(self) -> int:
+        """Images seen at its last evaluation."""
+        return self.evaluations[-1].images if self.evaluations else 0
+
+    @property
+    def score(self) -> float:
+        """Of its last evaluation, not its luckiest; infinite where there is none and where it diverged."""
+        return self.evaluations[-1].score if self.evaluations and self.state != "diverged" else math.inf
+
+    @property
+    def begun(self) -> bool:
+        """Whether it has started, however long ago."""
+        return self.state != "waiting" or bool(self.evaluations)
+
+    @property
+    def decided(self) -> bool:
+        """Whether there is nothing left to do for it."""
+        return self.state in ("finished", "stopped", "diverged")
+
+
+@dataclass(frozen=True)
+class Results:
+    """A sweep as it lies in storage."""
+
+    folder: RunFolder
+    about: dict[str, Any]
+    trials: list[Trial]
+    """By number."""
+
+
+def trial_name(number: int) -> str:
+    return f"trial-{number:04d}"
+
+
+def read_results(uri: str, decided: Mapping[str, Trial] = MappingProxyType({})) -> Results:
+    """A sweep, without reading again what was decided before.
+
+    Args:
+        decided: name -> trial, of an earlier reading.
+
+    Raises: UserError when there is no sweep, or a damaged one.
+    """
+    folder = RunFolder(*split_uri(uri))
+    about = folder.read_json(SWEEP)
+    if about is None:
+        raise UserError(f"no sweep at {folder.label}: {SWEEP} not found; give the folder of a sweep, STORAGE/NAME")
+    return Results(folder, about, read_trials(folder, decided))
+
+
+def read_trials(folder: RunFolder, decided: Mapping[str, Trial] = MappingProxyType({})) -> list[Trial]:
+    """The trials that have begun, see `read_results`. Raises: UserError for a damaged record."""
+    names = [name for name in folder.names() if name.startswith("trial-")]
+    # An object store takes its time for each, and answers many at once.
+    with ThreadPoolExecutor(READERS) as pool:
+        trials = list(pool.map(lambda name: decided.get(name) or _read_trial(folder, name), names))
+    return sorted((trial for trial in trials if trial), key=lambda trial: trial.number)
+
+
+def _read_trial(folder: RunFolder, name: str) -> Trial | None:
+    record = folder.read_json(f"{name}/{TRIAL}")
+    try:
+        return None if record is None else Trial.model_validate(record)
+    except ValidationError as error:
+        raise UserError(f"{folder.label}/{name}/{TRIAL}: damaged ({error.errors()[0]['msg']})") from error
+
+
+def ranked(trials: Sequence[Trial]) -> list[Trial]:
+    """Best first: those that trained to the end by score, then the others, whose scores are of shorter trainings."""
+    order = ["finished", "stopped", "running", "waiting", "failed", "diverged"]
+    return sorted(trials, key=lambda trial: (order.index(trial.state), trial.score, trial.number))
+
+
+def table(trials: Sequence[Trial]) -> str:
+    """The ranking, for a person."""
+    fields = sorted({field for trial in trials for field in trial.overrides})
+    rows = [["rank", "trial", "state", "images", "score", *short_names(fields)]]
+    for rank, trial in enumerate(ranked(trials), start=1):
+        known = math.isfinite(trial.score)
+        score = f"{trial.score:.2f}" if known else "-"
+        values = [value_text(trial.overrides.get(field)) for field in fields]
+        rows.append([str(rank), str(trial.number), trial.state, f"{trial.images:,}", score, *values])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
+
+
+def short_names(fields: Sequence[str]) -> list[str]:
+    """The last part of each dotted name, where that says which it is."""
+    last = [field.rpartition(".")[2] for field in fields]
+    return [short if last.count(short) == 1 else field for short, field in zip(last, fields, strict=True)]
+
+
+def value_text(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def best_trial(results: Results) -> Trial:
+    """Raises: UserError when no trial has finished."""
+    best = next(iter(ranked(results.trials)), None)
+    if best is None or best.state != "finished":
+        raise UserError(f"no finished trial yet in {results.folder.label}: run the sweep's command again")
+    return best
+
+
+def best_config(results: Results) -> dict[str, Any]:
+    """The best trial's configuration as JSON values, as a run of its own beside the one that the sweep varied.
+
+    Raises: UserError when no trial has finished.
+    """
+    best = best_trial(results)
+    fresh = {"name": f"{results.folder.name}-{best.name}", "storage": results.about["run"]["storage"]}
+    return {**best.config, **fresh}

@@ -1,0 +1,64 @@
+"""What a scheduler's stops cost and saved, counted in images."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tuning.analysis.results import Trial
+
+ENDED_EARLY = ("stopped", "diverged")
+
+
+@dataclass(frozen=True)
+class Rung:
+    """A number of images at which trials ended early."""
+
+    images: int
+    arrived: int
+    """Trials that came so far."""
+    stopped: int
+    """By the scheduler."""
+    diverged: int
+    spent: int
+    """Images of all trials since the rung before."""
+    saved: int
+    """Images that the trials which were stopped here would have seen until the end."""
+
+
+@dataclass(frozen=True)
+class Stops:
+    rungs: list[Rung]
+    trials: list[Trial]
+    """Whose images are counted."""
+    spent: int
+    full: int
+    """Images of as many whole trainings."""
+
+    @property
+    def share(self) -> float:
+        return self.spent / self.full if self.full else 0.0
+
+
+def stops_of(trials: Sequence[Trial], total: int) -> Stops:
+    """Of the trials that are decided.
+
+    Args:
+        total: images of a whole training.
+    """
+    counted = [trial for trial in trials if trial.decided]
+    ages = sorted({trial.images for trial in counted if trial.state in ENDED_EARLY})
+    rungs, before = [], 0
+    for age in ages:
+        here = [trial for trial in counted if trial.images == age and trial.state in ENDED_EARLY]
+        stopped = sum(trial.state == "stopped" for trial in here)
+        rungs.append(
+            Rung(
+                images=age,
+                arrived=sum(trial.images >= age for trial in counted),
+                stopped=stopped,
+                diverged=len(here) - stopped,
+                spent=sum(max(0, min(trial.images, age) - before) for trial in counted),
+                saved=stopped * max(0, total - age),
+            )
+        )
+        before = age
+    return Stops(rungs, counted, sum(trial.images for trial in counted), total * len(counted))

@@ -1,0 +1,87 @@
+"""What the next trial of a sweep overrides: the next of a plan, or what Optuna makes of the trials so far.
+
+Nothing of a search is kept beside the trials' records: Optuna's study is built from them again for each proposal.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tuning.analysis.results import Trial
+from tuning.search_space.placement import BLOCKS, PLACED, resolved
+from tuning.search_space.space import Dimension, Overrides, Space, sample, value_of
+
+if TYPE_CHECKING:
+    from optuna.distributions import BaseDistribution
+    from optuna.trial import FrozenTrial
+
+# The first trials are drawn, as in a random search: there is nothing to learn from yet.
+DRAWN = 5
+
+
+def propose(space: Space, seed: int, number: int, trials: Sequence[Trial]) -> Overrides:
+    """What trial `number` overrides, by Optuna's tree-structured Parzen estimator (Bergstra et al. 2011).
+
+    Trials that were stopped count by how far they came and their score there, behind those that finished; those that
+    diverged behind all; those that still train as places not to look at again.
+
+    Args:
+        trials: those that have begun. The proposal is a pure function of them and of the seed.
+    """
+    if number < DRAWN:
+        return sample(space, seed, number)
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    distributions = {field: _distribution(dimension) for field, dimension in space.items()}
+    known = [_as_optuna(trial, space, distributions) for trial in trials if trial.state != "failed"]
+    (own,) = np.random.SeedSequence((seed, number)).generate_state(1)
+    sampler = optuna.samplers.TPESampler(seed=int(own), multivariate=True, constant_liar=True, n_startup_trials=0)
+    study = optuna.create_study(sampler=sampler)
+    study.add_trials([trial for trial in known if trial is not None])
+    chosen = study.ask(distributions).params
+    return {field: _value(space[field], chosen[field]) for field in space}
+
+
+def _distribution(dimension: Dimension) -> "BaseDistribution":
+    from optuna.distributions import CategoricalDistribution, FloatDistribution
+
+    if dimension.ends:
+        return FloatDistribution(*dimension.ends, log=dimension.loguniform is not None)
+    # By place, because Optuna's choices are no lists.
+    return CategoricalDistribution(list(range(len(dimension.candidates))))
+
+
+def _value(dimension: Dimension, chosen: Any) -> Any:
+    return chosen if dimension.ends else dimension.candidates[chosen]
+
+
+def _as_optuna(trial: Trial, space: Space, distributions: "dict[str, BaseDistribution]") -> "FrozenTrial | None":
+    """The trial in Optuna's terms; None where it has values that are not in the space."""
+    from optuna.trial import TrialState, create_trial
+
+    places = {field: _place(trial, field, dimension) for field, dimension in space.items()}
+    if any(place is None for place in places.values()):
+        return None
+    state, value, on_the_way = TrialState.PRUNED, None, {}
+    if trial.state == "finished" and math.isfinite(trial.score):
+        state, value = TrialState.COMPLETE, trial.score
+    elif trial.state == "stopped":
+        on_the_way = {evaluation.images: evaluation.score for evaluation in trial.evaluations}
+    elif trial.state in ("waiting", "running"):
+        state = TrialState.RUNNING
+    return create_trial(
+        state=state, value=value, params=places, distributions=distributions, intermediate_values=on_the_way
+    )
+
+
+def _place(trial: Trial, field: str, dimension: Dimension) -> Any:
+    """The value in a range, the place of one in a list."""
+    value = trial.overrides.get(field)
+    if dimension.ends:
+        return value if isinstance(value, float) and dimension.ends[0] <= value <= dimension.ends[1] else None
+    blocks = value_of(trial.config, BLOCKS) if field == PLACED else None
+    found = (place for place, each in enumerate(dimension.candidates) if resolved(each, blocks) == value)
+    return next(found, None)

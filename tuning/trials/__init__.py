@@ -1,0 +1,1 @@
+"""What runs a sweep under Ray Tune."""

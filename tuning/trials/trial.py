@@ -1,0 +1,88 @@
+"""What Ray Tune calls a trial: a run of `cluster`, from its newest checkpoint to its end, that tells Tune its scores."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from ray import tune
+from ray.tune.integration.ray_train import TuneReportCallback
+
+from cluster.machines.driver import build_trainer
+from cluster.machines.retry import keep_trying
+from cluster.machines.session import set_environment
+from cluster.records.ending import ending_told
+from cluster.settings.config import RunConfig
+from cluster.settings.preflight import Prepared, claim, prepare
+from cluster.settings.scaling import Resources
+from data_shards.errors import NonFiniteLossError, UserError
+from data_shards.storage.folder import RunFolder
+from nla_cyclegan.weights.checkpoint import ABOUT, complete_checkpoints
+from tuning.analysis.objective import DIVERGED, ObjectiveConfig, evaluation_of, evaluations
+from tuning.analysis.results import trial_name
+from tuning.trials.exploit import take_over
+
+
+class ReportEvaluations(TuneReportCallback):
+    """Tells Tune about evaluations; lives in Ray Train's controller.
+
+    The last one is left to the trial, which tells it when the last checkpoint is stored: a scheduler may end a trial there.
+    """
+
+    def __init__(self, objective: ObjectiveConfig, total: int) -> None:
+        super().__init__()
+        self.objective, self.total = objective, total
+
+    def after_report(self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Any) -> None:
+        evaluation = evaluation_of(metrics[0], self.objective)
+        if evaluation and evaluation["images"] < self.total:
+            super().after_report(run_context, [evaluation], None)
+
+
+def train_trial(settings: dict[str, Any]) -> None:
+    """Train one trial from its newest checkpoint, if it has one, to its end.
+
+    Args:
+        settings: `trial`, with the run's `config` and the sweep's `objective` as JSON values, its `resources`, and the
+            `exploit` that it begins with, if any.
+    """
+    set_environment(own=False)
+    trial = settings["trial"]
+    config, objective = RunConfig.model_validate(trial["config"]), ObjectiveConfig(**trial["objective"])
+    if trial["exploit"]:
+        donor = RunFolder(config.storage, trial_name(trial["exploit"]["donor"]))
+        take_over(RunFolder(config.storage, config.name), donor, config, trial["exploit"]["serial"])
+    prepared = prepare(config)
+    # What was evaluated before an interruption, for a scheduler that has not seen it: on record, or not even that yet.
+    known = {each["images"]: each for each in trial["evaluations"] if each["images"] <= prepared.images_seen}
+    known |= {each["images"]: each for each in evaluations(prepared.folder, objective, prepared.images_seen)}
+    for images in sorted(known):
+        tune.report(known[images])
+    if not prepared.finished:
+        claim(prepared)
+        try:
+            _train(prepared, Resources(**trial["resources"]), objective)
+        except NonFiniteLossError as error:
+            done = evaluations(prepared.folder, objective)
+            images = done[-1]["images"] if done else 0
+            tune.report({"images": images, "score": DIVERGED, "state": "diverged", "reason": str(error)})
+            return
+    tune.report({**at_the_end(prepared.folder, objective), "state": "finished"})
+
+
+def at_the_end(folder: RunFolder, objective: ObjectiveConfig) -> dict[str, Any]:
+    """The evaluation that the last checkpoint was stored with: a run's other files may reach storage later, or not at all."""
+    newest = complete_checkpoints(folder)[0]
+    evaluation = evaluation_of(folder.read_json(f"{newest}/{ABOUT}")["metrics"], objective)
+    if evaluation is None:
+        raise UserError(f"{folder.label}/{newest}: it was not evaluated; choose another --name")
+    return evaluation
+
+
+def _train(prepared: Prepared, resources: Resources, objective: ObjectiveConfig) -> None:
+    """Raises: NonFiniteLossError; what else `keep_trying` raises."""
+    reports = ReportEvaluations(objective, prepared.clock.total)
+
+    def attempt() -> Mapping[str, Any]:
+        return build_trainer(prepared.config, resources, callbacks=[reports]).fit().return_value
+
+    with ending_told(prepared.folder):
+        keep_trying(attempt, prepared.folder, prepared.config.scaling.max_failures, say=print)
