@@ -19,6 +19,7 @@ import yaml
 from timing import header
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parents[1] / "helpers"))
 
 from image_folders import make_dataset
 from peers import model

@@ -10,6 +10,7 @@ import torch
 from timing import alternate, header, median, table
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parents[1] / "helpers"))
 
 from textbook import nonlocal_map
 from torch import Tensor

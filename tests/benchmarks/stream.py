@@ -1,6 +1,6 @@
 """What the stream costs: a plan of a million samples, memory over epochs, an object store beside a local disk.
 
-    PYTHONPATH=tests python tests/benchmarks/stream.py DATASET [--rounds 3] [--epochs 20]
+    PYTHONPATH=tests/helpers python tests/benchmarks/stream.py DATASET [--rounds 3] [--epochs 20]
 
 DATASET is a packed dataset on local disk. It is copied into an S3 server (rclone, a process on this machine) and read
 from there without and with a filled cache, in turn with the local one. What is printed are medians and ratios of turns.

@@ -12,7 +12,7 @@ from data_shards.dataset.manifest import INDEX_SCHEMA, commit
 from data_shards.packing.pack import pack
 from data_shards.storage import locate
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 REAL = Path(os.environ.get("MONET2PHOTO_DIR", ROOT.parent / "shared" / "data" / "monet2photo"))
 
 
