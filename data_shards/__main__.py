@@ -1,60 +1,34 @@
-"""`python -m data_shards VERB`: the front door. Each verb's module is imported when it is called."""
+"""Command line: python -m data_shards VERB ..."""
 
-import argparse
-import os
 import sys
-from importlib import import_module
+from collections.abc import Sequence
 
-from data_shards.errors import UserError
+from data_shards.command_line import Verb, run_verb
 
 VERBS = {
-    "synth": "draw an unpaired dataset of photographs and paintings",
-    "download": "fetch monet2photo",
-    "pack": "image folders -> WebDataset shards with index and manifest, on disk or in a bucket",
-    "bench": "how fast a dataset is read, beside stock webdataset, a JPEG folder and Ray Data",
-    "index": "plain WebDataset tars of somebody else -> a dataset, without rewriting them",
-    "verify": "read every byte of a dataset again and name what is bad",
-    "inspect": "what a dataset holds, and the order a stream reads it in",
-}
-HOMES = {
-    "synth": "synthetic.synth",
-    "download": "download.monet2photo",
-    "pack": "packing.pack",
-    "index": "checking.index",
-    "verify": "checking.verify",
-    "inspect": "commands.inspect",
-    "bench": "commands.bench",
+    "synth": Verb("data_shards.synthetic.synth", "draw an unpaired dataset of photographs and paintings"),
+    "download": Verb("data_shards.download.monet2photo", "fetch monet2photo"),
+    "pack": Verb(
+        "data_shards.packing.pack", "image folders -> WebDataset shards with index and manifest, on disk or in a bucket"
+    ),
+    "index": Verb("data_shards.checking.index", "make a dataset of existing WebDataset tars, without rewriting them"),
+    "verify": Verb("data_shards.checking.verify", "read every byte of a dataset again and name what is bad"),
+    "inspect": Verb("data_shards.commands.inspect", "what a dataset holds, and the order in which a stream reads it"),
+    "bench": Verb(
+        "data_shards.commands.bench",
+        "measure how fast a dataset is read, next to stock webdataset, a JPEG folder and Ray Data",
+    ),
 }
 
 
-def main(argv: list[str] | None = None) -> int:
-    arguments = sys.argv[1:] if argv is None else argv
-    parser = argparse.ArgumentParser(
-        prog="python -m data_shards", description="Unpaired image datasets as WebDataset shards."
+def main(argv: Sequence[str] | None = None) -> int:
+    return run_verb(
+        "python -m data_shards",
+        "Unpaired image datasets as WebDataset shards.",
+        VERBS,
+        argv,
+        interrupted="interrupted: run the same command again to complete it",
     )
-    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
-    named = arguments[0] if arguments else None
-    for verb, summary in VERBS.items():
-        options = verbs.add_parser(verb, help=summary, description=summary)
-        if verb == named:
-            module = import_module(f"data_shards.{HOMES[verb]}")
-            module.add_arguments(options)
-    args = parser.parse_args(arguments)
-    try:
-        status = module.run(args)
-        # Here, not at the end of the interpreter, where a broken pipe is a traceback.
-        sys.stdout.flush()
-        return status
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except BrokenPipeError:
-        # `| head` has read enough; without this the interpreter complains when it flushes.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except KeyboardInterrupt:
-        print("interrupted: run the same command again to complete it", file=sys.stderr)
-        return 130
 
 
 if __name__ == "__main__":

@@ -1,0 +1,73 @@
+"""`python -m PACKAGE VERB ...`: lists a package's verbs, runs one, and reports what went wrong without a traceback."""
+
+import argparse
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from typing import NamedTuple
+
+from data_shards.errors import UserError, error_lines
+
+
+class Verb(NamedTuple):
+    """A verb: the module that implements it, imported when the verb is called, and one line for --help.
+
+    The module has either `add_arguments(parser)` and `run(args)`, or `main(arguments)`. `run` and `main` return the exit
+    status; None counts as 0.
+    """
+
+    module: str
+    summary: str
+
+
+def run_verb(
+    prog: str,
+    description: str,
+    verbs: Mapping[str, Verb],
+    argv: Sequence[str] | None = None,
+    *,
+    interrupted: str = "interrupted",
+) -> int:
+    """Run the verb that `argv` (default: the process's arguments) starts with; return the exit status.
+
+    A UserError is printed as `error: ...` lines, status 2. Ctrl-C prints `interrupted`, status 130. A reader of stdout that
+    has gone (`| head`) is no error.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] not in verbs:
+        _parser(prog, description, verbs).parse_args(arguments[:1])
+    try:
+        status = _call(prog, arguments[0], verbs[arguments[0]], arguments[1:])
+        # Here, not at the end of the interpreter, where a broken pipe is a traceback.
+        sys.stdout.flush()
+        return status
+    except UserError as error:
+        print(error_lines(error), file=sys.stderr)
+        return 2
+    except BrokenPipeError:
+        # Without this the interpreter complains when it flushes.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        print(interrupted, file=sys.stderr)
+        return 130
+
+
+def _parser(prog: str, description: str, verbs: Mapping[str, Verb]) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=prog, description=description, epilog=f"{prog} VERB --help lists the options of a verb."
+    )
+    choices = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
+    for name, verb in verbs.items():
+        choices.add_parser(name, help=verb.summary)
+    return parser
+
+
+def _call(prog: str, name: str, verb: Verb, arguments: list[str]) -> int:
+    module = import_module(verb.module)
+    if hasattr(module, "main"):
+        return module.main(arguments) or 0
+    parser = argparse.ArgumentParser(prog=f"{prog} {name}", description=verb.summary)
+    module.add_arguments(parser)
+    return module.run(parser.parse_args(arguments)) or 0

@@ -1,0 +1,85 @@
+"""The dispatch that the four packages' command lines share: both kinds of verbs, their errors, Ctrl-C, a closed pipe, a quick --help."""
+
+import argparse
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from types import ModuleType
+
+import pytest
+
+from data_shards.command_line import Verb, run_verb
+from data_shards.errors import UserError
+
+
+class Parsed(ModuleType):
+    @staticmethod
+    def add_arguments(parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("count", type=int)
+
+    @staticmethod
+    def run(args: argparse.Namespace) -> int:
+        return args.count
+
+
+class Whole(ModuleType):
+    def __init__(self, call: Callable[[Sequence[str]], int | None]) -> None:
+        super().__init__("whole")
+        self.main = call
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    def run(module: ModuleType, *arguments: str) -> int:
+        monkeypatch.setitem(sys.modules, "a_verb", module)
+        verbs = {"go": Verb("a_verb", "go somewhere"), "stay": Verb("no_such_module", "stay here")}
+        return run_verb("python -m package", "A package.", verbs, arguments, interrupted="interrupted: go again")
+
+    return run
+
+
+def test_both_kinds_of_verbs_get_their_arguments_and_give_the_status(run, capsys: pytest.CaptureFixture[str]) -> None:
+    got: list[Sequence[str]] = []
+    assert run(Parsed("parsed"), "go", "3") == 3
+    assert run(Whole(got.append), "go", "--there", "3") == 0
+    assert got == [["--there", "3"]]
+    with pytest.raises(SystemExit):
+        run(Parsed("parsed"), "go", "three")
+    assert "python -m package go: error: argument count" in capsys.readouterr().err
+
+
+def test_help_and_mistakes_list_the_verbs_without_importing_one(run, capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments, status in (["--help"], 0), ([], 2), (["come"], 2):
+        with pytest.raises(SystemExit) as ended:
+            run(Whole(lambda _: pytest.fail("no verb was named")), *arguments)
+        assert ended.value.code == status
+    out, err = capsys.readouterr()
+    assert "stay here" in out
+    assert "invalid choice: 'come' (choose from" in err
+
+
+def test_a_users_error_is_a_line_each_and_status_2(run, capsys: pytest.CaptureFixture[str]) -> None:
+    def fail(_: Sequence[str]) -> int:
+        raise UserError("size 0\n  too small\nname x: taken")
+
+    assert run(Whole(fail), "go") == 2
+    assert capsys.readouterr().err == "error: size 0\n  too small\nerror: name x: taken\n"
+
+
+def test_ctrl_c_is_130_with_what_to_do(run, capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupt(_: Sequence[str]) -> int:
+        raise KeyboardInterrupt
+
+    assert run(Whole(interrupt), "go") == 130
+    assert capsys.readouterr().err == "interrupted: go again\n"
+
+
+@pytest.mark.parametrize("verb", ["", "synth", "download", "pack", "inspect"])
+def test_help_imports_no_torch(verb: str) -> None:
+    program = (
+        "import sys\nfrom data_shards.__main__ import main\n"
+        f"try:\n    main([*{[verb] if verb else []}, '--help'])\n"
+        "except SystemExit:\n    print({'torch', 'torchvision', 'ray'} & set(sys.modules))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "set()"
