@@ -1,6 +1,6 @@
 """CycleGAN's step written out as the papers tell it: one network call at a time, one image at a time, nothing shared.
 
-Slow and obvious on purpose: the judge of nla_cyclegan.step, and what its benchmarks are measured against.
+Slow and obvious on purpose: what tests compare the training step with, and what its benchmarks are measured against.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 
 class Textbook:
-    """The step on its own four networks, torch's own optimizer and histories (lists of images).
+    """The step on its own four networks, torch's own optimizer and image pools (lists of images).
 
     Args:
         bf16: run the networks under bfloat16 autocast.
@@ -31,12 +31,12 @@ class Textbook:
         self.optimizer_g = make_optimizer([*self.g.parameters(), *self.f.parameters()])
         self.optimizer_d = make_optimizer([*self.d_a.parameters(), *self.d_b.parameters()])
         self.cycle, self.identity, self.bf16 = cycle, identity, bf16
-        self.history: dict[str, list[Tensor]] = {"a": [], "b": []}
+        self.pools: dict[str, list[Tensor]] = {"a": [], "b": []}
 
     def __call__(self, a: Tensor, b: Tensor, lr: float, capacity: int, random: torch.Generator) -> dict[str, Tensor]:
         """Images [n, 3, H, W] in [-1, 1] of both domains -> the unweighted losses, means over the images."""
         fakes_a, fakes_b, losses = [], [], []
-        self._train_judges(False)
+        self._train_discriminators(False)
         self.optimizer_g.zero_grad()
         for x, y in zip(a.split(1), b.split(1), strict=True):
             with self._autocast(x):
@@ -56,26 +56,26 @@ class Textbook:
             fakes_b.append(fake_y.detach())
         self._step(self.optimizer_g, lr)
 
-        self._train_judges(True)
+        self._train_discriminators(True)
         self.optimizer_d.zero_grad()
-        shown_a = list_pool(self.history["a"], fakes_a, capacity, random)
-        shown_b = list_pool(self.history["b"], fakes_b, capacity, random)
+        shown_a = list_pool(self.pools["a"], fakes_a, capacity, random)
+        shown_b = list_pool(self.pools["b"], fakes_b, capacity, random)
         for image, (x, y) in enumerate(zip(a.split(1), b.split(1), strict=True)):
-            losses[image]["discriminator_a"] = self._judge(self.d_a, x, shown_a[image], len(a))
-            losses[image]["discriminator_b"] = self._judge(self.d_b, y, shown_b[image], len(a))
+            losses[image]["discriminator_a"] = self._discriminator_loss(self.d_a, x, shown_a[image], len(a))
+            losses[image]["discriminator_b"] = self._discriminator_loss(self.d_b, y, shown_b[image], len(a))
         self._step(self.optimizer_d, lr)
         return {name: torch.stack([each[name] for each in losses]).mean() for name in losses[0]}
 
-    def _judge(self, judge: nn.Module, real: Tensor, fake: Tensor, images: int) -> Tensor:
+    def _discriminator_loss(self, discriminator: nn.Module, real: Tensor, fake: Tensor, images: int) -> Tensor:
         with self._autocast(real):
-            real_scores, fake_scores = judge(real).to(real.dtype), judge(fake).to(real.dtype)
+            real_scores, fake_scores = discriminator(real).to(real.dtype), discriminator(fake).to(real.dtype)
             loss = 0.5 * (((real_scores - 1) ** 2).mean() + (fake_scores**2).mean())
         (loss / images).backward()
         return loss.detach()
 
-    def _train_judges(self, on: bool) -> None:
-        for judge in (self.d_a, self.d_b):
-            judge.requires_grad_(on)
+    def _train_discriminators(self, on: bool) -> None:
+        for discriminator in (self.d_a, self.d_b):
+            discriminator.requires_grad_(on)
 
     def _step(self, optimizer: torch.optim.Optimizer, lr: float) -> None:
         optimizer.param_groups[0]["lr"] = lr
@@ -85,20 +85,20 @@ class Textbook:
         return torch.autocast(images.device.type, torch.bfloat16, enabled=self.bf16)
 
 
-def list_pool(history: list[Tensor], images: list[Tensor], capacity: int, random: torch.Generator) -> list[Tensor]:
-    """The history of generated images as a Python list."""
+def list_pool(pool: list[Tensor], images: list[Tensor], capacity: int, random: torch.Generator) -> list[Tensor]:
+    """The pool of generated images as a Python list."""
     swaps = torch.rand(len(images), generator=random).tolist()
     slots = torch.randint(max(capacity, 1), (len(images),), generator=random).tolist() if capacity else []
     shown = []
     for i, image in enumerate(images):
         if capacity == 0:
             shown.append(image)
-        elif len(history) < capacity:
-            history.append(image)
+        elif len(pool) < capacity:
+            pool.append(image)
             shown.append(image)
         elif swaps[i] < 0.5:
-            shown.append(history[slots[i]])
-            history[slots[i]] = image
+            shown.append(pool[slots[i]])
+            pool[slots[i]] = image
         else:
             shown.append(image)
     return shown

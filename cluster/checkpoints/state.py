@@ -1,7 +1,7 @@
-"""The state of a training step as the files of a checkpoint: four networks, both optimizers, each rank's image history.
+"""The state of a training step as the files of a checkpoint: four networks, both optimizers, each rank's image pool.
 
-`generator_ab.safetensors` and `generator_ba.safetensors` are the generators to paint with, for everyone who opens the
-checkpoint. Where a moving average is on, that is the average, and the weights in training are `training_generator_*`.
+`generator_ab.safetensors` and `generator_ba.safetensors` are the generators to translate with, for everyone who opens the
+checkpoint. Where the EMA is on, that is the EMA, and the weights in training are `training_generator_*`.
 """
 
 from collections.abc import Mapping
@@ -36,7 +36,7 @@ class TensorFile:
 
 
 def take_share(step: TrainingStep, world: World) -> dict[str, TensorFile]:
-    """This rank's files of a checkpoint: those that all ranks have alike are dealt out, its image history is its own."""
+    """This rank's files of a checkpoint: those that all ranks have alike are dealt out, its image pool is its own."""
     common = _common_files(step)
     mine = {name: file for index, (name, file) in enumerate(common.items()) if index % world.size == world.rank}
     pools = {domain: pool.images for domain, pool in step.pools.items() if pool.images is not None}
@@ -85,19 +85,19 @@ def load_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tenso
             kept.copy_(tensors[f"{index}.{name}"])
 
 
-def deal(histories: list[dict[str, Tensor]], world: World) -> dict[str, Tensor]:
-    """This rank's part of the image histories of another world, laid end to end and cut evenly."""
+def deal(pools: list[dict[str, Tensor]], world: World) -> dict[str, Tensor]:
+    """This rank's part of the image pools of another world, laid end to end and cut evenly."""
     dealt = {}
-    for domain in sorted({domain for history in histories for domain in history}):
-        images = torch.cat([history[domain] for history in histories if domain in history])
+    for domain in sorted({domain for pool in pools for domain in pool}):
+        images = torch.cat([pool[domain] for pool in pools if domain in pool])
         dealt[domain] = images[len(images) * world.rank // world.size : len(images) * (world.rank + 1) // world.size]
     return dealt
 
 
 def _network_files(step: TrainingStep) -> dict[str, nn.Module]:
-    files = {f"{name}.safetensors": network for name, network in (step.networks | step.painters).items()}
-    if step.average is not None:
-        files |= {f"training_{name}.safetensors": step.networks[name] for name in step.painters}
+    files = {f"{name}.safetensors": network for name, network in (step.networks | step.inference_generators).items()}
+    if step.ema is not None:
+        files |= {f"training_{name}.safetensors": step.networks[name] for name in step.inference_generators}
     return files
 
 

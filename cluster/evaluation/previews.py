@@ -80,7 +80,7 @@ class Previews:
     def _paint(self, step: TrainingStep) -> list[Painting]:
         if not self._images:
             self._images = {direction: self._read(domain) for direction, (_, _, domain) in DIRECTIONS.items()}
-        painters = cast(dict[str, Generator], step.painters)
+        painters = cast(dict[str, Generator], step.inference_generators)
         return [
             paint(painters[there], painters[back], image, direction, identity=True)
             for direction, (there, back, _) in DIRECTIONS.items()

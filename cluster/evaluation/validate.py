@@ -88,7 +88,7 @@ class Validation:
         measured: dict[str, float] = {}
         levels = torch.zeros(len(DIRECTIONS), len(self.levels), dtype=torch.float64, device=self.world.device)
         for row, (direction, (generator, source, target)) in enumerate(DIRECTIONS.items()):
-            painted = self._painted(source, step.painters[generator])
+            painted = self._painted(source, step.inference_generators[generator])
             for level in self.levels:
                 if (real := self._patches_of_real.get((direction, level))) is not None:
                     levels[row, level] = patch_distance(level_patches(painted, level), real, level)

@@ -28,6 +28,9 @@ class Options:
     address: str | None
 
 
+REMOVED = {
+    "step.compile": "torch.compile is gone; step.kernels and step.graph are faster and on by default: remove this field",
+}
 LIST_OPTION = "--model.generator.nonlocal_blocks"
 
 
@@ -50,9 +53,11 @@ def parse_options(arguments: Sequence[str]) -> Options:
     parser, source = _parser()
     values, unknown = parser.parse_known_args(_with_empty_lists(arguments))
     given = source(parsed_args=values)()
-    merged = merge(read_yaml(values.config), given)
+    in_file = read_yaml(values.config)
+    merged = merge(in_file, given)
     problems = [_unknown_option(argument) for argument in unknown if argument.startswith("-")]
     problems += [f"{argument}: unexpected argument" for argument in unknown if not problems]
+    problems += [f"{field}: {why} from {values.config}" for field, why in REMOVED.items() if _holds(in_file, field)]
     try:
         config = RunConfig.model_validate({"data": {}} | merged)
     except ValidationError as error:
@@ -121,6 +126,11 @@ def merge(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
+def _holds(fields: dict[str, Any], dotted: str) -> bool:
+    section, _, name = dotted.partition(".")
+    return isinstance(fields.get(section), dict) and name in fields[section]
+
+
 def problem_line(error: ErrorDetails, given: dict[str, Any], file: str | None) -> str:
     """One problem of a configuration: field, value received, what is allowed."""
     path = [str(part) for part in error["loc"]]
@@ -146,6 +156,8 @@ def _from(path: list[str], given: dict[str, Any], file: str | None) -> str:
 
 def _unknown_option(argument: str) -> str:
     option = argument.partition("=")[0]
+    if removed := REMOVED.get(option.lstrip("-")):
+        return f"{option}: {removed}"
     return f"{option}: no such option; {nearest(option.lstrip('-').split('.'))}"
 
 

@@ -8,7 +8,8 @@ from typing import Any
 
 from cluster.ranks.clock import Clock
 from cluster.records.ending import tell_beginning
-from cluster.settings.config import RunConfig, differences
+from cluster.settings.config import DataConfig, RunConfig, differences
+from cluster.settings.options import merge
 from data_shards import Dataset, open_dataset
 from data_shards.errors import UserError
 from data_shards.storage.folder import RunFolder
@@ -17,6 +18,8 @@ from nla_cyclegan.weights.checkpoint import ABOUT, complete_checkpoints, images_
 
 # How images reach the model, not which: it may change when a run is continued.
 DELIVERY = ("uri", "loader_workers", "prefetch", "cache_gb", "cache_folder", "bad_sample_budget")
+# How a step is computed, up to rounding: it may change as well. `compile` is gone, and stands in runs of version 0.1.
+EXECUTION = ("kernels", "graph", "channels_last", "cudnn_benchmark", "tf32", "deterministic", "micro_batch", "compile")
 SURROUNDINGS = ("storage", "scaling", "checkpoint", "observe", "validation")
 FEWEST_FOR_KID = 3
 VERSIONED = ("torch", "ray", "webdataset", "safetensors")
@@ -164,9 +167,14 @@ def check_same_run(folder: RunFolder, config: RunConfig, dataset: Dataset) -> No
 
 
 def decisive(config: dict[str, Any]) -> dict[str, Any]:
-    """The part of a configuration that the trained weights depend on."""
-    kept = {section: fields for section, fields in config.items() if section not in SURROUNDINGS}
-    return kept | {"data": {name: value for name, value in config["data"].items() if name not in DELIVERY}}
+    """The part of a configuration that the trained weights depend on; a field from after it was stored has its default."""
+    full = merge(RunConfig(data=DataConfig(uri="-")).model_dump(mode="json"), config)
+    kept = {section: fields for section, fields in full.items() if section not in SURROUNDINGS}
+    return kept | {"data": _without(full["data"], DELIVERY), "step": _without(full["step"], EXECUTION)}
+
+
+def _without(fields: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if name not in names}
 
 
 def _absolute(path: str) -> str:

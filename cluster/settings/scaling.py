@@ -45,7 +45,7 @@ class ScalingConfig(BaseModel):
     """Failures without a new checkpoint in between that restart the run from the last one; at the next it gives up."""
     timeout_s: float = Field(600, gt=0)
     """Seconds without any progress after which a worker counts as hung, and the run restarts from the last checkpoint. A
-    step, an evaluation and a restart must take less; the first step includes compiling (step.compile)."""
+    step, an evaluation and a restart must take less; the first step includes compiling kernels and capturing the CUDA graph."""
     wait_s: float | None = Field(None, ge=0)
     """Seconds to wait for machines, at the start (autoscaling) and when some were lost, before the run gives up; none: too
     few at the start are refused at once, lost ones are waited for 600 s."""

@@ -31,7 +31,7 @@ def train(
 ) -> None:
     """Train from the newest checkpoint, if there is one, to the end of the schedule. All ranks call it alike.
 
-    Learning rate, order of the samples, augmentation and image history are functions of the images seen, so that number
+    Learning rate, order of the samples, augmentation and image pool are functions of the images seen, so that number
     and the tensors of a checkpoint are all there is to remember.
 
     Raises: NonFiniteLossError, DivergedReplicasError, PreemptedError on all ranks together; UserError when too many samples

@@ -3,11 +3,10 @@
 from torch import Tensor, nn
 
 from nla_cyclegan.model.config import DiscriminatorConfig
-from nla_cyclegan.model.layers import InstanceNorm2d
 
 
 class PatchDiscriminator(nn.Module):
-    """Judges overlapping patches: images [B, 3, H, W] in [-1, 1] -> scores [B, 1, h, w], trained to 1 for real, 0 for fake."""
+    """Scores overlapping patches: images [B, 3, H, W] in [-1, 1] -> scores [B, 1, h, w], trained to 1 for real, 0 for fake."""
 
     def __init__(self, config: DiscriminatorConfig | None = None) -> None:
         super().__init__()
@@ -20,7 +19,7 @@ class PatchDiscriminator(nn.Module):
             stages += [
                 # No bias before a norm: the norm subtracts it again.
                 nn.Conv2d(widths[i], widths[i + 1], 4, stride=stride, padding=1, bias=False),
-                InstanceNorm2d(widths[i + 1]),
+                nn.InstanceNorm2d(widths[i + 1]),
                 nn.LeakyReLU(0.2, inplace=True),
             ]
         self.body = nn.Sequential(*stages, nn.Conv2d(widths[layers], 1, 4, padding=1))

@@ -1,1 +1,1 @@
-"""One training step: players, losses, image pool, optimizers, moving average."""
+"""One training step: players, losses, image pool, optimizers, EMA."""

@@ -1,8 +1,8 @@
 """The settings of a training step. Needs pydantic alone, so that a configuration is read without torch."""
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class LossConfig(BaseModel):
@@ -53,17 +53,33 @@ class StepConfig(BaseModel):
 
     precision: Literal["fp32", "bf16", "fp64"] = "fp32"
     """bf16 runs the networks under bfloat16 autocast, with weights, optimizer and losses in fp32; fp64 is for comparing arithmetic."""
-    channels_last: bool = False
-    """Keep images and convolution weights in NHWC memory order."""
-    compile: Literal["default", "reduce-overhead"] | None = None
-    """torch.compile of the networks in that mode, a minute or more before the first step is done; reduce-overhead adds CUDA graphs."""
+    kernels: Literal["auto", "fused", "plain"] = "auto"
+    """fused: Triton kernels for what lies between the convolutions; plain: PyTorch's own; auto: fused on a CUDA device that they cover."""
+    graph: bool | None = None
+    """Replay the whole step as one CUDA graph; none: on a single CUDA device."""
+    channels_last: bool | None = None
+    """Keep images and convolution weights in NHWC memory order; none: on a CUDA device."""
+    cudnn_benchmark: bool = True
+    """CUDA only: let cuDNN time its convolution algorithms at the first step and keep the fastest."""
+    tf32: bool = True
+    """CUDA only: multiply fp32 matrices in TF32, with 10 bits of mantissa."""
+    deterministic: bool = False
+    """CUDA only: runs and resumes are equal bit for bit, and slower: no cudnn_benchmark, deterministic algorithms alone."""
     micro_batch: int | None = Field(None, ge=1)
     """Most image pairs that a worker takes through the networks at once: its part of a larger batch goes in rounds whose
     gradients add up to the same, in the memory of one round; none: all at once."""
     clip_norm: float | None = Field(None, gt=0)
     """Longest gradient (L2 norm over both generators, or both discriminators) that is not scaled down to this; none: no clipping."""
     ema_half_life: int | None = Field(None, ge=1)
-    """Images seen in which an old value loses half its weight in a moving average of the generators, which then is what
-    validation measures and what the generators' files hold; none: no average."""
+    """Images seen in which an old value loses half its weight in an exponential moving average (EMA) of the generators, which then is what
+    validation measures and what the generators' files hold; none: no EMA."""
     pool_size: int = Field(50, ge=0)
-    """Generated images of each domain kept for the discriminators, over all workers together; 0 turns the history off."""
+    """Generated images of each domain kept for the discriminators, over all workers together; 0 turns the image pool off."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_removed_fields(cls, fields: Any) -> Any:
+        """Version 0.1 stored `compile`, which changed no result."""
+        return (
+            {name: value for name, value in fields.items() if name != "compile"} if isinstance(fields, dict) else fields
+        )

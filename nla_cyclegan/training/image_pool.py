@@ -1,4 +1,4 @@
-"""The history of generated images that the discriminators train on (Shrivastava et al. 2017; Zhu et al. 2017, section 4)."""
+"""The pool of generated images that the discriminators train on (Shrivastava et al. 2017; Zhu et al. 2017, section 4)."""
 
 import torch
 from torch import Tensor
@@ -19,7 +19,7 @@ class ImagePool:
         self._stored: Tensor | None = None
 
     def query(self, images: Tensor, random: torch.Generator) -> Tensor:
-        """images [n, 3, H, W] -> as many, each either itself or one from the history; the input is not kept alive."""
+        """images [n, 3, H, W] -> as many, each either itself or one from the image pool; the input is not kept alive."""
         if self.capacity == 0:
             return images
         stored = self._storage(images)
@@ -41,7 +41,7 @@ class ImagePool:
         return None if self._stored is None else self._stored[: self.size]
 
     def load_images(self, images: Tensor | None) -> None:
-        """Replace the history, cut to the capacity."""
+        """Replace the image pool, cut to the capacity."""
         self._stored, self.size = None, 0
         if images is not None and self.capacity:
             self.size = min(len(images), self.capacity)

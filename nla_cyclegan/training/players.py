@@ -20,12 +20,12 @@ Call = Callable[[nn.Module, Tensor], Tensor]
 
 
 def call(network: nn.Module, images: Tensor) -> Tensor:
-    """One pass of images through a network: what a compiler may take the place of, pass by pass."""
+    """One pass of images through a network's own modules."""
     return network(images)
 
 
 class Generators(nn.Module):
-    """generator_ab paints A as B, generator_ba paints B as A (G and F of Zhu et al. 2017, section 3).
+    """generator_ab translates A to B, generator_ba B to A (G and F of Zhu et al. 2017, section 3).
 
     The total is L_GAN(G) + L_GAN(F) + lambda L_cyc (their Eq. 3) + lambda * identity * L_identity (section 5.2).
     """
@@ -34,25 +34,25 @@ class Generators(nn.Module):
         self,
         ab: Generator,
         ba: Generator,
-        judge_a: PatchDiscriminator,
-        judge_b: PatchDiscriminator,
+        discriminator_a: PatchDiscriminator,
+        discriminator_b: PatchDiscriminator,
         loss: LossConfig,
         run: Call = call,
     ) -> None:
         super().__init__()
         self.ab, self.ba, self.loss, self.run = ab, ba, loss, run
         # In a tuple, so that they are no parameters of this module: neither its optimizer nor DDP may see them.
-        self._judges = (judge_a, judge_b)
+        self._discriminators = (discriminator_a, discriminator_b)
 
     def forward(self, real_a: Tensor, real_b: Tensor) -> tuple[Tensor, Losses, Tensor, Tensor]:
         """Images [n, 3, H, W] of each domain -> total loss, unweighted terms, fakes of A and of B [n, 3, H, W]."""
-        judge_a, judge_b = self._judges
+        discriminator_a, discriminator_b = self._discriminators
         identity = self.loss.identity > 0
         fake_b, same_b = self._translate(self.ab, real_a, real_b if identity else None)
         fake_a, same_a = self._translate(self.ba, real_b, real_a if identity else None)
         losses = {
-            "gan_ab": lsgan(self.run(judge_b, fake_b), 1.0),
-            "gan_ba": lsgan(self.run(judge_a, fake_a), 1.0),
+            "gan_ab": lsgan(self.run(discriminator_b, fake_b), 1.0),
+            "gan_ba": lsgan(self.run(discriminator_a, fake_a), 1.0),
             "cycle_a": l1(self.run(self.ba, fake_b), real_a),
             "cycle_b": l1(self.run(self.ab, fake_a), real_b),
         }
@@ -71,14 +71,14 @@ class Generators(nn.Module):
 
 
 class Discriminators(nn.Module):
-    """discriminator_a tells Monets from painted photos, discriminator_b photos from translated Monets (D_X, D_Y)."""
+    """discriminator_a scores images of domain A, discriminator_b those of B (D_X and D_Y of Zhu et al. 2017, section 3)."""
 
     def __init__(self, a: PatchDiscriminator, b: PatchDiscriminator, run: Call = call) -> None:
         super().__init__()
         self.a, self.b, self.run = a, b, run
 
     def forward(self, real_a: Tensor, real_b: Tensor, fake_a: Tensor, fake_b: Tensor) -> tuple[Tensor, Losses]:
-        """Real images and fakes from the history, [n, 3, H, W] each -> total loss and its two parts."""
+        """Real images and fakes from the image pool, [n, 3, H, W] each -> total loss and its two parts."""
         losses = {
             "discriminator_a": self._loss(self.a, real_a, fake_a),
             "discriminator_b": self._loss(self.b, real_b, fake_b),

@@ -10,14 +10,14 @@ from nla_cyclegan.model.discriminator import PatchDiscriminator
 from nla_cyclegan.model.generator import Generator
 from nla_cyclegan.pixels import keyed_generator, to_float
 from nla_cyclegan.training.config import LossConfig, OptimizerConfig, StepConfig
+from nla_cyclegan.training.ema import EMA
 from nla_cyclegan.training.image_pool import ImagePool
-from nla_cyclegan.training.moving_average import MovingAverage
 from nla_cyclegan.training.optim import make_optimizer
-from nla_cyclegan.training.players import Discriminators, Generators, Losses, call
+from nla_cyclegan.training.players import Discriminators, Generators, Losses
 
 
 class TrainingStep:
-    """The networks, optimizers and image histories of a run, and the step that moves them.
+    """The networks, optimizers and image pools of a run, and the step that moves them.
 
     A step is a pure function of this state, the batch, the images seen and the learning rate. Nothing in it waits for
     the GPU: losses stay tensors, and so does the answer to whether they were finite.
@@ -26,16 +26,16 @@ class TrainingStep:
     step or a later one. It is for the caller to read `finite`, at leisure, and to stop.
 
     Args:
-        seed: start of all randomness, the initial weights' and the history's.
+        seed: start of all randomness, the initial weights' and the image pool's.
         global_batch: image pairs of one step over all ranks. The losses of a rank's part are weighted by its share, so
             that parts of different sizes (6 pairs over 4 ranks: 2, 1, 2, 1) give the same mean gradient as one process.
         distribute: wraps each player for data parallelism (DDP); it must average gradients over `world` ranks.
 
     Attributes:
         networks: generator_ab, generator_ba, discriminator_a, discriminator_b; never wrapped.
-        painters: generator_ab, generator_ba to paint with: the moving averages, or the networks where there are none.
+        inference_generators: generator_ab, generator_ba for validation and translation: their EMA, or themselves where it is off.
         optimizers: generators, discriminators.
-        pools: a, b; this rank's part of the history.
+        pools: a, b; this rank's part of the image pool.
         finite: bool scalar on the device, the same on all ranks.
     """
 
@@ -57,22 +57,21 @@ class TrainingStep:
         self.seed, self.global_batch, self.rank, self.world = seed, global_batch, rank, world
         self.dtype = torch.float64 if step.precision == "fp64" else torch.float32
         self.networks = self._build(model)
-        ab, ba, judge_a, judge_b = self.networks.values()
-        run = torch.compile(call, mode=step.compile, dynamic=False) if step.compile else call
+        ab, ba, discriminator_a, discriminator_b = self.networks.values()
         self.players: dict[str, nn.Module] = {
-            "generators": Generators(ab, ba, judge_a, judge_b, loss, run),  # type: ignore[arg-type]
-            "discriminators": Discriminators(judge_a, judge_b, run),  # type: ignore[arg-type]
+            "generators": Generators(ab, ba, discriminator_a, discriminator_b, loss),  # type: ignore[arg-type]
+            "discriminators": Discriminators(discriminator_a, discriminator_b),  # type: ignore[arg-type]
         }
         self.wrapped = {name: distribute(player) for name, player in self.players.items()}
         self.finite = torch.ones((), dtype=torch.bool, device=self.device)
         self.optimizers = {
             name: make_optimizer(optimizer, player.parameters(), self.finite) for name, player in self.players.items()
         }
-        self.painters = {"generator_ab": ab, "generator_ba": ba}
-        self.average: MovingAverage | None = None
+        self.inference_generators = {"generator_ab": ab, "generator_ba": ba}
+        self.ema: EMA | None = None
         if step.ema_half_life is not None:
-            self.average = MovingAverage(self.painters, step.ema_half_life, self.finite)
-            self.painters = self.average.networks
+            self.ema = EMA(self.inference_generators, step.ema_half_life, self.finite)
+            self.inference_generators = self.ema.networks
         capacity = step.pool_size * (rank + 1) // world - step.pool_size * rank // world
         self.pools = {"a": ImagePool(capacity), "b": ImagePool(capacity)}
 
@@ -87,23 +86,20 @@ class TrainingStep:
         Returns: the unweighted losses and `generator_total`, detached scalars on the device, each times this rank's
             share of the batch: their sum over the ranks is the mean over the global batch.
         """
-        if self.config.compile:
-            # CUDA graphs may reuse the memory of the step before, not that of this one.
-            torch.compiler.cudagraph_mark_step_begin()
         a, b = self._as_input(real_a), self._as_input(real_b)
-        # The judges only pass gradients on to the generators here: computing their own would be thrown away.
-        self._judges_train(False)
-        total, painted, (fake_a, fake_b) = self._turn("generators", lr, a, b)
+        # The discriminators only pass gradients on to the generators here: computing their own would be thrown away.
+        self._train_discriminators(False)
+        total, generator_losses, (fake_a, fake_b) = self._update("generators", lr, a, b)
 
-        self._judges_train(True)
+        self._train_discriminators(True)
         random = keyed_generator(self.seed, self.rank, images_seen)
         old_a, old_b = self.pools["a"].query(fake_a, random), self.pools["b"].query(fake_b, random)
-        _, judged, _ = self._turn("discriminators", lr, a, b, old_a, old_b)
-        if self.average is not None:
-            self.average.update(images_seen + self.global_batch, self.global_batch)
-        return {"generator_total": total} | painted | judged
+        _, discriminator_losses, _ = self._update("discriminators", lr, a, b, old_a, old_b)
+        if self.ema is not None:
+            self.ema.update(images_seen + self.global_batch, self.global_batch)
+        return {"generator_total": total} | generator_losses | discriminator_losses
 
-    def _turn(self, name: str, lr: float, *images: Tensor) -> tuple[Tensor, Losses, list[Tensor]]:
+    def _update(self, name: str, lr: float, *images: Tensor) -> tuple[Tensor, Losses, list[Tensor]]:
         """One player's losses and gradients, round by round, and its move -> total, terms, generated images."""
         self.optimizers[name].zero_grad(set_to_none=True)
         rounds = list(zip(*(each.split(self.config.micro_batch or len(each)) for each in images), strict=True))
@@ -150,7 +146,7 @@ class TrainingStep:
             network.to(memory_format=self._memory_format)
         return networks
 
-    def _judges_train(self, on: bool) -> None:
+    def _train_discriminators(self, on: bool) -> None:
         self.networks["discriminator_a"].requires_grad_(on)
         self.networks["discriminator_b"].requires_grad_(on)
 
@@ -160,7 +156,8 @@ class TrainingStep:
 
     @property
     def _memory_format(self) -> torch.memory_format:
-        return torch.channels_last if self.config.channels_last else torch.contiguous_format
+        nhwc = self.device.type == "cuda" if self.config.channels_last is None else self.config.channels_last
+        return torch.channels_last if nhwc else torch.contiguous_format
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16")

@@ -11,8 +11,7 @@ from nla_cyclegan import StepConfig
 OURS = {
     "step fp32": StepConfig(),
     "step bf16": StepConfig(precision="bf16"),
-    "step bf16 compiled": StepConfig(precision="bf16", compile="default", channels_last=True),
-    "step fp32 compiled": StepConfig(compile="default", channels_last=True),
+    "step bf16 NHWC": StepConfig(precision="bf16", channels_last=True),
 }
 BOOKS = {"textbook fp32": False, "textbook bf16": True}
 

@@ -31,7 +31,6 @@ from cluster import train
 from cluster.records.run_files import METRICS
 from data_shards.storage.folder import RunFolder
 from nla_cyclegan import NonLocalBlock, PatchDiscriminator
-from nla_cyclegan.model.layers import InstanceNorm2d
 from nla_cyclegan.training import step
 from tuning.analysis.objective import ObjectiveConfig, evaluations
 from tuning.dashboard.paper import Claim, finding
@@ -62,7 +61,7 @@ class SpectralJudge(PatchDiscriminator):
 
     def __init__(self, config: Any = None) -> None:
         super().__init__(config)
-        self.body = nn.Sequential(*(layer for layer in self.body if not isinstance(layer, InstanceNorm2d)))
+        self.body = nn.Sequential(*(layer for layer in self.body if not isinstance(layer, nn.InstanceNorm2d)))
 
     def normalize(self) -> None:
         for layer in self.body:

@@ -57,7 +57,7 @@ def tensors_of(step: TrainingStep) -> dict[str, Tensor]:
     tensors = {}
     for name, network in step.networks.items():
         tensors |= {f"{name}.{key}": value for key, value in network.state_dict().items()}
-    for name, network in step.painters.items():
+    for name, network in step.inference_generators.items():
         tensors |= {f"painter_{name}.{key}": value for key, value in network.state_dict().items()}
     for name, optimizer in step.optimizers.items():
         for index, state in optimizer.state_dict()["state"].items():
@@ -178,7 +178,7 @@ def test_with_a_moving_average_the_generators_files_hold_it_and_both_come_back(m
     step = make_step(ema_half_life=4)
     train(step, 0, 4)
     save(make(), step, 8)
-    average, training = (dict(n["generator_ab"].state_dict()) for n in (step.painters, step.networks))
+    average, training = (dict(n["generator_ab"].state_dict()) for n in (step.inference_generators, step.networks))
     assert not torch.equal(average["encoder.0.weight"], training["encoder.0.weight"])
     assert_equal(dict(load_generator(folder.path, "A2B").state_dict()), average)
 

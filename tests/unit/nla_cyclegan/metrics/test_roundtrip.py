@@ -22,10 +22,10 @@ def generators():
 
 def test_the_distances_are_the_terms_of_the_training_loss(generators):
     ab, ba = generators
-    judges = [PatchDiscriminator(DiscriminatorConfig(base_channels=2)) for _ in range(2)]
+    discriminators = [PatchDiscriminator(DiscriminatorConfig(base_channels=2)) for _ in range(2)]
     a, b = noise(3, 1), noise(3, 2)
     with torch.no_grad():
-        _, losses, _, _ = Generators(ab, ba, *judges, LossConfig())(to_float(a), to_float(b))
+        _, losses, _, _ = Generators(ab, ba, *discriminators, LossConfig())(to_float(a), to_float(b))
     there, back = round_trip(ba, ab, b, a), round_trip(ab, ba, a, b)
     assert (there.cycle_l1, there.identity_l1) == pytest.approx((losses["cycle_b"].item(), losses["identity_a"].item()))
     assert (back.cycle_l1, back.identity_l1) == pytest.approx((losses["cycle_a"].item(), losses["identity_b"].item()))

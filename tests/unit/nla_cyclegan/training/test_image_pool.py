@@ -9,12 +9,12 @@ def batches(count=30, size=3):
 
 
 def test_gives_what_a_list_would_give():
-    pool, history = ImagePool(7), []
+    pool, stored = ImagePool(7), []
     for step, batch in enumerate(batches()):
         given = pool.query(batch, torch.Generator().manual_seed(step))
-        expected = textbook.list_pool(history, list(batch), 7, torch.Generator().manual_seed(step))
+        expected = textbook.list_pool(stored, list(batch), 7, torch.Generator().manual_seed(step))
         assert given.flatten().tolist() == [image.item() for image in expected]
-    assert pool.images.flatten().tolist() == [image.item() for image in history]
+    assert pool.images.flatten().tolist() == [image.item() for image in stored]
     assert pool.images.max() > 60, "a full pool goes on taking new images"
 
 

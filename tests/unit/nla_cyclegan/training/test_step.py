@@ -16,7 +16,6 @@ from nla_cyclegan import (
     StepConfig,
     TrainingStep,
 )
-from nla_cyclegan.model.generator import ResidualBlock
 from nla_cyclegan.pixels import keyed_generator, to_float, to_uint8
 from nla_cyclegan.training.players import call
 
@@ -43,9 +42,11 @@ def batch_of(step: int, size=2) -> tuple[Tensor, Tensor]:
 
 
 def everything(step: TrainingStep) -> dict[str, Tensor]:
-    """All that a step may move, but the histories."""
+    """All that a step may move, but the image pools."""
     tensors = {f"{name}.{key}": value for name, n in step.networks.items() for key, value in n.named_parameters()}
-    tensors |= {f"average.{name}.{key}": v for name, n in step.painters.items() for key, v in n.named_parameters()}
+    tensors |= {
+        f"ema.{name}.{key}": v for name, n in step.inference_generators.items() for key, v in n.named_parameters()
+    }
     for name, optimizer in step.optimizers.items():
         for index, state in optimizer.state_dict()["state"].items():
             tensors |= {f"{name}.{index}.{key}": value for key, value in state.items()}
@@ -57,7 +58,7 @@ def gradients(step: TrainingStep) -> list[Tensor]:
 
 
 def torchs_own(name: str, parameters) -> torch.optim.Optimizer:
-    """Judged by torch's optimizers, whose scalars are kept in fp64 for it."""
+    """Torch's optimizers, whose scalars are kept in fp64 for it."""
     if name == "adam":
         return torch.optim.Adam(parameters, betas=(0.5, 0.999))
     return torch.optim.NAdam(parameters, betas=(0.5, 0.999), momentum_decay=4e-3)
@@ -196,7 +197,7 @@ def test_is_a_function_of_seed_and_images_seen():
         return torch.cat([p.flatten() for n in step.networks.values() for p in n.parameters()])
 
     assert torch.equal(weights(0), weights(0))
-    assert not torch.equal(weights(0), weights(2)), "the history's draws are keyed by the images seen"
+    assert not torch.equal(weights(0), weights(2)), "the image pool's draws are keyed by the images seen"
 
 
 @pytest.mark.parametrize("channels_last", [False, True])
@@ -214,43 +215,6 @@ def test_bf16_follows_fp32(channels_last):
         fp32, bf16 = (torch.cat([p.grad.flatten() for p in s.players[player].parameters()]) for s in steps.values())
         assert torch.cosine_similarity(fp32, bf16, dim=0) > math.cos(math.radians(25)), player
         assert bf16.dtype == torch.float32
-
-
-def test_compiled_step_follows_the_eager_one(monkeypatch):
-    """All that torch.compile does to the step but to write kernels, which would take minutes; fp64, to 1e-10."""
-    inductors, modes = torch.compile, []
-
-    def traced(function, *, mode, dynamic):
-        modes.append(mode)
-        return inductors(function, backend="aot_eager", dynamic=dynamic)
-
-    eager = training_step(nonlocal_gain=0.5)
-    monkeypatch.setattr(torch, "compile", traced)
-    compiled = training_step(EXACT | {"compile": "reduce-overhead"}, nonlocal_gain=0.5)
-    assert modes == ["reduce-overhead"]
-    for k in range(2):
-        losses = [step(*batch_of(k), images_seen=2 * k, lr=1e-3) for step in (eager, compiled)]
-        assert {name: value.item() for name, value in losses[1].items()} == pytest.approx(
-            {name: value.item() for name, value in losses[0].items()}, abs=1e-10
-        )
-        for ours, theirs in zip(gradients(compiled), gradients(eager), strict=True):
-            torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-10)
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_compiled_kernels_follow_the_eager_ones(dtype):
-    """The compiler sees the norm written out; one small block stands for the networks."""
-    block, x = ResidualBlock(4).to(dtype), torch.randn(2, 4, 8, 8, generator=keyed_generator(3)).to(dtype)
-    tolerance = {"rtol": 1e-4, "atol": 1e-5} if dtype == torch.float32 else {"rtol": 0.02, "atol": 0.05}
-    expected = block(x)
-    expected.square().sum().backward()
-    wanted = [parameter.grad.clone() for parameter in block.parameters()]
-    block.zero_grad()
-    found = torch.compile(block, dynamic=False)(x)
-    found.square().sum().backward()
-    torch.testing.assert_close(found, expected, **tolerance)
-    for parameter, gradient in zip(block.parameters(), wanted, strict=True):
-        assert (parameter.grad - gradient).norm() <= (1e-4 if dtype == torch.float32 else 0.03) * gradient.norm()
 
 
 def broken(network: torch.nn.Module, kind: str):
@@ -281,14 +245,14 @@ def test_from_a_step_that_is_not_finite_on_nothing_moves(optimizer, kind, warm):
     assert not step.finite
 
 
-def test_generators_may_have_moved_before_the_discriminators_turn():
+def test_generators_may_have_moved_before_the_discriminators_update():
     step = training_step()
     step(*batch_of(0), images_seen=0, lr=1e-3)
     before = everything(step)
     next(step.networks["discriminator_a"].parameters()).register_hook(lambda gradient: gradient * math.nan)
     step(*batch_of(1), images_seen=2, lr=1e-3)
     moved = {name.partition(".")[0] for name, value in everything(step).items() if not torch.equal(value, before[name])}
-    assert moved == {"generator_ab", "generator_ba", "generators", "average"}
+    assert moved == {"generator_ab", "generator_ba", "generators", "ema"}
     assert not step.finite
 
 
@@ -305,28 +269,28 @@ def test_clipping_shortens_the_gradient_of_a_player_as_a_whole():
     assert generators.norm() == pytest.approx(0.5, rel=1e-5), "this one was longer"
 
 
-def test_the_average_follows_the_generators_by_its_half_life():
+def test_the_ema_follows_the_generators_by_its_half_life():
     step = training_step(EXACT | {"ema_half_life": 3})
-    expected = {name: value.clone() for name, value in everything(step).items() if name.startswith("average.")}
-    assert not torch.equal(step.painters["generator_ab"].encoder[0].weight, torch.zeros(()))
+    expected = {name: value.clone() for name, value in everything(step).items() if name.startswith("ema.")}
+    assert not torch.equal(step.inference_generators["generator_ab"].encoder[0].weight, torch.zeros(()))
     for k in range(40):
         images_seen = 2 * (k + 1)
         step(*batch_of(k % 3), images_seen=2 * k, lr=1e-3)
         # At the start the half-life is 5 % of the images seen; from 60 images on it is 3 images.
         keep = 0.5 ** (2 / min(3, 0.05 * images_seen))
         for name, weight in everything(step).items():
-            if f"average.{name}" in expected:
-                expected[f"average.{name}"].mul_(keep).add_(weight, alpha=1 - keep)
+            if f"ema.{name}" in expected:
+                expected[f"ema.{name}"].mul_(keep).add_(weight, alpha=1 - keep)
     for name, value in everything(step).items():
-        if name.startswith("average."):
+        if name.startswith("ema."):
             torch.testing.assert_close(value, expected[name], rtol=0, atol=1e-12)
-            assert not torch.equal(value, dict(everything(step))[name.removeprefix("average.")])
+            assert not torch.equal(value, dict(everything(step))[name.removeprefix("ema.")])
 
 
-def test_without_an_average_the_generators_paint_themselves():
+def test_without_an_ema_inference_uses_the_generators_in_training():
     step = training_step()
-    assert step.average is None
-    assert step.painters["generator_ba"] is step.networks["generator_ba"]
+    assert step.ema is None
+    assert step.inference_generators["generator_ba"] is step.networks["generator_ba"]
 
 
 def test_all_pools_together_hold_pool_size():

@@ -1,4 +1,4 @@
-"""The moving average of weights that steadies a GAN's pictures (Karras et al. 2018, "Progressive growing of GANs", section 4)."""
+"""EMA, the exponential moving average of weights that steadies a GAN's pictures (Karras et al. 2018, "Progressive growing of GANs", section 4)."""
 
 import copy
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ RAMP_UP = 0.05
 """Early on the half-life is this part of the images seen (Karras et al. 2020, StyleGAN2-ADA): the first weights are forgotten soon."""
 
 
-class MovingAverage:
+class EMA:
     """Copies of networks whose weights follow the originals'.
 
     Args:

@@ -1,0 +1,77 @@
+"""What lets a run go on under its name, and what does not."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+
+from cluster.settings.config import RunConfig, differences
+from cluster.settings.options import parse_options
+from cluster.settings.preflight import decisive
+from data_shards.errors import UserError
+
+# As version 0.1 stored it: what came later is missing, and `compile` is gone since.
+STEP_OF_VERSION_0_1 = {
+    "precision": "bf16", "channels_last": False, "compile": "default", "micro_batch": None,
+    "clip_norm": None, "ema_half_life": None, "pool_size": 50,
+}  # fmt: skip
+
+
+def stored(tmp_path: Path, **changes: Any) -> dict[str, Any]:
+    return tiny.config("shards", tmp_path, **changes).model_dump(mode="json")
+
+
+def test_a_run_of_version_0_1_goes_on(tmp_path: Path) -> None:
+    old = stored(tmp_path) | {"step": STEP_OF_VERSION_0_1}
+    here = stored(tmp_path, step={"precision": "bf16", "pool_size": 50})
+    assert differences(decisive(old), decisive(here)) == []
+    assert RunConfig.model_validate(old).step == RunConfig.model_validate(here).step.model_copy(
+        update={"channels_last": False}
+    )
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        {"kernels": "plain"}, {"graph": False}, {"channels_last": True}, {"cudnn_benchmark": False}, {"tf32": False},
+        {"deterministic": True}, {"micro_batch": 1},
+    ],
+)  # fmt: skip
+def test_how_a_step_is_computed_may_change(tmp_path: Path, step: dict[str, Any]) -> None:
+    assert differences(decisive(stored(tmp_path)), decisive(stored(tmp_path, step=step))) == []
+
+
+@pytest.mark.parametrize("step", [{"precision": "bf16"}, {"clip_norm": 1.0}, {"pool_size": 7}, {"ema_half_life": 9}])
+def test_what_a_step_computes_may_not(tmp_path: Path, step: dict[str, Any]) -> None:
+    (field,) = step
+    (line,) = differences(decisive(stored(tmp_path)), decisive(stored(tmp_path, step=step)))
+    assert line.startswith(f"step.{field}: ")
+
+
+def test_a_field_that_a_stored_run_lacks_has_its_default(tmp_path: Path) -> None:
+    old = stored(tmp_path)
+    del old["model"]["generator"]["norm"], old["loss"]
+    assert differences(decisive(old), decisive(stored(tmp_path))) == []
+    changed = stored(tmp_path, model=old["model"] | {"generator": old["model"]["generator"] | {"norm": "group"}})
+    assert "model.generator.norm: instance there, group here" in differences(decisive(old), decisive(changed))
+
+
+def test_a_field_that_nobody_knows_is_a_difference(tmp_path: Path) -> None:
+    old = stored(tmp_path)
+    old["step"]["flux"] = 3
+    assert differences(decisive(old), decisive(stored(tmp_path))) == ["step.flux: 3 there, None here"]
+
+
+def test_torch_compile_in_a_file_or_an_option_is_one_line_that_says_what_to_do(tmp_path: Path) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text("data: {uri: shards}\nstep: {compile: default}\n")
+    with pytest.raises(UserError) as caught:
+        parse_options(["--config", str(file)])
+    assert str(caught.value) == (
+        f"step.compile: torch.compile is gone; step.kernels and step.graph are faster and on by default: remove this field from {file}"
+    )
+    with pytest.raises(UserError) as caught:
+        parse_options(["--data.uri", "shards", "--step.compile=default"])
+    assert str(caught.value).startswith("--step.compile: torch.compile is gone; ")
+    assert "\n" not in str(caught.value)
