@@ -1,1 +1,1 @@
-"""Sweeps: many runs of `cluster` that differ in a few fields of their configuration, and what came of them."""
+"""Sweeps over configurations of a run: Ray Tune trains the trials, storage keeps them."""

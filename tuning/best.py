@@ -1,4 +1,4 @@
-"""`python -m tuning best`: the configuration of a sweep's best trial, and its weights."""
+"""`python -m tuning best`: the configuration and the weights of a sweep's best trial."""
 
 import argparse
 import sys
@@ -8,7 +8,6 @@ import yaml
 
 from data_shards.errors import UserError
 from data_shards.storage.folder import RunFolder, join_uri, split_uri
-from nla_cyclegan.weights.checkpoint import CheckpointReader, complete_checkpoints
 from tuning.analysis.results import Results, best_config, best_trial, read_results
 
 
@@ -27,7 +26,7 @@ def main(arguments: Sequence[str]) -> int:
     results = read_results(args.uri)
     config = best_config(results)
     if best_trial(results).exploits:
-        print("note: its values changed while it trained; these are its last ones", file=sys.stderr)
+        print("note: the values of this trial changed during training; these are its last ones", file=sys.stderr)
     if args.checkpoint_to:
         print(copy_checkpoint(results, args.uri, args.checkpoint_to), file=sys.stderr)
     yaml.safe_dump(config, sys.stdout, sort_keys=False)
@@ -35,10 +34,12 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def copy_checkpoint(results: Results, uri: str, destination: str) -> str:
-    """Copy the best trial's newest checkpoint, its commit last, and say what was copied where.
+    """Copy the best trial's newest checkpoint. Returns: a message that names both places.
 
-    Raises: UserError when there is none, when it is damaged, or when something lies there already.
+    Raises: UserError when there is none, when it is damaged, or when the destination is not empty.
     """
+    from nla_cyclegan.weights.checkpoint import CheckpointReader, complete_checkpoints
+
     trial = RunFolder(join_uri(*split_uri(uri)), best_trial(results).name)
     names = complete_checkpoints(trial)
     if not names:

@@ -1,61 +1,69 @@
-"""`python -m tuning sweep`: check, plan, train the trials, rank them."""
+"""`python -m tuning sweep`: plan the trials, train them, rank them."""
 
 import os
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from cluster.machines.session import ray_session
-from cluster.settings.scaling import Resources, this_machine
 from data_shards.errors import UserError
 from tuning.analysis.results import SWEEP, table
 from tuning.settings.options import parse_sweep
-from tuning.settings.plan import Sweep, about, plan_text, prepare_sweep
-from tuning.trials import driver
+
+if TYPE_CHECKING:
+    from cluster.settings.scaling import Resources
+    from tuning.settings.sweep_plan import Sweep
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Returns: 1 when trials failed. Raises: UserError, UserError: what the user can mend, a line for each thing."""
+    """Returns: 1 when trials failed. Raises: UserError with one line for each problem that the user can fix."""
     options = parse_sweep(arguments)
+    from tuning.settings.sweep_plan import plan_text, prepare_sweep
+
     sweep = prepare_sweep(options)
     print(plan_text(sweep))
     if options.dry_run:
         return 0
-    if sweep.left:
+    if sweep.remaining:
         run(sweep)
     else:
         print(f"{options.config.name} is finished")
     return report(sweep)
 
 
-def run(sweep: Sweep) -> None:
-    """Train the trials that are left. Raises: UserError, before anything is written, when not one fits the cluster."""
+def run(sweep: "Sweep") -> None:
+    """Train the remaining trials. Raises: UserError, before anything is written, when not one fits into the cluster."""
+    from cluster.machines.session import ray_session
+    from cluster.settings.scaling import this_machine
+    from tuning.settings.sweep_plan import about
+    from tuning.trials import driver
+
     options, prepared = sweep.options, sweep.run
     address = options.address or os.environ.get("RAY_ADDRESS")
-    wanted = min(sweep.left, options.config.concurrent or sweep.left)
+    wanted = min(sweep.remaining, options.config.concurrent or sweep.remaining)
     if address is None:
-        driver.allot(prepared.config.scaling, [this_machine()], wanted)
+        driver.allocate(prepared.config.scaling, [this_machine()], wanted)
     prepared.folder.probe()
-    driver.silence()
+    driver.silence_ray()
     with ray_session(address) as machines:
-        resources, concurrent = driver.allot(prepared.config.scaling, machines, wanted)
-        if options.config.scheduler == "pbt" and concurrent < sweep.left:
+        resources, concurrent = driver.allocate(prepared.config.scaling, machines, wanted)
+        if options.config.scheduler == "pbt" and concurrent < sweep.remaining:
             raise UserError(
-                f"scheduler: pbt trains its {sweep.left} trials at the same time, and there is room for {concurrent}; "
-                "lower --trials or what a trial takes (--scaling.workers), or add machines"
+                f"scheduler: pbt trains all its {sweep.remaining} trials at the same time, but only {concurrent} fit; lower "
+                "--trials or the resources of a trial (--scaling.workers), or add machines"
             )
         prepared.folder.write_json(SWEEP, about(options, prepared))
-        print(f"{'at a time':<12}{together_text(resources, concurrent)}")
+        print(f"{'concurrent':<12}{concurrency_text(resources, concurrent)}")
         driver.run_trials(sweep, resources, concurrent)
 
 
-def report(sweep: Sweep) -> int:
-    """Print the ranking and what to do next. Returns: the exit status."""
+def report(sweep: "Sweep") -> int:
+    """Print the ranking and the next commands. Returns: the exit status."""
     folder = sweep.run.folder.label
     print(table(sweep.trials))
     failed = [trial for trial in sweep.trials if trial.state == "failed"]
     for trial in failed:
         print(f"trial {trial.number} failed: {trial.reason}; the same command tries it again")
-    if sweep.left > len(failed):
-        print(f"{sweep.left - len(failed)} trials are left; the same command goes on with them")
+    if sweep.remaining > len(failed):
+        print(f"{sweep.remaining - len(failed)} trials remain; the same command continues them")
     elif len(sweep.trials) < sweep.total or any(not trial.begun for trial in sweep.trials):
         print("the budget of images is spent; more trials begin with a larger --budget.images")
     if any(trial.state == "finished" for trial in sweep.trials):
@@ -64,7 +72,7 @@ def report(sweep: Sweep) -> int:
     return 1 if failed else 0
 
 
-def together_text(resources: Resources, concurrent: int) -> str:
-    """What runs at the same time, for a person."""
+def concurrency_text(resources: "Resources", concurrent: int) -> str:
+    """How many trials run at the same time, and the resources of each."""
     gpu = " and a GPU" if resources.use_gpu else ""
     return f"{concurrent} (workers of each: {resources.workers}, with {resources.cpus_per_worker:g} CPU cores{gpu})"

@@ -25,7 +25,7 @@ from nla_cyclegan import load_generator
 from nla_cyclegan.inference.images import translate_images
 from nla_cyclegan.metrics.similarity import psnr, ssim
 from tuning.analysis.results import read_results
-from tuning.search_space.placement import PLACED
+from tuning.search_space.space import PLACED
 
 SIZE = 128
 MEASURED = "measured.json"

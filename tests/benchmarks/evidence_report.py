@@ -19,7 +19,7 @@ from nla_cyclegan.inference.images import translate_images
 from nla_cyclegan.pictures.grids import picture_grid
 from tuning.analysis.results import Trial
 from tuning.dashboard.paper import ADAM, CELLS, CYCLEGAN, NADAM, NLA, Claim, Comparison, finding, is_paper
-from tuning.search_space.placement import NAMES, PLACED, placement
+from tuning.search_space.space import NAMES, PLACED, placement
 
 # Okabe and Ito, as in the project's other plots.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00")

@@ -1,1 +1,1 @@
-"""What is computed from a sweep."""
+"""What is computed from the records of a sweep: scores, ranking, importance of fields, cost."""

@@ -1,4 +1,4 @@
-"""How much each field decides about the score: PED-ANOVA (Watanabe et al. 2023), as Optuna has it."""
+"""Importance of each field for the score: Optuna's PED-ANOVA (Watanabe et al. 2023)."""
 
 import math
 import warnings
@@ -15,22 +15,22 @@ if TYPE_CHECKING:
     import optuna
     from optuna.distributions import BaseDistribution
 
-# Below, whatever is said about four fields is noise.
+# With fewer trials, the importance of four fields is noise.
 FEWEST = 8
-# Which fields decide whether a trial is among the best quarter. Optuna's default, a tenth, is one trial of ten.
+# Importance for being among the best quarter. Optuna's default, a tenth, would be one trial of ten.
 QUANTILE = 0.25
 HALVES, SPREAD = 24, (10, 90)
 
 
 @dataclass(frozen=True)
 class Importance:
-    """The share of a field in what makes a trial good; the shares of all fields add up to 1."""
+    """A field's share of the importance; the shares of all fields add up to 1."""
 
     axis: Axis
     share: float
     low: float
     high: float
-    """The range that 80 % of random halves of the trials stay in: it is as wide as the sweep is uncertain."""
+    """The range of 80 % of random halves of the trials: the uncertainty of the share."""
 
 
 def importances(axes: Sequence[Axis], compared: Sequence[tuple[Trial, float]]) -> list[Importance]:
@@ -69,11 +69,11 @@ def _distribution(axis: Axis, compared: Sequence[tuple[Trial, float]]) -> "BaseD
 
 
 def _shares(study: "optuna.Study", axes: Sequence[Axis], chosen: set[int]) -> list[float]:
-    """Of the trials with these numbers in the study."""
+    """The share of each field among the trials with these numbers in the study."""
     from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 
     with warnings.catch_warnings():
-        # That a small target is a good one.
+        # The warning says that smaller targets count as better, as they do here.
         warnings.filterwarnings("ignore", "PedAnovaImportanceEvaluator computes", UserWarning)
         # Optuna leaves out trials whose target is infinite.
         found = get_param_importances(

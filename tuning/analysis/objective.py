@@ -1,13 +1,13 @@
-"""The score of a trial: how near its translations of held-out images come to the other domain, and how much they keep.
+"""The score of a trial: how close its translations of held-out images are to the other domain, and how much content they keep.
 
     score = (d_A2B + d_B2A) / 2 + content * (1 - (s_A2B + s_B2A) / 2)          smaller is better
 
 d is the distance of a direction's translations to the other domain's images, x 10^3: sliced Wasserstein, which needs no
-pretrained network, or kernel (KID), with Inception weights. s is the structural similarity of input and translation. A
-distance alone is content with any painting in place of any photo, a similarity alone with the photo itself; `content` is
-what a translation that keeps nothing of its input costs more than one that keeps everything.
+pretrained network, or kernel (KID), with Inception weights. s is the structural similarity (SSIM) of input and translation.
+The distance alone would accept any painting for any photo, the similarity alone the unchanged photo. `content` weighs the two:
+it is the penalty of a translation that keeps nothing of its input.
 
-A loss is no score: generators that fool a weak discriminator have a low one.
+Losses cannot rank trials: a generator that fools a weak discriminator has a low one.
 """
 
 import json
@@ -21,32 +21,32 @@ from cluster.settings.config import RunConfig
 from data_shards.storage.folder import RunFolder
 
 DIRECTIONS = ("A2B", "B2A")
-# For Tune alone, whose schedulers interpolate between scores: infinite ones would make that NaN.
+# In place of an infinite score: Tune's schedulers interpolate between scores, which would give NaN.
 DIVERGED = 1e9
 
 
 class ObjectiveConfig(BaseModel):
-    """The score that trials are ranked by: a distance of held-out translations, and what they lose of their content."""
+    """The score that trials are ranked by: distance of translated held-out images, and their loss of content."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     distance: Literal["swd", "kid"] = "swd"
-    """swd: sliced Wasserstein distance; kid: kernel distance, of the features of the network in validation.inception."""
+    """swd: sliced Wasserstein distance; kid: kernel distance of Inception features, see validation.inception."""
     content: float = Field(20, ge=0)
-    """Added for a translation that keeps nothing of its input: content x (1 - SSIM of input and translation)."""
+    """Weight of lost content: content x (1 - SSIM of input and translation) is added to the distance."""
 
 
-def misfits(objective: ObjectiveConfig, run: RunConfig) -> list[str]:
-    """What of the run's configuration does not fit the objective."""
+def objective_problems(objective: ObjectiveConfig, run: RunConfig) -> list[str]:
+    """Fields of the run that the objective needs and that are not set, one line each."""
     if run.validation.every is None:
-        return ["validation.every: trials are ranked by it; give the images between two evaluations"]
+        return ["validation.every: trials are ranked by their evaluations; give the images between two of them"]
     if objective.distance == "kid" and run.validation.inception is None:
         return ["objective.distance: kid needs Inception weights; name their file with --validation.inception"]
     return []
 
 
 def evaluation_of(record: Mapping[str, Any], objective: ObjectiveConfig) -> dict[str, Any] | None:
-    """Images seen, score and what it is made of from a record of metrics.jsonl, None where it is no evaluation."""
+    """Images seen, score and its parts from a record of metrics.jsonl; None for a record without an evaluation."""
     distances, similarities = (
         {f"{name}_{direction}": record.get(f"{name}_{direction}") for direction in DIRECTIONS}
         for name in (objective.distance, "ssim")
@@ -59,13 +59,13 @@ def evaluation_of(record: Mapping[str, Any], objective: ObjectiveConfig) -> dict
 
 
 def evaluations(folder: RunFolder, objective: ObjectiveConfig, images_seen: float = math.inf) -> list[dict[str, Any]]:
-    """Evaluations that a run wrote down up to these images."""
+    """The evaluations in a run's metrics.jsonl, up to these images."""
     found = []
     for line in (folder.read("metrics.jsonl") or b"").decode().splitlines():
         try:
             evaluation = evaluation_of(json.loads(line), objective)
         except ValueError:
-            # A crash cut it off.
+            # Cut off by a crash.
             continue
         if evaluation and evaluation["images"] <= images_seen:
             found.append(evaluation)

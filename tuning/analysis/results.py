@@ -1,9 +1,9 @@
-"""The results of a sweep, read from its storage alone: its trials, their ranking, the best of them.
+"""The records of a sweep in storage: its trials, their ranking, the best of them.
 
 STORAGE/SWEEP/sweep.json                    the sweep: its configuration, the run that it varies, the dataset
-STORAGE/SWEEP/trial-0003/trial.json         a trial: what it overrides, how far it came, its evaluations
+STORAGE/SWEEP/trial-0003/trial.json         a trial: its overrides, state and evaluations
 STORAGE/SWEEP/trial-0003/error.txt          why it failed, if it did
-STORAGE/SWEEP/trial-0003/...                its run, as `python -m cluster train` leaves it
+STORAGE/SWEEP/trial-0003/...                its run, as `python -m cluster train` writes it
 """
 
 import math
@@ -30,38 +30,38 @@ class Evaluation(BaseModel):
     images: int
     score: float
     distances: dict[str, float]
-    """What the score is made of: distances of both directions, and similarities to their inputs."""
+    """The parts of the score: distances of both directions, and similarities to their inputs."""
     time: float | None = None
-    """When the sweep heard of it, in seconds since 1970."""
+    """When it was reported, in seconds since 1970."""
 
 
 class Exploit(BaseModel):
-    """A trial of a population went on from another one's checkpoint, with the other's values changed a little."""
+    """A trial of a population continued from a checkpoint of another trial, with that trial's values perturbed."""
 
     model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
 
     images: int
-    """Images seen of the checkpoint."""
+    """Images seen by the donor when the scores were compared."""
     donor: int
-    """Number of the trial that it was."""
+    """Number of the other trial."""
     overrides: dict[str, Any]
-    """From here on."""
+    """The values from here on."""
 
 
 class Trial(BaseModel):
-    """One trial, as far as it came."""
+    """The record of a trial."""
 
     number: int
     overrides: dict[str, Any]
     config: dict[str, Any]
     """The whole configuration of its run."""
     state: Literal["waiting", "running", "finished", "stopped", "diverged", "failed"] = "waiting"
-    """stopped: by the scheduler, before its end; diverged: a loss was not finite; failed: to be tried again."""
+    """stopped: by the scheduler, before its end; diverged: a loss was not finite; failed: the same command tries it again."""
     reason: str | None = None
     """Of a trial that diverged or failed."""
     evaluations: list[Evaluation] = []
     exploits: list[Exploit] = []
-    """Of a population based training: `overrides` and `config` are those since the last one."""
+    """With population based training; `overrides` and `config` are those since the last one."""
 
     @property
     def name(self) -> str:
@@ -74,23 +74,23 @@ class Trial(BaseModel):
 
     @property
     def score(self) -> float:
-        """Of its last evaluation, not its luckiest; infinite where there is none and where it diverged."""
+        """Of the last evaluation, not of the best; infinite without one, and for a diverged trial."""
         return self.evaluations[-1].score if self.evaluations and self.state != "diverged" else math.inf
 
     @property
     def begun(self) -> bool:
-        """Whether it has started, however long ago."""
+        """Whether it has ever started."""
         return self.state != "waiting" or bool(self.evaluations)
 
     @property
     def decided(self) -> bool:
-        """Whether there is nothing left to do for it."""
+        """Whether it needs no more training."""
         return self.state in ("finished", "stopped", "diverged")
 
 
 @dataclass(frozen=True)
 class Results:
-    """A sweep as it lies in storage."""
+    """A sweep in storage."""
 
     folder: RunFolder
     about: dict[str, Any]
@@ -103,12 +103,12 @@ def trial_name(number: int) -> str:
 
 
 def read_results(uri: str, decided: Mapping[str, Trial] = MappingProxyType({})) -> Results:
-    """A sweep, without reading again what was decided before.
+    """Read a sweep; trials that were decided at an earlier reading are not read again.
 
     Args:
-        decided: name -> trial, of an earlier reading.
+        decided: name -> trial, from the earlier reading.
 
-    Raises: UserError when there is no sweep, or a damaged one.
+    Raises: UserError when there is no sweep, or when a record is damaged.
     """
     folder = RunFolder(*split_uri(uri))
     about = folder.read_json(SWEEP)
@@ -120,7 +120,7 @@ def read_results(uri: str, decided: Mapping[str, Trial] = MappingProxyType({})) 
 def read_trials(folder: RunFolder, decided: Mapping[str, Trial] = MappingProxyType({})) -> list[Trial]:
     """The trials that have begun, see `read_results`. Raises: UserError for a damaged record."""
     names = [name for name in folder.names() if name.startswith("trial-")]
-    # An object store takes its time for each, and answers many at once.
+    # An object store answers slowly, but many requests at once.
     with ThreadPoolExecutor(READERS) as pool:
         trials = list(pool.map(lambda name: decided.get(name) or _read_trial(folder, name), names))
     return sorted((trial for trial in trials if trial), key=lambda trial: trial.number)
@@ -135,13 +135,13 @@ def _read_trial(folder: RunFolder, name: str) -> Trial | None:
 
 
 def ranked(trials: Sequence[Trial]) -> list[Trial]:
-    """Best first: those that trained to the end by score, then the others, whose scores are of shorter trainings."""
+    """Best first: finished trials by score, then the others, whose scores are those of shorter trainings."""
     order = ["finished", "stopped", "running", "waiting", "failed", "diverged"]
     return sorted(trials, key=lambda trial: (order.index(trial.state), trial.score, trial.number))
 
 
 def table(trials: Sequence[Trial]) -> str:
-    """The ranking, for a person."""
+    """The ranking as a text table."""
     fields = sorted({field for trial in trials for field in trial.overrides})
     rows = [["rank", "trial", "state", "images", "score", *short_names(fields)]]
     for rank, trial in enumerate(ranked(trials), start=1):
@@ -154,13 +154,20 @@ def table(trials: Sequence[Trial]) -> str:
 
 
 def short_names(fields: Sequence[str]) -> list[str]:
-    """The last part of each dotted name, where that says which it is."""
+    """The last part of each dotted name where it is unique, else the whole name."""
     last = [field.rpartition(".")[2] for field in fields]
     return [short if last.count(short) == 1 else field for short, field in zip(last, fields, strict=True)]
 
 
 def value_text(value: Any) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def choice_text(value: Any) -> str:
+    """A value as text, lists without brackets: `none` for no blocks, `0, 4` for two."""
+    if isinstance(value, list | tuple):
+        return ", ".join(map(choice_text, value)) or "none"
+    return "none" if value is None else value_text(value)
 
 
 def best_trial(results: Results) -> Trial:
@@ -172,7 +179,7 @@ def best_trial(results: Results) -> Trial:
 
 
 def best_config(results: Results) -> dict[str, Any]:
-    """The best trial's configuration as JSON values, as a run of its own beside the one that the sweep varied.
+    """The best trial's configuration as JSON values, with the name of a new run in the storage of the base run.
 
     Raises: UserError when no trial has finished.
     """

@@ -1,4 +1,4 @@
-"""What a scheduler's stops cost and saved, counted in images."""
+"""The cost of a sweep and the savings of early stopping, in images."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,28 +10,28 @@ ENDED_EARLY = ("stopped", "diverged")
 
 @dataclass(frozen=True)
 class Rung:
-    """A number of images at which trials ended early."""
+    """Images seen at which trials ended early."""
 
     images: int
     arrived: int
-    """Trials that came so far."""
+    """Trials that got this far."""
     stopped: int
     """By the scheduler."""
     diverged: int
     spent: int
     """Images of all trials since the rung before."""
     saved: int
-    """Images that the trials which were stopped here would have seen until the end."""
+    """Images that the trials stopped here would have needed to the end."""
 
 
 @dataclass(frozen=True)
 class Stops:
     rungs: list[Rung]
     trials: list[Trial]
-    """Whose images are counted."""
+    """The decided trials, which are counted."""
     spent: int
     full: int
-    """Images of as many whole trainings."""
+    """Images of the same trials trained to the end."""
 
     @property
     def share(self) -> float:
@@ -39,10 +39,10 @@ class Stops:
 
 
 def stops_of(trials: Sequence[Trial], total: int) -> Stops:
-    """Of the trials that are decided.
+    """Rungs and cost of the decided trials.
 
     Args:
-        total: images of a whole training.
+        total: images at the end of a trial.
     """
     counted = [trial for trial in trials if trial.decided]
     ages = sorted({trial.images for trial in counted if trial.state in ENDED_EARLY})

@@ -1,4 +1,4 @@
-"""What the page says of a sweep, worked out from its records: what is varied, who is how good, at which age they compare."""
+"""A sweep as the dashboard shows it: varied fields, ranking, and the number of images at which trials are compared."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -8,11 +8,11 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
-from tuning.analysis.results import Results, Trial, ranked, short_names, value_text
+from tuning.analysis.results import Results, Trial, choice_text, ranked, short_names
 from tuning.search_space.space import Dimension, Space, count
 
 Scale = Literal["log", "linear", "choice"]
-# Numbers that a space does not describe get a logarithmic axis when they span more than this factor.
+# Numbers outside the search space get a logarithmic axis when they span more than this factor.
 WIDE = 30.0
 
 
@@ -24,7 +24,7 @@ class Axis:
     label: str
     scale: Scale
     choices: tuple[str, ...] = ()
-    """Of a choice, in the order of the space."""
+    """The values of a choice, in the order of the search space."""
 
     def value(self, trial: Trial) -> Any:
         return trial.overrides.get(self.field)
@@ -33,7 +33,7 @@ class Axis:
         return choice_text(self.value(trial))
 
     def number(self, trial: Trial) -> float:
-        """The value; of a choice its place."""
+        """The value; of a choice its index."""
         return float(self.choices.index(self.text(trial)) if self.scale == "choice" else self.value(trial))
 
 
@@ -54,42 +54,42 @@ class View:
 
     @property
     def best(self) -> Trial | None:
-        """Of the trials that trained to the end."""
+        """The best of the finished trials."""
         return self.ranking[0] if self.ranking and self.ranking[0].state == "finished" else None
 
     @property
     def leader(self) -> Trial | None:
-        """The best, or who leads while there is none."""
+        """The best trial, or the first of the ranking while none has finished."""
         return self.ranking[0] if self.ranking and math.isfinite(self.ranking[0].score) else None
 
     @cached_property
     def places(self) -> dict[int, float]:
-        """Trial's number -> place in the ranking, from 0 for the best to 1."""
+        """Number of a trial -> its rank, from 0 for the best to 1."""
         last = max(1, len(self.ranking) - 1)
         return {trial.number: place / last for place, trial in enumerate(self.ranking)}
 
     @cached_property
     def total(self) -> int:
-        """Images of a whole training."""
+        """Images at the end of a trial."""
         finished = [trial.images for trial in self.trials if trial.state == "finished"]
         scheduled = self.run.get("schedule", {}).get("images")
         return max(finished, default=0) or scheduled or max((trial.images for trial in self.trials), default=0)
 
     @cached_property
     def planned(self) -> int:
-        """How many trials the sweep is to have."""
+        """Number of trials that the sweep will have."""
         space = _space(self.sweep)
         return max(len(self.trials), count(space, self.sweep.get("trials", 0)) if space else 0)
 
     @cached_property
     def age(self) -> int:
-        """Images seen at which trials are compared: the most that at least half of those that were measured have seen."""
+        """Images seen at which trials are compared: the most that at least half of the evaluated trials have seen."""
         ages = sorted(trial.images for trial in self.trials if trial.evaluations and trial.state != "diverged")
         return ages[len(ages) // 2] if ages else 0
 
     @cached_property
     def compared(self) -> list[tuple[Trial, float]]:
-        """Trials that came to that age, with their scores there; those that diverged on the way have the worst of all."""
+        """Trials that have seen `age` images, with their scores there; diverged ones have the worst of these."""
         scores = {trial.number: score_at(trial, self.age) for trial in self.trials if trial.state != "diverged"}
         known = {number: score for number, score in scores.items() if score is not None}
         worst = max(known.values(), default=0.0)
@@ -98,12 +98,12 @@ class View:
 
     @cached_property
     def parts(self) -> list[str]:
-        """Names of what the scores are made of."""
+        """Names of the parts of the scores."""
         return sorted({name for trial in self.trials for each in trial.evaluations[-1:] for name in each.distances})
 
     @property
     def exploits(self) -> int:
-        """How often a trial of a population went on from another one's checkpoint."""
+        """Number of exploits in a population."""
         return sum(len(trial.exploits) for trial in self.trials)
 
     def count_of(self, state: str) -> int:
@@ -111,21 +111,21 @@ class View:
 
 
 def score_at(trial: Trial, images: int) -> float | None:
-    """Score of the last evaluation up to these images; None for a trial that has not come so far."""
+    """Score of the last evaluation up to these images; None for a trial that has seen fewer."""
     before = [evaluation.score for evaluation in trial.evaluations if evaluation.images <= images]
     return before[-1] if before and trial.images >= images else None
 
 
 def last_score(trial: Trial, images: int) -> float:
-    """Up to these images, or its first."""
+    """Score of the last evaluation up to these images, else of the first."""
     before = [each.score for each in trial.evaluations if each.images <= images]
     return before[-1] if before else trial.evaluations[0].score
 
 
 def axes_of(space: Space, trials: Sequence[Trial]) -> list[Axis]:
-    """The fields that at least two trials differ in."""
+    """The fields in which at least two trials differ."""
     fields = sorted({field for trial in trials for field in trial.overrides})
-    # optimizer.name is the optimizer.
+    # The label of optimizer.name is `optimizer`.
     labels = dict(zip(fields, short_names([field.removesuffix(".name") for field in fields]), strict=True))
     found = []
     for field in fields:
@@ -133,13 +133,6 @@ def axes_of(space: Space, trials: Sequence[Trial]) -> list[Axis]:
         if len({choice_text(value) for value in values}) > 1:
             found.append(_axis(field, labels[field], space.get(field), values))
     return found
-
-
-def choice_text(value: Any) -> str:
-    """A value for a person: `none` for no blocks, `0, 4` for two."""
-    if isinstance(value, list | tuple):
-        return ", ".join(map(choice_text, value)) or "none"
-    return "none" if value is None else value_text(value)
 
 
 def _axis(field: str, label: str, dimension: Dimension | None, values: list[Any]) -> Axis:
@@ -159,5 +152,5 @@ def _space(sweep: Mapping[str, Any]) -> Space:
     try:
         return TypeAdapter(Space).validate_python(sweep.get("space") or {})
     except ValidationError:
-        # Written by another version; the values tell their kinds too.
+        # Written by another version; the trials' values are enough for the axes.
         return {}

@@ -14,9 +14,9 @@ from plotly.offline import get_plotlyjs
 from cluster.records.history import flat
 from data_shards.storage import shown
 from tuning.analysis.importance import FEWEST, QUANTILE, importances
-from tuning.analysis.results import Results
+from tuning.analysis.results import Results, choice_text
 from tuning.analysis.stops import Stops, stops_of
-from tuning.analysis.view import View, choice_text
+from tuning.analysis.view import View
 from tuning.dashboard import charts, paper_charts
 from tuning.dashboard.gallery import Picture, pictures
 from tuning.dashboard.paper import CELLS, NADAM, Comparison, is_paper

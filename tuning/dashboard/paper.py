@@ -8,7 +8,7 @@ from itertools import product
 from typing import Literal
 
 from tuning.analysis.results import Trial
-from tuning.search_space.placement import PLACED
+from tuning.search_space.space import PLACED
 
 OPTIMIZER, SEED = "optimizer.name", "seed"
 ADAM, NADAM, CYCLEGAN, NLA = "Adam", "Nadam", "CycleGAN", "NLA-CycleGAN"

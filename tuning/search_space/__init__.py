@@ -1,1 +1,1 @@
-"""What may vary between trials."""
+"""The search space: dimensions and sampling in `space`, its validity for a run in `checks`."""

@@ -1,4 +1,4 @@
-"""What a sweep varies: fields of a run's configuration, the candidates of each, and the trials that follow from them."""
+"""The search space: fields of a run's configuration, the candidates of each, and the overrides sampled from them."""
 
 import math
 from collections.abc import Mapping
@@ -8,12 +8,15 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from cluster.settings.config import RunConfig
-from tuning.search_space.placement import BLOCKS, NAMES, PLACED, placements, resolved
 
 # Fields of a run, dotted, and their values.
 Overrides = dict[str, Any]
 Range = tuple[float, float]
 Candidates = Annotated[list[Any], Field(min_length=1)]
+
+PLACED, BLOCKS = "model.generator.nonlocal_blocks", "model.generator.num_blocks"
+# Placements of non-local blocks: each names a set of block indices, for any number of blocks.
+NAMES = ("none", "early", "middle", "late", "several")
 
 
 class Dimension(BaseModel):
@@ -22,13 +25,13 @@ class Dimension(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     loguniform: Range | None = None
-    """[low, high]: numbers between, with a uniform logarithm."""
+    """[low, high]: numbers in this range, uniform in their logarithm."""
     uniform: Range | None = None
-    """[low, high]: numbers between."""
+    """[low, high]: numbers in this range, uniform."""
     choice: Candidates | None = None
     """A list to draw from."""
     grid: Candidates | None = None
-    """A list of which everything is tried, with every combination of the other grids."""
+    """A list of which every value is tried, in every combination with the other grids."""
 
     @model_validator(mode="after")
     def _one_of_them(self) -> "Dimension":
@@ -44,18 +47,19 @@ class Dimension(BaseModel):
 
     @property
     def ends(self) -> Range | None:
-        """Of a range."""
+        """Low and high of a range, None for a list."""
         return self.loguniform or self.uniform
 
     @property
     def candidates(self) -> list[Any]:
-        """All of a list; of a range both ends and a number between them, which is no whole one."""
+        """The whole list; of a range both ends and a fractional number between them."""
         if self.ends:
             low, high = self.ends
             return [low, high, low + (high - low) / math.pi]
         return self.grid or self.choice or []
 
     def draw(self, random: np.random.Generator) -> Any:
+        """A random value of the dimension."""
         if self.loguniform:
             low, high = self.loguniform
             return float(min(max(math.exp(random.uniform(math.log(low), math.log(high))), low), high))
@@ -67,8 +71,27 @@ class Dimension(BaseModel):
 Space = dict[str, Dimension]
 
 
+def placement(name: str, num_blocks: int) -> list[int]:
+    """The indices of the non-local blocks: none, the first, the middle one, the last, or all three of them."""
+    three = (0, num_blocks // 2, num_blocks - 1) if num_blocks else ()
+    chosen = {"none": (), "early": three[:1], "middle": three[1:2], "late": three[2:], "several": three}
+    return sorted(set(chosen[name]))
+
+
+def resolved(value: Any, num_blocks: Any) -> Any:
+    """The indices that a placement names; anything else unchanged."""
+    named = isinstance(value, str) and value in NAMES and isinstance(num_blocks, int)
+    return placement(value, num_blocks) if named else value
+
+
+def placements(candidates: list[Any], num_blocks: int) -> list[Any]:
+    """Candidates with names resolved, without duplicates: in a small network several names mean the same set."""
+    sets = [resolved(candidate, num_blocks) for candidate in candidates]
+    return [blocks for place, blocks in enumerate(sets) if blocks not in sets[:place]]
+
+
 def default_space(num_blocks: int) -> Space:
-    """The paper's questions: rate and momentum of Nadam, and where the non-local blocks stand."""
+    """Nadam's learning rate and momentum, and the placement of the non-local blocks."""
     return {
         "optimizer.lr": Dimension(loguniform=(5e-5, 1e-3)),
         "optimizer.beta1": Dimension(uniform=(0.3, 0.9)),
@@ -77,8 +100,8 @@ def default_space(num_blocks: int) -> Space:
     }
 
 
-def without_names(space: Space, num_blocks: int) -> Space:
-    """The same with named placements as sets of block indices, but where the number of blocks is varied too."""
+def resolve_placements(space: Space, num_blocks: int) -> Space:
+    """The space with placement names resolved to block indices, unless the number of blocks varies too."""
     dimension = space.get(PLACED)
     if dimension is None or BLOCKS in space:
         return space
@@ -87,22 +110,22 @@ def without_names(space: Space, num_blocks: int) -> Space:
 
 
 def as_grid(space: Space) -> Space:
-    """The same with every choice tried instead of drawn; ranges stay as they are."""
+    """The space with every choice turned into a grid; ranges are unchanged."""
     return {
         field: Dimension(grid=dimension.choice) if dimension.choice else dimension for field, dimension in space.items()
     }
 
 
 def count(space: Space, draws: int) -> int:
-    """How many trials there are: every combination of the grids with each draw of the rest."""
+    """Number of trials: every combination of the grids with each draw of the other dimensions."""
     drawn = any(dimension.grid is None for dimension in space.values())
     return _combinations(space) * (draws if drawn else 1)
 
 
 def sample(space: Space, seed: int, number: int) -> Overrides:
-    """What trial `number` overrides, a pure function of the three: more trials leave the earlier ones as they are.
+    """The overrides of trial `number`, a pure function of the three arguments: adding trials leaves the earlier ones unchanged.
 
-    Combinations of the grids share one draw of the rest, so they are compared under the same conditions.
+    All combinations of the grids share one draw of the other dimensions, so they are compared under the same conditions.
     """
     draw, place = divmod(number, _combinations(space))
     overrides = {}
@@ -116,7 +139,7 @@ def sample(space: Space, seed: int, number: int) -> Overrides:
 
 
 def override(base: RunConfig, overrides: Mapping[str, Any]) -> RunConfig:
-    """The configuration with fields replaced; placements may be named. Raises: pydantic's ValidationError."""
+    """The configuration with these fields replaced; placements may be names. Raises: pydantic's ValidationError."""
     fields = base.model_dump(mode="json")
     for field, value in overrides.items():
         *sections, name = field.split(".")
@@ -130,7 +153,7 @@ def override(base: RunConfig, overrides: Mapping[str, Any]) -> RunConfig:
 
 
 def value_of(config: Mapping[str, Any], field: str) -> Any:
-    """The value of a dotted field in a configuration as JSON values."""
+    """The value of a dotted field in a configuration of JSON values."""
     value: Any = config
     for part in field.split("."):
         value = value[part]

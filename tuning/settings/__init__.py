@@ -1,1 +1,1 @@
-"""What is asked for: the sweep's configuration, its options, and the plan that follows from them."""
+"""What the user asks for: a sweep's configuration and options, the plan of its trials, and the search for the next one."""

@@ -1,6 +1,6 @@
-"""What the next trial of a sweep overrides: the next of a plan, or what Optuna makes of the trials so far.
+"""Bayesian search: the overrides that Optuna proposes for the next trial.
 
-Nothing of a search is kept beside the trials' records: Optuna's study is built from them again for each proposal.
+The search keeps no state of its own: the study is rebuilt from the trials' records for each proposal.
 """
 
 import math
@@ -10,25 +10,24 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tuning.analysis.results import Trial
-from tuning.search_space.placement import BLOCKS, PLACED, resolved
-from tuning.search_space.space import Dimension, Overrides, Space, sample, value_of
+from tuning.search_space.space import BLOCKS, PLACED, Dimension, Overrides, Space, resolved, sample, value_of
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
     from optuna.trial import FrozenTrial
 
-# The first trials are drawn, as in a random search: there is nothing to learn from yet.
+# The first trials are random draws: the estimator has nothing to learn from yet.
 DRAWN = 5
 
 
 def propose(space: Space, seed: int, number: int, trials: Sequence[Trial]) -> Overrides:
-    """What trial `number` overrides, by Optuna's tree-structured Parzen estimator (Bergstra et al. 2011).
+    """The overrides of trial `number`, by Optuna's tree-structured Parzen estimator (Bergstra et al. 2011).
 
-    Trials that were stopped count by how far they came and their score there, behind those that finished; those that
-    diverged behind all; those that still train as places not to look at again.
+    Finished trials count by their score. Stopped trials rank behind them, by the images they reached and their score there;
+    diverged ones rank last. Running trials keep the estimator from proposing the same values again.
 
     Args:
-        trials: those that have begun. The proposal is a pure function of them and of the seed.
+        trials: those that have begun. The proposal is a pure function of the arguments.
     """
     if number < DRAWN:
         return sample(space, seed, number)
@@ -50,7 +49,7 @@ def _distribution(dimension: Dimension) -> "BaseDistribution":
 
     if dimension.ends:
         return FloatDistribution(*dimension.ends, log=dimension.loguniform is not None)
-    # By place, because Optuna's choices are no lists.
+    # By index, because Optuna's choices cannot be lists.
     return CategoricalDistribution(list(range(len(dimension.candidates))))
 
 
@@ -59,7 +58,7 @@ def _value(dimension: Dimension, chosen: Any) -> Any:
 
 
 def _as_optuna(trial: Trial, space: Space, distributions: "dict[str, BaseDistribution]") -> "FrozenTrial | None":
-    """The trial in Optuna's terms; None where it has values that are not in the space."""
+    """The trial in Optuna's terms; None where its values are not in the space."""
     from optuna.trial import TrialState, create_trial
 
     places = {field: _place(trial, field, dimension) for field, dimension in space.items()}
@@ -78,7 +77,7 @@ def _as_optuna(trial: Trial, space: Space, distributions: "dict[str, BaseDistrib
 
 
 def _place(trial: Trial, field: str, dimension: Dimension) -> Any:
-    """The value in a range, the place of one in a list."""
+    """The value in a range, or its index in a list; None where it is not there."""
     value = trial.overrides.get(field)
     if dimension.ends:
         return value if isinstance(value, float) and dimension.ends[0] <= value <= dimension.ends[1] else None

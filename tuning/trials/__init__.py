@@ -1,1 +1,1 @@
-"""What runs a sweep under Ray Tune."""
+"""The trials of a sweep under Ray Tune: driver, scheduling, training, records."""

@@ -1,7 +1,7 @@
-"""Runs the trials of a sweep under Ray Tune, as many at a time as the cluster holds.
+"""Runs the trials of a sweep under Ray Tune, as many at a time as fit into the cluster.
 
-Tune schedules, and keeps nothing: storage holds the trials' records and their runs' checkpoints, and the same command
-again gives Tune what they say is left. Its own restore would run pickles out of storage, and forgets the rungs of ASHA.
+Tune keeps no state: storage holds the trials' records and their runs' checkpoints, and the same command again gives Tune the
+trials that remain. Tune's own restore would load pickles from storage, and does not keep the rungs of ASHA.
 """
 
 import logging
@@ -9,38 +9,37 @@ import math
 import os
 import tempfile
 import time
-import warnings
 from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
 from cluster.settings.scaling import Machine, Resources, ScalingConfig, choose, places
 from data_shards.errors import UserError
-from tuning.analysis.results import Trial
-from tuning.settings.plan import Sweep
+from tuning.analysis.results import Trial, trial_name
+from tuning.settings.sweep_plan import Sweep
 
-# What a trial's own process asks for. Not CPU cores: it waits for its workers, which use them.
+# Requested for a trial's own process. No CPU cores: it waits for its workers, which use them.
 TRIAL_MEMORY_BYTES = 100e6
 SETTINGS = {
-    # What workers and Ray's helpers print, when a scheduler ends their trial too.
+    # Output of workers and of Ray's own processes, also when a scheduler stops their trial.
     "RAY_LOG_TO_DRIVER": "0",
-    # The records say more, and Tune would write these for every trial.
+    # Tune's own log files of every trial, which hold less than the records.
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    # The newer output prints some of itself at any verbosity.
+    # Tune's newer output prints at any verbosity.
     "RAY_AIR_NEW_OUTPUT": "0",
-    # A trial has processes beside its workers, which wait for them: Ray would warn of more than four a core.
+    # A trial has idle processes beside its workers; Ray would warn of more than four processes a core.
     "RAY_worker_maximum_startup_concurrency": "32",
     # Ctrl-C ends the sweep, as it does a run.
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
 }
 
 
-def allot(scaling: ScalingConfig, machines: list[Machine], trials: int) -> tuple[Resources, int]:
-    """What each trial asks the cluster for, and how many run at a time.
+def allocate(scaling: ScalingConfig, machines: list[Machine], trials: int) -> tuple[Resources, int]:
+    """The resources of each trial, and the number of trials that run at a time.
 
-    Where the configuration leaves it open, a trial has one worker, and the cores are shared out over the trials.
+    By default a trial has one worker, and the trials share the cores evenly.
 
-    Raises: UserError when the machines cannot hold one trial.
+    Raises: UserError when not one trial fits into the cluster.
     """
     workers = scaling.workers or 1
     one = scaling.model_copy(update={"workers": workers, "cpus_per_worker": scaling.cpus_per_worker or 1.0})
@@ -56,21 +55,20 @@ def allot(scaling: ScalingConfig, machines: list[Machine], trials: int) -> tuple
     return Resources(workers, resources.use_gpu, resources.cpus_per_worker, resources.reasons), concurrent
 
 
-def silence() -> None:
-    """Keep Ray to itself, before it is imported; what the user has set stays."""
+def silence_ray() -> None:
+    """Silence Ray's own output, before it is imported; variables that the user has set are kept."""
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
-    # The traceback of a trial that failed is in its error.txt.
+    # The traceback of a failed trial is in its error.txt.
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
-    warnings.filterwarnings("ignore", message="Consider boosting PBT performance")
 
 
 def run_trials(sweep: Sweep, resources: Resources, concurrent: int) -> None:
-    """Run the trials that are not decided and write their records; Ray is running."""
+    """Run the remaining trials and write their records; Ray is running."""
     from ray import tune
 
-    from tuning.trials import schedulers
     from tuning.trials.record import Recorder
+    from tuning.trials.scheduling import Deadline
     from tuning.trials.trial import train_trial
 
     hours = sweep.options.config.budget.hours
@@ -87,31 +85,30 @@ def run_trials(sweep: Sweep, resources: Resources, concurrent: int) -> None:
                 storage_path=scratch,
                 verbose=0,
                 callbacks=[Recorder(sweep.run.folder, sweep.trials, sweep.total)],
-                stop=schedulers.Deadline(deadline),
+                stop=Deadline(deadline),
             ),
         ).fit()
 
 
 def _scheduling(sweep: Sweep, settings: Iterator[dict[str, Any]]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Who decides which trials there are and which go on, as fields of a TuneConfig; and Tune's own space."""
+    """Searcher and scheduler as fields of a TuneConfig, and Tune's parameter space."""
     from ray import tune
 
-    from tuning.trials import schedulers
-    from tuning.trials.feed import Feed
+    from tuning.trials.scheduling import Population, TrialSource, asha
 
     config, total = sweep.options.config, sweep.run.clock.total
     if config.scheduler == "pbt":
-        # It takes no search algorithm: its population is there from the start.
-        scheduler = schedulers.Population(config.pbt, sweep.options.space, total)
+        # The whole population starts at once, without a searcher.
+        scheduler = Population(config.pbt, sweep.options.space, total, config.seed)
         return {"scheduler": scheduler}, {"trial": tune.grid_search(list(settings))}
-    chosen = {"search_alg": Feed(settings), "num_samples": -1}
+    chosen = {"search_alg": TrialSource(settings), "num_samples": -1}
     if config.scheduler == "asha":
-        chosen["scheduler"] = schedulers.asha(config.asha, total, sweep.trials)
+        chosen["scheduler"] = asha(config.asha, total, sweep.trials)
     return chosen, {}
 
 
 def _settings(sweep: Sweep, trial: Trial, resources: Resources) -> dict[str, Any]:
-    """What `train_trial` is told, as JSON values."""
+    """The argument of `train_trial`, as JSON values."""
     exploit = trial.exploits[-1] if trial.exploits else None
     return {
         "number": trial.number,
@@ -125,4 +122,4 @@ def _settings(sweep: Sweep, trial: Trial, resources: Resources) -> dict[str, Any
 
 
 def _directory(trial: Any) -> str:
-    return f"trial-{trial.config['trial']['number']:04d}"
+    return trial_name(trial.config["trial"]["number"])

@@ -1,26 +1,40 @@
-"""Writes down what Tune hears of the trials, and shows it: one line for each trial that ends, a bar on a terminal."""
+"""Records of the trials in storage and for TensorBoard, and the progress of the sweep on the terminal."""
 
+import io
+import math
 import sys
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, TextIO
 
 from ray import tune
 
 from data_shards.storage.folder import RunFolder
-from tuning.analysis.results import ERROR, TRIAL, Evaluation, Exploit, Trial, ranked, short_names, value_text
-from tuning.trials.hparams import EVENTS, hparams_events
+from tuning.analysis.results import (
+    ERROR,
+    TRIAL,
+    Evaluation,
+    Exploit,
+    Trial,
+    choice_text,
+    ranked,
+    short_names,
+    value_text,
+)
+from tuning.trials.ray_internals import error_of
 
 MEASURED = set(Evaluation.model_fields) - {"time"}
+# TensorBoard reads the files of a folder in the order of their names.
+EVENTS = "tensorboard/events.out.tfevents.0000000000.hparams"
+SCORE = "score"
 
 
 class Progress:
-    """How many of a sweep's trials are decided, and which is the best.
+    """One line for each trial that ends; on a terminal also a bar.
 
     Args:
-        trials: those of the sweep that are known, which others change and add to.
-        total: how many there will be.
+        trials: those of the sweep so far; the list and its trials change while the sweep runs.
+        total: number of trials that the sweep will have.
     """
 
     def __init__(self, trials: Sequence[Trial], total: int, stream: TextIO | None = None) -> None:
@@ -28,7 +42,7 @@ class Progress:
         self._bar: Any = None
 
     def start(self) -> None:
-        """Here, not before: Tune copies its callbacks by pickling."""
+        """Called by Tune after it has copied its callbacks by pickling, which a stream or a bar would not survive."""
         self.stream = self.stream or sys.stderr
         if self.stream.isatty():
             from tqdm import tqdm
@@ -57,7 +71,7 @@ class Progress:
 
 
 def ending_text(trial: Trial, trials: Sequence[Trial]) -> str:
-    """`trial 3 finished: ...`, how it compares to the others."""
+    """`trial 3 finished: ...`, with the best trial so far."""
     fields = sorted(trial.overrides)
     values = zip(short_names(fields), (value_text(trial.overrides[field]) for field in fields), strict=True)
     varied = ", ".join(f"{name} {value}" for name, value in values)
@@ -70,12 +84,12 @@ def ending_text(trial: Trial, trials: Sequence[Trial]) -> str:
 
 
 class Recorder(tune.Callback):
-    """Keeps each trial's record in storage up to date; lives where Tune does.
+    """Keeps each trial's record in storage up to date, in the process that runs Tune.
 
     Args:
         folder: the sweep's.
-        trials: the trials of the sweep, by number, as far as they are known; their state is kept here.
-        total: how many there will be.
+        trials: the trials of the sweep so far, by number; updated in place.
+        total: number of trials that the sweep will have.
     """
 
     def __init__(self, folder: RunFolder, trials: list[Trial], total: int) -> None:
@@ -98,11 +112,11 @@ class Recorder(tune.Callback):
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any) -> None:
         record = self._record(trial)
         if result.keys() >= MEASURED:
-            heard = Evaluation.model_validate({name: result[name] for name in MEASURED} | {"time": time.time()})
-            # A trial that was interrupted repeats what it knows, and does again what came after its newest checkpoint.
-            earlier = [evaluation for evaluation in record.evaluations if evaluation.images < heard.images]
-            same = [each for each in record.evaluations if (each.images, each.score) == (heard.images, heard.score)]
-            record.evaluations = [*earlier, *(same or [heard])]
+            new = Evaluation.model_validate({name: result[name] for name in MEASURED} | {"time": time.time()})
+            # A resumed trial reports its earlier evaluations again, and repeats those after its newest checkpoint.
+            earlier = [evaluation for evaluation in record.evaluations if evaluation.images < new.images]
+            same = [each for each in record.evaluations if (each.images, each.score) == (new.images, new.score)]
+            record.evaluations = [*earlier, *(same or [new])]
         record.state, record.reason = result.get("state", record.state), result.get("reason")
         self._write(record)
 
@@ -114,13 +128,13 @@ class Recorder(tune.Callback):
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
         record = self._record(trial)
-        error = Path(trial.error_file).read_text()
+        error = error_of(trial)
         self.folder.write(f"{record.name}/{ERROR}", error.encode())
         record.state, record.reason = "failed", _last_line(error)
         self._end(record)
 
     def on_experiment_end(self, trials: list[Any], **_: Any) -> None:
-        # Time was up.
+        # Trials that still run were stopped by the deadline.
         for record in self.trials:
             if record.state == "running":
                 record.state = "waiting"
@@ -143,3 +157,33 @@ class Recorder(tune.Callback):
 
 def _last_line(text: str) -> str:
     return [line.strip() for line in text.splitlines() if line.strip()][-1]
+
+
+def hparams_events(trial: Trial) -> bytes:
+    """The content of a TensorBoard file for its HPARAMS tab: the trial's overrides, and its score over images seen.
+
+    It lies beside the events of the trial's run and is written again as a whole at each change. Its beginning never changes, so
+    that a TensorBoard that follows the file finds new events at its end.
+    """
+    from tensorboard.compat.proto.event_pb2 import Event
+    from tensorboard.summary.writer.record_writer import RecordWriter
+    from torch.utils.tensorboard.summary import hparams, scalar
+
+    values = {field: hparam(value) for field, value in sorted(trial.overrides.items())}
+    experiment, start, success = hparams(values, {SCORE: 0.0})
+    events = [Event(file_version="brain.Event:2"), Event(summary=experiment), Event(summary=start)]
+    for each in trial.evaluations:
+        if math.isfinite(each.score):
+            events.append(Event(step=each.images, wall_time=each.time, summary=scalar(SCORE, each.score)))
+    if trial.state in ("finished", "stopped"):
+        events.append(Event(summary=success))
+    content = io.BytesIO()
+    writer = RecordWriter(content)
+    for event in events:
+        writer.write(event.SerializeToString())
+    return content.getvalue()
+
+
+def hparam(value: Any) -> str | int | float | bool:
+    """A value that TensorBoard accepts; it has no lists."""
+    return value if isinstance(value, str | int | float | bool) else choice_text(value)

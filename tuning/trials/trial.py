@@ -1,4 +1,4 @@
-"""What Ray Tune calls a trial: a run of `cluster`, from its newest checkpoint to its end, that tells Tune its scores."""
+"""The function that Ray Tune calls for each trial: train a run of `cluster` and report its scores."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -22,9 +22,9 @@ from tuning.trials.exploit import take_over
 
 
 class ReportEvaluations(TuneReportCallback):
-    """Tells Tune about evaluations; lives in Ray Train's controller.
+    """Reports evaluations to Tune, from Ray Train's controller.
 
-    The last one is left to the trial, which tells it when the last checkpoint is stored: a scheduler may end a trial there.
+    The trial itself reports the last one, after the last checkpoint is stored: a scheduler may stop a trial at a report.
     """
 
     def __init__(self, objective: ObjectiveConfig, total: int) -> None:
@@ -38,7 +38,7 @@ class ReportEvaluations(TuneReportCallback):
 
 
 def train_trial(settings: dict[str, Any]) -> None:
-    """Train one trial from its newest checkpoint, if it has one, to its end.
+    """Train one trial to its end, from its newest checkpoint if it has one.
 
     Args:
         settings: `trial`, with the run's `config` and the sweep's `objective` as JSON values, its `resources`, and the
@@ -47,11 +47,11 @@ def train_trial(settings: dict[str, Any]) -> None:
     set_environment(own=False)
     trial = settings["trial"]
     config, objective = RunConfig.model_validate(trial["config"]), ObjectiveConfig(**trial["objective"])
-    if trial["exploit"]:
-        donor = RunFolder(config.storage, trial_name(trial["exploit"]["donor"]))
-        take_over(RunFolder(config.storage, config.name), donor, config, trial["exploit"]["serial"])
+    if exploit := trial["exploit"]:
+        donor = RunFolder(config.storage, trial_name(exploit["donor"]))
+        take_over(RunFolder(config.storage, config.name), donor, config, exploit["serial"], exploit["images"])
     prepared = prepare(config)
-    # What was evaluated before an interruption, for a scheduler that has not seen it: on record, or not even that yet.
+    # A scheduler of this session has not seen earlier evaluations: those in the trial's record, and those not there yet.
     known = {each["images"]: each for each in trial["evaluations"] if each["images"] <= prepared.images_seen}
     known |= {each["images"]: each for each in evaluations(prepared.folder, objective, prepared.images_seen)}
     for images in sorted(known):
@@ -65,11 +65,14 @@ def train_trial(settings: dict[str, Any]) -> None:
             images = done[-1]["images"] if done else 0
             tune.report({"images": images, "score": DIVERGED, "state": "diverged", "reason": str(error)})
             return
-    tune.report({**at_the_end(prepared.folder, objective), "state": "finished"})
+    tune.report({**final_evaluation(prepared.folder, objective), "state": "finished"})
 
 
-def at_the_end(folder: RunFolder, objective: ObjectiveConfig) -> dict[str, Any]:
-    """The evaluation that the last checkpoint was stored with: a run's other files may reach storage later, or not at all."""
+def final_evaluation(folder: RunFolder, objective: ObjectiveConfig) -> dict[str, Any]:
+    """The evaluation in the last checkpoint: metrics.jsonl may reach storage later, or not at all.
+
+    Raises: UserError when the checkpoint has none.
+    """
     newest = complete_checkpoints(folder)[0]
     evaluation = evaluation_of(folder.read_json(f"{newest}/{ABOUT}")["metrics"], objective)
     if evaluation is None:

@@ -1,44 +1,25 @@
-import io
 import json
 import math
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import tiny
 import yaml
+from sweep_records import trial
 
 from cluster.checkpoints.stored import store_share
 from cluster.ranks.world import World
 from cluster.settings.config import RunConfig
 from cluster.settings.options import parse_options
-from cluster.settings.preflight import prepare
 from data_shards.errors import UserError
 from data_shards.storage.folder import RunFolder, join_uri, split_uri
-from nla_cyclegan.weights.checkpoint import checkpoints_of, complete_checkpoints, name_of
+from nla_cyclegan.weights.checkpoint import name_of
 from tuning.analysis import results
 from tuning.analysis.objective import DIVERGED, ObjectiveConfig, evaluation_of, evaluations
-from tuning.analysis.results import Evaluation, Trial, best_config, ranked, read_results, table
+from tuning.analysis.results import best_config, ranked, read_results, table
 from tuning.best import main as best_main
-from tuning.trials.exploit import take_over
-from tuning.trials.record import Progress, Recorder
-
-CONFIG = {"observe": {"tensorboard": True}}
-
-
-def evaluation(images: int, score: float) -> Evaluation:
-    return Evaluation(images=images, score=score, distances={"swd_A2B": score - 1, "swd_B2A": score + 1})
-
-
-def trial(number: int, state: str = "running", scores: tuple[float, ...] = (), lr: float = 0.001) -> Trial:
-    measured = [evaluation(100 * (index + 1), score) for index, score in enumerate(scores)]
-    overrides = {"optimizer.lr": lr, "model.generator.nonlocal_blocks": [0, 1]}
-    return Trial.model_validate(
-        {"number": number, "overrides": overrides, "config": CONFIG, "state": state, "evaluations": measured}
-    )
 
 
 @pytest.fixture
@@ -116,30 +97,6 @@ def test_the_best_trials_checkpoint_is_copied(
         best_main([sweep.path, "--checkpoint-to", str(tmp_path / "other")])
 
 
-def test_a_checkpoint_is_taken_over_from_another_trial(tmp_path: Path) -> None:
-    uri = tiny.pack_dataset(tmp_path)
-    own, donor = (RunFolder(str(tmp_path), name) for name in ("own", "donor"))
-    for folder, ages in ((own, (96, 288)), (donor, (96, 192))):
-        for images in ages:
-            store_share({"run.json": f"{folder.name} {images}".encode()}, folder, name_of(images), World())
-    config = tiny.config(uri, tmp_path, name="own", optimizer={"lr": 0.02})
-    take_over(own, donor, config, serial=1)
-    assert list(checkpoints_of(own)) == complete_checkpoints(own) == ["checkpoint_000000000192"]
-    assert own.read("checkpoint_000000000192/run.json") == b"donor 192"
-    # As the same run, it goes on from there.
-    assert prepare(config).images_seen == 192
-
-    donor.delete_folder("checkpoint_000000000192")
-    take_over(own, donor, config, serial=1)
-    assert prepare(config).images_seen == 192
-    take_over(own, donor, config, serial=2)
-    assert (prepare(config).images_seen, own.read(f"{next(iter(checkpoints_of(own)))}/run.json")) == (96, b"donor 96")
-    donor.delete_folder("checkpoint_000000000096")
-    with pytest.raises(UserError, match="donor: no checkpoint could be taken over"):
-        take_over(own, donor, config, serial=3)
-    assert prepare(config).images_seen == 96
-
-
 def test_columns_of_one_name_are_told_apart() -> None:
     assert results.short_names(["a.x", "b.x", "c.y"]) == ["a.x", "b.x", "y"]
 
@@ -201,177 +158,6 @@ def test_evaluations_are_read_up_to_a_checkpoint(tmp_path: Path) -> None:
     folder.write("metrics.jsonl", ("\n".join(map(json.dumps, records)) + '\n{"images": 64, "swd').encode())
     assert [each["images"] for each in evaluations(folder, ObjectiveConfig())] == [16, 32, 48]
     assert [each["images"] for each in evaluations(folder, ObjectiveConfig(), 32)] == [16, 32]
-
-
-class Heard:
-    """Tune, as a recorder hears it."""
-
-    def __init__(self, recorder: Recorder, number: int) -> None:
-        self.recorder = recorder
-        self.trial = SimpleNamespace(config={"trial": {"number": number, "exploit": None}}, error_file="")
-
-    def __call__(self, event: str, result: dict[str, Any] | None = None) -> None:
-        more = {} if result is None else {"result": result}
-        getattr(self.recorder, f"on_trial_{event}")(iteration=1, trials=[], trial=self.trial, **more)
-
-    def result(self, images: int, score: float, **more: Any) -> None:
-        self("result", evaluation(images, score).model_dump() | more)
-
-
-@pytest.fixture
-def recorder(tmp_path: Path) -> Recorder:
-    recorder = Recorder(RunFolder(str(tmp_path), "few"), [trial(number) for number in range(3)], 3)
-    recorder.progress.stream = io.StringIO()
-    recorder.setup()
-    return recorder
-
-
-def stored(recorder: Recorder, number: int) -> Trial:
-    return Trial.model_validate(recorder.folder.read_json(f"trial-{number:04d}/{results.TRIAL}"))
-
-
-def test_a_trial_is_on_record_all_the_time(recorder: Recorder) -> None:
-    heard = Heard(recorder, 1)
-    heard("start")
-    assert (stored(recorder, 1).state, stored(recorder, 1).images) == ("running", 0)
-    heard.result(100, 9)
-    assert (stored(recorder, 1).state, stored(recorder, 1).images) == ("running", 100)
-    heard.result(200, 8, state="finished")
-    heard("complete")
-    assert (stored(recorder, 1).state, stored(recorder, 1).score) == ("finished", 8)
-
-
-def test_a_trial_that_ends_without_a_word_was_stopped_by_the_scheduler(recorder: Recorder) -> None:
-    heard = Heard(recorder, 0)
-    heard("start")
-    heard.result(100, 9)
-    heard("complete")
-    assert stored(recorder, 0).state == "stopped"
-
-
-def test_a_trial_that_goes_on_repeats_nothing(recorder: Recorder) -> None:
-    heard = Heard(recorder, 0)
-    for images, score in ((100, 9), (200, 8), (300, 7), (100, 9), (200, 8.5)):
-        heard.result(images, score)
-    assert [(each.images, each.score) for each in stored(recorder, 0).evaluations] == [(100, 9), (200, 8.5)]
-
-
-def test_a_trial_that_diverges_keeps_its_reason(recorder: Recorder) -> None:
-    heard = Heard(recorder, 0)
-    heard.result(100, 9)
-    heard("result", {"images": 100, "score": DIVERGED, "state": "diverged", "reason": "nan"})
-    heard("complete")
-    record = stored(recorder, 0)
-    assert (record.state, record.reason, record.score, record.images) == ("diverged", "nan", math.inf, 100)
-
-
-def test_a_trial_that_fails_leaves_its_error(recorder: Recorder, tmp_path: Path) -> None:
-    (tmp_path / "error.txt").write_text("Traceback ...\n  File ...\nOSError: disk full\n\n")
-    heard = Heard(recorder, 2)
-    heard.trial.error_file = str(tmp_path / "error.txt")
-    heard("error")
-    assert (stored(recorder, 2).state, stored(recorder, 2).reason) == ("failed", "OSError: disk full")
-    assert (recorder.folder.read("trial-0002/error.txt") or b"").startswith(b"Traceback")
-    assert not stored(recorder, 2).decided
-
-
-def test_a_trial_that_learned_from_another_one_is_on_record(recorder: Recorder) -> None:
-    heard = Heard(recorder, 1)
-    heard("start")
-    heard.result(100, 9)
-    config = {"observe": {"tensorboard": False}, "learned": True}
-    heard.trial.config["trial"] |= {
-        "overrides": {"optimizer.lr": 0.5}, "config": config, "exploit": {"serial": 1, "donor": 2, "images": 200},
-    }  # fmt: skip
-    for _ in range(2):
-        heard("start")
-    record = stored(recorder, 1)
-    assert [each.model_dump() for each in record.exploits] == [
-        {"images": 200, "donor": 2, "overrides": {"optimizer.lr": 0.5}}
-    ]
-    assert (record.overrides, record.config, record.images) == ({"optimizer.lr": 0.5}, config, 100)
-
-
-def test_trials_under_way_when_time_is_up_wait(recorder: Recorder) -> None:
-    heard = Heard(recorder, 0)
-    heard("start")
-    heard.result(100, 9)
-    recorder.on_experiment_end([])
-    assert (stored(recorder, 0).state, stored(recorder, 0).images) == ("waiting", 100)
-
-
-def test_each_end_is_one_line(recorder: Recorder) -> None:
-    for number, score in ((0, 9.0), (1, 8.0), (2, 8.5)):
-        Heard(recorder, number).result(100, score, state="finished")
-        Heard(recorder, number)("complete")
-    assert recorder.progress.stream is not None
-    recorder.progress.stream.seek(0)
-    varied = "(nonlocal_blocks [0, 1], lr 0.001)"
-    assert recorder.progress.stream.read().splitlines() == [
-        f"trial 0 finished: score 9.00 after 100 images {varied}; the best so far",
-        f"trial 1 finished: score 8.00 after 100 images {varied}; the best so far",
-        f"trial 2 finished: score 8.50 after 100 images {varied}; best so far trial 1, 8.00",
-    ]
-
-
-def test_a_terminal_gets_a_bar() -> None:
-    class Terminal(io.StringIO):
-        def isatty(self) -> bool:
-            return True
-
-    trials, screen = [trial(0, "waiting"), trial(1)], Terminal()
-    progress = Progress(trials, 2, screen)
-    progress.start()
-    assert "0/2 [" in screen.getvalue()
-    assert "1 running]" in screen.getvalue()
-    trials[0] = trial(0, "finished", (9,))
-    progress.ended(trials[0])
-    progress.close()
-    assert "trial 0 finished: score 9.00" in screen.getvalue()
-    assert "1/2 [" in screen.getvalue()
-    assert "1 running, best 9.00" in screen.getvalue()
-
-
-def test_tensorboards_hparams_tab_lists_the_trials(tmp_path: Path) -> None:
-    """By the plugin's own backend, from the files as they are when a sweep is under way."""
-    from tensorboard.backend.event_processing.data_provider import MultiplexerDataProvider
-    from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
-    from tensorboard.context import RequestContext
-    from tensorboard.plugins.base_plugin import TBContext
-    from tensorboard.plugins.hparams import api_pb2, backend_context, list_session_groups
-
-    trials = [trial(0, "waiting"), trial(1, "waiting"), trial(2, "waiting", lr=0.5)]
-    trials[1].overrides["model.generator.nonlocal_blocks"] = []
-    recorder = Recorder(RunFolder(str(tmp_path), "few"), trials, 3)
-    recorder.progress.stream = io.StringIO()
-    recorder.setup()
-    heard = [Heard(recorder, number) for number in range(3)]
-    for each in heard:
-        each("start")
-    heard[0].result(100, 9)
-    heard[0].result(200, 8, state="finished")
-    heard[0]("complete")
-    heard[1].result(100, 7)
-    heard[2]("result", {"images": 0, "score": DIVERGED, "state": "diverged", "reason": "nan"})
-
-    events = EventMultiplexer()
-    events.AddRunsFromDirectory(str(tmp_path / "few"))
-    events.Reload()
-    provider = MultiplexerDataProvider(events, str(tmp_path / "few"))
-    backend = backend_context.Context(TBContext(data_provider=provider, logdir=str(tmp_path / "few")))
-    request = api_pb2.ListSessionGroupsRequest(slice_size=9, allowed_statuses=[0, 1, 2, 3])
-    listed = list_session_groups.Handler(RequestContext(), backend, "", request).run().session_groups
-    groups = {group.name.partition("/")[0]: group for group in listed}
-    assert list(groups) == ["trial-0000", "trial-0001", "trial-0002"]
-    shown = {
-        name: [(v.name.tag, v.training_step, v.value) for v in each.metric_values] for name, each in groups.items()
-    }
-    assert shown == {"trial-0000": [("score", 200, 8.0)], "trial-0001": [("score", 100, 7.0)], "trial-0002": []}
-    assert [group.hparams["optimizer.lr"].number_value for group in groups.values()] == [0.001, 0.001, 0.5]
-    placed = [group.hparams["model.generator.nonlocal_blocks"].string_value for group in groups.values()]
-    assert placed == ["0, 1", "none", "0, 1"]
-    succeeded = [group.sessions[0].status == api_pb2.STATUS_SUCCESS for group in groups.values()]
-    assert succeeded == [True, False, False]
 
 
 def test_results_start_without_ray() -> None:

@@ -16,9 +16,9 @@ from data_shards.errors import UserError
 from data_shards.storage.folder import RunFolder
 from tuning import dashboard
 from tuning.analysis.importance import FEWEST, importances
-from tuning.analysis.results import SWEEP, TRIAL, Evaluation, Exploit, Trial, ranked, read_results
+from tuning.analysis.results import SWEEP, TRIAL, Evaluation, Exploit, Trial, choice_text, ranked, read_results
 from tuning.analysis.stops import Rung, stops_of
-from tuning.analysis.view import View, axes_of, choice_text
+from tuning.analysis.view import View, axes_of
 from tuning.dashboard import serve
 from tuning.dashboard.charts import learning_curves
 from tuning.dashboard.gallery import WIDTH, pictures

@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 
 from tuning.analysis.results import Evaluation, Trial
-from tuning.search_space.placement import PLACED, placement
-from tuning.search_space.space import Dimension, Overrides, Space, sample
+from tuning.search_space.space import PLACED, Dimension, Overrides, Space, placement, sample
 from tuning.settings.search import DRAWN, propose
 
 SPACE: Space = {

@@ -1,4 +1,4 @@
-"""What a sweep is going to be: its trials, with what storage knows of them already, all checked before anything starts."""
+"""The plan of a sweep: its trials, with the progress that is in storage, checked before anything starts."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -10,48 +10,48 @@ from data_shards.errors import UserError
 from data_shards.storage.folder import join_uri
 from tuning.analysis.objective import ObjectiveConfig
 from tuning.analysis.results import SWEEP, Trial, read_trials, trial_name
-from tuning.search_space.misfits import one_by_one
+from tuning.search_space.checks import each_candidate
 from tuning.search_space.space import Overrides, count, override, sample, value_of
 from tuning.settings.config import BudgetConfig
 from tuning.settings.options import Options
 from tuning.settings.search import propose
 
-# What the trials are, and how they are measured.
+# Fields that determine the trials and their scores.
 DECISIVE = ("space", "search", "scheduler", "asha", "pbt", "objective", "seed")
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """A sweep that can start: its run is checked, its folder is its own."""
+    """A checked sweep, ready to start."""
 
     options: Options
     run: Prepared
-    """The run that the trials vary, its folder being the sweep's."""
+    """The run that the trials vary; its folder is the sweep's."""
     trials: list[Trial]
-    """By number, as far as they came. All of them, or, where each is chosen by those before, those that have begun."""
+    """By number, with their progress: all of them; with Optuna, which proposes each from those before, the ones that have begun."""
 
     @property
     def total(self) -> int:
-        """How many there will be."""
+        """Number of trials that the sweep will have."""
         return count(self.options.space, self.options.config.trials)
 
     @property
-    def left(self) -> int:
-        """How many the budget leaves to be trained."""
+    def remaining(self) -> int:
+        """Number of trials to train within the budget."""
         begun = [trial for trial in self.trials if trial.begun]
-        return sum(not trial.decided for trial in begun) + (0 if self.spent else self.total - len(begun))
+        return sum(not trial.decided for trial in begun) + (0 if self.budget_spent else self.total - len(begun))
 
     @property
-    def spent(self) -> bool:
-        """Whether the budget lets no trial begin any more."""
+    def budget_spent(self) -> bool:
+        """Whether the budget of images is used up: no further trial begins."""
         budget = self.options.config.budget.images
         return budget is not None and sum(trial.images for trial in self.trials) >= budget
 
     def upcoming(self) -> Iterator[Trial]:
-        """The trials to train, those first that were interrupted; each is chosen when it is asked for."""
+        """The trials to train, interrupted ones first; each is proposed when it is requested."""
         yield from [trial for trial in self.trials if trial.begun and not trial.decided]
         for number in range(self.total):
-            if self.spent:
+            if self.budget_spent:
                 return
             if number == len(self.trials):
                 self.trials.append(
@@ -62,20 +62,20 @@ class Sweep:
 
 
 def prepare_sweep(options: Options) -> Sweep:
-    """Check everything and lay out the trials; writes nothing.
+    """Check everything and plan the trials; writes nothing.
 
-    Raises: UserError when storage holds another sweep, or a run, under that name, or when a trial does not fit the
-        dataset; UserError when that cannot be opened.
+    Raises: UserError when storage holds another sweep, or a run, under that name; when a trial does not fit the dataset;
+        when the dataset cannot be opened.
     """
     config = options.config
     run = prepare(options.base.model_copy(update={"name": config.name, "storage": config.storage}))
     if run.checkpoints:
         raise UserError(f"{run.folder.label} holds a run, not a sweep; choose another --name")
     _check_same_sweep(options, run)
-    sweep = Sweep(options, run, _lay_out(options, run))
+    sweep = Sweep(options, run, _planned(options, run))
     configs = [RunConfig.model_validate(trial.config) for trial in sweep.trials]
     if options.config.search == "optuna":
-        configs = [override(run.config, overrides) for _, _, overrides in one_by_one(options.space)]
+        configs = [override(run.config, overrides) for _, _, overrides in each_candidate(options.space)]
     problems = dict.fromkeys(line for each in configs for line in misfits(each, run.dataset))
     if problems:
         raise UserError("\n".join(problems))
@@ -83,7 +83,7 @@ def prepare_sweep(options: Options) -> Sweep:
 
 
 def about(options: Options, run: Prepared) -> dict[str, Any]:
-    """What a sweep is, as JSON values."""
+    """The content of sweep.json."""
     base = run.config.model_copy(update={"name": options.base.name, "storage": options.base.storage})
     return {
         "sweep": options.config.model_dump(mode="json"),
@@ -93,10 +93,10 @@ def about(options: Options, run: Prepared) -> dict[str, Any]:
 
 
 def plan_text(sweep: Sweep) -> str:
-    """The plan, for a person."""
+    """The plan as text."""
     config, run = sweep.options.config, sweep.run
     decided = sum(trial.decided for trial in sweep.trials)
-    before = f", {decided} of them before" if decided else ""
+    before = f", {decided} of them done before" if decided else ""
     lines = [
         ("sweep", f"{config.name}, in {run.folder.label}"),
         ("run", f"{config.train}, {run.clock.total:,} images a trial, dataset {run.dataset.uri}"),
@@ -111,7 +111,7 @@ def plan_text(sweep: Sweep) -> str:
 
 
 def budget_text(budget: BudgetConfig) -> str:
-    images = f", none begins after {budget.images:,} images in all" if budget.images else ""
+    images = f", none begins after {budget.images:,} images in total" if budget.images else ""
     return images + (f", stops after {budget.hours:g} hours" if budget.hours else "")
 
 
@@ -130,7 +130,7 @@ def _check_same_sweep(options: Options, run: Prepared) -> None:
 
 
 def _identity(about: dict[str, Any]) -> dict[str, Any]:
-    """The part of a sweep that its scores depend on."""
+    """The part of sweep.json that the scores depend on."""
     run = about["run"]
     return {
         **{name: about["sweep"][name] for name in DECISIVE},
@@ -139,11 +139,11 @@ def _identity(about: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _lay_out(options: Options, run: Prepared) -> list[Trial]:
-    """The trials that are known, with what storage knows of how far they came."""
+def _planned(options: Options, run: Prepared) -> list[Trial]:
+    """The trials of the sweep, with their progress in storage."""
     known = {trial.number: trial for trial in read_trials(run.folder)}
     total = count(options.space, options.config.trials)
-    # Optuna chooses each by what came of those before.
+    # Optuna proposes each from the results of those before.
     numbers = range(min(total, max(known, default=-1) + 1) if options.config.search == "optuna" else total)
     trials: list[Trial] = []
     for number in numbers:
@@ -159,7 +159,7 @@ def _lay_out(options: Options, run: Prepared) -> list[Trial]:
 
 
 def _overrides(options: Options, number: int, trials: Sequence[Trial]) -> Overrides:
-    """What a trial overrides, given those before it."""
+    """The overrides of a trial, given those before it."""
     seed = options.config.seed
     if options.config.search == "optuna":
         return propose(options.space, seed, number, trials)
@@ -169,6 +169,6 @@ def _overrides(options: Options, number: int, trials: Sequence[Trial]) -> Overri
 def _trial(options: Options, run: Prepared, number: int, overrides: Overrides) -> Trial:
     place = {"name": trial_name(number), "storage": join_uri(run.config.storage, run.config.name)}
     config = override(run.config, overrides).model_copy(update=place).model_dump(mode="json")
-    # As the configuration has them: a number is no text there.
+    # As validated: the number where the sweep's file has a text.
     values = {field: value_of(config, field) for field in overrides}
     return Trial(number=number, overrides=values, config=config)

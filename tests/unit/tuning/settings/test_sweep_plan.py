@@ -1,0 +1,171 @@
+import json
+from pathlib import Path
+
+import pytest
+import tiny
+
+from data_shards.errors import UserError
+from tuning import sweep
+from tuning.__main__ import main
+from tuning.analysis.results import SWEEP, TRIAL, Evaluation
+from tuning.settings.options import parse_sweep
+from tuning.settings.sweep_plan import Sweep, about, prepare_sweep
+
+
+@pytest.fixture(scope="module")
+def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return tiny.pack_dataset(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture
+def file(uri: str, tmp_path: Path) -> Path:
+    run = tiny.settings(uri, tmp_path / "runs", validation={"every": 16, "images": 4})
+    (tmp_path / "run.yaml").write_text(json.dumps(run))
+    content = {
+        "name": "few",
+        "storage": str(tmp_path / "sweeps"),
+        "train": str(tmp_path / "run.yaml"),
+        "space": {"optimizer.lr": {"loguniform": [1e-4, 1e-2]}},
+        "trials": 3,
+    }
+    (tmp_path / "sweep.yaml").write_text(json.dumps(content))
+    return tmp_path / "sweep.yaml"
+
+
+def prepared(file: Path, *arguments: str) -> Sweep:
+    return prepare_sweep(parse_sweep(["--config", str(file), *arguments]))
+
+
+def store(plan: Sweep, *states: str) -> None:
+    """What a sweep leaves behind when its first trials got that far."""
+    plan.run.folder.write_json(SWEEP, about(plan.options, plan.run))
+    for trial, state in zip(plan.trials, states, strict=False):
+        measured = [Evaluation(images=48, score=5.0 + trial.number, distances={})]
+        there = trial.model_copy(update={"state": state, "evaluations": measured})
+        plan.run.folder.write_json(f"{trial.name}/{TRIAL}", there.model_dump(mode="json"))
+
+
+def test_each_trial_is_a_run_of_its_own(file: Path, tmp_path: Path) -> None:
+    plan = prepared(file)
+    assert [trial.config["name"] for trial in plan.trials] == ["trial-0000", "trial-0001", "trial-0002"]
+    assert {trial.config["storage"] for trial in plan.trials} == {str(tmp_path / "sweeps" / "few")}
+    for trial in plan.trials:
+        assert trial.config["optimizer"]["lr"] == trial.overrides["optimizer.lr"]
+    assert len({trial.overrides["optimizer.lr"] for trial in plan.trials}) == 3
+    assert not (tmp_path / "sweeps").exists()
+
+
+def test_the_same_command_goes_on_with_what_is_left(file: Path) -> None:
+    plan = prepared(file)
+    store(plan, "diverged", "running", "failed")
+    again = prepared(file, "--trials", "4")
+    assert again.remaining == 3
+    assert [trial.state for trial in again.trials] == ["diverged", "waiting", "waiting", "waiting"]
+    assert [trial.images for trial in again.trials] == [48, 48, 48, 0]
+    assert [trial.overrides for trial in again.trials[:3]] == [trial.overrides for trial in plan.trials]
+
+
+def test_more_trials_and_other_surroundings_are_the_same_sweep(file: Path) -> None:
+    store(prepared(file), "finished", "finished", "finished")
+    more = prepared(file, "--trials", "5", "--concurrent", "1", "--checkpoint.every", "8")
+    assert (more.remaining, len(more.trials)) == (2, 5)
+    assert more.trials[0].config["checkpoint"]["every"] == 8
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--seed", "1"], "seed: 0 there, 1 here"),
+        (["--optimizer.beta1", "0.4"], "run.optimizer.beta1: 0.5 there, 0.4 here"),
+        (["--validation.images", "3"], "run.validation.images: 4 there, 3 here"),
+        (["--space", '{"optimizer.lr": {"loguniform": [1e-4, 1e-1]}}'], "space.optimizer.lr.loguniform: "),
+    ],
+)
+def test_another_sweep_under_the_name_is_refused(file: Path, arguments: list[str], said: str) -> None:
+    store(prepared(file), "finished")
+    with pytest.raises(UserError) as caught:
+        prepared(file, *arguments)
+    first, *lines = str(caught.value).splitlines()
+    assert "few holds another sweep; choose another --name. What differs:" in first
+    assert len(lines) == 1
+    assert lines[0].strip().startswith(said)
+
+
+def test_a_trial_that_does_not_fit_the_dataset_is_refused(file: Path) -> None:
+    with pytest.raises(UserError) as caught:
+        prepared(file, "--space", '{"data.global_batch": {"grid": [4, 12]}}')
+    assert str(caught.value) == "data.global_batch: 12, but trainA has only 10 images; lower it"
+
+
+def test_a_finished_sweep_says_so_and_starts_nothing(
+    file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store(prepared(file), "finished", "stopped", "diverged")
+    monkeypatch.setattr(sweep, "run", pytest.fail)
+    assert main(["sweep", "--config", str(file)]) == 0
+    out = capsys.readouterr().out
+    assert "few is finished" in out
+    assert [line.split()[1:3] for line in out.splitlines()[-5:-2]] == [
+        ["0", "finished"], ["1", "stopped"], ["2", "diverged"],
+    ]  # fmt: skip
+
+
+def test_a_dry_run_shows_the_plan_and_writes_nothing(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["sweep", "--config", str(file), "--dry-run"]) == 0
+    out = capsys.readouterr().out
+    assert "trials      3, random search" in out
+    assert "varies      optimizer.lr: loguniform [0.0001, 0.01]" in out
+    assert not (tmp_path / "sweeps").exists()
+
+
+def test_bad_input_gets_lines_and_status_2(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bad = '{"optimizer.lrr": {"grid": [1]}, "model.generator.nonlocal_blocks": {"choice": [[9]]}}'
+    assert main(["sweep", "--config", str(file), "--space", bad]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 2
+    assert all(line.startswith("error: space.") for line in lines)
+    assert main(["best", str(tmp_path / "none")]) == 2
+    assert main(["sweep", "--config", str(file), "--scaling.workers", "4", "--scaling.cpus_per_worker", "999"]) == 2
+    assert capsys.readouterr().err.splitlines()[-1].startswith("error: not one trial fits: scaling.workers: 4 workers")
+    assert not (tmp_path / "sweeps").exists()
+
+
+def test_optuna_chooses_each_trial_when_it_is_to_begin(file: Path) -> None:
+    plan = prepared(file, "--search", "optuna", "--trials", "4")
+    assert (plan.trials, plan.total, plan.remaining) == ([], 4, 4)
+    upcoming = plan.upcoming()
+    first = next(upcoming)
+    first.state = "running"
+    assert ([trial.number for trial in plan.trials], plan.remaining) == ([0], 4)
+    rest = list(upcoming)
+    assert [trial.number for trial in rest] == [1, 2, 3]
+    # A record that was not written in time is chosen again; what began keeps what it was given.
+    store(plan, "finished", "waiting", "stopped")
+    plan.run.folder.filesystem.delete_file(f"{plan.run.folder.path}/trial-0001/{TRIAL}")
+    again = prepared(file, "--search", "optuna", "--trials", "4")
+    assert [trial.overrides for trial in again.trials] == [trial.overrides for trial in plan.trials[:3]]
+    assert [trial.number for trial in again.upcoming()] == [1, 3]
+
+
+def test_a_budget_of_images_lets_nobody_begin_when_it_is_spent(
+    file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store(prepared(file), "finished", "running")
+    budget = ["--budget.images", "90"]
+    plan = prepared(file, *budget)
+    # 48 of each on record: one is to come to its end, no other begins.
+    assert ([trial.number for trial in plan.upcoming()], plan.remaining) == ([1], 1)
+    assert [trial.number for trial in prepared(file, "--budget.images", "97").upcoming()] == [1, 2]
+    store(plan, "finished", "finished")
+    assert main(["sweep", "--config", str(file), *budget]) == 0
+    assert "the budget of images is spent; more trials begin with a larger --budget.images" in capsys.readouterr().out
+
+
+def test_candidates_that_do_not_fit_the_dataset_are_refused_before_they_are_drawn(file: Path) -> None:
+    with pytest.raises(UserError) as caught:
+        prepared(file, "--search", "optuna", "--space", '{"data.global_batch": {"choice": [4, 12]}}')
+    assert str(caught.value) == "data.global_batch: 12, but trainA has only 10 images; lower it"

@@ -1,0 +1,35 @@
+"""What the sweep uses of Ray Tune beyond its public API, all in one place; tests/unit/tuning/trials names each part."""
+
+from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import Any
+
+from ray.tune.schedulers import TrialScheduler
+
+from tuning.analysis.results import Trial
+
+
+def restart(tune_controller: Any, trial: Any, config: dict[str, Any]) -> str:
+    """Restart a trial of Tune's with another config, from `on_trial_result` of a scheduler. Returns: its decision.
+
+    Tune's own way, `PopulationBasedTraining`, hands over checkpoints that were reported to it; those of our trials lie in
+    their folders, and `train_trial` finds them there.
+    """
+    tune_controller.pause_trial(trial, should_checkpoint=False)
+    trial.set_config(config)
+    return TrialScheduler.NOOP
+
+
+def replay(scheduler: TrialScheduler, trials: Sequence[Trial]) -> None:
+    """Report the evaluations of earlier trials to a scheduler, which reads nothing of a trial but its id."""
+    for trial in trials:
+        stand_in: Any = SimpleNamespace(trial_id=trial.name)
+        scheduler.on_trial_add(None, stand_in)
+        for evaluation in trial.evaluations:
+            scheduler.on_trial_result(None, stand_in, evaluation.model_dump())
+
+
+def error_of(trial: Any) -> str:
+    """The traceback that a failed trial of Tune's left on this machine."""
+    with open(trial.error_file) as file:
+        return file.read()

@@ -1,0 +1,154 @@
+"""What Ray Tune is given to decide which trial begins next, which goes on, and when the sweep ends."""
+
+import math
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from ray import tune
+from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
+from ray.tune.search import Searcher
+
+from cluster.settings.config import RunConfig
+from tuning.analysis.results import Trial
+from tuning.search_space.space import Dimension, Space, override
+from tuning.settings.config import AshaConfig, PbtConfig
+from tuning.trials.ray_internals import replay, restart
+
+FACTORS = (0.8, 1.2)
+
+
+class TrialSource(Searcher):
+    """Tune's search algorithm: hands out the trials of a sweep one by one, each when there is room for it.
+
+    Args:
+        settings: the argument of `train_trial` for each trial; the next one is requested when that trial is to begin.
+    """
+
+    def __init__(self, settings: Iterator[dict[str, Any]]) -> None:
+        super().__init__(metric="score", mode="min")
+        self._settings = settings
+
+    def suggest(self, trial_id: str) -> Any:
+        settings = next(self._settings, None)
+        return Searcher.FINISHED if settings is None else {"trial": settings}
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """The trials' records in storage are all that the next suggestion needs."""
+
+    def save_to_dir(self, checkpoint_dir: str, session_str: str = "default") -> None:
+        """Nothing to save: see `on_trial_complete`."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Tune pickles the searcher for its own restore, which a sweep does not use; an iterator cannot be pickled.
+        return self.__dict__ | {"_settings": None}
+
+
+class Deadline(tune.Stopper):
+    """Stops all trials at a time of the monotonic clock, in seconds."""
+
+    def __init__(self, at: float) -> None:
+        self.at = at
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        return False
+
+    def stop_all(self) -> bool:
+        return time.monotonic() > self.at
+
+
+def asha(config: AshaConfig, total: int, trials: Sequence[Trial]) -> TrialScheduler:
+    """Asynchronous successive halving over images seen, which knows the scores of earlier trials.
+
+    Args:
+        total: images at the end of a trial.
+        trials: trials of the sweep; those that are decided count at the rungs.
+    """
+    grace = config.grace or max(1, int(total / config.reduction**2))
+    scheduler = ASHAScheduler(
+        time_attr="images", metric="score", mode="min",
+        # No rung at the end: a trial that came so far is finished, not stopped.
+        max_t=max(total - 1, grace), grace_period=grace, reduction_factor=config.reduction, stop_last_trials=False,
+    )  # fmt: skip
+    replay(scheduler, [trial for trial in trials if trial.decided])
+    return scheduler
+
+
+class Population(FIFOScheduler):
+    """Population based training (Jaderberg et al. 2017) of trials whose checkpoints lie in their own folders.
+
+    At every interval a trial is compared with the others that train. In the worst quantile it exploits a random one of the
+    best quantile: it restarts from the donor's checkpoint with the donor's values, perturbed. Until its next comparison
+    it has no score: it is neither a donor nor counted.
+
+    Args:
+        total: images at the end of a trial.
+        seed: of the perturbations and the choice of donors.
+    """
+
+    def __init__(self, config: PbtConfig, space: Space, total: int, seed: int) -> None:
+        super().__init__()
+        self.config, self.space = config, space
+        self.interval = config.interval or max(1, total // 10)
+        self.random = np.random.default_rng(seed)
+        # Of Tune's trials, at their last comparison.
+        self.images: dict[Any, int] = {}
+        self.scores: dict[Any, float] = {}
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        # The result with a state is the last one.
+        if "state" in result or result["images"] - self.images.get(trial, 0) < self.interval:
+            return TrialScheduler.CONTINUE
+        self.images[trial], self.scores[trial] = result["images"], result["score"]
+        best, worst = quantiles(self.scores, self.config.quantile)
+        if trial not in worst:
+            return TrialScheduler.CONTINUE
+        donor = best[self.random.integers(len(best))]
+        self.images[trial] = self.images[donor]
+        del self.scores[trial]
+        return restart(tune_controller, trial, {"trial": self._exploit(trial.config["trial"], donor)})
+
+    def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
+        self.scores.pop(trial, None)
+
+    def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
+        self.scores.pop(trial, None)
+
+    def _exploit(self, own: dict[str, Any], donor: Any) -> dict[str, Any]:
+        """The learner's argument of `train_trial`, from here on."""
+        of_donor = donor.config["trial"]
+        values = {
+            field: perturb(dimension, of_donor["overrides"][field], self.config.resample, self.random)
+            for field, dimension in self.space.items()
+        }
+        serial = own["exploit"]["serial"] + 1 if own["exploit"] else 1
+        return {
+            **own,
+            "overrides": values,
+            "config": override(RunConfig.model_validate(own["config"]), values).model_dump(mode="json"),
+            "exploit": {"serial": serial, "donor": of_donor["number"], "images": self.images[donor]},
+        }
+
+
+def quantiles(scores: Mapping[Any, float], fraction: float) -> tuple[list[Any], list[Any]]:
+    """The best and the worst of the scores, this fraction of them each, never more than half; both empty for one score."""
+    order = sorted(scores, key=scores.__getitem__)
+    size = min(math.ceil(fraction * len(order)), len(order) // 2)
+    return order[:size], order[len(order) - size :]
+
+
+def perturb(dimension: Dimension, value: Any, resample: float, random: np.random.Generator) -> Any:
+    """Another value of the dimension: a new draw with probability `resample`, else one near the value.
+
+    A number is multiplied by 0.8 or 1.2 and stays in its range; of a list the candidate before or after is taken.
+    """
+    candidates = dimension.candidates
+    if random.random() < resample or (not dimension.ends and value not in candidates):
+        return dimension.draw(random)
+    step = int(random.integers(2))
+    if dimension.ends:
+        low, high = dimension.ends
+        return min(max(value * FACTORS[step], low), high)
+    place = candidates.index(value) + (1 if step else -1)
+    return candidates[min(max(place, 0), len(candidates) - 1)]
