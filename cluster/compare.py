@@ -19,7 +19,8 @@ from data_shards.images.write import save_picture
 from data_shards.progress import with_progress
 from nla_cyclegan.inference.images import choose_device
 from nla_cyclegan.pictures.grids import HEADINGS, comparison_row, picture_grid
-from nla_cyclegan.weights.generators import FILE_NAMES, load_generator
+from nla_cyclegan.weights.generators import load_generator
+from nla_cyclegan.weights.names import FILE_NAMES
 
 CURVES, GRID = "curves.png", "grid.png"
 ATTENTION_NOTE = "Attention: bright where the non-local block looks from the ringed place; without colour where it looks evenly or less."

@@ -47,5 +47,5 @@ def copy_checkpoint(results: Results, uri: str, destination: str) -> str:
     target = RunFolder(*split_uri(destination))
     if target.names():
         raise UserError(f"--checkpoint-to: {target.label} is not empty; name a new folder")
-    CheckpointReader(trial, names[0]).copy_to(target)
+    CheckpointReader(trial.location.inside(names[0])).copy_to(target)
     return f"copied {trial.label}/{names[0]} to {target.label}"

@@ -122,7 +122,7 @@ class Checkpoints:
     def _load(self, name: str, step: TrainingStep) -> str | None:
         """Fill the step from a checkpoint; the reason, if that fails."""
         try:
-            load_state(step, CheckpointReader(self.folder, name), self.world)
+            load_state(step, CheckpointReader(self.folder.location.inside(name)), self.world)
         except (UserError, SafetensorError, RuntimeError, KeyError) as error:
             return str(error).replace("\n", " ")
         return None

@@ -19,7 +19,7 @@ from data_shards import Dataset, read_split
 from data_shards.images.write import save_picture
 from nla_cyclegan import Generator, TrainingStep
 from nla_cyclegan.pictures.grids import Painting, paint, picture_grid
-from nla_cyclegan.weights.generators import Direction
+from nla_cyclegan.weights.names import Direction
 
 PREVIEWS = "previews"
 ROWS = 3

@@ -3,13 +3,14 @@
 Everything here waits for storage that throttles or is away, see patience.py.
 """
 
+import json
 import logging
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pyarrow import fs
 
@@ -58,6 +59,15 @@ def read_file(location: Location, name: str) -> bytes | None:
     except (FileNotFoundError, NotADirectoryError):
         location.check_bucket()
         return None
+
+
+def read_json(location: Location, name: str) -> Any:
+    """The value of a JSON file, None where there is none. UserError where it is damaged, and as of `read_file`."""
+    content = read_file(location, name)
+    try:
+        return None if content is None else json.loads(content)
+    except ValueError as error:
+        raise UserError(f"{location.uri}/{name}: damaged ({error})") from error
 
 
 def file_size(location: Location, name: str) -> int | None:

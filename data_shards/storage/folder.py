@@ -14,6 +14,7 @@ from pyarrow import fs
 
 from data_shards.errors import UserError
 from data_shards.storage import Location, delete_files, list_entries, list_files, locate, read_file, shown, write_file
+from data_shards.storage.files import read_json
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ class RunFolder:
 
     def files_of(self, folder: str) -> dict[str, int]:
         """Names and sizes in bytes of the files of one folder of the run; empty where there is no such folder."""
-        return list_files(Location(self.filesystem, f"{self.path}/{folder}", f"{self.label}/{folder}"))
+        return list_files(self.location.inside(folder))
 
     def read(self, name: str) -> bytes | None:
         """The content of a file, None where there is none."""
@@ -80,11 +81,7 @@ class RunFolder:
 
     def read_json(self, name: str) -> Any:
         """The value of a JSON file, None where there is none. Raises: UserError when it is damaged."""
-        content = self.read(name)
-        try:
-            return None if content is None else json.loads(content)
-        except ValueError as error:
-            raise UserError(f"{self.label}/{name}: damaged ({error})") from error
+        return read_json(self.location, name)
 
     def write(self, name: str, content: bytes) -> File:
         """Write a file, whole or not at all, and say what it is."""

@@ -33,6 +33,11 @@ class Location:
     def path(self, name: str) -> str:
         return f"{self.root}/{name}"
 
+    def inside(self, name: str) -> "Location":
+        """A folder in it."""
+        uri, mark, options = self.uri.partition("?")
+        return Location(self.filesystem, self.path(name), f"{uri.rstrip('/')}/{name}{mark}{options}")
+
     @property
     def is_object_store(self) -> bool:
         # There an object appears when its upload is complete, and a folder is only a prefix.

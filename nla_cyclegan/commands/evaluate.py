@@ -24,7 +24,8 @@ from nla_cyclegan.metrics.inception import AUTO, Inception, find_inception
 from nla_cyclegan.metrics.round_trip import round_trip
 from nla_cyclegan.metrics.scores import Evaluation, ImageSet, as_table, evaluate_images
 from nla_cyclegan.metrics.sliced_wasserstein import COARSEST
-from nla_cyclegan.weights.generators import FILE_NAMES, OPPOSITE, Direction, load_generators
+from nla_cyclegan.weights.generators import load_generators
+from nla_cyclegan.weights.names import FILE_NAMES, OPPOSITE, Direction
 
 BOTH = "both"
 # A kernel distance and its standard error take three vectors.

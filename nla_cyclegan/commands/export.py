@@ -10,8 +10,9 @@ import torch
 from data_shards.errors import UserError
 from data_shards.storage.files import writing
 from nla_cyclegan.model.generator import Generator
-from nla_cyclegan.weights.generators import FILE_NAMES, load_generator, save_generator
-from nla_cyclegan.weights.junyanz import LAYOUT, state_of
+from nla_cyclegan.weights.generators import load_generator, save_generator
+from nla_cyclegan.weights.junyanz import state_of
+from nla_cyclegan.weights.names import FILE_NAMES, LAYOUT
 from nla_cyclegan.weights.onnx import OPSET, check_onnx, save_onnx
 
 

@@ -5,16 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from data_shards.errors import UserError
-from data_shards.storage.files import writing
-from nla_cyclegan.weights.generators import (
-    FILE_NAMES,
-    PTH_ENDINGS,
-    Direction,
-    direction_of,
-    read_generator,
-    save_generator,
-)
-from nla_cyclegan.weights.junyanz import LAYOUT
+from nla_cyclegan.weights.names import FILE_NAMES, LAYOUT, PTH_ENDINGS, Direction, direction_of
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -39,6 +30,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Read all files, then write all. Returns 0."""
+    from nla_cyclegan.weights.generators import read_generator, save_generator
+
     files = _files(args.sources, args.direction)
     targets = {direction: args.out / FILE_NAMES[direction] for direction in files}
     for target in targets.values():
@@ -46,8 +39,7 @@ def run(args: argparse.Namespace) -> int:
             raise UserError(f"{target} exists and would be overwritten; choose another --out")
     generators = {direction: read_generator(file) for direction, file in files.items()}
     for direction, generator in generators.items():
-        with writing(targets[direction]) as temporary:
-            save_generator(generator, temporary)
+        save_generator(generator, targets[direction])
         config = generator.config
         print(f"{files[direction]} -> {targets[direction]}")
         print(f"    {direction}, {config.num_blocks} blocks, {config.base_channels} base channels")

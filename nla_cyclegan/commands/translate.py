@@ -19,7 +19,8 @@ from nla_cyclegan.inference.tiles import margin, smallest_tile, translate_tiles
 from nla_cyclegan.model.generator import Generator
 from nla_cyclegan.pictures.grids import picture_grid, pixel_at, translation_row
 from nla_cyclegan.pictures.overlay import attention_overlay
-from nla_cyclegan.weights.generators import FILE_NAMES, OPPOSITE, load_generators
+from nla_cyclegan.weights.generators import load_generators
+from nla_cyclegan.weights.names import FILE_NAMES, OPPOSITE
 
 GRID_ROWS = 6
 

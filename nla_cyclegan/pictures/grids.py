@@ -11,7 +11,7 @@ from torch import Tensor
 from nla_cyclegan.inference.images import Point, attention_maps, translate_images
 from nla_cyclegan.model.generator import Generator
 from nla_cyclegan.pictures.overlay import CELL, attention_overlay, fit, salient_point
-from nla_cyclegan.weights.generators import Direction
+from nla_cyclegan.weights.names import Direction
 
 GAP, MARGIN, HEADING_PT, NOTE_PT = 10, 20, 22, 18
 INK = (40, 40, 40)

@@ -11,6 +11,8 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from data_shards.errors import UserError
+from data_shards.storage import Location, list_entries, read_file
+from data_shards.storage.files import read_json
 from data_shards.storage.folder import RunFolder
 
 if TYPE_CHECKING:
@@ -71,6 +73,9 @@ def score_of(folder: RunFolder, name: str) -> float | None:
 class CheckpointReader:
     """The files of one stored checkpoint, checked against what was written.
 
+    Args:
+        location: the checkpoint's folder, of a run or a copy.
+
     Attributes:
         world: ranks that wrote it.
         files: name -> size in bytes and SHA-256.
@@ -78,18 +83,18 @@ class CheckpointReader:
     Raises: UserError when it is not complete, or a list of its files is damaged.
     """
 
-    def __init__(self, folder: RunFolder, name: str) -> None:
-        self.folder, self.name = folder, name
-        world = world_of(folder.files_of(name))
+    def __init__(self, location: Location) -> None:
+        self.location = location
+        world = world_of(list_entries(location))
         if world is None:
-            raise UserError(f"{name}: not complete")
+            raise UserError(f"{location.uri}: not complete")
         self.world = world
         self.files: dict[str, Any] = {}
         self._shares: dict[str, Any] = {}
         for share in (share_file(rank, world) for rank in range(world)):
-            self._shares[share] = folder.read_json(f"{name}/{share}")
+            self._shares[share] = read_json(location, share)
             if self._shares[share] is None:
-                raise UserError(f"{name}: deleted")
+                raise UserError(f"{location.uri}: deleted")
             self.files |= self._shares[share]["files"]
 
     def tensors(self, file: str) -> dict[str, "Tensor"]:
@@ -111,7 +116,7 @@ class CheckpointReader:
 
     def content(self, file: str) -> bytes:
         """The bytes of a file. Raises: UserError when it is missing or damaged."""
-        content, wanted = self.folder.read(f"{self.name}/{file}"), self.files.get(file)
+        content, wanted = read_file(self.location, file), self.files.get(file)
         if content is None or wanted is None:
             raise UserError(f"{file} is missing")
         if hashlib.sha256(content).hexdigest() != wanted["sha256"]:

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from data_shards.errors import UserError
 from nla_cyclegan.model.config import GeneratorConfig
 from nla_cyclegan.model.generator import Generator
+from nla_cyclegan.weights.names import LAYOUT
 
-LAYOUT = "pytorch-CycleGAN-and-pix2pix"
 # Kept by instance norms up to PyTorch 0.3; that code itself drops them, as each image has statistics of its own.
 _STATISTICS = (".running_mean", ".running_var", ".num_batches_tracked")
 

@@ -166,7 +166,8 @@ def test_a_population_in_a_bucket_exploits(moto: ObjectStore, tmp_path: Path, mo
     assert (exploit["serial"], exploit["donor"]) == (len(learner.exploits), donor.name)
     assert learner.overrides == learner.exploits[-1].overrides
     # The oldest checkpoint that it still has is the donor's, byte for byte; it trained on from there, under values of its own.
-    there, here = CheckpointReader(donor, exploit["checkpoint"]), CheckpointReader(own, list(checkpoints_of(own))[-1])
+    there = CheckpointReader(donor.location.inside(exploit["checkpoint"]))
+    here = CheckpointReader(own.location.inside(list(checkpoints_of(own))[-1]))
     assert [name for name in there.files if here.content(name) != there.content(name)] == []
     assert own.read_json("run.json")["config"]["optimizer"]["lr"] == learner.overrides["optimizer.lr"]
     assert len(complete_checkpoints(own)) > 1

@@ -94,7 +94,9 @@ def export() -> None:
     plain = Generator(GeneratorConfig(base_channels=2, num_blocks=0, nonlocal_blocks=()))
     plain.load_state_dict(load_generator("runs/run").state_dict(), strict=False)
     save_generator(plain, "plain.safetensors")
-    call("nla_cyclegan", "export", "--weights", "plain.safetensors", "--format", "junyanz", "--out", "latest_net_G_B.pth")
+    call(
+        "nla_cyclegan", "export", "--weights", "plain.safetensors", "--format", "junyanz", "--out", "latest_net_G_B.pth"
+    )
 
 
 def write_everything() -> None:
@@ -118,7 +120,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
         write_everything()
-        with lzma.open(archive, "wb", preset=9 | lzma.PRESET_EXTREME) as file, tarfile.open(fileobj=file, mode="w") as tar:
+        with (
+            lzma.open(archive, "wb", preset=9 | lzma.PRESET_EXTREME) as file,
+            tarfile.open(fileobj=file, mode="w") as tar,
+        ):
             tar.add(".")
     print(f"{archive}: {archive.stat().st_size:,} bytes")
 

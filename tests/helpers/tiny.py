@@ -55,6 +55,6 @@ def config(uri: str, storage: Path, **changes: Any) -> RunConfig:
 def newest(folder: RunFolder) -> dict[str, Tensor]:
     """All tensors of a run's newest checkpoint, as `file/name`."""
     name = complete_checkpoints(folder)[0]
-    reader = CheckpointReader(folder, name)
+    reader = CheckpointReader(folder.location.inside(name))
     files = [file for file in folder.files_of(name) if file.endswith(".safetensors")]
     return {f"{file}/{key}": value for file in files for key, value in reader.tensors(file).items()}

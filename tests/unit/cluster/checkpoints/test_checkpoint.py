@@ -238,11 +238,11 @@ def test_a_checkpoint_whose_list_of_files_is_damaged_is_skipped_too(
 
 def test_a_copy_of_a_checkpoint_that_is_deleted_meanwhile_is_whole(make: Make, folder: RunFolder) -> None:
     save(make(), make_step(), 4)
-    reader = CheckpointReader(folder, "checkpoint_000000000004")
+    reader = CheckpointReader(folder.location.inside("checkpoint_000000000004"))
     (Path(folder.path) / "checkpoint_000000000004" / "share-00000-of-00001.json").unlink()
     copy = RunFolder(folder.root, "copy")
     reader.copy_to(copy, "checkpoint_000000000004")
-    assert CheckpointReader(copy, "checkpoint_000000000004").files == reader.files
+    assert CheckpointReader(copy.location.inside("checkpoint_000000000004")).files == reader.files
 
 
 def test_a_run_does_not_begin_anew_over_damaged_checkpoints(make: Make, folder: RunFolder) -> None:
@@ -272,7 +272,7 @@ def test_loading_a_strangers_checkpoint_runs_no_code(make: Make, folder: RunFold
 
 def test_an_incomplete_checkpoint_cannot_be_read(folder: RunFolder) -> None:
     with pytest.raises(UserError, match="not complete"):
-        CheckpointReader(folder, "checkpoint_000000000004")
+        CheckpointReader(folder.location.inside("checkpoint_000000000004"))
 
 
 def test_histories_are_dealt_anew_without_losing_an_image() -> None:

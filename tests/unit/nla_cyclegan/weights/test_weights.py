@@ -1,4 +1,6 @@
+import hashlib
 import json
+import shutil
 
 import pytest
 import safetensors.torch
@@ -6,7 +8,9 @@ import torch
 from pyarrow import fs
 
 from data_shards.errors import UserError
+from data_shards.storage import Location
 from nla_cyclegan import Generator, GeneratorConfig
+from nla_cyclegan.weights.checkpoint import share_file
 from nla_cyclegan.weights.generators import FORMAT, load_generator, load_generators, save_generator
 
 CONFIG = GeneratorConfig(base_channels=2, num_blocks=2, nonlocal_blocks=(1,), upsample="resize")
@@ -90,13 +94,13 @@ def test_a_folder_that_cannot_be_listed_is_named(tmp_path, monkeypatch):
                 raise PermissionError("access denied")
             return fs.LocalFileSystem().get_file_info(asked)
 
-    monkeypatch.setattr("nla_cyclegan.weights.generators.open_location", lambda path: (Closed(), path))
-    with pytest.raises(UserError, match=r"cannot be listed \(access denied\)"):
+    monkeypatch.setattr("nla_cyclegan.weights.generators.locate", lambda path: Location(Closed(), path, path))
+    with pytest.raises(UserError, match=rf"cannot list {tmp_path}: access denied"):
         load_generator(str(tmp_path))
 
 
 def test_an_unknown_scheme_is_refused():
-    with pytest.raises(UserError, match=r"nonsense://x: cannot be opened"):
+    with pytest.raises(UserError, match=r"cannot open nonsense://x"):
         load_generator("nonsense://x")
 
 
@@ -131,3 +135,29 @@ def test_weights_that_do_not_fit_their_config_are_damaged(tmp_path, change):
     with pytest.raises(UserError, match="damaged") as error:
         load_generator(tmp_path / "w")
     assert "\n" not in str(error.value)
+
+
+def complete(folder):
+    files = [path for path in folder.iterdir() if path.suffix == ".safetensors"]
+    described = {path.name: {"sha256": hashlib.sha256(path.read_bytes()).hexdigest()} for path in files}
+    (folder / share_file(0, 1)).write_text(json.dumps({"files": described}))
+
+
+def test_a_complete_checkpoint_comes_before_a_newer_one_that_is_not(tmp_path):
+    _, ba = write_checkpoint(tmp_path / "checkpoint_8", seed=1)
+    complete(tmp_path / "checkpoint_8")
+    write_checkpoint(tmp_path / "checkpoint_16", seed=3)
+    assert same(load_generator(tmp_path), ba)
+
+
+def test_what_is_not_what_was_written_is_not_taken(tmp_path, capsys):
+    """A file that is a generator by itself, but not the checkpoint's: no half of two checkpoints is taken for one."""
+    _, ba = write_checkpoint(tmp_path / "checkpoint_8", seed=1)
+    write_checkpoint(tmp_path / "checkpoint_16", seed=3)
+    for name in ("checkpoint_8", "checkpoint_16"):
+        complete(tmp_path / name)
+    shutil.copy(tmp_path / "checkpoint_8" / "generator_ba.safetensors", tmp_path / "checkpoint_16")
+    with pytest.raises(UserError, match=r"generator_ba\.safetensors is damaged: its SHA-256"):
+        load_generator(tmp_path / "checkpoint_16")
+    assert same(load_generator(tmp_path), ba)
+    assert "checkpoint_16 is skipped" in capsys.readouterr().err

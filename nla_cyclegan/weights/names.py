@@ -1,0 +1,20 @@
+"""Which file holds which generator, by its name."""
+
+from pathlib import Path
+from typing import Literal
+
+Direction = Literal["A2B", "B2A"]
+OPPOSITE: dict[Direction, Direction] = {"A2B": "B2A", "B2A": "A2B"}
+FILE_NAMES: dict[Direction, str] = {"A2B": "generator_ab.safetensors", "B2A": "generator_ba.safetensors"}
+LAYOUT = "pytorch-CycleGAN-and-pix2pix"
+# How that project names its files: latest_net_G_A.pth, 200_net_G_B.pth.
+PTH_ENDINGS: dict[Direction, str] = {"A2B": "_net_G_A.pth", "B2A": "_net_G_B.pth"}
+
+
+def direction_of(file: str | Path) -> Direction | None:
+    """The direction that a weight file's usual name says, if it is one."""
+    name = str(file).replace("\\", "/").rpartition("/")[2]
+    for direction in FILE_NAMES:
+        if name == FILE_NAMES[direction] or name.endswith(PTH_ENDINGS[direction]):
+            return direction
+    return None
