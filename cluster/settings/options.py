@@ -54,10 +54,11 @@ def parse_options(arguments: Sequence[str]) -> Options:
     values, unknown = parser.parse_known_args(_with_empty_lists(arguments))
     given = source(parsed_args=values)()
     in_file = read_yaml(values.config)
+    removed = [field for field in REMOVED if _take_out(in_file, field)]
     merged = merge(in_file, given)
     problems = [_unknown_option(argument) for argument in unknown if argument.startswith("-")]
     problems += [f"{argument}: unexpected argument" for argument in unknown if not problems]
-    problems += [f"{field}: {why} from {values.config}" for field, why in REMOVED.items() if _holds(in_file, field)]
+    problems += [f"{field}: {REMOVED[field]} from {values.config}" for field in removed]
     try:
         config = RunConfig.model_validate({"data": {}} | merged)
     except ValidationError as error:
@@ -126,9 +127,10 @@ def merge(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _holds(fields: dict[str, Any], dotted: str) -> bool:
+def _take_out(fields: dict[str, Any], dotted: str) -> bool:
+    """Remove a field. Returns whether it had a value: configurations that a run stored name every field, also unset ones."""
     section, _, name = dotted.partition(".")
-    return isinstance(fields.get(section), dict) and name in fields[section]
+    return isinstance(fields.get(section), dict) and fields[section].pop(name, None) is not None
 
 
 def problem_line(error: ErrorDetails, given: dict[str, Any], file: str | None) -> str:

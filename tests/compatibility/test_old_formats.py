@@ -101,4 +101,4 @@ def test_a_sweep_is_read(old: Path, capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_finished_sweep_has_nothing_left_to_do(old: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The same command finds its own sweep, and knows all trials."""
     assert not sweep(["--config", "sweep.yaml", "--dry-run"])
-    assert "2, grid search, 2 of them before" in capsys.readouterr().out
+    assert "2, grid search, 2 of them done before" in capsys.readouterr().out
