@@ -1,4 +1,4 @@
-"""One progress bar: a bar on a terminal, a plain line now and then elsewhere."""
+"""Progress on stderr: a bar on a terminal, a plain line every ten seconds elsewhere."""
 
 import os
 import sys
@@ -11,8 +11,10 @@ from typing import Any, Self, TypeVar
 
 from tqdm import tqdm
 
-SECONDS_BETWEEN_LINES = 10.0
+LINE_INTERVAL_S = 10.0
 SECONDS_BETWEEN_LOOKS = 0.2
+
+Batch = TypeVar("Batch", bound=Sized)
 
 
 def megabytes(size_bytes: int) -> int:
@@ -21,19 +23,38 @@ def megabytes(size_bytes: int) -> int:
 
 
 class Progress:
-    """Counts up to `total`; use it as a context manager."""
+    """Counts up to `total`; use it as a context manager. Work that ends before the first line is due prints none."""
 
     def __init__(self, label: str, total: int, unit: str = "images") -> None:
-        self._bar: _Lines | tqdm[Any]
+        self._label, self._total, self._unit = label, total, unit
+        self._done = 0
+        self._began = self._last = time.monotonic()
+        self._bar: tqdm[Any] | None = None
         if sys.stderr.isatty():
             # tqdm draws nothing on a terminal without a size, as a container's may be.
             columns, lines = os.get_terminal_size(sys.stderr.fileno())
-            self._bar = tqdm(desc=label, total=total, unit=f" {unit}", ncols=columns or 80, nrows=lines or 24)
-        else:
-            self._bar = _Lines(label, total, unit)
+            self._bar = tqdm(
+                desc=label,
+                total=total,
+                unit=f" {unit}",
+                unit_scale=total > 1_000_000,
+                ncols=columns or 80,
+                nrows=lines or 24,
+            )
 
     def advance(self, count: int = 1) -> None:
-        self._bar.update(count)
+        self._done += count
+        if self._bar is not None:
+            self._bar.update(count)
+            return
+        now = time.monotonic()
+        if now - self._last >= LINE_INTERVAL_S:
+            self._last = now
+            print(self._line(), file=sys.stderr, flush=True)
+
+    def _line(self) -> str:
+        rate = self._done / max(self._last - self._began, 1e-9)
+        return f"{self._label}: {self._done:,} of {self._total:,} {self._unit}, {rate:,.1f} {self._unit}/s"
 
     @contextmanager
     def following(self, counted: Callable[[], int]) -> Iterator[None]:
@@ -44,7 +65,7 @@ class Progress:
             is_last = False
             while not is_last:
                 is_last = ended.wait(SECONDS_BETWEEN_LOOKS)
-                self._bar.update(counted() - int(self._bar.n))
+                self.advance(counted() - self._done)
 
         thread = threading.Thread(target=look, name="data_shards-progress", daemon=True)
         thread.start()
@@ -60,83 +81,37 @@ class Progress:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._bar.close()
+        if self._bar is not None:
+            self._bar.close()
 
 
-class _Lines:
-    """What tqdm is on a terminal. Work that is done before the first line is due prints none."""
+class PixelProgress(Progress):
+    """Progress of images of different sizes: advances by pixels, and says how many images are done."""
 
-    def __init__(self, label: str, total: int, unit: str) -> None:
-        self._label, self._total, self._unit = label, total, unit
-        self.n = 0
-        self._began = self._last = time.monotonic()
+    def __init__(self, pixels: int, images: int) -> None:
+        self._images, self._finished = images, 0
+        super().__init__(f"0 of {images} images", pixels, "px")
 
-    def update(self, count: int) -> None:
-        self.n += count
-        now = time.monotonic()
-        if now - self._last >= SECONDS_BETWEEN_LINES:
-            self._last = now
-            rate = self.n / (now - self._began)
-            text = f"{self._label}: {self.n:,} of {self._total:,} {self._unit}, {rate:,.1f} {self._unit}/s"
-            print(text, file=sys.stderr, flush=True)
+    def image(self) -> None:
+        """One more is done."""
+        self._finished += 1
+        self._label = f"{self._finished} of {self._images} images"
+        if self._bar is not None:
+            self._bar.set_description(self._label)
+        self.advance(0)
 
-    def close(self) -> None:
-        """Lines need no clearing up."""
-
-
-LINE_INTERVAL_S = 10.0
-
-Batch = TypeVar("Batch", bound=Sized)
+    def _line(self) -> str:
+        return f"{self._label}, {100 * self._done // self._total} %"
 
 
 def with_progress(batches: Iterable[Batch], total: int, what: str) -> Iterator[Batch]:
-    """The batches; meanwhile a bar on a terminal, a plain line every ten seconds elsewhere.
+    """The batches, with the progress of the images in them.
 
     Args:
         total: images in all batches together.
         what: is done with them: "translated".
     """
-    done, last = 0, time.monotonic()
-    with tqdm(total=total, desc=what, unit="image", leave=False, disable=None) as bar:
+    with Progress(what, total) as progress:
         for batch in batches:
             yield batch
-            done += len(batch)
-            bar.update(len(batch))
-            if bar.disable and time.monotonic() - last > LINE_INTERVAL_S:
-                last = time.monotonic()
-                print(f"{what}: {done} of {total} images", file=sys.stderr, flush=True)
-
-
-class PixelProgress:
-    """Progress of images of different sizes: a bar of pixels on a terminal, a plain line every ten seconds elsewhere."""
-
-    def __init__(self, pixels: int, images: int) -> None:
-        self._total, self._done, self._images, self._finished = pixels, 0, images, 0
-        self._last = time.monotonic()
-        self._bar = tqdm(total=pixels, desc=self._said(), unit="px", unit_scale=True, leave=False, disable=None)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._bar.close()
-
-    def pixels(self, count: int) -> None:
-        """So many more are done."""
-        self._done += count
-        self._bar.update(count)
-        self._say()
-
-    def image(self) -> None:
-        """One more is done."""
-        self._finished += 1
-        self._bar.set_description(self._said())
-        self._say()
-
-    def _said(self) -> str:
-        return f"{self._finished} of {self._images} images"
-
-    def _say(self) -> None:
-        if self._bar.disable and time.monotonic() - self._last > LINE_INTERVAL_S:
-            self._last = time.monotonic()
-            print(f"{self._said()}, {100 * self._done // self._total} %", file=sys.stderr, flush=True)
+            progress.advance(len(batch))

@@ -6,14 +6,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
-from webdataset.tariterators import base_plus_ext
 
 from data_shards.checking.headers import Header, look_at
 from data_shards.checking.scan import BadShardError, Member, ShardStream, members
 from data_shards.dataset.manifest import INDEX_SCHEMA
-from data_shards.packing.tars import printable
+from data_shards.packing.tars import IMAGE_SUFFIXES, key_and_suffix, printable
 from data_shards.storage import RangeReader, locate
-from data_shards.stream.read import IMAGE_SUFFIXES
 
 
 @dataclass(frozen=True)
@@ -28,15 +26,11 @@ class Task:
 
 @dataclass(frozen=True)
 class Found:
-    """A shard's line in the manifest, its rows of the index, its samples without a usable image; or why it cannot be used.
-
-    `turned` are the images that a viewer would turn.
-    """
+    """A shard's line in the manifest, its rows of the index, its samples without a usable image; or why it cannot be used."""
 
     shard: dict[str, Any] = field(default_factory=dict)
     rows: pa.Table = field(default_factory=INDEX_SCHEMA.empty_table)
     skipped: list[dict[str, str]] = field(default_factory=list)
-    turned: list[str] = field(default_factory=list)
     fault: str = ""
 
 
@@ -70,7 +64,7 @@ def look_through(task: Task) -> Found:
             sha256 = stream.sha256()
         except BadShardError as error:
             return Found(fault=f"{task.shard}: {error}")
-    rows, skipped, turned = [], [], []
+    rows, skipped = [], []
     for sample in samples:
         image = sample.image()
         place = {"split": task.split, "shard": task.shard, "key": sample.key}
@@ -79,12 +73,10 @@ def look_through(task: Task) -> Found:
             skipped.append(place | {"name": name, "fault": fault})
             continue
         extent = {"offset": sample.start, "length": sample.end - sample.start}
-        size = {"width": image.header.width, "height": image.header.height}
-        if image.header.is_turned:
-            turned.append(f"{task.shard}: {image.name}")
-        rows.append(place | extent | size | {"name": image.name, "sha256": image.sha256})
+        shown = {name: getattr(image.header, name) for name in ("width", "height", "is_plain")}
+        rows.append(place | extent | shown | {"name": image.name, "sha256": image.sha256})
     shard = {"split": task.split, "name": task.shard, "samples": len(rows), "bytes": stream.size, "sha256": sha256}
-    return Found(shard, pa.Table.from_pylist(rows, INDEX_SCHEMA), skipped, turned)
+    return Found(shard, pa.Table.from_pylist(rows, INDEX_SCHEMA), skipped)
 
 
 def _without_image(sample: _Sample) -> str:
@@ -98,7 +90,7 @@ def _group(stream: ShardStream) -> list[_Sample]:
     samples: dict[str, _Sample] = {}
     current: _Sample | None = None
     for member in members(stream):
-        key, suffix = base_plus_ext(printable(member.name))
+        key, suffix = key_and_suffix(member.name)
         if key is None:
             continue
         if current is None or key != current.key:

@@ -1,52 +1,46 @@
 """What the header of an image file says of it, without decoding it."""
 
-import io
-import warnings
 from typing import NamedTuple
 
 from PIL import Image
 
-from data_shards.images.encode import EXIF_ORIENTATION, JPEG_FORMATS, reason_of
+from data_shards.errors import UserError
+from data_shards.images.read import JPEG_FORMATS, is_plain, opened, shown_size
 
-# What torchvision decodes, and so the stream.
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF")
+# Whose bytes show where they are cut; others are decoded to find out.
+SELF_EVIDENT = (*JPEG_FORMATS, "PNG", "WEBP", "GIF")
 
 
 class Header(NamedTuple):
-    """Size in pixels as stored; whether a viewer would turn it; or why the stream could not show it."""
+    """Size in pixels as shown; whether it is plain (see images.read.is_plain); or why the image cannot be used."""
 
     width: int = 0
     height: int = 0
-    is_turned: bool = False
+    is_plain: bool = False
     fault: str = ""
 
 
 def look_at(data: bytes) -> Header:
     """The header of an image file."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-                # The base class's: a PNG's own decodes the image, to look for EXIF behind it, and then verify() refuses.
-                is_turned = Image.Image.getexif(image).get(EXIF_ORIENTATION, 1) not in (0, 1)
-                header = Header(*image.size, is_turned, _fault(image, data))
-                # The checksums of a PNG's chunks; other formats have none.
-                image.verify()
-                return header
-    except Image.UnidentifiedImageError:
-        return Header(fault=f"no {', '.join(FORMATS[:-1])} or {FORMATS[-1]} file")
-    # Pillow's plug-ins raise what they like on damaged files (struct.error, SyntaxError, IndexError, ...).
-    except Exception as error:
-        return Header(fault=reason_of(error))
+        with opened(data) as image:
+            plain = is_plain(image, data)
+            # A PNG without an orientation has to be decoded to find that out.
+            size = image.size if plain else shown_size(image)
+            if image.format not in SELF_EVIDENT:
+                image.load()
+            # The checksums of a PNG's chunks; other formats have none.
+            with opened(data) as again:
+                again.verify()
+            return Header(*size, plain, "the file is cut short" if _is_cut(image, data) else "")
+    except UserError as error:
+        return Header(fault=str(error))
 
 
-def _fault(image: Image.Image, data: bytes) -> str:
-    if image.format == "WEBP" and getattr(image, "is_animated", False):
-        return "an animated WebP, which the stream does not decode"
-    is_cut = (
+def _is_cut(image: Image.Image, data: bytes) -> bool:
+    return (
         # The end mark, after the start of the last scan: an embedded preview has one too.
         (image.format in JPEG_FORMATS and data.rfind(b"\xff\xd9") <= data.rfind(b"\xff\xda"))
         or (image.format == "GIF" and not data.rstrip(b"\0").endswith(b";"))
         or (image.format == "WEBP" and len(data) < 8 + int.from_bytes(data[4:8], "little"))
     )
-    return "the file is cut short" if is_cut else ""

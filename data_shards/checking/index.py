@@ -1,7 +1,6 @@
 """`index URI`: WebDataset tars that somebody else has written become a dataset: index and manifest beside them.
 
-Not a byte of the tars is changed. A sample is what webdataset makes of it; its pixels are taken as they are stored (an
-EXIF orientation or a colour profile is not applied: `pack` does that).
+Not a byte of the tars is changed. A sample is what webdataset makes of it; its image is shown as `images.read` reads it.
 """
 
 import argparse
@@ -60,8 +59,6 @@ def index(uri: str, splits: list[str], *, force: bool, jobs: int) -> None:
     found = list(look_at_all("indexing", look_through, tasks, jobs))
     _check(location, tasks, found)
     _warn_of_changes(found, known)
-    turned = [name for each in found for name in each.turned]
-    listed("turned by their EXIF orientation, which a stream leaves out: pack the images to have it applied", turned)
     skipped = [sample for each in found for sample in each.skipped]
     shards = [each.shard for each in found if each.shard["samples"]]
     rows = pa.concat_tables(each.rows for each in found)

@@ -18,9 +18,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
-from data_shards.images.transforms import augment, decode
+from data_shards.images.transforms import augment, decode_plain
+from data_shards.packing.tars import image_of
 from data_shards.stream.config import StreamConfig
-from data_shards.stream.read import image_of
 
 SHUFFLE_BUFFER = 1000
 
@@ -36,7 +36,7 @@ class OurDecode:
 
     def __call__(self, members: dict[str, Any]) -> Tensor:
         self._count += 1
-        return self._augment(decode(image_of(members) or b""), position=self._count)
+        return self._augment(decode_plain(image_of(members) or b""), position=self._count)
 
 
 def stock_webdataset(shards: list[str], config: StreamConfig, batch: int) -> Iterator[Tensor]:

@@ -22,7 +22,9 @@ from data_shards.storage import Location, file_size, list_files, locate, read_fi
 
 MANIFEST = "manifest.json"
 INDEX = "index.parquet"
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
+# Version 2 had no column is_plain, and sizes as stored, not as shown.
+READ_VERSIONS = (2, FORMAT_VERSION)
 SPLITS = ("trainA", "trainB", "testA", "testB")
 # A reader asks for the rows of an extent at a time, some 30 of them; larger groups would have it read more index than images.
 ROW_GROUP = 2048
@@ -36,8 +38,9 @@ INDEX_SCHEMA = pa.schema(
         "name": pa.string(),  # the source file, relative to its split's folder
         "offset": pa.int64(),  # of the sample's first tar header in the shard, bytes
         "length": pa.int64(),  # of all the sample's tar members, headers and padding included, bytes
-        "width": pa.int32(),
+        "width": pa.int32(),  # as shown: after an EXIF orientation is applied
         "height": pa.int32(),
+        "is_plain": pa.bool_(),  # JPEG or PNG that a fast decoder reads to the right pixels, see images.read.is_plain
         "sha256": pa.binary(32),  # of the image file inside the tar
     }
 )
@@ -169,11 +172,12 @@ def read_manifest(location: Location) -> dict[str, Any] | None:
         missing = {"index", "shards", "splits"} - manifest.keys()
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{MANIFEST} of {location.uri} is not a data_shards manifest ({error!r}): {REBUILD}") from error
-    if version != FORMAT_VERSION:
+    if version not in READ_VERSIONS:
         mend = f"run `python -m data_shards index --force {location.uri}`, which leaves the shards as they are"
         if not isinstance(version, int) or version > FORMAT_VERSION:
             mend = "it was written by a newer data_shards: use that one"
-        raise UserError(f"{location.uri} has format version {version}, this program reads {FORMAT_VERSION}: {mend}")
+        known = " and ".join(map(str, READ_VERSIONS))
+        raise UserError(f"{location.uri} has format version {version}, this program reads {known}: {mend}")
     if missing:
         raise UserError(f"{MANIFEST} of {location.uri} is damaged: it lacks {', '.join(sorted(missing))}; {REBUILD}")
     return manifest

@@ -4,7 +4,7 @@ import io
 import threading
 from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import accumulate
 from typing import NamedTuple
@@ -12,7 +12,7 @@ from typing import NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data_shards.dataset.manifest import FINGERPRINT, INDEX, MANIFEST, REBUILD, Dataset
+from data_shards.dataset.manifest import FINGERPRINT, INDEX, INDEX_SCHEMA, MANIFEST, REBUILD, Dataset
 from data_shards.errors import UserError
 from data_shards.storage import RangeReader, shown
 
@@ -20,12 +20,13 @@ GROUPS_KEPT = 64
 
 
 class Row(NamedTuple):
-    """One sample: its WebDataset key, where its tar members are in the shard (bytes), and its image file's SHA-256."""
+    """One sample: its WebDataset key, where its tar members are in the shard (bytes), its image file's SHA-256, and whether that is plain."""
 
     key: str
     offset: int
     length: int
     sha256: bytes
+    is_plain: bool
 
 
 class IndexRows:
@@ -74,14 +75,23 @@ class IndexRows:
         with self._lock, self._reading():
             return self._file.read(columns=columns, use_threads=False)
 
+    def _read_groups(self, groups: Sequence[int], columns: Sequence[str] = INDEX_SCHEMA.names) -> pa.Table:
+        with self._reading():
+            table = self._file.read_row_groups(groups, columns=list(columns), use_threads=False)
+        if "is_plain" not in table.column_names:
+            # Version 2: what `pack` writes is plain, tars that others wrote may hold anything.
+            is_plain = pa.repeat("pack" in self._dataset.manifest, table.num_rows)
+            table = table.append_column("is_plain", is_plain)
+        return table
+
     def __len__(self) -> int:
         return self._starts[-1]
 
     def span(self, start: int, end: int) -> pa.Table:
         """The rows start .. end - 1 of the index with all their columns."""
         first, last = (bisect_right(self._starts, row) - 1 for row in (start, end - 1))
-        with self._lock, self._reading():
-            table = self._file.read_row_groups(range(first, last + 1), use_threads=False)
+        with self._lock:
+            table = self._read_groups(range(first, last + 1))
         return table.slice(start - self._starts[first], end - start)
 
     def _group(self, group: int) -> list[Row]:
@@ -94,8 +104,7 @@ class IndexRows:
             return self._groups[group]
 
     def _read_group(self, group: int) -> list[Row]:
-        with self._reading():
-            table = self._file.read_row_group(group, columns=list(Row._fields), use_threads=False)
+        table = self._read_groups([group], Row._fields)
         return [Row(*values) for values in zip(*(table[name].to_pylist() for name in Row._fields), strict=True)]
 
 

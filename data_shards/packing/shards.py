@@ -42,6 +42,9 @@ def read_records(location: Location, split: str, files: dict[str, int]) -> Itera
         data = read_file(location, _record_name(split, number))
         rows = pq.read_table(pa.BufferReader(data))
         shard = json.loads(rows.schema.metadata[b"shard"])
+        if rows.schema.names != RECORD_SCHEMA.names:
+            # Of an earlier version: the shards are written anew.
+            return
         if shard["samples"] and files.get(shard["name"]) != shard["bytes"]:
             return
         yield Record(shard, rows)
@@ -80,7 +83,7 @@ class ShardWriter:
                 self._cut()
             row["offset"], row["length"] = self._tar.add(key, image)
             row |= {"key": key, "shard": shard_name(self._split, self._number), "sha256": image.sha256}
-            row |= {"width": image.width, "height": image.height}
+            row |= {"width": image.width, "height": image.height, "is_plain": True}
             self._samples += 1
         self._rows.append(row)
 

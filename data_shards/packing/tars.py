@@ -1,15 +1,32 @@
-"""Deterministic WebDataset tars, built in memory, and names that are safe in them."""
+"""WebDataset tars: deterministic ones, built in memory, names that are safe in them, and what is an image in one."""
 
 import io
 import re
 import tarfile
 import unicodedata
 from pathlib import PurePath
+from typing import Any
 
 from data_shards.images.encode import EncodedImage
+from data_shards.images.find import SUFFIXES
 
 # A tar header of the plain format holds 100 bytes; the rest of the name is the extension.
 LONGEST_KEY = 80
+# Of a sample with several images, a reader takes the one whose suffix comes first.
+IMAGE_SUFFIXES = tuple(dict.fromkeys(["jpg", "jpeg", "png", "webp", "gif", *sorted(s[1:] for s in SUFFIXES)]))
+
+
+def key_and_suffix(name: str) -> tuple[str | None, str]:
+    """webdataset's key of a tar member, and the suffix; key None for a member that belongs to no sample."""
+    # Here: webdataset imports torch, which takes seconds, and writing tars needs neither.
+    from webdataset.tariterators import base_plus_ext
+
+    return base_plus_ext(printable(name))
+
+
+def image_of(members: dict[str, Any]) -> bytes | None:
+    """The image file among a sample's members."""
+    return next((members[suffix] for suffix in IMAGE_SUFFIXES if suffix in members), None)
 
 
 class Keys:

@@ -1,6 +1,6 @@
 """Files on any pyarrow filesystem: a path, s3://, gs://, file://."""
 
-from data_shards.storage.files import delete_files, file_size, list_entries, list_files, read_file, write_file
+from data_shards.storage.files import delete_files, file_size, list_files, list_folder, read_file, write_file
 from data_shards.storage.location import Location, locate, shown
 from data_shards.storage.ranges import RangeReader
 
@@ -9,8 +9,8 @@ __all__ = [
     "RangeReader",
     "delete_files",
     "file_size",
-    "list_entries",
     "list_files",
+    "list_folder",
     "locate",
     "read_file",
     "shown",

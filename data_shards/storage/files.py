@@ -97,26 +97,25 @@ def _write(filesystem: fs.FileSystem, path: str, data: bytes | memoryview) -> No
         stream.write(data)
 
 
-def list_files(location: Location) -> dict[str, int]:
-    """Names and sizes (bytes) of the files at a location, sub-folders included; none where it does not exist.
+def list_folder(location: Location, *, recursive: bool = False) -> dict[str, fs.FileInfo]:
+    """Files and folders at a location by their names below it, sorted; none where it does not exist.
+
+    Args:
+        recursive: also what lies in its folders, as folder/name.
 
     UserError where storage refuses, stays away, or has no such bucket.
     """
-    selector = fs.FileSelector(location.root, allow_not_found=True, recursive=True)
+    selector = fs.FileSelector(location.root, allow_not_found=True, recursive=recursive)
     found = _do(f"list {location.uri}", lambda: location.filesystem.get_file_info(selector))
     if not found:
         location.check_bucket()
     start = len(location.root) + 1
-    return {info.path[start:]: info.size for info in found if info.type == fs.FileType.File}
+    return {info.path[start:]: info for info in sorted(found, key=lambda info: info.path)}
 
 
-def list_entries(location: Location) -> list[str]:
-    """Names of the files and folders right at a location, sorted; none where it does not exist. Errors as of `list_files`."""
-    selector = fs.FileSelector(location.root, allow_not_found=True)
-    found = _do(f"list {location.uri}", lambda: location.filesystem.get_file_info(selector))
-    if not found:
-        location.check_bucket()
-    return sorted(info.base_name for info in found)
+def list_files(location: Location) -> dict[str, int]:
+    """Names and sizes (bytes) of all files at a location, those in its folders included. Errors as of `list_folder`."""
+    return {name: info.size for name, info in list_folder(location, recursive=True).items() if info.is_file}
 
 
 def delete_files(location: Location, names: list[str]) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 from pyarrow import fs
 
 from data_shards.errors import UserError
-from data_shards.storage import Location, delete_files, list_entries, list_files, locate, read_file, shown, write_file
+from data_shards.storage import Location, delete_files, list_files, list_folder, locate, read_file, shown, write_file
 from data_shards.storage.files import read_json
 
 
@@ -65,7 +65,7 @@ class RunFolder:
 
     def names(self) -> list[str]:
         """Names of the entries of the folder, sorted; empty where there is no folder."""
-        return list_entries(self.location)
+        return list(list_folder(self.location))
 
     def files(self) -> dict[str, int]:
         """Names, `checkpoint_.../run.json` where they lie in a folder of the run's, and sizes in bytes of all its files."""

@@ -24,7 +24,7 @@ from data_shards.storage import RangeReader, locate
 from data_shards.stream.tracks import Part, Task, part_shape, read_parts
 
 # Seconds of imports that the fork server does once instead of every loader process.
-PRELOADED = ["torchvision.io", "torchvision.transforms.v2.functional", "webdataset"]
+PRELOADED = ["torchvision.io", "webdataset"]
 
 
 class ThreadLoader:

@@ -16,11 +16,12 @@ from data_shards.dataset.epoch_plan import Integers
 from data_shards.dataset.manifest import Dataset
 from data_shards.dataset.rows import IndexRows, Row
 from data_shards.errors import UserError
-from data_shards.images.transforms import centre, decode
+from data_shards.images.read import UnreadableImageError
+from data_shards.images.transforms import centre, decode, decode_plain
+from data_shards.packing.tars import image_of
 from data_shards.storage import RangeReader, locate
 from data_shards.stream.cache import DiskCache
 
-IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp", "gif")
 # Images of read_split that are read together.
 CHUNK = 32
 
@@ -33,6 +34,7 @@ class Sample:
     shard: str
     key: str
     image: bytes = b""
+    is_plain: bool = False
     fault: str = ""
 
 
@@ -40,11 +42,6 @@ def tar_samples(data: bytes, url: str) -> Iterator[dict[str, Any]]:
     """webdataset's own stages over a byte range that starts at a tar header; ends early where the tar is damaged."""
     source = {"url": url, "stream": io.BytesIO(data)}
     return group_by_keys(tar_file_expander([source], handler=ignore_and_stop), handler=ignore_and_stop)
-
-
-def image_of(members: dict[str, Any]) -> bytes | None:
-    """The image file among a sample's members."""
-    return next((members[suffix] for suffix in IMAGE_SUFFIXES if suffix in members), None)
 
 
 class SampleReader:
@@ -112,7 +109,7 @@ class SampleReader:
                 member = next(tar_samples(data[row.offset - base :][: row.length], shard), {})
             image = image_of(member)
             fault = _fault(image, row, is_whole=row.offset - base + row.length <= len(data))
-            found[number] = Sample(number, shard, row.key, b"" if fault else image or b"", fault)
+            found[number] = Sample(number, shard, row.key, b"" if fault else image or b"", row.is_plain, fault)
         return found
 
 
@@ -127,8 +124,8 @@ def decoded(sample: Sample) -> Tensor | str:
     if sample.fault:
         return sample.fault
     try:
-        return decode(sample.image)
-    except RuntimeError as error:
+        return decode_plain(sample.image) if sample.is_plain else decode(sample.image)
+    except UnreadableImageError as error:
         return f"it does not decode ({error})"
 
 

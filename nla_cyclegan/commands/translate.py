@@ -140,11 +140,11 @@ def _paint(generator: Generator, images: Mapping[Path, Tensor], tile: int, progr
     height, width = batch[0].shape[-2:]
     try:
         if padded_pixels(height, width) > tile * tile:
-            return [translate_tiles(generator, image, tile, progress.pixels) for image in batch]
+            return [translate_tiles(generator, image, tile, progress.advance) for image in batch]
         painted = translate_images(generator, torch.stack(batch))
     except torch.OutOfMemoryError as error:
         raise UserError("the device is out of memory: try a smaller --tile, which also bounds a batch") from error
-    progress.pixels(painted[:, 0].numel())
+    progress.advance(painted[:, 0].numel())
     return painted
 
 

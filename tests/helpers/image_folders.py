@@ -53,6 +53,7 @@ def fabricate(root: Path, splits: dict[str, int], *, samples_per_shard: int, sam
             "length": pa.repeat(pa.scalar(sample_bytes, pa.int64()), count),
             "width": pa.repeat(pa.scalar(256, pa.int32()), count),
             "height": pa.repeat(pa.scalar(256, pa.int32()), count),
+            "is_plain": pa.repeat(True, count),
             "sha256": pa.array([noise[32 * n : 32 * n + 32] for n in number]),
         }
         tables.append(pa.table(columns).cast(INDEX_SCHEMA))

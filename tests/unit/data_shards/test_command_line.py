@@ -74,7 +74,7 @@ def test_ctrl_c_is_130_with_what_to_do(run, capsys: pytest.CaptureFixture[str]) 
     assert capsys.readouterr().err == "interrupted: go again\n"
 
 
-@pytest.mark.parametrize("verb", ["", "synth", "download", "pack", "inspect"])
+@pytest.mark.parametrize("verb", ["", "synth", "download", "pack", "index", "verify", "inspect", "bench"])
 def test_help_imports_no_torch(verb: str) -> None:
     program = (
         "import sys\nfrom data_shards.__main__ import main\n"

@@ -1,6 +1,8 @@
+import re
+
 import pytest
 
-from data_shards.progress import with_progress
+from data_shards.progress import PixelProgress, with_progress
 
 
 @pytest.mark.parametrize(("interval_s", "lines"), [(0.0, 3), (1000.0, 0)])
@@ -9,4 +11,21 @@ def test_off_a_terminal_there_is_a_line_now_and_then(monkeypatch, capsys, interv
     batches = [[1, 2], [3, 4], [5]]
     assert list(with_progress(batches, 5, "translated")) == batches
     said = capsys.readouterr().err.splitlines()
-    assert said == [f"translated: {done} of 5 images" for done in (2, 4, 5)][:lines]
+    assert [re.sub(r"[\d,.]+ images/s", "N images/s", line) for line in said] == [
+        f"translated: {done} of 5 images, N images/s" for done in (2, 4, 5)
+    ][:lines]
+
+
+def test_images_of_different_sizes_are_measured_in_pixels(monkeypatch, capsys):
+    monkeypatch.setattr("data_shards.progress.LINE_INTERVAL_S", 0.0)
+    with PixelProgress(400, 2) as progress:
+        progress.advance(100)
+        progress.image()
+        progress.advance(300)
+        progress.image()
+    assert capsys.readouterr().err.splitlines() == [
+        "0 of 2 images, 25 %",
+        "1 of 2 images, 25 %",
+        "1 of 2 images, 100 %",
+        "2 of 2 images, 100 %",
+    ]

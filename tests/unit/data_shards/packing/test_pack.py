@@ -590,12 +590,12 @@ def test_a_split_that_is_not_there(tmp_path: Path) -> None:
     ("damage", "message"),
     [
         (
-            lambda manifest: manifest | {"version": 3},
-            "has format version 3, this program reads 2: it was written by a newer",
+            lambda manifest: manifest | {"version": 4},
+            "has format version 4, this program reads 2 and 3: it was written by a newer",
         ),
         (
             lambda manifest: manifest | {"version": 1},
-            "has format version 1, this program reads 2: run `python -m data_shards index",
+            "has format version 1, this program reads 2 and 3: run `python -m data_shards index",
         ),
         (lambda manifest: {"version": 2}, "is damaged: it lacks index, shards, splits"),
         (lambda manifest: [], "is not a data_shards manifest"),

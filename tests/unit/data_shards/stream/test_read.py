@@ -65,7 +65,10 @@ def damage(shard: Path, offset: int, data: bytes) -> None:
 
 @pytest.mark.parametrize("numbers", [range(COUNT), [7, 2, 19, 3, 0], [5]])
 def test_samples_come_in_the_order_asked_for(dataset: Dataset, numbers: list[int]) -> None:
-    expected = [Sample(number, "trainA-000000.tar", f"{number:04d}", source(dataset, number)) for number in numbers]
+    expected = [
+        Sample(number, "trainA-000000.tar", f"{number:04d}", source(dataset, number), is_plain=True)
+        for number in numbers
+    ]
     assert read(dataset, *numbers) == expected
 
 

@@ -1,0 +1,22 @@
+"""Errors cross processes (loader processes, Ray): each arrives as it was raised."""
+
+import inspect
+import pickle
+
+import pytest
+
+from data_shards import errors
+from data_shards.images.read import UnreadableImageError
+
+CLASSES = [each for _, each in inspect.getmembers(errors, inspect.isclass) if issubclass(each, Exception)]
+
+
+@pytest.mark.parametrize("kind", [*CLASSES, UnreadableImageError], ids=lambda kind: kind.__name__)
+def test_an_error_survives_pickling(kind: type[Exception]) -> None:
+    error = kind("storage: s3://b is away")
+    error.noted = {"shard": 3}  # type: ignore[attr-defined]
+    back = pickle.loads(pickle.dumps(error))
+    assert type(back) is kind
+    assert str(back) == str(error)
+    assert vars(back) == vars(error)
+    assert getattr(back, "retryable", None) == getattr(error, "retryable", None)
