@@ -153,7 +153,9 @@ def test_compare(folder: Path, expected: dict[str, Tensor], monkeypatch: pytest.
     monkeypatch.setattr(compare, "load_generator", lambda *_: Identity())
     monkeypatch.setattr(compare, "comparison_row", take)
     monkeypatch.setattr(compare, "picture_grid", lambda *_: None)
-    options = argparse.Namespace(inputs=[str(folder)], rows=len(expected), size=1000, runs=["a", "b"], direction="B2A", device="cpu")
+    options = argparse.Namespace(
+        inputs=[str(folder)], rows=len(expected), size=1000, runs=["a", "b"], direction="B2A", device="cpu"
+    )
     compare._grid(options, ["a", "b"])
     assert_same(dict(zip(expected, taken, strict=True)), expected, {})
 
