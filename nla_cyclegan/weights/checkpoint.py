@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from data_shards.errors import UserError
-from data_shards.storage import Location, list_entries, read_file
+from data_shards.storage import Location, list_folder, read_file
 from data_shards.storage.files import read_json
 from data_shards.storage.folder import RunFolder
 
@@ -85,7 +85,7 @@ class CheckpointReader:
 
     def __init__(self, location: Location) -> None:
         self.location = location
-        world = world_of(list_entries(location))
+        world = world_of(list_folder(location))
         if world is None:
             raise UserError(f"{location.uri}: not complete")
         self.world = world
