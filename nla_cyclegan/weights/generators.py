@@ -68,7 +68,7 @@ def load_generators(path: str | Path, directions: Sequence[Direction] = ("A2B", 
     folder, name = _parent(place)
     if file_size(folder, name) is not None:
         return {_only(directions, name): _read(folder, name)}
-    entries = list_folder(place)
+    entries = list(list_folder(place))
     if not entries:
         raise UserError(f"{place.uri}: no such weight file, checkpoint folder or run folder")
     return _read_all(place, entries, directions) or _read_newest(place, entries, directions)
@@ -105,7 +105,7 @@ def _file_of(direction: Direction, entries: Sequence[str]) -> str | None:
 
 
 def _read_newest(run: Location, entries: Sequence[str], directions: Sequence[Direction]) -> dict[Direction, Generator]:
-    checkpoints = {name: list_folder(run.inside(name)) for name in filter(NAME.fullmatch, entries)}
+    checkpoints = {name: list(list_folder(run.inside(name))) for name in filter(NAME.fullmatch, entries)}
     # Those last that are not complete: somebody copied the generators alone.
     for name in sorted(
         checkpoints, key=lambda name: (world_of(checkpoints[name]) is not None, age(name)), reverse=True
