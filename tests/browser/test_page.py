@@ -11,7 +11,7 @@ from window import DESKTOP, PHONE, Browser, until
 from data_shards.storage.folder import RunFolder
 from tuning.analysis.results import TRIAL, Evaluation, ranked, read_results
 from tuning.dashboard import main
-from tuning.dashboard.serve import Server, Watch
+from tuning.dashboard.serve import LivePage, Server
 
 # Section -> elements that plotly makes of its charts, at least so many in all.
 DRAWN = {
@@ -122,7 +122,7 @@ def test_the_papers_page(browser: Browser, paper: str, width: int) -> None:
 @pytest.fixture
 def server(pages: Path) -> Iterator[Server]:
     uri = sweep_records.sweep(pages / "watched", 12)
-    with Server(Watch(uri), "127.0.0.1", 0) as server:
+    with Server(LivePage(uri), "127.0.0.1", 0) as server:
         thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()
         yield server
@@ -136,12 +136,12 @@ def test_a_watched_page_follows_the_sweep_where_it_stands(browser: Browser, serv
     browser.js("scrollTo(0, 1500)")
     before = browser.js("return [scrollY, document.querySelectorAll('.ranking tr:not([hidden])').length]")
 
-    folder = read_results(server.watch.uri).folder
-    running = next(trial for trial in read_results(server.watch.uri).trials if trial.state == "running")
+    folder = read_results(server.live.uri).folder
+    running = next(trial for trial in read_results(server.live.uri).trials if trial.state == "running")
     running.state = "finished"
     running.evaluations.append(Evaluation(images=900, score=11.25, distances={}))
     RunFolder(folder.path, running.name).write_json(TRIAL, running.model_dump(mode="json"))
-    server.watch.update()
+    server.live.update()
 
     until(lambda: browser.js("return document.querySelector('.big').textContent") == "11.25")
     after = browser.js("return [scrollY, document.querySelectorAll('.ranking tr:not([hidden])').length]")

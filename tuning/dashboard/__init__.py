@@ -15,17 +15,19 @@ def main(arguments: Sequence[str]) -> int:
     """Raises: UserError."""
     parser = argparse.ArgumentParser(
         prog="python -m tuning dashboard",
-        description="Draw a sweep into one HTML page: ranking, learning curves, what matters, what it cost, samples.",
+        description="Write a sweep as one HTML page: ranking, learning curves, importance of fields, cost, previews.",
     )
     parser.add_argument("uri", metavar="URI", help="the sweep's folder: STORAGE/NAME")
     parser.add_argument("--out", type=Path, metavar="FILE", help="the page (default: NAME.html, here)")
-    parser.add_argument("--watch", action="store_true", help="serve the page instead, and refresh it as the sweep runs")
+    parser.add_argument(
+        "--watch", action="store_true", help="serve the page instead, and update it while the sweep runs"
+    )
     parser.add_argument("--host", default=HOST, help=f"with --watch: address to listen on (default: {HOST})")
     parser.add_argument("--port", type=int, default=PORT, help=f"with --watch: port; 0: any free one (default: {PORT})")
     args = parser.parse_args(arguments)
     if args.watch:
         if args.out:
-            raise UserError("--out: not with --watch, which serves the page and writes none")
+            raise UserError("--out: not allowed with --watch, which serves the page instead of writing it")
         from tuning.dashboard.serve import serve
 
         return serve(args.uri, args.host, args.port)
@@ -39,7 +41,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _write(out: Path, page: str) -> None:
-    """Whole, or not at all."""
+    """Write the whole page or none of it."""
     try:
         if out.is_dir():
             raise IsADirectoryError("a folder")

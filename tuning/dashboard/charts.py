@@ -14,16 +14,16 @@ from tuning.analysis.stops import Stops
 from tuning.analysis.view import Axis, View, last_score
 from tuning.dashboard.style import BLUE, FAINT, GREY, OPAQUE, ORANGE, TEAL, colorscale, layout, shade
 
-# Lines of one colour are one trace: a browser draws ten traces at once, not a thousand.
+# Lines of one colour are one trace: browsers are fast with ten traces, not with a thousand.
 SHADES = 12
 IMAGES = "images seen"
 SCORE = "score, lower is better"
-# Strips of fewer points need no box.
+# Fewer points get no box.
 BOXED = 6
 
 
 def learning_curves(view: View) -> go.Figure:
-    """Score over images seen of every trial: the colour is its place in the ranking, the leader is drawn in ink."""
+    """Score over images seen of every trial: the colour is its rank, the best is drawn bold."""
     figure = go.Figure()
     drawn = [trial for trial in view.ranking if trial.evaluations]
     best = view.leader
@@ -41,7 +41,7 @@ def learning_curves(view: View) -> go.Figure:
             x=last.images, y=last.score, text=f"<b>trial {best.number}: {last.score:.1f}</b>", showarrow=False,
             xanchor="right", yanchor="bottom" if _rises(best) else "top", yshift=8 if _rises(best) else -8,
         )  # fmt: skip
-    # The page puts the trial that was clicked here.
+    # The page fills this trace with the trial that was clicked.
     figure.add_trace(go.Scatter(x=[], y=[], mode="lines", line={"color": TEAL, "width": 3}, hoverinfo="skip"))
     return layout(
         figure,
@@ -51,7 +51,7 @@ def learning_curves(view: View) -> go.Figure:
 
 
 def importance_bars(found: Sequence[Importance]) -> go.Figure:
-    """Share of each field, most important on top, with the range that random halves of the trials give."""
+    """Share of each field, most important on top, with the range over random halves of the trials."""
     rows = list(reversed(found))
     shares = np.array([each.share for each in rows])
     figure = go.Figure(
@@ -84,7 +84,7 @@ def importance_bars(found: Sequence[Importance]) -> go.Figure:
 
 
 def field_against_score(view: View, axis: Axis) -> go.Figure:
-    """Score at the common age by value of a field: a point a trial, strips with boxes for choices."""
+    """Score after `view.age` images by value of a field: one point a trial; strips with boxes for choices."""
     figure = go.Figure()
     compared = view.compared
     hover = f"trial %{{customdata[0]}}: score %{{{'x' if axis.scale == 'choice' else 'y'}:.2f}}, {axis.label} %{{customdata[1]}}<extra></extra>"
@@ -105,7 +105,7 @@ def field_against_score(view: View, axis: Axis) -> go.Figure:
 
 
 def parallel_coordinates(view: View) -> go.Figure:
-    """A line a trial through the values of its fields, how long it trained, its score."""
+    """One line a trial through the values of its fields, its images seen and its score."""
     drawn = [trial for trial in reversed(view.ranking) if math.isfinite(trial.score)]
     dimensions = [_coordinate(axis, drawn) for axis in view.axes]
     images = [trial.images for trial in drawn]
@@ -127,14 +127,14 @@ def parallel_coordinates(view: View) -> go.Figure:
 
 
 def still_training(stops: Stops, total: int) -> go.Figure:
-    """Trials over images seen: the filled area is what was spent, the rest below the dashed line what was not."""
+    """Number of trials still training over images seen: the filled area was spent, the rest below the dashed line was saved."""
     ends = [trial.images for trial in stops.trials]
     ages = sorted({0, *ends})
     alive = [sum(images > age for images in ends) for age in ages]
     figure = go.Figure(
         go.Scatter(
             x=ages, y=alive, mode="lines", line={"shape": "hv", "color": BLUE, "width": 2}, fill="tozeroy",
-            fillcolor="rgba(28,126,214,0.28)", hovertemplate="after %{x:,} images %{y} trials train on<extra></extra>",
+            fillcolor="rgba(28,126,214,0.28)", hovertemplate="after %{x:,} images %{y} trials continue<extra></extra>",
         )
     )  # fmt: skip
     whole = {"x": [0, total, total], "y": [len(ends), len(ends), 0]}
@@ -176,7 +176,7 @@ def _curves(trials: Sequence[Trial], opacity: float = 1.0, **line: Any) -> go.Sc
 
 
 def _rises(trial: Trial) -> bool:
-    """Whether its last score is worse than the one before."""
+    """Whether the last score is worse than the one before."""
     return len(trial.evaluations) > 1 and trial.evaluations[-1].score > trial.evaluations[-2].score
 
 
@@ -191,7 +191,7 @@ def _crosses(diverged: Sequence[Trial]) -> go.Scatter:
 
 
 def _diamonds(trials: Sequence[Trial]) -> go.Scatter:
-    """Checkpoints, on the curves of their trials, that others of a population went on from."""
+    """Checkpoints, on the curves of their trials, from which other trials of a population continued."""
     measured = {trial.number: trial for trial in trials}
     taken = [
         (trial.number, exploit, last_score(measured[exploit.donor], exploit.images))
@@ -203,7 +203,7 @@ def _diamonds(trials: Sequence[Trial]) -> go.Scatter:
         x=[exploit.images for _, exploit, _ in taken], y=[score for _, _, score in taken], mode="markers",
         customdata=[[number, exploit.donor] for number, exploit, _ in taken],
         marker={"symbol": "diamond", "size": 9, "color": TEAL},
-        hovertemplate="trial %{customdata[0]} went on from here, trial %{customdata[1]} after %{x:,} images<extra></extra>",
+        hovertemplate="trial %{customdata[0]} continued from here, trial %{customdata[1]} after %{x:,} images<extra></extra>",
     )  # fmt: skip
 
 
@@ -217,7 +217,7 @@ def _box(scores: Sequence[float], place: int) -> go.Box:
 def _points(view: View, axis: Axis, compared: Sequence[tuple[Trial, float]], hover: str, flipped: bool) -> go.Scatter:
     values = np.array([axis.number(trial) for trial, _ in compared])
     if flipped:
-        # Beside each other, but in the same place each time.
+        # Spread sideways, at the same places in every page.
         values = values + np.random.default_rng(0).uniform(-0.22, 0.22, len(values))
     scores = np.array([score for _, score in compared], np.float32)
     return go.Scatter(
@@ -260,7 +260,7 @@ def _coordinate(axis: Axis, trials: Sequence[Trial]) -> dict[str, Any]:
 
 
 def _range(trials: Sequence[Trial]) -> list[float] | None:
-    """Room for all but a few scores that would press the others to the ground."""
+    """Range of the axis without a few outliers that would flatten all other curves."""
     scores = [evaluation.score for trial in trials for evaluation in trial.evaluations]
     if not scores:
         return None

@@ -1,4 +1,4 @@
-"""The newest preview grid of the best trials, small enough to live inside the page."""
+"""The newest preview grids of the best trials, scaled down to be embedded in the page."""
 
 import base64
 import io
@@ -12,7 +12,7 @@ from data_shards.storage.folder import RunFolder
 from tuning.analysis.results import READERS, Trial
 
 PREVIEWS = "previews"
-# Pictures of so many trials; noisy ones of this size are some 130 kB each.
+# Number of pictures; noisy ones of this size take about 130 kB each.
 SHOWN = 12
 WIDTH, HEIGHT, QUALITY = 720, 900, 70
 
@@ -28,7 +28,7 @@ class Picture:
 
 
 def pictures(folder: RunFolder, trials: Sequence[Trial]) -> list[Picture]:
-    """Of the first trials that have any, in their order. Raises: UserError when storage does not answer."""
+    """The pictures of the first trials that have any, in their order. Raises: UserError when storage fails."""
     candidates = [trial for trial in trials if trial.evaluations][: 2 * SHOWN]
     with ThreadPoolExecutor(READERS) as pool:
         found = list(pool.map(lambda trial: _picture(folder, trial), candidates))
@@ -36,11 +36,11 @@ def pictures(folder: RunFolder, trials: Sequence[Trial]) -> list[Picture]:
 
 
 def thumbnail(content: bytes) -> tuple[str, int, int] | None:
-    """Data URI, width and height of a smaller version of a picture; None where it is none."""
+    """Data URI, width and height of a scaled-down picture; None for bytes that are no picture."""
     try:
         with Image.open(io.BytesIO(content)) as opened:
             picture = opened.convert("RGB")
-    # Damaged bytes make Pillow's readers raise nearly anything (SyntaxError, ValueError), and the page can do without.
+    # Pillow raises nearly any type for damaged bytes (SyntaxError, ValueError), and the page works without the picture.
     except Exception:
         return None
     picture.thumbnail((WIDTH, HEIGHT), Image.Resampling.LANCZOS)

@@ -2,7 +2,7 @@
 const dark = matchMedia("(prefers-color-scheme: dark)");
 const theme = (page) => page.templates[dark.matches ? "dark" : "light"];
 const chart = (id) => document.getElementById("chart-" + id);
-// What the reader has done, which outlives a refresh.
+// State of the reader's controls, kept across refreshes.
 const reader = { search: "", column: null, up: true, trial: null, scrolled: 0 };
 let page;
 
@@ -16,7 +16,7 @@ function draw() {
   if (table) rank(table);
 }
 
-// The ranking: sorting, searching, and the curve of the trial that is chosen.
+// The ranking: sorting, searching, and the curve of the chosen trial.
 function rank(table) {
   const headings = [...table.tHead.rows[0].cells];
   const rows = [...table.tBodies[0].rows];
@@ -80,7 +80,7 @@ function showCurve() {
   Plotly.restyle(curves, { x: [x], y: [y] }, [last]);
 }
 
-// While the sweep runs: ask the server for its version, and put a newer page in the place of this one.
+// While the sweep runs: poll the server's version and replace this page by a newer one.
 async function refresh() {
   const version = await fetch("version").then((answer) => answer.text());
   if (version === page.version) return;

@@ -1,4 +1,4 @@
-"""One HTML page out of a sweep's records: charts, pictures, tables and plotly itself inside, nothing to fetch."""
+"""One self-contained HTML page from a sweep's records: charts, pictures, tables and plotly itself."""
 
 import hashlib
 import json
@@ -28,7 +28,7 @@ STATES = ("finished", "stopped", "running", "waiting", "diverged", "failed")
 
 @dataclass(frozen=True)
 class Chart:
-    """A figure and the room it gets."""
+    """A figure and its height in pixels."""
 
     id: str
     figure: go.Figure
@@ -40,8 +40,8 @@ def render(results: Results, uri: str, watching: bool = False) -> str:
     """The page.
 
     Args:
-        uri: where the results were read.
-        watching: the page asks its server for newer versions.
+        uri: the sweep's folder, from which the results were read.
+        watching: the page polls its server for newer versions.
     """
     environment = Environment(
         loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -69,7 +69,7 @@ def render(results: Results, uri: str, watching: bool = False) -> str:
 
 
 def version(results: Results) -> str:
-    """A name for what the records say."""
+    """A hash of the records."""
     digest = hashlib.sha256(json.dumps(results.about, sort_keys=True).encode())
     for trial in results.trials:
         digest.update(trial.model_dump_json().encode())
@@ -104,7 +104,7 @@ def _paper_charts(uri: str, comparison: Comparison | None) -> Iterable[Chart]:
 
 
 def _side_by_side(view: View, comparison: Comparison | None) -> tuple[int, list[Picture]] | None:
-    """The first seed of which both networks have pictures, and these: no seed is chosen for its looks."""
+    """The first seed with pictures of both networks, and these pictures; it is not chosen by their quality."""
     for seed, *pair in comparison.pairs(NADAM) if comparison else ():
         shown = pictures(view.folder, pair)
         if len(shown) == len(pair):
@@ -113,7 +113,7 @@ def _side_by_side(view: View, comparison: Comparison | None) -> tuple[int, list[
 
 
 def _facts(view: View, shown: Sequence[Picture]) -> dict[str, Any]:
-    """What the page says in words and tables."""
+    """The texts and tables of the page."""
     stops = stops_of(view.trials, view.total)
     return {
         "view": view,
@@ -133,7 +133,7 @@ def _facts(view: View, shown: Sequence[Picture]) -> dict[str, Any]:
 
 
 def _settings(view: View) -> list[tuple[str, str]]:
-    """What describes the sweep, in a few words each."""
+    """The settings of the sweep as short texts."""
     every = view.run.get("validation", {}).get("every")
     settings = [
         ("search", view.sweep.get("search")),
@@ -157,7 +157,7 @@ def _score_is(view: View) -> str:
     objective = view.sweep.get("objective") or {}
     distance = "kernel distance (KID, " if objective.get("distance") == "kid" else "sliced Wasserstein distance ("
     content = objective.get("content")
-    lost = f", and up to {content:g} for what is lost of the input (by SSIM)" if content else ""
+    lost = f", plus up to {content:g} for content of the input that is lost (by SSIM)" if content else ""
     return (
         f"Score: {distance}x 10\u00b3) of translated held-out images to real ones, mean of both directions{lost}. "
         "Lower is better."
@@ -165,7 +165,7 @@ def _score_is(view: View) -> str:
 
 
 def _gain(view: View) -> str:
-    """How the best stands against the middle of those that trained as long."""
+    """The best score against the median of the finished trials."""
     scores = sorted(trial.score for trial in view.trials if trial.state == "finished")
     if view.best is None or len(scores) < 3:
         return ""
@@ -181,35 +181,35 @@ def _commands(view: View) -> list[str]:
 
 def _importance_note(view: View) -> str:
     if len(view.axes) < 2:
-        return "Importance compares fields: the trials differ in fewer than two."
+        return "Importance needs at least two fields in which the trials differ."
     if len(view.compared) < FEWEST:
-        return f"Importance needs {FEWEST} trials that were measured at the same age; there are {len(view.compared)} so far."
+        return f"Importance needs {FEWEST} trials with a score after as many images; there are {len(view.compared)} so far."
     return (
-        f"Which fields decide whether a trial is among the best {QUANTILE:.0%} after {view.age:,} images, by PED-ANOVA: "
-        f"the share of each. Whiskers: 80 % of what random halves of the {len(view.compared)} trials give; where they are long, "
-        "more trials are needed."
+        f"Share of each field in whether a trial is among the best {QUANTILE:.0%} after {view.age:,} images, by PED-ANOVA. "
+        f"Whiskers: the range of 80 % of random halves of the {len(view.compared)} trials; where they are long, more trials "
+        "are needed."
     )
 
 
 def _stops_note(stops: Stops) -> str:
     if not stops.full:
         return "No trial has ended yet."
-    spent = f"The {len(stops.trials)} trials that ended took {stops.spent:,} images; trained to the end they would have taken {stops.full:,}."
+    spent = f"The {len(stops.trials)} trials that ended have seen {stops.spent:,} images; trained to the end it would have been {stops.full:,}."
     saved = sum(rung.saved for rung in stops.rungs)
     return f"{spent} The scheduler saved {saved:,} of them ({saved / stops.full:.0%})." if saved else spent
 
 
 def _same(view: View) -> list[tuple[str, str]]:
-    """Fields that all trials share."""
+    """Fields with the same value in all trials."""
     varied = {axis.field for axis in view.axes} | {"name", "storage"}
     return [(field, choice_text(_public(value))) for field, value in flat(view.run).items() if field not in varied]
 
 
 def _public(value: Any) -> Any:
-    """A URI without its query and user, which may hold credentials; anything else as it is."""
+    """A URI without query and user, which may hold credentials; anything else unchanged."""
     return shown(value.partition("?")[0]) if isinstance(value, str) and "://" in value else value
 
 
 def _script_json(value: Any) -> str:
-    """JSON that can stand in a script element, whatever the strings in it are."""
+    """JSON that is safe inside a script element, whatever strings it contains."""
     return json.dumps(value, separators=(",", ":")).replace("<", "\\u003c")

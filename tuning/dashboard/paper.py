@@ -1,4 +1,4 @@
-"""The paper's comparisons (Sun 2023): {Adam, Nadam} x {CycleGAN, NLA-CycleGAN} x seeds, and which of its claims hold."""
+"""The paper's comparisons (Sun 2023): {Adam, Nadam} x {CycleGAN, NLA-CycleGAN} x seeds, and the verdicts on its claims."""
 
 import math
 import statistics
@@ -13,7 +13,7 @@ from tuning.search_space.space import PLACED
 OPTIMIZER, SEED = "optimizer.name", "seed"
 ADAM, NADAM, CYCLEGAN, NLA = "Adam", "Nadam", "CycleGAN", "NLA-CycleGAN"
 Verdict = Literal["holds", "does not hold", "not decided"]
-# 97.5 % quantiles of Student's t by degrees of freedom, from 1; the last one is on the safe side for more.
+# 97.5 % quantiles of Student's t by degrees of freedom, from 1; the last one is conservative for more.
 T = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26, 2.23)
 
 
@@ -34,7 +34,7 @@ CELLS = tuple(Cell(optimizer, network) for network, optimizer in product((CYCLEG
 
 @dataclass(frozen=True)
 class Claim:
-    """What the paper says of two kinds of runs, and a number that is smaller where it is right."""
+    """A claim of the paper about two kinds of runs, and a measure that is smaller for the better one."""
 
     text: str
     measure: str
@@ -45,19 +45,19 @@ class Claim:
 
 @dataclass(frozen=True)
 class Finding:
-    """What the trials say of a claim."""
+    """The verdict on a claim."""
 
     claim: Claim
     verdict: Verdict
     seeds: int
     difference: float
-    """Mean over the seeds of better minus worse: below 0 speaks for the claim; NaN where there is no pair."""
+    """Mean over the seeds of better minus worse: below 0 supports the claim; NaN without any pair."""
     margin: float
     """Half of its 95 % interval; infinite with fewer than two seeds."""
 
 
 class Comparison:
-    """The trials of such a sweep by kind and seed."""
+    """The trials of a sweep of these comparisons, by kind and seed."""
 
     def __init__(self, trials: Sequence[Trial]) -> None:
         self.runs = {(cell_of(trial), int(trial.overrides.get(SEED, 0))): trial for trial in trials}
@@ -89,7 +89,7 @@ class Comparison:
         return found
 
     def _differences(self, claim: Claim, seed: int) -> list[float]:
-        """Between runs that are alike but for what is compared."""
+        """Differences of the measure between runs of this seed that differ only in what the claim compares."""
         found = []
         for better in CELLS:
             if worse := _swapped(better, claim):
@@ -117,7 +117,7 @@ def cell_of(trial: Trial) -> Cell:
 
 
 def finding(claim: Claim, by_seed: Sequence[float]) -> Finding:
-    """The verdict on differences, one a seed: decided where the 95 % interval of their mean leaves out 0."""
+    """The verdict on differences, one a seed: decided if the 95 % interval of their mean excludes 0."""
     if not by_seed:
         return Finding(claim, "not decided", 0, math.nan, math.inf)
     mean, seeds = statistics.fmean(by_seed), len(by_seed)
@@ -131,7 +131,7 @@ def finding(claim: Claim, by_seed: Sequence[float]) -> Finding:
 
 
 def _swapped(cell: Cell, claim: Claim) -> Cell | None:
-    """The kind that a kind with the better part is compared with."""
+    """The kind that `cell` is compared with; None if `cell` does not have the better part."""
     if cell.optimizer == claim.better:
         return Cell(claim.worse, cell.network)
     return Cell(cell.optimizer, claim.worse) if cell.network == claim.better else None
@@ -141,19 +141,19 @@ def _end(trial: Trial) -> float:
     return trial.score
 
 
-def _course(trial: Trial) -> float:
-    """Mean score over the training: what converges faster has the lower one."""
+def _mean_score(trial: Trial) -> float:
+    """Mean score over the training; it is lower for faster convergence."""
     return statistics.fmean(evaluation.score for evaluation in trial.evaluations)
 
 
 def _lost_content(trial: Trial) -> float | None:
-    """1 - SSIM of input and translation, mean of both directions; None where it was not measured."""
+    """1 - SSIM of input and translation, mean of both directions; None where it was not evaluated."""
     kept = [value for name, value in trial.evaluations[-1].distances.items() if name.startswith("ssim_")]
     return 1 - statistics.fmean(kept) if kept else None
 
 
 CLAIMS = (
-    Claim("Nadam speeds up convergence (section 4)", "mean score over the training", NADAM, ADAM, _course),
+    Claim("Nadam speeds up convergence (section 4)", "mean score over the training", NADAM, ADAM, _mean_score),
     Claim("Nadam improves the result (abstract)", "score at the end", NADAM, ADAM, _end),
     Claim("NLA-CycleGAN gives better results than CycleGAN (abstract)", "score at the end", NLA, CYCLEGAN, _end),
     Claim(

@@ -1,4 +1,4 @@
-"""Figures 4 and 5 of the paper remade with the spread over seeds, and the scores of its four kinds of runs."""
+"""Figures 4 and 5 of the paper with the spread over seeds, and the scores of its four kinds of runs."""
 
 import sys
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,7 @@ from tuning.dashboard.style import BLUE, ORANGE, layout
 
 COLOURS = {ADAM: ORANGE, NADAM: BLUE}
 BANDS = {ADAM: "rgba(232,110,32,0.16)", NADAM: "rgba(28,126,214,0.16)"}
-# Title -> losses of metrics.jsonl of which the mean is drawn.
+# Title -> losses in metrics.jsonl; their mean is drawn.
 LOSSES = {
     "Generators, total": ("generator_total",),
     "Generators, adversarial": ("gan_ab", "gan_ba"),
@@ -28,12 +28,12 @@ LOSSES = {
     "Identity": ("identity_a", "identity_b"),
 }
 POINTS, SMOOTHED = 150, 25
-# Labels at the ends of lines keep this part of the axis between them.
+# Distance between the labels at the ends of lines, as a part of the axis.
 APART = 0.07
 
 
 def histories(uri: str, comparison: Comparison) -> dict[str, list[History]]:
-    """Optimizer -> what the finished NLA-CycleGANs recorded, a run a seed; without those that recorded nothing."""
+    """Optimizer -> records of the finished NLA-CycleGANs, one a seed; without those that have no losses."""
     return {
         optimizer: [found for trial in comparison.of(Cell(optimizer, NLA)) if (found := _history(uri, trial))]
         for optimizer in (ADAM, NADAM)
@@ -41,7 +41,7 @@ def histories(uri: str, comparison: Comparison) -> dict[str, list[History]]:
 
 
 def loss_charts(runs: Mapping[str, Sequence[History]]) -> dict[str, go.Figure]:
-    """Title -> a kind of loss under both optimizers, smoothed: mean line, and a band from the lowest to the highest seed."""
+    """Title -> a loss under both optimizers, smoothed: mean over the seeds, and a band from the lowest to the highest."""
     charts = {}
     last = max((run.images for each in runs.values() for run in each), default=0)
     at = np.linspace(0, last, POINTS + 1)[1:]
@@ -69,7 +69,7 @@ def score_curves(comparison: Comparison) -> go.Figure:
 
 
 def final_scores(comparison: Comparison) -> go.Figure:
-    """A row a kind, a point a seed, a bar at their mean."""
+    """One row a kind with a point for each seed and a bar at their mean."""
     figure = go.Figure()
     for cell in CELLS:
         trials = comparison.of(cell)
@@ -95,7 +95,7 @@ def final_scores(comparison: Comparison) -> go.Figure:
 
 
 def spread(places: Sequence[float], gap: float) -> list[float]:
-    """Places moved apart until neighbours are a gap from each other, in the order they were."""
+    """The places, moved apart in their order until neighbours have this gap."""
     order = sorted(range(len(places)), key=lambda index: places[index])
     moved = list(places)
     for _ in range(50):
@@ -118,7 +118,7 @@ def _history(uri: str, trial: Trial) -> History | None:
 def _losses(
     runs: Sequence[History], names: Sequence[str], at: NDArray[np.float64], window: float
 ) -> NDArray[np.float64]:
-    """Curves [runs, K]: the mean of these losses, smoothed; without runs that did not record all of them."""
+    """Curves [runs, K]: the mean of these losses, smoothed; without runs that lack one of them."""
     curves = []
     for run in runs:
         each = [smooth(x, y, window, at) for x, y in map(run.series, names) if len(x)]

@@ -1,4 +1,4 @@
-"""Serves the page of a sweep that runs: records are read again every few seconds, browsers ask for a newer version."""
+"""Serves the page of a running sweep: the records are read every few seconds, and browsers poll for a new version."""
 
 import sys
 import threading
@@ -12,7 +12,7 @@ from tuning.dashboard.page import render, version
 INTERVAL_S = 3.0
 
 
-class Watch:
+class LivePage:
     """The newest page of a sweep.
 
     Raises: UserError when there is no sweep.
@@ -26,16 +26,16 @@ class Watch:
         self._publish()
 
     def follow(self, stop: threading.Event) -> None:
-        """Read again and again until told to stop; the last page stays while storage does not answer."""
+        """Update until `stop` is set; while storage fails, the last page stays."""
         while not stop.wait(INTERVAL_S):
             try:
                 self.update()
-                self._say("")
+                self._warn("")
             except UserError as error:
-                self._say(str(error))
+                self._warn(str(error))
 
     def update(self) -> None:
-        """Read the records, and render when they have changed. Raises: UserError, UserError."""
+        """Read the records, and render them if they have changed. Raises: UserError."""
         decided = {trial.name: trial for trial in self._results.trials if trial.decided}
         results = read_results(self.uri, decided)
         if version(results) != self.version:
@@ -46,19 +46,19 @@ class Watch:
         page = render(self._results, self.uri, watching=True).encode()
         self.page, self.version = page, version(self._results)
 
-    def _say(self, trouble: str) -> None:
+    def _warn(self, trouble: str) -> None:
         if trouble and trouble != self._trouble:
             print(f"warning: {trouble}; the page stays as it is", file=sys.stderr)
         self._trouble = trouble
 
 
 class Server(ThreadingHTTPServer):
-    """Answers `/` with the page and `/version` with what it is the page of."""
+    """Answers `/` with the page and `/version` with the hash of its records."""
 
     daemon_threads = True
 
-    def __init__(self, watch: Watch, host: str, port: int) -> None:
-        self.watch = watch
+    def __init__(self, page: LivePage, host: str, port: int) -> None:
+        self.live = page
         super().__init__((host, port), _Handler)
 
 
@@ -66,8 +66,8 @@ class _Handler(BaseHTTPRequestHandler):
     server: Server
 
     def do_GET(self) -> None:
-        watch = self.server.watch
-        answers = {"/": ("text/html; charset=utf-8", watch.page), "/version": ("text/plain", watch.version.encode())}
+        live = self.server.live
+        answers = {"/": ("text/html; charset=utf-8", live.page), "/version": ("text/plain", live.version.encode())}
         found = answers.get(self.path.partition("?")[0])
         if found is None:
             self.send_error(404)
@@ -81,22 +81,22 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(content)
 
     def log_message(self, format: str, *args: Any) -> None:
-        """The terminal is for the sweep."""
+        """Requests are not logged."""
 
 
 def serve(uri: str, host: str, port: int) -> int:
     """Serve until interrupted. Raises: UserError when there is no sweep, or the port cannot be had."""
-    watch = Watch(uri)
+    live = LivePage(uri)
     try:
-        server = Server(watch, host, port)
+        server = Server(live, host, port)
     except (OSError, OverflowError) as error:
         reason = getattr(error, "strerror", None) or error
         raise UserError(f"--port: {host}:{port} cannot be listened on ({reason}); choose another") from error
     stop = threading.Event()
-    follower = threading.Thread(target=watch.follow, args=(stop,), name="follow", daemon=True)
+    follower = threading.Thread(target=live.follow, args=(stop,), name="follow", daemon=True)
     with server:
         follower.start()
-        print(f"serving {watch.label} at http://{host}:{server.server_address[1]}/ until Ctrl-C", flush=True)
+        print(f"serving {live.label} at http://{host}:{server.server_address[1]}/ until Ctrl-C", flush=True)
         try:
             server.serve_forever()
         except KeyboardInterrupt:

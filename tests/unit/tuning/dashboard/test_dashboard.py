@@ -117,7 +117,7 @@ def test_importance_finds_what_the_scores_depend_on(tmp_path: Path) -> None:
 def test_importance_needs_trials_and_fields(tmp_path: Path) -> None:
     sweep = view(sweep_records.sweep(tmp_path, FEWEST - 1, scheduler="none"))
     assert importances(sweep.axes, sweep.compared) == []
-    assert f"needs {FEWEST} trials that were measured at the same age; there are {FEWEST - 1}" in _text(sweep)
+    assert f"needs {FEWEST} trials with a score after as many images; there are {FEWEST - 1}" in _text(sweep)
     whole = view(sweep_records.sweep(tmp_path / "whole", 20, scheduler="none"))
     assert importances(whole.axes[:1], whole.compared) == []
 
@@ -194,7 +194,7 @@ def test_a_sweep_that_has_just_begun(tmp_path: Path) -> None:
     uri = sweep_records.sweep(tmp_path, 0)
     assert "No trial has begun yet" in render(read_results(uri), uri)
     RunFolder(uri, "trial-0000").write_json(TRIAL, trial(0, "running", lr=0.1).model_dump(mode="json"))
-    assert "No trial has been measured yet" in render(read_results(uri), uri)
+    assert "No trial has been evaluated yet" in render(read_results(uri), uri)
     RunFolder(uri, "trial-0000").write_json(TRIAL, trial(0, "running", (7.25,), lr=0.1).model_dump(mode="json"))
     page = render(read_results(uri), uri)
     assert "In the lead, no trial has finished yet" in page
@@ -218,7 +218,7 @@ def test_a_population_shows_who_learned_from_whom(tmp_path: Path) -> None:
     learner.exploits = [Exploit(images=300, donor=1, overrides=learner.overrides)]
     RunFolder(uri, learner.name).write_json(TRIAL, learner.model_dump(mode="json"))
     page = render(read_results(uri), uri)
-    assert "another trial went on from this checkpoint (1)." in page
+    assert "another trial continued from this checkpoint (1)." in page
     marks = next(trace for trace in learning_curves(view(uri)).data if trace.marker.symbol == "diamond")
     assert (list(marks.x), [list(pair) for pair in marks.customdata]) == ([300], [[2, 1]])
     assert marks.y[0] == read_results(uri).trials[1].evaluations[2].score
@@ -281,7 +281,7 @@ def test_a_page_that_cannot_be_written(tmp_path: Path, out: str, message: str) -
 def test_bad_input_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"^no sweep at .*nothing: sweep.json not found; give the folder of a sweep"):
         dashboard.main([str(tmp_path / "nothing")])
-    with pytest.raises(UserError, match=r"^--out: not with --watch"):
+    with pytest.raises(UserError, match=r"^--out: not allowed with --watch"):
         dashboard.main([str(tmp_path), "--watch", "--out", "page.html"])
 
 
@@ -290,7 +290,7 @@ def test_bad_input_is_one_line(tmp_path: Path) -> None:
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[serve.Server]:
-    watch = serve.Watch(sweep_records.sweep(tmp_path, 10))
+    watch = serve.LivePage(sweep_records.sweep(tmp_path, 10))
     with serve.Server(watch, "127.0.0.1", 0) as server:
         thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()
@@ -305,11 +305,11 @@ def _get(server: serve.Server, path: str) -> str:
 
 
 def test_a_server_has_the_page_and_its_version(server: serve.Server) -> None:
-    assert _get(server, "/") == server.watch.page.decode()
-    assert _get(server, "/version") == server.watch.version
+    assert _get(server, "/") == server.live.page.decode()
+    assert _get(server, "/version") == server.live.version
     data = re.search(r'id="data">(.*?)</script>', _get(server, "/"), re.DOTALL)
     assert data is not None
-    assert json.loads(data[1])["version"] == server.watch.version
+    assert json.loads(data[1])["version"] == server.live.version
     with pytest.raises(urllib.error.HTTPError, match="404"):
         _get(server, "/../pyproject.toml")
 
@@ -318,32 +318,32 @@ def test_only_what_is_undecided_is_read_again(server: serve.Server, monkeypatch:
     read: list[str] = []
     read_json = RunFolder.read_json
     monkeypatch.setattr(RunFolder, "read_json", lambda folder, name: (read.append(name), read_json(folder, name))[1])
-    before = server.watch.version
-    server.watch.update()
-    assert server.watch.version == before
+    before = server.live.version
+    server.live.update()
+    assert server.live.version == before
     # The one that failed, which may be tried again, and the one that runs.
     assert sorted(read) == ["sweep.json", "trial-0005/trial.json", "trial-0009/trial.json"]
-    running = read_results(server.watch.uri).trials[9]
+    running = read_results(server.live.uri).trials[9]
     running.state = "stopped"
-    RunFolder(server.watch.uri, running.name).write_json(TRIAL, running.model_dump(mode="json"))
-    server.watch.update()
-    assert server.watch.version != before
-    assert server.watch.version in server.watch.page.decode()
+    RunFolder(server.live.uri, running.name).write_json(TRIAL, running.model_dump(mode="json"))
+    server.live.update()
+    assert server.live.version != before
+    assert server.live.version in server.live.page.decode()
 
 
 def test_a_page_outlives_its_storage(
     server: serve.Server, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(serve, "INTERVAL_S", 0.01)
-    page = server.watch.page
-    shutil.move(server.watch.uri, f"{server.watch.uri}-away")
+    page = server.live.page
+    shutil.move(server.live.uri, f"{server.live.uri}-away")
     stop = threading.Event()
-    follower = threading.Thread(target=server.watch.follow, args=(stop,))
+    follower = threading.Thread(target=server.live.follow, args=(stop,))
     follower.start()
     time.sleep(0.3)
     stop.set()
     follower.join()
-    assert server.watch.page is page
+    assert server.live.page is page
     assert capsys.readouterr().err.count("the page stays as it is") == 1
 
 
@@ -352,9 +352,9 @@ def test_a_port_that_is_taken(server: serve.Server) -> None:
     with pytest.raises(
         UserError, match=rf"^--port: 127.0.0.1:{port} cannot be listened on \(.*in use\); choose another$"
     ):
-        serve.serve(server.watch.uri, "127.0.0.1", port)
+        serve.serve(server.live.uri, "127.0.0.1", port)
     with pytest.raises(UserError, match=r"^--port: 127.0.0.1:99999 cannot be listened on"):
-        serve.serve(server.watch.uri, "127.0.0.1", 99_999)
+        serve.serve(server.live.uri, "127.0.0.1", 99_999)
 
 
 def test_records_are_read_side_by_side(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
