@@ -2,10 +2,10 @@
 
 import argparse
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 
 from data_shards.errors import UserError
+from data_shards.storage.files import writing
 from tuning.analysis.results import read_results
 
 HOST, PORT = "127.0.0.1", 8050
@@ -35,23 +35,7 @@ def main(arguments: Sequence[str]) -> int:
 
     results = read_results(args.uri)
     out = args.out or Path(f"{results.folder.name}.html")
-    _write(out, render(results, args.uri))
+    with writing(out) as partial:
+        partial.write_text(render(results, args.uri), encoding="utf-8")
     print(f"written to {out}: {len(results.trials)} trials")
     return 0
-
-
-def _write(out: Path, page: str) -> None:
-    """Write the whole page or none of it."""
-    try:
-        if out.is_dir():
-            raise IsADirectoryError("a folder")
-        partial = out.with_name(f".{out.name}.partial")
-        try:
-            partial.write_text(page, encoding="utf-8")
-            partial.replace(out)
-        except OSError:
-            with suppress(OSError):
-                partial.unlink()
-            raise
-    except OSError as error:
-        raise UserError(f"--out: {out} cannot be written ({error.strerror or error}); name another file") from error

@@ -2,8 +2,7 @@
 
 import argparse
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,10 +60,14 @@ def parse_sweep(arguments: Sequence[str]) -> Options:
     whole = {name: given[name] for name in ("space", "override") if name in given}
     merged = merge(content, given) | whole
     problems: list[str] = []
-    with _collected(problems):
-        config = _validated(merged, given, file)
-    with _collected(problems):
+    try:
+        config = SweepConfig.model_validate(merged)
+    except ValidationError as error:
+        problems += [problem_line(each, given, file) for each in error.errors()]
+    try:
         run = _run_options(merged, of_the_run)
+    except UserError as error:
+        problems += str(error).splitlines()
     if problems:
         raise UserError("\n".join(problems))
     space = default_space(run.config.model.generator.num_blocks) if config.space is None else config.space
@@ -109,21 +112,6 @@ def _parser() -> tuple[argparse.ArgumentParser, CliSettingsSource[Any]]:
         formatter_class=argparse.HelpFormatter,
     )
     return parser, source
-
-
-@contextmanager
-def _collected(problems: list[str]) -> Iterator[None]:
-    try:
-        yield
-    except UserError as error:
-        problems += str(error).splitlines()
-
-
-def _validated(merged: dict[str, Any], given: dict[str, Any], file: str | None) -> SweepConfig:
-    try:
-        return SweepConfig.model_validate(merged)
-    except ValidationError as error:
-        raise UserError("\n".join(problem_line(each, given, file) for each in error.errors())) from error
 
 
 def _run_options(merged: dict[str, Any], of_the_run: list[str]) -> RunOptions:

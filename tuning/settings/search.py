@@ -41,7 +41,7 @@ def propose(space: Space, seed: int, number: int, trials: Sequence[Trial]) -> Ov
     study = optuna.create_study(sampler=sampler)
     study.add_trials([trial for trial in known if trial is not None])
     chosen = study.ask(distributions).params
-    return {field: _value(space[field], chosen[field]) for field in space}
+    return {field: chosen[field] if each.ends else each.candidates[chosen[field]] for field, each in space.items()}
 
 
 def _distribution(dimension: Dimension) -> "BaseDistribution":
@@ -51,10 +51,6 @@ def _distribution(dimension: Dimension) -> "BaseDistribution":
         return FloatDistribution(*dimension.ends, log=dimension.loguniform is not None)
     # By index, because Optuna's choices cannot be lists.
     return CategoricalDistribution(list(range(len(dimension.candidates))))
-
-
-def _value(dimension: Dimension, chosen: Any) -> Any:
-    return chosen if dimension.ends else dimension.candidates[chosen]
 
 
 def _as_optuna(trial: Trial, space: Space, distributions: "dict[str, BaseDistribution]") -> "FrozenTrial | None":

@@ -79,7 +79,11 @@ def run_trials(sweep: Sweep, resources: Resources, concurrent: int) -> None:
         tune.Tuner(
             tune.with_resources(train_trial, {"memory": TRIAL_MEMORY_BYTES}),
             param_space=space,
-            tune_config=tune.TuneConfig(**chosen, max_concurrent_trials=concurrent, trial_dirname_creator=_directory),
+            tune_config=tune.TuneConfig(
+                **chosen,
+                max_concurrent_trials=concurrent,
+                trial_dirname_creator=lambda trial: trial_name(trial.config["trial"]["number"]),
+            ),
             run_config=tune.RunConfig(
                 name="sweep",
                 storage_path=scratch,
@@ -119,7 +123,3 @@ def _settings(sweep: Sweep, trial: Trial, resources: Resources) -> dict[str, Any
         "exploit": exploit and {"serial": len(trial.exploits), "donor": exploit.donor, "images": exploit.images},
         "resources": asdict(resources),
     }
-
-
-def _directory(trial: Any) -> str:
-    return trial_name(trial.config["trial"]["number"])

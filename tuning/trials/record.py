@@ -5,9 +5,11 @@ import math
 import sys
 import time
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any, TextIO
 
 from ray import tune
+from tqdm import tqdm
 
 from data_shards.storage.folder import RunFolder
 from tuning.analysis.results import (
@@ -39,35 +41,26 @@ class Progress:
 
     def __init__(self, trials: Sequence[Trial], total: int, stream: TextIO | None = None) -> None:
         self.trials, self.total, self.stream = trials, total, stream
-        self._bar: Any = None
 
-    def start(self) -> None:
-        """Called by Tune after it has copied its callbacks by pickling, which a stream or a bar would not survive."""
+    @cached_property
+    def _bar(self) -> "tqdm[Any]":
+        # Made at its first use: Tune copies its callbacks by pickling, which a bar and a stream do not survive.
         self.stream = self.stream or sys.stderr
-        if self.stream.isatty():
-            from tqdm import tqdm
-
-            self._bar = tqdm(total=self.total, unit="trial", dynamic_ncols=True, file=self.stream)
-            self.update()
+        off = not self.stream.isatty()
+        return tqdm(total=self.total, unit="trial", dynamic_ncols=True, file=self.stream, disable=off)
 
     def ended(self, trial: Trial) -> None:
-        text = ending_text(trial, self.trials)
-        if self._bar is None:
-            print(text, file=self.stream, flush=True)
-        else:
-            self._bar.write(text, file=self.stream)
-            self.update()
+        self._bar.write(ending_text(trial, self.trials), file=self.stream)
+        self.update()
 
     def update(self) -> None:
-        if self._bar is not None:
-            self._bar.n = sum(trial.decided for trial in self.trials)
-            best = min((trial.score for trial in self.trials if trial.state == "finished"), default=None)
-            running = sum(trial.state == "running" for trial in self.trials)
-            self._bar.set_postfix_str(f"{running} running" + (f", best {best:.2f}" if best is not None else ""))
+        self._bar.n = sum(trial.decided for trial in self.trials)
+        best = min((trial.score for trial in self.trials if trial.state == "finished"), default=None)
+        running = sum(trial.state == "running" for trial in self.trials)
+        self._bar.set_postfix_str(f"{running} running" + (f", best {best:.2f}" if best is not None else ""))
 
     def close(self) -> None:
-        if self._bar is not None:
-            self._bar.close()
+        self._bar.close()
 
 
 def ending_text(trial: Trial, trials: Sequence[Trial]) -> str:
@@ -95,9 +88,6 @@ class Recorder(tune.Callback):
     def __init__(self, folder: RunFolder, trials: list[Trial], total: int) -> None:
         self.folder, self.trials = folder, trials
         self.progress = Progress(trials, total)
-
-    def setup(self, *_: Any, **__: Any) -> None:
-        self.progress.start()
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
         record = self._record(trial)

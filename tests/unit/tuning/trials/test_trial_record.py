@@ -33,7 +33,6 @@ class Heard:
 def recorder(tmp_path: Path) -> Recorder:
     recorder = Recorder(RunFolder(str(tmp_path), "few"), [trial(number) for number in range(3)], 3)
     recorder.progress.stream = io.StringIO()
-    recorder.setup()
     return recorder
 
 
@@ -132,7 +131,7 @@ def test_a_terminal_gets_a_bar() -> None:
 
     trials, screen = [trial(0, "waiting"), trial(1)], Terminal()
     progress = Progress(trials, 2, screen)
-    progress.start()
+    progress.update()
     assert "0/2 [" in screen.getvalue()
     assert "1 running]" in screen.getvalue()
     trials[0] = trial(0, "finished", (9,))
@@ -155,7 +154,6 @@ def test_tensorboards_hparams_tab_lists_the_trials(tmp_path: Path) -> None:
     trials[1].overrides["model.generator.nonlocal_blocks"] = []
     recorder = Recorder(RunFolder(str(tmp_path), "few"), trials, 3)
     recorder.progress.stream = io.StringIO()
-    recorder.setup()
     heard = [Heard(recorder, number) for number in range(3)]
     for each in heard:
         each("start")
