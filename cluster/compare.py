@@ -11,7 +11,7 @@ from pathlib import Path
 from PIL import Image
 
 from cluster.records.curves import default_window, loss_curves
-from cluster.records.history import History, read_history
+from cluster.records.recorded_run import RecordedRun, read_run
 from data_shards.errors import UserError
 from data_shards.images.find import evenly, list_images
 from data_shards.images.read import image_size, load_image
@@ -30,20 +30,20 @@ def main(arguments: Sequence[str]) -> int:
     """Read everything, draw, write. Raises: UserError for runs, images or options that cannot be used."""
     args = _parser().parse_args(arguments)
     _check(args)
-    histories = [read_history(path) for path in args.runs]
-    labels = args.labels or _labels(histories)
+    recorded = [read_run(path) for path in args.runs]
+    labels = args.labels or _labels(recorded)
     taken = HEADINGS[args.direction][0]
     if labels[0] == labels[1] or taken in labels:
         raise UserError(f"runs named {labels[0]!r} and {labels[1]!r}: give --labels unlike each other and {taken!r}")
     pictures = {}
     if args.inputs:
         pictures[GRID] = _grid(args, labels)
-    window = default_window(histories) if args.window is None else args.window
-    pictures[CURVES] = loss_curves(dict(zip(labels, histories, strict=True)), window)
+    window = default_window(recorded) if args.window is None else args.window
+    pictures[CURVES] = loss_curves(dict(zip(labels, recorded, strict=True)), window)
     for name, picture in pictures.items():
         save_picture(picture, args.out / name)
-    for label, history in zip(labels, histories, strict=True):
-        print(f"{label}: {history.images:,} images, {len(history.records)} records")
+    for label, run in zip(labels, recorded, strict=True):
+        print(f"{label}: {run.images:,} images, {len(run.records)} records")
     print(f"written to {args.out}: {', '.join(pictures)}")
     return 0
 
@@ -86,14 +86,14 @@ def _check(args: argparse.Namespace) -> None:
             raise UserError(f"{option} {value}: at least {least}")
 
 
-def _labels(histories: list[History]) -> list[str]:
+def _labels(recorded: list[RecordedRun]) -> list[str]:
     """The shortest ends of the runs' paths that tell them apart."""
-    parts = [history.location.split("/") for history in histories]
+    parts = [run.location.split("/") for run in recorded]
     for depth in range(1, max(map(len, parts)) + 1):
         labels = ["/".join(part[-depth:]) for part in parts]
         if labels[0] != labels[1]:
             return labels
-    raise UserError(f"{histories[0].location}: compared with itself; give two runs")
+    raise UserError(f"{recorded[0].location}: compared with itself; give two runs")
 
 
 def _grid(args: argparse.Namespace, labels: list[str]) -> Image.Image:

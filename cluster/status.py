@@ -1,9 +1,7 @@
-"""`python -m cluster status`: how runs do, from their storage alone."""
+"""`python -m cluster status`: the state of runs, from their storage alone."""
 
 import argparse
 import json
-import os
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,19 +10,19 @@ from datetime import datetime
 from functools import partial
 from typing import Any
 
+from cluster.records.console_progress import duration_text, losses_text
 from cluster.records.health import Health, Pace, health, pace
-from cluster.records.progress import duration_text, losses_text
-from cluster.records.survey import READERS, Stored, Survey, is_run, list_folder, survey
+from cluster.records.snapshot import READERS, CheckpointSnapshot, RunSnapshot, is_run, take_snapshot
 from data_shards.errors import UserError
-from data_shards.storage import locate
+from data_shards.storage import list_folder, locate
 from data_shards.storage.folder import RunFolder, split_uri
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Raises: UserError, UserError where there is no run, or storage does not answer."""
+    """Raises: UserError where there is no run, or storage does not answer."""
     parser = argparse.ArgumentParser(
         prog="python -m cluster status",
-        description="Show how a run does, or all runs of a storage in a line each, from their storage alone.",
+        description="Show the state of a run, or of all runs in a storage in a line each, from storage alone.",
     )
     parser.add_argument("uri", metavar="URI", help="a run's folder, STORAGE/NAME, or a storage; a path or a URI")
     parser.add_argument(
@@ -34,17 +32,13 @@ def main(arguments: Sequence[str]) -> int:
     options = parser.parse_args(arguments)
     folders, is_one = find_runs(options.uri)
     with ThreadPoolExecutor(READERS) as readers:
-        runs = list(readers.map(partial(survey, verify=options.verify), folders))
+        runs = list(readers.map(partial(take_snapshot, verify=options.verify), folders))
     now = time.time()
     if options.json:
         text = json.dumps([as_json(run, now) for run in runs], indent=1)
     else:
         text = text_of(runs[0], now) if is_one else table_of(runs, now)
-    try:
-        print(text, flush=True)
-    except BrokenPipeError:
-        # `| head` has read enough; without this the interpreter complains when it flushes.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    print(text)
     return 0
 
 
@@ -55,14 +49,14 @@ def find_runs(uri: str) -> tuple[list[RunFolder], bool]:
     if is_run(there):
         return [RunFolder(*split_uri(uri))], True
     inside = [RunFolder(uri, name) for name, info in there.items() if not info.is_file and not name.startswith(".")]
-    runs = [folder for folder in inside if is_run(list_folder(folder.location))]
+    runs = [folder for folder in inside if is_run(folder.names())]
     if not runs:
         what = "neither it nor a folder in it has a run's files" if there else "nothing is there"
         raise UserError(f"no run at {place.uri}: {what}; give a run's folder, STORAGE/NAME, or a storage with runs")
     return runs, False
 
 
-def text_of(run: Survey, now: float) -> str:
+def text_of(run: RunSnapshot, now: float) -> str:
     """A run, for a person."""
     lines = [("run", run.label), *_settings(run), ("health", health_text(health(run, now), now))]
     lines.append(("progress", progress_text(run)))
@@ -83,7 +77,7 @@ def text_of(run: Survey, now: float) -> str:
     return "\n".join([*(f"{name:<13}{text}" for name, text in lines), *rows, *warnings_of(run)])
 
 
-def table_of(runs: Sequence[Survey], now: float) -> str:
+def table_of(runs: Sequence[RunSnapshot], now: float) -> str:
     """Runs in a line each, for a person."""
     rows = [["run", "health", "since", "images", "done", "images/s", "left", "swd", "checkpoints"]]
     for run in runs:
@@ -102,8 +96,8 @@ def table_of(runs: Sequence[Survey], now: float) -> str:
     )
 
 
-def as_json(run: Survey, now: float) -> dict[str, Any]:
-    """A run, for a machine: what text_of tells, and its configuration."""
+def as_json(run: RunSnapshot, now: float) -> dict[str, Any]:
+    """A run, for a machine: what text_of shows, and its configuration."""
     recent, best = pace(run.records), run.best
     checkpoints = [asdict(each) | {"images": each.images, "is_sound": each.is_sound} for each in run.checkpoints]
     return {
@@ -121,7 +115,7 @@ def as_json(run: Survey, now: float) -> dict[str, Any]:
     }
 
 
-def warnings_of(run: Survey) -> list[str]:
+def warnings_of(run: RunSnapshot) -> list[str]:
     """A line for each checkpoint that a resume would pass over."""
     lines = []
     for each in run.checkpoints:
@@ -138,14 +132,14 @@ def health_text(found: Health, now: float) -> str:
     return f"{words.get(found.state, found.state)}{when}{reason}"
 
 
-def progress_text(run: Survey) -> str:
+def progress_text(run: RunSnapshot) -> str:
     text = f"{run.images:,} images"
     if run.total and run.epoch:
         text += f" of {run.total:,} ({run.images / run.total:.1%}), epoch {run.images / run.epoch:.2f} of {round(run.total / run.epoch, 2):g}"
     return text
 
 
-def rate_text(run: Survey, recent: Pace, now: float) -> str:
+def rate_text(run: RunSnapshot, recent: Pace, now: float) -> str:
     rate = f"{recent.images_per_s:.1f} images/s"
     if not run.total or run.images >= run.total or health(run, now).state != "training":
         return rate
@@ -153,7 +147,7 @@ def rate_text(run: Survey, recent: Pace, now: float) -> str:
     return f"{rate}, {left_text(run, recent)} left, done about {_at(end)}"
 
 
-def left_text(run: Survey, recent: Pace) -> str:
+def left_text(run: RunSnapshot, recent: Pace) -> str:
     return duration_text((run.total - run.images) / recent.images_per_s) if run.total else "-"
 
 
@@ -170,7 +164,7 @@ def evaluated_text(records: Sequence[Mapping[str, Any]]) -> str:
     )
 
 
-def checkpoint_text(stored: Stored, best: Stored | None) -> str:
+def checkpoint_text(stored: CheckpointSnapshot, best: CheckpointSnapshot | None) -> str:
     size = f"{stored.size_bytes / 1e6:8,.1f} MB"
     if stored.world is None:
         return f"{stored.name}  {_at(stored.time)}  {size}  not complete"
@@ -188,7 +182,7 @@ def _at(seconds: float) -> str:
     return datetime.fromtimestamp(seconds).strftime("%Y-%m-%d %H:%M:%S")
 
 
-def _settings(run: Survey) -> list[tuple[str, str]]:
+def _settings(run: RunSnapshot) -> list[tuple[str, str]]:
     """The configuration in two lines."""
     config = run.about.get("config")
     if not config:

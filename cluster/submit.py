@@ -186,18 +186,14 @@ def _text(value: Any) -> str:
 
 def package_size(job: Job) -> tuple[int, int]:
     """Bytes and number of the files that Ray would send. Raises: UserError when it does not take so much."""
-    from ray._private.runtime_env import packaging
+    from cluster.machines.ray_internals import working_dir_files
 
-    paths: list[Path] = []
-    for folder in job.folders:
-        excludes = [packaging._get_excludes(folder, job.excludes)]
-        packaging._dir_travel(folder, excludes, paths.append, include_gitignore=True)
-    files = [path for path in paths if path.is_file()]
+    files, limit = working_dir_files(job.folders, job.excludes)
     sizes: Counter[str] = Counter()
     for file in files:
         sizes[file.relative_to(ROOT).parts[0]] += file.stat().st_size
     # It zips without compression.
-    total, limit = sizes.total(), packaging.GCS_STORAGE_MAX_SIZE
+    total = sizes.total()
     if total >= limit:
         largest = ", ".join(f"{name} {size / 1e6:,.0f} MB" for name, size in sizes.most_common(3))
         raise UserError(

@@ -1,20 +1,22 @@
-"""`python -m cluster train`: check, plan, train, say where everything is."""
+"""`python -m cluster train`: check the run, plan it or train it, and print where its results are."""
 
 import sys
 from collections.abc import Sequence
 
 from cluster.machines import driver
-from cluster.records.ending import ending_told
+from cluster.records.run_state import outcome_recorded
 from cluster.settings.options import parse_options
-from cluster.settings.plan import plan_text
 from cluster.settings.preflight import Prepared, prepare
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Raises: UserError, UserError: what the user can mend, a line for each thing."""
+    """Raises: UserError for what the user can fix, a line for each problem."""
     options = parse_options(arguments)
     prepared = prepare(options.config)
     if options.dry_run:
+        # It imports torch, to build the networks.
+        from cluster.settings.dry_run import plan_text
+
         print(plan_text(prepared, local=options.local))
         return
     if prepared.finished:
@@ -23,14 +25,13 @@ def main(arguments: Sequence[str]) -> None:
         return
     prepared.folder.probe()
     try:
-        with ending_told(prepared.folder):
+        with outcome_recorded(prepared.folder):
             if options.local:
                 driver.train_in_process(prepared)
             else:
                 driver.train_on_cluster(prepared, options.address)
     except (KeyboardInterrupt, SystemExit):
-        # Ray Train turns Ctrl-C into an exit.
-        print("stopped; the same command goes on from the newest checkpoint", file=sys.stderr)
+        print("stopped; the same command continues from the newest checkpoint", file=sys.stderr)
         raise SystemExit(130) from None
     print(f"{prepared.config.name} has finished: {prepared.clock.total:,} images seen")
     print(places(prepared))

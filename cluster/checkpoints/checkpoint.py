@@ -1,8 +1,8 @@
-"""When a run is saved and where it goes on: everything that the rest of a run depends on, whole or not at all.
+"""When a run is saved, which checkpoints are kept, and where a run resumes.
 
-What lies in a checkpoint is in state.py, how it lies in storage in stored.py. Ray Train is not told about checkpoints: its
-own list of them, kept in storage too, could disagree with what is there, knows no best beside the newest, and stops a run
-when storage is away for a moment.
+What is in a checkpoint is in state.py; its files in storage, and reading them, in nla_cyclegan/weights/checkpoint.py. Ray Train
+is not told about checkpoints: its own list of them, kept in storage too, could disagree with what is there, knows no best
+beside the newest, and stops a run when storage does not answer for a moment.
 """
 
 import json
@@ -16,7 +16,6 @@ from safetensors import SafetensorError
 from cluster.checkpoints.config import CheckpointConfig
 from cluster.checkpoints.replicas import check_replicas
 from cluster.checkpoints.state import TensorFile, load_state, take_share, tensors_alike
-from cluster.checkpoints.stored import store_share, superfluous
 from cluster.ranks.clock import Clock
 from cluster.ranks.world import World
 from data_shards.errors import UserError
@@ -25,11 +24,13 @@ from nla_cyclegan import TrainingStep
 from nla_cyclegan.weights.checkpoint import (
     ABOUT,
     CheckpointReader,
+    age,
     checkpoints_of,
     complete_checkpoints,
     images_of,
     name_of,
     score_of,
+    share_file,
     world_of,
 )
 
@@ -72,7 +73,7 @@ class Checkpoints:
 
         Raises: UserError when there are checkpoints, and none of them is sound.
         """
-        names, self._taken = self.world.broadcast(self._survey() if self.world.rank == 0 else ([], set()))
+        names, self._taken = self.world.broadcast(self._find() if self.world.rank == 0 else ([], set()))
         for name in names:
             problems = [problem for problem in self.world.gather(self._load(name, step)) if problem]
             if not problems:
@@ -106,12 +107,12 @@ class Checkpoints:
         self._finish()
 
     def wait(self) -> None:
-        """Until what this rank has saved is stored. Raises: UserError when that failed."""
+        """Wait until what this rank has saved is stored. Raises: UserError when that failed."""
         upload, self._upload = self._upload, None
         if upload is not None:
             upload.result()
 
-    def _survey(self) -> tuple[list[str], set[str]]:
+    def _find(self) -> tuple[list[str], set[str]]:
         """Complete checkpoints, newest first, and all names in use; deletes what a crash left half written."""
         there = checkpoints_of(self.folder)
         complete = [name for name, files in there.items() if world_of(files)]
@@ -171,3 +172,22 @@ class Checkpoints:
             attempt += 1
         self._taken.add(name_of(images_seen, attempt))
         return name_of(images_seen, attempt)
+
+
+def store_share(files: Mapping[str, bytes], folder: RunFolder, name: str, world: World) -> None:
+    """Write a rank's share of a checkpoint to storage, its list of files last."""
+    written = {file: vars(folder.write(f"{name}/{file}", content)) for file, content in files.items()}
+    folder.write_json(f"{name}/{share_file(world.rank, world.size)}", {"files": written})
+
+
+def superfluous(checkpoints: Mapping[str, float | None], keep: int, keep_best: int) -> list[str]:
+    """Which complete checkpoints are neither among the newest nor among the best.
+
+    Args:
+        checkpoints: name -> score, lower is better; None where it was not evaluated.
+    """
+    newest = sorted(checkpoints, key=age, reverse=True)[:keep]
+    scored = {name: score for name, score in checkpoints.items() if score is not None}
+    # Of two that are as good the older one: a run that has stopped improving keeps what it has.
+    best = sorted(scored, key=lambda name: (scored[name], age(name)))[:keep_best]
+    return [name for name in checkpoints if name not in (*newest, *best)]

@@ -1,4 +1,4 @@
-"""Whether all ranks hold the same weights, as data parallel training rests on."""
+"""Whether all ranks hold the same weights, which data parallel training relies on."""
 
 from collections.abc import Mapping
 
@@ -27,8 +27,8 @@ def check_replicas(tensors: Mapping[str, Tensor], world: World) -> None:
         if others:
             ranks = ", ".join(map(str, others))
             raise DivergedReplicasError(
-                f"replicas differ: {name} is not the same on rank {ranks} as on rank 0, so nothing was saved. Going on from "
-                "the last checkpoint mends it; if it comes back, a machine's memory or GPU is broken: leave it out"
+                f"replicas differ: {name} is not the same on rank {ranks} as on rank 0, so nothing was saved. Resuming from "
+                "the last checkpoint fixes it; if it happens again, a machine's memory or GPU is broken: remove that machine"
             )
 
 

@@ -2,6 +2,9 @@
 
 from pydantic import BaseModel, ConfigDict, Field
 
+# Side in pixels of the smallest image that has a sliced Wasserstein distance: COARSEST of nla_cyclegan.metrics, which imports torch.
+SMALLEST_CROP = 16
+
 
 class ValidationConfig(BaseModel):
     """Evaluation on held-out images while the run trains."""

@@ -12,9 +12,9 @@ from torch import Tensor
 from cluster.ranks.clock import Clock
 from cluster.ranks.world import World
 from cluster.records.config import ObserveConfig
+from cluster.records.metrics_file import TENSORBOARD
 from cluster.records.observe import MetricsLog
-from cluster.records.run_files import TENSORBOARD
-from cluster.records.trouble import Trouble
+from cluster.records.upload import OptionalWork
 from data_shards import Dataset, read_split
 from data_shards.images.write import save_picture
 from nla_cyclegan import Generator, TrainingStep
@@ -57,7 +57,7 @@ class Previews:
         self.log, self.root, self.size = log, root, size
         self._images: dict[Direction, list[Tensor]] = {}
         self._drawing: threading.Thread | None = None
-        self._trouble = Trouble("previews cannot be written")
+        self._writing = OptionalWork("previews cannot be written")
 
     def __enter__(self) -> Self:
         return self
@@ -93,7 +93,7 @@ class Previews:
         return [image for _, image in read_split(self.dataset, split, size=self.size, limit=ROWS)]
 
     def _draw(self, paintings: Sequence[Painting], images_seen: int) -> None:
-        with self._trouble.survived():
+        with self._writing.attempt():
             picture = drawn(paintings, f"after {images_seen:,} images")
             save_picture(picture, self.root / PREVIEWS / f"images_{images_seen:012d}.png")
             if self.config.tensorboard:

@@ -1,9 +1,8 @@
-"""Runs the workers of a run under Ray Train, or its train function in this process.
+"""Starts a run: its workers under Ray Train, or its training in this process.
 
-A sweep builds on `build_trainer`: it is all that Ray Train is told about a run.
+A sweep builds on `build_trainer`, which holds everything that Ray Train is told about a run.
 """
 
-import logging
 import os
 import sys
 import tempfile
@@ -11,27 +10,30 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cluster.machines import board
-from cluster.machines.retry import keep_trying
-from cluster.machines.session import ray_session, set_environment, shown
-from cluster.records.observe import Forward
-from cluster.records.progress import Progress
+from cluster.machines.progress import events_key, progress_shown
+from cluster.machines.retry import retry_training
+from cluster.machines.session import ray_session
+from cluster.records.console_progress import ConsoleProgress
+from cluster.records.sinks import Forward
 from cluster.settings.config import RunConfig
 from cluster.settings.preflight import Prepared, claim
 from cluster.settings.scaling import Resources, choose, this_machine
 
 if TYPE_CHECKING:
     from ray.train import UserCallback
-    from ray.train.torch import TorchTrainer
 
-# Collectives of torch give up so much later than the run's watch, which says who hung.
+    from cluster.machines.ray_internals import Trainer
+
+# Collectives of torch time out so much later than the watchdog, which says who hung.
 TORCH_LATER_S = 60.0
+# What torchrun sets, or whoever starts the ranks of a group without Ray.
+GROUP_VARIABLES = {"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}
 
 
 def train_on_cluster(prepared: Prepared, address: str | None) -> Mapping[str, Any]:
-    """Run the workers on the cluster at the address, or on a Ray of this process's own. Returns: the last metrics.
+    """Train on the Ray cluster at the address, or on a Ray of this process's own. Returns: the last metrics.
 
-    Raises: UserError when the workers do not fit; what `keep_trying` raises.
+    Raises: UserError when the workers do not fit; what `retry_training` raises.
     """
     config, batch = prepared.config, prepared.config.data.global_batch
     address, scaling = address or os.environ.get("RAY_ADDRESS"), config.scaling
@@ -41,74 +43,70 @@ def train_on_cluster(prepared: Prepared, address: str | None) -> Mapping[str, An
         choose(scaling, [this_machine()], global_batch=batch)
     chosen: Resources | None = None
 
+    def say(text: str) -> None:
+        print(f"{config.name}: {text}", file=sys.stderr, flush=True)
+
     def attempt() -> Mapping[str, Any]:
-        """Each in a session of its own: the head of the cluster may have been started anew."""
+        """Each in a session of its own: the head of the cluster may have been restarted."""
         nonlocal chosen
+        say(f"joining the Ray cluster at {address} ..." if address else "starting Ray on this machine ...")
         with ray_session(address, wait_s=scaling.loss_wait_s if chosen else 0) as machines:
             if chosen is None:
                 chosen = choose(scaling, machines, global_batch=batch)
                 claim(prepared)
+            say(f"starting {'1 worker' if chosen.most == 1 else f'{chosen.most} workers'} ...")
             trainer = build_trainer(config, chosen)
-            with shown(board_key(config), Progress(config.name, prepared.clock.total)):
+            with progress_shown(config, ConsoleProgress(config.name, prepared.clock.total)):
                 return trainer.fit().return_value
 
-    def say(text: str) -> None:
-        print(f"{config.name}: {text}", file=sys.stderr, flush=True)
-
-    return keep_trying(attempt, prepared.folder, scaling.max_failures, say)
+    return retry_training(attempt, prepared.folder, scaling.max_failures, say)
 
 
 def train_in_process(prepared: Prepared) -> Mapping[str, Any]:
-    """Run the train function here, by Ray Train's local mode: no workers, and `breakpoint()` works."""
-    set_environment(own=False)
-    from ray.train import RunConfig as RayRunConfig
-    from ray.train import ScalingConfig
-    from ray.train.torch import TorchTrainer
+    """Train in this process, without Ray, so that `breakpoint()` works; under torchrun, as one of its ranks."""
+    import torch
+    import torch.distributed as dist
 
-    from cluster.machines.worker import train_locally
+    from cluster.ranks.world import World
+    from cluster.training.loop import train
 
-    logging.getLogger("ray").setLevel(logging.WARNING)
-    config = prepared.config
     claim(prepared)
-    progress = Progress(config.name, prepared.clock.total)
-    trainer = TorchTrainer(
-        lambda: train_locally(config, Forward(progress.show)),
-        scaling_config=ScalingConfig(num_workers=0),
-        run_config=RayRunConfig(name=config.name),
-    )
+    progress = ConsoleProgress(prepared.config.name, prepared.clock.total)
+    if os.environ.keys() >= GROUP_VARIABLES:
+        if torch.cuda.is_available():
+            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
+        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
     try:
-        return trainer.fit().return_value
+        return train(prepared.config, World.current(), sinks=[Forward(progress.show)])
     finally:
         progress.close()
+        if dist.is_initialized():
+            dist.destroy_process_group()
 
 
-def build_trainer(
-    config: RunConfig, resources: Resources, *, callbacks: Sequence["UserCallback"] = ()
-) -> "TorchTrainer":
-    """Ray Train's trainer of a run, for one `fit`; Ray is running. What it raises, `keep_trying` knows.
+def build_trainer(config: RunConfig, resources: Resources, *, callbacks: Sequence["UserCallback"] = ()) -> "Trainer":
+    """Ray Train's trainer of a run, for one `fit`; Ray is running. `retry_training` handles what that raises.
 
     Args:
-        config: paths in it are absolute, see `preflight.absolute`.
-        callbacks: run in Ray Train's controller at every report, which comes with each checkpoint and evaluation.
+        config: its paths are absolute, see `preflight.absolute`.
+        callbacks: called in Ray Train's controller at every report, which comes with each validation.
     """
-    from ray.train import FailureConfig, ScalingConfig
+    from ray.train import FailureConfig, LoggingConfig, ScalingConfig
     from ray.train import RunConfig as RayRunConfig
-    from ray.train.torch import TorchTrainer
-    from ray.train.v2.api.config import LoggingConfig
 
-    from cluster.machines.rendezvous import MeetingConfig
-    from cluster.machines.watch import Watch
-    from cluster.machines.worker import train_function
+    from cluster.machines.ray_internals import Trainer
+    from cluster.machines.rendezvous import ProcessGroupConfig
+    from cluster.machines.watchdog import Watchdog
+    from cluster.machines.worker import train_worker
 
     scaling, backend = config.scaling, "nccl" if resources.use_gpu else "gloo"
-    trainer = TorchTrainer(
-        train_function,
+    return Trainer(
+        train_worker,
         train_loop_config={
             "config": config.model_dump(mode="json"),
             "threads": max(1, int(resources.cpus_per_worker)),
-            "board": board_key(config),
         },
-        torch_config=MeetingConfig(backend, timeout_s=scaling.timeout_s + TORCH_LATER_S),
+        backend_config=ProcessGroupConfig(backend, timeout_s=scaling.timeout_s + TORCH_LATER_S),
         scaling_config=ScalingConfig(
             num_workers=resources.workers,
             use_gpu=resources.use_gpu,
@@ -120,17 +118,10 @@ def build_trainer(
             name=config.name,
             # Ray Train has nothing to keep: checkpoints are not reported to it, see checkpoints/checkpoint.py.
             storage_path=str(Path(tempfile.gettempdir(), "ray-train")),
-            # Machines that do not come are failures of its controller: the watch counts the seconds instead.
+            # Machines that do not join are failures of its controller: the watchdog counts the seconds instead.
             failure_config=FailureConfig(max_failures=scaling.max_failures, controller_failure_limit=-1),
-            # What fails is told in a line by the watch, in full by what `fit` raises.
+            # The watchdog describes a failure in one line, and what `fit` raises has all of it.
             logging_config=LoggingConfig(log_level="CRITICAL"),
-            callbacks=[*callbacks, Watch(scaling, resources, board.news(board_key(config)))],
+            callbacks=[*callbacks, Watchdog(scaling, resources, events_key(config))],
         ),
     )
-    # Its handler of Ctrl-C asks the controller to end, which does not listen while it waits for machines.
-    trainer._register_sigint_handler = lambda controller: None
-    return trainer
-
-
-def board_key(config: RunConfig) -> str:
-    return f"{config.storage}/{config.name}"

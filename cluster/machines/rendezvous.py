@@ -1,80 +1,120 @@
-"""Where the workers of a run meet: as Ray Train arranges it, but on the network that Ray itself is on, or kept from it as Ray is."""
+"""The workers' process group: torch's, on the network that Ray itself uses.
 
+Ray's own TorchConfig is not used: it imports torch into Ray Train's controller, and its store listens on all interfaces.
+"""
+
+import fcntl
+import ipaddress
 import os
 import socket
+import struct
+from datetime import timedelta
+from typing import Any
 
 import ray
-from ray._common.network_utils import is_localhost
-from ray.train.torch import TorchConfig
-from ray.train.torch.config import _set_torch_distributed_env_vars, _setup_torch_process_group, _TorchBackend
-from ray.train.v2._internal.execution.worker_group.execution_group import ExecutionGroup
-from torch.distributed import TCPStore
+from ray.train.backend import Backend, BackendConfig
 
-from cluster.ranks.world import interface_of
+# Of Linux: the IPv4 address of a network interface.
+SIOCGIFADDR = 0x8915
+LEAVE_S = 30.0
+_STORES: list[Any] = []
 
 
-class MeetingConfig(TorchConfig):
-    """Ray Train's own configuration of the process group, but for the address that rank 0's store listens on."""
+class ProcessGroupConfig(BackendConfig):
+    """How Ray Train sets up the process group of a run.
+
+    Args:
+        backend: "nccl" or "gloo".
+        timeout_s: seconds after which torch gives up on a collective.
+    """
+
+    def __init__(self, backend: str, timeout_s: float) -> None:
+        self.backend, self.timeout_s = backend, timeout_s
 
     @property
-    def backend_cls(self) -> type["_Meeting"]:
-        return _Meeting
+    def backend_cls(self) -> type["_ProcessGroup"]:
+        return _ProcessGroup
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"backend": self.backend, "timeout_s": self.timeout_s}
 
 
-class _Meeting(_TorchBackend):
-    def on_start(self, worker_group: ExecutionGroup, backend_config: TorchConfig) -> None:
-        """Start the process group. torch's store listens on all interfaces and asks nobody for a token."""
-        port = worker_group.execute_single(0, open_store)
-        if port is None:
-            if len({worker.metadata.node_id for worker in worker_group.get_workers()}) > 1:
-                worker_group.execute(choose_interface)
-            super().on_start(worker_group, backend_config)
-            return
-        worker_group.execute(find_store, port)
-        worker_group.execute(_set_torch_distributed_env_vars)
+class _ProcessGroup(Backend):
+    # The GPUs of a machine see each other, so that NCCL can use NVLink.
+    share_cuda_visible_devices = True
+
+    def on_start(self, worker_group: Any, backend_config: ProcessGroupConfig) -> None:
+        address, port = worker_group.execute_single(0, open_store)
+        if not _is_loopback(address):
+            worker_group.execute(choose_interface)
         world = len(worker_group)
-        joined = [
-            worker_group.execute_single_async(
-                rank,
-                _setup_torch_process_group,
-                backend=backend_config.backend,
-                world_rank=rank,
-                world_size=world,
-                init_method="env://",
-                timeout_s=backend_config.timeout_s,
-            )
-            for rank in range(world)
-        ]
-        ray.get(joined)
+        settings = (address, port, world, backend_config.backend, backend_config.timeout_s)
+        ray.get([worker_group.execute_single_async(rank, join_group, rank, *settings) for rank in range(world)])
+
+    def on_shutdown(self, worker_group: Any, backend_config: ProcessGroupConfig) -> None:
+        if len(worker_group) > 1:
+            ray.wait(worker_group.execute_async(leave_group), num_returns=len(worker_group), timeout=LEAVE_S)
 
 
-def open_store() -> int | None:
-    """The port of a store that this process keeps on the loopback interface; None where Ray uses another."""
+def open_store() -> tuple[str, int]:
+    """Start the group's store in this process, on Ray's network interface alone; its address and port.
+
+    torch would let it listen on all interfaces, and it asks for no token.
+    """
+    from torch.distributed import TCPStore
+
     address = ray.util.get_node_ip_address()
-    if not is_localhost(address):
-        return None
-    listener = socket.create_server((address, 0))
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    listener = socket.create_server((address, 0), family=family, backlog=1024)
     port = int(listener.getsockname()[1])
     # Kept as long as the process.
     _STORES.append(TCPStore(address, port, is_master=True, wait_for_workers=False, master_listen_fd=listener.detach()))
-    return port
+    return address, port
+
+
+def join_group(rank: int, address: str, port: int, world: int, backend: str, timeout_s: float) -> None:
+    """Join the group as this rank; returns when all ranks have."""
+    import torch.distributed as dist
+
+    timeout = timedelta(seconds=timeout_s)
+    store = dist.TCPStore(address, port, is_master=False, timeout=timeout)
+    dist.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=timeout)
+
+
+def leave_group() -> None:
+    import torch.distributed as dist
+
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 def choose_interface() -> None:
-    """Let gloo take the network by which Ray reaches this machine; what the user has set stays.
+    """Let gloo use the network interface by which Ray reaches this machine; what the user has set stays.
 
-    By itself it takes the address that the machine's name resolves to, which /etc/hosts often makes 127.0.1.1: no other
-    machine finds it there.
+    By default it takes the address that the machine's name resolves to, which /etc/hosts often makes 127.0.1.1: other
+    machines cannot connect to it.
     """
     name = interface_of(ray.util.get_node_ip_address())
     if name is not None:
         os.environ.setdefault("GLOO_SOCKET_IFNAME", name)
 
 
-def find_store(port: int) -> None:
-    """Let `env://` join the store of that port, on the loopback interface, instead of opening one."""
-    os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"] = ray.util.get_node_ip_address(), str(port)
-    os.environ["TORCHELASTIC_USE_AGENT_STORE"] = str(True)
+def interface_of(address: str) -> str | None:
+    """Name of the network interface that has this IPv4 address, such as "eth0"; None where no interface has it."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+        for _, name in socket.if_nameindex():
+            request = struct.pack("256s", name.encode())
+            try:
+                answer = fcntl.ioctl(any_socket, SIOCGIFADDR, request)
+            except OSError:
+                continue  # It has no IPv4 address.
+            if socket.inet_ntoa(answer[20:24]) == address:
+                return name
+    return None
 
 
-_STORES: list[TCPStore] = []
+def _is_loopback(address: str) -> bool:
+    try:
+        return ipaddress.ip_address(address).is_loopback
+    except ValueError:
+        return address == "localhost"

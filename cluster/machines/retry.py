@@ -1,67 +1,120 @@
-"""Trying a run again after failures that pass by themselves."""
+"""Which failures of a run are retried: what Ray Train's errors mean, a line for each, and the retries themselves."""
 
+import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from cluster.machines.failures import describe, explained, is_bug, may_pass, mendable
 from data_shards.errors import NonFiniteLossError, UserError
 from data_shards.storage.folder import RunFolder
 from nla_cyclegan.weights.checkpoint import complete_checkpoints
 
 FIRST_WAIT_S = 2.0
 LONGEST_WAIT_S = 60.0
+# Attributes in which Ray's errors keep the error that they wrap.
+WRAPPED = ("controller_failure", "health_check_failure", "_base_exc", "cause")
+LONGEST_REASON = 200
 
 Returned = Mapping[str, Any]
 
 
-def keep_trying(
+def retry_training(
     attempt: Callable[[], Returned], folder: RunFolder, max_failures: int, say: Callable[[str], None]
 ) -> Returned:
-    """Call `attempt`, which trains a run from its newest checkpoint, until it comes to the end.
+    """Call `attempt`, which trains a run from its newest checkpoint, until the run is finished.
 
-    Ray Train starts its workers again when one of them fails. What it does not try again is tried again here: its
-    controller died with its machine, the head of the cluster was started anew, the ranks did not find each other. Every
-    new checkpoint sets the count of failures back.
+    Ray Train restarts its workers when one of them fails. What it does not retry is retried here: its controller died with
+    its machine, the head of the cluster was restarted, the ranks did not connect. Every new checkpoint resets the count
+    of failures.
 
     Args:
         attempt: returns what the workers' train function returned.
-        max_failures: that many without a new checkpoint are tried again; those of workers, Ray Train has counted already.
+        max_failures: failures without a new checkpoint that are retried; Ray Train has counted those of workers already.
         say: tells the user what happened.
 
     Returns: the last metrics.
 
-    Raises: UserError, UserError for what the user can mend, at once, or after the tries for what might have passed;
-        NonFiniteLossError; UserError when machines fail too often; what the workers raised, when it was no machine that failed.
+    Raises: UserError for what the user can fix, at once, or after the retries where it might have passed, and when
+        machines fail too often; NonFiniteLossError; what the workers raised, when the program failed and no machine did.
     """
     failures, newest = 0, _newest(folder)
     while True:
         try:
             returned = attempt()
-        # Ray, torch and storage fail in many types; what is not known to pass is raised again below.
+        # Ray, torch and storage fail in many types; what a retry cannot fix is raised again below.
         except Exception as error:
-            if (reason := mendable(error)) and reason is not error:
+            if (reason := fixable(error)) and reason is not error:
                 raise reason from error
-            if reason or not may_pass(error):
+            if reason or not _from_ray(error):
                 raise
             before, newest = newest, _newest(folder)
             failures = 1 if newest != before else failures + 1
             exhausted = failures > max_failures or (hasattr(error, "worker_failures") and newest == before)
-            if exhausted and (reason := explained(error)):
-                raise reason from error
+            if exhausted and (user_error := next(_user_errors(error), None)):
+                raise user_error from error
             if exhausted and is_bug(error):
                 raise
             if exhausted:
                 raise UserError(_given_up(error, newest, max_failures)) from error
             wait_s = min(FIRST_WAIT_S * 2 ** (failures - 1), LONGEST_WAIT_S)
-            say(f"{describe(error)}; tried again in {wait_s:g} s")
+            say(f"{describe(error)}; retrying in {wait_s:g} s")
             time.sleep(wait_s)
             continue
         if "error" in returned:
             raise NonFiniteLossError(returned["error"])
         if "preempted" not in returned:
             return returned["metrics"]
-        say(f"{returned['preempted']}; goes on without")
+        say(f"{returned['preempted']}; continuing without")
+
+
+def fixable(error: BaseException) -> UserError | None:
+    """Among the causes of an error one that only the user can fix, if any: a retry would fail again."""
+    return next((cause for cause in _user_errors(error) if not cause.retryable), None)
+
+
+def is_bug(error: BaseException) -> bool:
+    """Whether the program failed in the workers, rather than machines, processes or the network."""
+    return bool(getattr(error, "worker_failures", None)) and not _lost(error)
+
+
+def describe(error: BaseException) -> str:
+    """An error in one line, with the ranks that it comes from."""
+    # When a process dies or hangs, the others fail too, with whatever error a lost connection causes.
+    ranks: dict[str, list[str]] = {}
+    for rank, cause in _lost(error) or _causes(error):
+        line = _line(cause) if rank is not None or not _died(cause) else "the run's controller does not answer"
+        ranks.setdefault(line, []).append("" if rank is None else str(rank))
+    return "; ".join(f"{_ranks(who)}{text}" for text, who in ranks.items())
+
+
+def _causes(error: BaseException) -> list[tuple[int | None, BaseException]]:
+    """The innermost causes of an error, each with its rank, if any."""
+    if failures := getattr(error, "worker_failures", None):
+        return [(rank, cause) for rank, failure in failures.items() for _, cause in _causes(failure)]
+    for name in WRAPPED:
+        if isinstance(inner := getattr(error, name, None), BaseException):
+            return _causes(inner)
+    return [(None, error)]
+
+
+def _user_errors(error: BaseException) -> Iterator[UserError]:
+    return (cause for _, cause in _causes(error) if isinstance(cause, UserError))
+
+
+def _lost(error: BaseException) -> list[tuple[int | None, BaseException]]:
+    """Those of the causes that are processes which died or hung."""
+    from ray.exceptions import RayError
+
+    return [(rank, cause) for rank, cause in _causes(error) if isinstance(cause, RayError | TimeoutError)]
+
+
+def _from_ray(error: BaseException) -> bool:
+    """Whether it comes from Ray, or from the connection to it."""
+    # Not at the top: Ray reads its settings when it is imported, and `session` makes them.
+    from ray.exceptions import RayError
+    from ray.train import TrainingFailedError
+
+    return isinstance(error, RayError | TrainingFailedError | ConnectionError)
 
 
 def _newest(folder: RunFolder) -> str | None:
@@ -72,5 +125,28 @@ def _given_up(error: BaseException, newest: str | None, max_failures: int) -> st
     begin = f"from {newest}" if newest else "at 0 images"
     return (
         f"the run failed more than {max_failures} times without a new checkpoint (scaling.max_failures), the last time "
-        f"with {describe(error)}; the same command again goes on {begin}"
+        f"with {describe(error)}; the same command continues {begin}"
     )
+
+
+def _ranks(ranks: list[str]) -> str:
+    named = [rank for rank in ranks if rank]
+    return f"rank{'s' if len(named) > 1 else ''} {', '.join(named)}: " if named else ""
+
+
+def _died(error: BaseException) -> bool:
+    from ray.exceptions import RayActorError
+
+    return isinstance(error, RayActorError)
+
+
+def _line(error: BaseException) -> str:
+    from ray.exceptions import RayError
+
+    text = str(error)
+    if _died(error):
+        address = re.search(r"\bip: (\S+)", text)
+        return "its process died" + (f" on {address[1]}" if address else "")
+    first = next((line.strip() for line in text.splitlines() if line.strip()), "")
+    first = first if len(first) <= LONGEST_REASON else f"{first[:LONGEST_REASON]}..."
+    return first if first and isinstance(error, RayError | TimeoutError) else f"{type(error).__name__}: {first}"

@@ -4,23 +4,21 @@ import os
 import secrets
 import socket
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from cluster.ranks.world import usable_cores
-from cluster.records.progress import Progress
 from cluster.settings.preflight import in_ray_job
-from cluster.settings.scaling import Machine
+from cluster.settings.scaling import Machine, usable_cores
 from data_shards.errors import UserError
 
 # This project's code, which travels to the machines: none of them needs it installed.
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("cluster", "data_shards", "nla_cyclegan", "tuning")
-POLL_S = 0.5
 CONNECT_S = 10.0
+# Others may work: ray_internals.py has what could differ.
+TESTED_RAY = ("2.59", "2.60")
 JOIN_INTERVAL_S = 2.0
 SETTINGS = {
     # Reports, which are rare, and news of lost workers wait for this poll of Ray Train's controller; its default is 2 s. Where
@@ -61,18 +59,27 @@ def ray_session(address: str | None, wait_s: float = 0) -> Iterator[list[Machine
     set_environment(own=address is None)
     import ray
 
+    if warning := untested_version(ray.__version__):
+        print(f"warning: {warning}", file=sys.stderr, flush=True)
     if address is None:
         with _named_to_its_processes():
             _start_own()
     else:
         _join_patiently(address, wait_s)
     try:
-        yield machines_there()
+        yield cluster_machines()
     finally:
         ray.shutdown()
 
 
-def machines_there() -> list[Machine]:
+def untested_version(version: str) -> str | None:
+    """A warning for a version of Ray that this project was not tested with, None for the others."""
+    if version.rpartition(".")[0] in TESTED_RAY:
+        return None
+    return f"Ray {version} has not been tested with this project, {' and '.join(TESTED_RAY)} have"
+
+
+def cluster_machines() -> list[Machine]:
     """The machines that the cluster has now; Ray is running."""
     import ray
 
@@ -91,46 +98,6 @@ def set_environment(*, own: bool) -> None:
     if own and os.environ["RAY_AUTH_MODE"] == "token":
         # Known to this process and its workers alone; without it Ray writes one to the home directory.
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-
-
-@contextmanager
-def shown(key: str, progress: Progress) -> Iterator[None]:
-    """Show what the run's rank 0 last put on the board, and what its watch last said, while in this context."""
-    from ray.exceptions import RayError
-
-    from cluster.machines import board
-
-    ended = threading.Event()
-    show = {key: progress.show, board.news(key): lambda news: progress.say(news["text"])}
-    # On a cluster that was there before, what was said before too.
-    last = {topic: board.get(topic) for topic in show}
-
-    def look() -> None:
-        for topic, tell in show.items():
-            record = board.get(topic)
-            if record and record != last[topic]:
-                tell(record)
-                last[topic] = record
-
-    def poll() -> None:
-        over = False
-        while not over:
-            # One look more after the end, for the last record.
-            over = ended.wait(POLL_S)
-            try:
-                look()
-            except RayError:
-                # The head is away; whoever waits for the run hears of it.
-                continue
-
-    thread = threading.Thread(target=poll, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        thread.join(timeout=CONNECT_S)
-        progress.close()
 
 
 @contextmanager

@@ -1,39 +1,43 @@
-"""What each worker of Ray Train runs, in a worker process or, in local mode, in the driver's."""
+"""What each worker of Ray Train runs. The controller and the driver import this file too: torch comes when a worker trains."""
 
-import logging
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import ray.train
-import torch
-from ray.train.v2._internal.execution import context as ray_train_context
 
-from cluster.machines import board
-from cluster.ranks.world import World
-from cluster.records.observe import Forward, Record, Sink
-from cluster.records.prometheus import PrometheusGauges
+from cluster.machines.progress import publish, records_key
+from cluster.machines.ray_internals import silence_reports
+from cluster.records.sinks import Forward, PrometheusGauges, Sink
 from cluster.settings.config import RunConfig
-from cluster.training.run import run
 from data_shards.errors import NonFiniteLossError, PreemptedError
 
 
-def train_function(settings: dict[str, Any]) -> dict[str, Any]:
-    """Train as a rank of Ray Train's worker group.
+def train_worker(settings: dict[str, Any]) -> dict[str, Any]:
+    """Train as one rank of Ray Train's worker group.
 
     Args:
-        settings: `config` (RunConfig as JSON values), `threads` (CPU threads of this worker), `board` (key of the
-            progress record).
+        settings: `config` (RunConfig as JSON values), `threads` (CPU threads of this worker).
 
-    Returns: `metrics`; or `error`, a failure that all ranks share and that trying again would not mend; or `preempted`, why
-        the run should go on in another group.
+    Returns: `metrics`; or `error`, a failure that all ranks share and that a restart would not fix; or `preempted`, why the
+        run should continue in another worker group.
     """
-    # It logs every report at INFO, and LoggingConfig does not reach it.
-    logging.getLogger(ray_train_context.__file__).setLevel(logging.WARNING)
+    import torch
+    from ray.train.torch import get_device
+
+    from cluster.ranks.world import World
+    from cluster.training.loop import train
+
+    silence_reports()
     torch.set_num_threads(settings["threads"])
+    if torch.cuda.is_available():
+        torch.cuda.set_device(get_device())
     config = RunConfig.model_validate(settings["config"])
-    sinks: list[Sink] = [Forward(lambda record: board.put(settings["board"], record)), PrometheusGauges(config.name)]
+    sinks: list[Sink] = [Forward(partial(publish, records_key(config))), PrometheusGauges(config.name)]
     try:
-        return {"metrics": run(config, World.current(), report=_report, sinks=sinks, ask=_given_notice)}
+        return {
+            "metrics": train(config, World.current(), report=_report, sinks=sinks, preempted_nodes=_preempted_nodes)
+        }
     except NonFiniteLossError as error:
         # Returned, because Ray would restart the group for an exception.
         return {"error": str(error)}
@@ -41,12 +45,7 @@ def train_function(settings: dict[str, Any]) -> dict[str, Any]:
         return {"preempted": str(error)}
 
 
-def train_locally(config: RunConfig, progress: Forward) -> Record:
-    """The same in the driver's process, for debugging (Ray Train's local mode)."""
-    return run(config, World.current(), report=_report, sinks=[progress])
-
-
-def _given_notice() -> list[str]:
+def _preempted_nodes() -> list[str]:
     info = ray.train.get_preemption_info()
     return [f"node {node}" for node in info.preempted_node_ids] if info else []
 

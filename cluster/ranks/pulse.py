@@ -1,4 +1,4 @@
-"""How far the rank of this process has come, for those who ask from outside (see watch.py)."""
+"""The progress of the rank in this process, for the watchdog of the run; its controller imports this without torch."""
 
 import sys
 import threading
@@ -6,29 +6,26 @@ import traceback
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-import torch.distributed as dist
-
 _images_seen = 0
 _thread: int | None = None
 
 
 @dataclass(frozen=True)
 class Pulse:
-    """A sign of life of one rank."""
+    """Where one rank is."""
 
     images_seen: int
     collectives: int
-    """Operations of all ranks together that it has begun."""
+    """Collective operations that it has started."""
     where: str
-    """What its program is at."""
+    """The line that it executes."""
 
     def __str__(self) -> str:
         return f"after {self.images_seen:,} images and {self.collectives:,} collectives, {self.where}"
 
     @property
     def progress(self) -> tuple[int, int]:
-        """Of two ranks of a group that stands still, the one that has the smaller one keeps the other waiting."""
+        """Of two ranks of a group that hangs, the one with the smaller value keeps the other waiting."""
         return self.collectives, self.images_seen
 
 
@@ -44,6 +41,9 @@ def take_pulse() -> Pulse:
 
 
 def _collectives() -> int:
+    import torch
+    import torch.distributed as dist
+
     if not dist.is_initialized():
         return 0
     backend: Any = dist.distributed_c10d._get_default_group()._get_backend(
@@ -60,8 +60,8 @@ def _where() -> str:
     return f"in {innermost.name} ({innermost.filename}:{innermost.lineno})"
 
 
-def keep_waiting(pulses: list[Pulse | None]) -> list[int]:
-    """Ranks that the others wait for, in a group that stands still: those that do not answer, else those that are behind."""
+def ranks_behind(pulses: list[Pulse | None]) -> list[int]:
+    """Ranks that the others wait for, in a group that hangs: those that do not answer, else those that are behind."""
     silent = [rank for rank, pulse in enumerate(pulses) if pulse is None]
     answers = [pulse for pulse in pulses if pulse is not None]
     if silent or not answers:

@@ -1,9 +1,5 @@
 """The ranks of a worker group, seen from one of them; alone where no process group was started."""
 
-import fcntl
-import os
-import socket
-import struct
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -13,8 +9,6 @@ from torch import Tensor, nn
 
 T = TypeVar("T")
 CPU = torch.device("cpu")
-# Of Linux: the IPv4 address of a network interface.
-SIOCGIFADDR = 0x8915
 
 
 @dataclass(frozen=True)
@@ -78,22 +72,3 @@ class World:
         """Wait until every rank is here."""
         if self.size > 1:
             dist.barrier()
-
-
-def usable_cores() -> int:
-    """CPU cores that this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def interface_of(address: str) -> str | None:
-    """Name of the network interface that has this IPv4 address, such as "eth0"; None where no interface has it."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
-        for _, name in socket.if_nameindex():
-            request = struct.pack("256s", name.encode())
-            try:
-                answer = fcntl.ioctl(any_socket, SIOCGIFADDR, request)
-            except OSError:
-                continue  # It has no IPv4 address.
-            if socket.inet_ntoa(answer[20:24]) == address:
-                return name
-    return None

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from cluster.records.history import History, differences
+from cluster.records.recorded_run import RecordedRun, differences
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -70,12 +70,12 @@ PANELS = (
 )
 
 
-def default_window(runs: Sequence[History]) -> int:
+def default_window(runs: Sequence[RecordedRun]) -> int:
     """Images that a point of the curves is the mean over, unless said otherwise."""
     return max(run.images for run in runs) // SHARE
 
 
-def loss_curves(runs: Mapping[str, History], window: int) -> Image.Image:
+def loss_curves(runs: Mapping[str, RecordedRun], window: int) -> Image.Image:
     """The figure as an RGB picture; see `loss_figure`."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
@@ -84,7 +84,7 @@ def loss_curves(runs: Mapping[str, History], window: int) -> Image.Image:
     return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
 
 
-def loss_figure(runs: Mapping[str, History], window: int) -> "Figure":
+def loss_figure(runs: Mapping[str, RecordedRun], window: int) -> "Figure":
     """A column a run, a row a kind of loss, the same axes in each row.
 
     Args:
@@ -109,7 +109,7 @@ def loss_figure(runs: Mapping[str, History], window: int) -> "Figure":
     return figure
 
 
-def _grain(runs: Sequence[History]) -> int:
+def _grain(runs: Sequence[RecordedRun]) -> int:
     """Images between two points of a curve; 0: all that was recorded."""
     return 0 if max(len(run.records) for run in runs) <= POINTS else max(run.images for run in runs) // POINTS
 
@@ -140,7 +140,7 @@ def _places(x_N: NDArray[np.float64], grain: int) -> NDArray[np.float64]:
     return x_N[np.flatnonzero(np.diff(x_N // grain, append=np.inf))] if grain else x_N
 
 
-def _draw(axes: "Axes", panel: Panel, run: History, window: int, grain: int) -> None:
+def _draw(axes: "Axes", panel: Panel, run: RecordedRun, window: int, grain: int) -> None:
     for line in panel.lines:
         x, y = run.series(line.name)
         at = _places(x, grain)
@@ -157,7 +157,7 @@ def _count_images(axes: "Axes", images: int) -> None:
     axes.set_xlim(0, images)
 
 
-def _label(row: NDArray[Any], panel: Panel, runs: list[History], window: int, grain: int) -> None:
+def _label(row: NDArray[Any], panel: Panel, runs: list[RecordedRun], window: int, grain: int) -> None:
     row[0].set_ylabel(f"{panel.title}\n({panel.unit})")
     row[0].set_ylim(0, _top(panel, runs, window, grain))
     drawn = [line for line in panel.lines if any(len(run.series(line.name)[0]) for run in runs)]
@@ -167,7 +167,7 @@ def _label(row: NDArray[Any], panel: Panel, runs: list[History], window: int, gr
         row[-1].legend(loc="center left", bbox_to_anchor=(1.02, 0.5), frameon=False, handlelength=2.6)
 
 
-def _top(panel: Panel, runs: list[History], window: int, grain: int) -> float:
+def _top(panel: Panel, runs: list[RecordedRun], window: int, grain: int) -> float:
     """Room for the smoothed curves, but for a peak that would press all else to the ground."""
     series = [run.series(line.name) for line in panel.lines for run in runs]
     values = np.concatenate([smooth(x, y, window, _places(x, grain)) for x, y in series])
@@ -177,7 +177,7 @@ def _top(panel: Panel, runs: list[History], window: int, grain: int) -> float:
     return 1.1 * min(float(values.max()), 2 * float(np.quantile(values, 0.95)) or np.inf)
 
 
-def _title(axes: "Axes", label: str, run: History, others: list[History]) -> None:
+def _title(axes: "Axes", label: str, run: RecordedRun, others: list[RecordedRun]) -> None:
     names = list(dict.fromkeys(name for other in others for name in differences(run.settings, other.settings)))
     shown = [_shortened(f"{name}: {_text(run.settings.get(name))}", SETTING_WIDTH) for name in names[:SETTINGS_SHOWN]]
     if len(names) > len(shown):

@@ -1,13 +1,13 @@
-"""How a run does, judged by what it has left in storage: does it still train, how fast, how long will it take?"""
+"""The health of a run, from its snapshot: whether it still trains, how fast, and what it waits for."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from statistics import median
 
-from cluster.records.mirror import INTERVAL_S
-from cluster.records.observe import WAITS, Record
-from cluster.records.survey import Survey
+from cluster.records.metrics_file import WAITS, Record
+from cluster.records.snapshot import RunSnapshot
+from cluster.records.upload import INTERVAL_S
 
 # Before the first record a run starts processes, reads weights and may compile.
 STARTS_WITHIN_S = 600.0
@@ -18,7 +18,7 @@ RECENT = 20
 
 @dataclass(frozen=True)
 class Health:
-    """State: training, finished, stopped, diverged, failed, stalled (it says nothing any more) or empty."""
+    """State: training, finished, stopped, diverged, failed, stalled (no sign of it any more) or empty."""
 
     state: str
     since: float | None
@@ -35,16 +35,16 @@ class Pace:
     """`data` and the like -> share of the time."""
 
 
-def health(run: Survey, now: float) -> Health:
+def health(run: RunSnapshot, now: float) -> Health:
     """What the run is doing at this time, seconds since 1970."""
     sound = [each for each in run.checkpoints if each.is_sound]
     if run.total and sound and sound[0].images >= run.total:
         return Health("finished", sound[0].time)
     signs = [record["time"] for record in run.records[-1:] if "time" in record]
-    told, told_at = run.state.get("state"), run.state.get("time", 0.0)
-    if told in ("stopped", "diverged", "failed") and told_at >= max(signs, default=0.0):
-        return Health(told, told_at, run.state.get("reason") or "")
-    signs += [each.time for each in run.checkpoints[:1]] + ([told_at] if told else [])
+    state, since = run.state.get("state"), run.state.get("time", 0.0)
+    if state in ("stopped", "diverged", "failed") and since >= max(signs, default=0.0):
+        return Health(state, since, run.state.get("reason") or "")
+    signs += [each.time for each in run.checkpoints[:1]] + ([since] if state else [])
     if not signs:
         return Health("empty", None, "neither records nor checkpoints")
     newest, patience_s = max(signs), _patience_s(run.records)
@@ -68,7 +68,7 @@ def pace(records: Sequence[Record]) -> Pace | None:
 
 
 def _patience_s(records: Sequence[Record]) -> float:
-    """How long nothing need be heard of a run with these records."""
+    """How long a run with these records may be silent."""
     times = [record["time"] for record in records if "time" in record and "images_per_s" in record][-RECENT:]
     if len(times) < 2:
         return STARTS_WITHIN_S

@@ -1,11 +1,10 @@
-"""What a run says about itself: one record every `observe.every` images, to any number of sinks."""
+"""The metrics of a run: one record every `observe.every` images, to any number of sinks."""
 
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -13,22 +12,8 @@ from torch import Tensor
 from cluster.ranks.clock import Clock
 from cluster.ranks.world import World
 from cluster.records.config import ObserveConfig
-
-Record = dict[str, Any]
-
-# What training waits for, as `MetricsLog.timed` is told.
-WAITS = ("data", "checkpoint", "validation", "preview")
-
-
-class Sink(Protocol):
-    """Takes the records of rank 0."""
-
-    def start(self, images_seen: int) -> None:
-        """The run goes on from here: what was written about later images did not happen."""
-
-    def write(self, record: Record) -> None: ...
-
-    def close(self) -> None: ...
+from cluster.records.metrics_file import WAITS, Record
+from cluster.records.sinks import Sink
 
 
 class MetricsLog:
@@ -104,25 +89,6 @@ class MetricsLog:
     def _begin_interval(self) -> None:
         self._began, self._waited_s = time.perf_counter(), dict.fromkeys(WAITS, 0.0)
         self._sum, self._steps = None, 0
-
-
-class Forward:
-    """Hands the newest value of everything to a function, with the images that the run began at as `start`."""
-
-    def __init__(self, send: Callable[[Record], None]) -> None:
-        self.send = send
-        self._latest: Record = {}
-
-    def start(self, images_seen: int) -> None:
-        self._latest = {"start": images_seen}
-        self.send(self._latest)
-
-    def write(self, record: Record) -> None:
-        self._latest = {**self._latest, **record}
-        self.send(self._latest)
-
-    def close(self) -> None:
-        pass
 
 
 def memory_bytes() -> int:

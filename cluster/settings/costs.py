@@ -48,22 +48,22 @@ class Costs:
 
     @cached_property
     def flops_per_pair(self) -> float:
-        """A backward costs twice a forward, once where only the image's gradient is wanted (the judges of the fakes)."""
+        """A backward costs twice a forward, once where only the image's gradient is wanted (the discriminators of the fakes)."""
         generators = 3 * self.generator_passes * self.generator.forward_flops
-        judging_fakes = 2 * 2 * self.discriminator.forward_flops
-        training_judges = 3 * 4 * self.discriminator.forward_flops
-        return generators + judging_fakes + training_judges
+        fakes = 2 * 2 * self.discriminator.forward_flops
+        discriminators = 3 * 4 * self.discriminator.forward_flops
+        return generators + fakes + discriminators
 
     def memory_bytes(self, config: RunConfig, world: int) -> float:
-        """An estimate for one worker with the largest part of the batch: weights, optimizer, activations and history."""
+        """An estimate for one worker with the largest part of the batch: weights, optimizer, activations and image pools."""
         pairs = ceil(config.data.global_batch / world)
         pairs = min(pairs, config.step.micro_batch or pairs)
         weights = 2 * (self.generator.parameters + self.discriminator.parameters) * PER_PARAMETER * FP32_BYTES
         if config.step.ema_half_life is not None:
             weights += 2 * self.generator.parameters * FP32_BYTES
         saved = pairs * (self.generator_passes * self.generator.saved_bytes + 2 * self.discriminator.saved_bytes)
-        history = 2 * ceil(config.step.pool_size / world) * 3 * config.data.crop_size**2 * FP32_BYTES
-        return weights + saved * (0.5 if config.step.precision == "bf16" else 1) + history
+        pools = 2 * ceil(config.step.pool_size / world) * 3 * config.data.crop_size**2 * FP32_BYTES
+        return weights + saved * (0.5 if config.step.precision == "bf16" else 1) + pools
 
 
 def measure(build: Callable[[], nn.Module], size: int) -> NetworkCost:

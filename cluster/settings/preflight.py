@@ -1,4 +1,4 @@
-"""What is checked before a run starts: a launch on a cluster costs minutes, a clear line here costs nothing."""
+"""What is checked before a run starts: a launch on a cluster takes minutes, a clear error here none."""
 
 import os
 from dataclasses import asdict, dataclass
@@ -6,14 +6,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from cluster.evaluation.config import SMALLEST_CROP
 from cluster.ranks.clock import Clock
-from cluster.records.ending import tell_beginning
+from cluster.records.run_state import record_start
 from cluster.settings.config import DataConfig, RunConfig, differences
 from cluster.settings.options import merge
 from data_shards import Dataset, open_dataset
 from data_shards.errors import UserError
 from data_shards.storage.folder import RunFolder
-from nla_cyclegan.metrics.sliced_wasserstein import COARSEST
 from nla_cyclegan.weights.checkpoint import ABOUT, complete_checkpoints, images_of
 
 # How images reach the model, not which: it may change when a run is continued.
@@ -48,7 +48,7 @@ class Prepared:
 def prepare(config: RunConfig) -> Prepared:
     """Open and check what the run needs; writes nothing.
 
-    Raises: UserError with a line for each problem; UserError when the dataset cannot be opened.
+    Raises: UserError with a line for each problem, or when the dataset cannot be opened.
     """
     problems = relative_paths(config) if in_ray_job() else []
     if problems:
@@ -67,10 +67,10 @@ def prepare(config: RunConfig) -> Prepared:
 
 
 def claim(prepared: Prepared) -> None:
-    """Make the folder this run's."""
+    """Write run.json and state.json: the folder belongs to this run from now on."""
     if not prepared.checkpoints:
         prepared.folder.write_json(ABOUT, about(prepared.config, prepared.dataset))
-    tell_beginning(prepared.folder)
+    record_start(prepared.folder)
 
 
 def about(config: RunConfig, dataset: Dataset) -> dict[str, Any]:
@@ -103,7 +103,7 @@ def relative_paths(config: RunConfig) -> list[str]:
 
 
 def absolute(config: RunConfig) -> RunConfig:
-    """The configuration with paths that hold in other processes too."""
+    """The configuration with absolute paths, which are valid in other processes too."""
     data = config.data.model_copy(update={"uri": _absolute(config.data.uri)})
     weights = config.validation.inception
     validation = config.validation.model_copy(update={"inception": weights and _absolute(weights)})
@@ -111,7 +111,7 @@ def absolute(config: RunConfig) -> RunConfig:
 
 
 def misfits(config: RunConfig, dataset: Dataset) -> list[str]:
-    """What of the dataset does not fit the configuration."""
+    """Where the dataset does not fit the configuration, a line for each problem."""
     problems = []
     for split in ("trainA", "trainB"):
         info = dataset.require(split)
@@ -127,10 +127,10 @@ def misfits(config: RunConfig, dataset: Dataset) -> list[str]:
     if config.validation.every:
         lacking = [split for split in ("testA", "testB") if split not in dataset.splits]
         problems += [f"validation.every: the dataset has no {split}; pack one, or use none" for split in lacking]
-        if config.data.crop_size < COARSEST:
+        if config.data.crop_size < SMALLEST_CROP:
             problems.append(
                 f"validation.every: data.crop_size is {config.data.crop_size} px, and distances are those of images from "
-                f"{COARSEST} px on; raise it, or use none"
+                f"{SMALLEST_CROP} px on; raise it, or use none"
             )
         problems += _misfits_of_kid(config, dataset) if config.validation.inception and not lacking else []
     return problems

@@ -1,16 +1,18 @@
 """How many workers a run gets and what each of them holds, as a pure function of the machines there are."""
 
+import os
+import subprocess
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Annotated, Any, Literal
 
-import torch
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from cluster.ranks.world import usable_cores
 from data_shards.errors import UserError
 
 # As long as a cloud takes to put another machine in place.
 LOSS_WAIT_S = 600.0
+NVIDIA_SMI_S = 30.0
 
 
 def parse_workers(value: Any) -> Any:
@@ -73,7 +75,28 @@ class Machine:
 
 def this_machine() -> Machine:
     """What this machine offers to a Ray of the driver's own."""
-    return Machine(usable_cores(), torch.cuda.device_count())
+    return Machine(usable_cores(), visible_gpus())
+
+
+def usable_cores() -> int:
+    """CPU cores that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def visible_gpus() -> int:
+    """GPUs that CUDA shows to this process, counted by the driver's own tool: importing torch takes seconds."""
+    try:
+        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=NVIDIA_SMI_S).stdout
+    except (OSError, subprocess.TimeoutExpired):
+        return 0
+    installed = sum(line.startswith("GPU ") for line in listed.splitlines())
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if chosen is None:
+        return installed
+    # A number or a UUID each. CUDA ignores everything from the first one on that does not exist, such as -1.
+    names = (name.strip() for name in chosen.split(","))
+    valid = takewhile(lambda name: int(name) < installed if name.isdigit() else name[:1].isalpha(), names)
+    return min(len(list(valid)), installed)
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ from cluster.checkpoints.config import CheckpointConfig
 from cluster.ranks.clock import Clock
 from cluster.ranks.world import World
 from cluster.settings.config import RunConfig
-from cluster.training.run import run
+from cluster.training.loop import train
 from data_shards.storage.folder import RunFolder
 from nla_cyclegan import LossConfig, OptimizerConfig, StepConfig, TrainingStep
 
@@ -163,7 +163,7 @@ def _as_rank(rank: int, count: int, meeting: str, file: Path) -> None:
     config = RunConfig.model_validate(yaml.safe_load(file.read_text()))
     if count > 1:
         dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=count)
-    run(config, World.current(), report=lambda metrics: None)
+    train(config, World.current())
     if count > 1:
         dist.destroy_process_group()
 

@@ -28,7 +28,7 @@ from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
 
 from cluster import train
-from cluster.records.run_files import METRICS
+from cluster.records.metrics_file import METRICS
 from data_shards.storage.folder import RunFolder
 from nla_cyclegan import NonLocalBlock, PatchDiscriminator
 from nla_cyclegan.training import step

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from cluster.ranks.world import World
 from cluster.settings.config import RunConfig
-from cluster.training.run import run
+from cluster.training.loop import train
 from data_shards.storage.folder import RunFolder
 from nla_cyclegan.weights.checkpoint import complete_checkpoints
 
@@ -43,7 +43,7 @@ def as_gloo_rank(rank: int, config: RunConfig, meeting: str) -> None:
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", init_method=meeting, rank=rank, world_size=2)
     world = World.current()
-    run(config, world, report=lambda metrics: None)
+    train(config, world)
     torch.distributed.destroy_process_group()
 
 
@@ -76,7 +76,7 @@ def test_two_workers_stopped_and_started_again_equal_two_gloo_ranks_bit_for_bit(
     first.send_signal(signal.SIGINT)
     out, err = first.communicate(timeout=TIMEOUT_S)
     assert first.returncode == 130, err
-    assert "the same command goes on from the newest checkpoint" in err
+    assert "the same command continues from the newest checkpoint" in err
 
     second = start("--config", file)
     out, err = second.communicate(timeout=TIMEOUT_S)

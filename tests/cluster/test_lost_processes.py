@@ -18,7 +18,7 @@ from torch import Tensor
 
 from cluster.ranks.world import World
 from cluster.settings.config import RunConfig
-from cluster.training.run import run
+from cluster.training.loop import train
 from data_shards.storage.folder import RunFolder
 from nla_cyclegan.weights.checkpoint import complete_checkpoints
 
@@ -101,7 +101,7 @@ def _parent(pid: int) -> int:
 def as_gloo_rank(rank: int, config: RunConfig, meeting: str) -> None:
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", init_method=meeting, rank=rank, world_size=2)
-    run(config, World.current(), report=lambda metrics: None)
+    train(config, World.current())
     torch.distributed.destroy_process_group()
 
 

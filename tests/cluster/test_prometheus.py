@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 import ray
 
-from cluster.records.prometheus import PrometheusGauges
+from cluster.records.sinks import PrometheusGauges
 
 pytestmark = pytest.mark.slow
 

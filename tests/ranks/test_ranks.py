@@ -12,10 +12,10 @@ from torch import Tensor
 
 from cluster.ranks import preemption
 from cluster.ranks.world import World
-from cluster.records.observe import Forward, Record
+from cluster.records.metrics_file import Record
+from cluster.records.sinks import Forward
 from cluster.settings.config import RunConfig
 from cluster.training import loop
-from cluster.training.run import run
 from data_shards.errors import DivergedReplicasError, NonFiniteLossError, PreemptedError
 from data_shards.storage.folder import RunFolder
 from nla_cyclegan import TrainingStep
@@ -45,7 +45,7 @@ def train(config: RunConfig, stop_at: int | None = None) -> Record:
 
     loop.TrainingStep = type("Watched", (TrainingStep,), {"__call__": step})  # type: ignore[misc]
     try:
-        latest = run(config, world, report=lambda metrics: None, sinks=[Forward(lambda record: None)])
+        latest = loop.train(config, world, sinks=[Forward(lambda record: None)])
     except StoppedError:
         return {}
     return {**latest, "seen": seen}
@@ -142,7 +142,7 @@ def stopped_by_rank_1(config: RunConfig) -> tuple[str, bool]:
     loop.TrainingStep = type("Watched", (TrainingStep,), {"__call__": step})  # type: ignore[misc]
     world = World.current()
     with pytest.raises(NonFiniteLossError) as caught:
-        run(config, world, report=lambda metrics: None)
+        loop.train(config, world)
     ((stopped, before),) = steps
     kept = all(torch.equal(*pair) for pair in zip(before, stopped.networks["generator_ab"].parameters(), strict=True))
     return str(caught.value), kept
@@ -160,7 +160,7 @@ def preempted(config: RunConfig, at: int) -> str:
     """What a run says that hears of a machine to be taken away when it asks for the `at`th time."""
     asked = 0
 
-    def ask() -> list[str]:
+    def preempted_nodes() -> list[str]:
         nonlocal asked
         asked += 1
         return ["node 7"] if asked == at else []
@@ -168,7 +168,7 @@ def preempted(config: RunConfig, at: int) -> str:
     # At every step.
     preemption.INTERVAL_S = 0
     try:
-        run(config, World.current(), report=lambda metrics: None, ask=ask)
+        loop.train(config, World.current(), preempted_nodes=preempted_nodes)
     except PreemptedError as error:
         return str(error)
     return "not preempted"
@@ -204,7 +204,7 @@ def with_a_flipped_bit(config: RunConfig) -> str:
 
     loop.TrainingStep = type("Watched", (TrainingStep,), {"__call__": step})  # type: ignore[misc]
     with pytest.raises(DivergedReplicasError) as caught:
-        run(config, World.current(), report=lambda metrics: None)
+        loop.train(config, World.current())
     return str(caught.value)
 
 

@@ -12,9 +12,10 @@ from object_stores import Bucket
 from torch import Tensor
 
 from cluster.ranks.world import World
-from cluster.records.observe import Forward, Record
+from cluster.records.metrics_file import Record
+from cluster.records.sinks import Forward
 from cluster.settings.config import RunConfig
-from cluster.training.run import run
+from cluster.training import loop
 from data_shards.errors import UserError
 from data_shards.storage.folder import RunFolder
 from nla_cyclegan.weights.checkpoint import complete_checkpoints, images_of
@@ -34,7 +35,7 @@ def train(config: RunConfig, stop_at: float = float("inf")) -> Record:
         if record.get("images", 0) >= stop_at:
             raise StoppedError
 
-    return run(config, World(), report=lambda metrics: None, sinks=[Forward(look)])
+    return loop.train(config, World(), sinks=[Forward(look)])
 
 
 def newest(config: RunConfig) -> dict[str, Tensor]:

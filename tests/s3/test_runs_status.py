@@ -12,7 +12,7 @@ from PIL import Image
 from cluster import status
 from cluster.ranks.world import World
 from cluster.settings.preflight import claim, prepare
-from cluster.training.run import run
+from cluster.training.loop import train
 from data_shards.errors import UserError
 
 
@@ -21,7 +21,7 @@ def test_a_run_in_a_bucket_can_be_looked_at(bucket: Bucket, tmp_path: Path, caps
     config = tiny.config(tiny.pack_dataset(tmp_path), tmp_path, schedule={"images": 8}, observe=observe)
     prepared = prepare(config.model_copy(update={"storage": bucket.uri("some/runs")}))
     claim(prepared)
-    run(prepared.config, World(), report=lambda metrics: None)
+    train(prepared.config, World())
     capsys.readouterr()
 
     files = prepared.folder.files()

@@ -15,15 +15,16 @@ MAY_IMPORT = {
 }
 # What starts Ray or runs inside it.
 RAY_FILES = {
-    "board.py",
     "driver.py",
-    "failures.py",
     "follow.py",
-    "prometheus.py",
+    "progress.py",
+    "ray_internals.py",
     "rendezvous.py",
+    "retry.py",
     "session.py",
+    "sinks.py",
     "submit.py",
-    "watch.py",
+    "watchdog.py",
     "worker.py",
 }
 
@@ -74,8 +75,9 @@ def test_ray_is_imported_only_where_it_is_started() -> None:
 
 def test_only_what_runs_inside_ray_imports_it_at_once() -> None:
     assert {file.name for file in files("cluster") for name, at_once in imports(file) if name == "ray" and at_once} == {
+        "ray_internals.py",
         "rendezvous.py",
-        "watch.py",
+        "watchdog.py",
         "worker.py",
     }
 

@@ -10,13 +10,13 @@ it is the penalty of a translation that keeps nothing of its input.
 Losses cannot rank trials: a generator that fools a weak discriminator has a low one.
 """
 
-import json
 import math
 from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from cluster.records.metrics_file import read_records
 from cluster.settings.config import RunConfig
 from data_shards.storage.folder import RunFolder
 
@@ -60,16 +60,8 @@ def evaluation_of(record: Mapping[str, Any], objective: ObjectiveConfig) -> dict
 
 def evaluations(folder: RunFolder, objective: ObjectiveConfig, images_seen: float = math.inf) -> list[dict[str, Any]]:
     """The evaluations in a run's metrics.jsonl, up to these images."""
-    found = []
-    for line in (folder.read("metrics.jsonl") or b"").decode().splitlines():
-        try:
-            evaluation = evaluation_of(json.loads(line), objective)
-        except ValueError:
-            # Cut off by a crash.
-            continue
-        if evaluation and evaluation["images"] <= images_seen:
-            found.append(evaluation)
-    return found
+    found = (evaluation_of(record, objective) for record in read_records(folder))
+    return [evaluation for evaluation in found if evaluation and evaluation["images"] <= images_seen]
 
 
 def _mean(parts: Mapping[str, Any]) -> float:

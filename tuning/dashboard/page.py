@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from plotly.offline import get_plotlyjs
 
-from cluster.records.history import flat
+from cluster.records.recorded_run import flat
 from data_shards.storage import shown
 from tuning.analysis.importance import FEWEST, QUANTILE, importances
 from tuning.analysis.results import Results, choice_text

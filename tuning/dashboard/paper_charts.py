@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 from numpy.typing import NDArray
 
 from cluster.records.curves import smooth
-from cluster.records.history import History, read_history
+from cluster.records.recorded_run import RecordedRun, read_run
 from data_shards.errors import UserError
 from data_shards.storage.folder import join_uri
 from tuning.analysis.results import Trial
@@ -32,7 +32,7 @@ POINTS, SMOOTHED = 150, 25
 APART = 0.07
 
 
-def histories(uri: str, comparison: Comparison) -> dict[str, list[History]]:
+def histories(uri: str, comparison: Comparison) -> dict[str, list[RecordedRun]]:
     """Optimizer -> records of the finished NLA-CycleGANs, one a seed; without those that have no losses."""
     return {
         optimizer: [found for trial in comparison.of(Cell(optimizer, NLA)) if (found := _history(uri, trial))]
@@ -40,7 +40,7 @@ def histories(uri: str, comparison: Comparison) -> dict[str, list[History]]:
     }
 
 
-def loss_charts(runs: Mapping[str, Sequence[History]]) -> dict[str, go.Figure]:
+def loss_charts(runs: Mapping[str, Sequence[RecordedRun]]) -> dict[str, go.Figure]:
     """Title -> a loss under both optimizers, smoothed: mean over the seeds, and a band from the lowest to the highest."""
     charts = {}
     last = max((run.images for each in runs.values() for run in each), default=0)
@@ -107,16 +107,16 @@ def spread(places: Sequence[float], gap: float) -> list[float]:
     return moved
 
 
-def _history(uri: str, trial: Trial) -> History | None:
+def _history(uri: str, trial: Trial) -> RecordedRun | None:
     try:
-        return read_history(join_uri(uri, trial.name))
+        return read_run(join_uri(uri, trial.name))
     except UserError as error:
         print(f"warning: {error}", file=sys.stderr)
         return None
 
 
 def _losses(
-    runs: Sequence[History], names: Sequence[str], at: NDArray[np.float64], window: float
+    runs: Sequence[RecordedRun], names: Sequence[str], at: NDArray[np.float64], window: float
 ) -> NDArray[np.float64]:
     """Curves [runs, K]: the mean of these losses, smoothed; without runs that lack one of them."""
     curves = []

@@ -7,9 +7,9 @@ from ray import tune
 from ray.tune.integration.ray_train import TuneReportCallback
 
 from cluster.machines.driver import build_trainer
-from cluster.machines.retry import keep_trying
+from cluster.machines.retry import retry_training
 from cluster.machines.session import set_environment
-from cluster.records.ending import ending_told
+from cluster.records.run_state import outcome_recorded
 from cluster.settings.config import RunConfig
 from cluster.settings.preflight import Prepared, claim, prepare
 from cluster.settings.scaling import Resources
@@ -81,11 +81,11 @@ def final_evaluation(folder: RunFolder, objective: ObjectiveConfig) -> dict[str,
 
 
 def _train(prepared: Prepared, resources: Resources, objective: ObjectiveConfig) -> None:
-    """Raises: NonFiniteLossError; what else `keep_trying` raises."""
+    """Raises: NonFiniteLossError; what else `retry_training` raises."""
     reports = ReportEvaluations(objective, prepared.clock.total)
 
     def attempt() -> Mapping[str, Any]:
         return build_trainer(prepared.config, resources, callbacks=[reports]).fit().return_value
 
-    with ending_told(prepared.folder):
-        keep_trying(attempt, prepared.folder, prepared.config.scaling.max_failures, say=print)
+    with outcome_recorded(prepared.folder):
+        retry_training(attempt, prepared.folder, prepared.config.scaling.max_failures, say=print)

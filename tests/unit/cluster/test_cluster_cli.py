@@ -11,10 +11,11 @@ import yaml
 
 from cluster import __main__ as command
 from cluster.machines import driver
-from cluster.ranks.world import World, usable_cores
+from cluster.ranks.world import World
 from cluster.settings.config import RunConfig
 from cluster.settings.costs import Costs, measure
-from cluster.training.run import run
+from cluster.settings.scaling import usable_cores
+from cluster.training.loop import train
 from data_shards.storage.folder import RunFolder
 from nla_cyclegan import Generator, GeneratorConfig, PatchDiscriminator
 
@@ -50,7 +51,7 @@ def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
 
 def finish(file: str, **changes: object) -> RunConfig:
     config = RunConfig.model_validate(yaml.safe_load(Path(file).read_text()) | changes)
-    run(config, World(), report=lambda metrics: None)
+    train(config, World())
     return config
 
 

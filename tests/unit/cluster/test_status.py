@@ -12,11 +12,11 @@ import tiny
 
 from cluster import status
 from cluster.ranks.world import World
-from cluster.records.ending import ending_told, tell_beginning
 from cluster.records.health import health, pace
-from cluster.records.survey import Survey, survey
+from cluster.records.run_state import outcome_recorded, record_start
+from cluster.records.snapshot import RunSnapshot, take_snapshot
 from cluster.settings.preflight import claim, prepare
-from cluster.training.run import run
+from cluster.training.loop import train
 from data_shards.errors import NonFiniteLossError, UserError
 from data_shards.storage.folder import RunFolder
 
@@ -30,8 +30,8 @@ def storage(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = tiny.config(tiny.pack_dataset(root), root / "runs", validation={"every": 16, "images": 4})
     prepared = prepare(config)
     claim(prepared)
-    with ending_told(prepared.folder):
-        run(prepared.config, World(), report=lambda metrics: None)
+    with outcome_recorded(prepared.folder):
+        train(prepared.config, World())
     return root / "runs"
 
 
@@ -55,9 +55,9 @@ def records(*times: float) -> list[dict[str, Any]]:
     return [{"images": 100 * n, "images_per_s": 10.0, "time": t} for n, t in enumerate(times, start=1)]
 
 
-def of(records: list[dict[str, Any]], state: str | None = None, told_at: float = 0.0) -> Survey:
+def of(records: list[dict[str, Any]], state: str | None = None, told_at: float = 0.0) -> RunSnapshot:
     told = {"state": state, "time": told_at, "reason": "too hot"} if state else {}
-    return Survey("run", {"clock": {"total": 10_000, "epoch": 1_000}}, told, records, [])
+    return RunSnapshot("run", {"clock": {"total": 10_000, "epoch": 1_000}}, told, records, [])
 
 
 def test_a_run_for_a_person(storage: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -98,7 +98,7 @@ def test_a_reader_that_has_seen_enough_is_no_error(storage: Path) -> None:
 
 
 def test_a_storage_with_runs_is_a_table(copy: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
-    tell_beginning(RunFolder(copy.root, "young"))
+    record_start(RunFolder(copy.root, "young"))
     RunFolder(copy.root, "young").write_json("run.json", {"clock": {"total": 9, "epoch": 3}})
     RunFolder(copy.root, "no-run").write("notes.txt", b"hello")
     Path(copy.root, "notes.txt").write_text("hello")
@@ -144,7 +144,7 @@ def test_damaged_json_of_checkpoints_does_not_hide_the_run(copy: RunFolder, caps
     [
         ("nothing", "no run at {}: nothing is there; give a run's folder"),
         ("other", "no run at {}: neither it nor a folder in it has a run's files; give a run's folder"),
-        ("a-file", "{}: cannot be listed"),
+        ("a-file", "cannot list {}: "),
     ],
 )
 def test_a_wrong_uri_is_one_clear_line(name: str, said: str, tmp_path: Path) -> None:
@@ -198,8 +198,8 @@ def test_the_pace_is_that_of_whole_intervals() -> None:
 )
 def test_how_a_run_ended_is_written_down(error: BaseException, state: str, reason: str | None, tmp_path: Path) -> None:
     folder = RunFolder(str(tmp_path), "run")
-    tell_beginning(folder)
-    with pytest.raises(type(error)), ending_told(folder):
+    record_start(folder)
+    with pytest.raises(type(error)), outcome_recorded(folder):
         raise error
     told = folder.read_json("state.json")
     assert (told["state"], told["reason"]) == (state, reason)
@@ -208,7 +208,7 @@ def test_how_a_run_ended_is_written_down(error: BaseException, state: str, reaso
 
 def test_a_run_that_never_began_leaves_no_folder(tmp_path: Path) -> None:
     folder = RunFolder(str(tmp_path), "run")
-    with pytest.raises(UserError), ending_told(folder):
+    with pytest.raises(UserError), outcome_recorded(folder):
         raise UserError("not so many workers")
     assert not Path(folder.path).exists()
 
@@ -216,4 +216,4 @@ def test_a_run_that_never_began_leaves_no_folder(tmp_path: Path) -> None:
 def test_records_cut_off_by_a_crash_do_no_harm(tmp_path: Path) -> None:
     folder = RunFolder(str(tmp_path), "run")
     folder.write("metrics.jsonl", b'{"images": 4}\nnot json\n{"images": 8}\n{"ima')
-    assert [record["images"] for record in survey(folder).records] == [4, 8]
+    assert [record["images"] for record in take_snapshot(folder).records] == [4, 8]

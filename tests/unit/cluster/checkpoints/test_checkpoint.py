@@ -8,15 +8,14 @@ import torch
 from pyarrow.fs import LocalFileSystem, SubTreeFileSystem
 from torch import Tensor
 
-from cluster.checkpoints.checkpoint import Checkpoints
+from cluster.checkpoints.checkpoint import Checkpoints, superfluous
 from cluster.checkpoints.config import CheckpointConfig
 from cluster.checkpoints.state import TensorFile, deal, load_optimizer, optimizer_tensors
-from cluster.checkpoints.stored import superfluous
 from cluster.ranks.clock import Clock
 from cluster.ranks.world import World
 from cluster.records.config import ObserveConfig
-from cluster.records.mirror import written_locally
-from cluster.records.run_files import RunFiles
+from cluster.records.metrics_file import MetricsFiles
+from cluster.records.upload import local_files
 from data_shards.errors import UserError
 from data_shards.storage.folder import RunFolder
 from nla_cyclegan import (
@@ -314,8 +313,8 @@ def test_a_folder_behind_a_uri_works_alike(make: Make, folder: RunFolder, tmp_pa
     assert make().restore(make_step(1)) == 8
 
     remote.write("metrics.jsonl", b'{"images": 4}\n{"images": 8}\n{"images": 12}\n{"ima')
-    with written_locally(remote) as there:
-        files = RunFiles(ObserveConfig(), there.root, remote)
+    with local_files(remote) as there:
+        files = MetricsFiles(ObserveConfig(), there.root, remote)
         files.start(8)
         files.write({"images": 10, "loss": 0.5})
         files.close()

@@ -11,7 +11,7 @@ from PIL import Image
 from cluster.evaluation.previews import drawn
 from cluster.ranks.world import World
 from cluster.settings.config import RunConfig
-from cluster.training.run import run
+from cluster.training import loop
 from data_shards import open_dataset, read_split
 from nla_cyclegan import load_generators
 from nla_cyclegan.pictures.grids import paint
@@ -24,7 +24,7 @@ def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def train(config: RunConfig) -> Path:
     """The run's folder."""
-    run(config, World(), report=lambda metrics: None)
+    loop.train(config, World())
     return Path(config.storage, config.name)
 
 

@@ -9,7 +9,7 @@ from inception_file import write_inception
 
 from cluster.ranks.world import World
 from cluster.settings.preflight import prepare
-from cluster.training.run import run
+from cluster.training.loop import train
 from data_shards import open_dataset, read_split
 from data_shards.errors import UserError
 from data_shards.storage.folder import RunFolder
@@ -33,7 +33,7 @@ def test_an_evaluation_is_that_of_the_last_checkpoints_generators(uri: str, tmp_
         validation={"every": 16, "images": 4, "inception": str(tmp_path / "inception.pth")},
     )  # fmt: skip
     world, folder = World(), RunFolder(config.storage, config.name)
-    measured = run(config, world, report=lambda metrics: None)
+    measured = train(config, world)
 
     photos, paintings = (
         torch.stack([image for _, image in read_split(open_dataset(uri), split, size=16, indices=range(4))])

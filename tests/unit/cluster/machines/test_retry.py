@@ -9,7 +9,7 @@ from ray.train import ControllerError, WorkerGroupError
 from ray.train.v2._internal.exceptions import UserExceptionWithTraceback, WorkerHealthCheckFailedError
 
 from cluster.machines import retry
-from cluster.machines.failures import describe, is_bug, mendable
+from cluster.machines.retry import describe, fixable, is_bug
 from data_shards.errors import DivergedReplicasError, NonFiniteLossError, StorageAwayError, UserError
 from data_shards.storage.folder import RunFolder
 
@@ -59,7 +59,7 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 
 def tried(attempts: Attempts, max_failures: int = 3, say: Callable[[str], None] = lambda text: None) -> Any:
-    return retry.keep_trying(attempts, attempts.folder, max_failures, say)
+    return retry.retry_training(attempts, attempts.folder, max_failures, say)
 
 
 def test_the_metrics_of_a_run_come_back(folder: RunFolder) -> None:
@@ -73,7 +73,7 @@ def test_what_ray_does_not_try_again_is_tried_again_after_longer_and_longer_wait
     ends = [ControllerError(RuntimeError("ranks did not meet")), HEAD_AWAY, ConnectionError("refused")]
     assert tried(Attempts(folder, *ends, DONE), say=said.append) == {"images": 8}
     assert waits == [2, 4, 8]
-    assert "RuntimeError: ranks did not meet; tried again in 2 s" in said
+    assert "RuntimeError: ranks did not meet; retrying in 2 s" in said
 
 
 @pytest.mark.usefixtures("waits")
@@ -90,7 +90,7 @@ def test_it_gives_up_after_failures_without_a_new_checkpoint(folder: RunFolder) 
 def test_a_new_checkpoint_sets_the_count_back(folder: RunFolder) -> None:
     old, new = "checkpoint_000000000004", "checkpoint_000000000008"
     attempts = Attempts(folder, HEAD_AWAY, old, HEAD_AWAY, new, HEAD_AWAY, HEAD_AWAY)
-    with pytest.raises(UserError, match=f"goes on from {new}"):
+    with pytest.raises(UserError, match=f"continues from {new}"):
         tried(attempts, max_failures=1)
     assert attempts.count == 4
 
@@ -152,14 +152,14 @@ def test_a_run_goes_on_after_a_notice_of_preemption_whatever_happened_before(fol
     said: list[str] = []
     ends = [{"preempted": "machine a: taken away"}] * 5
     assert tried(Attempts(folder, *ends, DONE), max_failures=0, say=said.append) == {"images": 8}
-    assert said == ["machine a: taken away; goes on without"] * 5
+    assert said == ["machine a: taken away; continuing without"] * 5
 
 
 def test_ranks_that_failed_alike_are_named_together() -> None:
     error = raised_by_workers(rank0=KeyError("x"), rank2=KeyError("x"), rank3=ValueError("y"))
     assert describe(error) == "ranks 0, 2: KeyError: 'x'; rank 3: ValueError: y"
     assert describe(pickle.loads(pickle.dumps(error))) == describe(error)
-    assert mendable(error) is None
+    assert fixable(error) is None
 
 
 def test_of_ranks_that_fail_because_another_died_or_hung_only_that_one_is_named() -> None:
@@ -171,4 +171,4 @@ def test_of_ranks_that_fail_because_another_died_or_hung_only_that_one_is_named(
 
 
 def test_a_controller_that_died_with_its_machine_is_named() -> None:
-    assert describe(ActorDiedError()) == "the run's controller is out of reach"
+    assert describe(ActorDiedError()) == "the run's controller does not answer"

@@ -4,7 +4,7 @@ import time
 import pytest
 
 from cluster.ranks import pulse
-from cluster.ranks.pulse import Pulse, beat, keep_waiting, take_pulse
+from cluster.ranks.pulse import Pulse, beat, ranks_behind, take_pulse
 
 
 def test_a_pulse_says_how_far_the_training_thread_came_and_where_it_stands(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -43,4 +43,4 @@ def test_a_pulse_says_how_far_the_training_thread_came_and_where_it_stands(monke
 )
 def test_ranks_that_keep_the_others_waiting(progress: list[tuple[int, int] | None], hung: list[int]) -> None:
     pulses = [each and Pulse(images_seen=each[1], collectives=each[0], where="in step") for each in progress]
-    assert keep_waiting(pulses) == hung
+    assert ranks_behind(pulses) == hung

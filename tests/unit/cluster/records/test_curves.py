@@ -7,7 +7,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Text
 
 from cluster.records.curves import A, B, default_window, loss_curves, loss_figure, smooth
-from cluster.records.history import History
+from cluster.records.recorded_run import RecordedRun
 
 NAMES = ("generator_total", "gan_ab", "gan_ba", "discriminator_a", "discriminator_b", "cycle_a", "cycle_b")
 IDENTITY = ("identity_a", "identity_b")
@@ -16,7 +16,7 @@ IDENTITY = ("identity_a", "identity_b")
 def run(images, level=1.0, names=NAMES + IDENTITY, settings=None):
     random = np.random.default_rng(0)
     records = [{"images": seen, **{name: level * random.uniform(0.5, 1) for name in names}} for seen in images]
-    return History("run", records, settings or {})
+    return RecordedRun("run", records, settings or {})
 
 
 def drawn(axes, bold=True):

@@ -1,9 +1,10 @@
+from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
-from cluster.settings.scaling import Machine, ScalingConfig, choose, places, shortage
+from cluster.settings.scaling import Machine, ScalingConfig, choose, places, shortage, visible_gpus
 from data_shards.errors import UserError
 
 
@@ -79,3 +80,41 @@ def test_workers_that_are_no_number_are_refused_not_rounded(workers: Any) -> Non
 def test_a_group_that_may_grow_shares_the_cores_that_are_there() -> None:
     chosen = choose(ScalingConfig(workers=(2, 16)), [Machine(32, 4), Machine(32, 4)], global_batch=16)
     assert (chosen.workers, chosen.per_worker) == ((2, 16), {"CPU": 8, "GPU": 1})
+
+
+NVIDIA_SMI = """GPU 0: NVIDIA H100 80GB HBM3 (UUID: GPU-1f7f0d4c)
+  MIG 1g.10gb     Device  0: (UUID: MIG-5b1d7a53)
+GPU 1: NVIDIA H100 80GB HBM3 (UUID: GPU-9a2c4e8b)
+"""
+
+
+@pytest.mark.parametrize(
+    ("chosen", "gpus"),
+    [
+        (None, 2),
+        ("0,1", 2),
+        ("1", 1),
+        ("0, 1", 2),
+        ("GPU-9a2c4e8b", 1),
+        ("", 0),
+        ("-1", 0),
+        ("0,7,1", 1),
+        ("0,-1,1", 1),
+    ],
+)
+def test_gpus_are_those_that_cuda_shows(
+    chosen: str | None, gpus: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    program = tmp_path / "nvidia-smi"
+    program.write_text(f"#!/bin/sh\ncat <<'END'\n{NVIDIA_SMI}END\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if chosen is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", chosen)
+    assert visible_gpus() == gpus
+
+
+def test_a_machine_without_a_driver_has_no_gpus(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert visible_gpus() == 0

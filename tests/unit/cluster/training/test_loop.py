@@ -12,10 +12,10 @@ from torch import Tensor
 
 from cluster.ranks.clock import Clock
 from cluster.ranks.world import World
-from cluster.records.observe import Forward, Record
+from cluster.records.metrics_file import Record
+from cluster.records.sinks import Forward
 from cluster.settings.config import RunConfig
 from cluster.training import loop
-from cluster.training.run import run
 from data_shards.errors import NonFiniteLossError
 from data_shards.storage.folder import RunFolder
 from nla_cyclegan import ScheduleConfig, TrainingStep
@@ -41,7 +41,7 @@ def train(config: RunConfig, stop_at: int | None = None, reports: list[Any] | No
             raise StoppedError
 
     reported = reports.append if reports is not None else lambda metrics: None
-    return run(config, ALONE, report=reported, sinks=[Forward(look)])
+    return loop.train(config, ALONE, report=reported, sinks=[Forward(look)])
 
 
 def newest(config: RunConfig) -> dict[str, Tensor]:

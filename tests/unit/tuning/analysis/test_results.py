@@ -9,7 +9,7 @@ import tiny
 import yaml
 from sweep_records import trial
 
-from cluster.checkpoints.stored import store_share
+from cluster.checkpoints.checkpoint import store_share
 from cluster.ranks.world import World
 from cluster.settings.config import RunConfig
 from cluster.settings.options import parse_options

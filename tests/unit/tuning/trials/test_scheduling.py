@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tiny
 
-from cluster.checkpoints.stored import store_share
+from cluster.checkpoints.checkpoint import store_share
 from cluster.ranks.world import World
 from cluster.settings.scaling import Machine, ScalingConfig
 from data_shards.errors import UserError

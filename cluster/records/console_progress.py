@@ -1,4 +1,4 @@
-"""A run's progress for a person: one bar on a terminal, else a plain line now and then."""
+"""The progress of a run on the console: one bar on a terminal, else a plain line now and then."""
 
 import sys
 import time
@@ -8,8 +8,8 @@ from typing import Any, TextIO
 LINE_INTERVAL_S = 5.0
 
 
-class Progress:
-    """Takes a run's records (see observe.Forward) and shows them.
+class ConsoleProgress:
+    """Shows a run's records (see sinks.Forward).
 
     Args:
         total: images seen at the end of the run.
@@ -22,7 +22,7 @@ class Progress:
         self._bar: Any = None
 
     def show(self, record: Mapping[str, Any]) -> None:
-        """A record with another start, or with fewer images than before, is of a run that begins anew after a failure."""
+        """A record with another start, or with fewer images than before, is of a run that restarted after a failure."""
         images = record.get("images", record["start"])
         if record["start"] != self._start or images < self._images:
             self._restart(record["start"])
@@ -31,7 +31,7 @@ class Progress:
         self._images = images
 
     def say(self, text: str) -> None:
-        """A line of its own, above the bar."""
+        """Print a line of its own, above the bar."""
         if self._bar is not None:
             self._bar.clear()
         self._print(text)
@@ -46,7 +46,7 @@ class Progress:
             self.close()
             self._bar = self._make_bar()
         elif start:
-            self._print(f"goes on from {start} of {self.total} images")
+            self._print(f"continues from {start} of {self.total} images")
 
     def _move(self, record: Mapping[str, Any]) -> None:
         if self._bar is not None:
@@ -78,10 +78,10 @@ class Progress:
 def losses_text(record: Mapping[str, Any]) -> str:
     """Losses and, where it was evaluated, the distance in short, each the mean of both directions."""
     generators = record["generator_total"]
-    judges = (record["discriminator_a"] + record["discriminator_b"]) / 2
+    discriminators = (record["discriminator_a"] + record["discriminator_b"]) / 2
     cycle = (record["cycle_a"] + record["cycle_b"]) / 2
     swd = f", swd {record['swd']:.1f}" if "swd" in record else ""
-    return f"G {generators:.2f}, D {judges:.2f}, cycle {cycle:.3f}{swd}, lr {record['lr']:.1e}"
+    return f"G {generators:.2f}, D {discriminators:.2f}, cycle {cycle:.3f}{swd}, lr {record['lr']:.1e}"
 
 
 def costs_text(record: Mapping[str, Any]) -> str:

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from cluster.records import mirror
-from cluster.records.mirror import Mirror
+from cluster.records import upload
+from cluster.records.upload import Uploader
 
 
 class Store:
@@ -38,8 +38,8 @@ def wait_for(what: Callable[[], bool]) -> None:
 
 @pytest.fixture
 def store(monkeypatch: pytest.MonkeyPatch) -> Store:
-    monkeypatch.setattr(mirror, "INTERVAL_S", 0.01)
-    monkeypatch.setattr(mirror, "RETRY_S", 0.01)
+    monkeypatch.setattr(upload, "INTERVAL_S", 0.01)
+    monkeypatch.setattr(upload, "RETRY_S", 0.01)
     return Store()
 
 
@@ -47,7 +47,7 @@ def test_what_changes_is_sent_and_nothing_else(store: Store, tmp_path: Path) -> 
     (tmp_path / "previews").mkdir()
     (tmp_path / "previews" / "one.png").write_bytes(b"one")
     (tmp_path / ".hidden").write_bytes(b"half a file")
-    with Mirror(tmp_path, store):  # type: ignore[arg-type]
+    with Uploader(tmp_path, store):  # type: ignore[arg-type]
         wait_for(lambda: len(store.sent) == 1)
         (tmp_path / "metrics.jsonl").write_bytes(b"1\n")
         wait_for(lambda: len(store.sent) == 2)
@@ -61,8 +61,8 @@ def test_the_writer_does_not_wait_and_the_end_does(store: Store, tmp_path: Path)
     go_on, real = threading.Event(), store.upload
     store.upload = lambda file, name: (go_on.wait(20), real(file, name))  # type: ignore[method-assign, assignment]
     (tmp_path / "metrics.jsonl").write_bytes(b"1\n")
-    with Mirror(tmp_path, store) as running:  # type: ignore[arg-type]
-        running.hurry()
+    with Uploader(tmp_path, store) as running:  # type: ignore[arg-type]
+        running.upload_now()
         threading.Timer(0.2, go_on.set).start()
         assert store.sent == []
     assert store.sent == [("metrics.jsonl", b"1\n")]
@@ -71,8 +71,8 @@ def test_the_writer_does_not_wait_and_the_end_does(store: Store, tmp_path: Path)
 def test_storage_that_is_away_is_tried_again(store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     store.is_away = True
     (tmp_path / "metrics.jsonl").write_bytes(b"1\n")
-    with Mirror(tmp_path, store) as running:  # type: ignore[arg-type]
-        wait_for(lambda: running._trouble.now)
+    with Uploader(tmp_path, store) as running:  # type: ignore[arg-type]
+        wait_for(lambda: running._uploads.is_failing)
         time.sleep(0.05)
         store.is_away = False
     assert store.sent == [("metrics.jsonl", b"1\n")]
@@ -84,9 +84,9 @@ def test_storage_that_is_away_is_tried_again(store: Store, tmp_path: Path, capsy
 def test_what_is_not_stored_at_the_end_is_named(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(mirror, "CLOSE_S", 0.1)
+    monkeypatch.setattr(upload, "CLOSE_S", 0.1)
     store.is_away = True
     (tmp_path / "metrics.jsonl").write_bytes(b"1\n")
-    with Mirror(tmp_path, store):  # type: ignore[arg-type]
+    with Uploader(tmp_path, store):  # type: ignore[arg-type]
         pass
     assert "warning: not stored in s3://bucket/run: metrics.jsonl" in capsys.readouterr().err

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from cluster.records.config import ObserveConfig
-from cluster.records.run_files import RunFiles
+from cluster.records.metrics_file import MetricsFiles
 from data_shards.storage.folder import RunFolder
 
 
@@ -28,9 +28,9 @@ class FullDisk:
         self.file.close()
 
 
-def files(tmp_path: Path, *, tensorboard: bool = False) -> RunFiles:
+def files(tmp_path: Path, *, tensorboard: bool = False) -> MetricsFiles:
     folder = RunFolder(str(tmp_path), "run")
-    return RunFiles(ObserveConfig(tensorboard=tensorboard), Path(folder.path), folder)
+    return MetricsFiles(ObserveConfig(tensorboard=tensorboard), Path(folder.path), folder)
 
 
 def test_a_full_disk_loses_no_record(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

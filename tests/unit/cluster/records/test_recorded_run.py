@@ -6,9 +6,9 @@ import torch
 from cluster.ranks.clock import Clock
 from cluster.ranks.world import World
 from cluster.records.config import ObserveConfig
-from cluster.records.history import differences, merge, read_history
+from cluster.records.metrics_file import MetricsFiles, merge_records, read_records
 from cluster.records.observe import MetricsLog
-from cluster.records.run_files import RunFiles
+from cluster.records.recorded_run import differences, read_run
 from data_shards.errors import UserError
 from data_shards.storage.folder import RunFolder
 
@@ -37,12 +37,12 @@ def losses(*images):
 
 def test_a_run_that_cluster_wrote_is_read_back(tmp_path):
     folder = RunFolder(str(tmp_path), "run")
-    files = RunFiles(ObserveConfig(every=4, tensorboard=False), tmp_path / "run", folder)
+    files = MetricsFiles(ObserveConfig(every=4, tensorboard=False), tmp_path / "run", folder)
     log = MetricsLog(ObserveConfig(every=4), Clock(batch=2, epoch=10, total=12), World.current(), [files])
     with log.open(0):
         for images in range(2, 13, 2):
             log.maybe_write(images, {"generator_total": torch.tensor(float(images))}, lr=1e-3)
-    history = read_history(str(tmp_path / "run"))
+    history = read_run(str(tmp_path / "run"))
     x, y = history.series("generator_total")
     assert x.tolist() == [4, 8, 12]
     assert y.tolist() == [3, 7, 11]
@@ -52,10 +52,10 @@ def test_a_run_that_cluster_wrote_is_read_back(tmp_path):
 
 def test_a_uri_is_read_like_a_path(tmp_path):
     write(tmp_path / "run", losses(10, 20), CONFIG)
-    assert read_history((tmp_path / "run").as_uri()) == read_history(str(tmp_path / "run"))
+    assert read_run((tmp_path / "run").as_uri()) == read_run(str(tmp_path / "run"))
 
 
-def test_a_resumed_run_forgets_what_did_not_happen():
+def test_a_resumed_run_forgets_what_did_not_happen(tmp_path):
     records = [
         *losses(10, 20, 30, 40),
         {"images": 40, "swd_B2A": 5.0},
@@ -63,29 +63,32 @@ def test_a_resumed_run_forgets_what_did_not_happen():
         {"images": 25, "generator_total": 1.0},
         {"images": 45, "generator_total": 2.0},
     ]
-    assert merge(records) == [*losses(10, 20), *records[-2:]]
+    write(tmp_path / "run", records)
+    kept = [*losses(10, 20), *records[-2:]]
+    assert read_records(RunFolder(str(tmp_path), "run")) == kept
+    assert read_run(str(tmp_path / "run")).records == kept
 
 
 def test_the_same_images_again_are_the_later_ones_and_parts_of_a_record_belong_together():
-    assert merge([*losses(10, 20), {"images": 20, "generator_total": 7.0}]) == [
+    assert merge_records([*losses(10, 20), {"images": 20, "generator_total": 7.0}]) == [
         *losses(10),
         {"images": 20, "generator_total": 7.0},
     ]
-    assert merge([*losses(10), {"images": 10, "swd_A2B": 4.0}]) == [
+    assert merge_records([*losses(10), {"images": 10, "swd_A2B": 4.0}]) == [
         {"images": 10, "generator_total": 10.0, "swd_A2B": 4.0}
     ]
 
 
 def test_a_line_on_its_way_is_left_out_and_a_damaged_one_reported(tmp_path, capsys):
     write(tmp_path / "run", [*losses(10), '{"imag\n', *losses(20), '{"images": 3'])
-    assert read_history(str(tmp_path / "run")).series("generator_total")[0].tolist() == [10, 20]
+    assert read_run(str(tmp_path / "run")).series("generator_total")[0].tolist() == [10, 20]
     warning = capsys.readouterr().err
     assert "metrics.jsonl: line 2 is no record and is skipped" in warning
     assert warning.count("\n") == 1
 
 
 def test_settings_are_what_the_run_learns_not_where_it_is_kept(tmp_path):
-    settings = read_history(str(write(tmp_path / "run", losses(1), CONFIG))).settings
+    settings = read_run(str(write(tmp_path / "run", losses(1), CONFIG))).settings
     assert settings == {
         "seed": 3,
         "data.crop_size": 64,
@@ -114,6 +117,12 @@ def empty(folder):
     return folder
 
 
+def of_something_else(folder):
+    empty(folder)
+    (folder / "notes.txt").write_text("")
+    return folder
+
+
 def started(folder):
     (folder / "checkpoint_000000000008").mkdir(parents=True)
     return folder
@@ -138,7 +147,8 @@ def damaged_settings(folder):
     [
         (nothing, "run: no such run folder"),
         (a_file, "run: a file; give the run's folder"),
-        (empty, r"run: not a run folder: neither metrics.jsonl nor run.json nor checkpoints in it"),
+        (empty, r"run: no such run folder, or nothing in it"),
+        (of_something_else, r"run: not a run folder: neither metrics.jsonl nor run.json nor checkpoints in it"),
         (started, r"run: no metrics yet: the run has written no metrics.jsonl"),
         (without_losses, r"run: no metrics yet: metrics.jsonl holds no losses"),
         (no_lines, r"run: no metrics yet: metrics.jsonl holds no losses"),
@@ -147,12 +157,12 @@ def damaged_settings(folder):
 )
 def test_what_is_no_run_is_said_in_one_line(tmp_path, make, message):
     with pytest.raises(UserError, match=message) as error:
-        read_history(str(make(tmp_path / "run")))
+        read_run(str(make(tmp_path / "run")))
     assert "\n" not in str(error.value)
 
 
 def test_a_uri_that_cannot_be_opened_shows_no_credentials():
-    with pytest.raises(UserError, match="cannot be opened as a storage URI") as error:
-        read_history("nowhere://key:value@bucket/run?secret_key=hidden")
+    with pytest.raises(UserError, match="cannot be opened") as error:
+        read_run("nowhere://key:value@bucket/run?secret_key=hidden")
     assert "hidden" not in str(error.value)
     assert "value" not in str(error.value)

@@ -15,8 +15,8 @@ from ray.train.v2._internal.execution.scaling_policy import ResizeDecision
 from ray.train.v2._internal.execution.worker_group.poll import WorkerGroupPollStatus, WorkerStatus
 from ray.train.v2.api.preemption import PreemptionInfo
 
-from cluster.machines import watch
-from cluster.machines.watch import Watch
+from cluster.machines import watchdog
+from cluster.machines.watchdog import Watchdog
 from cluster.ranks.pulse import Pulse
 from cluster.settings.scaling import Machine, Resources, ScalingConfig
 from data_shards.errors import UserError
@@ -69,28 +69,28 @@ class Group:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(watch, "time", clock)
+    monkeypatch.setattr(watchdog, "time", clock)
     return clock
 
 
 @pytest.fixture
 def group(monkeypatch: pytest.MonkeyPatch) -> Group:
     group = Group()
-    monkeypatch.setattr(watch, "ray", group)
+    monkeypatch.setattr(watchdog, "ray", group)
     return group
 
 
 @pytest.fixture
 def said(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     said: list[str] = []
-    monkeypatch.setattr(watch.board, "put", lambda key, record: said.append(record["text"]))
-    monkeypatch.setattr(watch, "machines_there", lambda: [Machine(2)])
+    monkeypatch.setattr(watchdog.progress, "publish", lambda key, record: said.append(record["text"]))
+    monkeypatch.setattr(watchdog, "cluster_machines", lambda: [Machine(2)])
     return said
 
 
-def make(**scaling: Any) -> Watch:
+def make(**scaling: Any) -> Watchdog:
     config = ScalingConfig(workers=WORKERS, timeout_s=TIMEOUT_S, **scaling)
-    return Watch(config, Resources(WORKERS, use_gpu=False, cpus_per_worker=1, reasons={}), "run/news")
+    return Watchdog(config, Resources(WORKERS, use_gpu=False, cpus_per_worker=1, reasons={}), "run/news")
 
 
 def polled(errors: dict[int, Exception] | None = None) -> WorkerGroupPollStatus:
@@ -98,7 +98,7 @@ def polled(errors: dict[int, Exception] | None = None) -> WorkerGroupPollStatus:
     return WorkerGroupPollStatus(statuses)
 
 
-def poll_for(seconds: float, watching: Watch, clock: Clock) -> None:
+def poll_for(seconds: float, watching: Watchdog, clock: Clock) -> None:
     for _ in range(round(seconds)):
         clock.now += 1
         watching.after_worker_group_poll_status(polled())
@@ -114,7 +114,7 @@ def test_a_failure_that_the_user_can_mend_ends_the_run() -> None:
 
 def test_of_other_failures_the_user_hears(said: list[str]) -> None:
     make().after_worker_group_poll_status(polled({0: RuntimeError("connection lost"), 1: ActorDiedError()}))
-    assert said == ["rank 1: its process died; all workers start again from the newest checkpoint"]
+    assert said == ["rank 1: its process died; all workers restart from the newest checkpoint"]
 
 
 def test_ranks_that_get_on_are_left_alone(clock: Clock, group: Group) -> None:
@@ -170,13 +170,11 @@ def test_machines_that_do_not_come_end_the_run_after_the_stated_time(clock: Cloc
     watching.after_controller_state_update(RestartingState(RuntimeError("node lost")), scheduling)
     watching.after_controller_state_update(scheduling, scheduling)
     assert said == [
-        "waits for machines: scaling.workers: 3 workers with 1 CPU cores each do not fit: the cluster has 1 machines with "
+        "waiting for machines: scaling.workers: 3 workers with 1 CPU cores each do not fit: the cluster has 1 machines with "
         "2 CPU cores and 0 GPUs, room for 2 workers"
     ]
     clock.now += 60
-    with pytest.raises(
-        UserError, match=r"for 11\d s \(scaling.wait_s\); add machines, .* the same command again goes on"
-    ):
+    with pytest.raises(UserError, match=r"for 11\d s \(scaling.wait_s\); add machines, .* the same command continues"):
         watching.after_controller_state_update(scheduling, scheduling)
 
 
@@ -202,4 +200,4 @@ def test_a_controller_that_waits_does_not_spin(clock: Clock) -> None:
     waiting, before = make(), clock.now
     for _ in range(4):
         waiting.after_controller_state_update(InitializingState(), InitializingState())
-    assert clock.now - before == 4 * watch.IDLE_S
+    assert clock.now - before == 4 * watchdog.IDLE_S

@@ -1,4 +1,4 @@
-"""The plan of a run, for a person: what will be trained, by whom, on what, and where it goes."""
+"""The plan of a run that --dry-run prints: what will be trained, by how many workers, at what cost, and where it is stored."""
 
 from math import ceil
 
@@ -64,7 +64,7 @@ def _costs(config: RunConfig, world: int) -> list[tuple[str, str]]:
     return [
         ("networks", f"2 generators of {generator:,} and 2 discriminators of {discriminator:,} parameters"),
         ("work", f"{pair / 1e9:,.1f} GFLOP an image pair, {step / 1e9:,.1f} GFLOP a step{rounds}"),
-        ("memory", f"about {memory:.2f} GB for tensors a worker (weights, optimizer, activations, image history)"),
+        ("memory", f"about {memory:.2f} GB for tensors a worker (weights, optimizer, activations, image pools)"),
     ]
 
 

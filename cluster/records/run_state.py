@@ -1,10 +1,10 @@
-"""What becomes of a run, told in its own folder: `state.json`, which its driver writes when it begins and when it ends."""
+"""The state of a run, in its own folder: `state.json`, which its driver writes when the run starts and when it ends."""
 
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from cluster.records.trouble import Trouble
+from cluster.records.upload import OptionalWork
 from data_shards.errors import NonFiniteLossError
 from data_shards.storage.folder import RunFolder
 
@@ -12,27 +12,27 @@ STATE = "state.json"
 TRAINING = "training"
 
 
-def tell_beginning(folder: RunFolder) -> None:
-    """Write down that the run trains. Raises: UserError when storage refuses or stays away."""
+def record_start(folder: RunFolder) -> None:
+    """Record that the run trains. Raises: UserError when storage refuses or does not answer."""
     _write(folder, TRAINING)
 
 
 @contextmanager
-def ending_told(folder: RunFolder) -> Iterator[None]:
-    """Write down whether the run finished, was stopped, diverged or failed in here, and why; not where it did not begin."""
+def outcome_recorded(folder: RunFolder) -> Iterator[None]:
+    """Record whether the run finished, was stopped, diverged or failed in this context, and why; if it has started at all."""
     state, reason = "finished", None
     try:
         yield
     except BaseException as error:
-        state, reason = _name_of(error), _reason_of(error)
+        state, reason = _state_of(error), _reason_of(error)
         raise
     finally:
-        with Trouble(f"{STATE} of {folder.label} cannot be written").survived():
+        with OptionalWork(f"{STATE} of {folder.label} cannot be written").attempt():
             if (folder.read_json(STATE) or {}).get("state") == TRAINING:
                 _write(folder, state, reason)
 
 
-def _name_of(error: BaseException) -> str:
+def _state_of(error: BaseException) -> str:
     if not isinstance(error, Exception):
         return "stopped"
     return "diverged" if isinstance(error, NonFiniteLossError) else "failed"

@@ -1,27 +1,25 @@
-"""Watches over a run's workers, in Ray Train's controller: ranks that hang, failures that trying again would not mend,
-machines that do not come."""
+"""The watchdog of a run's workers, in Ray Train's controller: ranks that hang, failures that a restart would not fix, machines
+that do not join."""
 
-import logging
 import time
 
 import ray
 from ray.exceptions import RayError
 from ray.train import ControllerError, WorkerGroupError
-from ray.train.v2._internal.execution import callback_manager
-from ray.train.v2._internal.execution.callback import ControllerCallback, WorkerGroupCallback
-from ray.train.v2._internal.execution.controller.state import (
-    InitializingState,
-    ReschedulingState,
-    RestartingState,
-    SchedulingState,
-    TrainControllerState,
-)
-from ray.train.v2._internal.execution.worker_group import WorkerGroup, WorkerGroupPollStatus
 
-from cluster.machines import board
-from cluster.machines.failures import describe, mendable
-from cluster.machines.session import machines_there
-from cluster.ranks.pulse import Pulse, keep_waiting, take_pulse
+from cluster.machines import progress
+from cluster.machines.ray_internals import (
+    WAITING_STATES,
+    ControllerCallback,
+    TrainControllerState,
+    WorkerGroup,
+    WorkerGroupCallback,
+    WorkerGroupPollStatus,
+    silence_callback_errors,
+)
+from cluster.machines.retry import describe, fixable
+from cluster.machines.session import cluster_machines
+from cluster.ranks.pulse import Pulse, ranks_behind, take_pulse
 from cluster.settings.scaling import Resources, ScalingConfig, shortage
 from data_shards.errors import UserError
 
@@ -29,21 +27,19 @@ PULSES_IN_TIMEOUT = 20
 # A group is placed within seconds where there is room.
 SAY_AFTER_S = 20.0
 IDLE_S = 0.5
-# The controller's states in which no worker runs.
-WAITING = (InitializingState, SchedulingState, ReschedulingState, RestartingState)
 
 
-class Watch(WorkerGroupCallback, ControllerCallback):
-    """What it raises in the controller decides: a WorkerGroupError starts the group again, a ControllerError ends the run.
+class Watchdog(WorkerGroupCallback, ControllerCallback):
+    """A WorkerGroupError that it raises in the controller restarts the group, a ControllerError ends the run.
 
     Args:
-        news: where on the board it says what happens to the workers.
+        events_key: where it publishes what happens to the workers.
     """
 
-    def __init__(self, scaling: ScalingConfig, resources: Resources, news: str) -> None:
-        self.scaling, self.resources, self.news = scaling, resources, news
+    def __init__(self, scaling: ScalingConfig, resources: Resources, events_key: str) -> None:
+        self.scaling, self.resources, self.events_key = scaling, resources, events_key
         self._group: WorkerGroup | None = None
-        self._waits_since: float | None = None
+        self._waiting_since: float | None = None
         self._said = False
 
     def after_worker_group_start(self, worker_group: WorkerGroup) -> None:
@@ -57,10 +53,10 @@ class Watch(WorkerGroupCallback, ControllerCallback):
         self._group = None
 
     def after_worker_group_poll_status(self, worker_group_status: WorkerGroupPollStatus) -> None:
-        """Comes at every poll of the controller, see session.SETTINGS."""
+        """Called at every poll of the controller, see session.SETTINGS."""
         if worker_group_status.errors:
             error = worker_group_status.get_worker_group_error()
-            if reason := mendable(error):
+            if reason := fixable(error):
                 raise ControllerError(reason)
             self._say_lost(error)
         elif self._group is not None:
@@ -71,31 +67,30 @@ class Watch(WorkerGroupCallback, ControllerCallback):
     def after_controller_state_update(
         self, previous_state: TrainControllerState, current_state: TrainControllerState
     ) -> None:
-        """Comes at every turn of the controller's loop."""
-        if not isinstance(current_state, WAITING):
-            self._waits_since = None
+        """Called in every iteration of the controller's loop."""
+        if not isinstance(current_state, WAITING_STATES):
+            self._waiting_since = None
             return
-        if self._waits_since is None:
-            self._waits_since, self._said = time.monotonic(), False
-        self._wait(time.monotonic() - self._waits_since)
+        if self._waiting_since is None:
+            self._waiting_since, self._said = time.monotonic(), False
+        self._wait(time.monotonic() - self._waiting_since)
         if type(previous_state) is type(current_state):
             # An elastic group that would be too small: the controller asks again and again without a pause.
             time.sleep(IDLE_S)
 
     def _wait(self, waited_s: float) -> None:
         if waited_s > self.scaling.loss_wait_s:
-            # It would log what is raised here, with a traceback.
-            logging.getLogger(callback_manager.__name__).setLevel(logging.CRITICAL)
+            silence_callback_errors()
             raise UserError(
-                f"{shortage(self.resources, machines_there())}, for {waited_s:.0f} s (scaling.wait_s); add machines, or let "
-                "the group shrink (--scaling.workers 1,8): the same command again goes on from the newest checkpoint"
+                f"{shortage(self.resources, cluster_machines())}, for {waited_s:.0f} s (scaling.wait_s); add machines, or let "
+                "the group shrink (--scaling.workers 1,8): the same command continues from the newest checkpoint"
             )
         if waited_s > SAY_AFTER_S and not self._said:
             self._said = True
-            self._say(f"waits for machines: {shortage(self.resources, machines_there())}")
+            self._say(f"waiting for machines: {shortage(self.resources, cluster_machines())}")
 
     def _take_pulses(self, group: WorkerGroup) -> None:
-        """Ask all ranks now and then; while one does not answer, no new question is put."""
+        """Ask all ranks now and then; not again before all have answered."""
         now = time.monotonic()
         if not self._asked:
             if now - self._took > self.scaling.timeout_s / PULSES_IN_TIMEOUT:
@@ -122,14 +117,14 @@ class Watch(WorkerGroupCallback, ControllerCallback):
                 f"hung for {waited_s:g} s (scaling.timeout_s) on {workers[rank].metadata.hostname}, "
                 f"{self._pulses[rank] or 'and does not answer'}"
             )
-            for rank in keep_waiting(self._pulses)
+            for rank in ranks_behind(self._pulses)
         }
         error = WorkerGroupError("workers hung", hung)
         self._say_lost(error)
         raise error
 
     def _say_lost(self, error: WorkerGroupError) -> None:
-        self._say(f"{describe(error)}; all workers start again from the newest checkpoint")
+        self._say(f"{describe(error)}; all workers restart from the newest checkpoint")
 
     def _say(self, text: str) -> None:
-        board.put(self.news, {"text": text, "at": time.time()})
+        progress.publish(self.events_key, {"text": text, "at": time.time()})

@@ -2,8 +2,8 @@ import io
 
 import pytest
 
-from cluster.records import progress
-from cluster.records.progress import Progress, duration_text
+from cluster.records import console_progress
+from cluster.records.console_progress import ConsoleProgress, duration_text
 
 LOSSES = {
     "generator_total": 2.0,
@@ -30,9 +30,9 @@ def record(images: int, start: int = 0) -> dict[str, float]:
 
 
 def test_plain_lines_now_and_then_and_always_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(progress.time, "monotonic", lambda: 100.0)
+    monkeypatch.setattr(console_progress.time, "monotonic", lambda: 100.0)
     stream = io.StringIO()
-    shown = Progress("run", 100, stream)
+    shown = ConsoleProgress("run", 100, stream)
     shown.show({"start": 0})
     for images in (10, 20, 90):
         shown.show(record(images))
@@ -47,19 +47,19 @@ def test_plain_lines_now_and_then_and_always_the_last(monkeypatch: pytest.Monkey
 
 def test_a_run_that_goes_on_or_begins_anew_says_so() -> None:
     stream = io.StringIO()
-    shown = Progress("run", 100, stream)
+    shown = ConsoleProgress("run", 100, stream)
     for each in ({"start": 20}, record(80, 20), {"start": 20}, record(30, 20), {"start": 60}):
         shown.show(each)
-    assert [line for line in stream.getvalue().splitlines() if "goes on" in line] == [
-        "run: goes on from 20 of 100 images",
-        "run: goes on from 20 of 100 images",
-        "run: goes on from 60 of 100 images",
+    assert [line for line in stream.getvalue().splitlines() if "continues" in line] == [
+        "run: continues from 20 of 100 images",
+        "run: continues from 20 of 100 images",
+        "run: continues from 60 of 100 images",
     ]
 
 
 def test_one_bar_on_a_terminal() -> None:
     stream = Terminal()
-    shown = Progress("run", 100, stream)
+    shown = ConsoleProgress("run", 100, stream)
     shown.show({"start": 40})
     shown.show(record(100, 40))
     shown.close()

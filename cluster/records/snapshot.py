@@ -1,20 +1,17 @@
-"""A run as its folder in storage shows it, to whoever may read that: nothing else is asked, and nothing is running."""
+"""A snapshot of a run, from its folder in storage alone: no process of the run is asked."""
 
 import hashlib
-import json
-import math
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from pyarrow import ArrowException, fs
+from pyarrow import fs
 
-from cluster.records.ending import STATE
-from cluster.records.observe import Record
-from cluster.records.run_files import METRICS
+from cluster.records.metrics_file import IMAGES, METRICS, Record, read_records
+from cluster.records.run_state import STATE
 from data_shards.errors import UserError
-from data_shards.storage import Location
+from data_shards.storage import list_folder
 from data_shards.storage.folder import RunFolder
 from nla_cyclegan.weights.checkpoint import ABOUT, NAME, by_checkpoint, images_of, score_of, world_of
 
@@ -23,8 +20,8 @@ READERS = 16
 
 
 @dataclass(frozen=True)
-class Stored:
-    """One checkpoint."""
+class CheckpointSnapshot:
+    """What is known of one checkpoint."""
 
     name: str
     size_bytes: int
@@ -46,8 +43,8 @@ class Stored:
 
 
 @dataclass(frozen=True)
-class Survey:
-    """A run."""
+class RunSnapshot:
+    """What is known of a run."""
 
     label: str
     about: Mapping[str, Any]
@@ -55,7 +52,7 @@ class Survey:
     state: Mapping[str, Any]
     """state.json; empty where there is none."""
     records: list[Record]
-    checkpoints: list[Stored]
+    checkpoints: list[CheckpointSnapshot]
     """Newest first."""
 
     @property
@@ -70,12 +67,12 @@ class Survey:
 
     @property
     def images(self) -> int:
-        """How far it came."""
-        recorded = self.records[-1]["images"] if self.records else 0
+        """Images seen, by its records and checkpoints."""
+        recorded = self.records[-1][IMAGES] if self.records else 0
         return max([recorded, *(each.images for each in self.checkpoints if each.is_sound)])
 
     @property
-    def best(self) -> Stored | None:
+    def best(self) -> CheckpointSnapshot | None:
         """The sound checkpoint with the lowest score, of two the older one; None where none has a score."""
         scored = [each for each in self.checkpoints if each.is_sound and each.score is not None]
         return min(scored, key=lambda each: (each.score, each.images), default=None)
@@ -86,40 +83,28 @@ def is_run(names: Iterable[str]) -> bool:
     return any(name in (METRICS, ABOUT) or NAME.fullmatch(name) for name in names)
 
 
-def survey(folder: RunFolder, *, verify: bool = False) -> Survey:
-    """Look at a run.
+def take_snapshot(folder: RunFolder, *, verify: bool = False) -> RunSnapshot:
+    """What storage holds of a run.
 
     Args:
         verify: read all checkpoints and compare them with what was written; else only their files' sizes are.
 
-    Raises: UserError, UserError when storage does not answer.
+    Raises: UserError when storage does not answer.
     """
     listed = list_folder(folder.location, recursive=True)
     found = by_checkpoint({path: info for path, info in listed.items() if info.is_file})
-    checkpoints = [_stored(folder, name, files, verify) for name, files in found.items()]
-    records = _records(folder.read(METRICS) or b"") if METRICS in listed else []
+    checkpoints = [_checkpoint(folder, name, files, verify) for name, files in found.items()]
+    records = read_records(folder) if METRICS in listed else []
     about, state = (folder.read_json(name) or {} if name in listed else {} for name in (ABOUT, STATE))
-    return Survey(folder.label, about, state, records, checkpoints)
+    return RunSnapshot(folder.label, about, state, records, checkpoints)
 
 
-def list_folder(place: Location, *, recursive: bool = False) -> dict[str, fs.FileInfo]:
-    """Name below the folder -> what is known of each file and folder. Raises: UserError, UserError for a missing bucket."""
-    selector = fs.FileSelector(place.root, allow_not_found=True, recursive=recursive)
-    try:
-        infos = place.filesystem.get_file_info(selector)
-    except (OSError, ArrowException) as error:
-        raise UserError(f"{place.uri}: cannot be listed ({str(error).splitlines()[0]})") from error
-    if not infos:
-        place.check_bucket()
-    return {info.path[len(place.root) + 1 :]: info for info in infos}
-
-
-def _stored(folder: RunFolder, name: str, files: Mapping[str, fs.FileInfo], verify: bool) -> Stored:
+def _checkpoint(folder: RunFolder, name: str, files: Mapping[str, fs.FileInfo], verify: bool) -> CheckpointSnapshot:
     size = sum(info.size for info in files.values())
     written = max(info.mtime.timestamp() for info in files.values())
     world = world_of(files)
     if world is None:
-        return Stored(name, size, written, None)
+        return CheckpointSnapshot(name, size, written, None)
     wanted: dict[str, Any] = {}
     shares = [f"{name}/{file}" for file in files if file.startswith("share-")]
     try:
@@ -128,13 +113,13 @@ def _stored(folder: RunFolder, name: str, files: Mapping[str, fs.FileInfo], veri
                 # None where it was deleted since it was listed.
                 wanted |= (share or {}).get("files", {})
     except UserError as error:
-        return Stored(name, size, written, world, damage=(str(error),))
+        return CheckpointSnapshot(name, size, written, world, damage=(str(error),))
     damage = [
         f"{file} {fault}"
         for file, whole in wanted.items()
         if (fault := _fault(folder, f"{name}/{file}", files.get(file), whole, verify))
     ]
-    return Stored(name, size, written, world, score_of(folder, name), tuple(damage))
+    return CheckpointSnapshot(name, size, written, world, score_of(folder, name), tuple(damage))
 
 
 def _fault(folder: RunFolder, path: str, info: fs.FileInfo | None, whole: Mapping[str, Any], verify: bool) -> str:
@@ -146,16 +131,3 @@ def _fault(folder: RunFolder, path: str, info: fs.FileInfo | None, whole: Mappin
     if verify and hashlib.sha256(folder.read(path) or b"").hexdigest() != whole["sha256"]:
         return "is damaged: its SHA-256 is not the one that was written"
     return ""
-
-
-def _records(content: bytes) -> list[Record]:
-    """The lines of metrics.jsonl, but for what a crash has cut off."""
-    records = []
-    for line in content.decode(errors="replace").splitlines():
-        try:
-            record = json.loads(line)
-            if math.isfinite(record["images"]):
-                records.append(record)
-        except (ValueError, KeyError, TypeError):
-            continue
-    return records

@@ -1,4 +1,4 @@
-from cluster.ranks.world import interface_of
+from cluster.machines.rendezvous import interface_of
 
 
 def test_the_interface_of_an_address() -> None:

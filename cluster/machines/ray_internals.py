@@ -1,0 +1,77 @@
+"""Everything that this package uses of Ray beyond its public API, with the reason for each name.
+
+`tests/unit/cluster/machines/test_ray_internals_of_train.py` lists what each of them must have, so that a Ray release which changes
+one fails there first. Ray reads its settings when it is imported (see session.py): a driver imports this module after that.
+"""
+
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+# The only way to pass a few bytes from a worker to the driver without an actor, which would be one more process.
+from ray.experimental.internal_kv import _internal_kv_get, _internal_kv_put
+
+# To recognise hung workers, failures that a restart would not fix and machines that do not join, while the controller
+# decides what to do: `ray.train.UserCallback` is only told about exceptions and reports.
+from ray.train.v2._internal.execution import callback_manager, context
+from ray.train.v2._internal.execution.callback import ControllerCallback, WorkerGroupCallback
+from ray.train.v2._internal.execution.controller.state import (
+    InitializingState,
+    ReschedulingState,
+    RestartingState,
+    SchedulingState,
+    TrainControllerState,
+)
+from ray.train.v2._internal.execution.worker_group import WorkerGroup, WorkerGroupPollStatus
+
+# The base class of `ray.train.torch.TorchTrainer`, which imports torch into the driver and into the controller.
+from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
+
+__all__ = ["ControllerCallback", "TrainControllerState", "WorkerGroup", "WorkerGroupCallback", "WorkerGroupPollStatus"]
+
+KV_NAMESPACE = b"nla-cyclegan"
+# The controller's states in which no worker runs.
+WAITING_STATES = (InitializingState, SchedulingState, ReschedulingState, RestartingState)
+
+
+class Trainer(DataParallelTrainer):
+    """Ray Train's trainer; Ctrl-C raises KeyboardInterrupt in the driver."""
+
+    def _register_sigint_handler(self, controller: Any) -> None:
+        """Keep Python's handler: Ray's asks the controller to stop, which does not answer while it waits for machines."""
+
+
+def kv_put(key: str, value: bytes) -> None:
+    """Replace the value of a key in the store of the cluster's head. Raises: RayError."""
+    _internal_kv_put(key, value, namespace=KV_NAMESPACE)
+
+
+def kv_get(key: str) -> bytes | None:
+    """The value of a key, None where there is none. Raises: RayError."""
+    return _internal_kv_get(key, namespace=KV_NAMESPACE)
+
+
+def silence_callback_errors() -> None:
+    """In the controller: do not log the traceback of an exception that a callback raises on purpose."""
+    logging.getLogger(callback_manager.__name__).setLevel(logging.CRITICAL)
+
+
+def silence_reports() -> None:
+    """In a worker: do not log every `ray.train.report` at INFO; `LoggingConfig` does not reach this logger."""
+    logging.getLogger(context.__file__).setLevel(logging.WARNING)
+
+
+def working_dir_files(folders: Sequence[Path], excludes: list[str]) -> tuple[list[Path], int]:
+    """The files that Ray would upload as a runtime environment, and the size in bytes that it refuses.
+
+    Ray itself only says so after it has packed everything.
+    """
+    from ray._private.runtime_env import packaging
+
+    paths: list[Path] = []
+    for folder in folders:
+        ignored = [packaging._get_excludes(folder, excludes)]
+        packaging._dir_travel(folder, ignored, paths.append, include_gitignore=True)
+    return [path for path in paths if os.path.isfile(path)], packaging.GCS_STORAGE_MAX_SIZE

@@ -1,0 +1,134 @@
+"""`metrics.jsonl`, a run's records in JSON, one a line: reading it, and writing it beside TensorBoard events.
+
+A record has `images`, the images seen. A record of a training interval has losses, rate and throughput, one of a
+validation its distances; both may be of the same images.
+"""
+
+import json
+import math
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cluster.records.config import ObserveConfig
+from cluster.records.upload import OptionalWork
+from data_shards.storage.folder import RunFolder
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
+METRICS, TENSORBOARD = "metrics.jsonl", "tensorboard"
+IMAGES, TOTAL = "images", "generator_total"
+# What training waits for: a record has the share of time as `data_wait` and the like.
+WAITS = ("data", "checkpoint", "validation", "preview")
+FLUSH_S = 10
+# Where a curve would say nothing.
+NOT_DRAWN = (IMAGES, "time")
+
+Record = dict[str, Any]
+
+
+def read_records(folder: RunFolder, warn: Callable[[str], None] = lambda line: None) -> list[Record]:
+    """The records of a run as they were written, without those that a resume rewound; empty where there are none.
+
+    Args:
+        warn: gets a line for each damaged record; the last line of the file may be cut off, and is skipped in silence.
+
+    Raises: UserError when storage does not answer.
+    """
+    kept: list[Record] = []
+    for record in parse_records(folder.read(METRICS) or b"", lambda line: warn(f"{folder.label}/{line}")):
+        # Where the images go back, the run was resumed from there: later records did not happen.
+        while kept and kept[-1][IMAGES] > record[IMAGES]:
+            kept.pop()
+        kept.append(record)
+    return kept
+
+
+def parse_records(content: bytes, warn: Callable[[str], None] = lambda line: None) -> list[Record]:
+    """The records in the content of a metrics.jsonl; see `read_records`."""
+    records = []
+    lines = content.decode(errors="replace").splitlines()
+    for number, line in enumerate(lines, start=1):
+        try:
+            record = json.loads(line)
+            valid = math.isfinite(record[IMAGES])
+        except (ValueError, KeyError, TypeError):
+            valid = False
+        if valid:
+            records.append(record)
+        elif number < len(lines):
+            warn(f"{METRICS}: line {number} is no record and is skipped")
+    return records
+
+
+def merge_records(records: Iterable[Record]) -> list[Record]:
+    """One record for each number of images: those of the same images are parts of one, the later value wins."""
+    merged: list[Record] = []
+    for record in records:
+        if merged and merged[-1][IMAGES] == record[IMAGES]:
+            merged[-1] = merged[-1] | record
+        else:
+            merged.append(record)
+    return merged
+
+
+class MetricsFiles:
+    """A sink that writes records to metrics.jsonl and TensorBoard in a local folder.
+
+    A disk that fails does not stop the run: what it did not take is written later.
+
+    Args:
+        root: where to, see upload.py.
+        folder: where records from before are.
+    """
+
+    def __init__(self, config: ObserveConfig, root: Path, folder: RunFolder) -> None:
+        self.config, self.root, self.folder = config, root, folder
+        self._unwritten = b""
+        self._events: SummaryWriter | None = None
+        self._lines, self._curves = (
+            OptionalWork(f"{name} of {folder.label} cannot be written") for name in (METRICS, TENSORBOARD)
+        )
+
+    def start(self, images_seen: int) -> None:
+        self.root.mkdir(parents=True, exist_ok=True)
+        self._purge_step = images_seen + 1 if images_seen else None
+        kept = [record for record in read_records(self.folder) if record[IMAGES] <= images_seen]
+        rewritten = self.root / f".{METRICS}"
+        rewritten.write_bytes(b"".join(map(_line, kept)))
+        rewritten.replace(self.root / METRICS)
+        # Without a buffer it says how much of a line it has taken.
+        self._metrics = (self.root / METRICS).open("ab", buffering=0)
+
+    def write(self, record: Record) -> None:
+        self._unwritten += _line(record)
+        with self._lines.attempt():
+            while self._unwritten:
+                self._unwritten = self._unwritten[self._metrics.write(self._unwritten) :]
+        if self.config.tensorboard:
+            with self._curves.attempt():
+                self._draw(record)
+
+    def close(self) -> None:
+        self._metrics.close()
+        if self._events:
+            with self._curves.attempt():
+                self._events.close()
+
+    def _draw(self, record: Record) -> None:
+        # A writer that has failed once takes nothing any more.
+        events, self._events = self._events or self._open_events(), None
+        for name, value in record.items():
+            if name not in NOT_DRAWN:
+                events.add_scalar(name, value, record[IMAGES])
+        self._events = events
+
+    def _open_events(self) -> "SummaryWriter":
+        from torch.utils.tensorboard import SummaryWriter
+
+        return SummaryWriter(str(self.root / TENSORBOARD), purge_step=self._purge_step, flush_secs=FLUSH_S)
+
+
+def _line(record: Record) -> bytes:
+    return f"{json.dumps(record)}\n".encode()

@@ -1,0 +1,92 @@
+"""A run as its folder records it: the losses of metrics.jsonl, the settings of run.json."""
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cluster.records.metrics_file import IMAGES, METRICS, TOTAL, Record, merge_records, read_records
+from data_shards.errors import UserError
+from data_shards.storage import Location, file_size
+from data_shards.storage.folder import RunFolder, split_uri
+from nla_cyclegan.weights.checkpoint import ABOUT, NAME
+
+# What a run learns and how; not where it is kept, or on how many machines it trains.
+SECTIONS = ("seed", "model", "loss", "optimizer", "schedule", "step")
+OF_DATA = ("load_size", "crop_size", "flip", "global_batch")
+
+
+@dataclass(frozen=True)
+class RecordedRun:
+    """A run as far as it came."""
+
+    location: str
+    """Path of its folder, absolute, or its URI without credentials."""
+    records: list[Record]
+    """In order of `images`, the images seen; never two of one."""
+    settings: dict[str, Any]
+    """`optimizer.name` -> value, see SECTIONS; empty where the run has no run.json."""
+
+    @property
+    def images(self) -> int:
+        """Images seen at the last record."""
+        return int(self.records[-1][IMAGES])
+
+    def series(self, name: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Images seen and values of everything recorded under a name."""
+        points = [(record[IMAGES], record[name]) for record in self.records if name in record]
+        x, y = np.array(points, np.float64).reshape(-1, 2).T
+        return x, y
+
+
+def read_run(uri: str) -> RecordedRun:
+    """The run in this folder, a path or a URI; also one that still trains.
+
+    Raises: UserError when there is no such folder, it is no run's, no losses have been recorded in it, or storage does not
+        answer.
+    """
+    folder = RunFolder(*split_uri(uri))
+    if file_size(Location(folder.filesystem, folder.root, folder.label), folder.name) is not None:
+        raise UserError(f"{folder.label}: a file; give the run's folder")
+    names = folder.names()
+    if not names:
+        raise UserError(f"{folder.label}: no such run folder, or nothing in it")
+    if METRICS not in names:
+        if ABOUT in names or any(map(NAME.fullmatch, names)):
+            raise UserError(f"{folder.label}: no metrics yet: the run has written no {METRICS}")
+        raise UserError(f"{folder.label}: not a run folder: neither {METRICS} nor {ABOUT} nor checkpoints in it")
+    records = merge_records(read_records(folder, lambda line: print(f"warning: {line}", file=sys.stderr)))
+    if not any(TOTAL in record for record in records):
+        raise UserError(f"{folder.label}: no metrics yet: {METRICS} holds no losses")
+    return RecordedRun(folder.label, records, _settings(folder))
+
+
+def differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
+    """Names of the settings in which two runs that both have any differ."""
+    if not a or not b:
+        return []
+    return [name for name in {**a, **b} if a.get(name) != b.get(name)]
+
+
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one, under dotted names."""
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        found |= flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value}
+    return found
+
+
+def _settings(folder: RunFolder) -> dict[str, Any]:
+    about = folder.read_json(ABOUT)
+    if about is None:
+        return {}
+    try:
+        config = about["config"]
+        data = config.get("data", {})
+        chosen = {section: config[section] for section in SECTIONS if section in config}
+        return flat(chosen | {"data": {name: data[name] for name in OF_DATA if name in data}})
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{folder.label}/{ABOUT}: damaged ({type(error).__name__}: {error})") from error

@@ -1,0 +1,131 @@
+"""Files that a run writes piece by piece, in remote storage too: written locally, and uploaded in the background."""
+
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Self
+
+from pyarrow import ArrowException
+
+from data_shards.errors import UserError
+from data_shards.storage.folder import RunFolder
+
+INTERVAL_S = 10.0
+# An object is replaced as a whole: files that have grown are uploaded less often.
+LARGEST_SHARE = 0.05
+CLOSE_S = 60.0
+RETRY_S = 1.0
+
+
+class OptionalWork:
+    """Work that training does not depend on: failures of storage and disks are printed, and training continues.
+
+    Prints one line when it begins to fails and one when it works again, however often it is tried in between.
+
+    Args:
+        failure: what cannot be done: "metrics.jsonl cannot be written".
+    """
+
+    def __init__(self, failure: str) -> None:
+        self.failure = failure
+        self.is_failing = False
+
+    @contextmanager
+    def attempt(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, ArrowException, UserError) as error:
+            if not self.is_failing:
+                reason = str(error).partition("\n")[0]
+                print(
+                    f"warning: {self.failure} ({reason}); the run goes on, and tries again", file=sys.stderr, flush=True
+                )
+            self.is_failing = True
+        else:
+            if self.is_failing:
+                print(f"no longer: {self.failure}", file=sys.stderr, flush=True)
+            self.is_failing = False
+
+
+class Uploader:
+    """Keeps copies of a local folder's files in a run's folder, in a thread: whoever writes them never waits.
+
+    A file is uploaded when it has changed since its last upload; hidden ones never. What fails is retried. At the end it
+    waits until everything is stored, up to `CLOSE_S`, and names what is not.
+    """
+
+    def __init__(self, root: Path, folder: RunFolder) -> None:
+        self.root, self.folder = root, folder
+        self._uploaded: dict[Path, tuple[int, int]] = {}
+        self._uploads = OptionalWork(f"files of {folder.label} cannot be stored")
+        self._wanted, self._ended = threading.Event(), False
+        self._thread = threading.Thread(target=self._work, name="uploader", daemon=True)
+
+    def upload_now(self) -> None:
+        """Upload what has changed now, not when the interval is over; does not wait for it."""
+        self._wanted.set()
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._ended = True
+        self._wanted.set()
+        self._thread.join(CLOSE_S)
+        if left := self._changed():
+            names = ", ".join(file.relative_to(self.root).as_posix() for file in left)
+            print(f"warning: not stored in {self.folder.label}: {names}", file=sys.stderr, flush=True)
+
+    def _work(self) -> None:
+        took_s = 0.0
+        while not self._ended:
+            self._wanted.wait(max(INTERVAL_S, took_s / LARGEST_SHARE))
+            self._wanted.clear()
+            began = time.monotonic()
+            self._upload()
+            took_s = time.monotonic() - began
+        give_up = time.monotonic() + CLOSE_S
+        while self._changed() and time.monotonic() < give_up:
+            self._upload()
+            if self._uploads.is_failing:
+                time.sleep(RETRY_S)
+
+    def _upload(self) -> None:
+        with self._uploads.attempt():
+            for file, stamp in self._changed().items():
+                self.folder.upload(file, file.relative_to(self.root).as_posix())
+                self._uploaded[file] = stamp
+
+    def _changed(self) -> dict[Path, tuple[int, int]]:
+        """Files that are not stored as they are, and what tells a change: time and size."""
+        stamps = {}
+        for file in sorted(self.root.rglob("*")):
+            if file.is_file() and not file.name.startswith("."):
+                about = file.stat()
+                stamps[file] = (about.st_mtime_ns, about.st_size)
+        return {file: stamp for file, stamp in stamps.items() if self._uploaded.get(file) != stamp}
+
+
+class InPlace:
+    """A run's own folder, where that is local: there is nothing to upload."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def upload_now(self) -> None:
+        """Every write is in place already."""
+
+
+@contextmanager
+def local_files(folder: RunFolder) -> Iterator[Uploader | InPlace]:
+    """A local folder, as `root`, to write a run's files in: when this context ends they are in the run's folder."""
+    if folder.is_local:
+        yield InPlace(Path(folder.path))
+    else:
+        with TemporaryDirectory(prefix="run-") as root, Uploader(Path(root), folder) as uploader:
+            yield uploader

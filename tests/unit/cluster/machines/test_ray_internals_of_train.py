@@ -1,0 +1,73 @@
+"""What cluster/machines/ray_internals.py needs of Ray's private API: an upgrade of Ray that changes it fails here first."""
+
+import inspect
+from typing import Any
+
+import pytest
+import ray
+from ray._private.runtime_env import packaging
+from ray.experimental import internal_kv
+from ray.train.v2._internal.execution import callback_manager, context
+from ray.train.v2._internal.execution.worker_group.poll import WorkerStatus
+
+from cluster.machines import ray_internals, session
+
+
+def parameters(function: Any) -> list[str]:
+    return list(inspect.signature(function).parameters)
+
+
+@pytest.mark.parametrize(
+    ("function", "expected"),
+    [
+        (internal_kv._internal_kv_put, ["key", "value", "overwrite", "namespace"]),
+        (internal_kv._internal_kv_get, ["key", "namespace"]),
+        (ray_internals.DataParallelTrainer._register_sigint_handler, ["self", "controller"]),
+        (ray_internals.WorkerGroupCallback.after_worker_group_start, ["self", "worker_group"]),
+        (ray_internals.WorkerGroupCallback.before_worker_group_shutdown, ["self", "worker_group"]),
+        (ray_internals.WorkerGroupCallback.after_worker_group_poll_status, ["self", "worker_group_status"]),
+        (ray_internals.ControllerCallback.after_controller_state_update, ["self", "previous_state", "current_state"]),
+        (ray_internals.WorkerGroup.get_workers, ["self"]),
+        (ray_internals.WorkerGroup.execute_async, ["self", "fn", "fn_args", "fn_kwargs"]),
+        (ray_internals.WorkerGroupPollStatus.get_worker_group_error, ["self"]),
+    ],
+    ids=lambda value: getattr(value, "__qualname__", ""),
+)
+def test_functions_take_what_they_are_given(function: Any, expected: list[str]) -> None:
+    assert parameters(function) == expected
+
+
+def test_a_trainer_takes_a_backend_and_registers_its_handler_of_ctrl_c_by_that_name() -> None:
+    init = parameters(ray_internals.DataParallelTrainer.__init__)
+    assert {"train_loop_config", "backend_config", "scaling_config", "run_config"} <= set(init)
+    source = inspect.getsource(ray_internals.DataParallelTrainer._initialize_and_run_controller)
+    assert "self._register_sigint_handler(controller)" in source
+
+
+def test_the_status_of_a_group_has_the_errors_of_its_workers() -> None:
+    error = RuntimeError("lost")
+    statuses = {0: WorkerStatus(running=True), 1: WorkerStatus(running=False, error=error)}
+    status = ray_internals.WorkerGroupPollStatus(statuses)
+    assert status.errors == {1: error}
+    assert status.get_worker_group_error().worker_failures == {1: error}
+
+
+def test_the_states_without_workers_are_states_of_the_controller() -> None:
+    assert all(issubclass(state, ray_internals.TrainControllerState) for state in ray_internals.WAITING_STATES)
+
+
+def test_the_loggers_are_those_that_ray_uses() -> None:
+    assert "logging.getLogger(__name__)" in inspect.getsource(callback_manager)
+    assert "logging.getLogger(__file__)" in inspect.getsource(context)
+
+
+def test_packaging_has_what_tells_the_size_of_an_upload() -> None:
+    assert parameters(packaging._get_excludes) == ["path", "excludes"]
+    assert {"path", "excludes", "handler", "include_gitignore"} <= set(parameters(packaging._dir_travel))
+    assert packaging.GCS_STORAGE_MAX_SIZE > 0
+
+
+def test_a_version_of_ray_that_was_not_tested_is_warned_of() -> None:
+    assert session.untested_version("2.60.1") is None
+    assert session.untested_version(ray.__version__) is None
+    assert session.untested_version("3.0.0") == "Ray 3.0.0 has not been tested with this project, 2.59 and 2.60 have"

@@ -1,0 +1,81 @@
+"""What starts quickly imports nothing heavy: each check runs in a process of its own."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import tiny
+import yaml
+
+from cluster.evaluation.config import SMALLEST_CROP
+from nla_cyclegan.metrics.sliced_wasserstein import COARSEST
+
+HEAVY = ("ray", "torch", "torchvision", "tensorboard", "optuna", "plotly", "matplotlib", "pandas")
+WITH_RAY = tuple(name for name in HEAVY if name not in ("ray", "pandas"))
+REPORT = "import sys\nloaded = [name for name in {heavy!r} if name in sys.modules]\nassert not loaded, loaded\n"
+
+
+def check(code: str, heavy: tuple[str, ...] = HEAVY) -> None:
+    """Run Python code, then look which of the heavy packages it has imported."""
+    done = subprocess.run(
+        [sys.executable, "-c", code + "\n" + REPORT.format(heavy=heavy)], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def command(*arguments: str) -> str:
+    return f"from cluster.__main__ import main\ntry:\n    main({list(arguments)!r})\nexcept SystemExit as end:\n    assert not end.code"
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["submit", "--help"], ["status", "--help"]])
+def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
+    check(command(*arguments))
+
+
+def test_the_status_of_a_run_imports_nothing_heavy(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "metrics.jsonl").write_text('{"images": 8, "swd": 1.0, "swd_A2B": 1.0, "swd_B2A": 1.0, "time": 1.0}\n')
+    check(command("status", str(folder)))
+
+
+def test_a_driver_imports_no_torch(tmp_path: Path) -> None:
+    """All that `train` does before and after its workers, and Ray Train's trainer."""
+    file = tmp_path / "run.yaml"
+    file.write_text(yaml.safe_dump(tiny.settings(tiny.pack_dataset(tmp_path), tmp_path / "runs")))
+    check(
+        f"""
+import cluster.train
+from cluster.machines.driver import build_trainer
+from cluster.settings.options import parse_options
+from cluster.settings.preflight import claim, prepare
+from cluster.settings.scaling import choose, this_machine
+
+prepared = prepare(parse_options(["--config", {str(file)!r}]).config)
+claim(prepared)
+build_trainer(prepared.config, choose(prepared.config.scaling, [this_machine()], global_batch=4))
+""",
+        WITH_RAY,
+    )
+
+
+def test_what_the_controller_unpickles_imports_no_torch(tmp_path: Path) -> None:
+    code = f"""
+from pathlib import Path
+from ray import cloudpickle
+from cluster.machines.driver import build_trainer
+from cluster.settings.config import RunConfig
+from cluster.settings.scaling import Resources
+
+config = RunConfig.model_validate({tiny.settings("somewhere", tmp_path)!r})
+trainer = build_trainer(config, Resources(1, use_gpu=False, cpus_per_worker=1, reasons={{}}))
+callbacks = trainer._create_default_callbacks()
+Path({str(tmp_path / "pickle")!r}).write_bytes(cloudpickle.dumps([callbacks, trainer.train_run_context]))
+"""
+    check(code, WITH_RAY)
+    check(f"import pickle; pickle.load(open({str(tmp_path / 'pickle')!r}, 'rb'))", WITH_RAY)
+
+
+def test_the_smallest_crop_is_that_of_the_distance() -> None:
+    assert SMALLEST_CROP == COARSEST
