@@ -9,7 +9,6 @@ from tuning.analysis.results import SWEEP, table
 from tuning.settings.options import parse_sweep
 
 if TYPE_CHECKING:
-    from cluster.settings.scaling import Resources
     from tuning.settings.sweep_plan import Sweep
 
 
@@ -51,7 +50,8 @@ def run(sweep: "Sweep") -> None:
                 "--trials or the resources of a trial (--scaling.workers), or add machines"
             )
         prepared.folder.write_json(SWEEP, about(options, prepared))
-        print(f"{'concurrent':<12}{concurrency_text(resources, concurrent)}")
+        each = f"{resources.workers}, with {resources.cpus_per_worker:g} CPU cores{' and a GPU' if resources.use_gpu else ''}"
+        print(f"{'concurrent':<12}{concurrent} (workers of each: {each})")
         driver.run_trials(sweep, resources, concurrent)
 
 
@@ -70,9 +70,3 @@ def report(sweep: "Sweep") -> int:
         print(f"train the best in full: python -m tuning best {folder} > best.yaml")
         print("                        python -m cluster train --config best.yaml")
     return 1 if failed else 0
-
-
-def concurrency_text(resources: "Resources", concurrent: int) -> str:
-    """How many trials run at the same time, and the resources of each."""
-    gpu = " and a GPU" if resources.use_gpu else ""
-    return f"{concurrent} (workers of each: {resources.workers}, with {resources.cpus_per_worker:g} CPU cores{gpu})"

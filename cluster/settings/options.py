@@ -92,8 +92,13 @@ def _parser() -> tuple[argparse.ArgumentParser, CliSettingsSource[Any]]:
     parser.add_argument(
         "--address", metavar="ADDRESS", help="join this Ray cluster (default: RAY_ADDRESS, else a Ray of its own)"
     )
-    source: CliSettingsSource[Any] = CliSettingsSource(
-        _Settings,
+    return parser, field_options(parser, _Settings)
+
+
+def field_options(parser: argparse.ArgumentParser, settings: type[BaseSettings]) -> CliSettingsSource[Any]:
+    """Give the parser an option for each field of a configuration. Returns: what reads them from the parsed arguments."""
+    return CliSettingsSource(
+        settings,
         root_parser=parser,
         cli_avoid_json=True,
         cli_hide_none_type=True,
@@ -101,7 +106,6 @@ def _parser() -> tuple[argparse.ArgumentParser, CliSettingsSource[Any]]:
         cli_parse_none_str="none",
         formatter_class=argparse.HelpFormatter,
     )
-    return parser, source
 
 
 def read_yaml(file: str | None) -> dict[str, Any]:

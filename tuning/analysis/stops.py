@@ -45,9 +45,8 @@ def stops_of(trials: Sequence[Trial], total: int) -> Stops:
         total: images at the end of a trial.
     """
     counted = [trial for trial in trials if trial.decided]
-    ages = sorted({trial.images for trial in counted if trial.state in ENDED_EARLY})
     rungs, before = [], 0
-    for age in ages:
+    for age in sorted({trial.images for trial in counted if trial.state in ENDED_EARLY}):
         here = [trial for trial in counted if trial.images == age and trial.state in ENDED_EARLY]
         stopped = sum(trial.state == "stopped" for trial in here)
         rungs.append(

@@ -82,11 +82,8 @@ class Comparison:
         return sum(trial.state != "finished" for trial in self.runs.values())
 
     def findings(self) -> list[Finding]:
-        found = []
-        for claim in CLAIMS:
-            by_seed = [self._differences(claim, seed) for seed in self.seeds]
-            found.append(finding(claim, [statistics.fmean(each) for each in by_seed if each]))
-        return found
+        by_seed = {claim: [self._differences(claim, seed) for seed in self.seeds] for claim in CLAIMS}
+        return [finding(claim, [statistics.fmean(each) for each in found if each]) for claim, found in by_seed.items()]
 
     def _differences(self, claim: Claim, seed: int) -> list[float]:
         """Differences of the measure between runs of this seed that differ only in what the claim compares."""
@@ -118,11 +115,10 @@ def cell_of(trial: Trial) -> Cell:
 
 def finding(claim: Claim, by_seed: Sequence[float]) -> Finding:
     """The verdict on differences, one a seed: decided if the 95 % interval of their mean excludes 0."""
-    if not by_seed:
-        return Finding(claim, "not decided", 0, math.nan, math.inf)
-    mean, seeds = statistics.fmean(by_seed), len(by_seed)
+    seeds = len(by_seed)
     if seeds < 2:
-        return Finding(claim, "not decided", seeds, mean, math.inf)
+        return Finding(claim, "not decided", seeds, by_seed[0] if by_seed else math.nan, math.inf)
+    mean = statistics.fmean(by_seed)
     margin = T[min(seeds - 1, len(T)) - 1] * statistics.stdev(by_seed) / math.sqrt(seeds)
     verdict: Verdict = "not decided"
     if abs(mean) > margin:

@@ -12,7 +12,7 @@ from pydantic_settings import BaseSettings, CliSettingsSource
 
 from cluster.settings.config import RunConfig
 from cluster.settings.options import Options as RunOptions
-from cluster.settings.options import Parser, merge, parse_options, problem_line, read_yaml
+from cluster.settings.options import Parser, field_options, merge, parse_options, problem_line, read_yaml
 from data_shards.errors import UserError
 from tuning.analysis.objective import objective_problems
 from tuning.search_space.checks import space_problems
@@ -103,15 +103,7 @@ def _parser() -> tuple[argparse.ArgumentParser, CliSettingsSource[Any]]:
     parser.add_argument(
         "--preset", metavar="NAME", help=f"a sweep of this project instead of a file: {', '.join(presets())}"
     )
-    source: CliSettingsSource[Any] = CliSettingsSource(
-        _Settings,
-        root_parser=parser,
-        cli_hide_none_type=True,
-        cli_avoid_json=True,
-        cli_parse_none_str="none",
-        formatter_class=argparse.HelpFormatter,
-    )
-    return parser, source
+    return parser, field_options(parser, _Settings)
 
 
 def _run_options(merged: dict[str, Any], of_the_run: list[str]) -> RunOptions:
