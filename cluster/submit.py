@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from cluster.machines.follow import INTERRUPTED, follow, look_after
+from cluster.machines.follow import INTERRUPTED, follow, follow_commands
 from cluster.machines.session import PACKAGES, ROOT
 from cluster.settings.config import RunConfig, has_credentials
-from cluster.settings.options import Parser, parse_options
+from cluster.settings.options import Parser, option_text, parse_options
 from cluster.settings.preflight import relative_paths
 from data_shards.errors import UserError
 
@@ -78,7 +78,7 @@ class Job:
 def main(arguments: Sequence[str]) -> int:
     """The exit status of the job; 0 where it is not waited for; 130 after Ctrl-C.
 
-    Raises: UserError, a line for each thing to mend, before anything is sent.
+    Raises: UserError with a line for each problem, before anything is sent.
     """
     options, of_the_run = _parser().parse_known_args([argument for argument in arguments if argument != "--"])
     job = make_job(of_the_run, options.exclude, options.env)
@@ -91,18 +91,18 @@ def main(arguments: Sequence[str]) -> int:
         return 0
     client = connect(options.address or os.environ.get("RAY_API_SERVER_ADDRESS") or os.environ.get("RAY_ADDRESS"))
     job_id = running_job(client, job)
-    told = "is in training already; nothing was sent" if job_id else f"submitted ({sent})"
+    status = "is in training already; nothing was sent" if job_id else f"submitted ({sent})"
     job_id = job_id or send(client, job)
     try:
-        print(f"{job_id}: {told}", file=sys.stderr)
+        print(f"{job_id}: {status}", file=sys.stderr)
         if not options.no_wait:
             return asyncio.run(follow(client, job_id))
     except KeyboardInterrupt:
-        # Before `follow` takes care of it.
-        print(look_after(client.get_address(), job_id), file=sys.stderr)
+        # Before `follow` handles it.
+        print(follow_commands(client.get_address(), job_id), file=sys.stderr)
         return INTERRUPTED
     print(job_id)
-    print(look_after(client.get_address(), job_id), file=sys.stderr)
+    print(follow_commands(client.get_address(), job_id), file=sys.stderr)
     return 0
 
 
@@ -128,7 +128,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def make_job(of_the_run: Sequence[str], excludes: Sequence[str] = (), variables: Sequence[str] = ()) -> Job:
-    """Check a run here, where a mistake costs nothing. Raises: UserError."""
+    """Check a run before anything is sent. Raises: UserError."""
     options = parse_options(of_the_run)
     problems = relative_paths(options.config)
     if options.local:
@@ -138,7 +138,7 @@ def make_job(of_the_run: Sequence[str], excludes: Sequence[str] = (), variables:
         name, equals, given[name] = variable.partition("=")
         if not equals or not name.isidentifier():
             problems.append(f"--env {name}: expected NAME=VALUE")
-    problems += [_shown_to_all(name) for name, value in given.items() if SECRET.search(name) or has_credentials(value)]
+    problems += [_looks_secret(name) for name, value in given.items() if SECRET.search(name) or has_credentials(value)]
     if problems:
         raise UserError("\n".join(problems))
     command = shlex.join(["python", "-m", "cluster", "train", *as_options(options.config)])
@@ -147,7 +147,7 @@ def make_job(of_the_run: Sequence[str], excludes: Sequence[str] = (), variables:
 
 
 def _quiet() -> None:
-    """Let Ray not tell what it leaves out and what it uploads."""
+    """Keep Ray from logging what it excludes and uploads."""
     # EXCLUDED says what is left out.
     os.environ["RAY_OVERRIDE_RUNTIME_ENV_DEFAULT_EXCLUDES"] = ""
     import ray.job_submission
@@ -156,7 +156,7 @@ def _quiet() -> None:
         logging.getLogger(ray.__name__ + name).setLevel(logging.WARNING)
 
 
-def _shown_to_all(name: str) -> str:
+def _looks_secret(name: str) -> str:
     return (
         f"{name}: looks like a secret, and Ray shows a job's environment to everyone who sees its dashboard; "
         "set it in the environment of the cluster's machines"
@@ -174,18 +174,12 @@ def _options(prefix: str, fields: dict[str, Any]) -> list[str]:
         if isinstance(value, dict):
             options += _options(f"{prefix}{name}.", value)
         else:
-            options.append(f"--{prefix}{name}={_text(value)}")
+            options.append(f"--{prefix}{name}={option_text(value)}")
     return options
 
 
-def _text(value: Any) -> str:
-    if isinstance(value, list):
-        return ",".join(map(_text, value)) or "[]"
-    return "none" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
-
-
 def package_size(job: Job) -> tuple[int, int]:
-    """Bytes and number of the files that Ray would send. Raises: UserError when it does not take so much."""
+    """Bytes and number of the files that Ray would send. Raises: UserError when Ray refuses that size."""
     from cluster.machines.ray_internals import working_dir_files
 
     files, limit = working_dir_files(job.folders, job.excludes)
@@ -197,7 +191,7 @@ def package_size(job: Job) -> tuple[int, int]:
     if total >= limit:
         largest = ", ".join(f"{name} {size / 1e6:,.0f} MB" for name, size in sizes.most_common(3))
         raise UserError(
-            f"{ROOT}: {total / 1e6:,.0f} MB would be sent, Ray takes up to {limit / 1e6:,.0f} MB; "
+            f"{ROOT}: {total / 1e6:,.0f} MB would be sent, Ray accepts up to {limit / 1e6:,.0f} MB; "
             f"leave out what the run does not need with --exclude (largest: {largest})"
         )
     return total, len(files)
@@ -220,8 +214,8 @@ def connect(address: str | None) -> "JobSubmissionClient":
         return JobSubmissionClient(address)
     except AuthenticationError as error:
         raise UserError(
-            f"--address {address}: the cluster wants its token, and "
-            f"{'the one in RAY_AUTH_TOKEN is not it' if os.environ.get('RAY_AUTH_TOKEN') else 'none was given'}; "
+            f"--address {address}: the cluster requires its token, and "
+            f"{'the one in RAY_AUTH_TOKEN is wrong' if os.environ.get('RAY_AUTH_TOKEN') else 'none was given'}; "
             "set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN as on the cluster's machines"
         ) from error
     except (RuntimeError, ConnectionError, ValueError, KeyError, requests.RequestException) as error:
@@ -241,7 +235,7 @@ def _check_answers(address: str) -> None:
 
 
 def running_job(client: "JobSubmissionClient", job: Job) -> str | None:
-    """The job that trains this run already, if any. Raises: UserError when it was told something else."""
+    """The job that trains this run already, if any. Raises: UserError when its options are others."""
     for other in client.list_jobs():
         same = job.metadata.items() <= (other.metadata or {}).items()
         if same and not other.status.is_terminal():
@@ -255,7 +249,7 @@ def running_job(client: "JobSubmissionClient", job: Job) -> str | None:
 
 
 def send(client: "JobSubmissionClient", job: Job) -> str:
-    """Submit it, under a name that a person recognises."""
+    """Submit the job under the name of its run; its id."""
     return client.submit_job(
         entrypoint=job.command,
         submission_id=f"{job.metadata['run']}-{secrets.token_hex(3)}",

@@ -37,7 +37,7 @@ class HeldOut:
     def each(
         self, split: str, change: Callable[[Tensor, slice], Tensor], *shape: int, dtype: torch.dtype = torch.float32
     ) -> Tensor:
-        """What becomes of each image, [n, *shape], on every rank.
+        """A function of each image, [n, *shape], on every rank.
 
         Args:
             change: takes a batch uint8 [b, 3, size, size] on the world's device and which of the images it holds; returns

@@ -1,4 +1,4 @@
-"""Pictures of a run on its way: what becomes of a few held-out images."""
+"""Preview pictures: translations of a few held-out images while the run trains."""
 
 import threading
 from collections.abc import Sequence
@@ -34,7 +34,7 @@ class Previews:
     """Writes `previews/images_000000010000.png` and the like: some images of each domain in rows, in columns their
     translation, that translated back, the identity image, and where each non-local block looks from a marked point.
 
-    Rank 0 runs the networks, a matter of milliseconds on a GPU; drawing and writing is a thread's, while training goes on.
+    Rank 0 runs the networks, a matter of milliseconds on a GPU; drawing and writing is a thread's, while training continues.
     As a context manager it waits for that thread at the end. All ranks call each method alike.
 
     Args:
@@ -67,7 +67,7 @@ class Previews:
             self._drawing.join()
 
     def maybe_write(self, step: TrainingStep, images_seen: int) -> None:
-        """Begin a picture when another `previews` images have been seen, and at the end."""
+        """Start a picture when another `previews` images have been seen, and at the end."""
         every = self.config.previews
         if self.world.rank == 0 and every and self.clock.due(every, images_seen):
             with self.log.timed("preview"):
@@ -80,9 +80,9 @@ class Previews:
     def _paint(self, step: TrainingStep) -> list[Painting]:
         if not self._images:
             self._images = {direction: self._read(domain) for direction, (_, _, domain) in DIRECTIONS.items()}
-        painters = cast(dict[str, Generator], step.inference_generators)
+        generators = cast(dict[str, Generator], step.inference_generators)
         return [
-            paint(painters[there], painters[back], image, direction, identity=True)
+            paint(generators[there], generators[back], image, direction, identity=True)
             for direction, (there, back, _) in DIRECTIONS.items()
             for image in self._images[direction]
         ]

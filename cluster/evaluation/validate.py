@@ -1,4 +1,4 @@
-"""How near the translations of held-out images come to the held-out images of the other domain."""
+"""Validation: distance of translated held-out images to the held-out images of the other domain."""
 
 from collections.abc import Callable, Mapping
 from itertools import product
@@ -38,7 +38,7 @@ class Validation:
     each rank keeps their patches at its own levels, about 0.4 MB for each image of 256 px over all ranks.
 
     Args:
-        report: told everything that is known after an evaluation.
+        report: called after an evaluation with the newest value of everything recorded.
         size: side of the images in pixels, the training crop's.
     """
 

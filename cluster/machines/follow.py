@@ -1,4 +1,4 @@
-"""Following a Ray job: its log as it is written, Ctrl-C, and how it ended."""
+"""Following a Ray job: its log, Ctrl-C, and its exit status."""
 
 import asyncio
 import signal
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 # Seconds in which a second Ctrl-C stops the job.
 SECOND_S = 3.0
-# Seconds that a cluster may be away, and between two looks at it.
+# Seconds that a cluster may be unreachable, and between two polls.
 PATIENCE_S = 60.0
 POLL_S = 1.0
 INTERRUPTED = 130
@@ -24,7 +24,7 @@ async def follow(client: "JobSubmissionClient", job_id: str) -> int:
 
     The first Ctrl-C leaves the job alone; a second within SECOND_S stops it.
 
-    Raises: UserError when the cluster stays away.
+    Raises: UserError when the cluster does not answer any more.
     """
     pressed = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGINT, pressed.set)
@@ -36,18 +36,18 @@ async def follow(client: "JobSubmissionClient", job_id: str) -> int:
     if await _ends_before(ended, pressed, SECOND_S):
         return _outcome(await ended)
     if pressed.is_set():
-        print(f"{job_id}: is being stopped", file=sys.stderr, flush=True)
+        print(f"{job_id}: stopping", file=sys.stderr, flush=True)
         await asyncio.to_thread(client.stop_job, job_id)
         return _outcome(await ended)
     ended.cancel()
-    print(look_after(client.get_address(), job_id), file=sys.stderr)
+    print(follow_commands(client.get_address(), job_id), file=sys.stderr)
     return INTERRUPTED
 
 
-def look_after(address: str, job_id: str) -> str:
+def follow_commands(address: str, job_id: str) -> str:
     """The commands for a job that is not followed."""
     return (
-        f"{job_id}: goes on\n"
+        f"{job_id}: continues\n"
         f"  follow it   ray job logs --address {address} --follow {job_id}   (or the same submit command)\n"
         f"  stop it     ray job stop --address {address} {job_id}"
     )
@@ -64,14 +64,14 @@ async def _ends_before(
 
 
 async def _print_log(client: "JobSubmissionClient", job_id: str) -> "JobDetails":
-    """Print what the job writes until it has ended, over lost connections."""
+    """Print what the job writes until it has ended; reconnects."""
     import aiohttp
     import requests
 
     printed, answered = 0, time.monotonic()
     while True:
         try:
-            # A new connection tells everything from the start.
+            # A new connection sends the whole log.
             at = 0
             async for chunk in client.tail_job_logs(job_id):
                 print(chunk[max(0, printed - at) :], end="", flush=True)
@@ -85,7 +85,7 @@ async def _print_log(client: "JobSubmissionClient", job_id: str) -> "JobDetails"
             if time.monotonic() - answered > PATIENCE_S:
                 raise UserError(
                     f"{job_id}: the cluster has not answered for {PATIENCE_S:g} s ({error}); the same command follows "
-                    "the job again, or sends the run again, which goes on from its newest checkpoint"
+                    "the job again, or submits the run again, which resumes from its newest checkpoint"
                 ) from error
         await asyncio.sleep(POLL_S)
 

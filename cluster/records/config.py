@@ -4,7 +4,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 class ObserveConfig(BaseModel):
-    """What is written down while a run trains."""
+    """What is recorded while a run trains."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 

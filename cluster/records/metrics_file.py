@@ -10,12 +10,13 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cluster.records.config import ObserveConfig
 from cluster.records.upload import OptionalWork
 from data_shards.storage.folder import RunFolder
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
+
+    from cluster.records.config import ObserveConfig
 
 METRICS, TENSORBOARD = "metrics.jsonl", "tensorboard"
 IMAGES, TOTAL = "images", "generator_total"
@@ -83,7 +84,7 @@ class MetricsFiles:
         folder: where records from before are.
     """
 
-    def __init__(self, config: ObserveConfig, root: Path, folder: RunFolder) -> None:
+    def __init__(self, config: "ObserveConfig", root: Path, folder: RunFolder) -> None:
         self.config, self.root, self.folder = config, root, folder
         self._unwritten = b""
         self._events: SummaryWriter | None = None

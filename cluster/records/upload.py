@@ -42,7 +42,9 @@ class OptionalWork:
             if not self.is_failing:
                 reason = str(error).partition("\n")[0]
                 print(
-                    f"warning: {self.failure} ({reason}); the run goes on, and tries again", file=sys.stderr, flush=True
+                    f"warning: {self.failure} ({reason}); the run continues and tries again",
+                    file=sys.stderr,
+                    flush=True,
                 )
             self.is_failing = True
         else:

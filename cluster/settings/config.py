@@ -62,7 +62,7 @@ class RunConfig(BaseModel):
     storage: Place = "runs"
     """Where runs are kept: a folder, or a URI such as s3://bucket/runs."""
     seed: int = Field(0, ge=0, lt=2**32)
-    """Start of all randomness: initial weights, order of the samples, augmentation, image history."""
+    """Start of all randomness: initial weights, order of the samples, augmentation, image pool."""
     data: DataConfig
     model: ModelConfig = ModelConfig()
     loss: LossConfig = LossConfig()

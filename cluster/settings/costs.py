@@ -1,4 +1,4 @@
-"""What a run's networks cost: parameters, floating-point operations and memory, worked out without running them."""
+"""What a run's networks cost: parameters, floating-point operations and memory, computed without running them."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -39,14 +39,14 @@ class _Settings(RunConfig, BaseSettings):  # type: ignore[misc]
 
 
 class Parser(argparse.ArgumentParser):
-    """Tells a mistake as a UserError, like all others."""
+    """Raises a UserError for a wrong option."""
 
     def error(self, message: str) -> NoReturn:
         raise UserError(message)
 
 
 def parse_options(arguments: Sequence[str]) -> Options:
-    """Read the arguments of `train`; what stands on the command line wins over the file.
+    """Read the arguments of `train`; options on the command line override the file.
 
     Raises: UserError with one line for each thing that is wrong, in the file and on the command line alike.
     """
@@ -69,7 +69,7 @@ def parse_options(arguments: Sequence[str]) -> Options:
 
 
 def _with_empty_lists(arguments: Sequence[str]) -> list[str]:
-    """The same with `--model.generator.nonlocal_blocks ""`, or `()`, as the parser knows it."""
+    """The arguments with `--model.generator.nonlocal_blocks ""`, or `()`, as the parser knows it."""
     before = ["", *arguments]
     return [
         "[]" if argument in ("()", "") and option == LIST_OPTION else argument
@@ -81,10 +81,10 @@ def _parser() -> tuple[argparse.ArgumentParser, CliSettingsSource[Any]]:
     parser = Parser(
         prog="python -m cluster train",
         usage=USAGE,
-        description="Train a run, or continue it: the same command again goes on from the last checkpoint.",
+        description="Train a run, or continue it: the same command resumes from the newest checkpoint.",
         allow_abbrev=False,
     )
-    parser.add_argument("--config", metavar="FILE", help="YAML file with any of the fields below; options win over it")
+    parser.add_argument("--config", metavar="FILE", help="YAML file with any of the fields below; options override it")
     parser.add_argument(
         "--local", action="store_true", help="train in this process, without workers: breakpoint() works"
     )
@@ -108,6 +108,13 @@ def field_options(parser: argparse.ArgumentParser, settings: type[BaseSettings])
     )
 
 
+def option_text(value: Any) -> str:
+    """A field's value as its option takes it: 0.1, true, none, 1,2."""
+    if isinstance(value, list):
+        return ",".join(map(option_text, value)) or "[]"
+    return "none" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
 def read_yaml(file: str | None) -> dict[str, Any]:
     if file is None:
         return {}
@@ -123,7 +130,7 @@ def read_yaml(file: str | None) -> dict[str, Any]:
 
 
 def merge(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    """Both, field by field; `over` wins."""
+    """Both, field by field; `over` overrides `under`."""
     merged = dict(under)
     for name, value in over.items():
         below = merged.get(name)
@@ -168,7 +175,7 @@ def _unknown_option(argument: str) -> str:
 
 
 def nearest(path: list[str]) -> str:
-    """A hint at the field that was meant."""
+    """The field that was probably meant, or what is allowed there."""
     fields = field_names(RunConfig)
     near = difflib.get_close_matches(".".join(path), fields, n=1, cutoff=0.75)
     if near:

@@ -1,4 +1,4 @@
-"""How many workers a run gets and what each of them holds, as a pure function of the machines there are."""
+"""The workers of a run and the resources of each, as a pure function of the machines."""
 
 import os
 import subprocess

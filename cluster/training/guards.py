@@ -1,4 +1,4 @@
-"""What stops a run before it does harm."""
+"""The check for losses and gradients that are not finite."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -14,9 +14,9 @@ from data_shards.errors import NonFiniteLossError
 class NonFiniteGuard:
     """Stops all ranks together when a loss or a gradient of any of them is NaN or infinite.
 
-    The step itself lets nothing move from then on (see `TrainingStep.finite`), so there is time: what became of a step is
-    read while the next one is under way, and the device never waits for work. It is read at once where the run is about
-    to write something down, which must not come from such a step.
+    The step itself updates nothing from then on (see `TrainingStep.finite`), so the flag of a step can be read while the
+    next one runs, and the device never waits for work. It is read at once where the run is about to write a record, a
+    checkpoint or an evaluation, which must not come from such a step.
 
     Args:
         every: images seen between two records, checkpoints, ...; None for what is never written.
@@ -28,7 +28,7 @@ class NonFiniteGuard:
         self._unread: _Reading | None = None
 
     def watch(self, losses: Mapping[str, Tensor], finite: Tensor, images_seen: int) -> None:
-        """A step came to its end at these images; all ranks call it alike.
+        """Check a step that ended at these images; all ranks call it alike.
 
         Args:
             losses: this rank's share of them.
@@ -58,17 +58,17 @@ class NonFiniteGuard:
         )
         raise NonFiniteLossError(
             f"the loss is not finite after {images_seen:,} images ({named or 'a gradient, though no loss itself'}); no "
-            "weight was moved by it. Lower --optimizer.lr or use --step.precision fp32, under another --name"
+            "weight was updated. Lower --optimizer.lr or use --step.precision fp32, under another --name"
         )
 
 
 class _Reading:
-    """Scalars on their way from the device; nobody waits for them before `values`."""
+    """Scalars being copied from the device; only `values` waits for them."""
 
     def __init__(self, losses: Mapping[str, Tensor], finite: Tensor, images_seen: int) -> None:
         self.images_seen, self._names = images_seen, list(losses)
         scalars = torch.stack([*losses.values(), finite.to(next(iter(losses.values())).dtype)])
-        # To pinned memory, from which the host would read what was there before if it did not wait for the event.
+        # A copy to pinned memory is asynchronous: the host waits for the event before it reads.
         self._scalars = scalars.to("cpu", non_blocking=True)
         self._arrived = torch.cuda.Event() if scalars.is_cuda else None
         if self._arrived:

@@ -162,7 +162,7 @@ def test_the_newest_checkpoint_is_damaged(laboratory: Lab, undisturbed: Undistur
     run.start()
     row = came_through(run, "(g) newest checkpoint damaged", since, undisturbed(2, CHANGES))
     assert f"checkpoint {newest} is skipped: generator_ab.safetensors is damaged" in run.said
-    assert f"goes on from {int(before.rpartition('_')[2])} of {run.images} images" in run.said
+    assert f"continues from {int(before.rpartition('_')[2])} of {run.images} images" in run.said
     assert row.repeated <= 2 * INTERVAL
 
 

@@ -81,7 +81,7 @@ def test_two_workers_stopped_and_started_again_equal_two_gloo_ranks_bit_for_bit(
     second = start("--config", file)
     out, err = second.communicate(timeout=TIMEOUT_S)
     assert second.returncode == 0, err
-    assert "tiny: goes on from " in err
+    assert "tiny: continues from " in err
     assert "tiny: 480 of 480 images" in err
     assert "tiny has finished: 480 images seen" in out
     # Neither Ray's reports nor its warnings about its own doing.

@@ -118,7 +118,7 @@ def test_ctrl_c_leaves_the_job_and_twice_stops_it(cluster: Cluster) -> None:
     first.send_signal(signal.SIGINT)
     status, _, err = ends(first)
     assert status == 130
-    assert f"{job}: goes on" in err
+    assert f"{job}: continues" in err
     assert f"ray job stop --address {cluster.address} {job}" in err
     assert json.loads(cluster.job(job))["status"] == "RUNNING"
 

@@ -1,7 +1,6 @@
 """The command line and the YAML file of a sweep. Options that are not the sweep's are those of its run."""
 
 import argparse
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ from pydantic_settings import BaseSettings, CliSettingsSource
 
 from cluster.settings.config import RunConfig
 from cluster.settings.options import Options as RunOptions
-from cluster.settings.options import Parser, field_options, merge, parse_options, problem_line, read_yaml
+from cluster.settings.options import Parser, field_options, merge, option_text, parse_options, problem_line, read_yaml
 from data_shards.errors import UserError
 from tuning.analysis.objective import objective_problems
 from tuning.search_space.checks import space_problems
@@ -88,7 +87,7 @@ def parse_sweep(arguments: Sequence[str]) -> Options:
 def as_options(override: Mapping[str, Any], given: Sequence[str]) -> list[str]:
     """The overrides as command-line options, without those that are given on the command line."""
     named = {option.partition("=")[0] for option in given}
-    return [f"--{field}={_text(value)}" for field, value in override.items() if f"--{field}" not in named]
+    return [f"--{field}={option_text(value)}" for field, value in override.items() if f"--{field}" not in named]
 
 
 def _parser() -> tuple[argparse.ArgumentParser, CliSettingsSource[Any]]:
@@ -158,9 +157,3 @@ def _population_problems(config: SweepConfig, space: Space) -> list[str]:
             "budget.images: pbt trains its whole population to the end; lower --trials or --schedule.images"
         )
     return problems
-
-
-def _text(value: Any) -> str:
-    if value is None:
-        return "none"
-    return value if isinstance(value, str) else json.dumps(value)
