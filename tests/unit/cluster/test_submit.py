@@ -132,7 +132,7 @@ def test_a_folder_that_ray_does_not_take(tmp_path: Path, monkeypatch: pytest.Mon
         (tmp_path / name).write_bytes(b"x" * size)
     (line,) = refused(*PLACES, "--address", "http://127.0.0.1:1")
     assert line == (
-        f"{tmp_path}: 6 MB would be sent, Ray takes up to 1 MB; leave out what the run does not need with --exclude "
+        f"{tmp_path}: 6 MB would be sent, Ray accepts up to 1 MB; leave out what the run does not need with --exclude "
         "(largest: images 4 MB, more 2 MB, small 0 MB)"
     )
 
