@@ -17,7 +17,7 @@ class AshaConfig(BaseModel):
     grace: int | None = Field(None, ge=1)
     """Images seen before a trial can be stopped: the first rung; none: the run's length divided by `reduction` squared."""
     reduction: float = Field(3, gt=1)
-    """At each rung one trial in `reduction` goes on, and the next rung is `reduction` times as far."""
+    """At each rung one trial in `reduction` continues, and the next rung is `reduction` times as far."""
 
 
 class PbtConfig(BaseModel):
@@ -34,7 +34,7 @@ class PbtConfig(BaseModel):
 
 
 class BudgetConfig(BaseModel):
-    """Limits of a sweep beside the number of its trials."""
+    """Limits of a sweep besides the number of its trials."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 

@@ -27,7 +27,7 @@ SETTINGS = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     # Tune's newer output prints at any verbosity.
     "RAY_AIR_NEW_OUTPUT": "0",
-    # A trial has idle processes beside its workers; Ray would warn of more than four processes a core.
+    # A trial has idle processes besides its workers; Ray would warn of more than four processes a core.
     "RAY_worker_maximum_startup_concurrency": "32",
     # Ctrl-C ends the sweep, as it does a run.
     "TUNE_DISABLE_SIGINT_HANDLER": "1",

@@ -152,7 +152,7 @@ def _last_line(text: str) -> str:
 def hparams_events(trial: Trial) -> bytes:
     """The content of a TensorBoard file for its HPARAMS tab: the trial's overrides, and its score over images seen.
 
-    It lies beside the events of the trial's run and is written again as a whole at each change. Its beginning never changes, so
+    The file is next to the events of the trial's run and is rewritten as a whole at each change. Its beginning never changes, so
     that a TensorBoard that follows the file finds new events at its end.
     """
     from tensorboard.compat.proto.event_pb2 import Event

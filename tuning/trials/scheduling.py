@@ -1,4 +1,4 @@
-"""What Ray Tune is given to decide which trial begins next, which goes on, and when the sweep ends."""
+"""The searcher, schedulers and stopper that a sweep gives to Ray Tune."""
 
 import math
 import time
