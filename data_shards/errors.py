@@ -1,18 +1,20 @@
-"""Errors that a user can mend, as opposed to programming errors."""
+"""Errors that the user can fix, as opposed to programming errors."""
 
 
 class UserError(ValueError):
-    """Bad input, damaged data, storage that refuses: one line (or one a mistake) that names the item, what was expected, and what to do.
+    """Invalid input, damaged data, or storage that refuses access.
+
+    The message has one line for each mistake; a line names the item, what was expected, and what to do.
 
     Attributes:
-        retryable: whether the same call may succeed later, without the user doing anything.
+        retryable: whether the same call may succeed later without a change by the user.
     """
 
     retryable = False
 
 
 class StorageAwayError(UserError):
-    """Storage did not answer for as long as it is waited for; later it may."""
+    """Storage did not answer within the time that is waited for it."""
 
     retryable = True
 
@@ -22,13 +24,13 @@ class NonFiniteLossError(UserError):
 
 
 class DivergedReplicasError(UserError):
-    """Ranks that should hold the same weights do not. Going on from the last checkpoint mends it."""
+    """Ranks that should hold the same weights do not. Resuming from the last checkpoint repairs it."""
 
     retryable = True
 
 
 class PreemptedError(Exception):
-    """Machines of the run are about to be taken away; everything is saved, and the run goes on without them."""
+    """Nodes of the run are about to be preempted. A checkpoint is saved, and the run continues without them."""
 
 
 def check_range(option: str, value: int | None, lowest: int, highest: int) -> None:
@@ -38,5 +40,5 @@ def check_range(option: str, value: int | None, lowest: int, highest: int) -> No
 
 
 def error_lines(error: ValueError) -> str:
-    """A user's error for the console: `error:` before each line that names a mistake; indented lines belong to the one above."""
+    """A UserError for the console: `error:` before each line; indented lines belong to the one above."""
     return "\n".join(line if line.startswith(" ") else f"error: {line}" for line in str(error).splitlines())

@@ -1,1 +1,1 @@
-"""Shards read from the first byte to the last: what is bad in ours, what is in somebody else's."""
+"""Reading whole shards: `verify` finds what is damaged in a dataset, `index` what is in existing tars."""

@@ -1,6 +1,6 @@
-"""`index URI`: WebDataset tars that somebody else has written become a dataset: index and manifest beside them.
+"""`index URI`: makes a dataset of existing WebDataset tars: writes an index and a manifest beside them.
 
-Not a byte of the tars is changed. A sample is what webdataset makes of it; its image is shown as `images.read` reads it.
+The tars are not changed. webdataset decides what a sample is, `images.read` how its image looks.
 """
 
 import argparse
@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
 def index(uri: str, splits: list[str], *, force: bool, jobs: int) -> None:
     """Write index and manifest of the tars at `uri`, saying on stdout and stderr what was found.
 
-    Raises UserError where there is a dataset already, a tar's split is not told, or a tar cannot be used.
+    Raises UserError where there is a dataset already, the split of a tar is not known, or a tar cannot be used.
     """
     location = locate(uri)
     files = list_files(location)
@@ -103,8 +103,8 @@ def _choose(
     left_out = [name for name in tars if name not in split_of]
     if not split_of:
         raise UserError(
-            f"no name of a tar at {location.uri} tells its split ({', '.join(SPLITS)}), the first is {tars[0]}: "
-            f"say which is which, such as --split trainA='{os.path.dirname(tars[0]) or 'monet'}*.tar'"
+            f"no tar at {location.uri} has a split in its name ({', '.join(SPLITS)}), the first is {tars[0]}: "
+            f"assign them, such as --split trainA='{os.path.dirname(tars[0]) or 'monet'}*.tar'"
         )
     listed("in no split, and left out: name the split with --split SPLIT=GLOB", left_out)
     for name in split_of:
@@ -148,7 +148,7 @@ def _check(location: Location, tasks: list[Task], found: list[Found]) -> None:
     if bad:
         listed("cannot be indexed", bad)
         what = bad[0] if len(bad) == 1 else f"{len(bad)} of {len(found)} tars cannot be indexed"
-        raise UserError(f"{what} (nothing was written to {location.uri}; mend, replace or remove what is named)")
+        raise UserError(f"{what} (nothing was written to {location.uri}; repair, replace or remove what is named)")
     for split in dict.fromkeys(task.split for task in tasks):
         own = [each for each in found if each.shard["split"] == split]
         if not any(each.shard["samples"] for each in own):

@@ -112,7 +112,7 @@ def _check_all(dataset: Dataset, files: dict[str, int], verdict: Verdict, jobs: 
             verdict.bad.append(f"{shard['name']}: it is missing, with its {shard['samples']:,} samples")
     sizes: dict[str, list[tuple[int, int]]] = {}
     for task, report in zip(tasks, look_at_all("verifying", check_shard, tasks, jobs), strict=True):
-        _judge(report, verdict)
+        _add(report, verdict)
         sizes.setdefault(task.shard["split"], []).extend(report.sizes)
     strays = {name for name in files if name.endswith(".tar")} - {shard["name"] for shard in shards}
     listed(f"tars that {MANIFEST} does not know, and no stream reads", sorted(strays))
@@ -147,7 +147,7 @@ def _sha256(ranges: RangeReader, size: int) -> str:
     return digest.hexdigest()
 
 
-def _judge(report: Report, verdict: Verdict) -> None:
+def _add(report: Report, verdict: Verdict) -> None:
     found = report.faults + report.bad_samples
     if found and report.is_as_packed:
         # The shard is what it was: what does not agree with it is wrong.
@@ -171,11 +171,13 @@ def _check_splits(dataset: Dataset, sizes: dict[str, list[tuple[int, int]]], ver
 def _conclusion(uri: str, verdict: Verdict) -> str:
     counts = [(verdict.bad_shards, "bad shard"), (verdict.bad_samples, "bad sample")]
     parts = [f"{number:,} {what}{'' if number == 1 else 's'}" for number, what in counts if number]
-    mends = []
+    remedies = []
     if verdict.has_changed_shards:
-        mends.append("restore the shards from a copy, or pack the dataset again")
+        remedies.append("restore the shards from a copy, or pack the dataset again")
     if verdict.is_index_bad:
-        mends.append(
+        remedies.append(
             f"`python -m data_shards index --force {uri}` builds index and manifest anew from the shards as they are"
         )
-    return f"{uri} is not sound{': ' if parts else ''}{', '.join(parts)}{'; ' if mends else ''}{'; or '.join(mends)}"
+    return (
+        f"{uri} is not sound{': ' if parts else ''}{', '.join(parts)}{'; ' if remedies else ''}{'; or '.join(remedies)}"
+    )

@@ -20,8 +20,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--crop-size", type=int, default=256, metavar="PIXELS", help="crop to (default 256)")
     parser.add_argument("--batch", type=int, default=16, metavar="N", help="images of a batch (default 16)")
     parser.add_argument("--workers", type=int, default=2, metavar="N", help="loader processes of each (default 2)")
-    parser.add_argument("--rounds", type=int, default=5, metavar="N", help="turns of each (default 5)")
-    parser.add_argument("--seconds", type=float, default=4.0, help="length of a turn (default 4)")
+    parser.add_argument("--rounds", type=int, default=5, metavar="N", help="measurements of each (default 5)")
+    parser.add_argument("--seconds", type=float, default=4.0, help="length of a measurement (default 4)")
     parser.add_argument(
         "--peers", nargs="*", choices=PEERS, default=PEERS, help="what to measure against (default: all)"
     )
@@ -68,7 +68,7 @@ def _print_stages(results: dict[str, Any]) -> None:
 
 
 def _print_pipelines(pipelines: dict[str, list[float]], args: argparse.Namespace) -> None:
-    print(f"\n{args.workers} loader processes, batch {args.batch}: median of {args.rounds} turns taken in alternation")
+    print(f"\n{args.workers} loader processes, batch {args.batch}: median of {args.rounds} measurements in alternation")
     print("                       images/s     lowest    highest   this package is")
     ours = pipelines["this package"]
     for name, rates in pipelines.items():

@@ -1,5 +1,6 @@
 """A picture of some images of each split with their keys: what one looks at before one trains for days."""
 
+import textwrap
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -19,6 +20,7 @@ ROWS = 2
 # Pixels.
 THUMB = 176
 GAP = 12
+FAULT_LETTERS = 20  # in a line of a thumbnail
 MARGIN = 24
 LABEL = 34
 HEADING = 52
@@ -78,7 +80,7 @@ def _cell(sheet: Image.Image, pen: ImageDraw.ImageDraw, x: int, y: int, sample: 
     image = decoded(sample)
     pen.rectangle((x, y, x + THUMB - 1, y + THUMB - 1), PANEL, BAD if isinstance(image, str) else None)
     if isinstance(image, str):
-        pen.multiline_text((x + 10, y + 10), _wrapped(image, _font(14), THUMB - 20), BAD, _font(14))
+        pen.multiline_text((x + 10, y + 10), textwrap.fill(image, FAULT_LETTERS), BAD, _font(14))
         size = "bad"
     else:
         full = Image.fromarray(image.permute(1, 2, 0).numpy())
@@ -111,17 +113,6 @@ def _legible(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> s
         letter.encode("ascii", "backslashreplace").decode() if bytes(font.getmask(letter)) == box else letter
         for letter in text
     )
-
-
-def _wrapped(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:
-    lines = [""]
-    for word in text.split():
-        longer = f"{lines[-1]} {word}".strip()
-        if lines[-1] and font.getlength(longer) > width:
-            lines.append(word)
-        else:
-            lines[-1] = longer
-    return "\n".join(lines)
 
 
 def _save(sheet: Image.Image, path: Path) -> None:

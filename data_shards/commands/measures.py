@@ -1,4 +1,4 @@
-"""What `bench` measures of a dataset: the stages of reading by themselves, the first batch, whole pipelines in turns."""
+"""What `bench` measures of a dataset: the stages of reading by themselves, the first batch, whole pipelines in alternation."""
 
 import io
 import os
@@ -34,10 +34,10 @@ FIRST_BATCHES = 3
 
 @dataclass
 class Pipeline:
-    """One way to read. `turn` reads for about so many seconds and tells (images, seconds)."""
+    """One way to read. `measure` reads for about so many seconds and returns (images, seconds)."""
 
     name: str
-    turn: Callable[[float], tuple[int, float]]
+    measure: Callable[[float], tuple[int, float]]
     rates: list[float] = field(default_factory=list)
 
 
@@ -101,16 +101,16 @@ class Bench:
         )
 
     def pipelines(self, peers: list[str], rounds: int, seconds: float, folder: Path) -> dict[str, list[float]]:
-        """The rates of each way to read, turn by turn, one after the other in each round."""
+        """The rates of each way to read, one after the other in each round."""
         with self._stream() as stream:
             pairs = (batch.a for batch in stream)
             # A step takes as many images of each domain.
             every = [self._steady("this package", pairs, images=2 * self._batch)]
             every += self._peers(peers, folder) if peers else []
-            with Progress("measuring", rounds * len(every), unit="turns") as progress:
+            with Progress("measuring", rounds * len(every), unit="measurements") as progress:
                 for number in range(rounds * len(every)):
                     pipeline = every[number % len(every)]
-                    images, took = pipeline.turn(seconds)
+                    images, took = pipeline.measure(seconds)
                     pipeline.rates.append(images / took)
                     progress.advance()
         return {pipeline.name: pipeline.rates for pipeline in every}
@@ -129,10 +129,10 @@ class Bench:
             yield Pipeline("ray.data", lambda _: _epoch(peers.ray_data(shards, self._config, self._batch)))
 
     def _steady(self, name: str, batches: Iterator[torch.Tensor], images: int | None = None) -> Pipeline:
-        """A pipeline that goes on from turn to turn; between them it fills its queues, which are emptied unmeasured."""
+        """A pipeline that keeps running between measurements; what is in its queues then is taken out unmeasured."""
         queued = self._config.prefetch * self._config.loader_workers + 1
 
-        def turn(seconds: float) -> tuple[int, float]:
+        def measure(seconds: float) -> tuple[int, float]:
             for _ in islice(batches, queued):
                 pass
             began, count, took = time.perf_counter(), 0, 0.0
@@ -142,7 +142,7 @@ class Bench:
                 took = time.perf_counter() - began
             return count, took
 
-        return Pipeline(name, turn)
+        return Pipeline(name, measure)
 
     def _copy_shards(self, folder: Path) -> list[str]:
         """The shards as local files: the stock reader opens no s3:// address."""
@@ -167,7 +167,7 @@ def _unpack(shards: list[str], folder: Path) -> None:
 
 
 def _epoch(batches: Iterator[torch.Tensor]) -> tuple[int, float]:
-    """A whole epoch from its start: a peer that works ahead without bound would disturb the others between turns."""
+    """A whole epoch from its start: a peer that works ahead without bound would disturb the measurements of the others."""
     began = time.perf_counter()
     images = sum(len(batch) for batch in batches)
     return images, time.perf_counter() - began

@@ -173,11 +173,11 @@ def read_manifest(location: Location) -> dict[str, Any] | None:
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{MANIFEST} of {location.uri} is not a data_shards manifest ({error!r}): {REBUILD}") from error
     if version not in READ_VERSIONS:
-        mend = f"run `python -m data_shards index --force {location.uri}`, which leaves the shards as they are"
+        remedy = f"run `python -m data_shards index --force {location.uri}`, which leaves the shards as they are"
         if not isinstance(version, int) or version > FORMAT_VERSION:
-            mend = "it was written by a newer data_shards: use that one"
+            remedy = "it was written by a newer data_shards: use that one"
         known = " and ".join(map(str, READ_VERSIONS))
-        raise UserError(f"{location.uri} has format version {version}, this program reads {known}: {mend}")
+        raise UserError(f"{location.uri} has format version {version}, this program reads {known}: {remedy}")
     if missing:
         raise UserError(f"{MANIFEST} of {location.uri} is damaged: it lacks {', '.join(sorted(missing))}; {REBUILD}")
     return manifest

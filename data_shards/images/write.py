@@ -20,7 +20,7 @@ def save_image(image_CHW: "Tensor", path: str | Path) -> None:
 
 
 def save_picture(picture: Image.Image, path: str | Path) -> None:
-    """Write in the format of the suffix; nobody meets half a file.
+    """Write in the format of the suffix; readers see all of it or nothing.
 
     Raises: UserError if it cannot be written.
     """

@@ -1,4 +1,4 @@
-"""What `pack` and `index` tell the user when they are done."""
+"""The summary that `pack` and `index` print at the end."""
 
 import sys
 from typing import Any

@@ -1,4 +1,8 @@
-"""Waiting for storage that throttles, drops connections or is away; what waiting cannot mend fails at once."""
+"""Retries for storage that throttles, drops connections or does not answer. Errors that retrying cannot help are raised at once.
+
+tenacity would save little: the time that counts from the first failure, the private source of jitter, the event that ends a
+wait and the advice would all be callbacks of ours.
+"""
 
 import errno
 import logging
@@ -81,7 +85,7 @@ def first_line(error: BaseException) -> str:
 
 
 def _advice(error: OSError) -> str | None:
-    """What to do about an error that waiting cannot mend, as the beginning of a sentence; None where it may mend itself."""
+    """What to do about an error that retrying cannot help, as the beginning of a sentence; None where it may pass."""
     advice = next((advice for pattern, advice in ADVICE.items() if re.search(pattern, str(error))), None)
     if advice is not None:
         return f"{advice}: "

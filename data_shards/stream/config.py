@@ -1,4 +1,4 @@
-"""The settings of a stream, in a file that is quick to import: whoever reads a config need not load torchvision."""
+"""The settings of a stream. This file imports pydantic alone, so that reading a configuration is quick."""
 
 from typing import Annotated, Self
 

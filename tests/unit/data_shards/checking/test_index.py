@@ -347,7 +347,7 @@ def test_splits_can_be_given(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ([], "no name of a tar at {folder} tells its split (trainA, trainB, testA, testB), the first is monet-0.tar"),
+        ([], "no tar at {folder} has a split in its name (trainA, trainB, testA, testB), the first is monet-0.tar"),
         (["--split", "train=*"], "--split train=*: expected SPLIT=GLOB with a split of trainA, trainB, testA, testB"),
         (["--split", "trainA"], "--split trainA: expected SPLIT=GLOB"),
         (["--split", "trainA=x*"], "--split trainA=x* matches no tar at {folder}, the first there is monet-0.tar"),
