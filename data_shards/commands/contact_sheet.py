@@ -12,6 +12,7 @@ from data_shards.dataset.epoch_plan import Integers, draws
 from data_shards.dataset.manifest import Dataset
 from data_shards.dataset.rows import IndexRows
 from data_shards.errors import UserError
+from data_shards.images.write import save_picture
 from data_shards.storage import RangeReader, locate, shown
 from data_shards.stream.read import Sample, SampleReader, decoded
 
@@ -51,7 +52,7 @@ def draw(dataset: Dataset, path: Path, seed: int) -> None:
             for (x, y), sample in zip(_cells(top + HEADING), samples, strict=False):
                 _cell(sheet, pen, x, y, sample)
             top += HEADING + rows[split] * CELL_Y
-    _save(sheet, path)
+    save_picture(sheet, path)
 
 
 def choose(samples: int, seed: int) -> Integers:
@@ -113,11 +114,3 @@ def _legible(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> s
         letter.encode("ascii", "backslashreplace").decode() if bytes(font.getmask(letter)) == box else letter
         for letter in text
     )
-
-
-def _save(sheet: Image.Image, path: Path) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        sheet.save(path)
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
