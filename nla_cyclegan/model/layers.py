@@ -47,10 +47,24 @@ class ResizeConv2d(nn.Conv2d):
         return F.pixel_shuffle(F.conv2d(_pad(x_BCHW, 1, "replicate"), kernel, bias), 2)
 
 
+class InstanceNorm2d(nn.InstanceNorm2d):
+    """torch's, with a right gradient for a batch of one.
+
+    On the CPU torch (2.15 at least) takes the gradient of a single sample for NCHW whatever its memory order is: in NHWC order, as a
+    non-local block or a channels_last convolution gives it, the result is wrong by more than its own length.
+    """
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        y_BCHW = super().forward(x_BCHW)
+        if y_BCHW.requires_grad:
+            y_BCHW.register_hook(Tensor.contiguous)
+        return y_BCHW
+
+
 def make_norm(name: NormName, channels: int) -> nn.Module:
     """instance: CycleGAN's and the paper's. group: groups of 16 channels where they divide (Wu & He 2018, table 3)."""
     if name == "instance":
-        return nn.InstanceNorm2d(channels)
+        return InstanceNorm2d(channels)
     return nn.GroupNorm(math.gcd(channels, max(1, channels // 16)), channels)
 
 

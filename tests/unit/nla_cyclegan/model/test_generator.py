@@ -114,3 +114,17 @@ def test_discriminator_is_the_patchgan_of_cyclegan():
     # 2.765 M parameters by CycleGAN's own print-out (2,764,737), less the biases of the three normed convolutions.
     assert parameters(PatchDiscriminator()) == 2_764_737 - (128 + 256 + 512)
     assert PatchDiscriminator()(torch.rand(1, 3, 256, 256)).shape == (1, 1, 30, 30)
+
+
+@pytest.mark.parametrize("order", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("norm", ["instance", "group"])
+def test_a_sample_has_the_same_gradient_alone_and_among_others(norm, order):
+    random = torch.Generator().manual_seed(0)
+    config = GeneratorConfig(base_channels=4, num_blocks=3, nonlocal_blocks=(1,), nonlocal_gain=1.0, norm=norm)
+    net = Generator(config).double().to(memory_format=order)
+    images = torch.rand(2, 3, 16, 16, dtype=torch.double, generator=random).contiguous(memory_format=order)
+    weight = torch.randn(1, 3, 16, 16, dtype=torch.double, generator=random)
+    alone = torch.autograd.grad((net(images[:1]) * weight).sum(), list(net.parameters()))
+    among = torch.autograd.grad((net(images)[:1] * weight).sum(), list(net.parameters()))
+    for one, other in zip(alone, among, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-12)
