@@ -17,7 +17,7 @@ from data_shards.images.find import evenly, list_images
 from data_shards.images.read import image_size, load_image
 from data_shards.images.write import save_picture
 from data_shards.progress import with_progress
-from nla_cyclegan.inference.images import choose_device
+from nla_cyclegan.commands.device import choose_device
 from nla_cyclegan.pictures.grids import HEADINGS, comparison_row, picture_grid
 from nla_cyclegan.weights.generators import load_generator
 from nla_cyclegan.weights.names import FILE_NAMES

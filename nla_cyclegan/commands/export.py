@@ -4,16 +4,14 @@ import argparse
 import io
 from collections.abc import Callable
 from pathlib import Path
-
-import torch
+from typing import TYPE_CHECKING
 
 from data_shards.errors import UserError
-from data_shards.storage.files import writing
-from nla_cyclegan.model.generator import Generator
-from nla_cyclegan.weights.generators import load_generator, save_generator
-from nla_cyclegan.weights.junyanz import state_of
 from nla_cyclegan.weights.names import FILE_NAMES, LAYOUT
-from nla_cyclegan.weights.onnx import OPSET, check_onnx, save_onnx
+
+# What needs torch is imported where it is used: --help should not wait for it.
+if TYPE_CHECKING:
+    from nla_cyclegan.model.generator import Generator
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,14 +26,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--format", required=True, choices=list(_WRITERS),
-        help=f"safetensors: this project's own, weights and architecture; onnx: a graph of opset {OPSET}, for any batch and "
-        f"size, checked against torch; junyanz: the .pth layout of {LAYOUT}",
+        help=f"safetensors: this project's own, weights and architecture; onnx: a graph for any batch and size, "
+        f"checked against torch; junyanz: the .pth layout of {LAYOUT}",
     )  # fmt: skip
     parser.add_argument("--out", required=True, type=Path, metavar="FILE", help="the file to write")
 
 
 def run(args: argparse.Namespace) -> int:
     """Write the file and say what it is. Returns 0."""
+    from data_shards.storage.files import writing
+    from nla_cyclegan.weights.generators import load_generator
+
     if args.out.is_dir():
         raise UserError(f"--out {args.out} is a folder; name a file in it")
     if args.out.exists() and args.out.resolve() == Path(args.weights).expanduser().resolve():
@@ -47,12 +48,18 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _safetensors(generator: Generator, path: Path) -> str:
+def _safetensors(generator: "Generator", path: Path) -> str:
+    from nla_cyclegan.weights.generators import save_generator
+
     save_generator(generator, path)
     return f"{generator.config.num_blocks} blocks, {generator.config.base_channels} base channels"
 
 
-def _junyanz(generator: Generator, path: Path) -> str:
+def _junyanz(generator: "Generator", path: Path) -> str:
+    import torch
+
+    from nla_cyclegan.weights.junyanz import state_of
+
     # Not to the path: torch writes a file's name into it, and a full disk is no OSError there.
     content = io.BytesIO()
     torch.save(state_of(generator), content)
@@ -61,7 +68,9 @@ def _junyanz(generator: Generator, path: Path) -> str:
     return f"for {LAYOUT} with --netG resnet_{config.num_blocks}blocks --ngf {config.base_channels} --no_dropout"
 
 
-def _onnx(generator: Generator, path: Path) -> str:
+def _onnx(generator: "Generator", path: Path) -> str:
+    from nla_cyclegan.weights.onnx import OPSET, check_onnx, save_onnx
+
     save_onnx(generator, path)
     checked = check_onnx(generator, path)
     sizes = ", ".join(f"{width} x {height}" for _, _, height, width in checked)
@@ -74,7 +83,7 @@ def _onnx(generator: Generator, path: Path) -> str:
     )
 
 
-_WRITERS: dict[str, Callable[[Generator, Path], str]] = {
+_WRITERS: dict[str, Callable[["Generator", Path], str]] = {
     "safetensors": _safetensors,
     "onnx": _onnx,
     "junyanz": _junyanz,

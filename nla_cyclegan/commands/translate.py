@@ -1,26 +1,9 @@
-"""Paint image files with a trained generator: python -m nla_cyclegan translate."""
+"""Translate image files with a trained generator: python -m nla_cyclegan translate."""
 
 import argparse
-import sys
-from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-import torch
-from torch import Tensor
-
-from data_shards.errors import UserError
-from data_shards.images.find import evenly, find_images, images_by_stem
-from data_shards.images.read import load_image, reduced
-from data_shards.images.write import save_image, save_picture
-from data_shards.progress import PixelProgress
-from nla_cyclegan.inference.images import attention_maps, choose_device, padded_pixels, translate_images
-from nla_cyclegan.inference.outputs import attention_file, plan_batches, plan_outputs, refuse_clashes
-from nla_cyclegan.inference.tiles import margin, smallest_tile, translate_tiles
-from nla_cyclegan.model.generator import Generator
-from nla_cyclegan.pictures.grids import picture_grid, pixel_at, translation_row
-from nla_cyclegan.pictures.overlay import attention_overlay
-from nla_cyclegan.weights.generators import load_generators
-from nla_cyclegan.weights.names import FILE_NAMES, OPPOSITE
+from nla_cyclegan.weights.names import FILE_NAMES
 
 GRID_ROWS = 6
 
@@ -53,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--tile", type=_positive, default=1024, metavar="N",
         help="at most N x N pixels at once (default: 1024, about 1.5 GB of memory at 64 channels); larger images are "
-        "painted in tiles of that side that join without a seam",
+        "translated in tiles of that side that join without a seam",
     )  # fmt: skip
     parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:1, ...")
     parser.add_argument("--limit", type=_positive, metavar="N", help="only the first N images")
@@ -73,109 +56,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Translate and report. Returns 1 if an image had to be skipped, else 0."""
-    found = find_images(args.inputs, recursive=args.recursive, without=args.out)
-    targets = plan_outputs(dict(list(found.items())[: args.limit]), args.out, args.format)
-    refuse_clashes(targets, also=args.grid)
-    truths = _truths(args, targets)
-    device = choose_device(args.device)
-    # Where there is a choice of kernels, those that give the same bytes each time.
-    torch.backends.cudnn.deterministic = True
-    way_back = OPPOSITE[args.direction]
-    generators = load_generators(args.weights, [args.direction, way_back] if args.grid else [args.direction])
-    generators = {direction: generator.to(device) for direction, generator in generators.items()}
-    generator = generators[args.direction]
-    if args.attention:
-        if not generator.config.nonlocal_blocks:
-            raise UserError(f"--attention: {args.weights} has no non-local blocks, so there is none to draw")
-        refuse_clashes(targets, generator.config.nonlocal_blocks, also=args.grid)
+    # Not before: torch takes seconds, and --help should not.
+    from nla_cyclegan.commands.translate_files import translate_files
 
-    skipped = _translate_files(generator, targets, args)
-    for message in skipped.values():
-        print(f"skipped: {message}", file=sys.stderr)
-    done = [source for source in targets if source not in skipped]
-    print(f"{len(done)} of {len(targets)} images translated ({args.direction}): {args.out}")
-    if args.grid and done:
-        _draw_grid(args, generator, generators[way_back], done, truths)
-    return 1 if skipped else 0
-
-
-def _truths(args: argparse.Namespace, sources: Iterable[Path]) -> dict[str, Path]:
-    if args.truth is None:
-        return {}
-    if args.grid is None:
-        raise UserError("--truth is a column of the picture grid: add --grid FILE")
-    truths = images_by_stem(args.truth)
-    if not any(source.stem in truths for source in sources):
-        raise UserError(f"{args.truth}: no image in it is named like one of the inputs")
-    return truths
-
-
-def _translate_files(generator: Generator, targets: Mapping[Path, Path], args: argparse.Namespace) -> dict[Path, str]:
-    """Translate the files that can be; returns why for each that cannot."""
-    tile = args.tile // 4 * 4
-    batches, skipped = plan_batches(targets, args.batch, tile * tile, args.size)
-    if any(padded_pixels(*size) > tile * tile for size, _ in batches) and tile < smallest_tile(generator.config):
-        raise UserError(
-            f"--tile {args.tile}: with these weights at least {smallest_tile(generator.config)}, "
-            f"as a margin of {margin(generator.config)} pixels on each side is cut off"
-        )
-    total = sum(height * width * len(batch) for (height, width), batch in batches)
-    with PixelProgress(total, sum(len(batch) for _, batch in batches)) as progress:
-        for _, batch in batches:
-            images, unreadable = _load(batch, args.size)
-            skipped |= unreadable
-            for source, painted in zip(images, _paint(generator, images, tile, progress), strict=True):
-                save_image(painted, targets[source])
-                if args.attention:
-                    shown = reduced(images[source], tile * tile)
-                    _draw_attention(generator, shown, args.attention, targets[source])
-                progress.image()
-    return skipped
-
-
-def _paint(generator: Generator, images: Mapping[Path, Tensor], tile: int, progress: PixelProgress) -> Iterable[Tensor]:
-    if not images:
-        return []
-    batch = list(images.values())
-    height, width = batch[0].shape[-2:]
-    try:
-        if padded_pixels(height, width) > tile * tile:
-            return [translate_tiles(generator, image, tile, progress.advance) for image in batch]
-        painted = translate_images(generator, torch.stack(batch))
-    except torch.OutOfMemoryError as error:
-        raise UserError("the device is out of memory: try a smaller --tile, which also bounds a batch") from error
-    progress.advance(painted[:, 0].numel())
-    return painted
-
-
-def _load(batch: list[Path], shorter: int | None) -> tuple[dict[Path, Tensor], dict[Path, str]]:
-    images: dict[Path, Tensor] = {}
-    unreadable: dict[Path, str] = {}
-    for source in batch:
-        try:
-            images[source] = load_image(source, shorter=shorter)
-        except UserError as error:
-            unreadable[source] = str(error)
-    return images, unreadable
-
-
-def _draw_attention(generator: Generator, image_CHW: Tensor, fractions: tuple[float, float], target: Path) -> None:
-    point = pixel_at(image_CHW, fractions)
-    for block, weights_HW in attention_maps(generator, image_CHW, point).items():
-        drawn = attention_overlay(image_CHW, weights_HW, point, longer=max(image_CHW.shape[-2:]))
-        save_image(drawn, attention_file(target, block))
-
-
-def _draw_grid(
-    args: argparse.Namespace, generator: Generator, back: Generator, done: list[Path], truths: Mapping[str, Path]
-) -> None:
-    pictures = []
-    for source in evenly(done, GRID_ROWS):
-        image = reduced(load_image(source, shorter=args.size), args.tile**2)
-        truth = load_image(truths[source.stem]) if source.stem in truths else None
-        pictures.append(translation_row(generator, back, image, args.direction, args.attention, truth))
-    save_picture(picture_grid(pictures), args.grid)
-    print(f"picture grid: {args.grid}")
+    return translate_files(args)
 
 
 def _positive(text: str) -> int:

@@ -1,11 +1,8 @@
 """A trained generator applied to images in memory: uint8 tensors of any size in, uint8 tensors out."""
 
-import sys
-
 import torch
 from torch import Tensor
 
-from data_shards.errors import UserError
 from nla_cyclegan.model.generator import Generator
 from nla_cyclegan.pixels import to_float, to_uint8
 
@@ -59,17 +56,3 @@ def reflected(side: int) -> Tensor:
 def _padded(generator: Generator, images_NCHW: Tensor) -> Tensor:
     rows, cols = map(reflected, images_NCHW.shape[-2:])
     return as_input(generator, images_NCHW[..., rows, :][..., cols])
-
-
-def choose_device(name: str) -> torch.device:
-    """The device of that name; `auto` says what it chose and why. Raises: UserError if there is no such device."""
-    if name == "auto":
-        found = torch.cuda.is_available()
-        print("device cuda" if found else "device cpu (no CUDA device visible)", file=sys.stderr)
-        return torch.device("cuda" if found else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise UserError(f"--device {name}: not usable here ({str(error).splitlines()[0]}); try auto or cpu") from error
-    return device

@@ -95,9 +95,7 @@ def _torch_fidelity() -> Any:
     try:
         return import_module("torch_fidelity.feature_extractor_inceptionv3")
     except ImportError as error:
-        raise UserError(
-            f"torch-fidelity cannot be imported ({error}); pip install torch-fidelity, or nla-cyclegan[metrics]"
-        ) from error
+        raise UserError(f"torch-fidelity cannot be imported ({error}): pip install 'nla-cyclegan[metrics]'") from error
 
 
 def _check_safe(file: Path) -> None:

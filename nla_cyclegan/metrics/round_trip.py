@@ -1,18 +1,23 @@
 """Held-out images through a pair of generators: their translations, and how far the way back and the identity miss."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from data_shards.progress import with_progress
 from nla_cyclegan.inference.images import as_input
 from nla_cyclegan.model.generator import Generator
 from nla_cyclegan.pixels import to_uint8
 from nla_cyclegan.training.losses import l1
 
 BATCH = 8
+
+Progress = Callable[[Sequence[Tensor], int, str], Iterable[Tensor]]
+
+
+def _silently(batches: Sequence[Tensor], total: int, what: str) -> Iterable[Tensor]:
+    return batches
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,18 +33,21 @@ class RoundTrip:
 
 
 @torch.inference_mode()
-def round_trip(there: Generator, back: Generator, inputs_NCHW: Tensor, real_MCHW: Tensor) -> RoundTrip:
-    """Translate uint8 images [N, 3, H, W], sides multiples of 4, there and back, and the real ones of the other domain only there."""
+def round_trip(
+    there: Generator, back: Generator, inputs_NCHW: Tensor, real_MCHW: Tensor, progress: Progress = _silently
+) -> RoundTrip:
+    """Translate uint8 images [N, 3, H, W], sides multiples of 4, there and back, and the real ones of the other domain only there.
+
+    Args:
+        progress: batches, the number of images in all of them, what is done with them -> the batches, as they are shown.
+    """
     translations, cycle, identity = [], 0.0, 0.0
-    for x in _inputs(there, inputs_NCHW, "translated"):
+    for batch in progress(inputs_NCHW.split(BATCH), len(inputs_NCHW), "translated"):
+        x = as_input(there, batch)
         translated = there(x)
         translations.append(to_uint8(translated).cpu())
         cycle += l1(back(translated), x).item() * len(x)
-    for y in _inputs(there, real_MCHW, "identity"):
+    for batch in progress(real_MCHW.split(BATCH), len(real_MCHW), "identity"):
+        y = as_input(there, batch)
         identity += l1(there(y), y).item() * len(y)
     return RoundTrip(torch.cat(translations), cycle / len(inputs_NCHW), identity / len(real_MCHW))
-
-
-def _inputs(generator: Generator, images_NCHW: Tensor, what: str) -> Iterator[Tensor]:
-    for batch in with_progress(images_NCHW.split(BATCH), len(images_NCHW), what):
-        yield as_input(generator, batch)

@@ -12,8 +12,9 @@ from data_shards.errors import UserError
 from data_shards.images.read import load_image
 from nla_cyclegan import Generator, GeneratorConfig
 from nla_cyclegan.__main__ import VERBS, main
-from nla_cyclegan.inference.images import attention_maps, choose_device, translate_images
-from nla_cyclegan.inference.outputs import plan_batches
+from nla_cyclegan.commands.device import choose_device
+from nla_cyclegan.commands.outputs import plan_batches
+from nla_cyclegan.inference.images import attention_maps, translate_images
 from nla_cyclegan.inference.tiles import translate_tiles
 from nla_cyclegan.pictures.overlay import attention_overlay
 from nla_cyclegan.pixels import to_float, to_uint8

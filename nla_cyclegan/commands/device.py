@@ -1,0 +1,21 @@
+"""Which device the networks run on."""
+
+import sys
+
+import torch
+
+from data_shards.errors import UserError
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of that name; `auto` says what it chose and why. Raises: UserError if there is no such device."""
+    if name == "auto":
+        found = torch.cuda.is_available()
+        print("device cuda" if found else "device cpu (no CUDA device visible)", file=sys.stderr)
+        return torch.device("cuda" if found else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"--device {name}: not usable here ({str(error).splitlines()[0]}); try auto or cpu") from error
+    return device
