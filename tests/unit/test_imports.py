@@ -1,36 +1,85 @@
-"""Imports run one way: tuning -> cluster -> nla_cyclegan, data_shards."""
+"""Imports run one way: from package to package, from room to room, and into the mathematics as little as possible."""
 
 import ast
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[2]
-MAY_IMPORT = {
-    "data_shards": set(),
-    "nla_cyclegan": {"data_shards"},
-    "cluster": {"data_shards", "nla_cyclegan"},
-    "tuning": {"cluster", "data_shards", "nla_cyclegan"},
+# Each package imports from those after it alone.
+PACKAGES = ["tuning", "cluster", "nla_cyclegan", "data_shards"]
+# From top to bottom; a room (a folder, or a file beside the folders) imports from the floors below its own alone.
+FLOORS = {
+    "tuning": [
+        {"__main__"},
+        {"sweep", "best", "dashboard"},
+        {"trials"},
+        {"settings"},
+        {"analysis"},
+        {"search_space"},
+        {"__init__"},
+    ],
+    "cluster": [
+        {"__main__"},
+        {"train", "submit", "status", "compare"},
+        {"machines"},
+        {"training"},
+        {"settings"},
+        {"evaluation", "checkpoints"},
+        {"records"},
+        {"ranks"},
+        {"__init__"},
+    ],
+    "nla_cyclegan": [
+        {"__main__", "__init__"},
+        {"commands"},
+        {"metrics", "pictures"},
+        {"training", "inference", "weights"},
+        {"model"},
+        {"kernels", "pixels"},
+    ],
+    "data_shards": [
+        {"__main__", "__init__"},
+        {"commands", "checking"},
+        {"stream", "synthetic"},
+        {"packing"},
+        {"images", "download"},
+        {"dataset"},
+        {"storage", "command_line"},
+        {"progress", "errors"},
+    ],
 }
-# What starts Ray or runs inside it.
+# What starts Ray or runs inside it. True: it is imported together with Ray, because only Ray's processes import it.
 RAY_FILES = {
-    "driver.py",
-    "follow.py",
-    "progress.py",
-    "ray_internals.py",
-    "rendezvous.py",
-    "retry.py",
-    "session.py",
-    "sinks.py",
-    "submit.py",
-    "watchdog.py",
-    "worker.py",
+    "cluster/machines/driver.py": False,
+    "cluster/machines/follow.py": False,
+    "cluster/machines/progress.py": False,
+    "cluster/machines/ray_internals.py": True,
+    "cluster/machines/rendezvous.py": True,
+    "cluster/machines/retry.py": False,
+    "cluster/machines/session.py": False,
+    "cluster/machines/watchdog.py": True,
+    "cluster/machines/worker.py": True,
+    "cluster/records/sinks.py": False,
+    "cluster/submit.py": False,
+    # `bench` measures against Ray Data, and imports it for that alone.
+    "data_shards/commands/peers.py": False,
+    "tuning/trials/driver.py": False,
+    "tuning/trials/ray_internals.py": True,
+    "tuning/trials/record.py": True,
+    "tuning/trials/scheduling.py": False,
+    "tuning/trials/trial.py": True,
 }
+# Networks, steps and metrics as functions of tensors.
+MATHEMATICS = ["model", "kernels", "training", "inference", "metrics", "pixels"]
+# Reads a file of weights.
+NO_MATHEMATICS = "nla_cyclegan/metrics/inception.py"
 
 
 def imports(file: Path) -> Iterator[tuple[str, bool]]:
-    """Top-level package and whether the import runs when the file is imported."""
+    """Dotted name of each module, and whether the import runs when the file is imported."""
     tree = ast.parse(file.read_text())
     lazy = {
         id(inner)
@@ -44,54 +93,100 @@ def imports(file: Path) -> Iterator[tuple[str, bool]]:
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
-            names = [node.module or ""] if node.level == 0 else []
+            assert node.level == 0, f"{file}: relative imports are not followed here"
+            names = [node.module or ""]
         for name in names:
-            yield name.partition(".")[0], id(node) not in lazy
+            yield name, id(node) not in lazy
 
 
 def files(package: str) -> list[Path]:
     return sorted((ROOT / package).rglob("*.py"))
 
 
-@pytest.mark.parametrize("package", MAY_IMPORT)
-def test_packages_import_only_what_is_below_them(package: str) -> None:
-    others = MAY_IMPORT.keys() - MAY_IMPORT[package] - {package}
-    found = {
-        f"{file.relative_to(ROOT)}: {name}" for file in files(package) for name, _ in imports(file) if name in others
+def top(module: str) -> str:
+    return module.partition(".")[0]
+
+
+def room_of(package: str, file: Path) -> str:
+    return file.relative_to(ROOT / package).parts[0].removesuffix(".py")
+
+
+def found_in(name: str, paths: list[Path], *, at_once: bool = False) -> set[str]:
+    """The files that import a package; with `at_once` those that do so when they are imported."""
+    return {
+        str(file.relative_to(ROOT))
+        for file in paths
+        for module, is_at_once in imports(file)
+        if top(module) == name and (is_at_once or not at_once)
     }
-    assert found == set()
 
 
-@pytest.mark.parametrize("package", ["data_shards", "nla_cyclegan"])
-def test_the_leaves_know_nothing_of_ray(package: str) -> None:
-    found = {(file.name, at_once) for file in files(package) for name, at_once in imports(file) if name == "ray"}
-    # `data_shards bench` measures against Ray Data, and imports it for that alone.
-    assert found <= {("peers.py", False)}
+@pytest.mark.parametrize("package", PACKAGES)
+def test_packages_import_only_what_is_below_them(package: str) -> None:
+    above = PACKAGES[: PACKAGES.index(package)]
+    assert {name: found for name in above if (found := found_in(name, files(package)))} == {}
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_rooms_import_only_what_is_below_them(package: str) -> None:
+    floor_of = {room: floor for floor, rooms in enumerate(FLOORS[package]) for room in rooms}
+    wrong = []
+    for file in files(package):
+        room = room_of(package, file)
+        assert room in floor_of, f"{room} is a new room: give it a floor"
+        for module, _ in imports(file):
+            # What a package exports is of its own rooms, so they do not take it from there.
+            other = [*module.split("."), "__init__"][1]
+            if top(module) == package and other != room and floor_of[other] <= floor_of[room]:
+                wrong.append(f"{file.relative_to(ROOT)}: {module}")
+    assert wrong == []
 
 
 def test_ray_is_imported_only_where_it_is_started() -> None:
-    assert {file.name for file in files("cluster") for name, _ in imports(file) if name == "ray"} <= RAY_FILES
+    paths = [file for package in PACKAGES for file in files(package)]
+    assert found_in("ray", paths) == set(RAY_FILES)
+    assert found_in("ray", paths, at_once=True) == {file for file, at_once in RAY_FILES.items() if at_once}
 
 
-def test_only_what_runs_inside_ray_imports_it_at_once() -> None:
-    assert {file.name for file in files("cluster") for name, at_once in imports(file) if name == "ray" and at_once} == {
-        "ray_internals.py",
-        "rendezvous.py",
-        "watchdog.py",
-        "worker.py",
-    }
+def test_the_mathematics_imports_torch_numpy_and_configurations_alone() -> None:
+    allowed = {"torch", "numpy", "triton", *sys.stdlib_module_names}
+    wrong = []
+    for file in files("nla_cyclegan"):
+        if room_of("nla_cyclegan", file) not in MATHEMATICS or str(file.relative_to(ROOT)) == NO_MATHEMATICS:
+            continue
+        own = allowed | ({"pydantic"} if file.name == "config.py" else set())
+        for module, _ in imports(file):
+            is_own = top(module) == "nla_cyclegan" and module.split(".")[1] in MATHEMATICS
+            if top(module) not in own and not is_own:
+                wrong.append(f"{file.relative_to(ROOT)}: {module}")
+    assert wrong == []
 
 
-@pytest.mark.parametrize("package", MAY_IMPORT)
-def test_commands_start_without_heavy_imports(package: str) -> None:
-    heavy = {"torch", "torchvision", "ray", "numpy", "pyarrow", "pydantic", "plotly", "webdataset", "PIL"}
+def test_configurations_import_pydantic_alone() -> None:
+    allowed = {"pydantic", "pydantic_core", *sys.stdlib_module_names}
+    wrong = [
+        f"{file.relative_to(ROOT)}: {module}"
+        for package in PACKAGES
+        for file in files(package)
+        if file.name == "config.py"
+        for module, _ in imports(file)
+        if top(module) not in allowed and not module.endswith(".config")
+    ]
+    assert wrong == []
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_front_doors_import_nothing_heavy(package: str) -> None:
+    light = {"data_shards", *sys.stdlib_module_names}
     for name in ("__init__.py", "__main__.py"):
         file = ROOT / package / name
-        if file.exists():
-            assert {found for found, at_once in imports(file) if at_once} & heavy == set()
+        assert {top(module) for module, at_once in imports(file) if at_once} <= light
 
 
 def test_the_parser_sees_what_it_should(tmp_path: Path) -> None:
     file = tmp_path / "sample.py"
-    file.write_text("import ray.train\nfrom .near import x\ndef f():\n    from torch import nn\n")
-    assert list(imports(file)) == [("ray", True), ("torch", False)]
+    file.write_text("import ray.train\ndef f():\n    from torch import nn\n")
+    assert list(imports(file)) == [("ray.train", True), ("torch", False)]
+    file.write_text("from .near import x\n")
+    with pytest.raises(AssertionError, match="relative imports"):
+        list(imports(file))

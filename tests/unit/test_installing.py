@@ -1,0 +1,113 @@
+"""What runs without which package: a machine that packs, translates or shows a status need not have what trains."""
+
+import json
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).parents[2]
+EVALUATED = ["--inputs", "photos/trainA", "--real", "photos/trainB"]
+PACKAGES = ["data_shards", "nla_cyclegan", "cluster", "tuning"]
+VERBS = """
+import contextlib, importlib, io, json, sys
+loaded = {}
+for package in sys.argv[1:]:
+    front = importlib.import_module(f"{package}.__main__")
+    for verb in front.VERBS:
+        shown = io.StringIO()
+        with contextlib.redirect_stdout(shown), contextlib.suppress(SystemExit):
+            front.main([verb, "--help"])
+        assert f"python -m {package} {verb}" in shown.getvalue(), verb
+        heavy = [name for name in ("torch", "ray") if sys.modules.pop(name, None)]
+        if heavy:
+            loaded[f"{package} {verb}"] = heavy
+            break  # What it has imported would be blamed on the next.
+print(json.dumps(loaded))
+"""
+HIDING = """
+import importlib, json, sys
+
+class Hiding:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in json.loads(sys.argv[1]):
+            raise ModuleNotFoundError(f"{name} is hidden", name=name)
+
+sys.meta_path.insert(0, Hiding())
+for package, *arguments in json.loads(sys.argv[2]):
+    status = importlib.import_module(f"{package}.__main__").main(arguments)
+    assert status == 0, (package, arguments, status)
+"""
+
+
+def run(script: str, *arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(ROOT)!r})\n{script}", *arguments]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True)
+
+
+def run_hiding(hidden: list[str], commands: list[list[str]], cwd: Path) -> subprocess.CompletedProcess[str]:
+    return run(HIDING, json.dumps(hidden), json.dumps(commands), cwd=cwd)
+
+
+@pytest.fixture
+def stored(tmp_path: Path) -> Path:
+    """A folder with a dataset (packed), a run (runs/run), and photos."""
+    with tarfile.open(ROOT / "tests" / "compatibility" / "d3ae586.tar.xz") as archive:
+        archive.extractall(tmp_path, filter="data")
+    for split in ("trainA", "trainB"):
+        (tmp_path / "photos" / split).mkdir(parents=True)
+        for index in range(2):
+            Image.linear_gradient("L").resize((16, 16)).save(tmp_path / "photos" / split / f"{index}.png")
+    return tmp_path
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_help_needs_no_torch(package: str) -> None:
+    done = run(VERBS, package)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == {}
+
+
+def test_what_does_not_train_needs_nothing_that_trains(stored: Path) -> None:
+    commands = [
+        ["data_shards", "pack", "photos", "shards"],
+        ["data_shards", "verify", "shards"],
+        ["data_shards", "inspect", "shards"],
+        ["nla_cyclegan", "translate", "photos/trainA", "--weights", "runs/run", "--out", "translated"],
+        ["nla_cyclegan", "evaluate", "--translations", "translated", *EVALUATED, "--inception", "none"],
+        ["nla_cyclegan", "export", "--weights", "runs/run", "--format", "safetensors", "--out", "one.safetensors"],
+        ["cluster", "status", "runs/run"],
+        ["cluster", "compare", "runs/run", "sweeps/sweep/trial-0000"],
+        ["tuning", "best", "sweeps/sweep"],
+    ]
+    done = run_hiding(["ray", "optuna", "plotly", "tensorboard"], commands, stored)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_status_needs_no_torch(stored: Path) -> None:
+    commands = [["cluster", "status", "runs/run", "--verify"], ["cluster", "status", "sweeps/sweep", "--json"]]
+    done = run_hiding(["torch", "ray"], commands, stored)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("hidden", "arguments", "extra"),
+    [
+        ("torch_fidelity", ["evaluate", "--weights", "runs/run", *EVALUATED, "--inception", "weights.pth"], "metrics"),
+        ("onnx", ["export", "--weights", "runs/run", "--format", "onnx", "--out", "one.onnx"], "onnx"),
+        ("onnxruntime", ["export", "--weights", "runs/run", "--format", "onnx", "--out", "one.onnx"], "onnx"),
+    ],
+)
+def test_a_verb_whose_extra_is_missing_says_which_to_install(
+    stored: Path, hidden: str, arguments: list[str], extra: str
+) -> None:
+    done = run_hiding([hidden], [["nla_cyclegan", *arguments]], stored)
+    assert f"pip install 'nla-cyclegan[{extra}]'" in done.stderr
+    assert "error: " in done.stderr
+
+
+def test_the_packages_say_that_they_are_typed() -> None:
+    assert [package for package in PACKAGES if not (ROOT / package / "py.typed").is_file()] == []
