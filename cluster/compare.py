@@ -7,20 +7,17 @@ the same held-out images, with where their non-local blocks look (figure 6).
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-
-from PIL import Image
+from typing import TYPE_CHECKING
 
 from cluster.records.curves import default_window, loss_curves
 from cluster.records.recorded_run import RecordedRun, read_run
 from data_shards.errors import UserError
 from data_shards.images.find import evenly, list_images
-from data_shards.images.read import image_size, load_image
-from data_shards.images.write import save_picture
-from data_shards.progress import with_progress
-from nla_cyclegan.commands.device import choose_device
-from nla_cyclegan.pictures.grids import HEADINGS, comparison_row, picture_grid
-from nla_cyclegan.weights.generators import load_generator
 from nla_cyclegan.weights.names import FILE_NAMES
+
+# What needs torch is imported where it is used: --help should not wait for it.
+if TYPE_CHECKING:
+    from PIL import Image
 
 CURVES, GRID = "curves.png", "grid.png"
 ATTENTION_NOTE = "Attention: bright where the non-local block looks from the ringed place; without colour where it looks evenly or less."
@@ -30,6 +27,9 @@ def main(arguments: Sequence[str]) -> int:
     """Read everything, draw, write. Raises: UserError for runs, images or options that cannot be used."""
     args = _parser().parse_args(arguments)
     _check(args)
+    from data_shards.images.write import save_picture
+    from nla_cyclegan.pictures.grids import HEADINGS
+
     recorded = [read_run(path) for path in args.runs]
     labels = args.labels or _labels(recorded)
     taken = HEADINGS[args.direction][0]
@@ -96,7 +96,13 @@ def _labels(recorded: list[RecordedRun]) -> list[str]:
     raise UserError(f"{recorded[0].location}: compared with itself; give two runs")
 
 
-def _grid(args: argparse.Namespace, labels: list[str]) -> Image.Image:
+def _grid(args: argparse.Namespace, labels: list[str]) -> "Image.Image":
+    from data_shards.images.read import image_size, load_image
+    from data_shards.progress import with_progress
+    from nla_cyclegan.commands.device import choose_device
+    from nla_cyclegan.pictures.grids import comparison_row, picture_grid
+    from nla_cyclegan.weights.generators import load_generator
+
     chosen = evenly(list_images(args.inputs), args.rows)
     images = [load_image(file, shorter=min(args.size, *image_size(file))) for file in chosen]
     device = choose_device(args.device)

@@ -98,7 +98,6 @@ def test_a_status_needs_no_torch(stored: Path) -> None:
     [
         ("torch_fidelity", ["evaluate", "--weights", "runs/run", *EVALUATED, "--inception", "weights.pth"], "metrics"),
         ("onnx", ["export", "--weights", "runs/run", "--format", "onnx", "--out", "one.onnx"], "onnx"),
-        ("onnxruntime", ["export", "--weights", "runs/run", "--format", "onnx", "--out", "one.onnx"], "onnx"),
     ],
 )
 def test_a_verb_whose_extra_is_missing_says_which_to_install(

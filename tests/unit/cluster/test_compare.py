@@ -92,7 +92,7 @@ def test_large_inputs_are_reduced_and_small_ones_left(runs, compare, tmp_path, m
         sizes.append(tuple(image.shape[1:]))
         return {"photo": image}
 
-    monkeypatch.setattr("cluster.compare.comparison_row", row)
+    monkeypatch.setattr("nla_cyclegan.pictures.grids.comparison_row", row)
     assert compare(*runs, "--inputs", tmp_path / "photos") == 0
     assert sizes == [(256, 384), (24, 40)]
 
