@@ -8,7 +8,8 @@ from data_shards.command_line import Verb, run_verb
 VERBS = {
     "translate": Verb("nla_cyclegan.commands.translate", "translate image files to the other domain"),
     "evaluate": Verb(
-        "nla_cyclegan.commands.evaluate", "measure translations against held-out paintings and their own photos"
+        "nla_cyclegan.commands.evaluate",
+        "measure translations against held-out images of the other domain and their own inputs",
     ),
     "export": Verb(
         "nla_cyclegan.commands.export",

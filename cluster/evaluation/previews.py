@@ -18,7 +18,7 @@ from cluster.records.upload import OptionalWork
 from data_shards import Dataset, read_split
 from data_shards.images.write import save_picture
 from nla_cyclegan import Generator, TrainingStep
-from nla_cyclegan.pictures.grids import Painting, paint, picture_grid
+from nla_cyclegan.pictures.grids import Translation, picture_grid, translate_both_ways
 from nla_cyclegan.weights.names import Direction
 
 PREVIEWS = "previews"
@@ -71,18 +71,18 @@ class Previews:
         every = self.config.previews
         if self.world.rank == 0 and every and self.clock.due(every, images_seen):
             with self.log.timed("preview"):
-                paintings = self._paint(step)
+                translations = self._translate(step)
                 if self._drawing:
                     self._drawing.join()
-                self._drawing = threading.Thread(target=self._draw, args=(paintings, images_seen), name="previews")
+                self._drawing = threading.Thread(target=self._draw, args=(translations, images_seen), name="previews")
                 self._drawing.start()
 
-    def _paint(self, step: TrainingStep) -> list[Painting]:
+    def _translate(self, step: TrainingStep) -> list[Translation]:
         if not self._images:
             self._images = {direction: self._read(domain) for direction, (_, _, domain) in DIRECTIONS.items()}
         generators = cast(dict[str, Generator], step.inference_generators)
         return [
-            paint(generators[there], generators[back], image, direction, identity=True)
+            translate_both_ways(generators[there], generators[back], image, direction, identity=True)
             for direction, (there, back, _) in DIRECTIONS.items()
             for image in self._images[direction]
         ]
@@ -92,9 +92,9 @@ class Previews:
         split = f"test{domain}" if f"test{domain}" in self.dataset.splits else f"train{domain}"
         return [image for _, image in read_split(self.dataset, split, size=self.size, limit=ROWS)]
 
-    def _draw(self, paintings: Sequence[Painting], images_seen: int) -> None:
+    def _draw(self, translations: Sequence[Translation], images_seen: int) -> None:
         with self._writing.attempt():
-            picture = drawn(paintings, f"after {images_seen:,} images")
+            picture = drawn(translations, f"after {images_seen:,} images")
             save_picture(picture, self.root / PREVIEWS / f"images_{images_seen:012d}.png")
             if self.config.tensorboard:
                 self._write_event(picture, images_seen)
@@ -108,11 +108,11 @@ class Previews:
             events.add_image("previews", np.asarray(picture), images_seen, dataformats="HWC")
 
 
-def drawn(paintings: Sequence[Painting], note: str) -> Image.Image:
+def drawn(translations: Sequence[Translation], note: str) -> Image.Image:
     """One grid for each direction, one above the other, and the note below."""
     grids = []
     for direction in DIRECTIONS:
-        rows = [painting.row() for painting in paintings if painting.direction == direction]
+        rows = [translation.row() for translation in translations if translation.direction == direction]
         grids.append(picture_grid(rows, note if direction == list(DIRECTIONS)[-1] else ""))
     picture = Image.new("RGB", (max(grid.width for grid in grids), sum(grid.height for grid in grids)), "white")
     top = 0

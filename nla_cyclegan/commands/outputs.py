@@ -1,4 +1,4 @@
-"""What `translate` will read and write, from names and headers alone: nothing is painted before it is settled."""
+"""What `translate` will read and write, from names and headers alone: checked before anything is translated."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Images too large for the memory, painted in tiles that join without a seam.
+"""Images too large for the memory, translated in tiles that join without a seam.
 
 Two parts of a generator look at the whole image: a norm takes mean and variance over all positions, a non-local block keys
 from all positions. Left to themselves, neighbouring tiles would differ in colour and contrast. Here both are taken once, of
@@ -55,21 +55,21 @@ def translate_tiles(
     crops = [part(rows, cols) for rows, cols in sample_crops(padded_side(height), padded_side(width), tile)]
     shared = share_statistics(generator, torch.stack(crops))
     reach = margin(generator.config)
-    painted = torch.empty_like(image_CHW, device="cpu")
+    translated = torch.empty_like(image_CHW, device="cpu")
     for down in tile_windows(padded_side(height), tile, reach):
         for across in tile_windows(padded_side(width), tile, reach):
             result = to_uint8(shared(part(slice(down.start, down.stop), slice(across.start, across.stop))[None])[0])
-            target = painted[:, down.keep_start : down.keep_stop, across.keep_start : across.keep_stop]
+            target = translated[:, down.keep_start : down.keep_stop, across.keep_start : across.keep_stop]
             top, left = down.keep_start - down.start, across.keep_start - across.start
             target.copy_(result[:, top : top + target.shape[1], left : left + target.shape[2]])
             done(target.shape[1] * target.shape[2])
-    return painted
+    return translated
 
 
 def share_statistics(generator: Generator, sample_BCHW: Tensor) -> Generator:
     """A copy whose norms and non-local blocks use what they see in this sample, for every image that comes after.
 
-    With a whole image as the sample it paints that image as the original does.
+    With a whole image as the sample it translates that image as the original does.
     """
     shared = copy.deepcopy(generator)
     for name, module in list(shared.named_modules()):

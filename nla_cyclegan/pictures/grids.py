@@ -22,8 +22,8 @@ HEADINGS: dict[Direction, tuple[str, str, str]] = {
 
 
 @dataclass(frozen=True)
-class Painting:
-    """What a pair of generators makes of an image: all that needs the networks, nothing drawn yet. Images are on the CPU."""
+class Translation:
+    """An image through both generators: all that needs the networks, nothing drawn yet. Images are on the CPU."""
 
     direction: Direction
     image: Tensor
@@ -31,7 +31,7 @@ class Painting:
     back: Tensor
     """The translation translated back."""
     same: Tensor | None
-    """What the generator of the other direction makes of the image, which is of the domain that it paints already."""
+    """The identity image: the image through the generator of the other direction, whose output domain it is already in."""
     point: Point
     attention: dict[int, Tensor]
     """Block -> where it looks from the point, see `attention_maps`."""
@@ -45,7 +45,7 @@ class Painting:
         return row | _overlays(self.image, self.attention, self.point)
 
 
-def paint(
+def translate_both_ways(
     generator: Generator,
     back: Generator,
     image_CHW: Tensor,
@@ -53,19 +53,19 @@ def paint(
     fractions: tuple[float, float] | None = None,
     *,
     identity: bool = False,
-) -> Painting:
+) -> Translation:
     """Run the generators of both directions on an image.
 
     Args:
         fractions: (x, y) in 0..1 of the point whose attention is shown; by default `salient_point`.
-        identity: paint the identity image too.
+        identity: compute the identity image too.
     """
     translated = translate_images(generator, image_CHW[None])
     returned = translate_images(back, torch.cat([translated, image_CHW[None]]) if identity else translated)
     point = pixel_at(image_CHW, fractions) if fractions else salient_point(image_CHW)
     same = returned[1] if identity else None
     attention = attention_maps(generator, image_CHW, point)
-    return Painting(direction, image_CHW, translated[0], returned[0], same, point, attention)
+    return Translation(direction, image_CHW, translated[0], returned[0], same, point, attention)
 
 
 def translation_row(
@@ -79,9 +79,9 @@ def translation_row(
     """Heading -> picture: the image, its translation, that translated back, where each non-local block looks, the truth.
 
     Args:
-        fractions: see `paint`.
+        fractions: see `translate_both_ways`.
     """
-    row = paint(generator, back, image_CHW, direction, fractions).row()
+    row = translate_both_ways(generator, back, image_CHW, direction, fractions).row()
     return row if truth_CHW is None else row | {HEADINGS[direction][2]: truth_CHW}
 
 

@@ -1,4 +1,4 @@
-"""The generator as an ONNX graph of any batch, height and width, and the check that onnxruntime paints what torch paints.
+"""The generator as an ONNX graph of any batch, height and width, and the check that onnxruntime computes what torch computes.
 
 ONNX has no attention of linear memory at this opset: a runtime holds the N x N map of a non-local block, N = H * W / 16
 positions, which takes 1 GB at 512 x 512 pixels and 17 GB at 1024 x 1024 (a quarter of it with pooled keys); onnxruntime
@@ -64,8 +64,8 @@ def check_onnx(
         image = torch.rand(size, generator=random) * 2 - 1
         with torch.inference_mode():
             expected = generator(image)
-        (painted,) = session.run(None, {"image": image.numpy()})
-        differences[size] = (torch.from_numpy(painted) - expected).abs().max().item()
+        (translated,) = session.run(None, {"image": image.numpy()})
+        differences[size] = (torch.from_numpy(translated) - expected).abs().max().item()
         # Not `>`: that is false for a NaN.
         if not differences[size] <= TOLERANCE:
             raise UserError(

@@ -14,7 +14,7 @@ from cluster.settings.config import RunConfig
 from cluster.training import loop
 from data_shards import open_dataset, read_split
 from nla_cyclegan import load_generators
-from nla_cyclegan.pictures.grids import paint
+from nla_cyclegan.pictures.grids import translate_both_ways
 
 
 @pytest.fixture(scope="module")
@@ -39,16 +39,16 @@ def test_a_preview_is_what_the_last_checkpoints_generators_paint(uri: str, tmp_p
     folder = train(config)
     assert names(folder) == ["images_000000000016.png", "images_000000000024.png"]
     generators = load_generators(str(folder))
-    paintings = [
-        paint(generators[direction], generators[back], image, direction, identity=True)
+    translations = [
+        translate_both_ways(generators[direction], generators[back], image, direction, identity=True)
         for direction, back, split in (("B2A", "A2B", "testB"), ("A2B", "B2A", "testA"))
         for _, image in read_split(open_dataset(uri), split, size=16, limit=3)
     ]
-    expected = np.asarray(drawn(paintings, "after 24 images"))
+    expected = np.asarray(drawn(translations, "after 24 images"))
     assert np.array_equal(np.asarray(Image.open(folder / "previews" / "images_000000000024.png")), expected)
-    row = paintings[-1].row()
+    row = translations[-1].row()
     assert list(row) == ["painting", "as a photo", "back again", "identity", "attention"]
-    assert torch.equal(row["identity"], paintings[-1].same)
+    assert torch.equal(row["identity"], translations[-1].same)
 
     events = EventAccumulator(str(folder / "tensorboard" / "previews"))
     events.Reload()
