@@ -88,13 +88,13 @@ class Validation:
         measured: dict[str, float] = {}
         levels = torch.zeros(len(DIRECTIONS), len(self.levels), dtype=torch.float64, device=self.world.device)
         for row, (direction, (generator, source, target)) in enumerate(DIRECTIONS.items()):
-            painted = self._painted(source, step.inference_generators[generator])
+            translated = self._translated(source, step.inference_generators[generator])
             for level in self.levels:
                 if (real := self._patches_of_real.get((direction, level))) is not None:
-                    levels[row, level] = patch_distance(level_patches(painted, level), real, level)
-            measured[f"ssim_{direction}"] = self._content_kept(source, painted)
+                    levels[row, level] = patch_distance(level_patches(translated, level), real, level)
+            measured[f"ssim_{direction}"] = self._content_kept(source, translated)
             if self.inception:
-                distance = kernel_distance(self._features(source, painted), self._features_of_real[target])
+                distance = kernel_distance(self._features(source, translated), self._features_of_real[target])
                 measured[f"kid_{direction}"] = 1e3 * distance.value
         means = self.world.sum(levels).mean(dim=1)
         measured |= {f"swd_{direction}": mean for direction, mean in zip(DIRECTIONS, means.tolist(), strict=True)}
@@ -111,17 +111,17 @@ class Validation:
         mine = self.held_out.dealt(list(product(DIRECTIONS, self.levels)))
         return {(direction, level): level_patches(real[DIRECTIONS[direction][2]], level) for direction, level in mine}
 
-    def _painted(self, split: str, generator: nn.Module) -> Tensor:
+    def _translated(self, split: str, generator: nn.Module) -> Tensor:
         dtype = next(generator.parameters()).dtype
 
         @torch.no_grad()
-        def paint(images: Tensor, rows: slice) -> Tensor:
+        def translate(images: Tensor, rows: slice) -> Tensor:
             return to_uint8(generator(to_float(images, dtype)))
 
-        return self.held_out.each(split, paint, *self._shape, dtype=torch.uint8)
+        return self.held_out.each(split, translate, *self._shape, dtype=torch.uint8)
 
-    def _content_kept(self, split: str, painted: Tensor) -> float:
-        each = self.held_out.each(split, lambda images, rows: ssim(images, painted[rows]), dtype=torch.float64)
+    def _content_kept(self, split: str, translated: Tensor) -> float:
+        each = self.held_out.each(split, lambda images, rows: ssim(images, translated[rows]), dtype=torch.float64)
         return each.mean().item()
 
     def _features(self, split: str, images_NCHW: Tensor) -> Tensor:

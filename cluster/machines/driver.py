@@ -1,6 +1,6 @@
 """Starts a run: its workers under Ray Train, or its training in this process.
 
-A sweep builds on `build_trainer`, which holds everything that Ray Train is told about a run.
+A sweep builds on `build_trainer`, which configures Ray Train for a run.
 """
 
 import os

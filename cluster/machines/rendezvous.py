@@ -4,7 +4,6 @@ Ray's own TorchConfig is not used: it imports torch into Ray Train's controller,
 """
 
 import fcntl
-import ipaddress
 import os
 import socket
 import struct
@@ -45,8 +44,6 @@ class _ProcessGroup(Backend):
 
     def on_start(self, worker_group: Any, backend_config: ProcessGroupConfig) -> None:
         address, port = worker_group.execute_single(0, open_store)
-        if not _is_loopback(address):
-            worker_group.execute(choose_interface)
         world = len(worker_group)
         settings = (address, port, world, backend_config.backend, backend_config.timeout_s)
         ray.get([worker_group.execute_single_async(rank, join_group, rank, *settings) for rank in range(world)])
@@ -76,6 +73,7 @@ def join_group(rank: int, address: str, port: int, world: int, backend: str, tim
     """Join the group as this rank; returns when all ranks have."""
     import torch.distributed as dist
 
+    choose_interface()
     timeout = timedelta(seconds=timeout_s)
     store = dist.TCPStore(address, port, is_master=False, timeout=timeout)
     dist.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=timeout)
@@ -111,10 +109,3 @@ def interface_of(address: str) -> str | None:
             if socket.inet_ntoa(answer[20:24]) == address:
                 return name
     return None
-
-
-def _is_loopback(address: str) -> bool:
-    try:
-        return ipaddress.ip_address(address).is_loopback
-    except ValueError:
-        return address == "localhost"

@@ -30,7 +30,7 @@ def retry_training(
     Args:
         attempt: returns what the workers' train function returned.
         max_failures: failures without a new checkpoint that are retried; Ray Train has counted those of workers already.
-        say: tells the user what happened.
+        say: shows the user a line.
 
     Returns: the last metrics.
 

@@ -74,7 +74,7 @@ def installed_copy(site: Path, says: str) -> str:
     """The packages as pip lays them, with another text for a dataset that is not there."""
     for package in PACKAGES:
         shutil.copytree(ROOT / package, site / package, ignore=shutil.ignore_patterns("__pycache__"))
-    source = site / "data_shards" / "manifest.py"
+    source = site / "data_shards" / "dataset" / "manifest.py"
     assert "no dataset at" in source.read_text()
     source.write_text(source.read_text().replace("no dataset at", says))
     return str(site)
@@ -158,7 +158,7 @@ def test_a_job_that_fails_gives_its_own_exit_status_also_of_an_installed_project
 
 
 @pytest.mark.parametrize(
-    ("run", "said"), [("no token", "none was given"), ("wrong token", "the one in RAY_AUTH_TOKEN is not it")]
+    ("run", "said"), [("no token", "none was given"), ("wrong token", "the one in RAY_AUTH_TOKEN is wrong")]
 )
 def test_a_cluster_wants_its_token(run: str, said: str, cluster: Cluster) -> None:
     status, out, err = ends(cluster.runs[run])
