@@ -1,0 +1,58 @@
+"""What all kernels share: how they are launched, or only compiled, and tensors in NHWC memory order.
+
+Shape suffixes: B images, C channels, H x W positions. All images and features are [B, C, H, W] in NHWC order (channels_last).
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+FILL = 528
+"""Programs that fill the machine: 4 for each of the 132 multiprocessors of an H100. A constant, so that bits depend on no GPU's size."""
+MOST = 2**31
+"""The kernels count elements in 32 bits."""
+
+compiled: list[tuple[str, Any]] | None = None
+"""None: kernels run. A list: they are only compiled, and their names and compiled forms are put there (see `ahead`)."""
+
+
+def launch(kernel: Any, programs: int, *args: Any, warps: int = 4, stages: int = 3, **constants: Any) -> None:
+    """Run that many programs of a Triton kernel, with its arguments in order and its constants by name."""
+    constants |= {"num_warps": warps, "num_stages": stages}
+    if compiled is None:
+        kernel[(programs,)](*args, **constants)
+    else:
+        compiled.append((kernel.__name__, kernel.warmup(*args, grid=(programs,), **constants)))
+
+
+def nhwc(x_BCHW: Tensor) -> Tensor:
+    """The tensor in NHWC order, itself where it is. Raises: ValueError if it has too many elements to be counted."""
+    if x_BCHW.numel() >= MOST:
+        raise ValueError(
+            f"a tensor of {list(x_BCHW.shape)} has more than the {MOST} elements that the kernels can count; lower step.micro_batch"
+        )
+    return x_BCHW.contiguous(memory_format=torch.channels_last)
+
+
+def new_nhwc(b: int, c: int, h: int, w: int, like: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    """An empty [b, c, h, w] in NHWC order. Its strides are those of NHWC for a single channel or pixel too."""
+    return torch.empty((b, h, w, c), dtype=dtype or like.dtype, device=like.device).permute(0, 3, 1, 2)
+
+
+def cdiv(a: int, b: int) -> int:
+    """a / b, rounded up."""
+    return -(-a // b)
+
+
+def power_of_2(n: int) -> int:
+    """The smallest power of 2 that is at least n."""
+    return 1 << (n - 1).bit_length()
+
+
+def share(n: int, tile: int, others: int, most: int = 8) -> int:
+    """Positions that one program of an elementwise kernel takes: `tile` times 1 to `most`, as few as still fill the machine.
+
+    n positions are there in each of `others` samples and blocks of channels.
+    """
+    return tile * max(1, min(most, n * others // (tile * FILL)))

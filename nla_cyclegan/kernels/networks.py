@@ -1,0 +1,127 @@
+"""The model's networks, their parameters and names, called through the kernels: cuDNN convolves, the kernels do what lies between.
+
+All weights are cast to the type of the computation once, before a pass or several, and their gradients come back through
+that cast to the fp32 parameters. No autocast is needed, and none does harm.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd import Function
+from torch.nn import functional as F
+
+from nla_cyclegan.discriminator import PatchDiscriminator
+from nla_cyclegan.generator import Generator, ResidualBlock
+from nla_cyclegan.kernels.conv7 import FEW, conv7_to_few, conv7_to_many
+from nla_cyclegan.kernels.launch import nhwc
+from nla_cyclegan.kernels.norm import norm_act, norm_act_both
+from nla_cyclegan.kernels.pad import reflect_pad
+
+Weights = dict[str, Tensor]
+
+# The 7x7 kernels round weights themselves, and their bias is added in fp32.
+KEPT = ("encoder.0.weight", "decoder.6.weight", "decoder.6.bias")
+
+
+class _Cast(Function):
+    """Tensors in another type, in a few launches for all; and so their gradients."""
+
+    @staticmethod
+    def forward(ctx: Any, dtype: torch.dtype, *parameters: Tensor) -> tuple[Tensor, ...]:
+        ctx.parameters = parameters
+        cast = [torch.empty_like(parameter, dtype=dtype) for parameter in parameters]
+        torch._foreach_copy_(cast, list(parameters))
+        return tuple(cast)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        # In the parameters' memory order, which autograd then keeps as it is.
+        wide = [torch.empty_like(parameter) for parameter in ctx.parameters]
+        torch._foreach_copy_(wide, list(grads))
+        return None, *wide
+
+
+def cast_weights(network: nn.Module, dtype: torch.dtype) -> Weights:
+    """A network's parameters by name, those that cuDNN and matrix products read in that type; a gain, a single number, stays."""
+    weights: Weights = dict(network.named_parameters())
+    named = {name: p for name, p in weights.items() if p.dim() and name not in KEPT and p.dtype != dtype}
+    if named:
+        weights |= zip(named, _Cast.apply(dtype, *named.values()), strict=True)
+    return weights
+
+
+def generate(net: Generator, weights: Weights, image_BCHW: Tensor, dtype: torch.dtype) -> Tensor:
+    """`net(image)` in that type, in NHWC order. Takes what `coverage.uncovered` names no reason against; sides are multiples of 4."""
+    blocks = list(net.blocks)
+    # A residual block convolves a padded input and adds the plain one; any other takes the plain one.
+    padded_next = [isinstance(block, ResidualBlock) for block in blocks] + [False]
+    x = conv7_to_many(reflect_pad(image_BCHW, 3, channels=FEW, dtype=dtype), weights["encoder.0.weight"])
+    x = F.conv2d(norm_act(x), weights["encoder.3.weight"], stride=2, padding=1)
+    x = F.conv2d(norm_act(x), weights["encoder.6.weight"], stride=2, padding=1)
+    padded, x = norm_act_both(x, pad=1) if padded_next[0] else (None, norm_act(x))
+    for i, block in enumerate(blocks):
+        name = f"blocks.{i}."
+        if isinstance(block, ResidualBlock):
+            if padded is None:
+                padded = reflect_pad(x, 1)
+            y = F.conv2d(padded, weights[name + "body.0.weight"])
+            y = F.conv2d(norm_act(y, pad=1), weights[name + "body.3.weight"])
+            padded, x = norm_act_both(y, x, slope=1, pad=1) if padded_next[i + 1] else (None, norm_act(y, x, slope=1))
+        else:
+            own = {key: weights[name + key] for key, _ in block.named_parameters()}
+            padded, x = None, torch.func.functional_call(block, own, (x,))
+    x = F.conv_transpose2d(x, weights["decoder.0.weight"], stride=2, padding=1, output_padding=1)
+    x = F.conv_transpose2d(norm_act(x), weights["decoder.3.weight"], stride=2, padding=1, output_padding=1)
+    return torch.tanh(conv7_to_few(norm_act(x, pad=3), weights["decoder.6.weight"], weights["decoder.6.bias"]))
+
+
+def judge(net: PatchDiscriminator, weights: Weights, image_BCHW: Tensor, dtype: torch.dtype) -> Tensor:
+    """`net(image)` in that type, in NHWC order."""
+    x = nhwc(image_BCHW.to(dtype))
+    convolutions = [(i, stage) for i, stage in enumerate(net.body) if isinstance(stage, nn.Conv2d)]
+    for i, stage in convolutions:
+        weight, bias = weights[f"body.{i}.weight"], weights.get(f"body.{i}.bias")
+        x = F.conv2d(x, weight, bias, stage.stride, stage.padding)
+        if stage is convolutions[0][1]:
+            x = F.leaky_relu_(x, 0.2)
+        elif stage is not convolutions[-1][1]:
+            x = norm_act(x, slope=0.2)
+    return x
+
+
+class Fused:
+    """Calls networks through the kernels: the `run` of the players.
+
+    Args:
+        dtype: of the computation, torch.bfloat16 or torch.float32.
+    """
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        self.dtype = dtype
+        self._weights: dict[nn.Module, Weights] = {}
+
+    def cast(self, networks: Iterable[nn.Module]) -> None:
+        """Take the parameters of now, and what of them requires gradients, for the passes that follow.
+
+        Once before each round of passes that a backward ends, and only for the networks that moved or whose
+        `requires_grad` changed. Networks that were never cast are cast at each call.
+        """
+        for network in networks:
+            self._weights[network] = cast_weights(network, self.dtype)
+
+    def forget(self) -> None:
+        """Free the casts."""
+        self._weights.clear()
+
+    def __call__(self, network: nn.Module, image_BCHW: Tensor) -> Tensor:
+        """`network(image)` for a Generator or a PatchDiscriminator. Raises: TypeError for others."""
+        weights = self._weights.get(network)
+        if weights is None:
+            weights = cast_weights(network, self.dtype)
+        if isinstance(network, Generator):
+            return generate(network, weights, image_BCHW, self.dtype)
+        if isinstance(network, PatchDiscriminator):
+            return judge(network, weights, image_BCHW, self.dtype)
+        raise TypeError(f"there are no kernels for a {type(network).__name__}")

@@ -1,0 +1,211 @@
+"""What the kernels are compared with fp64 on: in the interpreter at small sizes, on a GPU at the network's.
+
+A case is a function of a device and a type. It fails if a result or a gradient is further from that of plain PyTorch in fp64
+than the type's tolerance, or if two runs differ in a bit.
+"""
+
+import copy
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from nla_cyclegan.discriminator import DiscriminatorConfig, PatchDiscriminator
+from nla_cyclegan.generator import Generator, GeneratorConfig
+from nla_cyclegan.optim import OptimizerConfig, make_optimizer
+
+TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 1e-2}
+Leaf = tuple[Tensor, Tensor]  # the kernels' input, and the same numbers in fp64
+
+
+def leaf(random: torch.Generator, device: str, dtype: torch.dtype, *shape: int, mean: float = 0.0) -> Leaf:
+    """Random numbers in NHWC order and the same in fp64, both of which want gradients."""
+    x = (torch.randn(shape, generator=random, dtype=torch.float64) + mean).to(dtype).to(device)
+    if x.dim() == 4:
+        x = x.contiguous(memory_format=torch.channels_last)
+    return x.requires_grad_(), x.detach().double().requires_grad_()
+
+
+def distance(got: Tensor, want: Tensor) -> float:
+    """Relative error in the L2 norm."""
+    assert got.shape == want.shape
+    return ((got.double() - want).norm() / want.norm().clamp(min=1e-30)).item()
+
+
+def compare(
+    run: Callable[[], Sequence[Tensor]], want: Sequence[Tensor], leaves: Sequence[Leaf], random: torch.Generator, tolerance: float
+) -> None:  # fmt: skip
+    """Results, and the gradients of a random linear function of them; both twice."""
+    got = run()
+    seeds = [torch.randn(y.shape, generator=random, dtype=torch.float64).to(y.device, y.dtype) for y in got]
+    grads = torch.autograd.grad(got, [x for x, _ in leaves], seeds)
+    wanted = torch.autograd.grad(want, [x for _, x in leaves], [seed.double() for seed in seeds])
+    for mine, reference in zip((*got, *grads), (*want, *wanted), strict=True):
+        # Not "above": what is NaN has to fail, too.
+        assert distance(mine, reference) < tolerance
+    again = run()
+    repeated = torch.autograd.grad(again, [x for x, _ in leaves], seeds)
+    assert all(torch.equal(a, b) for a, b in zip((*got, *grads), (*again, *repeated), strict=True))
+
+
+# [B, C, H, W], slope, padding, residual: odd sizes, one channel, more than a block of channels, padded up to the last pixel.
+NORMS = [
+    ((1, 3, 5, 7), 0.0, 1, False), ((2, 8, 9, 6), 0.0, 1, False), ((3, 5, 8, 8), 0.2, 0, False), ((1, 16, 12, 10), 1.0, 1, True),
+    ((2, 4, 4, 4), 1.0, 3, True), ((2, 7, 11, 5), 0.0, 3, False), ((2, 6, 8, 7), 1.0, 0, True), ((1, 96, 7, 9), 0.2, 3, True),
+    ((2, 1, 6, 6), 0.0, 1, False), ((3, 3, 2, 2), 0.0, 1, True), ((1, 2, 40, 36), 0.0, 3, False), ((1, 64, 16, 24), 1.0, 1, True),
+]  # fmt: skip
+NORMS_GPU = [
+    *NORMS, ((2, 256, 64, 64), 0.0, 1, False), ((3, 256, 64, 64), 1.0, 1, True), ((2, 64, 256, 256), 0.0, 3, False), ((2, 128, 128, 128), 0.0, 0, False),
+    ((2, 64, 70, 50), 0.0, 3, False), ((3, 5, 33, 31), 0.2, 1, True), ((2, 512, 31, 31), 0.2, 0, False), ((32, 256, 64, 64), 1.0, 1, True),
+]  # fmt: skip
+
+
+def check_norm(
+    device: str, dtype: torch.dtype, shape: Sequence[int], slope: float, pad: int, has_residual: bool
+) -> None:
+    from nla_cyclegan.kernels.norm import norm_act, norm_act_both, norm_act_plain
+
+    random = torch.Generator().manual_seed(3)
+    # Means far from 0, as a bright image gives them, so that a cancellation would show.
+    x = leaf(random, device, dtype, *shape, mean=15.0 if dtype == torch.float32 else 1.0)
+    residual = leaf(random, device, dtype, *shape) if has_residual else None
+    leaves = [x] if residual is None else [x, residual]
+    mine, reference = [a for a, _ in leaves], [b for _, b in leaves]
+
+    padded, plain = norm_act_plain(*reference, slope=slope, pad=pad)
+    compare(lambda: (norm_act(*mine, slope=slope, pad=pad),), (padded,), leaves, random, TOLERANCE[dtype])
+    if pad:
+        padded, plain = norm_act_plain(*reference, slope=slope, pad=pad)
+        compare(lambda: norm_act_both(*mine, slope=slope, pad=pad), (padded, plain), leaves, random, TOLERANCE[dtype])
+        # A gradient comes to one of the two alone.
+        padded, plain = norm_act_plain(*reference, slope=slope, pad=pad)
+        compare(lambda: norm_act_both(*mine, slope=slope, pad=pad)[1:], (plain,), leaves, random, TOLERANCE[dtype])
+
+
+# [B, C, H, W], padding, channels of the result.
+PADS = [((1, 3, 8, 9), 3, 4), ((2, 8, 6, 5), 1, 8), ((2, 3, 4, 4), 3, 3), ((1, 70, 5, 6), 1, 70), ((1, 1, 2, 3), 1, 4)]
+PADS_GPU = [*PADS, ((4, 3, 256, 256), 3, 4), ((2, 256, 64, 64), 1, 256)]
+
+
+def check_pad(device: str, dtype: torch.dtype, shape: Sequence[int], pad: int, channels: int) -> None:
+    from nla_cyclegan.kernels.pad import reflect_pad, reflect_pad_plain
+
+    random = torch.Generator().manual_seed(4)
+    x = leaf(random, device, torch.float32, *shape)
+    want = reflect_pad_plain(x[1], pad, channels=channels)
+    compare(
+        lambda: (reflect_pad(x[0], pad, channels=channels, dtype=dtype),), (want,), [x], random, TOLERANCE[dtype]
+    )
+
+
+# B, channels in and out, H, W of the result, whether the weights lie in NHWC order.
+CONVOLUTIONS = [
+    (1, 3, 5, 6, 7, True), (2, 3, 16, 8, 8, False), (1, 4, 20, 5, 9, True), (1, 1, 8, 3, 4, True),
+    (2, 8, 3, 9, 6, True), (1, 17, 3, 4, 10, False), (1, 24, 1, 5, 5, True),
+]  # fmt: skip
+CONVOLUTIONS_GPU = [
+    *CONVOLUTIONS, (2, 3, 64, 256, 256, True), (2, 64, 3, 256, 256, True), (2, 3, 64, 40, 33, True), (2, 64, 3, 40, 33, True),
+    (1, 3, 128, 40, 40, True), (1, 128, 3, 40, 40, True),
+]  # fmt: skip
+
+
+def check_convolution(device: str, dtype: torch.dtype, b: int, ci: int, co: int, h: int, w: int, nhwc: bool) -> None:
+    from nla_cyclegan.kernels.conv7 import conv7_plain, conv7_to_few, conv7_to_many
+
+    random = torch.Generator().manual_seed(5)
+    x = leaf(random, device, dtype, b, ci, h + 6, w + 6)
+    # fp32 weights of numbers that bf16 holds, so that the rounding on the way is none.
+    values = torch.randn((co, ci, 7, 7), generator=random).to(dtype).float().to(device)
+    if nhwc:
+        values = values.contiguous(memory_format=torch.channels_last)
+    weight = values.requires_grad_(), values.detach().double().requires_grad_()
+    if ci < co:
+        want = conv7_plain(x[1], weight[1])
+        compare(lambda: (conv7_to_many(x[0], weight[0]),), (want,), [x, weight], random, TOLERANCE[dtype])
+        return
+    bias = leaf(random, device, torch.float32, co)
+    want = conv7_plain(x[1], weight[1], bias[1])
+    compare(lambda: (conv7_to_few(x[0], weight[0], bias[0]),), (want,), [x, weight, bias], random, TOLERANCE[dtype])
+
+
+GENERATORS = [
+    ({"base_channels": 8, "num_blocks": 4, "nonlocal_blocks": (1,)}, (2, 16, 20)),
+    ({"base_channels": 8, "num_blocks": 2, "nonlocal_blocks": (0, 1), "nonlocal_pooled": True}, (1, 16, 16)),
+    ({"base_channels": 8, "num_blocks": 0, "nonlocal_blocks": ()}, (1, 16, 16)),
+    ({"base_channels": 8, "num_blocks": 3, "nonlocal_blocks": (2,), "nonlocal_scaled": True}, (1, 20, 16)),
+]
+DISCRIMINATORS = [({"base_channels": 8}, (2, 32, 40)), ({"base_channels": 8, "num_layers": 2}, (1, 22, 26))]
+
+
+def check_network(device: str, dtype: torch.dtype, network: nn.Module, shape: Sequence[int]) -> None:
+    """Not further from fp64 than a few times what the plain modules are in the same type: some gradients are small differences."""
+    from nla_cyclegan.kernels.networks import Fused
+
+    random = torch.Generator().manual_seed(6)
+    b, h, w = shape
+    with torch.no_grad():
+        for parameter in network.parameters():
+            spread = 0.1 if parameter.dim() == 4 else 0.2
+            parameter.copy_((torch.randn(parameter.shape, generator=random) * spread).to(dtype).float())
+    network.to(device).to(memory_format=torch.channels_last)
+    reference = copy.deepcopy(network).double()
+    image = leaf(random, device, torch.float32, b, 3, h, w)
+    leaves = [image, *zip(network.parameters(), reference.parameters(), strict=True)]
+    want = reference(image[1])
+    with torch.autocast(device, torch.bfloat16, enabled=dtype == torch.bfloat16):
+        plain = network(image[0])
+    fused = Fused(dtype)
+    fused.cast([network])
+    got = fused(network, image[0])
+    seed = torch.randn(want.shape, generator=random, dtype=torch.float64).to(device)
+    wanted = [want, *torch.autograd.grad(want, [x for _, x in leaves], seed)]
+    off = {}
+    for name, y in (("plain", plain), ("fused", got)):
+        grads = torch.autograd.grad(y, [x for x, _ in leaves], seed.to(y.dtype))
+        off[name] = [distance(a, w) for a, w in zip((y, *grads), wanted, strict=True)]
+    assert max(off["fused"]) < max(4 * max(off["plain"]), TOLERANCE[dtype])
+
+
+def generator(**config: object) -> Generator:
+    return Generator(GeneratorConfig(nonlocal_gain=0.5, **config))  # type: ignore[arg-type]
+
+
+def discriminator(**config: object) -> PatchDiscriminator:
+    return PatchDiscriminator(DiscriminatorConfig(**config))  # type: ignore[arg-type]
+
+
+def check_optimizer(device: str, name: str, widths: Sequence[int]) -> None:
+    """Four steps beside the training's own optimizer, the third of them held back and its gradients NaN."""
+    from nla_cyclegan.kernels.optimizer import Mover
+
+    random = torch.Generator().manual_seed(10)
+    plain = [
+        torch.randn(shape, generator=random).to(device).to(memory_format=torch.channels_last)
+        for shape in ((widths[0], 3, 3, 3), (1, widths[0], 3, 3))
+    ] + [torch.randn(n, generator=random).to(device) for n in (1, 3, widths[1])]
+    plain = [nn.Parameter(values) for values in plain]
+    mine = copy.deepcopy(plain)
+    config = OptimizerConfig(name=name)  # type: ignore[arg-type]
+    applies = torch.ones((), dtype=torch.bool, device=device)
+    reference, counted = (make_optimizer(config, parameters, applies) for parameters in (plain, mine))
+    states = [counted.state[parameter] for parameter in mine]
+    mover = Mover(
+        mine, *([state[key] for state in states] for key in ("exp_avg", "exp_avg_sq")), beta1=config.beta1, beta2=config.beta2
+    )  # fmt: skip
+    for step in range(4):
+        held = step == 2
+        applies.fill_(not held)
+        for p, q in zip(plain, mine, strict=True):
+            p.grad = torch.empty_like(p).copy_(torch.randn(p.shape, generator=random) * (torch.nan if held else 1))
+            q.grad = p.grad * 4
+        reference.step()
+        gradients = mover.gradients()
+        length = torch.nn.utils.get_total_norm([q.grad.double() for q in mine])
+        torch.testing.assert_close(mover.length(gradients).double(), length, equal_nan=True, rtol=1e-6, atol=0)
+        of_g, of_m, of_root = counted._count(mine)
+        lr, scale = torch.full_like(of_g, config.lr), torch.full_like(of_g, 0.25)
+        mover.move(gradients, torch.stack((lr, of_g, of_m, of_root, scale)).float(), applies)
+        for p, q in zip(plain, mine, strict=True):
+            torch.testing.assert_close(q, p, rtol=2e-6, atol=1e-8)
+            for key in ("exp_avg", "exp_avg_sq"):
+                torch.testing.assert_close(counted.state[q][key], reference.state[p][key], rtol=1e-6, atol=1e-12)

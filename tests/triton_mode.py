@@ -1,0 +1,45 @@
+"""Triton decides when a kernel is read whether it will be interpreted: the mode has to be chosen before the first import.
+
+Other tests' libraries import Triton too (torchmetrics does), in whatever order the tests are collected. So it is imported
+anew here, its compiled library apart, and after it the package's kernels.
+"""
+
+import os
+import sys
+
+import numpy as np
+
+
+def import_anew(*, interpret: bool) -> None:
+    """From here on Triton and the kernels are read for the interpreter, which runs on the CPU, or for a GPU."""
+    for name in list(sys.modules):
+        library = name.startswith("triton._C")
+        if not library and (name.partition(".")[0] == "triton" or name.startswith("nla_cyclegan.kernels.")):
+            del sys.modules[name]
+    before = os.environ.get("TRITON_INTERPRET")
+    os.environ["TRITON_INTERPRET"] = str(int(interpret))
+    try:
+        import triton.experimental.gluon  # which the first launch would import
+
+        import nla_cyclegan.kernels.ahead
+        import nla_cyclegan.kernels.optimizer  # noqa: F401
+    finally:
+        # What is started from here shall not interpret.
+        os.environ.pop("TRITON_INTERPRET")
+        if before is not None:
+            os.environ["TRITON_INTERPRET"] = before
+    if interpret and np.lib.NumpyVersion(np.__version__) >= "2.5.0":
+        _indices_of_one_element()
+
+
+def _indices_of_one_element() -> None:
+    """numpy from 2.5 on makes an int only of arrays without dimensions; the interpreter's scalars have one."""
+    from triton.runtime import interpreter
+
+    patch = interpreter._patch_lang_tensor
+
+    def patched(tensor: object, scope: object) -> None:
+        patch(tensor, scope)
+        scope.set_attr(tensor, "__index__", lambda self: int(self.handle.data.item()))
+
+    interpreter._patch_lang_tensor = patched

@@ -1,0 +1,80 @@
+"""Every kernel against plain PyTorch in fp64, through Triton's interpreter."""
+
+import pytest
+import torch
+from kernel_cases import (
+    CONVOLUTIONS,
+    DISCRIMINATORS,
+    GENERATORS,
+    NORMS,
+    PADS,
+    check_convolution,
+    check_network,
+    check_norm,
+    check_optimizer,
+    check_pad,
+    discriminator,
+    generator,
+)
+
+from nla_cyclegan.kernels import many, norm, optimizer, pad
+
+FP32, BF16 = torch.float32, torch.bfloat16
+
+
+@pytest.mark.parametrize("case", NORMS, ids=str)
+def test_norm(case):
+    check_norm("cpu", FP32, *case)
+
+
+@pytest.mark.parametrize("fill", [4, 4000])
+@pytest.mark.parametrize("case", NORMS[:6] + NORMS[7:8] + NORMS[10:11], ids=str)
+def test_norm_in_many_tiles(case, fill, monkeypatch):
+    monkeypatch.setattr(norm, "TILE", 256)
+    monkeypatch.setattr(pad, "ROW_TILE", 128)
+    monkeypatch.setattr(norm, "FILL", fill)
+    check_norm("cpu", FP32, *case)
+
+
+@pytest.mark.parametrize("case", NORMS[:4], ids=str)
+def test_norm_in_bf16(case):
+    check_norm("cpu", BF16, *case)
+
+
+@pytest.mark.parametrize("dtype", [FP32, BF16])
+@pytest.mark.parametrize("case", PADS, ids=str)
+def test_pad(case, dtype):
+    check_pad("cpu", dtype, *case)
+
+
+@pytest.mark.parametrize("case", CONVOLUTIONS, ids=str)
+def test_convolution(case):
+    check_convolution("cpu", FP32, *case)
+
+
+@pytest.mark.parametrize("case", [CONVOLUTIONS[1], CONVOLUTIONS[4]], ids=str)
+def test_convolution_in_bf16(case):
+    check_convolution("cpu", BF16, *case)
+
+
+@pytest.mark.parametrize(("config", "shape"), GENERATORS, ids=str)
+def test_generator(config, shape):
+    check_network("cpu", FP32, generator(**config), shape)
+
+
+@pytest.mark.parametrize(("config", "shape"), DISCRIMINATORS, ids=str)
+def test_discriminator(config, shape):
+    check_network("cpu", FP32, discriminator(**config), shape)
+
+
+def test_networks_in_bf16():
+    check_network("cpu", BF16, generator(**GENERATORS[0][0]), (1, 16, 16))
+    check_network("cpu", BF16, discriminator(base_channels=8), (1, 32, 32))
+
+
+@pytest.mark.parametrize("name", ["nadam", "adam"])
+def test_optimizer(name, monkeypatch):
+    for module in (many, optimizer):
+        monkeypatch.setattr(module, "CHUNK", 64)
+    monkeypatch.setattr(optimizer, "BLOCK", 32)
+    check_optimizer("cpu", name, (8, 37))
