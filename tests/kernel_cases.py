@@ -1,7 +1,7 @@
 """What the kernels are compared with fp64 on: in the interpreter at small sizes, on a GPU at the network's.
 
 A case is a function of a device and a type. It fails if a result or a gradient is further from that of plain PyTorch in fp64
-than the type's tolerance, or if two runs differ in a bit.
+than the type's tolerance, or if two runs on a GPU differ in a bit.
 """
 
 import copy
@@ -43,6 +43,8 @@ def compare(
     for mine, reference in zip((*got, *grads), (*want, *wanted), strict=True):
         # Not "above": what is NaN has to fail, too.
         assert distance(mine, reference) < tolerance
+    if not got[0].is_cuda:  # one after the other, the programs of the interpreter repeat in any case
+        return
     again = run()
     repeated = torch.autograd.grad(again, [x for x, _ in leaves], seeds)
     assert all(torch.equal(a, b) for a, b in zip((*got, *grads), (*again, *repeated), strict=True))
@@ -128,13 +130,14 @@ def check_convolution(device: str, dtype: torch.dtype, b: int, ci: int, co: int,
     compare(lambda: (conv7_to_few(x[0], weight[0], bias[0]),), (want,), [x, weight, bias], random, TOLERANCE[dtype])
 
 
+# Two samples: for one, the plain modules' instance norm has wrong gradients on the CPU (torch 2.15).
 GENERATORS = [
-    ({"base_channels": 8, "num_blocks": 4, "nonlocal_blocks": (1,)}, (2, 16, 20)),
-    ({"base_channels": 8, "num_blocks": 2, "nonlocal_blocks": (0, 1), "nonlocal_pooled": True}, (1, 16, 16)),
-    ({"base_channels": 8, "num_blocks": 0, "nonlocal_blocks": ()}, (1, 16, 16)),
-    ({"base_channels": 8, "num_blocks": 3, "nonlocal_blocks": (2,), "nonlocal_scaled": True}, (1, 20, 16)),
+    ({"base_channels": 8, "num_blocks": 3, "nonlocal_blocks": (1,)}, (2, 16, 20)),
+    ({"base_channels": 8, "num_blocks": 2, "nonlocal_blocks": (0, 1), "nonlocal_pooled": True}, (2, 16, 16)),
+    ({"base_channels": 8, "num_blocks": 2, "nonlocal_blocks": (1,), "nonlocal_scaled": True}, (2, 16, 16)),
+    ({"base_channels": 8, "num_blocks": 0, "nonlocal_blocks": ()}, (2, 12, 12)),
 ]
-DISCRIMINATORS = [({"base_channels": 8}, (2, 32, 40)), ({"base_channels": 8, "num_layers": 2}, (1, 22, 26))]
+DISCRIMINATORS = [({"base_channels": 8}, (2, 32, 40)), ({"base_channels": 8, "num_layers": 2}, (2, 22, 26))]
 
 
 def check_network(device: str, dtype: torch.dtype, network: nn.Module, shape: Sequence[int]) -> None:

@@ -329,6 +329,8 @@ def norm_act_plain(
     x_BCHW: Tensor, residual_BCHW: Tensor | None = None, *, slope: float = 0.0, pad: int = 0
 ) -> tuple[Tensor, Tensor]:
     """`norm_act_both` in plain PyTorch -> padded, plain."""
-    y = F.leaky_relu(F.instance_norm(x_BCHW, eps=EPS), slope)
+    # Not F.instance_norm: on the CPU its gradient is wrong for one sample with a gradient in NHWC order (torch 2.15).
+    var, mean = torch.var_mean(x_BCHW, dim=(2, 3), correction=0, keepdim=True)
+    y = F.leaky_relu((x_BCHW - mean) * torch.rsqrt(var + EPS), slope)
     y = y if residual_BCHW is None else y + residual_BCHW
     return F.pad(y, (pad,) * 4, mode="reflect"), y

@@ -28,10 +28,10 @@ def test_norm(case):
 
 
 @pytest.mark.parametrize("fill", [4, 4000])
-@pytest.mark.parametrize("case", NORMS[:6] + NORMS[7:8] + NORMS[10:11], ids=str)
+@pytest.mark.parametrize("case", NORMS[:3] + NORMS[4:5], ids=str)
 def test_norm_in_many_tiles(case, fill, monkeypatch):
-    monkeypatch.setattr(norm, "TILE", 256)
-    monkeypatch.setattr(pad, "ROW_TILE", 128)
+    monkeypatch.setattr(norm, "TILE", 64)
+    monkeypatch.setattr(pad, "ROW_TILE", 32)
     monkeypatch.setattr(norm, "FILL", fill)
     check_norm("cpu", FP32, *case)
 
@@ -68,8 +68,8 @@ def test_discriminator(config, shape):
 
 
 def test_networks_in_bf16():
-    check_network("cpu", BF16, generator(**GENERATORS[0][0]), (1, 16, 16))
-    check_network("cpu", BF16, discriminator(base_channels=8), (1, 32, 32))
+    check_network("cpu", BF16, generator(**GENERATORS[0][0]), (2, 16, 16))
+    check_network("cpu", BF16, discriminator(base_channels=8), (2, 32, 32))
 
 
 @pytest.mark.parametrize("name", ["nadam", "adam"])
