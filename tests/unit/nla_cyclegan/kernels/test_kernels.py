@@ -28,7 +28,7 @@ def test_norm(case):
 
 
 @pytest.mark.parametrize("fill", [4, 4000])
-@pytest.mark.parametrize("case", NORMS[:3] + NORMS[4:5], ids=str)
+@pytest.mark.parametrize("case", [NORMS[0], NORMS[2], NORMS[4]], ids=str)
 def test_norm_in_many_tiles(case, fill, monkeypatch):
     monkeypatch.setattr(norm, "TILE", 64)
     monkeypatch.setattr(pad, "ROW_TILE", 32)
@@ -36,7 +36,7 @@ def test_norm_in_many_tiles(case, fill, monkeypatch):
     check_norm("cpu", FP32, *case)
 
 
-@pytest.mark.parametrize("case", NORMS[:4], ids=str)
+@pytest.mark.parametrize("case", [NORMS[0], NORMS[2], NORMS[3]], ids=str)
 def test_norm_in_bf16(case):
     check_norm("cpu", BF16, *case)
 
@@ -68,7 +68,7 @@ def test_discriminator(config, shape):
 
 
 def test_networks_in_bf16():
-    check_network("cpu", BF16, generator(**GENERATORS[0][0]), (2, 16, 16))
+    check_network("cpu", BF16, generator(**GENERATORS[0][0]), (2, 8, 8))
     check_network("cpu", BF16, discriminator(base_channels=8), (2, 32, 32))
 
 

@@ -1,0 +1,86 @@
+"""Compile every kernel at the network's shapes for a GPU that is not there, in a process of its own: the tests' interprets.
+
+python compile_for.py CAPABILITY    prints a JSON object: kernel -> most registers and most bytes of stack of its variants
+"""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+import triton
+
+from nla_cyclegan.kernels.ahead import compiling
+from nla_cyclegan.kernels.conv7 import conv7_to_few, conv7_to_many
+from nla_cyclegan.kernels.norm import norm_act, norm_act_both
+from nla_cyclegan.kernels.optimizer import Gradients, Mover
+from nla_cyclegan.kernels.pad import reflect_pad
+
+BF16 = torch.bfloat16
+
+
+def features(c: int, side: int, dtype: torch.dtype = BF16) -> torch.Tensor:
+    x = torch.empty((2, c, side, side), dtype=dtype, device="meta")
+    return x.contiguous(memory_format=torch.channels_last).requires_grad_()
+
+
+def backward(*results: torch.Tensor) -> None:
+    torch.autograd.backward(results, [torch.empty_like(y) for y in results])
+
+
+def launch_all() -> None:
+    backward(*norm_act_both(features(256, 64), features(256, 64), slope=1, pad=1))
+    backward(*norm_act_both(features(256, 64), pad=1))
+    backward(norm_act(features(64, 256), pad=3))
+    backward(norm_act(features(512, 31), slope=0.2))
+    backward(reflect_pad(features(3, 256, torch.float32), 3, channels=4, dtype=BF16))
+    few, bias = torch.empty((3, 64, 7, 7), device="meta", requires_grad=True), torch.empty(3, device="meta")
+    for dtype in (BF16, torch.float32):
+        backward(conv7_to_many(features(4, 262, dtype), few.transpose(0, 1)))
+        backward(conv7_to_few(features(64, 262, dtype), few, bias))
+    optimizer()
+
+
+def optimizer() -> None:
+    # The table of addresses is a real one; what it points at is never read.
+    parameters = [torch.empty(n) for n in (20_000, 3)]
+    mover = Mover(parameters, parameters, parameters, beta1=0.5, beta2=0.999)
+    mover.many.device = torch.device("meta")
+    for name in ("table", "chunks"):
+        setattr(mover.many, name, getattr(mover.many, name).to("meta"))
+    gradients = Gradients(parameters, torch.empty(2, dtype=torch.int64, device="meta"), aligned=True)
+    mover.length(gradients)
+    mover.move(gradients, torch.empty(5, device="meta"), torch.empty((), dtype=torch.bool, device="meta"))
+
+
+def resources(kernel: object) -> tuple[int, int]:
+    """Registers a thread, and bytes of stack and local memory, where what finds no register is spilled to."""
+    tool = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(kernel.asm["cubin"])  # type: ignore[attr-defined]
+        file.flush()
+        text = subprocess.run(
+            [tool, "--dump-resource-usage", file.name], capture_output=True, text=True, check=True
+        ).stdout
+    use = {name: int(value) for name, value in re.findall(r"(REG|STACK|LOCAL):(\d+)", text)}
+    return use["REG"], use["STACK"] + use["LOCAL"]
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as cache:
+        os.environ["TRITON_CACHE_DIR"] = cache
+        with compiling(int(sys.argv[1])) as found:
+            launch_all()
+        worst: dict[str, tuple[int, int]] = {}
+        for name, kernel in {kernel.hash: (name, kernel) for name, kernel in found}.values():
+            worst[name] = tuple(map(max, resources(kernel), worst.get(name, (0, 0))))  # type: ignore[assignment]
+    print(json.dumps(worst))
+
+
+if __name__ == "__main__":
+    main()
