@@ -198,7 +198,10 @@ def _to_many(spread_BFHW: Tensor, weight_MF77: Tensor, *, turned: bool) -> Tenso
     y = nhwc(new_nhwc(b, m, h - 6, w - 6, spread_BFHW))
     positions = b * (h - 6) * (w - 6)
     packed = _packed(weight_MF77, spread_BFHW.dtype, turned=turned, to_many=True)
-    launch(_few_to_many, cdiv(positions, tile), spread_BFHW, packed, y, positions, H=h, W=w, M=m, BP=tile, BM=_side(m))
+    launch(
+        _few_to_many, cdiv(positions, tile), spread_BFHW, packed, y, positions,
+        H=h, W=w, M=m, BP=tile, BM=_side(m), warps=4 if m <= 64 else 8,
+    )  # fmt: skip
     return y
 
 

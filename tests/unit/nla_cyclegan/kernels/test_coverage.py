@@ -1,0 +1,36 @@
+"""What the kernels do not cover is named."""
+
+import pytest
+import torch
+
+from nla_cyclegan.discriminator import DiscriminatorConfig
+from nla_cyclegan.generator import GeneratorConfig
+from nla_cyclegan.kernels.coverage import uncovered, why_not
+
+
+def test_the_papers_networks_are_covered():
+    for precision in ("fp32", "bf16"):
+        assert uncovered(GeneratorConfig(), DiscriminatorConfig(), precision=precision, size=256) is None
+
+
+@pytest.mark.parametrize(
+    ("generator", "base", "precision", "size", "reason"),
+    [
+        ({"norm": "group"}, 64, "bf16", 256, "generator.norm group"),
+        ({"upsample": "resize"}, 64, "bf16", 256, "generator.upsample resize"),
+        ({"base_channels": 12}, 64, "bf16", 256, "generator.base_channels 12, not a multiple of 8 up to 128"),
+        ({}, 256, "bf16", 256, "discriminator.base_channels 256, not a multiple of 8 up to 128"),
+        ({}, 64, "fp64", 256, "precision fp64"),
+        ({}, 64, "bf16", 8, "images of 8 pixels"),
+    ],
+)
+def test_reasons(generator, base, precision, size, reason):
+    found = uncovered(
+        GeneratorConfig(**generator), DiscriminatorConfig(base_channels=base), precision=precision, size=size
+    )
+    assert found == reason
+
+
+def test_a_cpu_is_not_covered():
+    reason = why_not(GeneratorConfig(), DiscriminatorConfig(), precision="bf16", device=torch.device("cpu"))
+    assert reason == "the device is cpu"
