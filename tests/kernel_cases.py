@@ -10,9 +10,11 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from nla_cyclegan.discriminator import DiscriminatorConfig, PatchDiscriminator
-from nla_cyclegan.generator import Generator, GeneratorConfig
-from nla_cyclegan.optim import OptimizerConfig, make_optimizer
+from nla_cyclegan.model.config import DiscriminatorConfig, GeneratorConfig
+from nla_cyclegan.model.discriminator import PatchDiscriminator
+from nla_cyclegan.model.generator import Generator
+from nla_cyclegan.training.config import OptimizerConfig
+from nla_cyclegan.training.optim import make_optimizer
 
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 1e-2}
 Leaf = tuple[Tensor, Tensor]  # the kernels' input, and the same numbers in fp64

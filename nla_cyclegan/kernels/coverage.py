@@ -4,8 +4,7 @@ import importlib.util
 
 import torch
 
-from nla_cyclegan.discriminator import DiscriminatorConfig
-from nla_cyclegan.generator import GeneratorConfig
+from nla_cyclegan.model.config import DiscriminatorConfig, GeneratorConfig
 
 CAPABILITY = (8, 0)
 """The least compute capability: bf16 in the tensor cores."""

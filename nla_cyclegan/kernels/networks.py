@@ -12,12 +12,12 @@ from torch import Tensor, nn
 from torch.autograd import Function
 from torch.nn import functional as F
 
-from nla_cyclegan.discriminator import PatchDiscriminator
-from nla_cyclegan.generator import Generator, ResidualBlock
 from nla_cyclegan.kernels.conv7 import FEW, conv7_to_few, conv7_to_many
 from nla_cyclegan.kernels.launch import nhwc
 from nla_cyclegan.kernels.norm import norm_act, norm_act_both
 from nla_cyclegan.kernels.pad import reflect_pad
+from nla_cyclegan.model.discriminator import PatchDiscriminator
+from nla_cyclegan.model.generator import Generator, ResidualBlock
 
 Weights = dict[str, Tensor]
 

@@ -3,9 +3,8 @@
 import pytest
 import torch
 
-from nla_cyclegan.discriminator import DiscriminatorConfig
-from nla_cyclegan.generator import GeneratorConfig
 from nla_cyclegan.kernels.coverage import uncovered, why_not
+from nla_cyclegan.model.config import DiscriminatorConfig, GeneratorConfig
 
 
 def test_the_papers_networks_are_covered():
