@@ -7,8 +7,6 @@ anew here, its compiled library apart, and after it the package's kernels.
 import os
 import sys
 
-import numpy as np
-
 
 def import_anew(*, interpret: bool) -> None:
     """From here on Triton and the kernels are read for the interpreter, which runs on the CPU, or for a GPU."""
@@ -28,12 +26,12 @@ def import_anew(*, interpret: bool) -> None:
         os.environ.pop("TRITON_INTERPRET")
         if before is not None:
             os.environ["TRITON_INTERPRET"] = before
-    if interpret and np.lib.NumpyVersion(np.__version__) >= "2.5.0":
+    if interpret:
         _indices_of_one_element()
 
 
 def _indices_of_one_element() -> None:
-    """numpy from 2.5 on makes an int only of arrays without dimensions; the interpreter's scalars have one."""
+    """Newer numpy makes an int only of arrays without dimensions; the scalars of Triton 3.6's interpreter have one."""
     from triton.runtime import interpreter
 
     patch = interpreter._patch_lang_tensor
