@@ -23,6 +23,10 @@ class NonFiniteLossError(UserError):
     """A loss became NaN or infinite; all ranks stopped together."""
 
 
+class GpuMemoryError(UserError):
+    """A GPU has too little memory for a training step."""
+
+
 class DivergedReplicasError(UserError):
     """Ranks that should hold the same weights do not. Resuming from the last checkpoint repairs it."""
 

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from data_shards.errors import NonFiniteLossError, UserError
+from data_shards.errors import GpuMemoryError, NonFiniteLossError, UserError
 from data_shards.storage.folder import RunFolder
 from nla_cyclegan.weights.checkpoint import complete_checkpoints
 
@@ -62,6 +62,8 @@ def retry_training(
             continue
         if "error" in returned:
             raise NonFiniteLossError(returned["error"])
+        if "out_of_memory" in returned:
+            raise GpuMemoryError(returned["out_of_memory"])
         if "preempted" not in returned:
             return returned["metrics"]
         say(f"{returned['preempted']}; continuing without")

@@ -10,7 +10,7 @@ from cluster.machines.progress import publish, records_key
 from cluster.machines.ray_internals import silence_reports
 from cluster.records.sinks import Forward, PrometheusGauges, Sink
 from cluster.settings.config import RunConfig
-from data_shards.errors import NonFiniteLossError, PreemptedError
+from data_shards.errors import GpuMemoryError, NonFiniteLossError, PreemptedError
 
 
 def train_worker(settings: dict[str, Any]) -> dict[str, Any]:
@@ -19,7 +19,7 @@ def train_worker(settings: dict[str, Any]) -> dict[str, Any]:
     Args:
         settings: `config` (RunConfig as JSON values), `threads` (CPU threads of this worker).
 
-    Returns: `metrics`; or `error`, a failure that all ranks share and that a restart would not fix; or `preempted`, why the
+    Returns: `metrics`; or `error` or `out_of_memory`, failures that a restart would not fix; or `preempted`, why the
         run should continue in another worker group.
     """
     import torch
@@ -34,13 +34,17 @@ def train_worker(settings: dict[str, Any]) -> dict[str, Any]:
         torch.cuda.set_device(get_device())
     config = RunConfig.model_validate(settings["config"])
     sinks: list[Sink] = [Forward(partial(publish, records_key(config))), PrometheusGauges(config.name)]
+    world = World.current()
     try:
-        return {
-            "metrics": train(config, World.current(), report=_report, sinks=sinks, preempted_nodes=_preempted_nodes)
-        }
+        return {"metrics": train(config, world, report=_report, sinks=sinks, preempted_nodes=_preempted_nodes)}
     except NonFiniteLossError as error:
         # Returned, because Ray would restart the group for an exception.
         return {"error": str(error)}
+    except GpuMemoryError as error:
+        if world.size > 1:
+            # The other ranks wait for this one; an exception ends them.
+            raise
+        return {"out_of_memory": str(error)}
     except PreemptedError as error:
         return {"preempted": str(error)}
 

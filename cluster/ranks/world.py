@@ -5,7 +5,7 @@ from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor
 
 T = TypeVar("T")
 CPU = torch.device("cpu")
@@ -15,7 +15,7 @@ CPU = torch.device("cpu")
 class World:
     """This rank, the number of ranks, and what the ranks do together.
 
-    Every method but `distribute` must be called by all ranks, in the same order.
+    Every method must be called by all ranks, in the same order.
     """
 
     rank: int = 0
@@ -30,20 +30,11 @@ class World:
             return cls(device=device)
         return cls(dist.get_rank(), dist.get_world_size(), device)
 
-    def distribute(self, module: nn.Module, *, rounds: bool = False) -> nn.Module:
-        """Wrap a module so that its backward averages the gradients over the ranks.
-
-        Args:
-            rounds: whether gradients may already be there, from backwards of the bare module, to be averaged along.
-        """
-        if self.size == 1:
-            return module
-        ids = [self.device.index] if self.device.type == "cuda" else None
-        # Else DDP regroups gradients after its first step, and the step after a resume sums in another order. static_graph
-        # costs nothing, but gives wrong gradients after a backward that it did not see; find_unused_parameters walks the graph.
-        return nn.parallel.DistributedDataParallel(
-            module, device_ids=ids, find_unused_parameters=rounds, static_graph=not rounds
-        )
+    def all_reduce(self, values: Tensor) -> dist.Work:
+        """Begin to replace the values by their sum over the ranks; what it returns can be waited for. Not for a single rank."""
+        work = dist.all_reduce(values, async_op=True)
+        assert work is not None
+        return work
 
     def sum(self, values: Tensor) -> Tensor:
         """The element-wise sum over the ranks, on every rank."""

@@ -1,14 +1,19 @@
 """The check for losses and gradients that are not finite."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
 
 from cluster.ranks.clock import Clock
 from cluster.ranks.world import World
-from data_shards.errors import NonFiniteLossError
+from cluster.settings.config import RunConfig
+from data_shards.errors import GpuMemoryError, NonFiniteLossError
+
+# cuBLAS and Triton have errors of their own for it.
+OUT_OF_MEMORY = ("out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
 
 
 class NonFiniteGuard:
@@ -60,6 +65,32 @@ class NonFiniteGuard:
             f"the loss is not finite after {images_seen:,} images ({named or 'a gradient, though no loss itself'}); no "
             "weight was updated. Lower --optimizer.lr or use --step.precision fp32, under another --name"
         )
+
+
+@contextmanager
+def out_of_memory_explained(config: RunConfig, pairs: int) -> Iterator[None]:
+    """Around a step of this rank with that many image pairs. Raises: GpuMemoryError, with what to lower."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not _out_of_memory(error):
+            raise
+        free, total = (size / 2**30 for size in torch.cuda.mem_get_info())
+        micro_batch = config.step.micro_batch or "none"
+        raise GpuMemoryError(
+            f"the GPU has too little memory for a step of {pairs} image pairs (of data.global_batch {config.data.global_batch}) "
+            f"with step.micro_batch {micro_batch}, at {config.data.crop_size} px and {config.step.precision}: {free:.1f} of "
+            f"{total:.1f} GiB are free; give a smaller --step.micro_batch, which changes no result"
+        ) from error
+
+
+def _out_of_memory(error: BaseException | None) -> bool:
+    """Whether it is at the bottom of it: a CUDA graph whose capture runs out of memory fails once more when it ends."""
+    found = False
+    while error and not found:
+        found = any(text in str(error) for text in OUT_OF_MEMORY)
+        error = error.__context__
+    return found
 
 
 class _Reading:

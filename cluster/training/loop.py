@@ -3,8 +3,8 @@
 It knows neither Ray nor what started its process: it runs alone, under gloo or NCCL, and under Ray Train.
 """
 
+import sys
 from collections.abc import Iterable
-from functools import partial
 
 from cluster.checkpoints.checkpoint import Checkpoints
 from cluster.evaluation.previews import Previews
@@ -19,9 +19,9 @@ from cluster.records.sinks import Sink
 from cluster.records.upload import local_files
 from cluster.settings.config import RunConfig
 from cluster.settings.preflight import about
-from cluster.training.guards import NonFiniteGuard
+from cluster.training.guards import NonFiniteGuard, out_of_memory_explained
 from data_shards import UnpairedStream, open_dataset
-from data_shards.errors import PreemptedError
+from data_shards.errors import PreemptedError, UserError
 from data_shards.storage.folder import RunFolder
 from nla_cyclegan import TrainingStep, learning_rate
 
@@ -46,17 +46,23 @@ def train(
 
     Returns: the newest value of everything recorded; the losses are the same on all ranks.
 
-    Raises: NonFiniteLossError, DivergedReplicasError, PreemptedError on all ranks together; UserError when too many samples
-        of the dataset are bad, or storage does not answer.
+    Raises: NonFiniteLossError, DivergedReplicasError, PreemptedError on all ranks together; GpuMemoryError; UserError when
+        too many samples of the dataset are bad, or storage does not answer.
     """
     dataset, size = open_dataset(config.data.uri), config.data.crop_size
     clock = Clock.of(config.schedule, dataset, config.data.global_batch)
     folder = RunFolder(config.storage, config.name)
-    step = TrainingStep(
-        config.model, config.loss, config.optimizer, config.step,
-        seed=config.seed, global_batch=clock.batch, device=world.device, rank=world.rank, world=world.size,
-        distribute=partial(world.distribute, rounds=config.step.micro_batch is not None),
-    )  # fmt: skip
+    try:
+        step = TrainingStep(
+            config.model, config.loss, config.optimizer, config.step,
+            seed=config.seed, global_batch=clock.batch, device=world.device, rank=world.rank, world=world.size,
+            all_reduce=world.all_reduce if world.size > 1 else None,
+        )  # fmt: skip
+    except ValueError as error:
+        # Which GPU there is, and what its kernels cover, shows only here.
+        raise UserError(str(error)) from error
+    if world.rank == 0:
+        print(f"{config.name}: {step.summary}", file=sys.stderr, flush=True)
     with local_files(folder) as files:
         log = MetricsLog(config.observe, clock, world, [MetricsFiles(config.observe, files.root, folder), *sinks])
         # A resume from a checkpoint finds the records up to it: they are uploaded with it.
@@ -77,7 +83,8 @@ def train(
                 with log.timed("data"):
                     batch = next(stream)
                 lr = learning_rate(config.optimizer.lr, config.schedule, images_seen, clock.total)
-                losses = step(batch.a, batch.b, images_seen=images_seen, lr=lr)
+                with out_of_memory_explained(config, len(batch.a)):
+                    losses = step(batch.a, batch.b, images_seen=images_seen, lr=lr)
                 images_seen += clock.batch
                 beat(images_seen)
 

@@ -3,6 +3,7 @@
 from torch import Tensor, nn
 
 from nla_cyclegan.model.config import DiscriminatorConfig
+from nla_cyclegan.model.layers import InstanceNorm2d
 
 
 class PatchDiscriminator(nn.Module):
@@ -19,7 +20,7 @@ class PatchDiscriminator(nn.Module):
             stages += [
                 # No bias before a norm: the norm subtracts it again.
                 nn.Conv2d(widths[i], widths[i + 1], 4, stride=stride, padding=1, bias=False),
-                nn.InstanceNorm2d(widths[i + 1]),
+                InstanceNorm2d(widths[i + 1]),
                 nn.LeakyReLU(0.2, inplace=True),
             ]
         self.body = nn.Sequential(*stages, nn.Conv2d(widths[layers], 1, 4, padding=1))

@@ -71,4 +71,15 @@ def make_norm(name: NormName, channels: int) -> nn.Module:
 def _pad(x_BCHW: Tensor, width: int, mode: str) -> Tensor:
     # Autocast on the CPU would pad in fp32: two conversions of the whole image for a copy of its border.
     with torch.autocast(x_BCHW.device.type, enabled=False):
+        if mode == "reflect" and x_BCHW.is_cuda and torch.are_deterministic_algorithms_enabled():
+            return reflect(x_BCHW, width)
         return F.pad(x_BCHW, (width,) * 4, mode=mode)
+
+
+def reflect(x_BCHW: Tensor, width: int) -> Tensor:
+    """`F.pad(mode="reflect")` put together from mirrored borders: on a GPU the gradient of torch's own adds in any order."""
+    for dim in (2, 3):
+        size = x_BCHW.shape[dim]
+        before, after = x_BCHW.narrow(dim, 1, width).flip(dim), x_BCHW.narrow(dim, size - 1 - width, width).flip(dim)
+        x_BCHW = torch.cat((before, x_BCHW, after), dim)
+    return x_BCHW

@@ -56,7 +56,7 @@ class StepConfig(BaseModel):
     kernels: Literal["auto", "fused", "plain"] = "auto"
     """fused: Triton kernels for what lies between the convolutions; plain: PyTorch's own; auto: fused on a CUDA device that they cover."""
     graph: bool | None = None
-    """Replay the whole step as one CUDA graph; none: on a single CUDA device."""
+    """CUDA only: replay the whole step as one CUDA graph; none: where there is one worker."""
     channels_last: bool | None = None
     """Keep images and convolution weights in NHWC memory order; none: on a CUDA device."""
     cudnn_benchmark: bool = True

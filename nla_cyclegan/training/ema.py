@@ -29,14 +29,19 @@ class EMA:
         self._averages: list[Tensor] = [
             parameter for network in self.networks.values() for parameter in network.parameters()
         ]
+        self._rate = torch.zeros((), dtype=torch.float64, device=applies.device)
+
+    def set_rate(self, images_seen: int, step_images: int) -> None:
+        """Set the rate of the updates to come: the originals move by `step_images` images and have then seen `images_seen`.
+
+        rate = 1 - 0.5 ** (step_images / half-life).
+        """
+        self._rate.fill_(1 - 0.5 ** (step_images / min(self.half_life, RAMP_UP * images_seen)))
 
     @torch.no_grad()
-    def update(self, images_seen: int, step_images: int) -> None:
-        """Follow the originals, which were moved by `step_images` images and have seen `images_seen` in all.
-
-        average += (1 - decay) (weight - average), decay = 0.5 ** (step_images / half-life).
-        """
-        decay = 0.5 ** (step_images / min(self.half_life, RAMP_UP * images_seen))
+    def update(self) -> None:
+        """Follow the originals: average += rate (weight - average)."""
         way = torch._foreach_sub(self._targets, self._averages)
-        torch._foreach_mul_(way, self.applies.to(way[0].dtype) * (1 - decay))
+        dtype = way[0].dtype
+        torch._foreach_mul_(way, self.applies.to(dtype) * self._rate.to(dtype))
         torch._foreach_add_(self._averages, list(way))

@@ -4,12 +4,18 @@ Both are torch's own, number for number, with one thing more: a flag on the devi
 for the device to learn whether the gradients were finite before the weights may move.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from nla_cyclegan.training.config import OptimizerConfig
+
+if TYPE_CHECKING:
+    from nla_cyclegan.kernels.optimizer import Mover
 
 EPS = 1e-8
 
@@ -20,21 +26,31 @@ class Adam(torch.optim.Optimizer):
     m_t = mu m_{t-1} + (1 - mu) g_t and n_t = nu n_{t-1} + (1 - nu) g_t^2; the step is -lr m_hat / (sqrt(n_hat) + eps) with
     m_hat = m_t / (1 - mu^t) and n_hat = n_t / (1 - nu^t).
 
-    The state is laid out as torch's, but the count of steps lives on the device, and so do the corrections that follow from
-    it (in fp64): what a flag there may hold back cannot be counted here.
+    The state is laid out as torch's, but the count of steps lives on the device, and so do the rate and the corrections
+    that follow from the count (in fp64): what a flag there may hold back cannot be counted here, and a CUDA graph replays a
+    step with the numbers that are on the device then.
 
     Args:
-        config: the rate, which `param_groups` holds and the caller may set at each step, and the decays.
+        config: the first rate, and the decays.
         applies: bool scalar on the parameters' device. A step taken while it is False changes nothing: no weight, no
             moment, no count, whatever is in the gradients. None: every step applies.
+        fused: move all parameters in one kernel (kernels/optimizer.py), equal up to rounding. Needs fp32 on CUDA, and Triton.
+
+    Attributes:
+        rate: fp64 scalar on the device, the learning rate.
 
     Raises: ValueError for parameters on several devices or of several types.
     """
 
     def __init__(
-        self, config: OptimizerConfig, parameters: Iterable[nn.Parameter], applies: Tensor | None = None
+        self,
+        config: OptimizerConfig,
+        parameters: Iterable[nn.Parameter],
+        applies: Tensor | None = None,
+        *,
+        fused: bool = False,
     ) -> None:
-        super().__init__(parameters, {"lr": config.lr})
+        super().__init__(parameters, {})
         self.config = config
         everything = [parameter for group in self.param_groups for parameter in group["params"]]
         kinds = sorted({f"{parameter.dtype} on {parameter.device}" for parameter in everything})
@@ -44,17 +60,46 @@ class Adam(torch.optim.Optimizer):
         self.applies = torch.ones((), dtype=torch.bool, device=self.device) if applies is None else applies
         for parameter in everything:
             self.state[parameter] = self._start(parameter)
+        self.rate = torch.tensor(config.lr, dtype=torch.float64, device=self.device)
+        self._everything = everything
+        self._mover: Mover | None = None
+        if fused:
+            # Only here, because it needs Triton.
+            from nla_cyclegan.kernels.optimizer import Mover
+
+            moments = (self._all(name, everything) for name in ("exp_avg", "exp_avg_sq"))
+            self._mover = Mover(everything, *moments, beta1=config.beta1, beta2=config.beta2, eps=EPS)
+
+    @torch.no_grad()
+    def clipped_step(self, longest: float | None) -> None:
+        """As `step`, with gradients longer than that (L2 norm over all parameters) scaled down to it; None: no clipping.
+
+        Gradients that are not finite turn `applies` to False, before anything moves.
+        """
+        if self._mover:
+            gradients = self._mover.gradients()
+            norm = self._mover.length(gradients)
+            self.applies &= norm.isfinite()
+            scale = norm.new_ones(()) if longest is None else (longest / (norm + 1e-6)).clamp(max=1.0)
+            factors = torch.stack(
+                [factor.to(self.dtype) for factor in (self.rate, *self._count(self._everything), scale)]
+            )
+            self._mover.move(gradients, factors, self.applies)
+        else:
+            norm = nn.utils.get_total_norm([_gradient(parameter) for parameter in self._everything])
+            self.applies &= norm.isfinite()
+            if longest is not None:
+                nn.utils.clip_grads_with_norm_(self._everything, longest, norm)
+            self.step()
 
     @torch.no_grad()
     def step(self) -> None:  # type: ignore[override]
         """Move every parameter along its gradient, if `applies` says so. Raises: ValueError if one has no gradient."""
-        for group in self.param_groups:
-            parameters = group["params"]
-            factors = [factor.to(self.dtype) for factor in self._count(parameters)]
-            # Few launches on a GPU; on a CPU one tensor after the other, which then stays in its cache.
-            parts = [parameters] if self.device.type == "cuda" else [[parameter] for parameter in parameters]
-            for part in parts:
-                self._move(part, group["lr"], *factors)
+        factors = [factor.to(self.dtype) for factor in (-self.rate, *self._count(self._everything))]
+        # Few launches on a GPU; on a CPU one tensor after the other, which then stays in its cache.
+        parts = [self._everything] if self.device.type == "cuda" else [[parameter] for parameter in self._everything]
+        for part in parts:
+            self._move(part, *factors)
 
     def _start(self, parameter: Tensor) -> dict[str, Tensor]:
         return {
@@ -72,7 +117,7 @@ class Adam(torch.optim.Optimizer):
         t = steps[0].clamp(min=1)
         return torch.zeros_like(t), 1 / (1 - self.config.beta1**t), (1 - self.config.beta2**t).rsqrt()
 
-    def _move(self, parameters: list[Tensor], lr: float, of_g: Tensor, of_m: Tensor, of_root: Tensor) -> None:
+    def _move(self, parameters: list[Tensor], minus_lr: Tensor, of_g: Tensor, of_m: Tensor, of_root: Tensor) -> None:
         m, n = self._all("exp_avg", parameters), self._all("exp_avg_sq", parameters)
         on, beta1, beta2 = self.applies.to(torch.float64), self.config.beta1, self.config.beta2
         # Selected, not multiplied, because 0 times NaN is NaN. A held step then has gradients and a rate of 0 and decays of 1.
@@ -88,7 +133,8 @@ class Adam(torch.optim.Optimizer):
         direction = torch._foreach_mul(m, (of_m * on).to(self.dtype))
         torch._foreach_mul_(g, of_g)
         torch._foreach_add_(direction, g)
-        torch._foreach_addcdiv_(parameters, direction, below, value=-lr)
+        torch._foreach_mul_(direction, minus_lr)
+        torch._foreach_addcdiv_(parameters, direction, below)
 
     def _all(self, name: str, parameters: list[Tensor]) -> list[Tensor]:
         return [self.state[parameter][name] for parameter in parameters]
@@ -121,6 +167,8 @@ def _gradient(parameter: Tensor) -> Tensor:
     return parameter.grad
 
 
-def make_optimizer(config: OptimizerConfig, parameters: Iterable[nn.Parameter], applies: Tensor | None = None) -> Adam:
-    """The optimizer of that config; `applies` as in Adam."""
-    return {"adam": Adam, "nadam": Nadam}[config.name](config, parameters, applies)
+def make_optimizer(
+    config: OptimizerConfig, parameters: Iterable[nn.Parameter], applies: Tensor | None = None, *, fused: bool = False
+) -> Adam:
+    """The optimizer of that config; the rest as in Adam."""
+    return {"adam": Adam, "nadam": Nadam}[config.name](config, parameters, applies, fused=fused)

@@ -1,7 +1,7 @@
 """The two players of the game: both generators as one module, both discriminators as one.
 
-Each has one forward that returns its losses, so that each needs one DDP wrapper, one backward and one overlapped
-all-reduce. Instance norm couples no two samples of a batch, so images that go through the same network are put in one
+Each has one forward that returns its losses, so that each needs one backward, and one sum of gradients over the ranks
+beside it. Instance norm couples no two samples of a batch, so images that go through the same network are put in one
 batch: exactly the same numbers as one call each, with half the kernel launches.
 """
 
@@ -41,7 +41,7 @@ class Generators(nn.Module):
     ) -> None:
         super().__init__()
         self.ab, self.ba, self.loss, self.run = ab, ba, loss, run
-        # In a tuple, so that they are no parameters of this module: neither its optimizer nor DDP may see them.
+        # In a tuple, so that they are no parameters of this module: its optimizer must not see them.
         self._discriminators = (discriminator_a, discriminator_b)
 
     def forward(self, real_a: Tensor, real_b: Tensor) -> tuple[Tensor, Losses, Tensor, Tensor]:

@@ -1,6 +1,6 @@
 """One training step of NLA-CycleGAN: the generators move, then the discriminators."""
 
-from collections.abc import Callable
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -9,18 +9,22 @@ from nla_cyclegan.model.config import ModelConfig
 from nla_cyclegan.model.discriminator import PatchDiscriminator
 from nla_cyclegan.model.generator import Generator
 from nla_cyclegan.pixels import keyed_generator, to_float
+from nla_cyclegan.training.backends import Way, make_fused, switches
 from nla_cyclegan.training.config import LossConfig, OptimizerConfig, StepConfig
 from nla_cyclegan.training.ema import EMA
+from nla_cyclegan.training.gradients import AllReduce, GradientSum
+from nla_cyclegan.training.graph import CudaGraph, Replay
 from nla_cyclegan.training.image_pool import ImagePool
 from nla_cyclegan.training.optim import make_optimizer
-from nla_cyclegan.training.players import Discriminators, Generators, Losses
+from nla_cyclegan.training.players import Discriminators, Generators, Losses, call
 
 
 class TrainingStep:
     """The networks, optimizers and image pools of a run, and the step that moves them.
 
     A step is a pure function of this state, the batch, the images seen and the learning rate. Nothing in it waits for
-    the GPU: losses stay tensors, and so does the answer to whether they were finite.
+    the GPU: losses stay tensors, and so does the answer to whether they were finite. What the host decides anew at each
+    step reaches the device as tensors at fixed addresses, so that on one CUDA device a single graph replays all of it.
 
     Once a loss or a gradient on any rank is NaN or infinite, no weight, moment, count or average moves any more, in that
     step or a later one. It is for the caller to read `finite`, at leisure, and to stop.
@@ -29,7 +33,7 @@ class TrainingStep:
         seed: start of all randomness, the initial weights' and the image pool's.
         global_batch: image pairs of one step over all ranks. The losses of a rank's part are weighted by its share, so
             that parts of different sizes (6 pairs over 4 ranks: 2, 1, 2, 1) give the same mean gradient as one process.
-        distribute: wraps each player for data parallelism (DDP); it must average gradients over `world` ranks.
+        all_reduce: begins to sum a tensor over all ranks; None: this is the only one.
 
     Attributes:
         networks: generator_ab, generator_ba, discriminator_a, discriminator_b; never wrapped.
@@ -37,6 +41,9 @@ class TrainingStep:
         optimizers: generators, discriminators.
         pools: a, b; this rank's part of the image pool.
         finite: bool scalar on the device, the same on all ranks.
+        summary: how the steps are computed, and why, in a line.
+
+    Raises: ValueError where step.kernels is fused and they do not cover the model on that device.
     """
 
     def __init__(
@@ -51,21 +58,29 @@ class TrainingStep:
         device: torch.device | str = "cpu",
         rank: int = 0,
         world: int = 1,
-        distribute: Callable[[nn.Module], nn.Module] = lambda module: module,
+        all_reduce: AllReduce | None = None,
     ) -> None:
         self.config, self.device = step, torch.device(device)
         self.seed, self.global_batch, self.rank, self.world = seed, global_batch, rank, world
         self.dtype = torch.float64 if step.precision == "fp64" else torch.float32
+        way = Way.choose(model, step, self.device, world)
+        self.summary, self._channels_last = way.summary, way.channels_last
         self.networks = self._build(model)
         ab, ba, discriminator_a, discriminator_b = self.networks.values()
+        self._fused = make_fused(step) if way.fused else None
+        run = self._fused or call
         self.players: dict[str, nn.Module] = {
-            "generators": Generators(ab, ba, discriminator_a, discriminator_b, loss),  # type: ignore[arg-type]
-            "discriminators": Discriminators(discriminator_a, discriminator_b),  # type: ignore[arg-type]
+            "generators": Generators(ab, ba, discriminator_a, discriminator_b, loss, run),  # type: ignore[arg-type]
+            "discriminators": Discriminators(discriminator_a, discriminator_b, run),  # type: ignore[arg-type]
         }
-        self.wrapped = {name: distribute(player) for name, player in self.players.items()}
+        self._gradient_sums = {
+            name: GradientSum(player.parameters(), all_reduce) if all_reduce else None
+            for name, player in self.players.items()
+        }
         self.finite = torch.ones((), dtype=torch.bool, device=self.device)
         self.optimizers = {
-            name: make_optimizer(optimizer, player.parameters(), self.finite) for name, player in self.players.items()
+            name: make_optimizer(optimizer, player.parameters(), self.finite, fused=way.fused)
+            for name, player in self.players.items()
         }
         self.inference_generators = {"generator_ab": ab, "generator_ba": ba}
         self.ema: EMA | None = None
@@ -73,7 +88,9 @@ class TrainingStep:
             self.ema = EMA(self.inference_generators, step.ema_half_life, self.finite)
             self.inference_generators = self.ema.networks
         capacity = step.pool_size * (rank + 1) // world - step.pool_size * rank // world
-        self.pools = {"a": ImagePool(capacity), "b": ImagePool(capacity)}
+        self.pools = {domain: ImagePool(capacity, self.device, self._memory_format) for domain in ("a", "b")}
+        self._loss_names: list[str] = []
+        self._replay = Replay(self._compute, self._rehearse, self.device, CudaGraph if way.graph else None)
 
     def __call__(self, real_a: Tensor, real_b: Tensor, *, images_seen: int, lr: float) -> Losses:
         """Take one step.
@@ -86,52 +103,72 @@ class TrainingStep:
         Returns: the unweighted losses and `generator_total`, detached scalars on the device, each times this rank's
             share of the batch: their sum over the ranks is the mean over the global batch.
         """
+        for optimizer in self.optimizers.values():
+            optimizer.rate.fill_(lr)
+        if self.ema is not None:
+            self.ema.set_rate(images_seen + self.global_batch, self.global_batch)
+        random = keyed_generator(self.seed, self.rank, images_seen)
+        draws = torch.stack([pool.draw(len(real_a), random) for pool in self.pools.values()])
+        with switches(self.config, self.device):
+            losses = self._replay(real_a, real_b, draws)
+        return dict(zip(self._loss_names, losses.unbind(), strict=True))
+
+    def _compute(self, real_a: Tensor, real_b: Tensor, draws: Tensor) -> Tensor:
+        """The step's work on the device -> the losses, in the order of their names."""
         a, b = self._as_input(real_a), self._as_input(real_b)
         # The discriminators only pass gradients on to the generators here: computing their own would be thrown away.
         self._train_discriminators(False)
-        total, generator_losses, (fake_a, fake_b) = self._update("generators", lr, a, b)
-
+        generator_losses, (fake_a, fake_b) = self._update("generators", a, b)
         self._train_discriminators(True)
-        random = keyed_generator(self.seed, self.rank, images_seen)
-        old_a, old_b = self.pools["a"].query(fake_a, random), self.pools["b"].query(fake_b, random)
-        _, discriminator_losses, _ = self._update("discriminators", lr, a, b, old_a, old_b)
+        old_a, old_b = (
+            pool.exchange(fakes, indices)
+            for pool, fakes, indices in zip(self.pools.values(), (fake_a, fake_b), draws, strict=True)
+        )
+        discriminator_losses, _ = self._update("discriminators", a, b, old_a, old_b)
         if self.ema is not None:
-            self.ema.update(images_seen + self.global_batch, self.global_batch)
-        return {"generator_total": total} | generator_losses | discriminator_losses
+            self.ema.update()
+        generator_losses = {"generator_total": generator_losses.pop("total")} | generator_losses
+        del discriminator_losses["total"]
+        losses = generator_losses | discriminator_losses
+        self._loss_names = list(losses)
+        return torch.stack(list(losses.values()))
 
-    def _update(self, name: str, lr: float, *images: Tensor) -> tuple[Tensor, Losses, list[Tensor]]:
-        """One player's losses and gradients, round by round, and its move -> total, terms, generated images."""
+    def _rehearse(self, real_a: Tensor, real_b: Tensor, draws: Tensor) -> None:
+        """Compute a step that changes nothing, and leave no gradient behind."""
+        finite = self.finite.clone()
+        self.finite.fill_(False)
+        idle = torch.stack([pool.idle(len(real_a)) for pool in self.pools.values()])
+        self._compute(real_a, real_b, draws.clone().copy_(idle))
+        self.finite.copy_(finite)
+        for optimizer in self.optimizers.values():
+            optimizer.zero_grad(set_to_none=True)
+
+    def _update(self, name: str, *images: Tensor) -> tuple[Losses, list[Tensor]]:
+        """One player's losses and gradients, round by round, and its move -> losses with `total`, generated images."""
         self.optimizers[name].zero_grad(set_to_none=True)
         rounds = list(zip(*(each.split(self.config.micro_batch or len(each)) for each in images), strict=True))
         outcomes = [self._round(name, part, last=part is rounds[-1]) for part in rounds]
-        self._move(name, lr)
+        self.optimizers[name].clipped_step(self.config.clip_norm)
         losses = {key: torch.stack([each[key] for each, _ in outcomes]).sum(0) for key in outcomes[0][0]}
         fakes = [torch.cat(parts) for parts in zip(*(each for _, each in outcomes), strict=True)]
-        return losses.pop("total"), losses, fakes
+        return losses, fakes
 
     def _round(self, name: str, images: tuple[Tensor, ...], *, last: bool) -> tuple[Losses, list[Tensor]]:
-        # The last round alone goes through the wrapper, whose backward averages over the ranks what all rounds added up.
-        player = self.wrapped[name] if last else self.players[name]
+        if self._fused:
+            self._fused.cast(self.networks.values() if name == "generators" else self.players[name].children())
         with self._autocast():
-            total, losses, *fakes = player(*images)
+            total, losses, *fakes = self.players[name](*images)
+        # The sum over rounds and ranks is the mean over the images, whoever holds them. A loss that is not finite makes
+        # its gradients NaN, and the sum tells all ranks: no message of its own, no waiting.
         share = len(images[0]) / self.global_batch
-        # DDP averages over the ranks; the loss wanted is the mean over the images, whoever holds them. A loss that is not
-        # finite makes its gradients NaN, and the average tells all ranks: no message of its own, no waiting.
-        weight = torch.full_like(total, share * self.world).masked_fill_(~total.detach().isfinite(), torch.nan)
-        total.backward(weight)
+        weight = torch.full_like(total, share).masked_fill_(~total.detach().isfinite(), torch.nan)
+        gradient_sum = self._gradient_sums[name] if last else None
+        with gradient_sum.during() if gradient_sum else nullcontext():
+            total.backward(weight)
+        if self._fused:
+            self._fused.forget()
         shared = {key: value.detach() * share for key, value in {"total": total, **losses}.items()}
         return shared, [fake.detach() for fake in fakes]
-
-    def _move(self, name: str, lr: float) -> None:
-        optimizer = self.optimizers[name]
-        parameters = list(self.players[name].parameters())
-        norm = nn.utils.get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
-        self.finite &= norm.isfinite()
-        if self.config.clip_norm is not None:
-            nn.utils.clip_grads_with_norm_(parameters, self.config.clip_norm, norm)
-        for group in optimizer.param_groups:
-            group["lr"] = lr
-        optimizer.step()
 
     def _build(self, model: ModelConfig) -> dict[str, nn.Module]:
         networks: dict[str, nn.Module] = {
@@ -156,8 +193,7 @@ class TrainingStep:
 
     @property
     def _memory_format(self) -> torch.memory_format:
-        nhwc = self.device.type == "cuda" if self.config.channels_last is None else self.config.channels_last
-        return torch.channels_last if nhwc else torch.contiguous_format
+        return torch.channels_last if self._channels_last else torch.contiguous_format
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16")

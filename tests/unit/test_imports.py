@@ -37,8 +37,9 @@ FLOORS = {
         {"commands"},
         {"metrics", "pictures"},
         {"training", "inference", "weights"},
+        {"kernels"},
         {"model"},
-        {"kernels", "pixels"},
+        {"pixels"},
     ],
     "data_shards": [
         {"__main__", "__init__"},

@@ -10,7 +10,7 @@ from ray.train.v2._internal.exceptions import UserExceptionWithTraceback, Worker
 
 from cluster.machines import retry
 from cluster.machines.retry import describe, fixable, is_bug
-from data_shards.errors import DivergedReplicasError, NonFiniteLossError, StorageAwayError, UserError
+from data_shards.errors import DivergedReplicasError, GpuMemoryError, NonFiniteLossError, StorageAwayError, UserError
 from data_shards.storage.folder import RunFolder
 
 DONE = {"metrics": {"images": 8}}
@@ -124,6 +124,11 @@ def test_what_may_pass_is_tried_again_and_explained_in_the_end(folder: RunFolder
 def test_a_run_that_diverged_is_not_tried_again_and_has_an_error_of_its_own(folder: RunFolder) -> None:
     with pytest.raises(NonFiniteLossError, match="the loss is not finite"):
         tried(Attempts(folder, {"error": "the loss is not finite"}))
+
+
+def test_too_little_memory_on_a_gpu_is_not_tried_again(folder: RunFolder) -> None:
+    with pytest.raises(GpuMemoryError, match="lower something"):
+        tried(Attempts(folder, {"out_of_memory": "lower something"}))
 
 
 def test_workers_that_failed_too_often_without_progress_end_the_run(folder: RunFolder) -> None:

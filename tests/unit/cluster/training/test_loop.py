@@ -16,7 +16,7 @@ from cluster.records.metrics_file import Record
 from cluster.records.sinks import Forward
 from cluster.settings.config import RunConfig
 from cluster.training import loop
-from data_shards.errors import NonFiniteLossError
+from data_shards.errors import GpuMemoryError, NonFiniteLossError, UserError
 from data_shards.storage.folder import RunFolder
 from nla_cyclegan import ScheduleConfig, TrainingStep
 from nla_cyclegan.weights.checkpoint import complete_checkpoints
@@ -251,3 +251,52 @@ def test_an_epoch_is_as_long_as_the_larger_domain(uri: str) -> None:
 
     clock = Clock.of(ScheduleConfig(epochs=2), open_dataset(uri), 5)
     assert (clock.epoch, clock.total) == (12, 25)
+
+
+def in_a_capture() -> None:
+    """As it comes from the capture of a CUDA graph: the end of the capture fails as well, and hides why."""
+    try:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 270.00 MiB.")
+    finally:
+        raise torch.AcceleratorError("CUDA error: capturing stream has unjoined work")
+
+
+def at_once() -> None:
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 270.00 MiB.")
+
+
+@pytest.mark.parametrize("fail", [at_once, in_a_capture])
+def test_too_little_memory_on_a_gpu_is_one_line_that_says_what_to_lower(
+    uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fail: Any
+) -> None:
+    monkeypatch.setattr(loop.TrainingStep, "__call__", lambda *args, **kwargs: fail())
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (2**29, 80 * 2**30))
+    with pytest.raises(GpuMemoryError) as caught:
+        train(tiny.config(uri, tmp_path))
+    assert str(caught.value) == (
+        "the GPU has too little memory for a step of 4 image pairs (of data.global_batch 4) with step.micro_batch none, "
+        "at 16 px and fp32: 0.5 of 80.0 GiB are free; give a smaller --step.micro_batch, which changes no result"
+    )
+    assert not caught.value.retryable
+
+
+def test_other_errors_of_a_step_stay_what_they_are(uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*args: Any, **kwargs: Any) -> None:
+        raise RuntimeError("the shapes do not match")
+
+    monkeypatch.setattr(loop.TrainingStep, "__call__", fail)
+    with pytest.raises(RuntimeError, match="the shapes do not match"):
+        train(tiny.config(uri, tmp_path))
+
+
+def test_rank_0_says_how_steps_are_computed(uri: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    train(tiny.config(uri, tmp_path, schedule={"images": 8}))
+    assert (
+        "tiny: plain kernels (the device is cpu), no CUDA graph (the device is cpu), fp32, NCHW\n"
+        in capsys.readouterr().err
+    )
+
+
+def test_kernels_that_do_not_run_here_are_refused(uri: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"step\.kernels: fused kernels do not run here: the device is cpu"):
+        train(tiny.config(uri, tmp_path, step={"kernels": "fused"}))

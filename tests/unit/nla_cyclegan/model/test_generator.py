@@ -6,7 +6,7 @@ from torch import nn
 
 from nla_cyclegan import DiscriminatorConfig, Generator, GeneratorConfig, NonLocalBlock, PatchDiscriminator
 from nla_cyclegan.model.generator import ResidualBlock
-from nla_cyclegan.model.layers import ReflectConv2d, ResizeConv2d
+from nla_cyclegan.model.layers import ReflectConv2d, ResizeConv2d, reflect
 
 
 def parameters(module: nn.Module) -> int:
@@ -128,3 +128,13 @@ def test_a_sample_has_the_same_gradient_alone_and_among_others(norm, order):
     among = torch.autograd.grad((net(images)[:1] * weight).sum(), list(net.parameters()))
     for one, other in zip(alone, among, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("width", [1, 3])
+def test_mirrored_borders_are_reflection_padding(width):
+    x = torch.randn(2, 3, 6, 8, dtype=torch.double, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    ours, torchs = reflect(x, width), nn.functional.pad(x, (width,) * 4, mode="reflect")
+    assert torch.equal(ours, torchs)
+    weight = torch.randn(ours.shape, dtype=torch.double, generator=torch.Generator().manual_seed(1))
+    gradients = [torch.autograd.grad((padded * weight).sum(), x)[0] for padded in (ours, torchs)]
+    torch.testing.assert_close(*gradients, rtol=0, atol=1e-13)

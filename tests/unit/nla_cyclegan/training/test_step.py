@@ -172,21 +172,21 @@ def test_nothing_in_the_step_waits_for_a_value(optimizer):
 
 
 def test_two_parts_weighted_by_their_share_give_the_gradient_of_the_whole():
-    """One process plays both ranks in turn; DDP's average over 2 ranks is the mean of the two gradients."""
+    """One process plays both ranks in turn; over the ranks gradients are summed."""
     config = {"precision": "fp64", "pool_size": 0}
     whole = training_step(config, batch=3)
     a, b = batch_of(0, 3)
     losses = whole(a, b, images_seen=0, lr=0.0)
-    means, sums = None, dict.fromkeys(losses, 0.0)
+    total, sums = None, dict.fromkeys(losses, 0.0)
     for rank, part in enumerate((slice(0, 2), slice(2, 3))):
         half = training_step(config, batch=3, rank=rank, world=2)
         for name, value in half(a[part], b[part], images_seen=0, lr=0.0).items():
             sums[name] += value.item()
-        halves = [gradient / 2 for gradient in gradients(half)]
-        means = halves if means is None else [m + g for m, g in zip(means, halves, strict=True)]
+        parts = gradients(half)
+        total = parts if total is None else [t + g for t, g in zip(total, parts, strict=True)]
     assert sums == pytest.approx({name: value.item() for name, value in losses.items()}, abs=1e-12)
-    for mean, gradient in zip(means, gradients(whole), strict=True):
-        torch.testing.assert_close(mean, gradient, rtol=0, atol=1e-12)
+    for found, gradient in zip(total, gradients(whole), strict=True):
+        torch.testing.assert_close(found, gradient, rtol=0, atol=1e-12)
 
 
 def test_is_a_function_of_seed_and_images_seen():

@@ -1,0 +1,127 @@
+"""How a device computes a step: what is set in PyTorch for it, and which way through the networks it takes."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from nla_cyclegan.kernels.coverage import why_not
+from nla_cyclegan.model.config import ModelConfig
+from nla_cyclegan.training.config import StepConfig
+
+if TYPE_CHECKING:
+    from nla_cyclegan.kernels.networks import Fused
+
+
+@contextmanager
+def switches(config: StepConfig, device: torch.device) -> Iterator[None]:
+    """Within it PyTorch's switches, which are global, are those of a step on a CUDA device; on any other nothing is set."""
+    if device.type != "cuda":
+        yield
+        return
+    if config.deterministic:
+        # Read by cuBLAS when it starts: with more workspaces than one, its results depend on what ran when.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    before = _Switches.current()
+    _Switches(
+        matmul="high" if config.tf32 else "highest",
+        convolution_tf32=config.tf32,
+        benchmark=config.cudnn_benchmark and not config.deterministic,
+        deterministic=config.deterministic,
+        warn_only=False,
+        # All that is taken uninitialized is written in full: filling it would only cost time.
+        fill=before.fill and not config.deterministic,
+    ).set()
+    try:
+        yield
+    finally:
+        before.set()
+
+
+@dataclass(frozen=True)
+class _Switches:
+    matmul: str
+    convolution_tf32: bool
+    benchmark: bool
+    deterministic: bool
+    warn_only: bool
+    fill: bool
+
+    @classmethod
+    def current(cls) -> "_Switches":
+        return cls(
+            torch.get_float32_matmul_precision(),
+            torch.backends.cudnn.allow_tf32,
+            torch.backends.cudnn.benchmark,
+            torch.are_deterministic_algorithms_enabled(),
+            torch.is_deterministic_algorithms_warn_only_enabled(),
+            torch.utils.deterministic.fill_uninitialized_memory,  # type: ignore[attr-defined]
+        )
+
+    def set(self) -> None:
+        torch.set_float32_matmul_precision(self.matmul)
+        torch.backends.cudnn.allow_tf32 = self.convolution_tf32
+        torch.backends.cudnn.benchmark = self.benchmark
+        torch.use_deterministic_algorithms(self.deterministic, warn_only=self.warn_only)
+        torch.utils.deterministic.fill_uninitialized_memory = self.fill  # type: ignore[attr-defined]
+
+
+def make_fused(config: StepConfig) -> "Fused":
+    """What calls the networks through the kernels."""
+    # Only here, because it needs Triton.
+    from nla_cyclegan.kernels.networks import Fused
+
+    return Fused(torch.bfloat16 if config.precision == "bf16" else torch.float32)
+
+
+@dataclass(frozen=True)
+class Way:
+    """How a step is computed.
+
+    Attributes:
+        fused: the networks are called through the kernels.
+        channels_last: images and convolution weights lie in NHWC memory order.
+        graph: the step is replayed as one CUDA graph.
+        summary: all of it in a line, with the reasons.
+    """
+
+    fused: bool
+    channels_last: bool
+    graph: bool
+    summary: str
+
+    @classmethod
+    def choose(cls, model: ModelConfig, config: StepConfig, device: torch.device, world: int) -> "Way":
+        """Raises: ValueError where step.kernels is fused and the kernels do not cover the model on that device."""
+        why_plain = why_not(model.generator, model.discriminator, precision=config.precision, device=device)
+        if config.kernels == "fused" and why_plain:
+            raise ValueError(f"step.kernels: fused kernels do not run here: {why_plain}; use auto or plain")
+        if config.kernels == "plain":
+            why_plain = "step.kernels plain"
+        fused = why_plain is None
+        why_no_graph = _why_no_graph(config, device, world)
+        channels_last = fused if config.channels_last is None else config.channels_last
+        summary = [
+            f"plain kernels ({why_plain})" if why_plain else "fused kernels",
+            f"no CUDA graph ({why_no_graph})" if why_no_graph else "one CUDA graph a step",
+            config.precision,
+            "NHWC" if channels_last else "NCHW",
+        ]
+        if device.type == "cuda":
+            named = {"no TF32": not config.tf32 and config.precision == "fp32", "deterministic": config.deterministic}
+            named["cudnn_benchmark"] = config.cudnn_benchmark and not config.deterministic
+            summary += [name for name, on in named.items() if on]
+        return cls(fused, channels_last, not why_no_graph, ", ".join(summary))
+
+
+def _why_no_graph(config: StepConfig, device: torch.device, world: int) -> str | None:
+    if config.graph is False:
+        return "step.graph false"
+    if device.type != "cuda":
+        return f"the device is {device.type}"
+    if world > 1 and config.graph is None:
+        return f"{world} ranks sum their gradients; step.graph true captures that too"
+    return None

@@ -1,0 +1,141 @@
+"""A function of tensors at fixed addresses, replayed as a CUDA graph: one launch for all of its kernels.
+
+What changes from call to call comes in through those tensors; whatever else the host decides is baked in at the capture.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+WARM_UPS = 2
+"""Calls before a capture: cuDNN chooses its algorithms, libraries take their workspaces, kernels are compiled."""
+MOST_GRAPHS = 4
+"""Each holds the memory of its intermediate results; for further shapes the function is called without a graph."""
+
+Function = Callable[..., Tensor]
+
+
+class Graph(Protocol):
+    """A captured call."""
+
+    output: Tensor
+
+    def replay(self) -> None: ...
+
+
+class Inputs:
+    """Tensors on a device whose addresses stay, filled while the device is busy with what came before.
+
+    What lies on the host takes a stream of its own, through two sets of page-locked buffers in turn; then a copy on the
+    device, in the order of its work, puts it in place.
+
+    Args:
+        like: tensors of the shapes and types wanted.
+    """
+
+    def __init__(self, like: Sequence[Tensor], device: torch.device) -> None:
+        self.tensors = [torch.empty_like(tensor, device=device) for tensor in like]
+        self._stages: list[_Stage] = []
+        if device.type == "cuda":
+            stream = torch.cuda.Stream(device)
+            self._stages = [_Stage(self.tensors, stream) for _ in range(2)]
+
+    def fill(self, values: Sequence[Tensor]) -> None:
+        """Take these values, from the host or the device; they may change once it returns."""
+        if not self._stages:
+            torch._foreach_copy_(self.tensors, list(values))
+            return
+        self._stages.reverse()
+        self._stages[0].pass_on(values, self.tensors)
+
+
+class _Stage:
+    """Values on their way from the host to a GPU.
+
+    Args:
+        like: where they are to go.
+        stream: copies from the host.
+    """
+
+    def __init__(self, like: Sequence[Tensor], stream: torch.cuda.Stream) -> None:
+        self.host = [torch.empty_like(tensor, device="cpu").pin_memory() for tensor in like]
+        self.arrived = [torch.empty_like(tensor) for tensor in like]
+        self.stream = stream
+        self._copied, self._taken = torch.cuda.Event(), torch.cuda.Event()
+        self._taken.record()
+
+    def pass_on(self, values: Sequence[Tensor], targets: Sequence[Tensor]) -> None:
+        # These buffers were used two calls ago: as a rule that copy is done long since.
+        self._copied.synchronize()
+        sources = []
+        with torch.cuda.stream(self.stream):
+            self._taken.wait()
+            for value, host, arrived in zip(values, self.host, self.arrived, strict=True):
+                sources.append(value if value.is_cuda else arrived)
+                if not value.is_cuda:
+                    arrived.copy_(host.copy_(value), non_blocking=True)
+            self._copied.record()
+        self._copied.wait()
+        torch._foreach_copy_(list(targets), sources)
+        self._taken.record()
+
+
+class CudaGraph:
+    """A call of a function, captured.
+
+    Args:
+        rehearse: calls it so that nothing changes but what the function overwrites at each call.
+    """
+
+    def __init__(self, function: Function, rehearse: Callable[..., None], inputs: Sequence[Tensor]) -> None:
+        # One stream for both: what autograd keeps between the passes must not tie the capture to another stream.
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(WARM_UPS):
+                rehearse(*inputs)
+        self._graph = torch.cuda.CUDAGraph()
+        # Other threads, such as one that stores a checkpoint, may go on using the GPU.
+        with torch.cuda.graph(self._graph, stream=stream, capture_error_mode="thread_local"):
+            self.output = function(*inputs)
+        torch.cuda.current_stream().wait_stream(stream)
+
+    def replay(self) -> None:
+        self._graph.replay()
+
+
+class Replay:
+    """Calls a function of tensors, by a graph for each of the first few shapes, or directly.
+
+    Args:
+        function: takes tensors on the device, returns one; it must do all its work by tensors at fixed addresses.
+        rehearse: as in CudaGraph.
+        capture: makes a graph of both and of the inputs; None: the function is called directly, with the same inputs.
+    """
+
+    def __init__(
+        self,
+        function: Function,
+        rehearse: Callable[..., None],
+        device: torch.device,
+        capture: Callable[[Function, Callable[..., None], Sequence[Tensor]], Graph] | None,
+    ) -> None:
+        self.function, self.rehearse, self.device, self.capture = function, rehearse, device, capture
+        self._inputs: dict[tuple[torch.Size, ...], Inputs] = {}
+        self._graphs: dict[tuple[torch.Size, ...], Graph] = {}
+
+    def __call__(self, *values: Tensor) -> Tensor:
+        """The function's output for these values, which may lie on the host or on the device; a tensor of the caller's own."""
+        shapes = tuple(value.shape for value in values)
+        if shapes not in self._inputs:
+            self._inputs[shapes] = Inputs(values, self.device)
+        inputs = self._inputs[shapes]
+        inputs.fill(values)
+        if self.capture and shapes not in self._graphs and len(self._graphs) < MOST_GRAPHS:
+            self._graphs[shapes] = self.capture(self.function, self.rehearse, inputs.tensors)
+        if graph := self._graphs.get(shapes):
+            graph.replay()
+            return graph.output.clone()
+        return self.function(*inputs.tensors)
