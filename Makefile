@@ -3,6 +3,7 @@
 #   make demo DATA=path/to/monet2photo [SIZE=128] [STEPS=1400]     the same with your own trainA trainB testA testB
 #   make slow                                                      runs and sweeps that are killed and go on; the benchmarks run
 #   make chaos                                                     faults across several hosts: Linux, as root
+#   make gpu                                                       what only a GPU can show: kernels and steps, bit by bit
 #   make lint                                                      ruff and mypy
 
 PYTHON ?= python3
@@ -19,7 +20,7 @@ TRUTH := $(if $(DATA),,--truth $(IMAGES)/truthB2A)
 # The demo's global batch is 4 (cluster/configs/demo.yaml): the clock is image pairs, not steps.
 LENGTH := $(if $(STEPS),--schedule.images $(shell expr $(STEPS) \* 4))
 
-.PHONY: install demo test slow chaos lint debian
+.PHONY: install demo test slow chaos gpu lint debian
 .DELETE_ON_ERROR:
 
 install: .venv/installed
@@ -55,6 +56,9 @@ slow: install
 
 chaos: install
 	$(BIN)/python -m pytest tests/chaos -m "chaos or not chaos"
+
+gpu: install
+	$(BIN)/python -m pytest tests -m gpu
 
 lint: install
 	$(BIN)/ruff check .

@@ -1,125 +1,269 @@
-"""The training step on a GPU: python tests/benchmarks/step_gpu.py --help (and --tiny to try it anywhere)"""
+"""The training step on a GPU, beside the published code's: python tests/benchmarks/step_gpu.py --help (--tiny tries it on a CPU)"""
 
 import argparse
+import contextlib
+import gc
+import json
 import math
-from collections.abc import Callable
+import statistics
+import subprocess
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from datetime import date
+from pathlib import Path
 
 import torch
-from images_on_disk import folder_batches
-from peers import LR, images, model, our_step, textbook_step
-from timing import alternate, header, median, table, warm_up
-from torch import Tensor
+from kernel_times import by_kind, kernel_times
+from peers import images, model, our_step, textbook_step
+from published import Published
+from timing import header
 
 from cluster.settings.config import RunConfig
 from cluster.settings.costs import Costs
-from nla_cyclegan import LossConfig, ModelConfig, OptimizerConfig, StepConfig, TrainingStep
+from nla_cyclegan import ModelConfig, NonLocalBlock, StepConfig
+from nla_cyclegan.model.generator import ResidualBlock
+from nla_cyclegan.pixels import to_float
 
-FAST = {"precision": "bf16", "channels_last": True}
-MODES: dict[str, dict] = {
-    "eager": {"kernels": "plain", "graph": False},
-    "plain graph": {"kernels": "plain"},
-    "fused graph": {},
-}
-
-
-def throughput(networks: ModelConfig, args: argparse.Namespace, device: torch.device) -> None:
-    """Image pairs a second, memory and part of the GPU's FLOP limit, over batches and sizes."""
-    print("\nbf16 step        size  batch  pairs/s  peak GiB  % of FLOP limit")
-    for size in args.sizes:
-        flops = Costs.of(_run(networks, size)).flops_per_pair
-        for batch in args.batches:
-            for mode in args.modes:
-                config = FAST | MODES[mode]
-                pairs, gib = _measure(networks, size, batch, config, args.repeats, device)
-                limit = f"{100 * pairs * flops / (args.tflops * 1e12):15.1f}"
-                print(f"{mode:16} {size:4}  {batch:5}  {pairs:7.1f}  {gib:8.2f}  {limit}", flush=True)
+RESULTS = Path(__file__).parent / "results"
+OURS_PLAIN, OURS = "ours, plain modules, graph", "ours, fused, graph"
+PUBLISHED, AUTOCAST, TEXTBOOK = "published, TF32 (its default)", "published, bf16 autocast", "textbook, bf16"
+# A step of more single-image passes than this says nothing new about the textbook.
+TEXTBOOK_BATCH = 4
 
 
-def _measure(
-    networks: ModelConfig, size: int, batch: int, config: dict, repeats: int, device: torch.device
-) -> tuple[float, float]:
+@dataclass(frozen=True)
+class Row:
+    """One kind of step at one batch size."""
+
+    step: str
+    batch: int
+    pairs_per_s: float
+    ms: float
+    peak_gib: float
+    of_gemm: float
+    """Part of the card's measured GEMM rate."""
+    ready_s: float
+    """From building the step to the end of its third call: kernels compiled, graph captured."""
+
+
+def gemm_tflops(device: torch.device, side: int) -> float:
+    """The rate of a bf16 matrix product, random operands, TFLOP/s."""
+    a, b = (torch.randn(side, side, device=device).to(torch.bfloat16) for _ in "ab")
+    return 2 * side**3 / _seconds(lambda: a @ b, 20, device) / 1e12
+
+
+def copy_gb_per_s(device: torch.device, size_bytes: int) -> float:
+    """Bytes read and written by a copy, GB/s."""
+    source = torch.ones(size_bytes, dtype=torch.uint8, device=device)
+    target = torch.empty_like(source)
+    return 2 * size_bytes / _seconds(lambda: target.copy_(source), 20, device) / 1e9
+
+
+def steps(
+    networks: ModelConfig, batch: int, size: int, device: torch.device
+) -> dict[str, Callable[[], Callable[[], None]]]:
+    """Name -> function that builds the step, which takes one step a call."""
+    a, b = images(batch, size, device)
+
+    def published(autocast: bool) -> Callable[[], None]:
+        generator = networks.generator
+        step = Published(generator.base_channels, generator.num_blocks, device, autocast=autocast)
+        inputs = to_float(a), to_float(b)
+        return lambda: step(*inputs) and None
+
+    def ours(kernels: str) -> Callable[[], None]:
+        return our_step(networks, StepConfig(precision="bf16", kernels=kernels), a, b)
+
+    built = {PUBLISHED: lambda: published(False), AUTOCAST: lambda: published(True)}
+    if batch <= TEXTBOOK_BATCH:
+        built[TEXTBOOK] = lambda: textbook_step(networks, a, b, bf16=True)
+    return built | {OURS_PLAIN: lambda: ours("plain"), OURS: lambda: ours("auto")}
+
+
+def measure(
+    name: str,
+    build: Callable[[], Callable[[], None]],
+    batch: int,
+    flops: float,
+    tflops: float,
+    args: argparse.Namespace,
+) -> Row:
+    """Build, warm up, time. Out of memory comes back as NaN."""
+    device = torch.device(args.device)
+    with _fresh(device):
+        began = time.perf_counter()
+        step = build()
+        for _ in range(3):
+            step()
+        _settle(device)
+        ready = time.perf_counter() - began
+        seconds = _seconds(step, args.repeats, device, at_least_s=args.seconds)
+        peak = torch.cuda.max_memory_reserved(device) / 2**30 if device.type == "cuda" else math.nan
+    rate = batch / seconds
+    return Row(name, batch, rate, 1e3 * seconds, peak, rate * flops / (tflops * 1e12), ready)
+
+
+def blocks(device: torch.device, batch: int, side: int, channels: int, repeats: int) -> list[str]:
+    """A non-local block beside the residual block that it replaces: forward and backward, bf16, projections included."""
+    lines, taken = [], {}
+    for name, block in (("residual", ResidualBlock(channels)), ("non-local", NonLocalBlock(channels, gain=1.0))):
+        block.to(device=device, memory_format=torch.channels_last)
+        x = torch.randn(batch, channels, side, side, device=device, dtype=torch.bfloat16)
+        x = x.contiguous(memory_format=torch.channels_last).requires_grad_()
+        wanted = [x, *block.parameters()]
+
+        def both(block: torch.nn.Module = block, x: torch.Tensor = x, wanted: list[torch.Tensor] = wanted) -> None:
+            with torch.autocast(device.type, torch.bfloat16):
+                y = block(x)
+            torch.autograd.grad(y, wanted, torch.ones_like(y))
+
+        taken[name] = _seconds(both, repeats, device)
+        attention = [kernel for kernel in kernel_times(both, device) if "sdpa" in kernel or "flash" in kernel]
+        lines += [
+            f"{name:10} block, module under autocast: {1e3 * taken[name]:7.3f} ms",
+            *(f"    {each[:110]}" for each in attention),
+        ]
+    lines.append(f"non-local over residual: {taken['non-local'] / taken['residual']:.2f}")
+    return lines
+
+
+def kernel_table(networks: ModelConfig, batch: int, size: int, device: torch.device) -> list[str]:
+    """Where the fused step's time on the card goes."""
+    with _fresh(device):
+        step = steps(networks, batch, size, device)[OURS]()
+        for _ in range(3):
+            step()
+        times = kernel_times(step, device)
+    total = sum(times[name][0] for name in times)
+    launches = sum(times[name][1] for name in times)
+    lines = [f"{OURS}, batch {batch}: {total:.2f} ms in {launches:.0f} kernels"]
+    lines += [
+        f"  {kind:28} {ms:8.3f} ms {100 * ms / max(total, 1e-9):5.1f} %  x{count:.0f}"
+        for kind, (ms, count) in by_kind(times).items()
+    ]
+    longest = sorted(times.items(), key=lambda item: -item[1][0])[:24]
+    return [*lines, *(f"      {ms:8.3f} ms x{count:<5.0f} {name[:110]}" for name, (ms, count) in longest)]
+
+
+@contextlib.contextmanager
+def _fresh(device: torch.device) -> Iterator[None]:
+    """Memory of the step before is given back: two large ones do not fit beside each other."""
+    gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
-    step = our_step(networks, StepConfig(**config), *images(batch, size, device))
-    for _ in range(3):
-        step()
-    seconds = median(alternate({"step": step}, repeats, device)["step"])
-    gib = torch.cuda.max_memory_allocated(device) / 2**30 if device.type == "cuda" else math.nan
-    return batch / seconds, gib
+    yield
+    gc.collect()
 
 
-def _run(networks: ModelConfig, size: int) -> RunConfig:
-    return RunConfig.model_validate({"data": {"uri": "-", "crop_size": size, "load_size": size}, "model": networks})
+def _seconds(function: Callable[[], object], repeats: int, device: torch.device, at_least_s: float = 0.0) -> float:
+    """Seconds of a call where calls follow each other: the median of `repeats` groups."""
+    function()
+    _settle(device)
+    began = time.perf_counter()
+    function()
+    _settle(device)
+    once = time.perf_counter() - began
+    calls = max(1, math.ceil(max(at_least_s, 0.02) / repeats / max(once, 1e-6)))
+    groups = []
+    for _ in range(repeats):
+        began = time.perf_counter()
+        for _ in range(calls):
+            function()
+        _settle(device)
+        groups.append((time.perf_counter() - began) / calls)
+    return statistics.median(groups)
 
 
-def against_peers(networks: ModelConfig, size: int, batch: int, args: argparse.Namespace, device: torch.device) -> None:
-    """Ours, in each mode, in turns with the textbook step in fp32 (TF32 on) and bf16."""
-    a, b = images(batch, size, device)
-    print(f"\nagainst the textbook step: {size} px, batch {batch}", flush=True)
-    steps: dict[str, Callable[[], None]] = {
-        "textbook tf32": textbook_step(networks, a, b, bf16=False),
-        "textbook bf16": textbook_step(networks, a, b, bf16=True),
-    }
-    for mode in args.modes:
-        steps[f"step bf16 {mode}"] = our_step(networks, StepConfig(**FAST, **MODES[mode]), a, b)
-    warm_up(steps, 4, device)
-    timings = alternate(steps, args.repeats, device)
-    print(table(timings, against=["textbook tf32", "textbook bf16"]))
-    pairs = ", ".join(f"{name} {batch / median(each):.1f}" for name, each in timings.items())
-    print(f"image pairs a second: {pairs}")
+def _settle(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
-def stays_finite(networks: ModelConfig, args: argparse.Namespace, device: torch.device) -> None:
-    """Many bf16 steps, on real images where there are some; one look at the end, since nothing moves after a NaN."""
-    size, batch = args.sizes[0], args.batches[-1]
-    step = TrainingStep(
-        networks, LossConfig(), OptimizerConfig(), StepConfig(**FAST), seed=0, global_batch=batch, device=device
-    )
-    source = folder_batches(args.images, size, batch) if args.images else None
-    losses: dict[str, Tensor] = {}
-    for number in range(args.steps):
-        a, b = next(source) if source else images(batch, size, device, number)
-        losses = step(a, b, images_seen=number * batch, lr=LR)
-    told = ", ".join(f"{name} {value.item():.3f}" for name, value in losses.items())
-    what = args.images or "noise"
-    print(
-        f"\n{args.steps} bf16 steps of {batch} pairs of {size} px ({what}): {'finite' if step.finite else 'NOT FINITE'}"
-    )
-    print(f"last losses: {told}")
+def _commit() -> str:
+    asked = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=RESULTS)
+    return asked.stdout.strip() or "unknown"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
-        description="Image pairs a second over batches and sizes, memory, part of the FLOP limit; speed against the textbook "
-        "step in one run; NaN check over many bf16 steps.",
+        description="Image pairs a second of the published code's step, the textbook's and ours, one after the other; peak memory, part "
+        "of the card's GEMM rate, kernel time by kind. Writes a dated table and its JSON.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("--device", default="cuda", help="cuda, cuda:1, or cpu to try the script")
-    parser.add_argument("--tiny", action="store_true", help="4 channels, 3 blocks, 32 px: to try the script on a CPU")
-    parser.add_argument("--sizes", type=int, nargs="+", default=[256, 512], help="sides of the images in pixels")
-    parser.add_argument("--batches", type=int, nargs="+", default=[1, 4, 16, 32], help="image pairs of a step")
-    parser.add_argument("--modes", nargs="+", choices=MODES, default=list(MODES), help="how our step is run")
-    parser.add_argument(
-        "--tflops", type=float, default=989.0, help="dense bf16 TFLOP/s of the GPU (H100 SXM, H200: 989)"
-    )
-    parser.add_argument("--repeats", type=int, default=20, help="timed steps of each kind")
-    parser.add_argument("--steps", type=int, default=1000, help="steps of the NaN check")
-    parser.add_argument(
-        "--images", metavar="DIR", help="folder with trainA and trainB for the NaN check (default: noise)"
-    )
+    parser.add_argument("--tiny", action="store_true", help="8 channels, 2 blocks, 32 px: to try the script on a CPU")
+    parser.add_argument("--size", type=int, default=256, help="side of the images in pixels")
+    parser.add_argument("--batches", type=int, nargs="+", default=[16, 1, 4, 32], help="image pairs of a step")
+    parser.add_argument("--only", nargs="+", default=["steps", "kernels", "blocks"], help="parts to run")
+    parser.add_argument("--repeats", type=int, default=5, help="timed groups of each kind")
+    parser.add_argument("--seconds", type=float, default=1.5, help="least time of all groups of a kind")
+    parser.add_argument("--commit", default=_commit(), help="commit that is measured, where there is no git")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="folder for the results")
     args = parser.parse_args()
-    device = torch.device(args.device)
-    networks = model(64, 9, (4,))
+    networks, device = model(64, 9, (4,)), torch.device(args.device)
+    side, copied = 8192, 2**31
     if args.tiny:
-        networks, args.sizes, args.batches, args.repeats, args.steps = model(4, 3, (1,)), [32], [1, 2], 3, 5
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+        networks, args.size, args.batches, args.repeats, args.seconds = model(8, 2, (1,)), 32, [1, 2], 1, 0.0
+        side, copied = 64, 2**16
     torch.backends.cudnn.benchmark = True
-    print(header(device), flush=True)
-    against_peers(networks, args.sizes[0], 1, args, device)
-    against_peers(networks, args.sizes[0], min(16, args.batches[-1]), args, device)
-    throughput(networks, args, device)
-    stays_finite(networks, args, device)
+    lines: list[str] = []
+
+    def say(*texts: str) -> None:
+        lines.extend(texts)
+        print(*texts, sep="\n", flush=True)
+
+    tflops, gb = gemm_tflops(device, side), copy_gb_per_s(device, copied)
+    say(
+        header(device),
+        f"commit {args.commit}, {date.today()}",
+        f"GEMM {side}, bf16: {tflops:.0f} TFLOP/s; copy {gb:,.0f} GB/s",
+    )
+    rows: list[Row] = []
+    if "steps" in args.only:
+        run = {"data": {"uri": "-", "crop_size": args.size, "load_size": args.size}, "model": networks}
+        flops = Costs.of(RunConfig.model_validate(run)).flops_per_pair
+        say("", f"{'step':32} batch  pairs/s       ms  peak GiB  % of GEMM  ready s")
+        for batch in args.batches:
+            for name, build in steps(networks, batch, args.size, device).items():
+                try:
+                    row = measure(name, build, batch, flops, tflops, args)
+                except torch.OutOfMemoryError:
+                    say(f"{name:32} {batch:5}  out of memory")
+                    continue
+                except Exception:
+                    # The other rows are worth having.
+                    say(f"{name:32} {batch:5}  failed", traceback.format_exc(limit=-4))
+                    continue
+                rows.append(row)
+                say(
+                    f"{name:32} {batch:5} {row.pairs_per_s:8.1f} {row.ms:8.2f} {row.peak_gib:9.1f} {100 * row.of_gemm:10.1f} {row.ready_s:8.1f}"
+                )
+        for batch in args.batches:
+            rate = {row.step: row.pairs_per_s for row in rows if row.batch == batch}
+            if OURS in rate:
+                against = ", ".join(f"{rate[OURS] / rate[name]:.2f} x {name}" for name in rate if name != OURS)
+                say(f"batch {batch}, ours fused: {against}")
+    if "kernels" in args.only:
+        for batch in [batch for batch in args.batches if batch in (1, 2, 16)]:
+            say("", *kernel_table(networks, batch, args.size, device))
+    if "blocks" in args.only:
+        shape = (2, 16, 8) if args.tiny else (16, 64, 256)
+        say("", *blocks(device, *shape, args.repeats))
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+    stem = f"step-gpu-{date.today()}-{name.replace(' ', '-')}"
+    args.out.mkdir(parents=True, exist_ok=True)
+    (args.out / f"{stem}.txt").write_text("\n".join(lines) + "\n")
+    about = {
+        "device": name,
+        "commit": args.commit,
+        "date": str(date.today()),
+        "gemm_tflops": tflops,
+        "copy_gb_per_s": gb,
+    }
+    (args.out / f"{stem}.json").write_text(json.dumps(about | {"rows": [asdict(row) for row in rows]}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -67,4 +67,5 @@ def on_the_cpu(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 def assert_same(one: dict[str, Tensor], two: dict[str, Tensor]) -> None:
     """Bit for bit."""
     assert one.keys() == two.keys()
-    assert [name for name in one if not torch.equal(one[name], two[name])] == []
+    different = [name for name in one if not torch.equal(one[name], two[name])]
+    assert not different, different

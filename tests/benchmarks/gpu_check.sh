@@ -1,0 +1,70 @@
+#!/usr/bin/env bash
+# All that only a GPU can show, in about 8 minutes, stage by stage: a stage that fails or takes too long costs only itself.
+#   tests/benchmarks/gpu_check.sh OUT [SHARDS]        PYTHON=python3 STAGES="tests bench train paper" by default
+# OUT gets one log a stage, the bench's table and a summary. SHARDS is a packed dataset of images of at least 256 px; by default
+# a small one is drawn.
+set -uo pipefail
+cd "$(dirname "$0")/../.."
+out=$(realpath -m "$1") python=${PYTHON:-python3} stages=${STAGES:-tests bench train paper}
+export PYTHONUNBUFFERED=1 PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH}
+work=$(mktemp -d) && mkdir -p "$out" && : >"$out/summary.txt"
+trap 'rm -rf "$work"' EXIT
+
+note() { echo "$*" | tee -a "$out/summary.txt"; }
+
+stage() { # NAME SECONDS COMMAND...
+    local name=$1 limit=$2 began=$SECONDS status
+    shift 2
+    timeout -k 5 "$limit" "$@" >"$out/$name.log" 2>&1
+    status=$?
+    note "$name: exit $status after $((SECONDS - began)) s"
+    tail -n 3 "$out/$name.log" | cut -c1-200 | sed 's/^/    /' | tee -a "$out/summary.txt"
+}
+
+if [ -n "${2:-}" ]; then
+    shards=$(realpath "$2")
+else
+    $python -m data_shards synth "$work/images" --size 256 --train 64 --test 8 >"$out/data.log" 2>&1
+    $python -m data_shards pack "$work/images" "$work/shards" >>"$out/data.log" 2>&1
+    shards=$work/shards
+fi
+train=(-m cluster train --data.uri "$shards" --storage "$work/runs" --validation.images 16)
+
+real_run() {
+    # Killed in the middle, then the same command again: it resumes.
+    local run=("${train[@]}" --config cluster/configs/fast.yaml --name real --schedule.images 8000 --checkpoint.every 1600
+        --validation.every 4000 --observe.every 320 --observe.previews 8000)
+    timeout -s KILL 40 $python "${run[@]}"
+    $python "${run[@]}" && $python -m cluster status "$work/runs/real" &&
+        $python -m nla_cyclegan translate --weights "$work/runs/real" --direction B2A --out "$work/painted" --grid "$out/translated.png" \
+            "${IMAGES:-$work/images/testB}"
+}
+
+paper_run() {
+    # 2,000 steps of one pair, in bf16.
+    $python "${train[@]}" --config cluster/configs/paper.yaml --name paper --step.precision bf16 --schedule.images 2000 --observe.every 100 \
+        --checkpoint.every 2000 --observe.previews none
+}
+
+rates() { # RUN: pairs a second of each record, and what was waited for
+    $python - "$work/runs/$1/metrics.jsonl" <<'PY'
+import json, statistics, sys
+records = [json.loads(line) for line in open(sys.argv[1])]
+steps = [record for record in records if "images_per_s" in record]
+print("pairs/s of each record:", " ".join(f"{record['images_per_s']:.0f}" for record in steps))
+print(f"median {statistics.median(record['images_per_s'] for record in steps):.1f}; waits for data",
+      " ".join(f"{record['data_wait']:.0%}" for record in steps), f"; memory {steps[-1]['memory_gb']:.1f} GB")
+PY
+}
+
+export -f real_run paper_run
+for name in $stages; do
+    case $name in
+    tests) stage tests 170 "$python" -m pytest tests/gpu -m gpu -q -x --maxfail 20 --durations 10 -o addopts= ;;
+    bench) stage bench 240 "$python" tests/benchmarks/step_gpu.py --out "$out" --commit "${COMMIT:-unknown}" ;;
+    train) (real_run) >"$out/train.log" 2>&1 && note "train: done" || note "train: failed"; rates real 2>&1 | tee -a "$out/summary.txt" ;;
+    paper) (paper_run) >"$out/paper.log" 2>&1 && note "paper: done" || note "paper: failed"; rates paper 2>&1 | tee -a "$out/summary.txt" ;;
+    esac
+done
+nvidia-smi --query-gpu=name,driver_version --format=csv,noheader 2>/dev/null | tee -a "$out/summary.txt"
+cat "$out/summary.txt"
