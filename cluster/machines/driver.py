@@ -77,7 +77,7 @@ def train_in_process(prepared: Prepared) -> Mapping[str, Any]:
             torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
         dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
     try:
-        return train(prepared.config, World.current(), sinks=[Forward(progress.show)])
+        return train(prepared.config, World.current(), sinks=[Forward(progress.show)], say=progress.say)
     finally:
         progress.close()
         if dist.is_initialized():

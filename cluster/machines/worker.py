@@ -1,12 +1,13 @@
 """What each worker of Ray Train runs. The controller and the driver import this file too: torch comes when a worker trains."""
 
+import time
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
 import ray.train
 
-from cluster.machines.progress import publish, records_key
+from cluster.machines.progress import events_key, publish, records_key
 from cluster.machines.ray_internals import silence_reports
 from cluster.records.sinks import Forward, PrometheusGauges, Sink
 from cluster.settings.config import RunConfig
@@ -35,8 +36,12 @@ def train_worker(settings: dict[str, Any]) -> dict[str, Any]:
     config = RunConfig.model_validate(settings["config"])
     sinks: list[Sink] = [Forward(partial(publish, records_key(config))), PrometheusGauges(config.name)]
     world = World.current()
+
+    def say(text: str) -> None:
+        publish(events_key(config), {"text": text, "at": time.time()})
+
     try:
-        return {"metrics": train(config, world, report=_report, sinks=sinks, preempted_nodes=_preempted_nodes)}
+        return {"metrics": train(config, world, report=_report, sinks=sinks, preempted_nodes=_preempted_nodes, say=say)}
     except NonFiniteLossError as error:
         # Returned, because Ray would restart the group for an exception.
         return {"error": str(error)}

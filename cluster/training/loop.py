@@ -3,8 +3,7 @@
 It knows neither Ray nor what started its process: it runs alone, under gloo or NCCL, and under Ray Train.
 """
 
-import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from cluster.checkpoints.checkpoint import Checkpoints
 from cluster.evaluation.previews import Previews
@@ -33,6 +32,7 @@ def train(
     report: Report = lambda metrics: None,
     sinks: Iterable[Sink] = (),
     preempted_nodes: PreemptedNodes = lambda: [],
+    say: Callable[[str], None] = lambda text: None,
 ) -> Record:
     """Train as one rank of a world; all ranks call it alike.
 
@@ -43,6 +43,7 @@ def train(
         report: called after every validation, on all ranks, with the newest value of everything recorded.
         sinks: take the records of rank 0, beside the files in the run's folder.
         preempted_nodes: the nodes of the run that are about to be taken away.
+        say: called by rank 0 with how its steps are computed.
 
     Returns: the newest value of everything recorded; the losses are the same on all ranks.
 
@@ -62,7 +63,7 @@ def train(
         # Which GPU there is, and what its kernels cover, shows only here.
         raise UserError(str(error)) from error
     if world.rank == 0:
-        print(f"{config.name}: {step.summary}", file=sys.stderr, flush=True)
+        say(step.summary)
     with local_files(folder) as files:
         log = MetricsLog(config.observe, clock, world, [MetricsFiles(config.observe, files.root, folder), *sinks])
         # A resume from a checkpoint finds the records up to it: they are uploaded with it.
