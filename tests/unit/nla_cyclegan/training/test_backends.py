@@ -98,7 +98,7 @@ from steps import take
 
 backends.why_not = lambda *args, **kwargs: None
 model = ModelConfig(
-    generator=GeneratorConfig(base_channels=8, num_blocks=2, nonlocal_blocks=(1,), nonlocal_gain=0.5),
+    generator=GeneratorConfig(base_channels=8, num_blocks=1, nonlocal_blocks=()),
     discriminator=DiscriminatorConfig(base_channels=8, num_layers=1),
 )
 losses, weights = [], []
