@@ -58,7 +58,7 @@ class StepConfig(BaseModel):
     graph: bool | None = None
     """CUDA only: replay the whole step as one CUDA graph; none: where there is one worker."""
     channels_last: bool | None = None
-    """Keep images and convolution weights in NHWC memory order; none: on a CUDA device."""
+    """Keep images and convolution weights in NHWC memory order; none: with fused kernels."""
     cudnn_benchmark: bool = True
     """CUDA only: let cuDNN time its convolution algorithms at the first step and keep the fastest."""
     tf32: bool = True
