@@ -19,7 +19,7 @@ from cluster.records.upload import local_files
 from cluster.settings.config import RunConfig
 from cluster.settings.preflight import about
 from cluster.training.guards import NonFiniteGuard, out_of_memory_explained
-from data_shards import UnpairedStream, open_dataset
+from data_shards import UnpairedStream, open_dataset, rank_share
 from data_shards.errors import PreemptedError, UserError
 from data_shards.storage.folder import RunFolder
 from nla_cyclegan import TrainingStep, learning_rate
@@ -62,6 +62,7 @@ def train(
     except ValueError as error:
         # Which GPU there is, and what its kernels cover, shows only here.
         raise UserError(str(error)) from error
+    step.prepare(pairs=len(rank_share(clock.batch, world.rank, world.size)), size=size)
     if world.rank == 0:
         say(step.summary)
     with local_files(folder) as files:

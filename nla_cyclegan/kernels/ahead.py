@@ -1,11 +1,17 @@
-"""Kernels compiled ahead of their first use, for a GPU that need not be there.
+"""Kernels compiled ahead of their first use, by several processes, for a GPU that need not be there.
 
-What is compiled is what a pass over meta tensors would launch: shapes without numbers. The results lie in Triton's cache
-(TRITON_CACHE_DIR), where the process with the GPU finds them.
+What is compiled is what a step over meta tensors would launch: shapes without numbers. The results lie in Triton's cache on
+this machine (TRITON_CACHE_DIR, else ~/.triton/cache), keyed by source, Triton and GPU, where the process with the GPU finds them.
 """
 
+import hashlib
+import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,6 +20,12 @@ from torch import nn
 
 from nla_cyclegan.kernels import launch
 from nla_cyclegan.kernels.networks import Fused
+from nla_cyclegan.model.config import ModelConfig
+from nla_cyclegan.model.discriminator import PatchDiscriminator
+from nla_cyclegan.model.generator import Generator
+
+MOST_PROCESSES = 12
+"""There are some 30 kernels in a step, about a second each."""
 
 
 class _Driver:
@@ -36,19 +48,20 @@ class _Driver:
 
 
 @contextmanager
-def compiling(capability: int) -> Iterator[list[tuple[str, Any]]]:
+def compiling(capability: int, part: tuple[int, int] = (0, 1)) -> Iterator[list[tuple[str, Any]]]:
     """Within it kernels are compiled and not run -> their names and what Triton makes of them, one for each launch.
 
     Args:
         capability: of the GPU to compile for, 10 times its major number plus its minor, as in 90.
+        part: (i, n): every n-th kernel from the i-th on.
     """
     found: list[tuple[str, Any]] = []
     triton.runtime.driver.set_active(_Driver(capability))
-    launch.compiled = found
+    launch.compiled, launch.part = found, part
     try:
         yield found
     finally:
-        launch.compiled = None
+        launch.compiled, launch.part = None, (0, 1)
         # Without a GPU there is no driver to go back to.
         with suppress(RuntimeError):
             triton.runtime.driver.reset_active()
@@ -59,11 +72,74 @@ def compile_pass(network: Callable[[], nn.Module], shape: tuple[int, int, int, i
 
     Args:
         network: makes the network; it is built without memory.
-        image_grad: whether the images want a gradient: those that a generator painted do.
+        image_grad: whether the images want a gradient: those that a generator made do.
     """
     with torch.device("meta"):
         made = network().to(memory_format=torch.channels_last)
-        # Images that a generator painted come in the type of the computation, others in fp32.
+        # Images that a generator made come in the type of the computation, others in fp32.
         image = torch.empty(shape, dtype=dtype if image_grad else torch.float32, requires_grad=image_grad)
     out = Fused(dtype)(made, image)
     out.backward(torch.empty_like(out))
+
+
+def compile_step(model: ModelConfig, precision: str, pairs: int, size: int) -> None:
+    """The passes of a training step, within `compiling`."""
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    # Translation and identity image go together; a cycle goes alone, and so does an image before a discriminator.
+    for network, images, image_grad in (
+        (lambda: Generator(model.generator), 2 * pairs, False),
+        (lambda: Generator(model.generator), pairs, True),
+        (lambda: PatchDiscriminator(model.discriminator), 2 * pairs, False),
+        (lambda: PatchDiscriminator(model.discriminator), pairs, True),
+    ):
+        compile_pass(network, (images, 3, size, size), dtype, image_grad=image_grad)
+
+
+class CompileAhead:
+    """Compiles the kernels of a step in processes of their own, from here on; nothing, where this machine has done so before.
+
+    What these processes do not come to, the step compiles at its first call.
+
+    Args:
+        pairs: image pairs that go through the networks at once.
+        size: side of the images in pixels.
+        capability: as of `compiling`.
+    """
+
+    def __init__(self, model: ModelConfig, precision: str, *, pairs: int, size: int, capability: int) -> None:
+        wanted = json.dumps([model.model_dump(mode="json"), precision, pairs, size, capability])
+        cache = Path(os.environ.get("TRITON_CACHE_DIR", Path.home() / ".triton" / "cache"))
+        self._done = cache / f"nla-cyclegan-{_digest(wanted)}"
+        self._processes: list[subprocess.Popen[bytes]] = []
+        if self._done.exists():
+            return
+        count = max(1, min(MOST_PROCESSES, len(os.sched_getaffinity(0)) - 1))
+        environment = os.environ | {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
+        for index in range(count):
+            command = [sys.executable, "-m", __name__, wanted, str(index), str(count)]
+            self._processes.append(subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))  # fmt: skip
+
+    def wait(self) -> None:
+        """Until all is compiled."""
+        failed = [process for process in self._processes if process.wait()]
+        if self._processes and not failed and self._done.parent.is_dir():
+            self._done.touch()
+        self._processes = []
+
+
+def _digest(wanted: str) -> str:
+    sources = sorted(Path(__file__).parent.glob("*.py"))
+    content = b"".join([wanted.encode(), triton.__version__.encode(), *(source.read_bytes() for source in sources)])
+    return hashlib.sha256(content).hexdigest()[:24]
+
+
+def _main(wanted: str, index: str, count: str) -> None:
+    model, precision, pairs, size, capability = json.loads(wanted)
+    torch.set_num_threads(1)
+    with compiling(capability, (int(index), int(count))):
+        compile_step(ModelConfig.model_validate(model), precision, pairs, size)
+
+
+if __name__ == "__main__":
+    _main(*sys.argv[1:])

@@ -15,6 +15,9 @@ MOST = 2**31
 
 compiled: list[tuple[str, Any]] | None = None
 """None: kernels run. A list: they are only compiled, and their names and compiled forms are put there (see `ahead`)."""
+part: tuple[int, int] = (0, 1)
+"""(i, n): of the kernels that are only compiled, every n-th from the i-th on; the others are for other processes."""
+_places: dict[Any, int] = {}
 
 
 def launch(kernel: Any, programs: int, *args: Any, warps: int = 4, stages: int = 3, **constants: Any) -> None:
@@ -22,7 +25,9 @@ def launch(kernel: Any, programs: int, *args: Any, warps: int = 4, stages: int =
     constants |= {"num_warps": warps, "num_stages": stages}
     if compiled is None:
         kernel[(programs,)](*args, **constants)
-    else:
+        return
+    kind = kernel.__name__, tuple(sorted(constants.items())), tuple(getattr(arg, "dtype", type(arg)) for arg in args)
+    if _places.setdefault(kind, len(_places)) % part[1] == part[0]:
         compiled.append((kernel.__name__, kernel.warmup(*args, grid=(programs,), **constants)))
 
 

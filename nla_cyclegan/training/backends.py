@@ -13,6 +13,7 @@ from nla_cyclegan.model.config import ModelConfig
 from nla_cyclegan.training.config import StepConfig
 
 if TYPE_CHECKING:
+    from nla_cyclegan.kernels.ahead import CompileAhead
     from nla_cyclegan.kernels.networks import Fused
 
 
@@ -75,6 +76,19 @@ def make_fused(config: StepConfig) -> "Fused":
     from nla_cyclegan.kernels.networks import Fused
 
     return Fused(torch.bfloat16 if config.precision == "bf16" else torch.float32)
+
+
+def compile_ahead(
+    model: ModelConfig, config: StepConfig, device: torch.device, *, pairs: int, size: int
+) -> "CompileAhead | None":
+    """Begin to compile the kernels in other processes. One rank of a machine does it for all: Triton's cache is theirs together."""
+    if device.index:
+        return None
+    from nla_cyclegan.kernels.ahead import CompileAhead
+
+    major, minor = torch.cuda.get_device_capability(device)
+    pairs = min(pairs, config.micro_batch or pairs)
+    return CompileAhead(model, config.precision, pairs=pairs, size=size, capability=10 * major + minor)
 
 
 @dataclass(frozen=True)

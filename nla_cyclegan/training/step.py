@@ -1,6 +1,7 @@
 """One training step of NLA-CycleGAN: the generators move, then the discriminators."""
 
 from contextlib import nullcontext
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -9,7 +10,7 @@ from nla_cyclegan.model.config import ModelConfig
 from nla_cyclegan.model.discriminator import PatchDiscriminator
 from nla_cyclegan.model.generator import Generator
 from nla_cyclegan.pixels import keyed_generator, to_float
-from nla_cyclegan.training.backends import Way, make_fused, switches
+from nla_cyclegan.training.backends import Way, compile_ahead, make_fused, switches
 from nla_cyclegan.training.config import LossConfig, OptimizerConfig, StepConfig
 from nla_cyclegan.training.ema import EMA
 from nla_cyclegan.training.gradients import AllReduce, GradientSum
@@ -17,6 +18,9 @@ from nla_cyclegan.training.graph import CudaGraph, Replay
 from nla_cyclegan.training.image_pool import ImagePool
 from nla_cyclegan.training.optim import make_optimizer
 from nla_cyclegan.training.players import Discriminators, Generators, Losses, call
+
+if TYPE_CHECKING:
+    from nla_cyclegan.kernels.ahead import CompileAhead
 
 
 class TrainingStep:
@@ -65,6 +69,7 @@ class TrainingStep:
         self.dtype = torch.float64 if step.precision == "fp64" else torch.float32
         way = Way.choose(model, step, self.device, world)
         self.summary, self._channels_last = way.summary, way.channels_last
+        self.model = model
         self.networks = self._build(model)
         ab, ba, discriminator_a, discriminator_b = self.networks.values()
         self._fused = make_fused(step) if way.fused else None
@@ -90,7 +95,18 @@ class TrainingStep:
         capacity = step.pool_size * (rank + 1) // world - step.pool_size * rank // world
         self.pools = {domain: ImagePool(capacity, self.device, self._memory_format) for domain in ("a", "b")}
         self._loss_names: list[str] = []
+        self._compiling: CompileAhead | None = None
         self._replay = Replay(self._compute, self._rehearse, self.device, CudaGraph if way.graph else None)
+
+    def prepare(self, *, pairs: int, size: int) -> None:
+        """Begin to compile, in the background, what the first step needs; that step waits for it.
+
+        Args:
+            pairs: image pairs that this rank takes at a step.
+            size: side of the images in pixels.
+        """
+        if self._fused and self.device.type == "cuda":
+            self._compiling = compile_ahead(self.model, self.config, self.device, pairs=pairs, size=size)
 
     def __call__(self, real_a: Tensor, real_b: Tensor, *, images_seen: int, lr: float) -> Losses:
         """Take one step.
@@ -103,6 +119,9 @@ class TrainingStep:
         Returns: the unweighted losses and `generator_total`, detached scalars on the device, each times this rank's
             share of the batch: their sum over the ranks is the mean over the global batch.
         """
+        if self._compiling is not None:
+            self._compiling.wait()
+            self._compiling = None
         for optimizer in self.optimizers.values():
             optimizer.rate.fill_(lr)
         if self.ema is not None:
