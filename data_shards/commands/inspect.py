@@ -3,12 +3,11 @@
 import argparse
 import json
 import sys
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
-import numpy as np
+import pyarrow as pa
 
 from data_shards.dataset.epoch_plan import EpochPlan, rank_share
 from data_shards.dataset.manifest import Dataset, open_dataset
@@ -18,8 +17,6 @@ from data_shards.storage import RangeReader, locate, shown
 
 DOMAINS = {"A": 0, "B": 1}
 SIZES_LISTED = 4
-# Rows of the index that are looked at together.
-CHUNK_ROWS = 1 << 16
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -87,34 +84,28 @@ def print_summary(dataset: Dataset) -> None:
     print(f"{shown(dataset.uri)}  (fingerprint {dataset.fingerprint[:16]})")
     shards = [shard["split"] for shard in dataset.manifest["shards"]]
     with closing(RangeReader(locate(dataset.uri))) as ranges:
-        index = IndexRows(ranges, dataset)
-        for split, info in dataset.splits.items():
-            number = shards.count(split)
-            print(
-                f"  {split:8} {info.samples:8,} images  {info.bytes / 1e6:10,.1f} MB  "
-                f"{number:5,} shard{'' if number == 1 else 's'}  {_sizes(dataset, split, index)}"
-            )
+        sizes = IndexRows(ranges, dataset).table(["width", "height"])
+    for split, info in dataset.splits.items():
+        number = shards.count(split)
+        print(
+            f"  {split:8} {info.samples:8,} images  {info.bytes / 1e6:10,.1f} MB  "
+            f"{number:5,} shard{'' if number == 1 else 's'}  {_sizes(dataset, split, sizes)}"
+        )
     skipped = len(dataset.manifest["skipped"])
     if skipped:
         print(f"  {skipped:,} file{' was' if skipped == 1 else 's were'} skipped, manifest.json says which and why")
 
 
-def _sizes(dataset: Dataset, split: str, index: IndexRows) -> str:
-    """The sizes of a split's images in pixels, the commonest first."""
-    where, counts = dataset.split(split), Counter[tuple[int, int]]()
-    end = where.first_row + len(where)
-    for start in range(where.first_row, end, CHUNK_ROWS):
-        rows = index.span(start, min(start + CHUNK_ROWS, end))
-        pairs = np.stack([rows["width"].to_numpy(), rows["height"].to_numpy()], axis=1)
-        sizes, numbers = np.unique(pairs, axis=0, return_counts=True)
-        counts.update(dict(zip(map(tuple, sizes.tolist()), numbers.tolist(), strict=True)))
+def _sizes(dataset: Dataset, split: str, sizes: pa.Table) -> str:
+    """The sizes of a split's images in pixels, the commonest first; `sizes` are those of the whole index."""
+    where = dataset.split(split)
+    counts = sizes.slice(where.first_row, len(where)).group_by(["width", "height"]).aggregate([([], "count_all")])
     # The larger first among equals, so that the same dataset gives the same line.
-    commonest = sorted(counts.items(), key=lambda item: (item[1], item[0]), reverse=True)
-    if len(commonest) == 1:
-        ((width, height), _), *_ = commonest
-        return f"all {width} x {height} pixels"
+    commonest = counts.sort_by([(name, "descending") for name in ("count_all", "width", "height")]).to_pylist()
+    listed = [f"{each['width']} x {each['height']}: {each['count_all']:,}" for each in commonest[:SIZES_LISTED]]
     info = dataset.splits[split]
-    listed = [f"{width} x {height}: {number:,}" for (width, height), number in commonest[:SIZES_LISTED]]
+    if len(commonest) == 1:
+        return f"all {info.min_width} x {info.min_height} pixels"
     if len(commonest) > SIZES_LISTED:
         listed.append(f"{len(commonest) - SIZES_LISTED:,} other sizes")
     spread = f"{info.min_width} to {info.max_width} wide, {info.min_height} to {info.max_height} high"

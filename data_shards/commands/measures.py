@@ -122,7 +122,8 @@ class Bench:
         if "webdataset" in names:
             yield self._steady("stock webdataset", peers.stock_webdataset(shards, self._config, self._batch))
         if "folder" in names:
-            _unpack(shards, folder / "files")
+            # A folder of one class, for ImageFolder.
+            _unpack(shards, folder / "files" / "all")
             yield self._steady("JPEG folder", peers.image_folder(folder / "files", self._config, self._batch))
         if "ray" in names:
             peers.start_ray(self._config.loader_workers)
@@ -157,7 +158,7 @@ class Bench:
 
 
 def _unpack(shards: list[str], folder: Path) -> None:
-    folder.mkdir()
+    folder.mkdir(parents=True)
     for number, shard in enumerate(shards):
         with tarfile.open(shard) as tar:
             for member in tar:

@@ -13,9 +13,9 @@ from typing import Any
 
 import torch
 import webdataset
-from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
+from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
 from data_shards.images.transforms import augment, decode_plain
@@ -25,53 +25,29 @@ from data_shards.stream.config import StreamConfig
 SHUFFLE_BUFFER = 1000
 
 
-class OurDecode:
+def _decoded(members: dict[str, Any], config: StreamConfig) -> Tensor:
     """A sample's members -> uint8 [3, crop, crop], as the readers of this package decode and augment."""
-
-    def __init__(self, config: StreamConfig) -> None:
-        self._augment = partial(
-            augment, load_size=config.load_size, crop_size=config.crop_size, flip=config.flip, seed=0, domain=0
-        )
-        self._count = 0
-
-    def __call__(self, members: dict[str, Any]) -> Tensor:
-        self._count += 1
-        return self._augment(decode_plain(image_of(members) or b""), position=self._count)
+    image, position = decode_plain(image_of(members) or b""), int(torch.randint(2**31, ()))
+    load, crop = config.load_size, config.crop_size
+    return augment(image, load_size=load, crop_size=crop, flip=config.flip, seed=0, domain=0, position=position)
 
 
 def stock_webdataset(shards: list[str], config: StreamConfig, batch: int) -> Iterator[Tensor]:
     """webdataset's own pipeline: shards drawn at random, a shuffle buffer, batches in its loader's processes."""
     dataset = webdataset.WebDataset(shards, resampled=True, shardshuffle=False, nodesplitter=webdataset.split_by_node)
-    decoded = dataset.shuffle(SHUFFLE_BUFFER).map(OurDecode(config)).batched(batch, collation_fn=torch.stack)
-    return iter(
-        webdataset.WebLoader(
-            decoded, batch_size=None, num_workers=config.loader_workers, prefetch_factor=config.prefetch
-        )
-    )
-
-
-class _Folder(Dataset[Tensor]):
-    """A folder of image files read by Pillow, with CycleGAN's transforms."""
-
-    def __init__(self, folder: Path, config: StreamConfig) -> None:
-        self._files = sorted(folder.iterdir())
-        size, crop = [config.load_size] * 2, config.crop_size
-        steps = [v2.Resize(size, v2.InterpolationMode.BICUBIC), v2.RandomCrop(crop)]
-        steps += [v2.RandomHorizontalFlip()] * config.flip + [v2.PILToTensor()]
-        self._transform = v2.Compose(steps)
-
-    def __len__(self) -> int:
-        return len(self._files)
-
-    def __getitem__(self, number: int) -> Tensor:
-        with Image.open(self._files[number]) as image:
-            return self._transform(image.convert("RGB"))
+    decoded = dataset.shuffle(SHUFFLE_BUFFER).map(partial(_decoded, config=config))
+    batches = decoded.batched(batch, collation_fn=torch.stack)
+    workers, prefetch = config.loader_workers, config.prefetch
+    return iter(webdataset.WebLoader(batches, batch_size=None, num_workers=workers, prefetch_factor=prefetch))
 
 
 def image_folder(folder: Path, config: StreamConfig, batch: int) -> Iterator[Tensor]:
-    """torch's DataLoader over a folder of files, epoch after epoch."""
+    """torchvision's ImageFolder under torch's DataLoader, with CycleGAN's transforms, epoch after epoch."""
+    size, crop = [config.load_size] * 2, config.crop_size
+    steps = [v2.Resize(size, v2.InterpolationMode.BICUBIC), v2.RandomCrop(crop)]
+    steps += [v2.RandomHorizontalFlip()] * config.flip + [v2.PILToTensor()]
     loader = DataLoader(
-        _Folder(folder, config),
+        ImageFolder(str(folder), v2.Compose(steps), is_valid_file=os.path.isfile),
         batch,
         shuffle=True,
         drop_last=True,
@@ -80,18 +56,13 @@ def image_folder(folder: Path, config: StreamConfig, batch: int) -> Iterator[Ten
         persistent_workers=True,
     )
     while True:
-        yield from loader
+        yield from (images for images, _ in loader)
 
 
-class _RayRow:
+def _decoded_row(row: dict[str, Any], config: StreamConfig) -> dict[str, Any]:
     """A row of ray.data.read_webdataset -> the decoded image."""
-
-    def __init__(self, config: StreamConfig) -> None:
-        self._decode = OurDecode(config)
-
-    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        torch.set_num_threads(1)
-        return {"image": self._decode(row).numpy()}
+    torch.set_num_threads(1)
+    return {"image": _decoded(row, config).numpy()}
 
 
 def start_ray(workers: int) -> None:
@@ -108,6 +79,6 @@ def ray_data(shards: list[str], config: StreamConfig, batch: int) -> Iterator[Te
     """One epoch of ray.data.read_webdataset and a map, shuffled within a buffer."""
     import ray
 
-    rows = ray.data.read_webdataset(shards, decoder=None, shuffle="files").map(_RayRow(config))
+    rows = ray.data.read_webdataset(shards, decoder=None, shuffle="files").map(partial(_decoded_row, config=config))
     for columns in rows.iter_torch_batches(batch_size=batch, drop_last=True, local_shuffle_buffer_size=4 * batch):
         yield columns["image"]

@@ -7,12 +7,13 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, NamedTuple
 
 from data_shards.errors import UserError
 from data_shards.progress import Progress
+from data_shards.storage import locate, write_file
+from data_shards.storage.files import read_json
 
 ATTEMPTS = 5  # in a row without a byte gained
 FIRST_DELAY_S = 1.0  # doubles from one to the next
@@ -62,30 +63,28 @@ def discard(path: Path) -> None:
 def _continue(url: str, path: Path) -> None:
     """One connection: append to the part what it lacks, or start it anew where the server has another file."""
     known = _read_record(path)
-    if known is not None and known.url != url:
+    if known is None or known.url != url:
         discard(path)
-        known = None
-    have = _size(_part_of(path)) if known is not None else 0
-    if known is not None and have == known.total:
+        known = Remote(url, None, None)
+    have = _size(_part_of(path))
+    if have == known.total:
         return
-    with _open(url, path, have, known) as response:
+    with _open(url, path, have, known.validator) as response:
         remote, start = _describe(url, response)
-        if start and (start != have or known is None or remote.total != known.total):
+        if start and (start != have or remote.total != known.total):
             discard(path)
             raise _ConnectionLostError("the server's file has changed")
         if not start:
             discard(path)  # before the record changes: no part is ever taken for one of another file
-        _write_record(path, remote)
+        write_file(locate(path.parent), _record_of(path).name, json.dumps(remote._asdict()).encode())
         with _part_of(path).open("ab") as file:
-            _copy(response, file, start, remote.total, path.name)
+            _copy(response, file, remote.total, path.name)
 
 
-def _open(url: str, path: Path, have: int, known: Remote | None) -> http.client.HTTPResponse:
+def _open(url: str, path: Path, have: int, validator: str | None) -> http.client.HTTPResponse:
     headers = {"User-Agent": "data_shards", "Accept-Encoding": "identity"}
     if have:
-        headers["Range"] = f"bytes={have}-"
-        if known is not None and known.validator:
-            headers["If-Range"] = known.validator
+        headers |= {"Range": f"bytes={have}-"} | ({"If-Range": validator} if validator else {})
     try:
         return urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=TIMEOUT_S)
     except urllib.error.HTTPError as error:
@@ -113,27 +112,19 @@ def _describe(url: str, response: http.client.HTTPResponse) -> tuple[Remote, int
     return Remote(url, validator, int(match[2])), int(match[1])
 
 
-def _copy(response: http.client.HTTPResponse, file: IO[bytes], start: int, total: int | None, name: str) -> None:
-    done = start
-    with Progress(name, (total or 0) // MB, "MB") as progress:
-        progress.advance(done // MB)
-        for chunk in _chunks(response):
+def _copy(response: http.client.HTTPResponse, file: IO[bytes], total: int | None, name: str) -> None:
+    with Progress(name, (total or 0) // MB, "MB") as progress, progress.following(lambda: file.tell() // MB):
+        while chunk := _read(response):
             file.write(chunk)
-            progress.advance((done + len(chunk)) // MB - done // MB)
-            done += len(chunk)
-    if total is not None and done != total:
+    if total is not None and file.tell() != total:
         raise _ConnectionLostError("connection lost")
 
 
-def _chunks(response: http.client.HTTPResponse) -> Iterator[bytes]:
-    while True:
-        try:
-            chunk = response.read(CHUNK_BYTES)
-        except OSError as error:
-            raise _ConnectionLostError(_reason(error)) from error
-        if not chunk:
-            return
-        yield chunk
+def _read(response: http.client.HTTPResponse) -> bytes:
+    try:
+        return response.read(CHUNK_BYTES)
+    except OSError as error:
+        raise _ConnectionLostError(_reason(error)) from error
 
 
 def _reason(error: OSError) -> str:
@@ -151,14 +142,8 @@ def _record_of(path: Path) -> Path:
 
 
 def _read_record(path: Path) -> Remote | None:
-    record = _record_of(path)
-    return Remote(**json.loads(record.read_text())) if record.is_file() else None
-
-
-def _write_record(path: Path, remote: Remote) -> None:
-    unfinished = path.with_name(path.name + ".part.json.tmp")
-    unfinished.write_text(json.dumps(remote._asdict()))
-    unfinished.replace(_record_of(path))
+    record = read_json(locate(path.parent), _record_of(path).name)
+    return record and Remote(**record)
 
 
 def _size(part: Path) -> int:

@@ -15,14 +15,9 @@ SAILS = (rgb(0.94, 0.92, 0.86), rgb(0.90, 0.82, 0.66), rgb(0.72, 0.34, 0.20))
 def haystack(s: Stage, x: float, foot: float, width: float) -> None:
     """A stack under a rounded thatch, with the shadow it throws away from the sun."""
     height, away = width * s.between(0.75, 0.95), -1.0 if s.light.sun_x > x else 1.0
-    near_side, far_side = x + away * width * 1.5, x + away * width * 1.2
-    shadow = [
-        (x - width * 0.45, foot + 0.012),
-        (x + width * 0.45, foot + 0.012),
-        (near_side, foot + 0.02),
-        (far_side, foot - 0.02),
-    ]
-    s.canvas.polygon(shadow, s.light.lit(SHADOW, 0.0), 0.7)
+    stack = [(x - width * 0.45, foot + 0.012), (x + width * 0.45, foot + 0.012)]
+    tip = [(x + away * width * 1.5, foot + 0.02), (x + away * width * 1.2, foot - 0.02)]
+    s.canvas.polygon(stack + tip, s.light.lit(SHADOW, 0.0), 0.7)
     c = s.canvas.part(x - width * 0.6, foot - height, x + width * 0.6, foot)
     t = np.clip((foot - c.y) / height, 0, 1)
     half = width / 2 * (0.9 + 0.2 * np.clip(t / 0.45, 0, 1)) * np.sqrt(1 - smoothstep(0.30, 1.0, t) ** 0.9)
@@ -85,19 +80,11 @@ def church(s: Stage, x: float, foot: float, height: float) -> None:
     half, nave = height * 0.11, x + side * height * 0.46
     tower, eaves, ridge = foot - height * 0.58, foot - height * 0.22, foot - height * 0.36
     _box(s, min(x, nave), max(x, nave), eaves, foot, PLASTER, 0.85)
-    s.canvas.polygon(
-        [(x, eaves), (nave, eaves), (nave - side * half * 0.5, ridge), (x, ridge)], s.light.lit(SLATE, 0.8)
-    )
+    roof = [(x, eaves), (nave, eaves), (nave - side * half * 0.5, ridge), (x, ridge)]
+    s.canvas.polygon(roof, s.light.lit(SLATE, 0.8))
+    high, low, slit = eaves + height * 0.05, foot - height * 0.05, half * 0.1
     for window in np.linspace(x + side * height * 0.14, nave - side * height * 0.08, 4).tolist():
-        _box(
-            s,
-            window - half * 0.1,
-            window + half * 0.1,
-            eaves + height * 0.05,
-            foot - height * 0.05,
-            PLASTER * 0.35,
-            0.4,
-        )
+        _box(s, window - slit, window + slit, high, low, PLASTER * 0.35, 0.4)
     for edge, amount in ((x + side * half, 0.9), (x - side * half, 0.3)):
         _box(s, min(x, edge), max(x, edge), tower, foot, PLASTER, amount)
         s.canvas.polygon([(x, tower), (edge, tower), (x, foot - height)], s.light.lit(SLATE, amount * 0.8))

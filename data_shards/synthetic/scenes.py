@@ -130,15 +130,8 @@ def grove(s: Stage) -> None:
         foot, haze = line + 0.05 + near * 0.36, 0.25 * (1 - near)
         trunk(s, s.between(0.03, 0.97), foot, 0.0, 0.025 + 0.05 * near, lean=s.between(-0.06, 0.06), haze=haze)
     for _ in range(7):
-        crown(
-            s,
-            s.between(0, 1),
-            s.between(-0.02, 0.16),
-            s.between(0.3, 0.5),
-            s.between(0.16, 0.26),
-            s.leaves(),
-            bare=s.flora.bare / 2,
-        )
+        x, y, width, height = s.between(0, 1), s.between(-0.02, 0.16), s.between(0.3, 0.5), s.between(0.16, 0.26)
+        crown(s, x, y, width, height, s.leaves(), bare=s.flora.bare / 2)
     grass(s, line + 0.1, 500)
 
 
@@ -184,8 +177,8 @@ def woods(s: Stage) -> None:
             crown(s, x, y, size * s.between(0.9, 1.4), size, s.leaves(), haze=haze, bare=s.flora.bare / 2)
 
 
-# Where the picture lives by the shapes of things, and where by the texture of surfaces.
-STRUCTURE: dict[str, Callable[[Stage], None]] = {
+KINDS: dict[str, Callable[[Stage], None]] = {
+    # Where the picture lives by the shapes of things.
     "river": river,
     "poplars": poplars,
     "bridge": stone_bridge,
@@ -194,15 +187,13 @@ STRUCTURE: dict[str, Callable[[Stage], None]] = {
     "village": village,
     "cliffs": cliffs,
     "grove": grove,
-}
-TEXTURE: dict[str, Callable[[Stage], None]] = {
+    # Where it lives by the texture of surfaces.
     "meadow": flower_meadow,
     "sea": sea,
     "clouds": clouds,
     "pond": pond,
     "woods": woods,
 }
-KINDS = STRUCTURE | TEXTURE
 
 
 def draw(kind: str, size: int, rng: np.random.Generator) -> Array:

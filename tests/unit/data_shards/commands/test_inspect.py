@@ -32,10 +32,7 @@ def test_a_summary_names_splits_counts_and_sizes(tmp_path: Path, capsys: pytest.
     assert "1 shard  all 48 x 40 pixels" in said
 
 
-def test_the_commonest_sizes_are_counted(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("data_shards.commands.inspect.CHUNK_ROWS", 4)
+def test_the_commonest_sizes_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = make_folder(tmp_path / "images", {"trainB": 2})
     (source / "trainA").mkdir()
     sizes = [(40, 30)] * 5 + [(30, 40)] * 4 + [(50, 20)] * 3 + [(20, 50)] * 2 + [(21, 21), (22, 22)]
