@@ -1,7 +1,7 @@
-"""Two runs beside each other: python -m cluster compare.
+"""Compare two runs: python -m cluster compare.
 
-The paper's figures for any two runs: their loss curves on the same axes (figures 4 and 5 of Sun 2023), and what they make of
-the same held-out images, with where their non-local blocks look (figure 6).
+The paper's figures for any two runs: their loss curves on the same axes (figures 4 and 5 of Sun 2023), and their
+translations of the same held-out images, with the attention of their non-local blocks (figure 6).
 """
 
 import argparse
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from cluster.records.curves import default_window, loss_curves
 from cluster.records.recorded_run import RecordedRun, read_run
 from data_shards.errors import UserError
-from data_shards.images.find import evenly, list_images
+from data_shards.images.find import evenly, find_images
 from nla_cyclegan.weights.names import FILE_NAMES
 
 # What needs torch is imported where it is used: --help should not wait for it.
@@ -51,7 +51,7 @@ def main(arguments: Sequence[str]) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m cluster compare",
-        description="Draw two runs beside each other: loss curves, and what they make of held-out images.",
+        description="Draw two runs beside each other: loss curves, and translations of held-out images.",
     )
     parser.add_argument("runs", nargs=2, metavar="RUN", help="the two runs' folders; paths or URIs")
     parser.add_argument("--labels", nargs=2, metavar=("A", "B"), help="names in the pictures (default: the folders')")
@@ -87,7 +87,7 @@ def _check(args: argparse.Namespace) -> None:
 
 
 def _labels(recorded: list[RecordedRun]) -> list[str]:
-    """The shortest ends of the runs' paths that tell them apart."""
+    """The shortest ends of the runs' paths that differ."""
     parts = [run.location.split("/") for run in recorded]
     for depth in range(1, max(map(len, parts)) + 1):
         labels = ["/".join(part[-depth:]) for part in parts]
@@ -103,7 +103,7 @@ def _grid(args: argparse.Namespace, labels: list[str]) -> "Image.Image":
     from nla_cyclegan.pictures.grids import comparison_row, picture_grid
     from nla_cyclegan.weights.generators import load_generator
 
-    chosen = evenly(list_images(args.inputs), args.rows)
+    chosen = evenly(list(find_images(args.inputs)), args.rows)
     images = [load_image(file, shorter=min(args.size, *image_size(file))) for file in chosen]
     device = choose_device(args.device)
     generators = {

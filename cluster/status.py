@@ -22,13 +22,13 @@ def main(arguments: Sequence[str]) -> int:
     """Raises: UserError where there is no run, or storage does not answer."""
     parser = argparse.ArgumentParser(
         prog="python -m cluster status",
-        description="Show the state of a run, or of all runs in a storage in a line each, from storage alone.",
+        description="Show the state of a run, or a table of all runs in a storage, from storage alone.",
     )
     parser.add_argument("uri", metavar="URI", help="a run's folder, STORAGE/NAME, or a storage; a path or a URI")
     parser.add_argument(
         "--verify", action="store_true", help="read all checkpoints and compare them with what was written"
     )
-    parser.add_argument("--json", action="store_true", help="all of it for a machine, as a JSON list of runs")
+    parser.add_argument("--json", action="store_true", help="print everything as a JSON list of runs")
     options = parser.parse_args(arguments)
     folders, is_one = find_runs(options.uri)
     with ThreadPoolExecutor(READERS) as readers:
@@ -57,7 +57,7 @@ def find_runs(uri: str) -> tuple[list[RunFolder], bool]:
 
 
 def text_of(run: RunSnapshot, now: float) -> str:
-    """A run, for a person."""
+    """A run as text."""
     lines = [("run", run.label), *_settings(run), ("health", health_text(health(run, now), now))]
     lines.append(("progress", progress_text(run)))
     recent = pace(run.records)
@@ -78,7 +78,7 @@ def text_of(run: RunSnapshot, now: float) -> str:
 
 
 def table_of(runs: Sequence[RunSnapshot], now: float) -> str:
-    """Runs in a line each, for a person."""
+    """A text table with one line for each run."""
     rows = [["run", "health", "since", "images", "done", "images/s", "left", "swd", "checkpoints"]]
     for run in runs:
         state, recent = health(run, now), pace(run.records)
@@ -97,7 +97,7 @@ def table_of(runs: Sequence[RunSnapshot], now: float) -> str:
 
 
 def as_json(run: RunSnapshot, now: float) -> dict[str, Any]:
-    """A run, for a machine: what text_of shows, and its configuration."""
+    """A run as JSON values: the content of `text_of`, and its configuration."""
     recent, best = pace(run.records), run.best
     checkpoints = [asdict(each) | {"images": each.images, "is_sound": each.is_sound} for each in run.checkpoints]
     return {

@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 from cluster.machines.follow import INTERRUPTED, follow, follow_commands
 from cluster.machines.session import PACKAGES, ROOT
+from cluster.records.recorded_run import flat
 from cluster.settings.config import RunConfig, has_credentials
 from cluster.settings.options import Parser, option_text, parse_options
 from cluster.settings.preflight import relative_paths
@@ -165,17 +166,8 @@ def _looks_secret(name: str) -> str:
 
 def as_options(config: RunConfig) -> list[str]:
     """Options of `train` that say the same as a configuration, whatever files it came from."""
-    return _options("", config.model_dump(mode="json", exclude_defaults=True))
-
-
-def _options(prefix: str, fields: dict[str, Any]) -> list[str]:
-    options = []
-    for name, value in fields.items():
-        if isinstance(value, dict):
-            options += _options(f"{prefix}{name}.", value)
-        else:
-            options.append(f"--{prefix}{name}={option_text(value)}")
-    return options
+    fields = flat(config.model_dump(mode="json", exclude_defaults=True))
+    return [f"--{name}={option_text(value)}" for name, value in fields.items()]
 
 
 def package_size(job: Job) -> tuple[int, int]:

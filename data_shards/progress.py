@@ -5,7 +5,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sized
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Self, TypeVar
 
 from tqdm import tqdm
@@ -55,24 +55,9 @@ class Progress:
         rate = self._done / max(self._last - self._began, 1e-9)
         return f"{self._label}: {self._done:,} of {self._total:,} {self._unit}, {rate:,.1f} {self._unit}/s"
 
-    @contextmanager
-    def following(self, counted: Callable[[], int]) -> Iterator[None]:
-        """Show what `counted` says, looked at again and again while the block runs, and once more at its end."""
-        ended = threading.Event()
-
-        def look() -> None:
-            is_last = False
-            while not is_last:
-                is_last = ended.wait(SECONDS_BETWEEN_LOOKS)
-                self.advance(counted() - self._done)
-
-        thread = threading.Thread(target=look, name="data_shards-progress", daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            ended.set()
-            thread.join()
+    def following(self, counted: Callable[[], int]) -> AbstractContextManager[None]:
+        """Show what `counted` returns, while in this context and once more at its end."""
+        return polling(lambda: self.advance(counted() - self._done), SECONDS_BETWEEN_LOOKS)
 
     def __enter__(self) -> Self:
         return self
@@ -99,6 +84,30 @@ class PixelProgress(Progress):
 
     def _line(self) -> str:
         return f"{self._label}, {100 * self._done // self._total} %"
+
+
+@contextmanager
+def polling(look: Callable[[], None], interval_s: float, close_s: float | None = None) -> Iterator[None]:
+    """Call `look` in a thread at every interval while in this context, and once more at its end.
+
+    Args:
+        close_s: how long to wait for the last call; None: until it returns.
+    """
+    ended = threading.Event()
+
+    def work() -> None:
+        is_last = False
+        while not is_last:
+            is_last = ended.wait(interval_s)
+            look()
+
+    thread = threading.Thread(target=work, name="polling", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join(close_s)
 
 
 def with_progress(batches: Iterable[Batch], total: int, what: str) -> Iterator[Batch]:

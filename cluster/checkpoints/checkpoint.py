@@ -1,7 +1,7 @@
 """When a run is saved, which checkpoints are kept, and where a run resumes.
 
-What is in a checkpoint is in state.py; its files in storage, and reading them, in nla_cyclegan/weights/checkpoint.py. Ray Train
-is not told about checkpoints: its own list of them, kept in storage too, could disagree with what is there, knows no best
+What is in a checkpoint is in state.py; its files in storage, and reading them, in nla_cyclegan/weights/checkpoint.py. Checkpoints
+are not reported to Ray Train: its own list of them, kept in storage too, could disagree with what is there, has no best
 beside the newest, and stops a run when storage does not answer for a moment.
 """
 
@@ -90,7 +90,7 @@ class Checkpoints:
         """Save when another `every` images have been seen, and at the end; then it waits until everything is stored.
 
         Args:
-            metrics: what is known at this point, for people.
+            metrics: the newest records, for information.
             score: of an evaluation of this very step, lower is better.
 
         Raises: DivergedReplicasError; UserError when storage refused or stayed away, also for the checkpoint before.

@@ -1,4 +1,4 @@
-"""Validation: distance of translated held-out images to the held-out images of the other domain."""
+"""Validation: the distance of translated held-out images to the held-out images of the other domain."""
 
 from collections.abc import Callable, Mapping
 from itertools import product
@@ -21,21 +21,21 @@ from nla_cyclegan.metrics.similarity import ssim
 from nla_cyclegan.metrics.sliced_wasserstein import level_patches, level_sides, patch_distance
 from nla_cyclegan.pixels import to_float, to_uint8
 
-# direction -> its generator, the split it starts from, the split it should look like
+# direction -> generator, source split, target split
 DIRECTIONS = {"A2B": ("generator_ab", "testA", "testB"), "B2A": ("generator_ba", "testB", "testA")}
 
 Report = Callable[[Mapping[str, Any]], None]
 
 
 class Validation:
-    """Distance of both directions' translations to the other domain, and how much of their content they keep.
+    """Measures the distance of both directions' translations to the other domain, and the content that they keep.
 
-    The distance is the sliced Wasserstein one (Karras et al. 2018) and, with Inception weights, the kernel one (KID); content is
-    the structural similarity (SSIM) of input and translation. All ranks call each method alike.
+    The distance is the sliced Wasserstein distance (Karras et al. 2018) and, with Inception weights, the kernel distance (KID);
+    content is the structural similarity (SSIM) of input and translation. All ranks call each method alike.
 
-    Images are dealt out over the ranks, then the levels of both directions' pyramids, so that no rank waits while another
-    does the work of all; which rank does what changes no value. What is computed of the real images is computed once:
-    each rank keeps their patches at its own levels, about 0.4 MB for each image of 256 px over all ranks.
+    The images are distributed over the ranks, then the levels of both directions' pyramids, so that no rank waits for
+    another; the assignment does not change any value. The real images are processed once: each rank keeps their patches
+    at its own levels, about 0.4 MB for each image of 256 px over all ranks.
 
     Args:
         report: called after an evaluation with the newest value of everything recorded.
@@ -74,14 +74,14 @@ class Validation:
                 self.report(self.log.latest)
 
     def score_at(self, images_seen: int) -> float | None:
-        """`swd` after these images, None where nothing was evaluated there."""
+        """`swd` after these images; None where there was no evaluation."""
         at, score = self._newest
         return score if at == images_seen else None
 
     def measure(self, step: TrainingStep) -> dict[str, float]:
-        """For each direction `swd_A2B` and `kid_A2B`, x 10^3, and `ssim_A2B` in -1..1, and `swd`, the mean of both directions'.
+        """For each direction `swd_A2B` and `kid_A2B`, x 10^3, and `ssim_A2B` in -1..1; `swd` is the mean of both directions.
 
-        The same on every rank, and in every world.
+        The values are the same on every rank, and for any number of ranks.
         """
         if self._patches_of_real is None:
             self._patches_of_real = self._keep_real()
@@ -125,7 +125,7 @@ class Validation:
         return each.mean().item()
 
     def _features(self, split: str, images_NCHW: Tensor) -> Tensor:
-        """Inception features [n, 2048] of images that stand for those of the split, on the CPU."""
+        """Inception features [n, 2048], on the CPU, of images that correspond to those of the split."""
         assert self.inception
         inception = self.inception
         return self.held_out.each(split, lambda images, rows: inception(images_NCHW[rows]), FEATURES).cpu()

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 # Collectives of torch time out so much later than the watchdog, which says who hung.
 TORCH_LATER_S = 60.0
-# What torchrun sets, or whoever starts the ranks of a group without Ray.
+# Set by torchrun, or by anything else that starts the ranks of a group without Ray.
 GROUP_VARIABLES = {"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}
 
 
@@ -102,10 +102,7 @@ def build_trainer(config: RunConfig, resources: Resources, *, callbacks: Sequenc
     scaling, backend = config.scaling, "nccl" if resources.use_gpu else "gloo"
     return Trainer(
         train_worker,
-        train_loop_config={
-            "config": config.model_dump(mode="json"),
-            "threads": max(1, int(resources.cpus_per_worker)),
-        },
+        train_loop_config={"config": config.model_dump(mode="json"), "threads": max(1, int(resources.cpus_per_worker))},
         backend_config=ProcessGroupConfig(backend, timeout_s=scaling.timeout_s + TORCH_LATER_S),
         scaling_config=ScalingConfig(
             num_workers=resources.workers,

@@ -4,6 +4,7 @@
 one fails there first. Ray reads its settings when it is imported (see session.py): a driver imports this module after that.
 """
 
+import json
 import logging
 import os
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ from typing import Any
 from ray.experimental.internal_kv import _internal_kv_get, _internal_kv_put
 
 # To recognise hung workers, failures that a restart would not fix and machines that do not join, while the controller
-# decides what to do: `ray.train.UserCallback` is only told about exceptions and reports.
+# decides what to do: `ray.train.UserCallback` only receives exceptions and reports.
 from ray.train.v2._internal.execution import callback_manager, context
 from ray.train.v2._internal.execution.callback import ControllerCallback, WorkerGroupCallback
 from ray.train.v2._internal.execution.controller.state import (
@@ -43,14 +44,15 @@ class Trainer(DataParallelTrainer):
         """Keep Python's handler: Ray's asks the controller to stop, which does not answer while it waits for machines."""
 
 
-def kv_put(key: str, value: bytes) -> None:
-    """Replace the value of a key in the store of the cluster's head. Raises: RayError."""
-    _internal_kv_put(key, value, namespace=KV_NAMESPACE)
+def publish(key: str, record: dict[str, Any]) -> None:
+    """Replace the value of a key in the store of the cluster's head. Costs one small message, no actor. Raises: RayError."""
+    _internal_kv_put(key, json.dumps(record).encode(), namespace=KV_NAMESPACE)
 
 
-def kv_get(key: str) -> bytes | None:
-    """The value of a key, None where there is none. Raises: RayError."""
-    return _internal_kv_get(key, namespace=KV_NAMESPACE)
+def published(key: str) -> dict[str, Any] | None:
+    """The value of a key, None before the first time. Raises: RayError."""
+    value = _internal_kv_get(key, namespace=KV_NAMESPACE)
+    return None if value is None else json.loads(value)
 
 
 def silence_callback_errors() -> None:

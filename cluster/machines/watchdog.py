@@ -7,7 +7,6 @@ import ray
 from ray.exceptions import RayError
 from ray.train import ControllerError, WorkerGroupError
 
-from cluster.machines import progress
 from cluster.machines.ray_internals import (
     WAITING_STATES,
     ControllerCallback,
@@ -15,6 +14,7 @@ from cluster.machines.ray_internals import (
     WorkerGroup,
     WorkerGroupCallback,
     WorkerGroupPollStatus,
+    publish,
     silence_callback_errors,
 )
 from cluster.machines.retry import describe, fixable
@@ -127,4 +127,4 @@ class Watchdog(WorkerGroupCallback, ControllerCallback):
         self._say(f"{describe(error)}; all workers restart from the newest checkpoint")
 
     def _say(self, text: str) -> None:
-        progress.publish(self.events_key, {"text": text, "at": time.time()})
+        publish(self.events_key, {"text": text, "at": time.time()})

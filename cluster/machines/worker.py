@@ -7,8 +7,8 @@ from typing import Any
 
 import ray.train
 
-from cluster.machines.progress import events_key, publish, records_key
-from cluster.machines.ray_internals import silence_reports
+from cluster.machines.progress import events_key, records_key
+from cluster.machines.ray_internals import publish, silence_reports
 from cluster.records.sinks import Forward, PrometheusGauges, Sink
 from cluster.settings.config import RunConfig
 from data_shards.errors import GpuMemoryError, NonFiniteLossError, PreemptedError

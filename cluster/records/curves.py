@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Okabe and Ito's blue and vermilion, told apart by every kind of colour vision: what concerns images of A, and of B.
+# Okabe and Ito's blue and vermilion, distinguishable with any colour vision: for losses of domain A, and of B.
 A, B, BOTH = "#0072B2", "#D55E00", "#333333"
 SOLID, DASHED = "-", (0, (4, 1.5))
 SIZE_IN, DPI = (12.5, 9.5), 120

@@ -24,7 +24,7 @@ def outcome_recorded(folder: RunFolder) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        state, reason = _state_of(error), _reason_of(error)
+        state, reason = _outcome(error)
         raise
     finally:
         with OptionalWork(f"{STATE} of {folder.label} cannot be written").attempt():
@@ -32,16 +32,12 @@ def outcome_recorded(folder: RunFolder) -> Iterator[None]:
                 _write(folder, state, reason)
 
 
-def _state_of(error: BaseException) -> str:
+def _outcome(error: BaseException) -> tuple[str, str | None]:
+    """State and reason of a run that ends with this error."""
     if not isinstance(error, Exception):
-        return "stopped"
-    return "diverged" if isinstance(error, NonFiniteLossError) else "failed"
-
-
-def _reason_of(error: BaseException) -> str | None:
-    if not isinstance(error, Exception):
-        return None
-    return next(iter(str(error).splitlines()), type(error).__name__)
+        return "stopped", None
+    state = "diverged" if isinstance(error, NonFiniteLossError) else "failed"
+    return state, next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def _write(folder: RunFolder, state: str, reason: str | None = None) -> None:

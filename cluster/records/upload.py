@@ -54,7 +54,7 @@ class OptionalWork:
 
 
 class Uploader:
-    """Keeps copies of a local folder's files in a run's folder, in a thread: whoever writes them never waits.
+    """Keeps copies of a local folder's files in a run's folder, in a background thread: their writer never waits.
 
     A file is uploaded when it has changed since its last upload; hidden ones never. What fails is retried. At the end it
     waits until everything is stored, up to `CLOSE_S`, and names what is not.
@@ -104,7 +104,7 @@ class Uploader:
                 self._uploaded[file] = stamp
 
     def _changed(self) -> dict[Path, tuple[int, int]]:
-        """Files that are not stored as they are, and what tells a change: time and size."""
+        """Files that are not stored as they are, with their time and size, by which a change is detected."""
         stamps = {}
         for file in sorted(self.root.rglob("*")):
             if file.is_file() and not file.name.startswith("."):

@@ -9,6 +9,7 @@ from pydantic_core import PydanticCustomError
 from cluster.checkpoints.config import CheckpointConfig
 from cluster.evaluation.config import ValidationConfig
 from cluster.records.config import ObserveConfig
+from cluster.records.recorded_run import flat
 from cluster.settings.scaling import ScalingConfig
 from data_shards import StreamConfig
 from nla_cyclegan import LossConfig, ModelConfig, OptimizerConfig, ScheduleConfig, StepConfig
@@ -85,13 +86,8 @@ class RunConfig(BaseModel):
         return self
 
 
-def differences(old: dict[str, Any], new: dict[str, Any], where: str = "") -> list[str]:
+def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     """Fields that differ between two configurations as JSON values, as `field: old there, new here`."""
-    lines = []
-    for name in sorted(old.keys() | new.keys()):
-        field, there, here = where + name, old.get(name), new.get(name)
-        if isinstance(there, dict) and isinstance(here, dict):
-            lines += differences(there, here, field + ".")
-        elif there != here:
-            lines.append(f"{field}: {there} there, {here} here")
-    return lines
+    there, here = flat(old), flat(new)
+    changed = [field for field in sorted(there.keys() | here.keys()) if there.get(field) != here.get(field)]
+    return [f"{field}: {there.get(field)} there, {here.get(field)} here" for field in changed]

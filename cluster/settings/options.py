@@ -29,7 +29,7 @@ class Options:
 
 
 REMOVED = {
-    "step.compile": "torch.compile is gone; step.kernels and step.graph are faster and on by default: remove this field",
+    "step.compile": "torch.compile is gone; step.kernels and step.graph are faster and on by default: remove this field"
 }
 LIST_OPTION = "--model.generator.nonlocal_blocks"
 

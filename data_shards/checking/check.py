@@ -1,10 +1,10 @@
-"""One shard against what manifest and index say of it, each of its bytes read once. `verify` calls this in its processes."""
+"""Checks one shard against the manifest and the index, reading each byte once. `verify` calls this in its processes."""
 
 import hashlib
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import pyarrow.compute as pc
 
@@ -14,12 +14,15 @@ from data_shards.dataset.rows import IndexRows
 from data_shards.packing.tars import image_of, key_and_suffix, printable
 from data_shards.storage import RangeReader, locate
 
+# A row of the index: see manifest.INDEX_SCHEMA.
+Row = dict[str, Any]
+
 
 @dataclass(frozen=True)
 class Task:
-    """One shard: its line in the manifest, its bytes in storage, its first row in the index (None: the index is bad).
+    """One shard: its entry in the manifest, its size in storage (bytes), its first row in the index (None: the index is bad).
 
-    `skipped` are the keys that are in the tar and, for a reason that the manifest names, not in the index.
+    `skipped` holds the keys in the tar that were left out of the index for a reason that the manifest names.
     """
 
     dataset: Dataset
@@ -31,7 +34,7 @@ class Task:
 
 @dataclass
 class Report:
-    """What is wrong with a shard: as a whole, and sample by sample; (width, height) of its smallest and largest sides."""
+    """The faults of a shard and of its samples; `sizes` holds (width, height) of its smallest and largest sides."""
 
     shard: str
     is_as_packed: bool = True  # its bytes are those that the manifest names
@@ -41,20 +44,6 @@ class Report:
 
     def bad(self, key: str, why: str) -> None:
         self.bad_samples.append(f"{key}: {why}")
-
-
-class Expected(NamedTuple):
-    """A row of the index."""
-
-    split: str
-    shard: str
-    key: str
-    offset: int
-    length: int
-    width: int
-    height: int
-    sha256: bytes
-    is_plain: bool
 
 
 def check_shard(task: Task) -> Report:
@@ -75,36 +64,36 @@ def check_shard(task: Task) -> Report:
     return report
 
 
-def _rows(task: Task, first: int, index: IndexRows, report: Report) -> list[Expected]:
+def _rows(task: Task, first: int, index: IndexRows, report: Report) -> list[Row]:
     table = index.span(first, first + task.shard["samples"])
     sizes = table.select(["width", "height"])
     report.sizes = [tuple(side(sizes[name]).as_py() for name in ("width", "height")) for side in (pc.min, pc.max)]
-    rows = [Expected(*values) for values in zip(*(table[name].to_pylist() for name in Expected._fields), strict=True)]
-    own = [row for row in rows if (row.split, row.shard) == (task.shard["split"], task.shard["name"])]
+    rows = table.to_pylist()
+    own = [row for row in rows if (row["split"], row["shard"]) == (task.shard["split"], task.shard["name"])]
     if len(own) != len(rows):
         report.faults.append(f"{len(rows) - len(own)} of its {len(rows)} rows in the index are of other shards")
-    ordered = sorted(own, key=lambda row: row.offset)
+    ordered = sorted(own, key=lambda row: row["offset"])
     if ordered != own:
         report.faults.append("its rows in the index are not in the order of their offsets")
     return ordered
 
 
-def _check_samples(stream: ShardStream, rows: list[Expected], task: Task, report: Report) -> None:
-    known = {row.key: row.offset for row in rows}
+def _check_samples(stream: ShardStream, rows: list[Row], task: Task, report: Report) -> None:
+    known = {row["key"]: row["offset"] for row in rows}
     for row in rows:
-        if row.offset + row.length > stream.size:
-            report.bad(row.key, f"the shard ends before it does (at byte {row.offset + row.length:,})")
+        if row["offset"] + row["length"] > stream.size:
+            report.bad(row["key"], f"the shard ends before it does (at byte {row['offset'] + row['length']:,})")
             continue
-        if row.offset < stream.tell():
-            report.bad(row.key, f"the index has it begin at byte {row.offset:,}, inside the sample before it")
+        if row["offset"] < stream.tell():
+            report.bad(row["key"], f"the index has it begin at byte {row['offset']:,}, inside the sample before it")
             continue
-        _check_gap(stream, row.offset, task.skipped, known, report)
-        if stream.tell() > row.offset:
-            report.bad(row.key, f"no sample begins at byte {row.offset:,}, where the index has it")
+        _check_gap(stream, row["offset"], task.skipped, known, report)
+        if stream.tell() > row["offset"]:
+            report.bad(row["key"], f"no sample begins at byte {row['offset']:,}, where the index has it")
             continue
-        fault = _fault(stream.read(row.length), row, task.dataset.manifest["version"])
+        fault = _fault(stream.read(row["length"]), row, task.dataset.manifest["version"])
         if fault:
-            report.bad(row.key, fault)
+            report.bad(row["key"], fault)
     if task.size >= task.shard["bytes"]:
         _check_gap(stream, None, task.skipped, known, report)
 
@@ -112,7 +101,7 @@ def _check_samples(stream: ShardStream, rows: list[Expected], task: Task, report
 def _check_gap(
     stream: ShardStream, stop: int | None, skipped: frozenset[str], known: dict[str, int], report: Report
 ) -> None:
-    """What lies before the next sample of the index, or after the last."""
+    """Check the bytes between two samples of the index, or after the last one (`stop` None)."""
     try:
         for key, start in _keys(stream, stop):
             if key in known:
@@ -134,27 +123,29 @@ def _keys(stream: ShardStream, stop: int | None) -> Iterator[tuple[str, int]]:
             last = key
 
 
-def _fault(data: bytes, row: Expected, version: int) -> str:
-    """What is wrong with the bytes that the index says are this sample."""
-    # Here: torch takes seconds to import, and `verify --help` does without.
+def _fault(data: bytes, row: Row, version: int) -> str:
+    """The fault of a sample, given the bytes at its place in the index; empty if there is none."""
+    # Imported here: torch takes seconds to import, and `verify --help` does not need it.
     from data_shards.stream.read import Sample, decoded, tar_samples
 
-    samples = list(tar_samples(data, row.shard))
+    samples = list(tar_samples(data, row["shard"]))
     if not samples:
-        return f"the tar is damaged at byte {row.offset:,}"
+        return f"the tar is damaged at byte {row['offset']:,}"
     keys = [printable(sample["__key__"]) for sample in samples]
-    if keys != [row.key]:
-        return f"at its place, byte {row.offset:,}, the tar has {', '.join(keys)}"
+    if keys != [row["key"]]:
+        return f"at its place, byte {row['offset']:,}, the tar has {', '.join(keys)}"
     image = image_of(samples[0])
     if image is None:
         return "it has no image"
-    if hashlib.sha256(image).digest() != row.sha256:
+    if hashlib.sha256(image).digest() != row["sha256"]:
         return "its checksum is not the one in the index"
-    pixels = decoded(Sample(0, row.shard, row.key, image, row.is_plain))
+    pixels = decoded(Sample(0, row["shard"], row["key"], image, row["is_plain"]))
     if isinstance(pixels, str):
         return pixels
     _, height, width = pixels.shape
-    # Version 2 had the size as stored, also of an image that its EXIF orientation turns.
-    if (width, height) != (row.width, row.height) and (version > 2 or (height, width) != (row.width, row.height)):
-        return f"it is {width} x {height} pixels, the index says {row.width} x {row.height}"
+    # Version 2 recorded the size as stored, before the EXIF orientation is applied.
+    if (width, height) != (row["width"], row["height"]) and (
+        version > 2 or (height, width) != (row["width"], row["height"])
+    ):
+        return f"it is {width} x {height} pixels, the index says {row['width']} x {row['height']}"
     return ""

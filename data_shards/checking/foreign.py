@@ -1,4 +1,4 @@
-"""The samples of a shard that pack has not written, as webdataset groups them: what an index has to say of each."""
+"""Reads a shard that `pack` has not written: groups its files into samples as webdataset does, and makes their index rows."""
 
 import hashlib
 from contextlib import closing
@@ -16,7 +16,7 @@ from data_shards.storage import RangeReader, locate
 
 @dataclass(frozen=True)
 class Task:
-    """One shard to look through; `size` in bytes."""
+    """One shard to read; `size` in bytes."""
 
     uri: str
     split: str
@@ -26,7 +26,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Found:
-    """A shard's line in the manifest, its rows of the index, its samples without a usable image; or why it cannot be used."""
+    """A shard's entry in the manifest, its index rows, and its samples without a usable image; or why it cannot be used."""
 
     shard: dict[str, Any] = field(default_factory=dict)
     rows: pa.Table = field(default_factory=INDEX_SCHEMA.empty_table)
@@ -43,7 +43,7 @@ class _Image:
 
 @dataclass
 class _Sample:
-    """A sample as far as it is read: what its tar members take up, and those of them that are images."""
+    """A sample: the bytes that its tar members occupy in the shard, and those of its members that are images."""
 
     key: str
     start: int

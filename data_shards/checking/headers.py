@@ -1,4 +1,4 @@
-"""What the header of an image file says of it, without decoding it."""
+"""Inspects an image file by its header, without decoding it."""
 
 from typing import NamedTuple
 
@@ -7,7 +7,7 @@ from PIL import Image
 from data_shards.errors import UserError
 from data_shards.images.read import JPEG_FORMATS, is_plain, opened, shown_size
 
-# Whose bytes show where they are cut; others are decoded to find out.
+# Formats in which a truncated file can be recognised from its bytes; others are decoded to find out.
 SELF_EVIDENT = (*JPEG_FORMATS, "PNG", "WEBP", "GIF")
 
 

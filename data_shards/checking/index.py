@@ -1,6 +1,6 @@
-"""`index URI`: makes a dataset of existing WebDataset tars: writes an index and a manifest beside them.
+"""`index URI`: makes a dataset of existing WebDataset tars by writing an index and a manifest beside them.
 
-The tars are not changed. webdataset decides what a sample is, `images.read` how its image looks.
+The tars are not changed. Samples are grouped as webdataset does, images are read by `images.read`.
 """
 
 import argparse
@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def index(uri: str, splits: list[str], *, force: bool, jobs: int) -> None:
-    """Write index and manifest of the tars at `uri`, saying on stdout and stderr what was found.
+    """Write index and manifest of the tars at `uri`, and report on stdout and stderr what was found.
 
     Raises UserError where there is a dataset already, the split of a tar is not known, or a tar cannot be used.
     """
@@ -81,7 +81,7 @@ def _check_vacant(location: Location, files: dict[str, int], *, force: bool) -> 
 
 
 def _known_shards(location: Location) -> list[dict[str, Any]]:
-    """The shards of the manifest that is to be replaced, as far as it can be read, of whatever version it is."""
+    """The shards of the manifest to be replaced, as far as it can be read; of any version."""
     try:
         shards = json.loads(read_file(location, MANIFEST) or b"{}")["shards"]
         return [shard for shard in shards if shard["split"] in SPLITS and shard["name"] and shard["sha256"]]

@@ -1,4 +1,4 @@
-"""A shard from its first byte to its last, each byte read once: its files as webdataset sees them, and the hash of all."""
+"""Reads a shard from its first byte to its last, each byte once: lists its files as webdataset does, and hashes all of it."""
 
 import hashlib
 import re
@@ -11,20 +11,15 @@ from data_shards.packing.processes import Workers, count, processes
 from data_shards.progress import Progress, megabytes
 from data_shards.storage import RangeReader
 
-# Bytes of one read of storage. A process holds so much and one file of the shard, whatever the shard's size.
+# Bytes of one read from storage. A process holds one piece and one file of the shard in memory, whatever the shard's size.
 PIECE_BYTES = 4 << 20
-# webdataset passes such files over.
+# webdataset skips such files.
 META = re.compile(r"__[^/]*__($|/)")
-COMPRESSED = {
-    b"\x1f\x8b": "gzip",
-    b"BZh": "bzip2",
-    b"\xfd7zXZ": "xz",
-    b"\x28\xb5\x2f\xfd": "zstd",
-}
+COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
 
 
 class ShardTask(Protocol):
-    """A shard to be looked at; `size` in bytes."""
+    """A shard to read; `size` in bytes."""
 
     @property
     def size(self) -> int: ...
@@ -35,7 +30,7 @@ Result = TypeVar("Result")
 
 
 def look_at_all(label: str, look: Callable[[Task], Result], tasks: list[Task], jobs: int) -> Iterator[Result]:
-    """look(task) of each shard, in order, by up to `jobs` processes; the progress is in bytes that ShardStreams have read."""
+    """look(task) of each shard, in order, by up to `jobs` processes; progress counts the bytes that ShardStreams have read."""
     total = sum(task.size for task in tasks)
     with (
         Workers(processes(jobs, len(tasks), total)) as workers,
@@ -46,7 +41,7 @@ def look_at_all(label: str, look: Callable[[Task], Result], tasks: list[Task], j
 
 
 class BadShardError(Exception):
-    """Why a shard cannot be read to its end, or not be used."""
+    """A shard cannot be read to its end, or cannot be used; the message is the reason."""
 
 
 class ShardStream:
@@ -74,7 +69,7 @@ class ShardStream:
         return self.last
 
     def seek(self, place: int) -> int:
-        """Pass over what lies before `place`, which is not behind us."""
+        """Skip forward to `place`."""
         assert place >= self._place, f"{self.name} is read forward only"
         while self._place < place and self._has_piece():
             self._take(place - self._place)
@@ -140,7 +135,7 @@ def members(stream: ShardStream, stop: int | None = None) -> Iterator[Member]:
             info = tar.next()
     except tarfile.TarError as error:
         raise BadShardError(_damage(stream, place, str(error))) from error
-    # TarFile takes whatever is no header for the end.
+    # TarFile treats anything that is not a header as the end.
     if 0 < len(stream.last) < tarfile.BLOCKSIZE:
         raise BadShardError(f"it is cut short: it ends at byte {stream.size:,}, inside a header")
     if not stream.last:

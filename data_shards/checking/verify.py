@@ -1,4 +1,4 @@
-"""`verify URI`: every byte of a dataset is read and hashed again; what is bad is named, one line each."""
+"""`verify URI`: reads and hashes every byte of a dataset again, and prints a line for each fault."""
 
 import argparse
 import hashlib
@@ -22,7 +22,7 @@ PIECE_BYTES = 4 << 20
 
 @dataclass
 class Verdict:
-    """What is bad, in words that name it, and what can be done about it."""
+    """The faults found, a line each, and the facts that the advice to the user depends on."""
 
     bad: list[str] = field(default_factory=list)
     is_index_bad: bool = False
@@ -46,15 +46,15 @@ def run(args: argparse.Namespace) -> int:
 
 
 def verify(uri: str, *, jobs: int) -> Verdict:
-    """Check a dataset, saying on stdout what is bad, or that all is well.
+    """Check a dataset; print its faults on stdout, or that there are none.
 
-    Raises UserError where there is no dataset, or storage cannot be read: that is no verdict.
+    Raises: UserError where there is no dataset, or storage cannot be read.
     """
     location, verdict = locate(uri), Verdict()
     if read_file(location, MANIFEST) is None:
         open_dataset(uri)  # says what is there instead
     try:
-        # Not open_dataset, which is content with nothing where the index is missing.
+        # Not open_dataset, which refuses a dataset without an index.
         dataset = Dataset(uri if "://" in uri else location.uri, read_manifest(location) or {})
         _check_shape(dataset)
     except UserError as error:
@@ -75,7 +75,7 @@ def verify(uri: str, *, jobs: int) -> Verdict:
 
 
 def _check_shape(dataset: Dataset) -> None:
-    """UserError where the manifest lacks what a reader needs of it."""
+    """Raises: UserError where the manifest lacks fields that a reader needs."""
     shards = dataset.manifest["shards"]
     try:
         faults = [
@@ -98,7 +98,7 @@ def _check_all(dataset: Dataset, files: dict[str, int], verdict: Verdict, jobs: 
     skipped: dict[str, set[str]] = {}
     for row in dataset.manifest.get("skipped", []):
         skipped.setdefault(row.get("shard", ""), set()).add(row.get("key", ""))
-    # What goes to the processes, shard by shard.
+    # Sent to the processes with every shard.
     lean = Dataset(dataset.uri, dataset.manifest | {"skipped": []})
     firsts = [None] * len(shards) if verdict.is_index_bad else accumulate((s["samples"] for s in shards), initial=0)
     tasks = []
@@ -150,7 +150,7 @@ def _sha256(ranges: RangeReader, size: int) -> str:
 def _add(report: Report, verdict: Verdict) -> None:
     found = report.faults + report.bad_samples
     if found and report.is_as_packed:
-        # The shard is what it was: what does not agree with it is wrong.
+        # The shard is unchanged: the index or the manifest is wrong.
         verdict.is_index_bad = True
     verdict.has_changed_shards |= not report.is_as_packed
     verdict.bad += [f"{report.shard}: {what}" for what in found]

@@ -1,6 +1,5 @@
 """What `bench` measures of a dataset: the stages of reading by themselves, the first batch, whole pipelines in alternation."""
 
-import io
 import os
 import platform
 import statistics
@@ -21,7 +20,6 @@ import torch
 from data_shards.dataset.manifest import Dataset
 from data_shards.dataset.rows import IndexRows
 from data_shards.images.transforms import augment
-from data_shards.packing.tars import IMAGE_SUFFIXES
 from data_shards.progress import Progress
 from data_shards.storage import RangeReader, locate, read_file, shown
 from data_shards.stream.config import StreamConfig
@@ -46,6 +44,8 @@ class Bench:
 
     def __init__(self, dataset: Dataset, splits: tuple[str, str], config: StreamConfig, batch: int) -> None:
         self._dataset, self._splits, self._config, self._batch = dataset, splits, config, batch
+        a, b = splits
+        self._stream = partial(UnpairedStream, dataset, config, seed=0, global_batch=batch, split_a=a, split_b=b)
         torch.set_num_threads(1)
 
     def header(self) -> str:
@@ -83,22 +83,10 @@ class Bench:
         for _ in range(FIRST_BATCHES):
             for name, start_images in starts.items():
                 began = time.perf_counter()
-                with self._stream(start_images) as stream:
+                with self._stream(start_images=start_images) as stream:
                     next(stream)
                     measured[name].append(time.perf_counter() - began)
         return {name: statistics.median(seconds) for name, seconds in measured.items()}
-
-    def _stream(self, start_images: int = 0) -> UnpairedStream:
-        a, b = self._splits
-        return UnpairedStream(
-            self._dataset,
-            self._config,
-            seed=0,
-            global_batch=self._batch,
-            start_images=start_images,
-            split_a=a,
-            split_b=b,
-        )
 
     def pipelines(self, peers: list[str], rounds: int, seconds: float, folder: Path) -> dict[str, list[float]]:
         """The rates of each way to read, one after the other in each round."""
@@ -122,8 +110,10 @@ class Bench:
         if "webdataset" in names:
             yield self._steady("stock webdataset", peers.stock_webdataset(shards, self._config, self._batch))
         if "folder" in names:
-            # A folder of one class, for ImageFolder.
-            _unpack(shards, folder / "files" / "all")
+            for number, shard in enumerate(shards):
+                with tarfile.open(shard) as tar:
+                    # A class of ImageFolder's each.
+                    tar.extractall(folder / "files" / str(number), filter="data")
             yield self._steady("JPEG folder", peers.image_folder(folder / "files", self._config, self._batch))
         if "ray" in names:
             peers.start_ray(self._config.loader_workers)
@@ -155,16 +145,6 @@ class Bench:
                 path.write_bytes(read_file(location, name) or b"")
                 paths.append(str(path))
         return paths
-
-
-def _unpack(shards: list[str], folder: Path) -> None:
-    folder.mkdir(parents=True)
-    for number, shard in enumerate(shards):
-        with tarfile.open(shard) as tar:
-            for member in tar:
-                if member.name.rpartition(".")[2].lower() in IMAGE_SUFFIXES:
-                    data = tar.extractfile(member) or io.BytesIO()
-                    (folder / f"{number}-{Path(member.name).name}").write_bytes(data.read())
 
 
 def _epoch(batches: Iterator[torch.Tensor]) -> tuple[int, float]:

@@ -47,7 +47,7 @@ def image_folder(folder: Path, config: StreamConfig, batch: int) -> Iterator[Ten
     steps = [v2.Resize(size, v2.InterpolationMode.BICUBIC), v2.RandomCrop(crop)]
     steps += [v2.RandomHorizontalFlip()] * config.flip + [v2.PILToTensor()]
     loader = DataLoader(
-        ImageFolder(str(folder), v2.Compose(steps), is_valid_file=os.path.isfile),
+        ImageFolder(str(folder), v2.Compose(steps)),
         batch,
         shuffle=True,
         drop_last=True,

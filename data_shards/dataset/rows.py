@@ -97,15 +97,13 @@ class IndexRows:
     def _group(self, group: int) -> list[Row]:
         with self._lock:
             if group not in self._groups:
-                self._groups[group] = self._read_group(group)
+                table = self._read_groups([group], Row._fields)
+                columns = (table[name].to_pylist() for name in Row._fields)
+                self._groups[group] = [Row(*values) for values in zip(*columns, strict=True)]
                 if len(self._groups) > GROUPS_KEPT:
                     self._groups.popitem(last=False)
             self._groups.move_to_end(group)
             return self._groups[group]
-
-    def _read_group(self, group: int) -> list[Row]:
-        table = self._read_groups([group], Row._fields)
-        return [Row(*values) for values in zip(*(table[name].to_pylist() for name in Row._fields), strict=True)]
 
 
 class _IndexFile(io.RawIOBase):

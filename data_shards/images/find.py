@@ -12,11 +12,6 @@ SUFFIXES = frozenset(
 )  # fmt: skip
 
 
-def list_images(inputs: Iterable[str | Path]) -> list[Path]:
-    """Every image that files, folders and globs name; see `find_images`."""
-    return list(find_images(inputs))
-
-
 def find_images(
     inputs: Iterable[str | Path], *, recursive: bool = False, without: Path | None = None
 ) -> dict[Path, Path]:
@@ -85,7 +80,7 @@ def images_by_stem(folder: str | Path) -> dict[str, Path]:
     if not Path(folder).is_dir():
         raise UserError(f"{folder}: no such folder")
     by_stem: dict[str, Path] = {}
-    for path in list_images([folder]):
+    for path in find_images([folder]):
         if path.stem in by_stem:
             raise UserError(f"{folder}: {by_stem[path.stem].name} and {path.name} differ only in their suffix")
         by_stem[path.stem] = path

@@ -142,7 +142,7 @@ def to_tensor(image: Image.Image) -> "Tensor":
 
 def shown_size(image: Image.Image) -> tuple[int, int]:
     """(width, height) as shown, of an image that is opened and not loaded."""
-    # A TIFF's own: Pillow turns TIFF files while it loads them, and versions differ on the size before.
+    # From a TIFF's own tags: Pillow rotates TIFF files while it loads them, and its versions differ on the size before that.
     size = (image.tag_v2[256], image.tag_v2[257]) if image.format == "TIFF" else image.size  # type: ignore[attr-defined]
     return size[::-1] if _orientation(image) in SIDEWAYS else size
 

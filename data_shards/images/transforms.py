@@ -31,7 +31,7 @@ def augment(
 ) -> Tensor:
     """CycleGAN's augmentation: resize to load_size x load_size, crop at random, mirror every second image.
 
-    uint8 [3, H, W] -> [3, crop_size, crop_size]; a function of (seed, domain, position), whoever calls it.
+    uint8 [3, H, W] -> [3, crop_size, crop_size]; a pure function of (seed, domain, position).
     """
     top, left, mirrored = draws(3, AUGMENTATION, seed, domain, position).tolist()
     room = load_size - crop_size + 1

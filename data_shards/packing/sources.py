@@ -1,4 +1,4 @@
-"""What is to be packed: the image files of a folder with trainA, trainB, testA and testB."""
+"""The source of a dataset: the image files of a folder with trainA, trainB, testA and testB."""
 
 import hashlib
 import os
@@ -64,7 +64,7 @@ def _walk(folder: Path) -> Iterator[str]:
 
 
 def _leads_back(parent: str, name: str) -> bool:
-    """Whether a folder is a link to one that it lies in: it would be walked for ever."""
+    """Whether a folder is a link to one that it lies in: walking into it would never end."""
     place = os.path.join(parent, name)
     return os.path.islink(place) and Path(parent).resolve().is_relative_to(Path(place).resolve())
 

@@ -44,7 +44,7 @@ class Keys:
         stem = "_".join([*path.parts[:-1], path.stem])
         ascii_stem = unicodedata.normalize("NFKD", stem).encode("ascii", "ignore").decode()
         slug = re.sub(r"[^A-Za-z0-9_-]+", "_", ascii_stem).strip("_-")[:LONGEST_KEY] or "image"
-        # Compared without case: shards get unpacked on disks that do not tell A from a.
+        # Compared without case: shards are also unpacked on file systems that ignore case.
         folded = slug.lower()
         # Counted on from the last copy: in a folder of names without ASCII letters all are copies of "image".
         key, copy = slug, self._copies.get(folded, 1)

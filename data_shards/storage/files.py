@@ -30,7 +30,7 @@ def writing(path: Path) -> Iterator[Path]:
     Raises: UserError if the file cannot be written (OSError or ValueError from within, Pillow's for an unknown suffix).
     """
     try:
-        # The suffix stays last: Pillow tells the format by it.
+        # The suffix stays last: Pillow chooses the format by it.
         temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
         path.parent.mkdir(parents=True, exist_ok=True)
         try:

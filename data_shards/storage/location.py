@@ -16,7 +16,7 @@ from data_shards.storage.patience import first_line, patiently
 LOG = logging.getLogger(__name__)
 
 # One call of the S3 client: the seconds it waits for a connection and for the next byte, and how often it tries. It ends
-# after 2 s where nothing listens, after 17 s where a server hangs; then patience.py waits, which is told to stop.
+# after 2 s where nothing listens, after 17 s where a server hangs; then patience.py waits, which can be interrupted.
 CONNECT_S = 3.0
 ANSWER_S = 5.0
 ATTEMPTS = 3

@@ -1,4 +1,4 @@
-"""Pieces of shards on local disk, up to a stated size, shared by all ranks and runs of a machine."""
+"""A disk cache for pieces of shards, limited in size and shared by all ranks and runs of a machine."""
 
 import fcntl
 import logging
@@ -11,9 +11,9 @@ from uuid import uuid4
 
 LOG = logging.getLogger(__name__)
 
-# A full cache is emptied to this part of its size at once, because finding the oldest pieces lists them all.
+# A full cache is reduced to this share of its size at once, because finding the oldest pieces lists them all.
 KEPT_SHARE = 0.9
-# Part of the disk that stays free, whatever the cache's size.
+# Share of the disk that always stays free.
 FREE_SHARE = 0.05
 
 
@@ -24,10 +24,10 @@ def default_folder() -> Path:
 class DiskCache:
     """Byte strings by name, the least recently used dropped first; processes share a folder safely.
 
-    A piece is written under a temporary name and renamed, so readers see it whole. Writers take turns, under a lock that
-    the kernel drops with its holder, and tally the bytes before they write: together they stay below the size, also
-    when one is killed (the tally then counts too much, until the next clearing counts anew). A disk that cannot be
-    written is a warning and no cache.
+    A piece is written under a temporary name and renamed, so readers see it whole. Writers hold a file lock, which the
+    kernel releases if they die, and add to a tally before they write: together they stay below the size, also when one
+    is killed (the tally is then too high until the next eviction recounts). If the disk cannot be written, a warning is
+    logged and nothing is cached.
     """
 
     def __init__(self, folder: Path, size_bytes: int) -> None:
@@ -59,7 +59,7 @@ class DiskCache:
                 if self._make_room(len(data), tally):
                     _write(path, data)
         except FileNotFoundError:
-            # Somebody clears the folder: this piece is read from storage once more.
+            # The folder is being deleted: this piece is read from storage again.
             LOG.debug("%s was not kept", name)
         except OSError as error:
             self._give_up(error)
@@ -78,9 +78,9 @@ class DiskCache:
             yield tally
 
     def _make_room(self, size: int, tally: Path) -> bool:
-        """Add `size` bytes to the tally, dropping old pieces where they do not fit; whether they do now."""
+        """Add `size` bytes to the tally, evicting old pieces if they do not fit. Returns: whether they fit now."""
         text = tally.read_text()
-        # Empty at first, and after a kill in the middle of writing it.
+        # Empty at first, and after a writer was killed while writing it.
         used = int(text) if text else sum(length for _, _, length in self._pieces())
         disk = shutil.disk_usage(self._folder)
         room = min(self._size, used + disk.free - int(FREE_SHARE * disk.total))
@@ -91,7 +91,7 @@ class DiskCache:
         return fits
 
     def _clear(self, allowed: int) -> int:
-        """Drop the pieces used longest ago until those left have `allowed` bytes; the bytes that are left."""
+        """Evict the least recently used pieces until at most `allowed` bytes are left. Returns: the bytes left."""
         pieces = sorted(self._pieces(), key=lambda piece: piece[1])
         used = sum(length for _, _, length in pieces)
         for path, _, length in pieces:
@@ -106,7 +106,7 @@ class DiskCache:
             try:
                 status = path.stat()
             except FileNotFoundError:
-                # Another process has just dropped it as damaged.
+                # Another process has just dropped it because it is damaged.
                 continue
             yield path, status.st_mtime, status.st_size
 

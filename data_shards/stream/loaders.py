@@ -1,6 +1,6 @@
-"""Where a rank's readers run: one in a background thread, or several in processes. The batches are the same.
+"""Runs the readers of a rank: one in a background thread, or several in processes. The batches are the same.
 
-A loader's next() gives the rank's part of the next batch.
+A loader's next() returns the rank's part of the next batch.
 """
 
 import multiprocessing
@@ -47,7 +47,7 @@ class ThreadLoader:
     def _feed(self, task: Task, tracks: range) -> None:
         # One image is too small for OpenMP, whose threads would fight with those of the training step.
         torch.set_num_threads(1)
-        # Asking makes this thread take the number; it would otherwise take the one restored by then.
+        # Reading the number fixes it for this thread, which would otherwise use the one restored below.
         torch.get_num_threads()
         self._is_running.set()
         try:
@@ -57,7 +57,7 @@ class ThreadLoader:
                     self._room.acquire()
                     if self._is_closed.is_set():
                         return
-        # Whatever it is, it belongs to the consumer, who waits for a part.
+        # Raised in the consumer, which waits for a part.
         except BaseException as error:
             self._parts.put(error)
 
@@ -78,29 +78,28 @@ class ThreadLoader:
 
 
 class _Parts(IterableDataset[Part]):
-    """What a loader process runs: its readers' parts, whose images lie in its ring of shared memory."""
+    """The dataset of a loader process: the parts that its reader makes, with their images in a ring of shared memory."""
 
     def __init__(self, task: Task, shares: list[range], rings: list[Tensor]) -> None:
         self._task, self._shares, self._rings = task, shares, rings
 
     def __iter__(self) -> Iterator[Part]:
-        # DataLoader's own watch looks at the parent's id, which here is the fork server's: it and the loader processes
-        # would keep each other alive.
+        # DataLoader's own watchdog checks the id of the parent, which here is the fork server: both would keep each other alive.
         end_with_parent()
         worker = get_worker_info()
         assert worker is not None
         share, ring = self._shares[worker.id], self._rings[worker.id]
         parts = read_parts(self._task, share, buffers=cycle(ring))
-        # Not yielded from here: the watch is to begin with the process, not with the first part that is asked for.
+        # A generator expression, because a `yield` here would start the thread above only when the first part is requested.
         return (replace(part, images=torch.empty(0, dtype=torch.uint8)) for part in parts)
 
 
 class ProcessLoader:
     """Readers in `workers` processes (no more than there are tracks), each `depth` parts ahead.
 
-    Images come through shared memory that is there from the start: to send a tensor of its own with each part costs
-    2 ms, as much as to read three images. A ring has a place more than there are parts ahead, so the part that is being
-    taken out is not written over.
+    Images are passed in shared memory that is allocated once: sending a new tensor with each part would cost 2 ms, as much
+    as reading three images. A ring has one slot more than `depth`, so that the part that the consumer copies is not
+    overwritten.
     """
 
     def __init__(self, task: Task, tracks: range, workers: int, depth: int) -> None:
@@ -118,7 +117,7 @@ class ProcessLoader:
             num_workers=len(shares),
             prefetch_factor=depth,
             multiprocessing_context=context,
-            # Its own, because DataLoader draws a seed, and the trainer's generator is not to notice.
+            # Its own, because DataLoader draws a seed, which would change the state of torch's global generator.
             generator=torch.Generator(),
         )
         self._parts: Iterator[Part] | None = iter(loader)
@@ -143,7 +142,7 @@ class ProcessLoader:
 
 
 def _joined(parts: list[Part], images: list[Tensor]) -> Part:
-    """The parts of all readers as one, its images in memory of its own."""
+    """The parts of all readers as one; the images are copied."""
     return Part(
         # By numpy: torch.cat would wake all of OpenMP's threads for a few MB, next to a training step that uses them.
         images=torch.from_numpy(np.concatenate([each.numpy() for each in images], axis=1)),
@@ -157,7 +156,7 @@ class WarmLoader:
     """Readers in processes, which take seconds to start; meanwhile a thread reads the first `depth` batches."""
 
     def __init__(self, task: Task, tracks: range, workers: int, depth: int) -> None:
-        # Past the cache, which would fetch whole extents, as the processes do at the same time.
+        # Without the cache, which would fetch whole extents, as the processes do at the same time.
         self._first = ThreadLoader(replace(task, batches=depth, cache=None), tracks, depth)
         self._first_left = depth
         rest = replace(task, first_batch=task.first_batch + depth)

@@ -1,4 +1,4 @@
-"""Samples out of shards: an extent is one range read, webdataset's tar stages run over its bytes, checksums are compared."""
+"""Reads samples from shards: one range read an extent, webdataset's tar stages over its bytes, then a check of the checksums."""
 
 import hashlib
 import io
@@ -28,7 +28,7 @@ CHUNK = 32
 
 @dataclass(frozen=True)
 class Sample:
-    """One sample as stored: its number in the split, where it is, and its image file or what is wrong with it."""
+    """One sample as stored: its number in the split, its shard and key, and its image file or its fault."""
 
     number: int
     shard: str
@@ -47,7 +47,7 @@ def tar_samples(data: bytes, url: str) -> Iterator[dict[str, Any]]:
 class SampleReader:
     """Reads samples of one split by their numbers; safe to share between threads.
 
-    With a cache, extents are read whole and kept, so that the next epoch, whose tracks lie elsewhere, finds them.
+    With a cache, whole extents are read and kept, so that the next epoch, whose tracks are others, finds them.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class SampleReader:
         piece = (split.shard_of(first), rows[first].offset, last.offset + last.length)
         found = self._unpack(self._fetch(*piece), rows, numbers)
         if any(sample.fault for sample in found.values()):
-            # A second look, at storage: the first may have seen a damaged disk or a bad transfer.
+            # Read again from storage: the cache's disk may be damaged, or the transfer was.
             found = self._unpack(self._fetch(*piece, is_new=True), rows, numbers)
         return found
 
@@ -96,7 +96,7 @@ class SampleReader:
     def _unpack(self, data: bytes, rows: dict[int, Row], numbers: Integers) -> dict[int, Sample]:
         first, last = int(numbers[0]), int(numbers[-1])
         shard = self.split.shards[self.split.shard_of(first)]
-        # Of an extent that is kept whole, only what is asked for is unpacked.
+        # Of a cached extent, only the requested samples are unpacked.
         base = rows[first].offset
         data = data[base - next(iter(rows.values())).offset :][: rows[last].offset + rows[last].length - base]
         members = {sample["__key__"]: sample for sample in tar_samples(data, shard)}
@@ -105,7 +105,7 @@ class SampleReader:
             row = rows[number]
             member = members.get(row.key)
             if member is None:
-                # Damage to one sample's header hides those after it: each of them is looked up by itself.
+                # A damaged header hides the samples after it: each of them is looked up by itself.
                 member = next(tar_samples(data[row.offset - base :][: row.length], shard), {})
             image = image_of(member)
             fault = _fault(image, row, is_whole=row.offset - base + row.length <= len(data))
@@ -120,7 +120,7 @@ def _fault(image: bytes | None, row: Row, *, is_whole: bool) -> str:
 
 
 def decoded(sample: Sample) -> Tensor | str:
-    """The image, uint8 [3, H, W], or what is wrong with it."""
+    """The image, uint8 [3, H, W], or the reason why it cannot be used."""
     if sample.fault:
         return sample.fault
     try:
@@ -134,8 +134,8 @@ def read_split(
 ) -> Iterator[tuple[str, Tensor]]:
     """(key, uint8 [3, size, size]) of a split's images in the order of the index, without augmentation.
 
-    The shorter side is resized to `size`, the middle is kept. `indices` picks images by number, `limit` takes the
-    first so many. Raises UserError where there is no such split or image, or one is damaged.
+    The shorter side is resized to `size`, then the image is centre cropped. `indices` selects images by number, `limit`
+    the first so many of them. Raises: UserError where there is no such split or image, or one is damaged.
     """
     samples = dataset.require(split).samples
     numbers = np.arange(samples) if indices is None else np.fromiter(indices, np.int64)

@@ -20,14 +20,14 @@ from data_shards.storage import RangeReader, locate, shown
 from data_shards.stream.cache import DiskCache
 from data_shards.stream.read import Sample, SampleReader, decoded
 
-# A track asks for its next window when so few samples are left of the current one.
+# A track requests its next window when no more samples than this are left of the current one.
 READ_AHEAD_SAMPLES = 16
 READ_THREADS = 8
 
 
 @dataclass(frozen=True)
 class Fault:
-    """A sample that could not be used, and why."""
+    """A sample that cannot be used, and the reason."""
 
     split: str
     shard: str
@@ -40,7 +40,7 @@ class Fault:
 
 @dataclass(frozen=True)
 class Task:
-    """What every reader of a stream has to know; its own tracks come beside it."""
+    """The settings that all readers of a stream share; each reader is also given its own tracks."""
 
     dataset: Dataset
     splits: tuple[str, str]
@@ -56,9 +56,9 @@ class Task:
 
 @dataclass(frozen=True)
 class Part:
-    """A part of one batch: uint8 images [domains, n, crop, crop, 3], their keys, what was replaced and why.
+    """A part of one batch: uint8 images [domains, n, crop, crop, 3], their keys, and the faults of replaced samples.
 
-    Colours come last, as they are decoded: to bring them forward costs more than all other copying.
+    Channels are last, as the decoder writes them: moving them costs more than all other copying.
     """
 
     images: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.uint8))
@@ -68,7 +68,7 @@ class Part:
 
 
 class Plans:
-    """The epochs of one domain, those in use kept."""
+    """The epoch plans of one domain; those in use are kept."""
 
     def __init__(self, task: Task, domain: int, split: Split) -> None:
         self._key = {"seed": task.seed, "domain": domain, "global_batch": task.global_batch}
@@ -78,14 +78,14 @@ class Plans:
 
     def track(self, epoch: int, track: int) -> Track:
         if epoch not in self._epochs:
-            # Tracks that read ahead are in the next epoch while others finish this one.
+            # Tracks that read ahead may be in the next epoch while others finish this one.
             self._epochs = {old: plan for old, plan in self._epochs.items() if old >= epoch - 1}
             self._epochs[epoch] = EpochPlan(self._extents, epoch=epoch, **self._key)
         return self._epochs[epoch].track(track)
 
 
 class TrackReader:
-    """The samples of one track of one domain, from the task's first batch on; a window ahead of the need."""
+    """The samples of one track of one domain, from the task's first batch on, read one window ahead."""
 
     def __init__(self, task: Task, reader: SampleReader, plans: Plans, track: int, pool: ThreadPoolExecutor) -> None:
         self._reader = reader
@@ -123,7 +123,7 @@ class TrackReader:
         return self._current.popleft()
 
     def after(self, batch: int) -> Iterator[Sample]:
-        """The other samples of the track in the order after batch's own, each once: where a bad one is replaced from."""
+        """The other samples of the track in order, from the one after the batch's own: replacements for a bad sample."""
         epoch, place = divmod(batch, self._plans.length)
         for number in np.roll(self._plans.track(epoch, self._track).samples, -place)[1:]:
             yield from self._reader.read(np.array([number]))
@@ -142,7 +142,7 @@ class DomainReader:
         self._tracks = {track: TrackReader(task, reader, plans, track, pool) for track in tracks}
 
     def read(self, batch: int, images: Tensor, faults: list[Fault]) -> list[str]:
-        """Fill in this slice's images (uint8 [n, crop, crop, 3]) of a batch; their keys."""
+        """Write this slice's images of a batch into `images`, uint8 [n, crop, crop, 3]. Returns: their keys."""
         task = self._task
         keys = []
         for slot, (track, reader) in zip(images, self._tracks.items(), strict=True):
@@ -179,9 +179,9 @@ def part_shape(task: Task, tracks: range) -> tuple[int, ...]:
 def read_parts(
     task: Task, tracks: range, *, ranges: RangeReader | None = None, buffers: Iterator[Tensor] | None = None
 ) -> Generator[Part]:
-    """A reader's parts of all batches from task.first_batch on. What fails for good is the last part's `error`.
+    """A reader's parts of all batches from task.first_batch on. An error that cannot be retried is the last part's `error`.
 
-    `buffers` gives the memory for the images of each part, uint8 of part_shape; by default it is new.
+    `buffers` yields the tensor for the images of each part, uint8 of part_shape; by default a new one.
     """
     ranges = ranges or RangeReader(locate(task.dataset.uri))
     buffers = buffers or (torch.empty(part_shape(task, tracks), dtype=torch.uint8) for _ in count())
@@ -195,7 +195,7 @@ def read_parts(
             keys = [domain.read(batch, slots, faults) for domain, slots in zip(domains, images, strict=True)]
             yield Part(images, keys, faults)
     except UserError as error:
-        # As data, because an exception that comes out of a loader process arrives wrapped in its traceback.
+        # As data, because DataLoader wraps an exception of a loader process in its traceback.
         yield Part(error=str(error))
     finally:
         ranges.close()

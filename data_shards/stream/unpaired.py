@@ -1,4 +1,4 @@
-"""The stream that training reads: endless batches of two domains, the same for every number of ranks and loader workers."""
+"""The stream that training reads: endless batches of two domains, the same for any number of ranks and loader workers."""
 
 import logging
 import math
@@ -19,7 +19,7 @@ from data_shards.storage import RangeReader, locate, shown
 from data_shards.stream.cache import DiskCache, default_folder
 from data_shards.stream.config import StreamConfig
 from data_shards.stream.loaders import ThreadLoader, WarmLoader
-from data_shards.stream.tracks import Fault, Part, Task
+from data_shards.stream.tracks import Fault, Task
 
 LOG = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ LISTED_FAULTS = 5
 class UnpairedBatch:
     """A rank's part of one global batch: images uint8 [n, 3, crop, crop] of domain A and of domain B, and their keys.
 
-    The images lie in memory as torch.channels_last has them.
+    The images are in torch.channels_last memory format.
     """
 
     a: Tensor
@@ -42,11 +42,11 @@ class UnpairedBatch:
 class UnpairedStream:
     """An endless iterator of UnpairedBatch; use it as a context manager, or close() it.
 
-    Global batch k is the same for every `world` and `loader_workers`; rank r gets the tracks of rank_share(...).
-    `start_images` is the count of images (pairs) seen so far, all that a resume needs. Within an epoch of a domain no
-    sample comes twice, but for those that stand in for a damaged one.
+    Global batch k is the same for any `world` and `loader_workers`; rank r reads the tracks of rank_share(...).
+    `start_images` is the number of images (pairs) seen so far, which is all that a resume needs. Within an epoch of a
+    domain no sample comes twice, except as the replacement of a damaged one.
 
-    Raises UserError where the dataset does not fit (a split missing, fewer samples than `global_batch`, images smaller
+    Raises: UserError where the dataset does not fit (a split missing, fewer samples than `global_batch`, images smaller
     than the crop), and, while iterating, where shards are missing or more samples are damaged than the budget allows.
     """
 
@@ -90,7 +90,7 @@ class UnpairedStream:
             self._loader = WarmLoader(task, tracks, config.loader_workers, config.prefetch)
         else:
             self._loader = ThreadLoader(task, tracks, config.prefetch)
-        # Also where the stream is forgotten, or the interpreter ends.
+        # Also called when the stream is garbage collected, or the interpreter exits.
         self._close = weakref.finalize(self, self._loader.close)
 
     @property
@@ -106,18 +106,15 @@ class UnpairedStream:
             raise StopIteration
         try:
             part = self._loader.next()
-            self._check(part)
+            for fault in part.faults:
+                self._count(fault)
+            if part.error:
+                raise UserError(part.error)
         except BaseException:
             self.close()
             raise
         a, b = part.images.permute(0, 1, 4, 2, 3)
         return UnpairedBatch(a, b, *part.keys)
-
-    def _check(self, part: Part) -> None:
-        for fault in part.faults:
-            self._count(fault)
-        if part.error:
-            raise UserError(part.error)
 
     def _count(self, fault: Fault) -> None:
         if (fault.shard, fault.key) in self._faults:
@@ -134,7 +131,7 @@ class UnpairedStream:
             )
 
     def close(self) -> None:
-        """Stop the readers. Iterating afterwards ends at once."""
+        """Stop the readers. Iterating afterwards raises StopIteration."""
         self._close()
 
     def __enter__(self) -> Self:

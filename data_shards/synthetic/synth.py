@@ -48,22 +48,14 @@ class Scene:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     default = Synth()
     parser.add_argument("dest", type=Path, metavar="DEST", help=f"folder to make; {', '.join(SCENES)} go in it")
-    parser.add_argument(
-        "--size", type=int, default=default.size, metavar="PIXELS", help="width and height (default %(default)s)"
-    )
-    parser.add_argument(
-        "--train",
-        type=int,
-        default=default.train,
-        metavar="N",
-        help="paintings and photographs each (default %(default)s)",
-    )
-    parser.add_argument(
-        "--test", type=int, default=default.test, metavar="N", help="held out of each (default %(default)s)"
-    )
-    parser.add_argument(
-        "--seed", type=int, default=default.seed, help="another seed draws other scenes (default %(default)s)"
-    )
+    options = {
+        "size": "width and height, pixels",
+        "train": "paintings and photographs each",
+        "test": "held out of each",
+    }
+    for name, what in (options | {"seed": "another seed draws other scenes"}).items():
+        what += " (default %(default)s)"
+        parser.add_argument(f"--{name}", type=int, default=getattr(default, name), metavar="N", help=what)
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes (default: one a core)")
 
 

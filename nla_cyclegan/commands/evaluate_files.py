@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from data_shards.errors import UserError
-from data_shards.images.find import images_by_stem, list_images
+from data_shards.images.find import find_images, images_by_stem
 from data_shards.images.read import image_size, load_square
 from data_shards.progress import with_progress
 from data_shards.storage.files import writing
@@ -59,7 +59,7 @@ def _files(args: argparse.Namespace) -> tuple[list[Path], list[Path], list[Path]
     by_stem = images_by_stem(args.translations or args.inputs)
     inputs = _matching(args.inputs, by_stem)
     truth = _matching(args.truth, by_stem) if args.truth else []
-    return list(by_stem.values()) if args.translations else [], inputs, list_images([args.real]), truth
+    return list(by_stem.values()) if args.translations else [], inputs, list(find_images([args.real])), truth
 
 
 def _matching(folder: str, by_stem: Mapping[str, Path]) -> list[Path]:

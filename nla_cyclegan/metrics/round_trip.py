@@ -16,10 +16,6 @@ BATCH = 8
 Progress = Callable[[Sequence[Tensor], int, str], Iterable[Tensor]]
 
 
-def _silently(batches: Sequence[Tensor], total: int, what: str) -> Iterable[Tensor]:
-    return batches
-
-
 @dataclass(frozen=True, eq=False)
 class RoundTrip:
     """Both distances are means over the images, in the networks' range -1..1: the terms of the training loss, unweighted."""
@@ -34,7 +30,11 @@ class RoundTrip:
 
 @torch.inference_mode()
 def round_trip(
-    there: Generator, back: Generator, inputs_NCHW: Tensor, real_MCHW: Tensor, progress: Progress = _silently
+    there: Generator,
+    back: Generator,
+    inputs_NCHW: Tensor,
+    real_MCHW: Tensor,
+    progress: Progress = lambda batches, total, what: batches,
 ) -> RoundTrip:
     """Translate uint8 images [N, 3, H, W], sides multiples of 4, there and back, and the real ones of the other domain only there.
 

@@ -86,7 +86,7 @@ def translation_row(
 
 
 def comparison_row(generators: Mapping[str, Generator], image_CHW: Tensor, direction: Direction) -> dict[str, Tensor]:
-    """Heading -> picture: the image, what each generator makes of it, then where the non-local blocks of each look from one point.
+    """Heading -> picture: the image, its translation by each generator, then the attention of each generator's non-local blocks from one point.
 
     Args:
         generators: label -> generator of this direction; the labels differ from the heading of the image.

@@ -106,7 +106,7 @@ def _file_of(direction: Direction, entries: Sequence[str]) -> str | None:
 
 def _read_newest(run: Location, entries: Sequence[str], directions: Sequence[Direction]) -> dict[Direction, Generator]:
     checkpoints = {name: list(list_folder(run.inside(name))) for name in filter(NAME.fullmatch, entries)}
-    # Those last that are not complete: somebody copied the generators alone.
+    # Incomplete ones come last: they may be copies of the generators alone.
     for name in sorted(
         checkpoints, key=lambda name: (world_of(checkpoints[name]) is not None, age(name)), reverse=True
     ):

@@ -10,10 +10,11 @@ import numpy as np
 import tiny
 from PIL import Image
 
+from cluster.records.recorded_run import flat
 from cluster.settings.config import RunConfig
 from data_shards.storage.folder import RunFolder
 from tuning.analysis.results import SWEEP, TRIAL, Evaluation, Trial
-from tuning.search_space.space import Dimension, Space, count, override, sample, value_of
+from tuning.search_space.space import Dimension, Space, count, override, sample
 
 TOTAL, EVERY, BLOCKS = 900, 100, 3
 RUNGS = (100, 300)
@@ -150,7 +151,7 @@ def _trial(folder: Path, name: str, space: Space, overrides: dict[str, Any], num
     dumped = config.model_dump(mode="json")
     return Trial(
         number=number,
-        overrides={field: value_of(dumped, field) for field in overrides},
+        overrides={field: flat(dumped)[field] for field in overrides},
         config=dumped,
         state="finished",
         evaluations=course(config, seed=number),

@@ -152,13 +152,5 @@ def override(base: RunConfig, overrides: Mapping[str, Any]) -> RunConfig:
     return RunConfig.model_validate(fields)
 
 
-def value_of(config: Mapping[str, Any], field: str) -> Any:
-    """The value of a dotted field in a configuration of JSON values."""
-    value: Any = config
-    for part in field.split("."):
-        value = value[part]
-    return value
-
-
 def _combinations(space: Space) -> int:
     return math.prod(len(dimension.grid) for dimension in space.values() if dimension.grid)

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cluster.records.recorded_run import flat
 from tuning.analysis.results import Trial
-from tuning.search_space.space import BLOCKS, PLACED, Dimension, Overrides, Space, resolved, sample, value_of
+from tuning.search_space.space import BLOCKS, PLACED, Dimension, Overrides, Space, resolved, sample
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -77,6 +78,6 @@ def _place(trial: Trial, field: str, dimension: Dimension) -> Any:
     value = trial.overrides.get(field)
     if dimension.ends:
         return value if isinstance(value, float) and dimension.ends[0] <= value <= dimension.ends[1] else None
-    blocks = value_of(trial.config, BLOCKS) if field == PLACED else None
+    blocks = flat(trial.config)[BLOCKS] if field == PLACED else None
     found = (place for place, each in enumerate(dimension.candidates) if resolved(each, blocks) == value)
     return next(found, None)

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from cluster.records.recorded_run import flat
 from cluster.settings.config import RunConfig, differences
 from cluster.settings.preflight import Prepared, decisive, misfits, prepare
 from data_shards.errors import UserError
@@ -11,7 +12,7 @@ from data_shards.storage.folder import join_uri
 from tuning.analysis.objective import ObjectiveConfig
 from tuning.analysis.results import SWEEP, Trial, read_trials, trial_name
 from tuning.search_space.checks import each_candidate
-from tuning.search_space.space import Overrides, count, override, sample, value_of
+from tuning.search_space.space import Overrides, count, override, sample
 from tuning.settings.config import BudgetConfig
 from tuning.settings.options import Options
 from tuning.settings.search import propose
@@ -170,5 +171,5 @@ def _trial(options: Options, run: Prepared, number: int, overrides: Overrides) -
     place = {"name": trial_name(number), "storage": join_uri(run.config.storage, run.config.name)}
     config = override(run.config, overrides).model_copy(update=place).model_dump(mode="json")
     # As validated: the number where the sweep's file has a text.
-    values = {field: value_of(config, field) for field in overrides}
-    return Trial(number=number, overrides=values, config=config)
+    values = flat(config)
+    return Trial(number=number, overrides={field: values[field] for field in overrides}, config=config)

@@ -120,7 +120,7 @@ class Recorder(tune.Callback):
         record = self._record(trial)
         error = error_of(trial)
         self.folder.write(f"{record.name}/{ERROR}", error.encode())
-        record.state, record.reason = "failed", _last_line(error)
+        record.state, record.reason = "failed", error.strip().splitlines()[-1].strip()
         self._end(record)
 
     def on_experiment_end(self, trials: list[Any], **_: Any) -> None:
@@ -143,10 +143,6 @@ class Recorder(tune.Callback):
         if record.config["observe"]["tensorboard"]:
             self.folder.write(f"{record.name}/{EVENTS}", hparams_events(record))
         self.progress.update()
-
-
-def _last_line(text: str) -> str:
-    return [line.strip() for line in text.splitlines() if line.strip()][-1]
 
 
 def hparams_events(trial: Trial) -> bytes:

@@ -23,7 +23,7 @@ class TrialSource(Searcher):
     """Tune's search algorithm: hands out the trials of a sweep one by one, each when there is room for it.
 
     Args:
-        settings: the argument of `train_trial` for each trial; the next one is requested when that trial is to begin.
+        settings: the argument of `train_trial` for each trial; the next one is requested when its trial can start.
     """
 
     def __init__(self, settings: Iterator[dict[str, Any]]) -> None:

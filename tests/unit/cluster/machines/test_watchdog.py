@@ -83,7 +83,7 @@ def group(monkeypatch: pytest.MonkeyPatch) -> Group:
 @pytest.fixture
 def said(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     said: list[str] = []
-    monkeypatch.setattr(watchdog.progress, "publish", lambda key, record: said.append(record["text"]))
+    monkeypatch.setattr(watchdog, "publish", lambda key, record: said.append(record["text"]))
     monkeypatch.setattr(watchdog, "cluster_machines", lambda: [Machine(2)])
     return said
 

@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from data_shards.errors import UserError
-from data_shards.images.find import find_images, images_by_stem, list_images
+from data_shards.images.find import find_images, images_by_stem
 from data_shards.images.read import image_size, load_image, load_square, reduced
 from data_shards.images.write import save_image
 
@@ -97,7 +97,7 @@ def test_files_folders_and_globs_sorted_each_once(tmp_path):
     (tmp_path / "deeper" / "d.webp").touch()
 
     def names(*inputs):
-        return [path.name for path in list_images([str(tmp_path / entry) for entry in inputs])]
+        return [path.name for path in find_images([str(tmp_path / entry) for entry in inputs])]
 
     assert names(".") == ["a.PNG", "b 2.jpg", "c[1].png"]
     assert names("c[1].png", "*.jpg", ".", "odd.dat") == ["c[1].png", "b 2.jpg", "a.PNG", "odd.dat"]
@@ -149,7 +149,7 @@ def test_only_larger_images_are_reduced():
 def test_an_input_without_images_is_refused(tmp_path, entry, message):
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match=message):
-        list_images([tmp_path / entry])
+        find_images([tmp_path / entry])
 
 
 def test_files_that_differ_only_in_suffix_cannot_be_matched_by_name(tmp_path):

@@ -6,6 +6,7 @@ import pytest
 import tiny
 from pydantic import ValidationError
 
+from cluster.records.recorded_run import flat
 from cluster.settings.config import RunConfig
 from tuning.search_space.checks import space_problems
 from tuning.search_space.space import (
@@ -19,7 +20,6 @@ from tuning.search_space.space import (
     placements,
     resolve_placements,
     sample,
-    value_of,
 )
 
 
@@ -45,7 +45,7 @@ def test_every_field_of_the_default_space_is_one_of_a_run() -> None:
     config = RunConfig.model_validate({"data": {"uri": "shards"}})
     default = default_space(config.model.generator.num_blocks)
     assert space_problems(default, config) == []
-    assert {value_of(config.model_dump(mode="json"), field) is not None for field in default} == {True}
+    assert {flat(config.model_dump(mode="json"))[field] is not None for field in default} == {True}
 
 
 def test_draws_are_candidates() -> None:

@@ -5,10 +5,11 @@ import pytest
 import tiny
 import yaml
 
+from cluster.records.recorded_run import flat
 from cluster.settings.config import RunConfig
 from cluster.settings.options import field_names
 from data_shards.errors import UserError
-from tuning.search_space.space import count, default_space, override, sample, value_of
+from tuning.search_space.space import count, default_space, override, sample
 from tuning.settings.options import Options, as_options, parse_sweep, presets
 
 ROOT = Path(__file__).parents[4]
@@ -137,6 +138,6 @@ def test_each_field_of_the_presets_is_one_of_a_run(name: str) -> None:
     for number in range(count(options.space, options.config.trials)):
         overrides = sample(options.space, 0, number)
         config = override(options.base, overrides).model_dump(mode="json")
-        assert {field: value_of(config, field) for field in overrides} == overrides
+        assert {field: flat(config)[field] for field in overrides} == overrides
     assert options.config.override.keys() <= set(field_names(RunConfig))
     assert yaml.safe_load((ROOT / f"tuning/configs/{name}.yaml").read_text())["train"].startswith("cluster/configs/")
