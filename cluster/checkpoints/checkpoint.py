@@ -27,8 +27,8 @@ from nla_cyclegan.weights.checkpoint import (
     age,
     checkpoints_of,
     complete_checkpoints,
+    free_name,
     images_of,
-    name_of,
     score_of,
     share_file,
     world_of,
@@ -135,7 +135,8 @@ class Checkpoints:
         files = take_share(step, self.world)
         self.before_storing()
         now = {"images_seen": images_seen, "world": self.world.size, "score": score, "metrics": dict(metrics)}
-        name = self._new_name(images_seen)
+        name = free_name(images_seen, self._taken)
+        self._taken.add(name)
         self._upload = self._thread.submit(self._store, name, files, {**self.about, **now})
 
     def _store(self, name: str, files: Mapping[str, TensorFile], about: Mapping[str, Any]) -> None:
@@ -164,14 +165,6 @@ class Checkpoints:
             # Rank 0 may have been done before the others, and then the last one was not complete yet.
             self._prune()
         self.world.barrier()
-
-    def _new_name(self, images_seen: int) -> str:
-        # A damaged or half written one may have the name: its files must not be mixed with the new ones.
-        attempt = 1
-        while name_of(images_seen, attempt) in self._taken:
-            attempt += 1
-        self._taken.add(name_of(images_seen, attempt))
-        return name_of(images_seen, attempt)
 
 
 def store_share(files: Mapping[str, bytes], folder: RunFolder, name: str, world: World) -> None:

@@ -44,7 +44,10 @@ class ConsoleProgress:
         self._start = self._images = start
         if self.stream.isatty():
             self.close()
-            self._bar = self._make_bar()
+            from tqdm import tqdm
+
+            about: dict[str, Any] = {"total": self.total, "initial": start, "desc": self.name, "unit": "image"}
+            self._bar = tqdm(**about, file=self.stream, dynamic_ncols=True)
         elif start:
             self._print(f"continues from {start} of {self.total} images")
 
@@ -66,13 +69,6 @@ class ConsoleProgress:
 
     def _print(self, text: str) -> None:
         print(f"{self.name}: {text}", file=self.stream, flush=True)
-
-    def _make_bar(self) -> Any:
-        from tqdm import tqdm
-
-        return tqdm(
-            total=self.total, initial=self._start, desc=self.name, unit="image", file=self.stream, dynamic_ncols=True
-        )
 
 
 def losses_text(record: Mapping[str, Any]) -> str:

@@ -119,7 +119,10 @@ class MetricsFiles:
 
     def _draw(self, record: Record) -> None:
         # A writer that has failed once takes nothing any more.
-        events, self._events = self._events or self._open_events(), None
+        from torch.utils.tensorboard import SummaryWriter
+
+        folder, settings = str(self.root / TENSORBOARD), {"purge_step": self._purge_step, "flush_secs": FLUSH_S}
+        events, self._events = self._events or SummaryWriter(folder, **settings), None
         for name, value in record.items():
             if name not in NOT_DRAWN:
                 events.add_scalar(name, value, record[IMAGES])

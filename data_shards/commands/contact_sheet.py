@@ -1,7 +1,6 @@
 """A picture of some images of each split with their keys: what one looks at before one trains for days."""
 
 import textwrap
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -30,6 +29,7 @@ TITLE = 44
 PAPER, PANEL, INK, FAINT, LINE, BAD = "#ffffff", "#f3f4f6", "#1f2328", "#656d76", "#d8dee4", "#a40e26"
 CELL_X, CELL_Y = THUMB + GAP, THUMB + LABEL + GAP
 WIDTH = 2 * MARGIN + COLUMNS * CELL_X - GAP
+_font = ImageFont.load_default
 _CHOICE = 5  # what the draws are for, beside those of plan.py
 
 
@@ -49,8 +49,9 @@ def draw(dataset: Dataset, path: Path, seed: int) -> None:
         for split, numbers in chosen.items():
             _heading(pen, top, dataset, split, len(numbers))
             samples = SampleReader(dataset, split, ranges, index).read(numbers)
-            for (x, y), sample in zip(_cells(top + HEADING), samples, strict=False):
-                _cell(sheet, pen, x, y, sample)
+            for number, sample in enumerate(samples):
+                row, column = divmod(number, COLUMNS)
+                _cell(sheet, pen, MARGIN + column * CELL_X, top + HEADING + row * CELL_Y, sample)
             top += HEADING + rows[split] * CELL_Y
     save_picture(sheet, path)
 
@@ -61,11 +62,6 @@ def choose(samples: int, seed: int) -> Integers:
     bounds = np.arange(count + 1) * samples // count
     random = draws(count, _CHOICE, seed, 0, 0)
     return bounds[:-1] + (random % np.diff(bounds).astype(np.uint64)).astype(np.int64)
-
-
-def _cells(top: int) -> Iterator[tuple[int, int]]:
-    for number in range(COLUMNS * ROWS):
-        yield MARGIN + number % COLUMNS * CELL_X, top + number // COLUMNS * CELL_Y
 
 
 def _heading(pen: ImageDraw.ImageDraw, top: int, dataset: Dataset, split: str, count: int) -> None:
@@ -90,10 +86,6 @@ def _cell(sheet: Image.Image, pen: ImageDraw.ImageDraw, x: int, y: int, sample: 
         sheet.paste(thumb, (x + (THUMB - thumb.width) // 2, y + (THUMB - thumb.height) // 2))
     pen.text((x, y + THUMB + 4), fitted(sample.key, _font(13), THUMB), INK, _font(13))
     pen.text((x, y + THUMB + 20), size, FAINT, _font(11))
-
-
-def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    return ImageFont.load_default(size)
 
 
 def fitted(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:

@@ -117,7 +117,11 @@ class Bench:
             yield self._steady("JPEG folder", peers.image_folder(folder / "files", self._config, self._batch))
         if "ray" in names:
             peers.start_ray(self._config.loader_workers)
-            yield Pipeline("ray.data", lambda _: _epoch(peers.ray_data(shards, self._config, self._batch)))
+            # Whole epochs: it works ahead without bound, which would disturb the measurements of the others.
+            yield Pipeline(
+                "ray.data",
+                lambda _: _timed(lambda: sum(map(len, peers.ray_data(shards, self._config, self._batch)))),
+            )
 
     def _steady(self, name: str, batches: Iterator[torch.Tensor], images: int | None = None) -> Pipeline:
         """A pipeline that keeps running between measurements; what is in its queues then is taken out unmeasured."""
@@ -145,13 +149,6 @@ class Bench:
                 path.write_bytes(read_file(location, name) or b"")
                 paths.append(str(path))
         return paths
-
-
-def _epoch(batches: Iterator[torch.Tensor]) -> tuple[int, float]:
-    """A whole epoch from its start: a peer that works ahead without bound would disturb the measurements of the others."""
-    began = time.perf_counter()
-    images = sum(len(batch) for batch in batches)
-    return images, time.perf_counter() - began
 
 
 def _timed(work: Callable[[], Any]) -> tuple[Any, float]:

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from data_shards.dataset.epoch_plan import Extents, Integers, make_extents
@@ -118,18 +117,13 @@ class Dataset:
 
 def split_infos(index: pa.Table, shards: list[dict[str, Any]]) -> dict[str, SplitInfo]:
     """Sum an index up, split by split, in the order of the index."""
+    extremes = [(side, least_or_most) for least_or_most in ("min", "max") for side in ("width", "height")]
+    # One thread, so that the groups come in the order of the index.
+    groups = index.group_by("split", use_threads=False).aggregate([([], "count_all"), *extremes])
     infos = {}
-    for split in pc.unique(index["split"]).to_pylist():
-        rows = index.filter(pc.equal(index["split"], split))
-        width, height = rows["width"].to_numpy(), rows["height"].to_numpy()
-        infos[split] = SplitInfo(
-            samples=rows.num_rows,
-            bytes=sum(shard["bytes"] for shard in shards if shard["split"] == split),
-            min_width=int(np.min(width)),
-            min_height=int(np.min(height)),
-            max_width=int(np.max(width)),
-            max_height=int(np.max(height)),
-        )
+    for split, samples, *sizes in zip(*(groups[name].to_pylist() for name in groups.column_names), strict=True):
+        size_bytes = sum(shard["bytes"] for shard in shards if shard["split"] == split)
+        infos[split] = SplitInfo(samples, size_bytes, *sizes)
     return infos
 
 

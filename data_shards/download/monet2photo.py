@@ -17,17 +17,9 @@ from data_shards.progress import Progress
 # Where https://people.eecs.berkeley.edu/~taesung_park/CycleGAN/datasets/ moved in 2023.
 HOME = "http://efrosgans.eecs.berkeley.edu/cyclegan/datasets/{name}.zip"
 NAMES = (
-    "monet2photo",
-    "cezanne2photo",
-    "ukiyoe2photo",
-    "vangogh2photo",
-    "summer2winter_yosemite",
-    "horse2zebra",
-    "apple2orange",
-    "iphone2dslr_flower",
-    "maps",
-    "facades",
-)
+    "monet2photo", "cezanne2photo", "ukiyoe2photo", "vangogh2photo", "summer2winter_yosemite", "horse2zebra",
+    "apple2orange", "iphone2dslr_flower", "maps", "facades",
+)  # fmt: skip
 COUNTS = {"monet2photo": {"trainA": 1072, "trainB": 6287, "testA": 121, "testB": 751}}
 
 

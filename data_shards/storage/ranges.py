@@ -48,7 +48,8 @@ class RangeReader:
                 raise OSError(f"the transfer ended after {len(data)} of {expected} bytes")
         except OSError:
             # A file that has failed once may fail for ever; and it may have become another one.
-            self._forget(name)
+            with self._lock:
+                self._files.pop(name, None)
             raise
         return data
 
@@ -64,10 +65,6 @@ class RangeReader:
             if len(self._files) > self._most_open:
                 self._files.popitem(last=False)
         return file
-
-    def _forget(self, name: str) -> None:
-        with self._lock:
-            self._files.pop(name, None)
 
     def close(self) -> None:
         self._closed.set()

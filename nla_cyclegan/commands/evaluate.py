@@ -15,7 +15,6 @@ BOTH = "both"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The verb's command line."""
     measured = parser.add_mutually_exclusive_group(required=True)
     measured.add_argument("--translations", metavar="DIR", help="measure what `translate` wrote")
     measured.add_argument(

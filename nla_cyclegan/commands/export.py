@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The verb's command line."""
     parser.add_argument(
         "--weights", required=True,
         help="a run folder, a checkpoint folder or a generator's file, also those of pytorch-CycleGAN-and-pix2pix "

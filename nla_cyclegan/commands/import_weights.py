@@ -9,7 +9,6 @@ from nla_cyclegan.weights.names import FILE_NAMES, LAYOUT, PTH_ENDINGS, Directio
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The verb's command line."""
     parser.add_argument(
         "sources", nargs="+", metavar="SOURCE",
         help=f"a folder of {LAYOUT} with latest_net_G_A.pth, latest_net_G_B.pth or both, or such files; "

@@ -9,7 +9,6 @@ GRID_ROWS = 6
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The verb's command line."""
     parser.add_argument("inputs", nargs="+", metavar="INPUT", help="image files, folders of images, or globs")
     parser.add_argument(
         "--weights", required=True,

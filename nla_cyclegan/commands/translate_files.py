@@ -19,7 +19,7 @@ from nla_cyclegan.commands.translate import GRID_ROWS
 from nla_cyclegan.inference.images import attention_maps, padded_pixels, translate_images
 from nla_cyclegan.inference.tiles import margin, smallest_tile, translate_tiles
 from nla_cyclegan.model.generator import Generator
-from nla_cyclegan.pictures.grids import picture_grid, pixel_at, translation_row
+from nla_cyclegan.pictures.grids import picture_grid, pixel_at, translate_both_ways
 from nla_cyclegan.pictures.overlay import attention_overlay
 from nla_cyclegan.weights.generators import load_generators
 from nla_cyclegan.weights.names import OPPOSITE
@@ -129,6 +129,7 @@ def _draw_grid(
     for source in evenly(done, GRID_ROWS):
         image = reduced(load_image(source, shorter=args.size), args.tile**2)
         truth = load_image(truths[source.stem]) if source.stem in truths else None
-        pictures.append(translation_row(generator, back, image, args.direction, args.attention, truth))
+        translation = translate_both_ways(generator, back, image, args.direction, args.attention)
+        pictures.append(translation.row(truth))
     save_picture(picture_grid(pictures), args.grid)
     print(f"picture grid: {args.grid}")

@@ -36,13 +36,14 @@ class Translation:
     attention: dict[int, Tensor]
     """Block -> where it looks from the point, see `attention_maps`."""
 
-    def row(self) -> dict[str, Tensor]:
-        """Heading -> picture."""
-        original, translated, _ = HEADINGS[self.direction]
+    def row(self, truth_CHW: Tensor | None = None) -> dict[str, Tensor]:
+        """Heading -> picture; with `truth_CHW`, the true result of the translation, in one more column."""
+        original, translated, truth = HEADINGS[self.direction]
         row = {original: self.image, translated: self.translated, "back again": self.back}
         if self.same is not None:
             row["identity"] = self.same
-        return row | _overlays(self.image, self.attention, self.point)
+        row |= _overlays(self.image, self.attention, self.point)
+        return row if truth_CHW is None else row | {truth: truth_CHW}
 
 
 def translate_both_ways(
@@ -66,23 +67,6 @@ def translate_both_ways(
     same = returned[1] if identity else None
     attention = attention_maps(generator, image_CHW, point)
     return Translation(direction, image_CHW, translated[0], returned[0], same, point, attention)
-
-
-def translation_row(
-    generator: Generator,
-    back: Generator,
-    image_CHW: Tensor,
-    direction: Direction,
-    fractions: tuple[float, float] | None = None,
-    truth_CHW: Tensor | None = None,
-) -> dict[str, Tensor]:
-    """Heading -> picture: the image, its translation, that translated back, where each non-local block looks, the truth.
-
-    Args:
-        fractions: see `translate_both_ways`.
-    """
-    row = translate_both_ways(generator, back, image_CHW, direction, fractions).row()
-    return row if truth_CHW is None else row | {HEADINGS[direction][2]: truth_CHW}
 
 
 def comparison_row(generators: Mapping[str, Generator], image_CHW: Tensor, direction: Direction) -> dict[str, Tensor]:

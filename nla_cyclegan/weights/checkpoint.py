@@ -7,7 +7,8 @@ safetensors and JSON.
 
 import hashlib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
+from itertools import count
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from data_shards.errors import UserError
@@ -25,6 +26,12 @@ T = TypeVar("T")
 
 def name_of(images_seen: int, attempt: int = 1) -> str:
     return f"checkpoint_{images_seen:012d}" + (f"-{attempt}" if attempt > 1 else "")
+
+
+def free_name(images_seen: int, taken: Container[str]) -> str:
+    """A new checkpoint's name, none of those taken: the files of a damaged checkpoint must not be mixed with new ones."""
+    attempts = (name_of(images_seen, attempt) for attempt in count(1))
+    return next(name for name in attempts if name not in taken)
 
 
 def images_of(name: str) -> int:

@@ -25,8 +25,10 @@ from data_shards.images.read import image_size, load_image
 from data_shards.storage import RangeReader, locate
 from data_shards.stream.read import SampleReader, decoded
 from nla_cyclegan.__main__ import main as nla_cyclegan
-from nla_cyclegan.commands import evaluate, translate
+from nla_cyclegan.commands import evaluate_files, translate_files
 from nla_cyclegan.model.config import GeneratorConfig
+from nla_cyclegan.pictures import grids
+from nla_cyclegan.weights import generators
 
 # Suffixes that say what the file is not, or nothing, are for `pack`: the other verbs find files by their suffix.
 NAMES = [name for name in CASES if name.isascii() and " " not in name and "." in name]
@@ -118,7 +120,9 @@ def test_contact_sheet(folder: Path, expected: dict[str, Tensor], tmp_path: Path
     numbers = contact_sheet.choose(dataset.splits["trainA"].samples, 0)
     top = contact_sheet.MARGIN + contact_sheet.TITLE + contact_sheet.HEADING
     side = contact_sheet.THUMB
-    for (x, y), number in zip(contact_sheet._cells(top), numbers, strict=True):
+    for place, number in enumerate(numbers):
+        row, column = divmod(place, contact_sheet.COLUMNS)
+        x, y = contact_sheet.MARGIN + column * contact_sheet.CELL_X, top + row * contact_sheet.CELL_Y
         image = Image.fromarray(list(expected.values())[number].permute(1, 2, 0).numpy())
         thumb = ImageOps.contain(image, (side, side), Image.Resampling.LANCZOS)
         left, above = x + (side - thumb.width) // 2, y + (side - thumb.height) // 2
@@ -127,7 +131,7 @@ def test_contact_sheet(folder: Path, expected: dict[str, Tensor], tmp_path: Path
 
 
 def test_translate(folder: Path, expected: dict[str, Tensor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(translate, "load_generators", lambda _, directions: dict.fromkeys(directions, Identity()))
+    monkeypatch.setattr(translate_files, "load_generators", lambda _, directions: dict.fromkeys(directions, Identity()))
     assert nla_cyclegan(["translate", "--weights", "none", "--out", str(tmp_path), "--device", "cpu", str(folder)]) == 0
     assert_same({path.stem: load_image(path) for path in tmp_path.iterdir()}, expected, {})
 
@@ -140,7 +144,7 @@ def test_evaluate(folder: Path, expected: dict[str, Tensor]) -> None:
         size = min(height, width)
         top, left = (height - size) // 2, (width - size) // 2
         crop = expected[path.stem][:, top : top + size, left : left + size]
-        assert torch.equal(evaluate.load_square(path, size), crop), path.name
+        assert torch.equal(evaluate_files.load_square(path, size), crop), path.name
 
 
 def test_compare(folder: Path, expected: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -150,9 +154,9 @@ def test_compare(folder: Path, expected: dict[str, Tensor], monkeypatch: pytest.
         taken.append(image)
         return [None]
 
-    monkeypatch.setattr(compare, "load_generator", lambda *_: Identity())
-    monkeypatch.setattr(compare, "comparison_row", take)
-    monkeypatch.setattr(compare, "picture_grid", lambda *_: None)
+    monkeypatch.setattr(generators, "load_generator", lambda *_: Identity())
+    monkeypatch.setattr(grids, "comparison_row", take)
+    monkeypatch.setattr(grids, "picture_grid", lambda *_: None)
     options = argparse.Namespace(
         inputs=[str(folder)], rows=len(expected), size=1000, runs=["a", "b"], direction="B2A", device="cpu"
     )

@@ -4,7 +4,7 @@ import torch
 
 from nla_cyclegan import Generator, GeneratorConfig
 from nla_cyclegan.inference.images import attention_maps, translate_images
-from nla_cyclegan.pictures.grids import comparison_row, picture_grid, translation_row
+from nla_cyclegan.pictures.grids import comparison_row, picture_grid, translate_both_ways
 from nla_cyclegan.pictures.overlay import attention_overlay, fit, salient_point
 
 
@@ -26,7 +26,7 @@ def generators(nonlocal_blocks):
 def test_a_row_goes_there_and_back_again():
     there, back = generators((1,))
     photo, truth = noise(16, 22), noise(10, 10)
-    row = translation_row(there, back, photo, "B2A", truth_CHW=truth)
+    row = translate_both_ways(there, back, photo, "B2A").row(truth)
     assert list(row) == ["photo", "painted", "back again", "attention", "true painting"]
     painted = translate_images(there, photo[None])
     assert torch.equal(row["photo"], photo)
@@ -35,12 +35,12 @@ def test_a_row_goes_there_and_back_again():
     assert torch.equal(row["true painting"], truth)
     point = (8, 16)
     expected = attention_overlay(photo, attention_maps(there, photo, point)[1], point)
-    assert torch.equal(translation_row(there, back, photo, "B2A", (0.75, 0.5))["attention"], expected)
+    assert torch.equal(translate_both_ways(there, back, photo, "B2A", (0.75, 0.5)).row()["attention"], expected)
 
 
 @pytest.mark.parametrize(("blocks", "columns"), [((), []), ((0, 2), ["attention, block 0", "attention, block 2"])])
 def test_attention_columns_follow_the_nonlocal_blocks(blocks, columns):
-    row = translation_row(*generators(blocks), noise(16, 16), "A2B")
+    row = translate_both_ways(*generators(blocks), noise(16, 16), "A2B").row()
     assert list(row) == ["painting", "as a photo", "back again", *columns]
 
 
@@ -93,7 +93,7 @@ def test_a_note_stands_below_within_the_width():
 def test_the_corners_of_an_image_can_be_marked():
     there, back = generators((1,))
     for corner in [(0.0, 0.0), (1.0, 1.0)]:
-        assert "attention" in translation_row(there, back, noise(18, 13), "B2A", corner)
+        assert "attention" in translate_both_ways(there, back, noise(18, 13), "B2A", corner).row()
 
 
 def test_cells_lie_under_their_headings_and_missing_ones_stay_white():
