@@ -5,7 +5,6 @@ translations of the same held-out images, with the attention of their non-local 
 """
 
 import argparse
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,9 +22,8 @@ CURVES, GRID = "curves.png", "grid.png"
 ATTENTION_NOTE = "Attention: bright where the non-local block looks from the ringed place; without colour where it looks evenly or less."
 
 
-def main(arguments: Sequence[str]) -> int:
+def run(args: argparse.Namespace) -> int:
     """Read everything, draw, write. Raises: UserError for runs, images or options that cannot be used."""
-    args = _parser().parse_args(arguments)
     _check(args)
     from data_shards.images.write import save_picture
     from nla_cyclegan.pictures.grids import HEADINGS
@@ -48,11 +46,7 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m cluster compare",
-        description="Draw two runs beside each other: loss curves, and translations of held-out images.",
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("runs", nargs=2, metavar="RUN", help="the two runs' folders; paths or URIs")
     parser.add_argument("--labels", nargs=2, metavar=("A", "B"), help="names in the pictures (default: the folders')")
     parser.add_argument(
@@ -77,7 +71,6 @@ def _parser() -> argparse.ArgumentParser:
         help="reduce the shorter side to at most N pixels first (default: 256)",
     )  # fmt: skip
     grid.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:1, ...")
-    return parser
 
 
 def _check(args: argparse.Namespace) -> None:

@@ -72,12 +72,8 @@ class ShardWriter:
         self._samples = 0
 
     def add(self, name: str, key: str, image: EncodedImage) -> None:
-        row: dict[str, Any] = {
-            "split": self._split,
-            "name": printable(name),
-            "source_sha256": image.source_sha256,
-            "fault": image.fault,
-        }
+        row: dict[str, Any] = {"split": self._split, "name": printable(name), "fault": image.fault}
+        row["source_sha256"] = image.source_sha256
         if not image.fault:
             if self._samples and len(self._tar) + len(image.data) > self._shard_bytes:
                 self._cut()
@@ -97,12 +93,8 @@ class ShardWriter:
 
     def _cut(self) -> None:
         data = self._tar.finish()
-        shard: dict[str, Any] = {
-            "split": self._split,
-            "name": shard_name(self._split, self._number),
-            "samples": self._samples,
-        }
-        shard |= {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+        shard: dict[str, Any] = {"split": self._split, "name": shard_name(self._split, self._number)}
+        shard |= {"samples": self._samples, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
         rows = pa.Table.from_pylist(self._rows, RECORD_SCHEMA.with_metadata({"shard": json.dumps(shard)}))
         record = Record(shard, rows)
         # One shard is written while the next is built: memory holds two.

@@ -18,6 +18,7 @@ from data_shards.errors import UserError
 from data_shards.images.transforms import augment
 from data_shards.storage import RangeReader, locate, shown
 from data_shards.stream.cache import DiskCache
+from data_shards.stream.config import StreamConfig
 from data_shards.stream.read import Sample, SampleReader, decoded
 
 # A track requests its next window when no more samples than this are left of the current one.
@@ -44,9 +45,7 @@ class Task:
 
     dataset: Dataset
     splits: tuple[str, str]
-    load_size: int
-    crop_size: int
-    flip: bool
+    config: StreamConfig
     seed: int
     global_batch: int
     first_batch: int
@@ -150,9 +149,9 @@ class DomainReader:
             position = batch * task.global_batch + track
             augmented = augment(
                 image,
-                load_size=task.load_size,
-                crop_size=task.crop_size,
-                flip=task.flip,
+                load_size=task.config.load_size,
+                crop_size=task.config.crop_size,
+                flip=task.config.flip,
                 seed=task.seed,
                 domain=self._domain,
                 position=position,
@@ -173,7 +172,7 @@ class DomainReader:
 
 
 def part_shape(task: Task, tracks: range) -> tuple[int, ...]:
-    return (len(task.splits), len(tracks), task.crop_size, task.crop_size, 3)
+    return (len(task.splits), len(tracks), task.config.crop_size, task.config.crop_size, 3)
 
 
 def read_parts(

@@ -73,9 +73,7 @@ class UnpairedStream:
         task = Task(
             dataset,
             splits=(split_a, split_b),
-            load_size=config.load_size,
-            crop_size=config.crop_size,
-            flip=config.flip,
+            config=config,
             seed=seed,
             global_batch=global_batch,
             first_batch=start_images // global_batch,
