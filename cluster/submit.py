@@ -93,7 +93,12 @@ def main(arguments: Sequence[str]) -> int:
     client = connect(options.address or os.environ.get("RAY_API_SERVER_ADDRESS") or os.environ.get("RAY_ADDRESS"))
     job_id = running_job(client, job)
     status = "is in training already; nothing was sent" if job_id else f"submitted ({sent})"
-    job_id = job_id or send(client, job)
+    job_id = job_id or client.submit_job(
+        entrypoint=job.command,
+        submission_id=f"{job.metadata['run']}-{secrets.token_hex(3)}",
+        runtime_env=job.environment,
+        metadata=job.metadata,
+    )
     try:
         print(f"{job_id}: {status}", file=sys.stderr)
         if not options.no_wait:
@@ -238,13 +243,3 @@ def running_job(client: "JobSubmissionClient", job: Job) -> str | None:
                 )
             return str(other.submission_id)
     return None
-
-
-def send(client: "JobSubmissionClient", job: Job) -> str:
-    """Submit the job under the name of its run; its id."""
-    return client.submit_job(
-        entrypoint=job.command,
-        submission_id=f"{job.metadata['run']}-{secrets.token_hex(3)}",
-        runtime_env=job.environment,
-        metadata=job.metadata,
-    )
