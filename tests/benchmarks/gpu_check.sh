@@ -28,13 +28,15 @@ else
     $python -m data_shards pack "$work/images" "$work/shards" >>"$out/data.log" 2>&1
     shards=$work/shards
 fi
-train=(-m cluster train --data.uri "$shards" --storage "$work/runs" --validation.images 16)
+train=(-m cluster train --data.uri "$shards" --storage "$work/runs" --validation.images 16 ${TRAIN_OPTIONS:-})
 
 real_run() {
     # Killed in the middle, then the same command again: it resumes.
-    local run=("${train[@]}" --config cluster/configs/fast.yaml --name real --schedule.images 8000 --checkpoint.every 1600
-        --validation.every 4000 --observe.every 320 --observe.previews 8000)
-    timeout -s KILL 40 $python "${run[@]}"
+    local run=("${train[@]}" --config cluster/configs/fast.yaml --name real --schedule.images 4800 --checkpoint.every 1600
+        --validation.every 2400 --observe.every 320 --observe.previews 4800)
+    date +%s.%N >"$work/began"
+    timeout -s KILL "${KILL_AFTER_S:-35}" $python "${run[@]}"
+    cp "$work/runs/real/metrics.jsonl" "$work/killed.jsonl"
     $python "${run[@]}" && $python -m cluster status "$work/runs/real" &&
         $python -m nla_cyclegan translate --weights "$work/runs/real" --direction B2A --out "$work/painted" --grid "$out/translated.png" \
             "${IMAGES:-$work/images/testB}"
@@ -47,21 +49,23 @@ paper_run() {
 }
 
 rates() { # RUN: pairs a second of each record, and what was waited for
-    $python - "$work/runs/$1/metrics.jsonl" <<'PY'
-import json, statistics, sys
+    $python - "$work/runs/$1/metrics.jsonl" "$work/began" "$work/killed.jsonl" <<'PY'
+import json, pathlib, statistics, sys
 records = [json.loads(line) for line in open(sys.argv[1])]
 steps = [record for record in records if "images_per_s" in record]
+if pathlib.Path(sys.argv[3]).exists():
+    first = json.loads(pathlib.Path(sys.argv[3]).read_text().splitlines()[0])
+    print(f"the first {first['images']:.0f} pairs were done {first['time'] - float(open(sys.argv[2]).read()):.1f} s after the command")
 print("pairs/s of each record:", " ".join(f"{record['images_per_s']:.0f}" for record in steps))
 print(f"median {statistics.median(record['images_per_s'] for record in steps):.1f}; waits for data",
       " ".join(f"{record['data_wait']:.0%}" for record in steps), f"; memory {steps[-1]['memory_gb']:.1f} GB")
 PY
 }
 
-export -f real_run paper_run
 for name in $stages; do
     case $name in
     tests) stage tests 170 "$python" -m pytest tests/gpu -m gpu -q -x --maxfail 20 --durations 10 -o addopts= ;;
-    bench) stage bench 240 "$python" tests/benchmarks/step_gpu.py --out "$out" --commit "${COMMIT:-unknown}" ;;
+    bench) stage bench 240 "$python" tests/benchmarks/step_gpu.py --out "$out" --commit "${COMMIT:-unknown}" ${BENCH_OPTIONS:-} ;;
     train) (real_run) >"$out/train.log" 2>&1 && note "train: done" || note "train: failed"; rates real 2>&1 | tee -a "$out/summary.txt" ;;
     paper) (paper_run) >"$out/paper.log" 2>&1 && note "paper: done" || note "paper: failed"; rates paper 2>&1 | tee -a "$out/summary.txt" ;;
     esac
