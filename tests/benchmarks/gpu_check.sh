@@ -35,8 +35,8 @@ real_run() {
     local run=("${train[@]}" --config cluster/configs/fast.yaml --name real --schedule.images 4800 --checkpoint.every 1600
         --validation.every 2400 --observe.every 320 --observe.previews 4800)
     date +%s.%N >"$work/began"
-    timeout -s KILL "${KILL_AFTER_S:-35}" $python "${run[@]}"
-    cp "$work/runs/real/metrics.jsonl" "$work/killed.jsonl"
+    timeout -s KILL "${KILL_AFTER_S:-50}" $python "${run[@]}"
+    cp "$work/runs/real/metrics.jsonl" "$work/killed.jsonl" 2>/dev/null || echo "killed before its first record"
     $python "${run[@]}" && $python -m cluster status "$work/runs/real" &&
         $python -m nla_cyclegan translate --weights "$work/runs/real" --direction B2A --out "$work/painted" --grid "$out/translated.png" \
             "${IMAGES:-$work/images/testB}"

@@ -30,6 +30,8 @@ class Browser:
         self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": media})
         self.driver.get_log("browser")
         self.driver.get(address)
+        # Plotly draws its charts after the page is loaded; until then the page is not as long as it will be.
+        until(lambda: self.count("[id^=chart-]:not([data-drawn])") == 0)
 
     def resize(self, width: int) -> None:
         metrics = {"width": width, "height": HEIGHT, "deviceScaleFactor": 1, "mobile": width == PHONE}

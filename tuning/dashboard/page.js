@@ -10,7 +10,8 @@ function draw() {
   page = JSON.parse(document.getElementById("data").textContent);
   for (const [id, figure] of Object.entries(page.figures)) {
     const layout = { ...figure.layout, template: theme(page) };
-    Plotly.newPlot(chart(id), figure.data, layout, { responsive: true, displaylogo: false, displayModeBar: false });
+    Plotly.newPlot(chart(id), figure.data, layout, { responsive: true, displaylogo: false, displayModeBar: false })
+      .then((drawn) => { drawn.dataset.drawn = ""; });
   }
   const table = document.querySelector("table.ranking");
   if (table) rank(table);
