@@ -7,6 +7,8 @@ import os
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
+from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +19,8 @@ from cluster.records.console_progress import ConsoleProgress
 from cluster.records.sinks import Forward
 from cluster.settings.config import RunConfig
 from cluster.settings.preflight import Prepared, claim
-from cluster.settings.scaling import Resources, choose, this_machine
+from cluster.settings.scaling import Resources, choose, compute_capability, this_machine
+from nla_cyclegan.kernels.compile_cache import start_compiling
 
 if TYPE_CHECKING:
     from ray.train import UserCallback
@@ -40,7 +43,7 @@ def train_on_cluster(prepared: Prepared, address: str | None) -> Mapping[str, An
     if address is None:
         # No machine will join it.
         scaling = scaling.model_copy(update={"wait_s": None})
-        choose(scaling, [this_machine()], global_batch=batch)
+        _compile_ahead(config, choose(scaling, [this_machine()], global_batch=batch))
     chosen: Resources | None = None
 
     def say(text: str) -> None:
@@ -60,6 +63,17 @@ def train_on_cluster(prepared: Prepared, address: str | None) -> Mapping[str, An
                 return trainer.fit().return_value
 
     return retry_training(attempt, prepared.folder, scaling.max_failures, say)
+
+
+def _compile_ahead(config: RunConfig, resources: Resources) -> None:
+    """Begin to compile the kernels while Ray starts on this machine; the workers wait for it."""
+    capability = compute_capability() if resources.use_gpu and config.step.kernels != "plain" else None
+    if capability is not None and find_spec("triton"):
+        pairs = ceil(config.data.global_batch / resources.most)
+        start_compiling(
+            config.model, config.step.precision,
+            pairs=min(pairs, config.step.micro_batch or pairs), size=config.data.crop_size, capability=capability,
+        )  # fmt: skip
 
 
 def train_in_process(prepared: Prepared) -> Mapping[str, Any]:

@@ -1,6 +1,7 @@
 """The workers of a run and the resources of each, as a pure function of the machines."""
 
 import os
+import re
 import subprocess
 from dataclasses import dataclass
 from itertools import takewhile
@@ -97,6 +98,16 @@ def visible_gpus() -> int:
     names = (name.strip() for name in chosen.split(","))
     valid = takewhile(lambda name: int(name) < installed if name.isdigit() else name[:1].isalpha(), names)
     return min(len(list(valid)), installed)
+
+
+def compute_capability() -> int | None:
+    """Of this machine's first GPU, 10 times the major number plus the minor; None without a GPU."""
+    query = ["nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader", "--id=0"]
+    try:
+        answer = subprocess.run(query, capture_output=True, text=True, timeout=NVIDIA_SMI_S).stdout.strip()
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return int(answer.replace(".", "")) if re.fullmatch(r"\d+\.\d", answer) else None
 
 
 @dataclass(frozen=True)

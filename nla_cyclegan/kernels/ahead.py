@@ -1,17 +1,12 @@
-"""Kernels compiled ahead of their first use, by several processes, for a GPU that need not be there.
+"""Kernels compiled for a GPU that need not be there; `compile_cache` starts several processes of it.
 
-What is compiled is what a step over meta tensors would launch: shapes without numbers. The results lie in Triton's cache on
-this machine (TRITON_CACHE_DIR, else ~/.triton/cache), keyed by source, Triton and GPU, where the process with the GPU finds them.
+What is compiled is what a step over meta tensors would launch: shapes without numbers.
 """
 
-import hashlib
 import json
-import os
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,9 +18,6 @@ from nla_cyclegan.kernels.networks import Fused
 from nla_cyclegan.model.config import ModelConfig
 from nla_cyclegan.model.discriminator import PatchDiscriminator
 from nla_cyclegan.model.generator import Generator
-
-MOST_PROCESSES = 12
-"""There are some 30 kernels in a step, about a second each."""
 
 
 class _Driver:
@@ -93,45 +85,6 @@ def compile_step(model: ModelConfig, precision: str, pairs: int, size: int) -> N
         (lambda: PatchDiscriminator(model.discriminator), pairs, True),
     ):
         compile_pass(network, (images, 3, size, size), dtype, image_grad=image_grad)
-
-
-class CompileAhead:
-    """Compiles the kernels of a step in processes of their own, from here on; nothing, where this machine has done so before.
-
-    What these processes do not come to, the step compiles at its first call.
-
-    Args:
-        pairs: image pairs that go through the networks at once.
-        size: side of the images in pixels.
-        capability: as of `compiling`.
-    """
-
-    def __init__(self, model: ModelConfig, precision: str, *, pairs: int, size: int, capability: int) -> None:
-        wanted = json.dumps([model.model_dump(mode="json"), precision, pairs, size, capability])
-        cache = Path(os.environ.get("TRITON_CACHE_DIR", Path.home() / ".triton" / "cache"))
-        self._done = cache / f"nla-cyclegan-{_digest(wanted)}"
-        self._processes: list[subprocess.Popen[bytes]] = []
-        if self._done.exists():
-            return
-        count = max(1, min(MOST_PROCESSES, len(os.sched_getaffinity(0)) - 1))
-        environment = os.environ | {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
-        environment["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
-        for index in range(count):
-            command = [sys.executable, "-m", __name__, wanted, str(index), str(count)]
-            self._processes.append(subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))  # fmt: skip
-
-    def wait(self) -> None:
-        """Until all is compiled."""
-        failed = [process for process in self._processes if process.wait()]
-        if self._processes and not failed and self._done.parent.is_dir():
-            self._done.touch()
-        self._processes = []
-
-
-def _digest(wanted: str) -> str:
-    sources = sorted(Path(__file__).parent.glob("*.py"))
-    content = b"".join([wanted.encode(), triton.__version__.encode(), *(source.read_bytes() for source in sources)])
-    return hashlib.sha256(content).hexdigest()[:24]
 
 
 def _main(wanted: str, index: str, count: str) -> None:

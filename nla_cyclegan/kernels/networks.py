@@ -77,7 +77,7 @@ def generate(net: Generator, weights: Weights, image_BCHW: Tensor, dtype: torch.
     return torch.tanh(conv7_to_few(norm_act(x, pad=3), weights["decoder.6.weight"], weights["decoder.6.bias"]))
 
 
-def judge(net: PatchDiscriminator, weights: Weights, image_BCHW: Tensor, dtype: torch.dtype) -> Tensor:
+def discriminate(net: PatchDiscriminator, weights: Weights, image_BCHW: Tensor, dtype: torch.dtype) -> Tensor:
     """`net(image)` in that type, in NHWC order."""
     x = nhwc(image_BCHW.to(dtype))
     convolutions = [(i, stage) for i, stage in enumerate(net.body) if isinstance(stage, nn.Conv2d)]
@@ -123,5 +123,5 @@ class Fused:
         if isinstance(network, Generator):
             return generate(network, weights, image_BCHW, self.dtype)
         if isinstance(network, PatchDiscriminator):
-            return judge(network, weights, image_BCHW, self.dtype)
+            return discriminate(network, weights, image_BCHW, self.dtype)
         raise TypeError(f"there are no kernels for a {type(network).__name__}")

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from nla_cyclegan.kernels.compile_cache import start_compiling
 from nla_cyclegan.kernels.coverage import why_not
 from nla_cyclegan.model.config import ModelConfig
 from nla_cyclegan.training.config import StepConfig
 
 if TYPE_CHECKING:
-    from nla_cyclegan.kernels.ahead import CompileAhead
+    import subprocess
+
     from nla_cyclegan.kernels.networks import Fused
 
 
@@ -80,15 +82,11 @@ def make_fused(config: StepConfig) -> "Fused":
 
 def compile_ahead(
     model: ModelConfig, config: StepConfig, device: torch.device, *, pairs: int, size: int
-) -> "CompileAhead | None":
-    """Begin to compile the kernels in other processes. One rank of a machine does it for all: Triton's cache is theirs together."""
-    if device.index:
-        return None
-    from nla_cyclegan.kernels.ahead import CompileAhead
-
+) -> "subprocess.Popen[bytes]":
+    """Begin to compile the kernels for this device in other processes; see `start_compiling`."""
     major, minor = torch.cuda.get_device_capability(device)
     pairs = min(pairs, config.micro_batch or pairs)
-    return CompileAhead(model, config.precision, pairs=pairs, size=size, capability=10 * major + minor)
+    return start_compiling(model, config.precision, pairs=pairs, size=size, capability=10 * major + minor)
 
 
 @dataclass(frozen=True)

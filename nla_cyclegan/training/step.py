@@ -20,7 +20,7 @@ from nla_cyclegan.training.optim import make_optimizer
 from nla_cyclegan.training.players import Discriminators, Generators, Losses, call
 
 if TYPE_CHECKING:
-    from nla_cyclegan.kernels.ahead import CompileAhead
+    import subprocess
 
 
 class TrainingStep:
@@ -95,7 +95,7 @@ class TrainingStep:
         capacity = step.pool_size * (rank + 1) // world - step.pool_size * rank // world
         self.pools = {domain: ImagePool(capacity, self.device, self._memory_format) for domain in ("a", "b")}
         self._loss_names: list[str] = []
-        self._compiling: CompileAhead | None = None
+        self._compiling: subprocess.Popen[bytes] | None = None
         self._replay = Replay(self._compute, self._rehearse, self.device, CudaGraph if way.graph else None)
 
     def prepare(self, *, pairs: int, size: int) -> None:
@@ -177,8 +177,8 @@ class TrainingStep:
             self._fused.cast(self.networks.values() if name == "generators" else self.players[name].children())
         with self._autocast():
             total, losses, *fakes = self.players[name](*images)
-        # The sum over rounds and ranks is the mean over the images, whoever holds them. A loss that is not finite makes
-        # its gradients NaN, and the sum tells all ranks: no message of its own, no waiting.
+        # The sum over rounds and ranks is the mean over the images, on whichever rank they are. A loss that is not finite makes
+        # its gradients NaN, and the sum carries that to all ranks: no message of its own, no waiting.
         share = len(images[0]) / self.global_batch
         weight = torch.full_like(total, share).masked_fill_(~total.detach().isfinite(), torch.nan)
         gradient_sum = self._gradient_sums[name] if last else None

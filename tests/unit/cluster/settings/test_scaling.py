@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from cluster.settings.scaling import Machine, ScalingConfig, choose, places, shortage, visible_gpus
+from cluster.settings.scaling import Machine, ScalingConfig, choose, compute_capability, places, shortage, visible_gpus
 from data_shards.errors import UserError
 
 
@@ -118,3 +118,16 @@ def test_gpus_are_those_that_cuda_shows(
 def test_a_machine_without_a_driver_has_no_gpus(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     assert visible_gpus() == 0
+
+
+@pytest.mark.parametrize(
+    ("answer", "capability"), [("9.0", 90), ("12.0", 120), ("No devices were found", None), ("[N/A]", None)]
+)
+def test_the_compute_capability_is_the_drivers_answer(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, answer: str, capability: int | None
+) -> None:
+    program = tmp_path / "nvidia-smi"
+    program.write_text(f"#!/bin/sh\necho '{answer}'\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    assert compute_capability() == capability
