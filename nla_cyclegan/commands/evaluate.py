@@ -9,9 +9,7 @@ images that need no change left alone? The identity distance.
 import argparse
 from pathlib import Path
 
-from nla_cyclegan.weights.names import FILE_NAMES
-
-BOTH = "both"
+from nla_cyclegan.weights.names import BOTH, FILE_NAMES
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -15,13 +15,12 @@ from data_shards.images.read import image_size, load_square
 from data_shards.progress import with_progress
 from data_shards.storage.files import writing
 from nla_cyclegan.commands.device import choose_device
-from nla_cyclegan.commands.evaluate import BOTH
 from nla_cyclegan.metrics.inception import Inception, find_inception
 from nla_cyclegan.metrics.round_trip import round_trip
 from nla_cyclegan.metrics.scores import Evaluation, ImageSet, as_table, evaluate_images
 from nla_cyclegan.metrics.sliced_wasserstein import COARSEST
 from nla_cyclegan.weights.generators import load_generators
-from nla_cyclegan.weights.names import OPPOSITE, Direction
+from nla_cyclegan.weights.names import BOTH, OPPOSITE, Direction
 
 # A kernel distance and its standard error take three vectors.
 FEWEST_FOR_KID = 3

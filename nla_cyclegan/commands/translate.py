@@ -51,6 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "place near the centre, where --attention names none); .png, .jpg or .webp",
     )  # fmt: skip
     pictures.add_argument("--truth", metavar="DIR", help="true results, same names: one more column of the grid")
+    parser.set_defaults(grid_rows=GRID_ROWS)
 
 
 def run(args: argparse.Namespace) -> int:

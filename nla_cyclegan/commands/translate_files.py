@@ -15,7 +15,6 @@ from data_shards.images.write import save_image, save_picture
 from data_shards.progress import PixelProgress
 from nla_cyclegan.commands.device import choose_device
 from nla_cyclegan.commands.outputs import attention_file, plan_batches, plan_outputs, refuse_clashes
-from nla_cyclegan.commands.translate import GRID_ROWS
 from nla_cyclegan.inference.images import attention_maps, padded_pixels, translate_images
 from nla_cyclegan.inference.tiles import margin, smallest_tile, translate_tiles
 from nla_cyclegan.model.generator import Generator
@@ -126,7 +125,7 @@ def _draw_grid(
     args: argparse.Namespace, generator: Generator, back: Generator, done: list[Path], truths: Mapping[str, Path]
 ) -> None:
     pictures = []
-    for source in evenly(done, GRID_ROWS):
+    for source in evenly(done, args.grid_rows):
         image = reduced(load_image(source, shorter=args.size), args.tile**2)
         truth = load_image(truths[source.stem]) if source.stem in truths else None
         translation = translate_both_ways(generator, back, image, args.direction, args.attention)

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Literal
 
 Direction = Literal["A2B", "B2A"]
+BOTH = "both"
 OPPOSITE: dict[Direction, Direction] = {"A2B": "B2A", "B2A": "A2B"}
 FILE_NAMES: dict[Direction, str] = {"A2B": "generator_ab.safetensors", "B2A": "generator_ba.safetensors"}
 LAYOUT = "pytorch-CycleGAN-and-pix2pix"
