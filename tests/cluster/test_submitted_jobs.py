@@ -103,6 +103,7 @@ def says(run: Submission, words: str) -> str:
     raise RuntimeError(f"{words!r} was not said: {run.communicate()}")
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_ctrl_c_leaves_the_job_and_twice_stops_it(cluster: Cluster) -> None:
     status, out, err = ends(cluster.runs["left alone"])

@@ -50,6 +50,7 @@ def test_a_stream_through_faults(kind: str, packed: Packed, proxy: FaultProxy, e
     assert proxy.faults == [kind] * times
 
 
+@pytest.mark.slow
 def test_loader_processes_through_all_faults(packed: Packed, proxy: FaultProxy, expected: list[UnpairedBatch]) -> None:
     dataset = open_dataset(packed.bucket.uri("data", proxy, with_credentials=True))
     for fault, times in FAULTS.values():

@@ -114,6 +114,7 @@ print(step.summary, off < 1e-5, moved < 1e-4, sep="|")
 """
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_fused_step_in_tritons_interpreter_is_the_plain_one():
     path = os.pathsep.join(str(ROOT / folder) for folder in ("", "tests", "tests/helpers"))
