@@ -17,6 +17,8 @@ from PIL import Image
 from data_shards import Dataset, open_dataset
 from data_shards.packing.pack import pack
 
+pytestmark = pytest.mark.slow
+
 COUNT = 9
 
 

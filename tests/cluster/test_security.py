@@ -13,6 +13,8 @@ import yaml
 from listening import listeners
 from test_cluster import ROOT, TIMEOUT_S, wait_for
 
+pytestmark = pytest.mark.slow
+
 SECRET = "wJalrXUtnFEMIbPxRfiCYEXAMPLEKEY"
 
 
