@@ -10,6 +10,8 @@ from runs import Run
 from torch import Tensor
 from verdict import came_through
 
+pytestmark = pytest.mark.slow
+
 CHANGES: dict[str, Any] = {"schedule": {"images": 320}, "checkpoint": {"every": 80}, "observe": {"every": 4}}
 
 

@@ -74,6 +74,7 @@ def test_a_resume_through_faults(packed: Packed, proxy: FaultProxy, expected: li
     assert len(proxy.faults) == 10
 
 
+@pytest.mark.slow
 def test_a_store_that_is_away_for_twenty_seconds(
     packed: Packed, proxy: FaultProxy, expected: list[UnpairedBatch]
 ) -> None:
