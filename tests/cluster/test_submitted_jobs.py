@@ -15,8 +15,8 @@ import tiny
 from head import ray_head
 from test_cluster import ROOT, TIMEOUT_S, newest, write_config
 
+from cluster.machines.session import PACKAGES
 from cluster.settings.config import RunConfig
-from cluster.submit import PACKAGES
 
 SECRET = "wJalrXUtnFEMIbPxRfiCYEXAMPLEKEY"
 SECRETS = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": SECRET, "AWS_REGION": "eu-central-1"}

@@ -61,10 +61,10 @@ RAY_FILES = {
     "cluster/machines/rendezvous.py": True,
     "cluster/machines/retry.py": False,
     "cluster/machines/session.py": False,
+    "cluster/machines/submission.py": False,
     "cluster/machines/watchdog.py": True,
     "cluster/machines/worker.py": True,
     "cluster/records/sinks.py": False,
-    "cluster/submit.py": False,
     # `bench` measures against Ray Data, and imports it for that alone.
     "data_shards/commands/peers.py": False,
     "tuning/trials/driver.py": False,

@@ -1,8 +1,6 @@
 """What `submit` decides before it talks to a cluster."""
 
-from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cluster import submit
+from cluster.machines.job import SENT
 from cluster.settings.config import RunConfig
 from cluster.settings.options import parse_options
 from data_shards.errors import UserError
@@ -21,7 +20,7 @@ PLACES = ("--storage", "s3://bucket/runs", "--data.uri", "s3://bucket/data")
 
 @pytest.fixture(autouse=True)
 def environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in (*submit.SENT, "RAY_ADDRESS", "RAY_API_SERVER_ADDRESS", "RAY_AUTH_TOKEN", "RAY_AUTH_MODE"):
+    for name in (*SENT, "RAY_ADDRESS", "RAY_API_SERVER_ADDRESS", "RAY_AUTH_TOKEN", "RAY_AUTH_MODE"):
         # Set first, so that it is put back however it was.
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
@@ -96,87 +95,3 @@ def test_what_is_wrong_is_said_before_anything_is_sent() -> None:
 
 def test_a_mistake_in_an_option_of_the_run() -> None:
     assert refused(*PLACES, "--optimizer.rl=1") == ["--optimizer.rl: no such option; did you mean optimizer.lr?"]
-
-
-def test_what_is_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(submit, "ROOT", tmp_path)
-    sent = {"pyproject.toml": 0, "cluster/loop.py": 100, "mine/data/words.txt": 20, "kept.py": 3}
-    left = ("data/a", "runs/b", ".git/c", ".venv/d", "demo/e", ".env", "cluster/__pycache__/f", "notes.txt", "big/g")
-    for name, size in {**sent, **dict.fromkeys(left, 7)}.items():
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_bytes(b"x" * size)
-    (tmp_path / ".gitignore").write_text("notes.txt\n")
-    job = submit.make_job(PLACES, excludes=["/big"])
-    assert submit.package_size(job) == (123 + len("notes.txt\n"), len(sent) + 1)
-    assert job.environment["working_dir"] == str(tmp_path)
-
-    assert submit.main([*PLACES, "--dry-run"]) == 0
-    assert "python -m cluster train --storage=s3://bucket/runs" in capsys.readouterr().out
-
-
-def test_of_an_installed_project_the_packages_are_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(submit, "ROOT", tmp_path)
-    for package in (*submit.PACKAGES, "torch"):
-        (tmp_path / package).mkdir()
-        (tmp_path / package / "__init__.py").write_text("# x\n")
-    job = submit.make_job(PLACES)
-    assert submit.package_size(job) == (4 * 4, 4)
-    assert [Path(module).name for module in job.environment["py_modules"]] == list(submit.PACKAGES)
-    assert "working_dir" not in job.environment
-
-
-def test_a_folder_that_ray_does_not_take(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(submit, "ROOT", tmp_path)
-    monkeypatch.setattr("ray._private.runtime_env.packaging.GCS_STORAGE_MAX_SIZE", 1_000_000)
-    for name, size in {"pyproject.toml": 0, "small": 10, "images": 4_000_000, "more": 2_000_000, "least": 1}.items():
-        (tmp_path / name).write_bytes(b"x" * size)
-    (line,) = refused(*PLACES, "--address", "http://127.0.0.1:1")
-    assert line == (
-        f"{tmp_path}: 6 MB would be sent, Ray accepts up to 1 MB; leave out what the run does not need with --exclude "
-        "(largest: images 4 MB, more 2 MB, small 0 MB)"
-    )
-
-
-@pytest.mark.parametrize(
-    ("address", "said"),
-    [
-        (None, "expected the cluster's dashboard, http://HOST:8265; got none"),
-        ("head:6379", "expected the cluster's dashboard"),
-        ("http://127.0.0.1:1", "nothing listens there (Connection refused)"),
-        ("http://head:port", "nothing listens there"),
-    ],
-)
-def test_an_address_without_a_cluster(address: str | None, said: str) -> None:
-    with pytest.raises(UserError, match="--address") as error:
-        submit.connect(address)
-    assert said in str(error.value)
-    assert "\n" not in str(error.value)
-
-
-class Client:
-    """Stands for Ray's client of a cluster with these jobs."""
-
-    def __init__(self, *jobs: Any) -> None:
-        self.list_jobs: Callable[[], list[Any]] = lambda: list(jobs)
-
-    def get_address(self) -> str:
-        return "http://head:8265"
-
-
-def job_there(command: str, *, ended: bool, **metadata: str) -> Any:
-    status = SimpleNamespace(is_terminal=lambda: ended)
-    return SimpleNamespace(submission_id="run-1", entrypoint=command, status=status, metadata=metadata or None)
-
-
-def test_a_run_in_training_is_found_and_not_sent_again() -> None:
-    job = submit.make_job([*PLACES, "--name", "monet"])
-    find = lambda *jobs: submit.running_job(Client(*jobs), job)  # type: ignore[arg-type]  # noqa: E731
-    assert find() is None
-    assert find(job_there("other", ended=False), job_there(job.command, ended=True, **job.metadata)) is None
-    assert find(job_there(job.command, ended=False, run="monet", storage="s3://bucket/others")) is None
-    assert find(job_there(job.command, ended=False, **job.metadata, more="x")) == "run-1"
-    with pytest.raises(
-        UserError,
-        match=r"in training with other options, as job run-1; .*ray job stop --address http://head:8265 run-1",
-    ):
-        find(job_there(job.command + " --seed=1", ended=False, **job.metadata))

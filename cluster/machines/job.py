@@ -1,0 +1,96 @@
+"""A command as a Ray job: this project's code, and an environment without secrets."""
+
+import os
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cluster.machines.session import PACKAGES, ROOT
+from cluster.settings.config import has_credentials
+from data_shards.errors import UserError
+
+# Beside what .gitignore and .rayignore name. Patterns of git, seen from the folder that is sent.
+EXCLUDED = [
+    *("/.git", "/.venv", "/venv", "/data", "/demo", "/runs", "/sweeps", "/build", ".env", ".env.*", ".netrc", "*.pem"),
+    *("__pycache__", ".*_cache", "*.egg-info", "*.tar", "*.safetensors"),
+]
+# What a store needs to be found, or a network to be used; nothing that is secret.
+SENT = (
+    *("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_DEFAULT_REGION"),
+    *("AWS_REQUEST_CHECKSUM_CALCULATION", "AWS_RESPONSE_CHECKSUM_VALIDATION"),
+    *("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME", "NCCL_DEBUG"),
+)
+SECRET = re.compile(r"SECRET|TOKEN|PASSW|CREDENTIAL|(^|_)KEY", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is started, with which code, in which environment.
+
+    Attributes:
+        name: of the run or the sweep; the job's own name begins with it.
+        metadata: which run or sweep it is, and its storage: no two jobs of the same may run.
+    """
+
+    name: str
+    metadata: dict[str, str]
+    command: str
+    excludes: list[str]
+    variables: dict[str, str]
+
+    @property
+    def folders(self) -> list[Path]:
+        """What is sent: a checkout as it is, of an installed project its packages.
+
+        Not the folder of the caller, which may be a home with keys in it.
+        """
+        return [ROOT] if (ROOT / "pyproject.toml").exists() else [ROOT / name for name in PACKAGES]
+
+    @property
+    def environment(self) -> dict[str, Any]:
+        """Ray's runtime environment. Its dashboard shows it, so nothing in it may be secret."""
+        folders = [str(folder) for folder in self.folders]
+        code = {"working_dir": folders[0]} if len(folders) == 1 else {"py_modules": folders}
+        return {**code, "excludes": self.excludes, "env_vars": self.variables}
+
+
+def variables_sent(variables: Sequence[str]) -> dict[str, str]:
+    """Those of this process that a job needs, and the given ones, NAME=VALUE each; see `variable_problems`."""
+    here = {name: os.environ[name] for name in SENT if name in os.environ}
+    return here | {name: value for name, _, value in (variable.partition("=") for variable in variables)}
+
+
+def variable_problems(variables: Sequence[str]) -> Iterator[str]:
+    """What is wrong with the variables of a job, given as NAME=VALUE or in this process, a line for each."""
+    for variable in variables:
+        name, equals, _ = variable.partition("=")
+        if not equals or not name.isidentifier():
+            yield f"--env {name}: expected NAME=VALUE"
+    for name, value in variables_sent(variables).items():
+        if SECRET.search(name) or has_credentials(value):
+            yield (
+                f"{name}: looks like a secret, and Ray shows a job's environment to everyone who sees its dashboard; "
+                "set it in the environment of the cluster's machines"
+            )
+
+
+def package_size(job: Job) -> tuple[int, int]:
+    """Bytes and number of the files that Ray would send. Raises: UserError when Ray refuses that size."""
+    from cluster.machines.ray_internals import working_dir_files
+
+    files, limit = working_dir_files(job.folders, job.excludes)
+    sizes: Counter[str] = Counter()
+    for file in files:
+        sizes[file.relative_to(ROOT).parts[0]] += file.stat().st_size
+    # It zips without compression.
+    total = sizes.total()
+    if total >= limit:
+        largest = ", ".join(f"{name} {size / 1e6:,.0f} MB" for name, size in sizes.most_common(3))
+        raise UserError(
+            f"{ROOT}: {total / 1e6:,.0f} MB would be sent, Ray accepts up to {limit / 1e6:,.0f} MB; "
+            f"leave out what is not needed there with --exclude (largest: {largest})"
+        )
+    return total, len(files)

@@ -1,0 +1,138 @@
+"""Sending a job to a cluster and following it: what `cluster submit` and `tuning submit` share."""
+
+import argparse
+import asyncio
+import logging
+import os
+import re
+import secrets
+import socket
+import sys
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from cluster.machines.follow import INTERRUPTED, follow, follow_commands
+from cluster.machines.job import Job, package_size
+from cluster.machines.session import ROOT
+from cluster.settings.options import Parser
+from data_shards.errors import UserError
+
+if TYPE_CHECKING:
+    from ray.job_submission import JobSubmissionClient
+
+CONNECT_S = 10.0
+
+
+def submit_parser(prog: str, usage: str, description: str, epilog: str) -> argparse.ArgumentParser:
+    """The options of a submission; those of the command that is sent are left over."""
+    parser = Parser(prog=prog, usage=usage, description=description, epilog=epilog, allow_abbrev=False)
+    parser.add_argument("--address", metavar="URL", help="the cluster's http://HOST:8265 (default: RAY_ADDRESS)")
+    parser.add_argument("--no-wait", action="store_true", help="print the job's name and return")
+    parser.add_argument("--dry-run", action="store_true", help="print what would be sent, and exit")
+    parser.add_argument(
+        "--exclude", metavar="PATTERN", action="append", default=[], help="also leave these files out; as in .gitignore"
+    )
+    parser.add_argument(
+        "--env", metavar="NAME=VALUE", action="append", default=[], help="a variable for the job; nothing secret"
+    )
+    return parser
+
+
+def submit(job: Job, options: argparse.Namespace) -> int:
+    """Send a job and follow it; one that runs already is followed instead.
+
+    Args:
+        options: parsed by `submit_parser`.
+
+    Returns: the exit status of the job; 0 where it is not waited for; 130 after Ctrl-C.
+
+    Raises: UserError before anything is sent.
+    """
+    _quiet()
+    size, count = package_size(job)
+    sent = f"{count} files, {size / 1e6:.1f} MB, of {ROOT}"
+    if options.dry_run:
+        variables = " ".join(f"{name}={value}" for name, value in job.variables.items())
+        print(f"{'command':<12}{job.command}\n{'sent':<12}{sent}\n{'environment':<12}{variables or '-'}")
+        return 0
+    client = connect(options.address or os.environ.get("RAY_API_SERVER_ADDRESS") or os.environ.get("RAY_ADDRESS"))
+    job_id = running_job(client, job)
+    status = "is in training already; nothing was sent" if job_id else f"submitted ({sent})"
+    job_id = job_id or client.submit_job(
+        entrypoint=job.command,
+        submission_id=f"{job.name}-{secrets.token_hex(3)}",
+        runtime_env=job.environment,
+        metadata=job.metadata,
+    )
+    try:
+        print(f"{job_id}: {status}", file=sys.stderr)
+        if not options.no_wait:
+            return asyncio.run(follow(client, job_id))
+    except KeyboardInterrupt:
+        # Before `follow` handles it.
+        print(follow_commands(client.get_address(), job_id), file=sys.stderr)
+        return INTERRUPTED
+    print(job_id)
+    print(follow_commands(client.get_address(), job_id), file=sys.stderr)
+    return 0
+
+
+def _quiet() -> None:
+    """Keep Ray from logging what it excludes and uploads."""
+    # job.EXCLUDED says what is left out.
+    os.environ["RAY_OVERRIDE_RUNTIME_ENV_DEFAULT_EXCLUDES"] = ""
+    import ray.job_submission
+
+    for name in ("", ".dashboard.modules.dashboard_sdk", ".dashboard.modules.job.sdk"):
+        logging.getLogger(ray.__name__ + name).setLevel(logging.WARNING)
+
+
+def connect(address: str | None) -> "JobSubmissionClient":
+    """Raises: UserError when no cluster takes jobs there."""
+    if address is None or not re.match(r"https?://[^/]", address):
+        raise UserError(f"--address: expected the cluster's dashboard, http://HOST:8265; got {address or 'none'}")
+    if os.environ.get("RAY_AUTH_TOKEN"):
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
+    # Ray's client prefers this one to its argument.
+    os.environ["RAY_API_SERVER_ADDRESS"] = address
+    _check_answers(address)
+    import requests
+    from ray.exceptions import AuthenticationError
+    from ray.job_submission import JobSubmissionClient
+
+    try:
+        return JobSubmissionClient(address)
+    except AuthenticationError as error:
+        raise UserError(
+            f"--address {address}: the cluster requires its token, and "
+            f"{'the one in RAY_AUTH_TOKEN is wrong' if os.environ.get('RAY_AUTH_TOKEN') else 'none was given'}; "
+            "set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN as on the cluster's machines"
+        ) from error
+    except (RuntimeError, ConnectionError, ValueError, KeyError, requests.RequestException) as error:
+        raise UserError(f"--address {address}: no Ray cluster there ({str(error).splitlines()[0]})") from error
+
+
+def _check_answers(address: str) -> None:
+    """Raises: UserError when nothing listens there; Ray's client would wait for minutes."""
+    try:
+        url = urlsplit(address)
+        port = url.port or (443 if url.scheme == "https" else 80)
+        socket.create_connection((url.hostname or "", port), timeout=CONNECT_S).close()
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"--address {address}: nothing listens there ({getattr(error, 'strerror', 0) or error})"
+        ) from error
+
+
+def running_job(client: "JobSubmissionClient", job: Job) -> str | None:
+    """The job that runs this already, if any. Raises: UserError when its options are others."""
+    for other in client.list_jobs():
+        same = job.metadata.items() <= (other.metadata or {}).items()
+        if same and not other.status.is_terminal():
+            if other.entrypoint != job.command:
+                raise UserError(
+                    f"name: {job.name} is in training with other options, as job {other.submission_id}; choose another "
+                    f"--name, or stop it first: ray job stop --address {client.get_address()} {other.submission_id}"
+                )
+            return str(other.submission_id)
+    return None
