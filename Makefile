@@ -2,7 +2,7 @@
 #
 #   make demo DATA=path/to/monet2photo [SIZE=128] [STEPS=1400]     the same with your own trainA trainB testA testB
 #   make slow                                                      runs and sweeps that are killed and go on; the benchmarks run
-#   make chaos                                                     faults across several hosts: Linux, as root
+#   make chaos                                                     faults across several hosts, and their table: Linux, as root
 #   make gpu                                                       what only a GPU can show: kernels and steps, bit by bit
 #   make lint                                                      ruff and mypy
 
@@ -55,7 +55,8 @@ slow: install
 	$(BIN)/python -m pytest tests -m slow
 
 chaos: install
-	$(BIN)/python -m pytest tests/chaos -m "chaos or not chaos"
+	CHAOS_TABLE=1 $(BIN)/python -m pytest tests/chaos -m "chaos or not chaos"
+	$(BIN)/python tests/helpers/fault_table.py
 
 gpu: install
 	$(BIN)/python -m pytest tests -m gpu

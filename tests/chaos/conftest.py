@@ -1,17 +1,19 @@
 """A lab for the tests here, what undisturbed runs end with, and the table of what happened."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import fault_table as table
 import pytest
 import tiny
 import yaml
 from hosts import cannot_make_hosts
 from lab import ROOT, Lab, lab
 from torch import Tensor
-from verdict import COLUMNS, ROWS
+from verdict import ROWS
 
 from data_shards.storage.folder import RunFolder
 
@@ -67,8 +69,10 @@ def undisturbed(
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if not ROWS:
         return
-    lines = [COLUMNS, *(row.cells() for row in ROWS)]
-    widths = [max(len(cells[column]) for cells in lines) for column in range(len(COLUMNS))]
+    lines = [table.COLUMNS, *(row.cells() for row in ROWS)]
+    widths = [max(len(cells[column]) for cells in lines) for column in range(len(table.COLUMNS))]
     terminalreporter.section("faults")
     for cells in lines:
         terminalreporter.write_line("  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)))
+    if os.environ.get("CHAOS_TABLE"):
+        table.keep(ROWS)

@@ -18,9 +18,12 @@ from pyarrow import fs
 ROOT = Path(__file__).parents[2]
 # Beside the interpreter that runs the tests.
 BIN = Path(sys.executable).parent
-GCS_PORT, STORE_PORT = 6379, 9000
+GCS_PORT, STORE_PORT, MOTO_PORT = 6379, 9000, 9001
 # What Ray Train's workers are called.
 WORKER = "ray::RayTrainWorker"
+# What Ray Tune's own process of a trial is called.
+TRIAL = "ray::train_trial"
+FORK_SERVER = "from multiprocessing.forkserver import main"
 RAY_TEMP = Path("/tmp/ray")
 STARTS_WITHIN_S = 90.0
 BUCKET = "bucket"
@@ -106,15 +109,15 @@ class Node:
                 start_new_session=True,
             )
 
-    def processes(self, title: str) -> list[int]:
-        """Processes of this node whose command line begins with the title, by their numbers outside of it."""
+    def processes(self, title: str = "") -> list[int]:
+        """Processes of this node whose command line has the title in it, by their numbers outside of the node."""
         here = os.readlink(f"/proc/{self.first_process}/ns/pid")
         found = []
         for pid in filter(str.isdigit, os.listdir("/proc")):
             with suppress(OSError):
                 if os.readlink(f"/proc/{pid}/ns/pid") == here:
                     line = Path(f"/proc/{pid}/cmdline").read_bytes()
-                    found += [int(pid)] if line.startswith(title.encode()) else []
+                    found += [int(pid)] if title.encode() in line else []
         return found
 
     def kill_worker(self) -> None:
@@ -122,13 +125,26 @@ class Node:
         (worker,) = self.processes(WORKER)
         os.kill(worker, signal.SIGKILL)
 
+    def loaders(self) -> list[int]:
+        """The loader processes of this node's workers: the children of their fork servers."""
+        servers = set(self.processes(FORK_SERVER))
+        return sorted(pid for pid in servers if parent(pid) in servers)
+
+    def terminate_everything(self) -> None:
+        """SIGTERM to every process of this node, as a machine that shuts down sends it."""
+        for pid in self.processes():
+            if pid != self.first_process:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGTERM)
+
 
 @dataclass
 class Lab:
     """The cluster, and a store that has the dataset.
 
     Attributes:
-        door: a port of this machine that leads to the store, past all cables.
+        door: a port of this machine that leads to the store, past all cables and delays.
+        proxy: the program through which the nodes reach the store.
         nodes: the first one is the head.
     """
 
@@ -137,6 +153,7 @@ class Lab:
     stack: ExitStack
     store: Host
     door: int
+    proxy: subprocess.Popen[str]
     environment: dict[str, str]
     nodes: list[Node] = field(default_factory=list)
 
@@ -151,6 +168,7 @@ class Lab:
         """
         for host in self.network.hosts:
             host.plug_in()
+        self.order_store("well")
         spare, wanted = sorted(self.nodes[1:], key=lambda node: not node.runs), []
         for count in cpus:
             same = next((node for node in spare if node.cpus == count), None)
@@ -196,6 +214,14 @@ class Lab:
         self.nodes.append(node)
         return node
 
+    def order_store(self, order: str) -> None:
+        """Make the store slow or well again, see fault_proxy.py."""
+        assert self.proxy.stdin
+        assert self.proxy.stdout
+        self.proxy.stdin.write(f"{order}\n")
+        self.proxy.stdin.flush()
+        assert self.proxy.stdout.readline().strip() == order
+
     def uri(self, prefix: str, *, past_cables: bool = False) -> str:
         """Of a folder in the store: for programs on the nodes, or for this process."""
         endpoint, user = f"{self.store.address}:{STORE_PORT}", ""
@@ -225,7 +251,8 @@ def lab(folder: Path, dataset: str) -> Iterator[Lab]:
         switch = stack.enter_context(network())
         store = switch.host("store")
         port = stack.enter_context(_moto(store, folder / "store.log"))
-        laboratory = Lab(folder, switch, stack, store, port, environment)
+        proxy = stack.enter_context(_proxy(store, folder / "proxy.log"))
+        laboratory = Lab(folder, switch, stack, store, port, proxy, environment)
         storage, _ = fs.FileSystem.from_uri(laboratory.uri("", past_cables=True) + "&allow_bucket_creation=true")
         storage.create_dir(BUCKET)
         fs.copy_files(dataset, laboratory.uri("data", past_cables=True))
@@ -236,8 +263,8 @@ def lab(folder: Path, dataset: str) -> Iterator[Lab]:
 @contextmanager
 def _moto(host: Host, log: Path) -> Iterator[int]:
     """moto's server on the host; a port of this machine that leads to it."""
-    with log.open("wb") as output, door(host, STORE_PORT) as port:
-        command = host.command(str(BIN / "moto_server"), "-H", "0.0.0.0", "-p", str(STORE_PORT))
+    with log.open("wb") as output, door(host, MOTO_PORT) as port:
+        command = host.command(str(BIN / "moto_server"), "-H", "127.0.0.1", "-p", str(MOTO_PORT))
         server = subprocess.Popen(command, stdout=output, stderr=output)
         try:
             until(lambda: b"Running on" in log.read_bytes(), "the store starts", STARTS_WITHIN_S)
@@ -245,6 +272,29 @@ def _moto(host: Host, log: Path) -> Iterator[int]:
         finally:
             server.kill()
             server.wait()
+
+
+@contextmanager
+def _proxy(host: Host, log: Path) -> Iterator[subprocess.Popen[str]]:
+    """A proxy on the host, through which others reach moto's server there."""
+    program = ROOT / "tests" / "helpers" / "fault_proxy.py"
+    command = host.command(sys.executable, str(program), "0.0.0.0", str(STORE_PORT), str(MOTO_PORT))
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with log.open("wb") as errors, subprocess.Popen(command, **pipes, stderr=errors, text=True) as proxy:
+        assert proxy.stdout
+        assert proxy.stdout.readline().strip() == "ready", log.read_text()
+        try:
+            yield proxy
+        finally:
+            proxy.kill()
+
+
+def parent(pid: int) -> int:
+    """Number of a process's parent; 0 where there is no such process any more."""
+    with suppress(OSError):
+        # After the name, which may contain spaces.
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    return 0
 
 
 def until(

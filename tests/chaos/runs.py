@@ -1,6 +1,7 @@
 """A run on the lab's cluster, watched from outside: what every attempt of it did, and what it left in the store."""
 
 import json
+import subprocess
 import sys
 import threading
 import time
@@ -108,10 +109,14 @@ class Run:
         self.diary = Diary(lab, lambda: self.folder.read("metrics.jsonl") or b"")
         self.start()
 
-    def start(self) -> None:
-        """Give its command, again."""
+    def start(self, node: Node | None = None) -> None:
+        """Give its command, again, on this node from now on."""
+        self.node = node or self.node
+        self.process = self.give_command(self.node, self.log)
+
+    def give_command(self, node: Node, log: Path) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", "cluster", "train", "--config", str(self.file), "--address", self.lab.address]
-        self.process = self.node.popen(command, self.log)
+        return node.popen(command, log)
 
     @property
     def said(self) -> str:
@@ -134,3 +139,19 @@ class Run:
         """Images seen of the steps' records in the store, in their order."""
         lines = (self.folder.read("metrics.jsonl") or b"").decode().splitlines()
         return [json.loads(line)["images"] for line in lines if _whole(line)]
+
+
+class SweptRun(Run):
+    """The only trial of a sweep; the commands are the sweep's."""
+
+    def __init__(self, lab: Lab, node: Node, name: str, **changes: Any) -> None:
+        super().__init__(lab, node, name, **changes)
+        self.folder = RunFolder(lab.uri(f"sweeps/{name}", past_cables=True), "trial-0000")
+
+    def give_command(self, node: Node, log: Path) -> subprocess.Popen[bytes]:
+        space = {"loss.cycle": {"choice": [10.0]}}
+        sweep = {"name": self.name, "storage": self.lab.uri("sweeps"), "train": str(self.file), "space": space}
+        file = self.lab.folder / f"{self.name}-sweep.yaml"
+        file.write_text(yaml.safe_dump(sweep | {"search": "grid"}))
+        command = [sys.executable, "-m", "tuning", "sweep", "--config", str(file), "--address", self.lab.address]
+        return node.popen(command, log)

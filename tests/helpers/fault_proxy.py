@@ -1,7 +1,10 @@
-"""An HTTP proxy that fails on schedule, between a client and an object store, in threads of the test's own process."""
+"""An HTTP proxy that fails on schedule, between a client and an object store: in threads of the test's own process, or as a
+program, which takes its orders on standard input: `slow SECONDS`, `well`.
+"""
 
 import socket
 import struct
+import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -66,7 +69,7 @@ class FaultProxy:
     Rules are looked through in the order in which they were added, and one request meets one fault at most.
     """
 
-    def __init__(self, upstream: int | tuple[str, int], host: str = LOCALHOST) -> None:
+    def __init__(self, upstream: int | tuple[str, int], host: str = LOCALHOST, port: int = 0) -> None:
         self.upstream = upstream if isinstance(upstream, tuple) else (LOCALHOST, upstream)
         self.seen: list[Seen] = []
         # The kinds of the faults that have happened, in their order.
@@ -74,7 +77,7 @@ class FaultProxy:
         self.closed = threading.Event()
         self._rules: list[Rule] = []
         self._lock = threading.Lock()
-        self._host, self.port = host, 0
+        self._host, self.port = host, port
         self._return: threading.Timer | None = None
         self._listen()
 
@@ -86,6 +89,11 @@ class FaultProxy:
         """Add a rule: see Rule."""
         with self._lock:
             self._rules.append(Rule(fault, times, skip, method, path))
+
+    def well(self) -> None:
+        """Drop all rules."""
+        with self._lock:
+            self._rules.clear()
 
     def count(self, method: str = "", path: str = "") -> int:
         return sum(1 for _ in self._matching(method, path))
@@ -263,3 +271,19 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, *args: object) -> None:
         """Requests are counted, not printed."""
+
+
+def main(host: str, port: str, upstream: str) -> None:
+    with FaultProxy(int(upstream), host, int(port)) as proxy:
+        print("ready", flush=True)
+        for line in sys.stdin:
+            match line.split():
+                case ["slow", seconds]:
+                    proxy.fail(Fault("slow", seconds=float(seconds)), times=1_000_000)
+                case ["well"]:
+                    proxy.well()
+            print(line.strip(), flush=True)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
