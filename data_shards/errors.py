@@ -19,6 +19,10 @@ class StorageAwayError(UserError):
     retryable = True
 
 
+class LostRunError(UserError):
+    """Another attempt has taken over the folder that this one wrote to."""
+
+
 class NonFiniteLossError(UserError):
     """A loss became NaN or infinite; all ranks stopped together."""
 

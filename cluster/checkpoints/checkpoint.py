@@ -7,43 +7,49 @@ beside the newest, and stops a run when storage does not answer for a moment.
 
 import json
 import sys
-from collections.abc import Callable, Mapping
+import threading
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
-from safetensors import SafetensorError
-
 from cluster.checkpoints.config import CheckpointConfig
 from cluster.checkpoints.replicas import check_replicas
-from cluster.checkpoints.state import TensorFile, load_state, take_share, tensors_alike
+from cluster.checkpoints.restoring import load_checkpoint
+from cluster.checkpoints.state import TensorFile, take_share, tensors_alike
+from cluster.checkpoints.storing import all_parts, store_part
+from cluster.ownership.attempt import Attempt
 from cluster.ranks.clock import Clock
 from cluster.ranks.world import World
-from data_shards.errors import UserError
+from data_shards.errors import LostRunError, UserError
 from data_shards.storage.folder import RunFolder
 from nla_cyclegan import TrainingStep
 from nla_cyclegan.weights.checkpoint import (
     ABOUT,
-    CheckpointReader,
     age,
     checkpoints_of,
     complete_checkpoints,
     free_name,
     images_of,
+    name_of,
+    new_writer,
     score_of,
-    share_file,
     world_of,
+    write_commit,
+    writer_of,
 )
 
 
 class Checkpoints:
     """Saves and restores the state of one rank's TrainingStep; all ranks call each method alike.
 
-    A checkpoint is copied to CPU memory at once, and serialised and stored in the background, each rank its share. As a
-    context manager it waits for that at the end, also when training fails: what was saved is not lost.
+    A checkpoint is copied to CPU memory at once, and serialised and stored in the background, each rank its share; rank 0
+    then waits there for the shares of the others, and completes it. As a context manager it waits for that at the end, also
+    when training fails: what was saved is not lost.
 
     Args:
         about: what run.json says beside the images seen (configuration, dataset, versions).
         before_storing: called on each rank when a checkpoint is taken.
+        attempt: whose checkpoints they are; it is asked before anything is written or deleted. None: nobody else's folder.
     """
 
     def __init__(
@@ -54,11 +60,15 @@ class Checkpoints:
         world: World,
         about: Mapping[str, Any],
         before_storing: Callable[[], None] = lambda: None,
+        attempt: Attempt | None = None,
     ) -> None:
         self.config, self.clock, self.folder, self.world, self.about = config, clock, folder, world, about
-        self.before_storing = before_storing
+        self.before_storing, self.attempt = before_storing, attempt
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="upload")
         self._upload: Future[None] | None = None
+        self._ending = threading.Event()
+        self._saved_at: int | None = None
+        self._suffix: str | None = None
         self._taken: set[str] = set()
         self._scores: dict[str, float | None] = {}
 
@@ -66,20 +76,26 @@ class Checkpoints:
         return self
 
     def __exit__(self, *error: object) -> None:
+        self._ending.set()
         self._thread.shutdown()
 
     def restore(self, step: TrainingStep) -> int:
         """Load the newest checkpoint that is complete and sound, if any, and return its images seen (else 0).
 
-        Raises: UserError when there are checkpoints, and none of them is sound.
+        Raises: UserError when there are checkpoints, and none of them is sound; LostRunError.
         """
-        names, self._taken = self.world.broadcast(self._find() if self.world.rank == 0 else ([], set()))
+        there = self._find() if self.world.rank == 0 else {}
+        names, self._suffix, taken = self.world.broadcast(
+            ([name for name, files in there.items() if world_of(files)], self._new_suffix(there), [*there])
+        )
+        self._taken = set(taken)
         for name in names:
-            problems = [problem for problem in self.world.gather(self._load(name, step)) if problem]
-            if not problems:
-                return images_of(name)
+            problem = load_checkpoint(step, self.folder.location.inside(name), there.get(name, ()), self.world)
+            if problem is None:
+                self._saved_at = images_of(name)
+                return self._saved_at
             if self.world.rank == 0:
-                print(f"warning: checkpoint {name} is skipped: {problems[0]}", file=sys.stderr, flush=True)
+                print(f"warning: checkpoint {name} is skipped: {problem}", file=sys.stderr, flush=True)
         if names:
             raise UserError(f"{self.folder.label}: none of its checkpoints can be read; choose another --name")
         return 0
@@ -93,7 +109,8 @@ class Checkpoints:
             metrics: the newest records, for information.
             score: of an evaluation of this very step, lower is better.
 
-        Raises: DivergedReplicasError; UserError when storage refused or stayed away, also for the checkpoint before.
+        Raises: DivergedReplicasError; LostRunError; UserError when storage refused or stayed away, also for the checkpoint
+            before.
         """
         if self.clock.due(self.config.every, images_seen):
             self._save(step, images_seen, metrics, score)
@@ -102,31 +119,34 @@ class Checkpoints:
 
     def save_now(self, step: TrainingStep, images_seen: int, metrics: Mapping[str, Any]) -> None:
         """Save outside the schedule, unless that was done at this very step, and wait until everything is stored."""
-        if not self.clock.due(self.config.every, images_seen):
+        if images_seen != self._saved_at:
             self._save(step, images_seen, metrics, None)
         self._finish()
 
     def wait(self) -> None:
-        """Wait until what this rank has saved is stored. Raises: UserError when that failed."""
+        """Wait until what this rank has saved is stored; on rank 0, until all ranks have. Raises: UserError when that failed."""
         upload, self._upload = self._upload, None
         if upload is not None:
             upload.result()
 
-    def _find(self) -> tuple[list[str], set[str]]:
-        """Complete checkpoints, newest first, and all names in use; deletes what a crash left half written."""
+    def _find(self) -> dict[str, dict[str, int]]:
+        """The checkpoints, newest first, and their files; deletes what a crash left half written."""
+        self._check_owned()
         there = checkpoints_of(self.folder)
-        complete = [name for name, files in there.items() if world_of(files)]
-        for name in there.keys() - set(complete):
+        for name in [name for name, files in there.items() if not world_of(files) and self._is_leftover(name)]:
             self.folder.delete_folder(name)
-        return complete, set(there)
+            del there[name]
+        return there
 
-    def _load(self, name: str, step: TrainingStep) -> str | None:
-        """Fill the step from a checkpoint; the reason, if that fails."""
-        try:
-            load_state(step, CheckpointReader(self.folder.location.inside(name)), self.world)
-        except (UserError, SafetensorError, RuntimeError, KeyError) as error:
-            return str(error).replace("\n", " ")
-        return None
+    def _is_leftover(self, name: str) -> bool:
+        """Whether nobody writes a checkpoint of that name any more."""
+        writer = writer_of(name)
+        # Who owns the folder has seen all earlier attempts end; a later one is about to take it over.
+        return writer is None or (self.attempt is not None and writer.number <= self.attempt.number)
+
+    def _check_owned(self) -> None:
+        if self.attempt:
+            self.attempt.check()
 
     def _save(self, step: TrainingStep, images_seen: int, metrics: Mapping[str, Any], score: float | None) -> None:
         # First the one before: memory holds one at a time, and a failure of any rank's is known before more is done.
@@ -135,18 +155,40 @@ class Checkpoints:
         files = take_share(step, self.world)
         self.before_storing()
         now = {"images_seen": images_seen, "world": self.world.size, "score": score, "metrics": dict(metrics)}
-        name = free_name(images_seen, self._taken)
+        name = self._new_name(images_seen)
         self._taken.add(name)
+        self._saved_at = images_seen
         self._upload = self._thread.submit(self._store, name, files, {**self.about, **now})
 
+    def _new_suffix(self, names: Iterable[str]) -> str:
+        return str(new_writer(self.attempt.id, names)) if self.attempt else ""
+
+    def _new_name(self, images_seen: int) -> str:
+        if self._suffix is None:
+            self._suffix = self.world.broadcast(self._new_suffix(()))
+        return name_of(images_seen, self._suffix) if self._suffix else free_name(images_seen, self._taken)
+
     def _store(self, name: str, files: Mapping[str, TensorFile], about: Mapping[str, Any]) -> None:
-        """In the background: this rank's share, and rank 0 deletes what is no longer kept."""
+        """In the background: this rank's share; rank 0 completes the checkpoint, and deletes what is no longer kept."""
         share = {file: tensors.content() for file, tensors in files.items()}
         if self.world.rank == 0:
             share[ABOUT] = json.dumps(about, indent=1).encode()
-        store_share(share, self.folder, name, self.world)
+        self._check_owned()
+        part = store_part(share, self.folder, name, self.world)
         if self.world.rank == 0:
+            commit = all_parts(self.folder, name, part, self.world, self._ending)
+            self._check_owned()
+            write_commit(self.folder, name, commit)
+            self._withdraw_if_lost(name)
             self._prune()
+
+    def _withdraw_if_lost(self, name: str) -> None:
+        """Raises: LostRunError. Who took over in between may have deleted files of this checkpoint, which counts as complete."""
+        try:
+            self._check_owned()
+        except LostRunError:
+            self.folder.delete_folder(name)
+            raise
 
     def _prune(self) -> None:
         complete = complete_checkpoints(self.folder)
@@ -155,22 +197,13 @@ class Checkpoints:
                 self._scores[name] = score_of(self.folder, name)
         scores = {name: self._scores[name] for name in complete}
         for name in superfluous(scores, self.config.keep, self.config.keep_best):
+            self._check_owned()
             self.folder.delete_folder(name)
 
     def _finish(self) -> None:
-        """Until all ranks have stored everything."""
+        """Until all ranks have stored everything, and rank 0 has completed it."""
         self.wait()
         self.world.barrier()
-        if self.world.rank == 0:
-            # Rank 0 may have been done before the others, and then the last one was not complete yet.
-            self._prune()
-        self.world.barrier()
-
-
-def store_share(files: Mapping[str, bytes], folder: RunFolder, name: str, world: World) -> None:
-    """Write a rank's share of a checkpoint to storage, its list of files last."""
-    written = {file: vars(folder.write(f"{name}/{file}", content)) for file, content in files.items()}
-    folder.write_json(f"{name}/{share_file(world.rank, world.size)}", {"files": written})
 
 
 def superfluous(checkpoints: Mapping[str, float | None], keep: int, keep_best: int) -> list[str]:

@@ -4,8 +4,9 @@
 checkpoint. Where the EMA is on, that is the EMA, and the weights in training are `training_generator_*`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import safetensors.torch
 import torch
@@ -13,7 +14,6 @@ from torch import Tensor, nn
 
 from cluster.ranks.world import World
 from nla_cyclegan import Generator, TrainingStep, metadata_of
-from nla_cyclegan.weights.checkpoint import CheckpointReader
 
 OPTIMIZERS = ("generators", "discriminators")
 
@@ -40,7 +40,7 @@ def take_share(step: TrainingStep, world: World) -> dict[str, TensorFile]:
     common = _common_files(step)
     mine = {name: file for index, (name, file) in enumerate(common.items()) if index % world.size == world.rank}
     pools = {domain: pool.images for domain, pool in step.pools.items() if pool.images is not None}
-    return {name: file.copied() for name, file in {**mine, _pool_file(world.rank): TensorFile(pools)}.items()}
+    return {name: file.copied() for name, file in {**mine, pool_file(world.rank): TensorFile(pools)}.items()}
 
 
 def tensors_alike(step: TrainingStep) -> dict[str, Tensor]:
@@ -57,16 +57,18 @@ def _common_files(step: TrainingStep) -> dict[str, TensorFile]:
     return files | {_optimizer_file(name): TensorFile(optimizer_tensors(step.optimizers[name])) for name in OPTIMIZERS}
 
 
-def load_state(step: TrainingStep, reader: CheckpointReader, world: World) -> None:
-    """Fill the step from a checkpoint. Raises: UserError for damaged files; RuntimeError or KeyError for tensors that do not fit."""
-    for file, network in _network_files(step).items():
-        network.load_state_dict(reader.tensors(file))
-    for name in OPTIMIZERS:
-        load_optimizer(step.optimizers[name], reader.tensors(_optimizer_file(name)))
-    if reader.world == world.size:
-        images = reader.tensors(_pool_file(world.rank))
-    else:
-        images = deal([reader.tensors(_pool_file(rank)) for rank in range(reader.world)], world)
+def loaders(step: TrainingStep) -> dict[str, Callable[[dict[str, Tensor]], object]]:
+    """The files that a step is filled from, beside the image pools, each with what takes its tensors.
+
+    They raise RuntimeError or KeyError for tensors that do not fit.
+    """
+    networks = {file: network.load_state_dict for file, network in _network_files(step).items()}
+    optimizers = {_optimizer_file(name): partial(load_optimizer, step.optimizers[name]) for name in OPTIMIZERS}
+    return {**networks, **optimizers}
+
+
+def load_pools(step: TrainingStep, images: Mapping[str, Tensor]) -> None:
+    """Fill the step's image pools. Raises: RuntimeError for images that do not fit."""
     for domain, pool in step.pools.items():
         pool.load_images(images.get(domain))
 
@@ -105,5 +107,5 @@ def _optimizer_file(name: str) -> str:
     return f"optimizer_{name}.safetensors"
 
 
-def _pool_file(rank: int) -> str:
+def pool_file(rank: int) -> str:
     return f"pool-{rank}.safetensors"

@@ -1,7 +1,8 @@
 """The ranks of a worker group, seen from one of them; alone where no process group was started."""
 
+import json
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
@@ -9,13 +10,17 @@ from torch import Tensor
 
 T = TypeVar("T")
 CPU = torch.device("cpu")
+# A large file crosses in pieces: each needs that much memory on the device beside what is there.
+PIECE_BYTES = 64 * 2**20
+LONGEST_VALUE = 64 * 2**20
 
 
 @dataclass(frozen=True)
 class World:
     """This rank, the number of ranks, and what the ranks do together.
 
-    Every method must be called by all ranks, in the same order.
+    Every method must be called by all ranks, in the same order. Values cross as JSON, never as pickles: whoever reaches the
+    ranks' sockets on a cluster's network could have those run any code.
     """
 
     rank: int = 0
@@ -44,22 +49,77 @@ class World:
         return values
 
     def gather(self, value: T) -> list[T]:
-        """Every rank's value, in the order of the ranks; any picklable value of this program's own."""
+        """Every rank's value, in the order of the ranks.
+
+        Args:
+            value: numbers, texts, None, lists and dicts with texts as keys. Floats arrive bit for bit, also infinite ones
+                and NaN; tuples arrive as lists, whatever the number of ranks.
+        """
+        mine = _encoded(value)
         if self.size == 1:
-            return [value]
-        values: list[Any] = [None] * self.size
-        dist.all_gather_object(values, value)
-        return values
+            return [_decoded(mine)]
+        lengths = [torch.zeros(1, dtype=torch.int64, device=self.device) for _ in range(self.size)]
+        dist.all_gather(lengths, torch.tensor([len(mine)], device=self.device))
+        sizes = [_length(length) for length in lengths]
+        # All alike: that is what collectives take.
+        padded = torch.zeros(max(sizes), dtype=torch.uint8, device=self.device)
+        padded[: len(mine)] = _tensor(mine)
+        texts = [torch.empty_like(padded) for _ in sizes]
+        dist.all_gather(texts, padded)
+        return [_decoded(_bytes(text[:size])) for text, size in zip(texts, sizes, strict=True)]
 
     def broadcast(self, value: T) -> T:
-        """Rank 0's value, on every rank."""
+        """Rank 0's value, on every rank; see `gather`."""
+        mine = _encoded(value) if self.rank == 0 else b""
         if self.size == 1:
-            return value
-        values = [value]
-        dist.broadcast_object_list(values, src=0)
-        return values[0]
+            return _decoded(mine)
+        length = torch.tensor([len(mine)], device=self.device)
+        dist.broadcast(length, src=0)
+        return _decoded(self.broadcast_bytes(mine if self.rank == 0 else None, _length(length)))
+
+    def broadcast_bytes(self, content: bytes | None, size: int, source: int = 0) -> bytes:
+        """The bytes of one rank, on every rank.
+
+        Args:
+            content: at the source; None elsewhere.
+            size: how many bytes, known to all.
+        """
+        if self.size == 1:
+            assert content is not None
+            return content
+        received = bytearray(size) if content is None else bytearray(content)
+        for start in range(0, size, PIECE_BYTES):
+            piece = _tensor(memoryview(received)[start : start + PIECE_BYTES]).to(self.device)
+            dist.broadcast(piece, src=source)
+            if self.rank != source:
+                received[start : start + len(piece)] = _bytes(piece)
+        return bytes(received)
 
     def barrier(self) -> None:
         """Wait until every rank is here."""
         if self.size > 1:
             dist.barrier()
+
+
+def _encoded(value: object) -> bytes:
+    return json.dumps(value).encode()
+
+
+def _decoded(text: bytes) -> T:  # type: ignore[type-var]
+    return json.loads(text)
+
+
+def _length(length: Tensor) -> int:
+    size = int(length.item())
+    if not 0 < size <= LONGEST_VALUE:
+        raise RuntimeError(f"a rank announced a value of {size} bytes; at most {LONGEST_VALUE} are taken")
+    return size
+
+
+def _tensor(content: bytes | memoryview) -> Tensor:
+    # Its own copy: of read-only bytes torch would warn.
+    return torch.frombuffer(bytearray(content), dtype=torch.uint8)
+
+
+def _bytes(tensor: Tensor) -> bytes:
+    return tensor.cpu().numpy().tobytes()

@@ -2,7 +2,6 @@
 
 import hashlib
 from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,9 +12,18 @@ from cluster.records.run_state import STATE
 from data_shards.errors import UserError
 from data_shards.storage import list_folder
 from data_shards.storage.folder import RunFolder
-from nla_cyclegan.weights.checkpoint import ABOUT, NAME, by_checkpoint, images_of, score_of, world_of
+from nla_cyclegan.weights.checkpoint import (
+    ABOUT,
+    NAME,
+    StoredFile,
+    by_checkpoint,
+    images_of,
+    read_commit,
+    score_of,
+    world_of,
+)
 
-# Files read at once: of an object store each takes some 20 ms, whatever its size.
+# Runs read at once: of an object store each file takes some 20 ms, whatever its size.
 READERS = 16
 
 
@@ -105,29 +113,24 @@ def _checkpoint(folder: RunFolder, name: str, files: Mapping[str, fs.FileInfo], 
     world = world_of(files)
     if world is None:
         return CheckpointSnapshot(name, size, written, None)
-    wanted: dict[str, Any] = {}
-    shares = [f"{name}/{file}" for file in files if file.startswith("share-")]
     try:
-        with ThreadPoolExecutor(READERS) as readers:
-            for share in readers.map(folder.read_json, shares):
-                # None where it was deleted since it was listed.
-                wanted |= (share or {}).get("files", {})
+        commit = read_commit(folder.location.inside(name), files)
     except UserError as error:
         return CheckpointSnapshot(name, size, written, world, damage=(str(error),))
     damage = [
         f"{file} {fault}"
-        for file, whole in wanted.items()
+        for file, whole in commit.files.items()
         if (fault := _fault(folder, f"{name}/{file}", files.get(file), whole, verify))
     ]
     return CheckpointSnapshot(name, size, written, world, score_of(folder, name), tuple(damage))
 
 
-def _fault(folder: RunFolder, path: str, info: fs.FileInfo | None, whole: Mapping[str, Any], verify: bool) -> str:
+def _fault(folder: RunFolder, path: str, info: fs.FileInfo | None, whole: StoredFile, verify: bool) -> str:
     """What is wrong with a file of a checkpoint; empty where nothing is."""
     if info is None:
         return "is missing"
-    if info.size != whole["size_bytes"]:
-        return f"has {info.size:,} bytes, {whole['size_bytes']:,} were written"
-    if verify and hashlib.sha256(folder.read(path) or b"").hexdigest() != whole["sha256"]:
+    if info.size != whole.size_bytes:
+        return f"has {info.size:,} bytes, {whole.size_bytes:,} were written"
+    if verify and hashlib.sha256(folder.read(path) or b"").hexdigest() != whole.sha256:
         return "is damaged: its SHA-256 is not the one that was written"
     return ""

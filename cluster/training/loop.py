@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from cluster.checkpoints.checkpoint import Checkpoints
 from cluster.evaluation.previews import Previews
 from cluster.evaluation.validate import Report, Validation
+from cluster.ownership.attempt import Attempt
 from cluster.ranks.clock import Clock
 from cluster.ranks.preemption import PreemptedNodes, Preemption
 from cluster.ranks.pulse import beat
@@ -33,6 +34,7 @@ def train(
     sinks: Iterable[Sink] = (),
     preempted_nodes: PreemptedNodes = lambda: [],
     say: Callable[[str], None] = lambda text: None,
+    attempt: Attempt | None = None,
 ) -> Record:
     """Train as one rank of a world; all ranks call it alike.
 
@@ -44,11 +46,12 @@ def train(
         sinks: take the records of rank 0, beside the files in the run's folder.
         preempted_nodes: the nodes of the run that are about to be taken away.
         say: called by rank 0 with how its steps are computed.
+        attempt: which owns the run's folder; None where nobody else can write there.
 
     Returns: the newest value of everything recorded; the losses are the same on all ranks.
 
-    Raises: NonFiniteLossError, DivergedReplicasError, PreemptedError on all ranks together; GpuMemoryError; UserError when
-        too many samples of the dataset are bad, or storage does not answer.
+    Raises: NonFiniteLossError, DivergedReplicasError, PreemptedError on all ranks together; GpuMemoryError; LostRunError;
+        UserError when too many samples of the dataset are bad, or storage does not answer.
     """
     dataset, size = open_dataset(config.data.uri), config.data.crop_size
     clock = Clock.of(config.schedule, dataset, config.data.global_batch)
@@ -69,7 +72,13 @@ def train(
         log = MetricsLog(config.observe, clock, world, [MetricsFiles(config.observe, files.root, folder), *sinks])
         # A resume from a checkpoint finds the records up to it: they are uploaded with it.
         checkpoints = Checkpoints(
-            config.checkpoint, clock, folder, world, about(config, dataset), before_storing=files.upload_now
+            config.checkpoint,
+            clock,
+            folder,
+            world,
+            about(config, dataset),
+            before_storing=files.upload_now,
+            attempt=attempt,
         )
         validation = Validation(config.validation, dataset, clock, world, log, report, size=size)
         previews = Previews(config.observe, dataset, clock, world, log, files.root, size=size)

@@ -3,7 +3,6 @@
 Everything here waits for storage that throttles or is away, see patience.py.
 """
 
-import json
 import logging
 import os
 from collections.abc import Callable, Iterator
@@ -15,6 +14,7 @@ from typing import Any, TypeVar
 from pyarrow import fs
 
 from data_shards.errors import UserError
+from data_shards.storage.checked import parsed
 from data_shards.storage.location import Location
 from data_shards.storage.patience import first_line, patiently
 
@@ -64,10 +64,7 @@ def read_file(location: Location, name: str) -> bytes | None:
 def read_json(location: Location, name: str) -> Any:
     """The value of a JSON file, None where there is none. UserError where it is damaged, and as of `read_file`."""
     content = read_file(location, name)
-    try:
-        return None if content is None else json.loads(content)
-    except ValueError as error:
-        raise UserError(f"{location.uri}/{name}: damaged ({error})") from error
+    return None if content is None else parsed(content, f"{location.uri}/{name}")
 
 
 def file_size(location: Location, name: str) -> int | None:

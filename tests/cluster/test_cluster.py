@@ -72,7 +72,7 @@ def test_two_workers_stopped_and_started_again_equal_two_gloo_ranks_bit_for_bit(
     file = write_config(tmp_path / "run.yaml", config)
 
     first = start("--config", file)
-    wait_for(tmp_path / "ray" / "tiny" / "checkpoint_000000000120" / "share-00001-of-00002.json", first)
+    wait_for(tmp_path / "ray" / "tiny" / "checkpoint_000000000120" / "commit-of-00002.json", first)
     first.send_signal(signal.SIGINT)
     out, err = first.communicate(timeout=TIMEOUT_S)
     assert first.returncode == 130, err

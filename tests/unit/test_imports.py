@@ -29,7 +29,7 @@ FLOORS = {
         {"settings"},
         {"evaluation", "checkpoints"},
         {"records"},
-        {"ranks"},
+        {"ranks", "ownership"},
         {"__init__"},
     ],
     "nla_cyclegan": [

@@ -110,7 +110,7 @@ def test_a_storage_with_runs_is_a_table(copy: RunFolder, capsys: pytest.CaptureF
 
 def test_checkpoints_that_cannot_be_resumed_from_are_named(copy: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
     folder, newest = Path(copy.path), "checkpoint_000000000048"
-    (folder / newest / "share-00000-of-00001.json").unlink()
+    (folder / newest / "commit-of-00001.json").unlink()
     short = folder / "checkpoint_000000000032" / "generator_ab.safetensors"
     short.write_bytes(short.read_bytes()[:-1])
     flipped = folder / "checkpoint_000000000016" / "generator_ab.safetensors"
@@ -130,7 +130,7 @@ def test_checkpoints_that_cannot_be_resumed_from_are_named(copy: RunFolder, caps
 
 
 def test_damaged_json_of_checkpoints_does_not_hide_the_run(copy: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
-    share = "checkpoint_000000000048/share-00000-of-00001.json"
+    share = "checkpoint_000000000048/commit-of-00001.json"
     copy.write(share, b"{")
     about = Path(copy.path) / "checkpoint_000000000032" / "run.json"
     about.write_bytes(b"}" + about.read_bytes()[1:])

@@ -29,7 +29,7 @@ from nla_cyclegan import (
     load_generator,
 )
 from nla_cyclegan.training.optim import make_optimizer
-from nla_cyclegan.weights.checkpoint import CheckpointReader, complete_checkpoints, images_of, name_of
+from nla_cyclegan.weights.checkpoint import CheckpointReader, commit_file, complete_checkpoints, images_of, name_of
 
 ALONE = World()
 CLOCK = Clock(batch=2, epoch=10, total=20)
@@ -193,9 +193,8 @@ def test_with_a_moving_average_the_generators_files_hold_it_and_both_come_back(m
 def test_an_incomplete_checkpoint_is_passed_over_and_removed(make: Make, folder: RunFolder) -> None:
     step = make_step()
     save(make(), step, 4, 8)
-    share = Path(folder.path) / "checkpoint_000000000008" / "share-00000-of-00001.json"
-    share.rename(share.with_name("share-00000-of-00002.json"))
-    share.with_name("share-00001-of-00002.json.tmp").touch()
+    commit = Path(folder.path) / "checkpoint_000000000008" / commit_file(1)
+    commit.rename(commit.with_name(f"{commit.name}.tmp"))
     assert make().restore(make_step(1)) == 4
     assert folder.names() == ["checkpoint_000000000004"]
 
@@ -225,20 +224,24 @@ def test_a_damaged_checkpoint_is_skipped_with_a_warning(
     assert complete_checkpoints(folder)[0] == "checkpoint_000000000008-2"
 
 
-@pytest.mark.parametrize("content", [b"", b'{"files": {"generator_ab.saf', b"\xff"])
+@pytest.mark.parametrize(
+    "content", [b"", b'{"files": {"generator_ab.saf', b"\xff", b"[]", b'{"files": {}, "world": 2}', b"[" * 100_000]
+)
 def test_a_checkpoint_whose_list_of_files_is_damaged_is_skipped_too(
     make: Make, folder: RunFolder, content: bytes, capsys: pytest.CaptureFixture[str]
 ) -> None:
     save(make(), make_step(), 4, 8)
-    folder.write("checkpoint_000000000008/share-00000-of-00001.json", content)
+    folder.write(f"checkpoint_000000000008/{commit_file(1)}", content)
     assert make().restore(make_step(1)) == 4
-    assert "share-00000-of-00001.json: damaged" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert f"{commit_file(1)}: damaged" in said
+    assert said.count("\n") == 1
 
 
 def test_a_copy_of_a_checkpoint_that_is_deleted_meanwhile_is_whole(make: Make, folder: RunFolder) -> None:
     save(make(), make_step(), 4)
     reader = CheckpointReader(folder.location.inside("checkpoint_000000000004"))
-    (Path(folder.path) / "checkpoint_000000000004" / "share-00000-of-00001.json").unlink()
+    (Path(folder.path) / "checkpoint_000000000004" / commit_file(1)).unlink()
     copy = RunFolder(folder.root, "copy")
     reader.copy_to(copy, "checkpoint_000000000004")
     assert CheckpointReader(copy.location.inside("checkpoint_000000000004")).files == reader.files
@@ -261,9 +264,9 @@ def test_loading_a_strangers_checkpoint_runs_no_code(make: Make, folder: RunFold
         if name.endswith(".safetensors"):
             torch.save({"trap": Trap()}, tmp_path / "trap")
             described = folder.upload(tmp_path / "trap", f"checkpoint_000000000004/{name}")
-            share = folder.read_json("checkpoint_000000000004/share-00000-of-00001.json")
-            share["files"][name] = vars(described)
-            folder.write_json("checkpoint_000000000004/share-00000-of-00001.json", share)
+            commit = folder.read_json(f"checkpoint_000000000004/{commit_file(1)}")
+            commit["files"][name] = vars(described)
+            folder.write_json(f"checkpoint_000000000004/{commit_file(1)}", commit)
     with pytest.raises(UserError):
         make().restore(make_step())
     assert not (tmp_path / "sprung").exists()

@@ -87,7 +87,7 @@ def test_the_best_trials_checkpoint_is_copied(
     for images in (96, 192):
         store_share({"run.json": str(images).encode()}, trial, name_of(images), World())
     assert best_main([sweep.path, *to]) == 0
-    assert sorted(path.name for path in (tmp_path / "weights").iterdir()) == ["run.json", "share-00000-of-00001.json"]
+    assert sorted(path.name for path in (tmp_path / "weights").iterdir()) == ["commit-of-00001.json", "run.json"]
     assert (tmp_path / "weights" / "run.json").read_text() == "192"
     assert f"copied {trial.path}/checkpoint_000000000192 to {tmp_path}/weights" in capsys.readouterr().err
     with pytest.raises(UserError, match="weights is not empty; name a new folder"):

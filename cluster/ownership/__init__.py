@@ -1,0 +1,1 @@
+"""Which attempt owns a run's folder: of all that train under one name at most one writes."""

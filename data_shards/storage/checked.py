@@ -1,0 +1,67 @@
+"""What is read from storage may come from a stranger: names that become paths, and JSON that must have a shape."""
+
+import json
+import re
+import unicodedata
+from typing import Annotated, Any, TypeVar
+
+from pydantic import AfterValidator, TypeAdapter, ValidationError
+
+from data_shards.errors import UserError
+
+# File systems take no longer one.
+LONGEST_PART = 255
+# Categories of Unicode: controls, half a character, what ends a line.
+UNWRITABLE = ("Cc", "Cs", "Zl", "Zp")
+T = TypeVar("T")
+
+
+def inside_name(name: str) -> str:
+    """The name, if it names a file inside the folder that it is read from: `trainA-000000.tar`, `trainA/000.tar`.
+
+    Raises: ValueError for anything else: an absolute path, a drive, `..`, an empty part, a control character, a backslash.
+    """
+    parts = name.split("/")
+    plain = (
+        all(part not in ("", ".", "..") for part in parts)
+        and not any(unicodedata.category(letter) in UNWRITABLE for letter in name)
+        and "\\" not in name
+        and not re.match("[A-Za-z]:", name)
+        and all(len(part.encode()) <= LONGEST_PART for part in parts)
+    )
+    if not plain:
+        raise ValueError(f"{shortened(name)} is no name of a file inside its folder")
+    return name
+
+
+InsideName = Annotated[str, AfterValidator(inside_name)]
+
+
+def checked(shape: TypeAdapter[T], value: Any, source: str) -> T:
+    """A JSON value that was read, as a type. Raises: UserError that names the source, the field and what was expected."""
+    try:
+        return shape.validate_python(value)
+    except ValidationError as error:
+        raise UserError(f"{source}: damaged ({problem(error)})") from error
+
+
+def parsed(content: bytes, source: str) -> Any:
+    """The value of JSON text. Raises: UserError that names the source."""
+    try:
+        return json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{source}: damaged ({error})") from error
+
+
+def problem(error: ValidationError) -> str:
+    """The first problem of a value, in one line."""
+    first = error.errors(include_url=False, include_input=False)[0]
+    place = ".".join(shortened(str(part)) for part in first["loc"])
+    message = first["msg"].removeprefix("Value error, ")
+    return f"{place}: {message}" if place else message
+
+
+def shortened(text: str) -> str:
+    """A text of a stranger's for a message: in one line, and not long."""
+    shown = repr(text[:80])
+    return f"{shown}..." if len(text) > 80 else shown if not text.isprintable() or not text else text
