@@ -16,11 +16,11 @@ from cluster.checkpoints.config import CheckpointConfig
 from cluster.checkpoints.replicas import check_replicas
 from cluster.checkpoints.restoring import load_checkpoint
 from cluster.checkpoints.state import TensorFile, take_share, tensors_alike
-from cluster.checkpoints.storing import all_parts, store_part
+from cluster.checkpoints.storing import store_share
 from cluster.ownership.attempt import Attempt
 from cluster.ranks.clock import Clock
 from cluster.ranks.world import World
-from data_shards.errors import LostRunError, UserError
+from data_shards.errors import UserError
 from data_shards.storage.folder import RunFolder
 from nla_cyclegan import TrainingStep
 from nla_cyclegan.weights.checkpoint import (
@@ -34,7 +34,6 @@ from nla_cyclegan.weights.checkpoint import (
     new_writer,
     score_of,
     world_of,
-    write_commit,
     writer_of,
 )
 
@@ -173,22 +172,9 @@ class Checkpoints:
         share = {file: tensors.content() for file, tensors in files.items()}
         if self.world.rank == 0:
             share[ABOUT] = json.dumps(about, indent=1).encode()
-        self._check_owned()
-        part = store_part(share, self.folder, name, self.world)
+        store_share(share, self.folder, name, self.world, self._check_owned, self._ending)
         if self.world.rank == 0:
-            commit = all_parts(self.folder, name, part, self.world, self._ending)
-            self._check_owned()
-            write_commit(self.folder, name, commit)
-            self._withdraw_if_lost(name)
             self._prune()
-
-    def _withdraw_if_lost(self, name: str) -> None:
-        """Raises: LostRunError. Who took over in between may have deleted files of this checkpoint, which counts as complete."""
-        try:
-            self._check_owned()
-        except LostRunError:
-            self.folder.delete_folder(name)
-            raise
 
     def _prune(self) -> None:
         complete = complete_checkpoints(self.folder)

@@ -64,6 +64,7 @@ class _Reading:
 
     Attributes:
         contents: of the files that this rank has read.
+        sizes: in bytes of those that all need.
     """
 
     def __init__(self, reader: CheckpointReader, common: Sequence[str], world: World) -> None:
@@ -71,6 +72,7 @@ class _Reading:
         # Far apart: ranks that follow each other share a machine, and its network.
         self.reader_of = {file: index * world.size // len(common) for index, file in enumerate(common)}
         self.contents: dict[str, bytes] = {}
+        self.sizes: dict[str, int] = {}
 
     def read(self, own: Sequence[str]) -> str | None:
         """Read this rank's part of the files, and some of its own. Returns: a problem of any rank, on all of them."""
@@ -81,12 +83,14 @@ class _Reading:
                 self.contents[file] = self.reader.content(file)
             except UserError as error:
                 problems.append(str(error))
-        return _first(self.world.gather(_first(problems)))
+        sizes = {file: len(self.contents[file]) for file in mine if file in self.contents}
+        found = self.world.gather((_first(problems), sizes))
+        self.sizes = {file: size for _, each in found for file, size in each.items()}
+        return _first(problem for problem, _ in found)
 
     def shared(self, file: str) -> bytes:
         """The content of a file, on all ranks."""
-        size = self.reader.files[file].size_bytes
-        return self.world.broadcast_bytes(self.contents.pop(file, None), size, self.reader_of[file])
+        return self.world.broadcast_bytes(self.contents.pop(file, None), self.sizes[file], self.reader_of[file])
 
 
 def _commit(location: Location, names: Iterable[str]) -> dict[str, Any]:

@@ -6,14 +6,14 @@ training; and what it finds is what a restore will find.
 
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 from cluster.ranks.world import World
-from data_shards.errors import StorageAwayError
+from data_shards.errors import LostRunError, StorageAwayError
 from data_shards.storage.checked import checked
 from data_shards.storage.folder import RunFolder
-from nla_cyclegan.weights.checkpoint import PART_SHAPE, READERS, Commit, Part, StoredFile, part_file
+from nla_cyclegan.weights.checkpoint import PART_SHAPE, READERS, Commit, Part, StoredFile, part_file, write_commit
 
 # Seconds between two looks for the other ranks' parts, growing from the first to the last.
 FIRST_LOOK_S, LONGEST_LOOK_S = 0.05, 2.0
@@ -21,23 +21,41 @@ FIRST_LOOK_S, LONGEST_LOOK_S = 0.05, 2.0
 PARTS_S, PARTS_AT_END_S = 600.0, 60.0
 
 
-def store_part(files: Mapping[str, bytes], folder: RunFolder, name: str, world: World) -> Part:
-    """Write a rank's share of a checkpoint to storage, its list of files last."""
-    written = {file: folder.write(f"{name}/{file}", content) for file, content in files.items()}
-    part = Part({file: StoredFile(each.size_bytes, each.sha256) for file, each in written.items()})
-    if world.size > 1:
-        folder.write_json(f"{name}/{part_file(world.rank, world.size)}", PART_SHAPE.dump_python(part, mode="json"))
-    return part
-
-
-def all_parts(folder: RunFolder, name: str, own: Part, world: World, ending: threading.Event) -> Commit:
-    """On rank 0: wait for the parts of all other ranks.
+def store_share(
+    files: Mapping[str, bytes],
+    folder: RunFolder,
+    name: str,
+    world: World,
+    check_owned: Callable[[], None] = lambda: None,
+    ending: threading.Event | None = None,
+) -> None:
+    """Write a rank's share of a checkpoint; rank 0 then waits for those of the others, and completes it.
 
     Args:
+        check_owned: raises LostRunError when the run is somebody else's by now.
         ending: set when training has ended, perhaps because a rank has died.
 
-    Raises: StorageAwayError, which names ranks that did not store their part; UserError when one is damaged.
+    Raises: LostRunError; StorageAwayError, which names ranks whose share did not come; UserError.
     """
+    check_owned()
+    written = {file: folder.write(f"{name}/{file}", content) for file, content in files.items()}
+    part = Part({file: StoredFile(each.sha256, each.size_bytes) for file, each in written.items()})
+    if world.size > 1:
+        folder.write_json(f"{name}/{part_file(world.rank, world.size)}", PART_SHAPE.dump_python(part, mode="json"))
+    if world.rank == 0:
+        commit = _all_parts(folder, name, part, world, ending or threading.Event())
+        check_owned()
+        write_commit(folder, name, commit)
+        try:
+            check_owned()
+        except LostRunError:
+            # Who took over in between may have deleted files of this checkpoint, which now counts as complete.
+            folder.delete_folder(name)
+            raise
+
+
+def _all_parts(folder: RunFolder, name: str, own: Part, world: World, ending: threading.Event) -> Commit:
+    """What all ranks have written, as soon as the lists of the others are there. Errors as of `store_share`."""
     missing = {part_file(rank, world.size): rank for rank in range(1, world.size)}
     parts, look_s, news = [own], FIRST_LOOK_S, time.monotonic()
     with ThreadPoolExecutor(READERS) as readers:

@@ -129,7 +129,7 @@ def _fault(folder: RunFolder, path: str, info: fs.FileInfo | None, whole: Stored
     """What is wrong with a file of a checkpoint; empty where nothing is."""
     if info is None:
         return "is missing"
-    if info.size != whole.size_bytes:
+    if whole.size_bytes not in (None, info.size):
         return f"has {info.size:,} bytes, {whole.size_bytes:,} were written"
     if verify and hashlib.sha256(folder.read(path) or b"").hexdigest() != whole.sha256:
         return "is damaged: its SHA-256 is not the one that was written"
