@@ -23,6 +23,12 @@ class LostRunError(UserError):
     """Another attempt has taken over the folder that this one wrote to."""
 
 
+class LoaderDiedError(UserError):
+    """The loader processes of a rank die again and again. Another start, perhaps on another machine, may be luckier."""
+
+    retryable = True
+
+
 class NonFiniteLossError(UserError):
     """A loss became NaN or infinite; all ranks stopped together."""
 

@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from cluster.checkpoints.config import CheckpointConfig
 from cluster.checkpoints.replicas import check_replicas
 from cluster.checkpoints.restoring import load_checkpoint
@@ -21,6 +23,7 @@ from cluster.ownership.attempt import Attempt
 from cluster.ranks.clock import Clock
 from cluster.ranks.world import World
 from data_shards.errors import UserError
+from data_shards.storage.checked import checked
 from data_shards.storage.folder import RunFolder
 from nla_cyclegan import TrainingStep
 from nla_cyclegan.weights.checkpoint import (
@@ -37,6 +40,8 @@ from nla_cyclegan.weights.checkpoint import (
     writer_of,
 )
 
+FIELDS = TypeAdapter(dict[str, Any])
+
 
 class Checkpoints:
     """Saves and restores the state of one rank's TrainingStep; all ranks call each method alike.
@@ -49,6 +54,10 @@ class Checkpoints:
         about: what run.json says beside the images seen (configuration, dataset, versions).
         before_storing: called on each rank when a checkpoint is taken.
         attempt: whose checkpoints they are; it is asked before anything is written or deleted. None: nobody else's folder.
+
+    Attributes:
+        carried: JSON values beside the tensors that the run goes on with, alike on all ranks: saved with each checkpoint, and
+            as they were in it after `restore`.
     """
 
     def __init__(
@@ -63,6 +72,7 @@ class Checkpoints:
     ) -> None:
         self.config, self.clock, self.folder, self.world, self.about = config, clock, folder, world, about
         self.before_storing, self.attempt = before_storing, attempt
+        self.carried: dict[str, Any] = {}
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="upload")
         self._upload: Future[None] | None = None
         self._ending = threading.Event()
@@ -91,6 +101,7 @@ class Checkpoints:
         for name in names:
             problem = load_checkpoint(step, self.folder.location.inside(name), there.get(name, ()), self.world)
             if problem is None:
+                self.carried |= self.world.broadcast(self._carried(name) if self.world.rank == 0 else {})
                 self._saved_at = images_of(name)
                 return self._saved_at
             if self.world.rank == 0:
@@ -147,6 +158,16 @@ class Checkpoints:
         if self.attempt:
             self.attempt.check()
 
+    def _carried(self, name: str) -> dict[str, Any]:
+        """Checkpoints of earlier versions carry nothing."""
+        source = f"{self.folder.label}/{name}/{ABOUT}"
+        try:
+            about = checked(FIELDS, self.folder.read_json(f"{name}/{ABOUT}") or {}, source)
+            return checked(FIELDS, about.get("carried", {}), source)
+        except UserError as error:
+            print(f"warning: {error}; what it carried begins anew", file=sys.stderr, flush=True)
+            return {}
+
     def _save(self, step: TrainingStep, images_seen: int, metrics: Mapping[str, Any], score: float | None) -> None:
         # First the one before: memory holds one at a time, and a failure of any rank's is known before more is done.
         self.wait()
@@ -154,6 +175,7 @@ class Checkpoints:
         files = take_share(step, self.world)
         self.before_storing()
         now = {"images_seen": images_seen, "world": self.world.size, "score": score, "metrics": dict(metrics)}
+        now["carried"] = dict(self.carried)
         name = self._new_name(images_seen)
         self._taken.add(name)
         self._saved_at = images_seen

@@ -4,6 +4,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 # Side in pixels of the smallest image that has a sliced Wasserstein distance: COARSEST of nla_cyclegan.metrics, which imports torch.
 SMALLEST_CROP = 16
+# Images of a domain without which there is no distance, and no kernel distance (KID).
+FEWEST, FEWEST_FOR_KID = 2, 3
 
 
 class ValidationConfig(BaseModel):
@@ -13,7 +15,7 @@ class ValidationConfig(BaseModel):
 
     every: int | None = Field(None, ge=1)
     """Images seen between two evaluations, the end of the run included; none: no evaluation."""
-    images: int = Field(64, ge=2)
-    """Held-out images of each domain that are used, from the start of its test split."""
+    images: int = Field(64, ge=FEWEST)
+    """Held-out images of each domain that are used, from the start of its test split; damaged ones are left out."""
     inception: str | None = None
     """torch-fidelity's Inception weights, a file that all machines reach: measures the kernel distance (KID) too."""

@@ -1,7 +1,7 @@
 """The held-out images that a run evaluates itself on, dealt out over its ranks."""
 
-from collections.abc import Callable
-from itertools import chain, islice
+from collections.abc import Callable, Sequence
+from itertools import chain
 from typing import TypeVar
 
 import torch
@@ -9,15 +9,18 @@ from torch import Tensor
 
 from cluster.ranks.world import World
 from data_shards import Dataset, read_split
+from data_shards.errors import UserError
 
 SPLITS = ("testA", "testB")
 BATCH = 4
+# Of the images that are left out, in one message.
+LISTED = 5
 
 T = TypeVar("T")
 
 
 class HeldOut:
-    """The first images of both test splits; all ranks call `each` alike.
+    """The first images of both test splits but for those that are damaged; all ranks call each method alike.
 
     Whole batches are dealt out, and each stays with its rank: it is read once and kept in memory, and what is computed of
     it is the same in every world.
@@ -25,14 +28,20 @@ class HeldOut:
     Args:
         size: side of the images in pixels.
         most: images of each split that are used.
+        say: called by rank 0 with the damaged images, once.
     """
 
-    def __init__(self, dataset: Dataset, world: World, *, size: int, most: int) -> None:
-        self.dataset, self.world, self.size, self.most = dataset, world, size, most
-        self._batches: dict[str, dict[int, Tensor]] | None = None
+    def __init__(
+        self, dataset: Dataset, world: World, *, size: int, most: int, say: Callable[[str], None] = lambda text: None
+    ) -> None:
+        self.dataset, self.world, self.size, self.most, self.say = dataset, world, size, most, say
+        self._counts: dict[str, int] = {}
+        self._batches: dict[str, dict[int, Tensor]] = {}
 
     def count(self, split: str) -> int:
-        return min(self.most, self.dataset.splits[split].samples)
+        """How many images of a split are used."""
+        self._read_once()
+        return self._counts[split]
 
     def each(
         self, split: str, change: Callable[[Tensor, slice], Tensor], *shape: int, dtype: torch.dtype = torch.float32
@@ -43,8 +52,6 @@ class HeldOut:
             change: takes a batch uint8 [b, 3, size, size] on the world's device and which of the images it holds; returns
                 [b, *shape].
         """
-        if self._batches is None:
-            self._batches = self._read()
         changed = torch.zeros((self.count(split), *shape), dtype=dtype, device=self.world.device)
         for start, images in self._batches[split].items():
             rows = slice(start, start + len(images))
@@ -56,12 +63,54 @@ class HeldOut:
         """This rank's part of it."""
         return work[self.world.rank :: self.world.size]
 
-    def _read(self) -> dict[str, dict[int, Tensor]]:
-        """This rank's batches: split -> number of the first image -> images."""
-        mine = self.dealt([(split, start) for split in SPLITS for start in range(0, self.count(split), BATCH)])
-        return {split: self._read_split(split, [start for of, start in mine if of == split]) for split in SPLITS}
+    def _read_once(self) -> None:
+        """Keep this rank's batches: split -> number of the first image among the sound ones -> images."""
+        if self._batches:
+            return
+        asked = {split: min(self.most, self.dataset.splits[split].samples) for split in SPLITS}
+        mine = self.dealt([(split, start) for split in SPLITS for start in range(0, asked[split], BATCH)])
+        damage: list[str] = []
+        for split in SPLITS:
+            batches = [range(start, min(start + BATCH, asked[split])) for of, start in mine if of == split]
+            found = read_sound(self.dataset, split, list(chain(*batches)), size=self.size, warn=damage.append)
+            sound = torch.zeros(asked[split], dtype=torch.int64, device=self.world.device)
+            sound[list(found)] = 1
+            sound = self.world.sum(sound).cpu()
+            before = (sound.cumsum(0) - sound).tolist()
+            self._counts[split] = int(sound.sum())
+            kept = {batch.start: [found[number] for number in batch if number in found] for batch in batches}
+            self._batches[split] = {before[start]: torch.stack(images) for start, images in kept.items() if images}
+        if self._counts != asked:
+            lines = list(chain(*self.world.gather(damage)))
+            if self.world.rank == 0:
+                self.say(f"held-out images that are damaged are left out of evaluations: {listed(lines)}")
 
-    def _read_split(self, split: str, starts: list[int]) -> dict[int, Tensor]:
-        batches = [range(start, min(start + BATCH, self.count(split))) for start in starts]
-        images = read_split(self.dataset, split, size=self.size, indices=chain.from_iterable(batches))
-        return {batch.start: torch.stack([image for _, image in islice(images, len(batch))]) for batch in batches}
+
+def read_sound(
+    dataset: Dataset, split: str, numbers: Sequence[int], *, size: int, warn: Callable[[str], None]
+) -> dict[int, Tensor]:
+    """Images uint8 [3, size, size] of a split by their numbers, without those that cannot be read: `warn` gets why not.
+
+    Raises: UserError when storage does not answer.
+    """
+    if not numbers:
+        return {}
+    try:
+        images = read_split(dataset, split, size=size, indices=numbers)
+        return dict(zip(numbers, [image for _, image in images], strict=True))
+    except UserError as error:
+        if error.retryable:
+            raise
+        if len(numbers) == 1:
+            warn(str(error))
+            return {}
+    # Halves, because it takes a few requests to begin to read.
+    middle = len(numbers) // 2
+    parts = (read_sound(dataset, split, part, size=size, warn=warn) for part in (numbers[:middle], numbers[middle:]))
+    return {number: image for part in parts for number, image in part.items()}
+
+
+def listed(lines: Sequence[str]) -> str:
+    """The first of them, and how many more there are."""
+    more = [f"and {len(lines) - LISTED} more"] if len(lines) > LISTED else []
+    return "; ".join([*lines[:LISTED], *more])

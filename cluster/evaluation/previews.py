@@ -1,7 +1,7 @@
 """Preview pictures: translations of a few held-out images while the run trains."""
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Self, cast
 
@@ -9,13 +9,14 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
+from cluster.evaluation.held_out import listed, read_sound
 from cluster.ranks.clock import Clock
 from cluster.ranks.world import World
 from cluster.records.config import ObserveConfig
 from cluster.records.metrics_file import TENSORBOARD
 from cluster.records.observe import MetricsLog
 from cluster.records.upload import OptionalWork
-from data_shards import Dataset, read_split
+from data_shards import Dataset
 from data_shards.images.write import save_picture
 from nla_cyclegan import Generator, TrainingStep
 from nla_cyclegan.pictures.grids import Translation, picture_grid, translate_both_ways
@@ -40,6 +41,7 @@ class Previews:
     Args:
         root: local folder to write into.
         size: side of the images in pixels, the training crop's.
+        say: called by rank 0 with images that are damaged, and left out.
     """
 
     def __init__(
@@ -52,9 +54,10 @@ class Previews:
         root: Path,
         *,
         size: int,
+        say: Callable[[str], None] = lambda text: None,
     ) -> None:
         self.config, self.dataset, self.clock, self.world = config, dataset, clock, world
-        self.log, self.root, self.size = log, root, size
+        self.log, self.root, self.size, self.say = log, root, size, say
         self._images: dict[Direction, list[Tensor]] = {}
         self._drawing: threading.Thread | None = None
         self._writing = OptionalWork("previews cannot be written")
@@ -74,8 +77,10 @@ class Previews:
                 translations = self._translate(step)
                 if self._drawing:
                     self._drawing.join()
-                self._drawing = threading.Thread(target=self._draw, args=(translations, images_seen), name="previews")
-                self._drawing.start()
+                if translations:
+                    about = (translations, images_seen)
+                    self._drawing = threading.Thread(target=self._draw, args=about, name="previews")
+                    self._drawing.start()
 
     def _translate(self, step: TrainingStep) -> list[Translation]:
         if not self._images:
@@ -90,7 +95,12 @@ class Previews:
     def _read(self, domain: str) -> list[Tensor]:
         # A dataset may have no held-out images: pictures are for looking at, and training images are better than none.
         split = f"test{domain}" if f"test{domain}" in self.dataset.splits else f"train{domain}"
-        return [image for _, image in read_split(self.dataset, split, size=self.size, limit=ROWS)]
+        damage: list[str] = []
+        numbers = range(min(ROWS, self.dataset.splits[split].samples))
+        images = read_sound(self.dataset, split, numbers, size=self.size, warn=damage.append)
+        if damage:
+            self.say(f"images that are damaged are left out of previews: {listed(damage)}")
+        return list(images.values())
 
     def _draw(self, translations: Sequence[Translation], images_seen: int) -> None:
         with self._writing.attempt():
@@ -110,10 +120,11 @@ class Previews:
 
 def drawn(translations: Sequence[Translation], note: str) -> Image.Image:
     """One grid for each direction, one above the other, and the note below."""
+    directions = [direction for direction in DIRECTIONS if any(each.direction == direction for each in translations)]
     grids = []
-    for direction in DIRECTIONS:
+    for direction in directions:
         rows = [translation.row() for translation in translations if translation.direction == direction]
-        grids.append(picture_grid(rows, note if direction == list(DIRECTIONS)[-1] else ""))
+        grids.append(picture_grid(rows, note if direction == directions[-1] else ""))
     picture = Image.new("RGB", (max(grid.width for grid in grids), sum(grid.height for grid in grids)), "white")
     top = 0
     for grid in grids:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cluster.evaluation.config import ValidationConfig
+from cluster.evaluation.config import FEWEST, FEWEST_FOR_KID, ValidationConfig
 from cluster.evaluation.held_out import SPLITS, HeldOut
 from cluster.ranks.clock import Clock
 from cluster.ranks.world import World
@@ -40,6 +40,7 @@ class Validation:
     Args:
         report: called after an evaluation with the newest value of everything recorded.
         size: side of the images in pixels, the training crop's.
+        say: called by rank 0 with held-out images that are damaged, and what cannot be measured without them.
     """
 
     def __init__(
@@ -52,9 +53,11 @@ class Validation:
         report: Report,
         *,
         size: int,
+        say: Callable[[str], None] = lambda text: None,
     ) -> None:
         self.config, self.clock, self.world, self.log, self.report = config, clock, world, log, report
-        self.held_out = HeldOut(dataset, world, size=size, most=config.images)
+        self.say = say if world.rank == 0 else lambda text: None
+        self.held_out = HeldOut(dataset, world, size=size, most=config.images, say=say)
         self.levels = range(len(level_sides(size)))
         self.inception = Inception(Path(config.inception)) if config.every and config.inception else None
         if self.inception:
@@ -68,7 +71,8 @@ class Validation:
         every = self.config.every
         if every and self.clock.due(every, images_seen):
             with self.log.timed("validation"):
-                measured = self.measure(step)
+                if not (measured := self.measure(step)):
+                    return
                 self._newest = images_seen, measured["swd"]
                 self.log.add({"images": images_seen, **measured})
                 self.report(self.log.latest)
@@ -81,10 +85,14 @@ class Validation:
     def measure(self, step: TrainingStep) -> dict[str, float]:
         """For each direction `swd_A2B` and `kid_A2B`, x 10^3, and `ssim_A2B` in -1..1; `swd` is the mean of both directions.
 
-        The values are the same on every rank, and for any number of ranks.
+        The values are the same on every rank, and for any number of ranks. Without enough sound images there is no `kid`, or
+        nothing.
         """
         if self._patches_of_real is None:
-            self._patches_of_real = self._keep_real()
+            self._fewest = min(map(self.held_out.count, SPLITS))
+            self._patches_of_real = self._keep_real() if self._can_measure() else {}
+        if self._fewest < FEWEST:
+            return {}
         measured: dict[str, float] = {}
         levels = torch.zeros(len(DIRECTIONS), len(self.levels), dtype=torch.float64, device=self.world.device)
         for row, (direction, (generator, source, target)) in enumerate(DIRECTIONS.items()):
@@ -99,6 +107,15 @@ class Validation:
         means = self.world.sum(levels).mean(dim=1)
         measured |= {f"swd_{direction}": mean for direction, mean in zip(DIRECTIONS, means.tolist(), strict=True)}
         return measured | {"swd": means.mean().item()}
+
+    def _can_measure(self) -> bool:
+        """Whether there are enough images for distances; the kernel distance is given up where there are not enough for it."""
+        if self._fewest < FEWEST:
+            self.say(f"no evaluation: {self._fewest} sound held-out images of a domain, and distances need {FEWEST}")
+        elif self.inception and self._fewest < FEWEST_FOR_KID:
+            self.inception = None
+            self.say(f"no kernel distance (KID): {self._fewest} sound held-out images, and it needs {FEWEST_FOR_KID}")
+        return self._fewest >= FEWEST
 
     def _keep_real(self) -> dict[tuple[str, int], Tensor]:
         """Patches of the real images at this rank's directions and levels; features of all of them, with Inception weights."""

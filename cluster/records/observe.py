@@ -24,12 +24,14 @@ class MetricsLog:
 
     Attributes:
         latest: the newest value of everything that was ever recorded.
+        counts: numbers that every record of steps has too.
     """
 
     def __init__(self, config: ObserveConfig, clock: Clock, world: World, sinks: Iterable[Sink] = ()) -> None:
         self.config, self.clock, self.world = config, clock, world
         self.sinks = list(sinks) if world.rank == 0 else []
         self.latest: Record = {}
+        self.counts: Record = {}
         self._sum: Tensor | None = None
         self._begin_interval()
 
@@ -48,6 +50,9 @@ class MetricsLog:
     @contextmanager
     def timed(self, what: str) -> Iterator[None]:
         """Time spent in here is time in which training waits; records have its share as `data_wait` and the like.
+
+        That is rank 0's share. A rank that waits makes the others wait in the step, so the records of a group also have
+        `data_wait_max`, the share of the rank that waited longest, and `data_wait_rank`, which one that was.
 
         Args:
             what: one of WAITS.
@@ -82,9 +87,21 @@ class MetricsLog:
         losses = dict(zip(names, means, strict=True))
         elapsed_s = time.perf_counter() - self._began
         speed = {"images_per_s": self._steps * self.clock.batch / elapsed_s, "memory_gb": memory_bytes() / 1e9}
-        waits = {f"{what}_wait": waited_s / elapsed_s for what, waited_s in self._waited_s.items()}
-        self.add({"images": images_seen, "epoch": images_seen / self.clock.epoch, "lr": lr, **speed, **waits, **losses})
+        where = {"images": images_seen, "epoch": images_seen / self.clock.epoch, "lr": lr}
+        self.add({**where, **speed, **self._waits(elapsed_s), **self.counts, **losses})
         self._begin_interval()
+
+    def _waits(self, elapsed_s: float) -> Record:
+        """The shares of the time in which rank 0 waited, and in a group the slowest rank."""
+        shares = torch.zeros(self.world.size, len(WAITS), dtype=torch.float64, device=self.world.device)
+        shares[self.world.rank] = torch.tensor([waited_s / elapsed_s for waited_s in self._waited_s.values()])
+        # Each rank fills in its own row.
+        shares = self.world.sum(shares).cpu()
+        waits: Record = {f"{what}_wait": share for what, share in zip(WAITS, shares[0].tolist(), strict=True)}
+        if self.world.size > 1:
+            for what, each in zip(WAITS, shares.unbind(dim=1), strict=True):
+                waits |= {f"{what}_wait_max": each.max().item(), f"{what}_wait_rank": int(each.argmax())}
+        return waits
 
     def _begin_interval(self) -> None:
         self._began, self._waited_s = time.perf_counter(), dict.fromkeys(WAITS, 0.0)

@@ -6,7 +6,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from cluster.evaluation.config import SMALLEST_CROP
+from cluster.evaluation.config import FEWEST_FOR_KID, SMALLEST_CROP
 from cluster.ranks.clock import Clock
 from cluster.records.run_state import record_start
 from cluster.settings.config import DataConfig, RunConfig, differences
@@ -21,7 +21,6 @@ DELIVERY = ("uri", "loader_workers", "prefetch", "cache_gb", "cache_folder", "ba
 # How a step is computed, up to rounding: it may change as well. `compile` is gone, and stands in runs of version 0.1.
 EXECUTION = ("kernels", "graph", "channels_last", "cudnn_benchmark", "tf32", "deterministic", "micro_batch", "compile")
 SURROUNDINGS = ("storage", "scaling", "checkpoint", "observe", "validation")
-FEWEST_FOR_KID = 3
 VERSIONED = ("torch", "ray", "webdataset", "safetensors")
 
 

@@ -19,6 +19,7 @@ from cluster.records.sinks import Sink
 from cluster.records.upload import local_files
 from cluster.settings.config import RunConfig
 from cluster.settings.preflight import about
+from cluster.training.data_faults import DataFaults
 from cluster.training.guards import NonFiniteGuard, out_of_memory_explained
 from data_shards import UnpairedStream, open_dataset, rank_share
 from data_shards.errors import PreemptedError, UserError
@@ -45,7 +46,7 @@ def train(
         report: called after every validation, on all ranks, with the newest value of everything recorded.
         sinks: take the records of rank 0, beside the files in the run's folder.
         preempted_nodes: the nodes of the run that are about to be taken away.
-        say: called by rank 0 with how its steps are computed.
+        say: called by rank 0 with how its steps are computed, and with what is wrong with the data.
         attempt: which owns the run's folder; None where nobody else can write there.
 
     Returns: the newest value of everything recorded; the losses are the same on all ranks.
@@ -80,14 +81,18 @@ def train(
             before_storing=files.upload_now,
             attempt=attempt,
         )
-        validation = Validation(config.validation, dataset, clock, world, log, report, size=size)
-        previews = Previews(config.observe, dataset, clock, world, log, files.root, size=size)
+        validation = Validation(config.validation, dataset, clock, world, log, report, size=size, say=say)
+        previews = Previews(config.observe, dataset, clock, world, log, files.root, size=size, say=say)
         preemption = Preemption(world, preempted_nodes)
         guard = NonFiniteGuard(world, clock, [config.observe.every, config.validation.every, config.checkpoint.every])
         images_seen = checkpoints.restore(step)
+        faults = DataFaults(
+            checkpoints.carried, world, clock, [config.observe.every, config.checkpoint.every], log, say
+        )
         stream = UnpairedStream(
             dataset, config.data,
             seed=config.seed, global_batch=clock.batch, rank=world.rank, world=world.size, start_images=images_seen,
+            bad_samples=faults.known, warn=faults.warn,
         )  # fmt: skip
         with stream, checkpoints, log.open(images_seen), previews:
             while not clock.ended(images_seen):
@@ -100,6 +105,7 @@ def train(
                 beat(images_seen)
 
                 guard.watch(losses, step.finite, images_seen)
+                faults.maybe_share(stream, images_seen)
                 log.maybe_write(images_seen, losses, lr)
                 validation.maybe_run(step, images_seen)
                 previews.maybe_write(step, images_seen)
@@ -107,6 +113,7 @@ def train(
                     checkpoints.maybe_save(step, images_seen, log.latest, validation.score_at(images_seen))
                 if nodes := preemption.announced():
                     guard.settle()
+                    faults.share(stream)
                     checkpoints.save_now(step, images_seen, log.latest)
                     raise PreemptedError(f"{', '.join(nodes)}: to be taken away; saved at {images_seen:,} images")
     return log.latest

@@ -57,13 +57,15 @@ class Task:
 class Part:
     """A part of one batch: uint8 images [domains, n, crop, crop, 3], their keys, and the faults of replaced samples.
 
+    `deaths` says how the loader processes died that were replaced before this part came.
+
     Channels are last, as the decoder writes them: moving them costs more than all other copying.
     """
 
     images: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.uint8))
     keys: list[list[str]] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
-    error: str = ""
+    deaths: list[str] = field(default_factory=list)
 
 
 class Plans:
@@ -178,7 +180,7 @@ def part_shape(task: Task, tracks: range) -> tuple[int, ...]:
 def read_parts(
     task: Task, tracks: range, *, ranges: RangeReader | None = None, buffers: Iterator[Tensor] | None = None
 ) -> Generator[Part]:
-    """A reader's parts of all batches from task.first_batch on. An error that cannot be retried is the last part's `error`.
+    """A reader's parts of all batches from task.first_batch on.
 
     `buffers` yields the tensor for the images of each part, uint8 of part_shape; by default a new one.
     """
@@ -193,9 +195,6 @@ def read_parts(
             faults: list[Fault] = []
             keys = [domain.read(batch, slots, faults) for domain, slots in zip(domains, images, strict=True)]
             yield Part(images, keys, faults)
-    except UserError as error:
-        # As data, because DataLoader wraps an exception of a loader process in its traceback.
-        yield Part(error=str(error))
     finally:
         ranges.close()
         pool.shutdown(wait=False, cancel_futures=True)

@@ -1,8 +1,8 @@
 """The stream that training reads: endless batches of two domains, the same for any number of ranks and loader workers."""
 
 import logging
-import math
 import weakref
+from collections.abc import Callable, Iterable
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,12 +18,11 @@ from data_shards.errors import UserError
 from data_shards.storage import RangeReader, locate, shown
 from data_shards.stream.cache import DiskCache, default_folder
 from data_shards.stream.config import StreamConfig
+from data_shards.stream.damage import Damage
 from data_shards.stream.loaders import ThreadLoader, WarmLoader
 from data_shards.stream.tracks import Fault, Task
 
 LOG = logging.getLogger(__name__)
-
-LISTED_FAULTS = 5
 
 
 @dataclass(frozen=True)
@@ -46,6 +45,16 @@ class UnpairedStream:
     `start_images` is the number of images (pairs) seen so far, which is all that a resume needs. Within an epoch of a
     domain no sample comes twice, except as the replacement of a damaged one.
 
+    A loader process that dies is replaced, and the batches stay the same; after three deaths in a row at one batch that is
+    LoaderDiedError. One that hangs is waited for.
+
+    Args:
+        bad_samples: damaged samples that count towards the budget, because they were met before, or by another rank.
+        warn: called in the thread of the consumer with a line for each damaged sample and each loader process that died.
+
+    Attributes:
+        loader_restarts: how many loader processes of this rank have been replaced.
+
     Raises: UserError where the dataset does not fit (a split missing, fewer samples than `global_batch`, images smaller
     than the crop), and, while iterating, where shards are missing or more samples are damaged than the budget allows.
     """
@@ -62,6 +71,8 @@ class UnpairedStream:
         start_images: int = 0,
         split_a: str = "trainA",
         split_b: str = "trainB",
+        bad_samples: Iterable[Fault] = (),
+        warn: Callable[[str], None] = LOG.warning,
     ) -> None:
         tracks = rank_share(global_batch, rank, world)
         for split in (split_a, split_b):
@@ -80,9 +91,9 @@ class UnpairedStream:
             batches=None,
             cache=_cache(dataset, config),
         )
-        self._dataset = dataset
-        self._budget = config.bad_sample_budget
-        self._faults: dict[tuple[str, str], Fault] = {}
+        self._damage = Damage(dataset, config.bad_sample_budget, bad_samples)
+        self._warn = warn
+        self.loader_restarts = 0
         self._loader: ThreadLoader | WarmLoader
         if config.loader_workers:
             self._loader = WarmLoader(task, tracks, config.loader_workers, config.prefetch)
@@ -93,8 +104,13 @@ class UnpairedStream:
 
     @property
     def bad_samples(self) -> list[Fault]:
-        """The damaged samples that this rank has met (and replaced) so far."""
-        return list(self._faults.values())
+        """The damaged samples that are known so far: this rank has met (and replaced) them, or they were given to it."""
+        return self._damage.faults
+
+    def add_bad_samples(self, faults: Iterable[Fault]) -> None:
+        """Count what other ranks have met. Raises: UserError where there are now more than the budget allows."""
+        for fault in faults:
+            self._damage.is_new(fault)
 
     def __iter__(self) -> Self:
         return self
@@ -104,29 +120,17 @@ class UnpairedStream:
             raise StopIteration
         try:
             part = self._loader.next()
+            for death in part.deaths:
+                self.loader_restarts += 1
+                self._warn(death)
             for fault in part.faults:
-                self._count(fault)
-            if part.error:
-                raise UserError(part.error)
+                if self._damage.is_new(fault):
+                    self._warn(f"bad sample replaced by another: {fault}")
         except BaseException:
             self.close()
             raise
         a, b = part.images.permute(0, 1, 4, 2, 3)
         return UnpairedBatch(a, b, *part.keys)
-
-    def _count(self, fault: Fault) -> None:
-        if (fault.shard, fault.key) in self._faults:
-            return
-        self._faults[fault.shard, fault.key] = fault
-        LOG.warning("bad sample replaced by another: %s", fault)
-        bad = [known for known in self._faults.values() if known.split == fault.split]
-        samples = self._dataset.splits[fault.split].samples
-        if len(bad) > math.ceil(self._budget * samples):
-            named = "; ".join(str(known) for known in bad[:LISTED_FAULTS])
-            raise UserError(
-                f"{len(bad)} of the {samples} samples of {fault.split} in {shown(self._dataset.uri)} are damaged, more than "
-                f"bad_sample_budget {self._budget:g} allows: {named}"
-            )
 
     def close(self) -> None:
         """Stop the readers. Iterating afterwards raises StopIteration."""

@@ -49,7 +49,7 @@ FLOORS = {
         {"images", "download"},
         {"dataset"},
         {"storage", "command_line"},
-        {"progress", "errors"},
+        {"progress", "errors", "memory"},
     ],
 }
 # What starts Ray or runs inside it. True: it is imported together with Ray, because only Ray's processes import it.

@@ -1,0 +1,186 @@
+"""A reader in a process of its own. One that dies is started again in its place, at the first batch that it has not delivered."""
+
+import contextlib
+import multiprocessing
+import signal
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
+from itertools import cycle
+from multiprocessing.connection import Connection
+
+import torch
+from torch import Tensor
+
+from data_shards.errors import LoaderDiedError, UserError
+from data_shards.memory import oom_kills
+from data_shards.packing.processes import end_with_parent
+from data_shards.stream.tracks import Part, Task, part_shape, read_parts
+
+# Seconds of imports that the fork server does once instead of every loader process.
+PRELOADED = ["torchvision.io", "webdataset"]
+# How often a loader is started again without delivering a batch in between.
+RESTARTS = 3
+# A process that has died lets go of its pipe first.
+EXIT_S = 5.0
+# A loader that is told to end may be reading.
+END_S = 1.0
+# Kills for lack of memory that are older than this were not this loader's.
+RECENT_S = 10.0
+
+
+class LoaderProcess:
+    """Reads the parts of these tracks, `depth` of them ahead.
+
+    Images are passed in shared memory that is allocated once: sending a new tensor with each part would cost 2 ms, as much
+    as reading three images. The ring has one slot more than `depth`, so that the part that the consumer copies is not
+    overwritten. The process waits for a word through the pipe before it writes into a slot.
+    """
+
+    def __init__(self, task: Task, tracks: range, depth: int) -> None:
+        self._task, self._tracks, self._depth = task, tracks, depth
+        self._delivered = self._restarts = 0
+        self._is_closed = False
+        self._start()
+
+    def _start(self) -> None:
+        # Not forked from here: this process may have threads (gRPC, CUDA, pyarrow's S3 client), whose locks a fork copies.
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(PRELOADED)
+        # A ring of its own for every start: of the process before, it is not known what it still writes.
+        self._ring = _shared((self._depth + 1, *part_shape(self._task, self._tracks)))
+        self._slots = cycle(self._ring)
+        task = replace(self._task, first_batch=self._task.first_batch + self._delivered)
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(
+            target=_serve, args=(task, self._tracks, self._ring, theirs), name="data_shards-loader", daemon=True
+        )
+        self._kills, self._looked = oom_kills(), time.monotonic()
+        try:
+            with theirs:
+                self._process.start()
+        except (EOFError, OSError) as error:
+            # The fork server could not fork.
+            raise LoaderDiedError(f"a loader process does not start ({error or 'its fork server died'})") from error
+        for _ in range(self._depth):
+            self._make_room()
+
+    def _make_room(self) -> None:
+        # One that has died meanwhile is noticed where its next part is missing.
+        with contextlib.suppress(OSError):
+            self._pipe.send(None)
+
+    def next(self) -> Part:
+        """The next part; its images stay valid until the call after the next one.
+
+        Raises: what the reader raised; LoaderDiedError for a process that dies again and again.
+        """
+        deaths = []
+        while True:
+            try:
+                part = self._pipe.recv()
+                break
+            # What was sent before the end arrives before it.
+            except (EOFError, OSError):
+                if self._is_closed:
+                    raise
+                deaths.append(self._restart())
+        if isinstance(part, Exception):
+            raise part
+        self._make_room()
+        self._delivered, self._restarts = self._delivered + 1, 0
+        if time.monotonic() - self._looked > RECENT_S:
+            self._kills, self._looked = oom_kills(), time.monotonic()
+        return replace(part, images=next(self._slots), deaths=deaths)
+
+    def _restart(self) -> str:
+        """Start another process in the place of the one that died. Returns: how it died."""
+        self._process.join(EXIT_S)
+        died = f"a loader process {ending(self._process.exitcode, self._kills)}"
+        self._end()
+        batch = self._task.first_batch + self._delivered
+        if self._restarts == RESTARTS:
+            raise LoaderDiedError(
+                f"{died}; it has died {1 + RESTARTS} times at batch {batch:,} of {self._task.dataset.uri}: see what else this "
+                "machine says about it; fewer data.loader_workers or a smaller data.prefetch need less memory, and "
+                "data.loader_workers 0 needs no process"
+            )
+        self._restarts += 1
+        self._start()
+        if self._is_closed:
+            self._end()
+        return f"{died}; another goes on in its place, at batch {batch:,}"
+
+    def close(self) -> None:
+        """End the process; a part that is asked for in another thread is EOFError or OSError there."""
+        self._is_closed = True
+        self._end()
+
+    def _end(self) -> None:
+        self._pipe.close()
+        self._process.join(END_S)
+        self._process.kill()
+
+
+def ending(exit_code: int | None, kills_before: int | None) -> str:
+    """How a process ended, as the end of a sentence.
+
+    Args:
+        exit_code: negative for a signal, as multiprocessing has it.
+        kills_before: oom_kills() of not long ago.
+    """
+    if exit_code is None:
+        return "has closed its pipe"
+    if exit_code >= 0:
+        return f"ended with exit code {exit_code}"
+    number, kills = -exit_code, oom_kills()
+    name = next((each.name for each in signal.Signals if each.value == number), "unknown")
+    text = f"was killed by signal {number} ({name})"
+    if number == signal.SIGBUS:
+        return f"{text}: /dev/shm is full, or a disk has failed"
+    if number != signal.SIGKILL:
+        return text
+    if kills is None or kills_before is None:
+        return f"{text}: by hand, or by the system for lack of memory (see dmesg)"
+    return f"{text} by the system, for lack of memory" if kills > kills_before else text
+
+
+def _shared(shape: tuple[int, ...]) -> Tensor:
+    """A tensor in shared memory. Raises: UserError where there is too little of it."""
+    ring = torch.empty(shape, dtype=torch.uint8)
+    try:
+        return ring.share_memory_()
+    except RuntimeError as error:
+        raise UserError(
+            f"no room in /dev/shm for the {ring.nbytes / 1e6:,.0f} MB of a loader process: lower data.prefetch or "
+            "data.loader_workers, or enlarge it (docker run --shm-size, emptyDir with medium: Memory)"
+        ) from error
+
+
+def _serve(task: Task, tracks: range, ring: Tensor, pipe: Connection) -> None:
+    """The loader process: sends a part without its images when they are in the next slot of the ring; an error is the last."""
+    # Ctrl-C is for the process that reads from this one.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    end_with_parent()
+    # The cores are shared with other loaders and with training.
+    torch.set_num_threads(1)
+
+    def slots() -> Iterator[Tensor]:
+        for slot in cycle(ring):
+            pipe.recv()
+            yield slot
+
+    # The consumer has closed its end.
+    with contextlib.suppress(EOFError, ConnectionError):
+        try:
+            with closing(read_parts(task, tracks, buffers=slots())) as parts:
+                for part in parts:
+                    pipe.send(replace(part, images=torch.empty(0, dtype=torch.uint8)))
+        except (EOFError, ConnectionError):
+            raise
+        except UserError as error:
+            pipe.send(error)
+        except Exception:
+            pipe.send(RuntimeError(f"a loader process failed:\n{traceback.format_exc()}"))
