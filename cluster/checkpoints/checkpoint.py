@@ -175,7 +175,8 @@ class Checkpoints:
         files = take_share(step, self.world)
         self.before_storing()
         now = {"images_seen": images_seen, "world": self.world.size, "score": score, "metrics": dict(metrics)}
-        now["carried"] = dict(self.carried)
+        if self.carried:
+            now["carried"] = dict(self.carried)
         name = self._new_name(images_seen)
         self._taken.add(name)
         self._saved_at = images_seen
