@@ -7,6 +7,7 @@ from data_shards.command_line import Verb, run_verb
 
 VERBS = {
     "sweep": Verb("tuning.sweep", "train variations of a run, or continue a sweep, and rank them"),
+    "submit": Verb("tuning.submit", "send a sweep to a cluster and follow its log"),
     "dashboard": Verb("tuning.dashboard", "write a sweep as one HTML page, or serve it while the sweep runs"),
     "best": Verb("tuning.best", "print the configuration of the best trial, for `python -m cluster train`"),
 }

@@ -53,8 +53,8 @@ class SweepConfig(BaseModel):
     """Name of the sweep: its folder in `storage`. The same name again continues the sweep."""
     storage: Place = "sweeps"
     """Where sweeps are kept: a folder, or a URI such as s3://bucket/sweeps."""
-    train: str
-    """The run that the trials vary: a configuration file of `python -m cluster train`."""
+    train: str | None
+    """The run that the trials vary: a configuration file of `python -m cluster train`; none: its options alone."""
     override: dict[str, str | int | float | bool | list[Any] | None] = {}
     """Fields of that run, dotted, with another value in all trials: {schedule.images: 600}."""
     space: Space | None = None

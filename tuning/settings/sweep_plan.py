@@ -100,7 +100,7 @@ def plan_text(sweep: Sweep) -> str:
     before = f", {decided} of them done before" if decided else ""
     lines = [
         ("sweep", f"{config.name}, in {run.folder.label}"),
-        ("run", f"{config.train}, {run.clock.total:,} images a trial, dataset {run.dataset.uri}"),
+        ("run", f"{config.train or 'given by options'}, {run.clock.total:,} images a trial, dataset {run.dataset.uri}"),
         ("trials", f"{sweep.total}, {config.search} search{before}{budget_text(config.budget)}"),
         ("score", f"{objective_text(config.objective)}, every {run.config.validation.every:,} images"),
         ("scheduler", config.scheduler),

@@ -1,0 +1,63 @@
+"""`python -m tuning submit`: send a sweep to a cluster as a Ray job, with this project's code, and follow its log."""
+
+import argparse
+import json
+import shlex
+from collections.abc import Sequence
+
+from cluster.machines.job import EXCLUDED, Job, variable_problems, variables_sent
+from cluster.machines.submission import submit, submit_parser
+from cluster.records.recorded_run import flat
+from cluster.settings.options import option_text
+from cluster.settings.preflight import relative_paths
+from data_shards.errors import UserError
+from tuning.settings.options import Options, parse_sweep
+
+USAGE = "python -m tuning submit [--address URL] [--no-wait] [--dry-run] [--exclude PATTERN] [--env NAME=VALUE] SWEEP OPTIONS"
+SWEEP_HELP = (
+    "Every other option is one of the sweep or of its run: --config, --preset, --trials, --data.uri, ...: see python -m "
+    "tuning sweep --help. Credentials are not sent: they belong in the environment of the cluster's machines, or in their role."
+)
+# Mappings, given as JSON.
+WHOLE = ("space", "override")
+
+
+def main(arguments: Sequence[str]) -> int:
+    """The exit status of the job; 0 where it is not waited for; 130 after Ctrl-C.
+
+    Raises: UserError with a line for each problem, before anything is sent.
+    """
+    options, of_the_sweep = _parser().parse_known_args([argument for argument in arguments if argument != "--"])
+    return submit(make_job(of_the_sweep, options.exclude, options.env), options)
+
+
+def _parser() -> argparse.ArgumentParser:
+    return submit_parser(
+        "python -m tuning submit",
+        USAGE,
+        "Send a sweep to a Ray cluster and follow its log; the same command again follows a sweep that runs, or continues "
+        "it. Ctrl-C leaves the log, a second one at once stops the sweep.",
+        SWEEP_HELP,
+    )
+
+
+def make_job(of_the_sweep: Sequence[str], excludes: Sequence[str] = (), variables: Sequence[str] = ()) -> Job:
+    """Check a sweep before anything is sent. Raises: UserError."""
+    options = parse_sweep(of_the_sweep)
+    config = options.config
+    problems = relative_paths(options.base.model_copy(update={"storage": config.storage}))
+    problems += variable_problems(variables)
+    if problems:
+        raise UserError("\n".join(problems))
+    command = shlex.join(["python", "-m", "tuning", "sweep", *as_options(options)])
+    metadata = {"sweep": config.name, "storage": config.storage}
+    return Job(config.name, metadata, command, [*EXCLUDED, *excludes], variables_sent(variables))
+
+
+def as_options(options: Options) -> list[str]:
+    """Options of `sweep` that say the same, whatever files they came from: the job has none of them."""
+    run = flat(options.base.model_dump(mode="json", exclude_defaults=True))
+    sweep = options.config.model_copy(update={"train": None, "override": run})
+    fields = sweep.model_dump(mode="json", exclude_defaults=True)
+    whole = [f"--{name}={json.dumps(fields.pop(name))}" for name in WHOLE if name in fields]
+    return [*(f"--{name}={option_text(value)}" for name, value in flat(fields).items()), *whole]
