@@ -30,6 +30,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def run(sweep: "Sweep") -> None:
     """Train the remaining trials. Raises: UserError, before anything is written, when not one fits into the cluster."""
+    from cluster.machines.allocation import settled_machines
     from cluster.machines.session import ray_session
     from cluster.settings.scaling import this_machine
     from tuning.settings.sweep_plan import about
@@ -42,8 +43,8 @@ def run(sweep: "Sweep") -> None:
         driver.allocate(prepared.config.scaling, [this_machine()], wanted)
     prepared.folder.probe()
     driver.silence_ray()
-    with ray_session(address) as machines:
-        resources, concurrent = driver.allocate(prepared.config.scaling, machines, wanted)
+    with ray_session(address):
+        resources, concurrent = driver.allocate(prepared.config.scaling, settled_machines(), wanted)
         if options.config.scheduler == "pbt" and concurrent < sweep.remaining:
             raise UserError(
                 f"scheduler: pbt trains all its {sweep.remaining} trials at the same time, but only {concurrent} fit; lower "

@@ -12,6 +12,8 @@ from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cluster.machines.allocation import choose_workers
+from cluster.machines.device import rank_device
 from cluster.machines.progress import events_key, progress_shown
 from cluster.machines.retry import retry_training
 from cluster.machines.session import ray_session
@@ -53,11 +55,11 @@ def train_on_cluster(prepared: Prepared, address: str | None) -> Mapping[str, An
         """Each in a session of its own: the head of the cluster may have been restarted."""
         nonlocal chosen
         say(f"joining the Ray cluster at {address} ..." if address else "starting Ray on this machine ...")
-        with ray_session(address, wait_s=scaling.loss_wait_s if chosen else 0) as machines:
+        with ray_session(address, wait_s=scaling.loss_wait_s if chosen else 0):
             if chosen is None:
-                chosen = choose(scaling, machines, global_batch=batch)
+                chosen = choose_workers(scaling, global_batch=batch, joined=address is not None)
                 claim(prepared)
-            say(f"starting {'1 worker' if chosen.most == 1 else f'{chosen.most} workers'} ...")
+            say(f"starting {chosen.summary}")
             trainer = build_trainer(config, chosen)
             with progress_shown(config, ConsoleProgress(config.name, prepared.clock.total)):
                 return trainer.fit().return_value
@@ -84,14 +86,18 @@ def train_in_process(prepared: Prepared) -> Mapping[str, Any]:
     from cluster.ranks.world import World
     from cluster.training.loop import train
 
+    wanted, cuda = prepared.config.scaling.gpu, torch.cuda.is_available()
+    use_gpu = cuda if wanted is None else wanted
+    device = rank_device(use_gpu, int(os.environ.get("LOCAL_RANK", 0)))
     claim(prepared)
     progress = ConsoleProgress(prepared.config.name, prepared.clock.total)
+    seen = "the CUDA device that is visible" if cuda else "no CUDA device visible"
+    why = seen if wanted is None else f"scaling.gpu {str(wanted).lower()}"
+    progress.say(f"training in this process on {device}, {torch.get_num_threads()} threads: {why}")
     if os.environ.keys() >= GROUP_VARIABLES:
-        if torch.cuda.is_available():
-            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
-        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+        dist.init_process_group("nccl" if use_gpu else "gloo")
     try:
-        return train(prepared.config, World.current(), sinks=[Forward(progress.show)], say=progress.say)
+        return train(prepared.config, World.current(device), sinks=[Forward(progress.show)], say=progress.say)
     finally:
         progress.close()
         if dist.is_initialized():
@@ -116,7 +122,11 @@ def build_trainer(config: RunConfig, resources: Resources, *, callbacks: Sequenc
     scaling, backend = config.scaling, "nccl" if resources.use_gpu else "gloo"
     return Trainer(
         train_worker,
-        train_loop_config={"config": config.model_dump(mode="json"), "threads": max(1, int(resources.cpus_per_worker))},
+        train_loop_config={
+            "config": config.model_dump(mode="json"),
+            "threads": max(1, int(resources.cpus_per_worker)),
+            "gpu": resources.use_gpu,
+        },
         backend_config=ProcessGroupConfig(backend, timeout_s=scaling.timeout_s + TORCH_LATER_S),
         scaling_config=ScalingConfig(
             num_workers=resources.workers,

@@ -11,7 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+# What is free on each machine: the public API has that of the whole cluster alone.
 # The only way to pass a few bytes from a worker to the driver without an actor, which would be one more process.
+from ray._private.state import available_resources_per_node
 from ray.experimental.internal_kv import _internal_kv_get, _internal_kv_put
 
 # To recognise hung workers, failures that a restart would not fix and machines that do not join, while the controller
@@ -53,6 +55,11 @@ def published(key: str) -> dict[str, Any] | None:
     """The value of a key, None before the first time. Raises: RayError."""
     value = _internal_kv_get(key, namespace=KV_NAMESPACE)
     return None if value is None else json.loads(value)
+
+
+def free_resources() -> dict[str, dict[str, float]]:
+    """What is free on each machine, by the machine's id; a resource that is used up is left out."""
+    return available_resources_per_node()
 
 
 def silence_callback_errors() -> None:

@@ -73,6 +73,11 @@ def join_group(rank: int, address: str, port: int, world: int, backend: str, tim
     """Join the group as this rank; returns when all ranks have."""
     import torch.distributed as dist
 
+    from cluster.machines.device import require_cuda
+
+    if backend == "nccl":
+        # NCCL's own error does not name the driver.
+        require_cuda()
     choose_interface()
     timeout = timedelta(seconds=timeout_s)
     store = dist.TCPStore(address, port, is_master=False, timeout=timeout)

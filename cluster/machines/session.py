@@ -48,8 +48,8 @@ OWN_SETTINGS = {
 
 
 @contextmanager
-def ray_session(address: str | None, wait_s: float = 0) -> Iterator[list[Machine]]:
-    """The machines of the cluster at the address, or of a Ray that lives as long as this context.
+def ray_session(address: str | None, wait_s: float = 0) -> Iterator[None]:
+    """Ray, while in this context: the cluster at the address, or a Ray that lives as long as this context.
 
     Args:
         wait_s: how long to wait for a cluster at the address.
@@ -67,7 +67,7 @@ def ray_session(address: str | None, wait_s: float = 0) -> Iterator[list[Machine
     else:
         _join_patiently(address, wait_s)
     try:
-        yield cluster_machines()
+        yield
     finally:
         ray.shutdown()
 
@@ -80,11 +80,21 @@ def untested_version(version: str) -> str | None:
 
 
 def cluster_machines() -> list[Machine]:
-    """The machines that the cluster has now; Ray is running."""
+    """The machines that the cluster has now, with what is free on each; Ray is running."""
     import ray
 
-    alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    return [Machine(node.get("CPU", 0), node.get("GPU", 0)) for node in alive]
+    from cluster.machines.ray_internals import free_resources
+
+    free = free_resources()
+    return [_machine(node["Resources"], free.get(node["NodeID"])) for node in ray.nodes() if node["Alive"]]
+
+
+def _machine(total: dict[str, float], free: dict[str, float] | None) -> Machine:
+    """Args: free: None for a machine that has only just joined."""
+    (cpus, gpus) = (total.get(name, 0) for name in ("CPU", "GPU"))
+    # Of what is in use up, Ray does not list the 0 that is left.
+    (free_cpus, free_gpus) = (cpus, gpus) if free is None else (free.get(name, 0) for name in ("CPU", "GPU"))
+    return Machine(free_cpus, free_gpus, cpus - free_cpus, gpus - free_gpus)
 
 
 def set_environment(*, own: bool) -> None:

@@ -18,7 +18,7 @@ def train_worker(settings: dict[str, Any]) -> dict[str, Any]:
     """Train as one rank of Ray Train's worker group.
 
     Args:
-        settings: `config` (RunConfig as JSON values), `threads` (CPU threads of this worker).
+        settings: `config` (RunConfig as JSON values), `threads` (CPU threads of this worker), `gpu` (whether it has a GPU).
 
     Returns: `metrics`; or `error` or `out_of_memory`, failures that a restart would not fix; or `preempted`, why the
         run should continue in another worker group.
@@ -26,16 +26,16 @@ def train_worker(settings: dict[str, Any]) -> dict[str, Any]:
     import torch
     from ray.train.torch import get_device
 
+    from cluster.machines.device import rank_device
     from cluster.ranks.world import World
     from cluster.training.loop import train
 
     silence_reports()
     torch.set_num_threads(settings["threads"])
-    if torch.cuda.is_available():
-        torch.cuda.set_device(get_device())
     config = RunConfig.model_validate(settings["config"])
     sinks: list[Sink] = [Forward(partial(publish, records_key(config))), PrometheusGauges(config.name)]
-    world = World.current()
+    # Ray names a device wherever CUDA has one, also to a worker that was planned on the CPU.
+    world = World.current(rank_device(settings["gpu"], get_device().index))
 
     def say(text: str) -> None:
         publish(events_key(config), {"text": text, "at": time.time()})

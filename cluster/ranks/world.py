@@ -28,9 +28,8 @@ class World:
     device: torch.device = CPU
 
     @classmethod
-    def current(cls) -> "World":
-        """The world of the process group that is running, if any; on this process's GPU if it has one."""
-        device = torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else CPU
+    def current(cls, device: torch.device = CPU) -> "World":
+        """The world of the process group that is running, if any; this process's rank computes on the device."""
         if not dist.is_initialized():
             return cls(device=device)
         return cls(dist.get_rank(), dist.get_world_size(), device)

@@ -15,9 +15,8 @@ def plan_text(prepared: Prepared, *, local: bool) -> str:
     lines = [("run", config.name), ("dataset", _dataset(prepared)), ("length", _length(prepared))]
     world = 1
     if local:
-        gpus = this_machine().gpus
         lines.append(("workers", "none: this process (--local)"))
-        lines.append(("device", "cuda (the first of those visible)" if gpus else "cpu (no CUDA device visible)"))
+        lines.append(("device", _local_device(config.scaling.gpu)))
     else:
         resources = choose(config.scaling, [this_machine()], global_batch=config.data.global_batch)
         world = resources.most
@@ -51,6 +50,12 @@ def _workers(resources: Resources, config: RunConfig, world: int) -> str:
 def _device(resources: Resources) -> str:
     kind = "cuda, one GPU a worker, NCCL" if resources.use_gpu else "cpu, gloo"
     return f"{kind} ({resources.reasons['device']})"
+
+
+def _local_device(wanted: bool | None) -> str:
+    if wanted is not None:
+        return f"{'cuda' if wanted else 'cpu'} (scaling.gpu {str(wanted).lower()})"
+    return "cuda (the first of those visible)" if this_machine().gpus else "cpu (no CUDA device visible)"
 
 
 def _costs(config: RunConfig, world: int) -> list[tuple[str, str]]:

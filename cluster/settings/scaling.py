@@ -37,9 +37,9 @@ class ScalingConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     workers: Annotated[int | tuple[int, int] | None, BeforeValidator(parse_workers)] = None
-    """Number of workers, or `min,max` for a group that may shrink and grow; none: one for each GPU, or 1 without GPUs."""
+    """Number of workers, or `min,max` for a group that may shrink and grow; none: one for each free GPU, or 1 without GPUs."""
     gpu: bool | None = None
-    """One GPU for each worker; none: when there are any."""
+    """One GPU for each worker; false: all on CPU cores, also where there are GPUs; none: when there are any."""
     cpus_per_worker: float | None = Field(None, gt=0)
     """CPU cores reserved for each worker, which are its threads too; none: an even share of the machines."""
     placement: Literal["pack", "spread"] = "pack"
@@ -50,8 +50,8 @@ class ScalingConfig(BaseModel):
     """Seconds without any progress after which a worker counts as hung, and the run restarts from the last checkpoint. A
     step, an evaluation and a restart must take less; the first step includes compiling kernels and capturing the CUDA graph."""
     wait_s: float | None = Field(None, ge=0)
-    """Seconds to wait for machines, at the start (autoscaling) and when some were lost, before the run gives up; none: too
-    few at the start are refused at once, lost ones are waited for 600 s."""
+    """Seconds to wait for machines, at the start and when some were lost, before the run gives up; none: 600 s for lost ones and
+    for those that an autoscaler can start, and too few at the start are refused at once where there is none."""
     resize_s: float = Field(60, gt=0)
     """Seconds between two looks whether a group that may grow can; to grow, it restarts from the last checkpoint."""
 
@@ -68,10 +68,28 @@ class ScalingConfig(BaseModel):
 
 @dataclass(frozen=True)
 class Machine:
-    """What one machine offers."""
+    """What one machine has free, and what others use of it."""
 
     cpus: float
     gpus: float = 0
+    busy_cpus: float = 0
+    busy_gpus: float = 0
+
+
+@dataclass(frozen=True)
+class Growth:
+    """What an autoscaler can add to a cluster.
+
+    Attributes:
+        machines: each that it may start beside those that are there.
+        unknown: there is an autoscaler, and what it may start cannot be read.
+    """
+
+    machines: tuple[Machine, ...] = ()
+    unknown: bool = False
+
+
+NO_GROWTH = Growth()
 
 
 def this_machine() -> Machine:
@@ -130,35 +148,68 @@ class Resources:
         return self.workers[1] if isinstance(self.workers, tuple) else self.workers
 
     @property
+    def summary(self) -> str:
+        """Workers, device, cores, and why: "2 workers on CPU, 1 core each: no GPU in the cluster, scaling.workers"."""
+        count = f"{self.fewest} to {self.most}" if self.fewest < self.most else str(self.most)
+        one = self.most == 1
+        device = "CPU" if not self.use_gpu else "a GPU" if one else "a GPU each"
+        cores = f"{self.cpus_per_worker:g} core{'' if self.cpus_per_worker == 1 else 's'}{'' if one else ' each'}"
+        why = dict.fromkeys(part for reason in self.reasons.values() for part in reason.split(", "))
+        return f"{count} worker{'' if one else 's'} on {device}, {cores}: {', '.join(why)}"
+
+    @property
     def per_worker(self) -> dict[str, float]:
         return {"CPU": self.cpus_per_worker} | ({"GPU": 1} if self.use_gpu else {})
 
 
-def choose(scaling: ScalingConfig, machines: list[Machine], *, global_batch: int) -> Resources:
+def choose(
+    scaling: ScalingConfig, machines: list[Machine], *, global_batch: int, growth: Growth = NO_GROWTH
+) -> Resources:
     """Resolve what the configuration leaves open.
 
+    Args:
+        growth: what an autoscaler can add; it counts where the machines that are there do not suffice.
+
     Raises: UserError when the machines cannot hold the (fewest) workers that are asked for, unless more machines are waited
-        for; it says how many they hold.
+        for; it says how many they hold. Also when scaling.gpu is left open, and only machines to come have GPUs.
     """
     gpus = int(sum(machine.gpus for machine in machines))
-    use_gpu = gpus > 0 if scaling.gpu is None else scaling.gpu
-    seen = f"{gpus} GPUs in the cluster" if gpus else "no GPU in the cluster"
-    reasons = {"device": seen if scaling.gpu is None else "scaling.gpu"}
+    installed = gpus + int(sum(machine.busy_gpus for machine in machines))
+    use_gpu = installed > 0 if scaling.gpu is None else scaling.gpu
+    if scaling.gpu is None and not installed:
+        _check_no_gpu_comes(machines, growth)
+    seen = f"{gpus}{' free' if gpus < installed else ''} GPUs in the cluster" if installed else "no GPU in the cluster"
+    reasons = {"device": seen if scaling.gpu is None else f"scaling.gpu {str(scaling.gpu).lower()}"}
     workers = scaling.workers
     reasons["workers"] = "scaling.workers"
     if workers is None:
         workers = min(max(gpus, 1), global_batch) if use_gpu else 1
         reasons["workers"] = f"{seen}, data.global_batch {global_batch}"
-    most = workers[1] if isinstance(workers, tuple) else workers
-    cpus = scaling.cpus_per_worker or _even_share(machines, most, use_gpu)
+    fewest, most = workers if isinstance(workers, tuple) else (workers, workers)
+    there = machines
+    if places(machines, scaling.cpus_per_worker or 1, use_gpu) < fewest:
+        there = [*machines, *growth.machines]
+    cpus = scaling.cpus_per_worker or _even_share(there, most, use_gpu)
     reasons["cores"] = "scaling.cpus_per_worker" if scaling.cpus_per_worker else "an even share of the machines"
     chosen = Resources(workers, use_gpu, cpus, reasons)
-    if not scaling.wait_s and places(machines, cpus, use_gpu) < chosen.fewest:
+    if not scaling.wait_s and places(there, cpus, use_gpu) < fewest and not growth.unknown:
         hint = "scaling.workers" if use_gpu else "scaling.workers or scaling.cpus_per_worker"
         raise UserError(
             f"{shortage(chosen, machines)}; lower {hint}, add machines, or wait for them (--scaling.wait_s 600)"
         )
     return chosen
+
+
+def _check_no_gpu_comes(machines: list[Machine], growth: Growth) -> None:
+    """Raises: UserError where machines with GPUs have not joined yet: the run would stay on CPU cores to its end."""
+    coming = sum(machine.gpus > 0 for machine in growth.machines)
+    # A single machine is the head, which an autoscaler starts with.
+    if coming or (growth.unknown and len(machines) <= 1):
+        start = f"can start {coming} machines with GPUs" if coming else "may start machines with GPUs"
+        raise UserError(
+            f"scaling.gpu: no GPU in the cluster yet, but its autoscaler {start}; wait for them with --scaling.gpu true, "
+            "or train on CPU cores with --scaling.gpu false"
+        )
 
 
 def places(machines: list[Machine], cpus_per_worker: float, use_gpu: bool) -> int:
@@ -171,14 +222,20 @@ def places(machines: list[Machine], cpus_per_worker: float, use_gpu: bool) -> in
 
 def shortage(resources: Resources, machines: list[Machine]) -> str:
     """What was asked for, and what the machines hold."""
-    cores, gpus = sum(machine.cpus for machine in machines), int(sum(machine.gpus for machine in machines))
+    busy_cores, busy_gpus = (
+        sum(machine.busy_cpus for machine in machines),
+        sum(machine.busy_gpus for machine in machines),
+    )
+    cores = busy_cores + sum(machine.cpus for machine in machines)
+    gpus = busy_gpus + sum(machine.gpus for machine in machines)
+    busy = f" ({busy_cores:g} cores and {busy_gpus:g} GPUs of them in use)" if busy_cores or busy_gpus else ""
     need = f"{resources.cpus_per_worker:g} CPU cores" + (" and a GPU" if resources.use_gpu else "") + " each"
     room = places(machines, resources.cpus_per_worker, resources.use_gpu)
     # Ray counts on machines that have just died, or are just starting.
     what = "do not fit" if room < resources.fewest else "have room, but do not start"
     return (
         f"scaling.workers: {resources.fewest} workers with {need} {what}: the cluster has {len(machines)} machines with "
-        f"{cores:g} CPU cores and {gpus} GPUs, room for {room} workers"
+        f"{cores:g} CPU cores and {gpus:g} GPUs{busy}, room for {room} workers"
     )
 
 

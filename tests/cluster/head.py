@@ -1,5 +1,6 @@
 """A Ray cluster of one machine, as somebody else would have started it: a head that jobs are submitted to."""
 
+import json
 import os
 import shutil
 import signal
@@ -13,6 +14,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from listening import command_line
 
@@ -22,8 +24,14 @@ BIN = str(Path(sys.executable).parent)
 
 
 @contextmanager
-def ray_head() -> Iterator[dict[str, str]]:
-    """Start a head with token authentication; the environment in which `ray` and Ray find it."""
+def ray_head(cpus: int = 2, node_types: dict[str, dict[str, Any]] | None = None) -> Iterator[dict[str, str]]:
+    """Start a head with token authentication; the environment in which `ray` and Ray find it.
+
+    RAY_ADDRESS takes jobs, HEAD is joined.
+
+    Args:
+        node_types: kinds of machines that Ray's autoscaler may start, as in the files of `ray up`: processes of this machine.
+    """
     # Short, because sockets lie below it and their paths are limited to 107 bytes.
     folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")
     dashboard = free_port()
@@ -35,14 +43,18 @@ def ray_head() -> Iterator[dict[str, str]]:
         "RAY_USAGE_STATS_ENABLED": "0",
     }
     # Each port its own: Ray's defaults are taken where another Ray runs, and without its agent a head takes no jobs.
+    head_port = free_port()
     options = {
-        "port": free_port(),
+        "port": head_port,
         "dashboard-port": dashboard,
         "dashboard-agent-listen-port": free_port(),
-        "num-cpus": 2,
+        "num-cpus": cpus,
         "temp-dir": folder,
         "node-ip-address": "127.0.0.1",
     }
+    if node_types is not None:
+        options["autoscaling-config"] = _autoscaler(Path(folder), f"127.0.0.1:{head_port}", cpus, node_types)
+        environment |= {"RAY_FAKE_CLUSTER": "1", "AUTOSCALER_UPDATE_INTERVAL_S": "1"}
     arguments = [f"--{name}={value}" for name, value in options.items()]
     command = [f"{BIN}/ray", "start", "--head", "--block", *arguments]
     with Path(folder, "head.log").open("w") as log:
@@ -51,13 +63,44 @@ def ray_head() -> Iterator[dict[str, str]]:
     address = f"http://127.0.0.1:{dashboard}"
     try:
         _wait_for(address, environment["RAY_AUTH_TOKEN"], head, Path(folder, "head.log"))
-        yield {**environment, "RAY_ADDRESS": address}
+        yield {**environment, "RAY_ADDRESS": address, "HEAD": f"127.0.0.1:{head_port}"}
     finally:
         # Asked politely, Ray takes a quarter of a minute to end.
         head.kill()
         head.wait()
         _end_all_that_name(folder)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _autoscaler(folder: Path, head: str, cpus: int, node_types: dict[str, dict[str, Any]]) -> str:
+    """A file for the autoscaler that comes with Ray and starts each machine as processes of this one."""
+    config = {
+        "cluster_name": "growing",
+        "max_workers": 8,
+        "upscaling_speed": 100,
+        "idle_timeout_minutes": 5,
+        "provider": {"type": "fake_multinode", "launch_multiple": True, "gcs_address": head},
+        "available_node_types": {
+            "ray.head.default": {"resources": {"CPU": cpus}, "node_config": {}, "max_workers": 0},
+            **{name: {"node_config": {}, **kind} for name, kind in node_types.items()},
+        },
+        "head_node_type": "ray.head.default",
+        "auth": {},
+        "docker": {},
+        "file_mounts": {},
+        "cluster_synced_files": [],
+        "file_mounts_sync_continuously": False,
+        "rsync_exclude": [],
+        "rsync_filter": [],
+        "initialization_commands": [],
+        "setup_commands": [],
+        "head_setup_commands": [],
+        "worker_setup_commands": [],
+        "head_start_ray_commands": [],
+        "worker_start_ray_commands": [],
+    }
+    (folder / "autoscaler.json").write_text(json.dumps(config))
+    return str(folder / "autoscaler.json")
 
 
 def free_port() -> int:

@@ -54,6 +54,7 @@ FLOORS = {
 }
 # What starts Ray or runs inside it. True: it is imported together with Ray, because only Ray's processes import it.
 RAY_FILES = {
+    "cluster/machines/autoscaler.py": False,
     "cluster/machines/driver.py": False,
     "cluster/machines/follow.py": False,
     "cluster/machines/progress.py": False,

@@ -11,6 +11,7 @@ from ray.train.v2._internal.execution import callback_manager, context
 from ray.train.v2._internal.execution.worker_group.poll import WorkerStatus
 
 from cluster.machines import ray_internals, session
+from cluster.settings.scaling import Machine
 
 
 def parameters(function: Any) -> list[str]:
@@ -59,6 +60,18 @@ def test_the_states_without_workers_are_states_of_the_controller() -> None:
 def test_the_loggers_are_those_that_ray_uses() -> None:
     assert "logging.getLogger(__name__)" in inspect.getsource(callback_manager)
     assert "logging.getLogger(__file__)" in inspect.getsource(context)
+
+
+def test_what_is_free_is_known_of_each_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert parameters(ray_internals.available_resources_per_node) == []
+    nodes = [
+        {"NodeID": "a", "Alive": True, "Resources": {"CPU": 4.0, "GPU": 2.0}},
+        {"NodeID": "b", "Alive": True, "Resources": {"CPU": 8.0}},
+        {"NodeID": "c", "Alive": False, "Resources": {"CPU": 8.0}},
+    ]
+    monkeypatch.setattr(ray, "nodes", lambda: nodes)
+    monkeypatch.setattr(ray_internals, "available_resources_per_node", lambda: {"a": {"GPU": 0.5}})
+    assert session.cluster_machines() == [Machine(0, 0.5, busy_cpus=4, busy_gpus=1.5), Machine(8)]
 
 
 def test_packaging_has_what_tells_the_size_of_an_upload() -> None:

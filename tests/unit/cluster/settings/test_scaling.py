@@ -4,7 +4,16 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from cluster.settings.scaling import Machine, ScalingConfig, choose, compute_capability, places, shortage, visible_gpus
+from cluster.settings.scaling import (
+    Growth,
+    Machine,
+    ScalingConfig,
+    choose,
+    compute_capability,
+    places,
+    shortage,
+    visible_gpus,
+)
 from data_shards.errors import UserError
 
 
@@ -80,6 +89,70 @@ def test_workers_that_are_no_number_are_refused_not_rounded(workers: Any) -> Non
 def test_a_group_that_may_grow_shares_the_cores_that_are_there() -> None:
     chosen = choose(ScalingConfig(workers=(2, 16)), [Machine(32, 4), Machine(32, 4)], global_batch=16)
     assert (chosen.workers, chosen.per_worker) == ((2, 16), {"CPU": 8, "GPU": 1})
+
+
+def test_gpus_are_used_only_where_they_are_the_plan() -> None:
+    chosen = choose(ScalingConfig(gpu=False), [Machine(8, 2)], global_batch=8)
+    assert (chosen.use_gpu, chosen.per_worker) == (False, {"CPU": 8})
+    assert chosen.summary.startswith("1 worker on CPU, 8 cores: scaling.gpu false, ")
+
+
+@pytest.mark.parametrize(
+    ("scaling", "machines", "summary"),
+    [
+        ({"workers": 2}, [Machine(2)], "2 workers on CPU, 1 core each: no GPU in the cluster, scaling.workers, an even share of the machines"),
+        ({}, [Machine(2)], "1 worker on CPU, 2 cores: no GPU in the cluster, data.global_batch 8, an even share of the machines"),
+        ({}, [Machine(16, 2)], "2 workers on a GPU each, 8 cores each: 2 GPUs in the cluster, data.global_batch 8, an even share of the machines"),
+        ({"workers": (2, 4), "gpu": True, "cpus_per_worker": 0.5}, [Machine(16, 2)], "2 to 4 workers on a GPU each, 0.5 cores each: scaling.gpu true, scaling.workers, scaling.cpus_per_worker"),
+    ],
+)  # fmt: skip
+def test_the_plan_is_one_line_with_its_reasons(scaling: dict[str, Any], machines: list[Machine], summary: str) -> None:
+    assert choose(ScalingConfig(**scaling), machines, global_batch=8).summary == summary
+
+
+def test_workers_are_chosen_from_what_is_free() -> None:
+    busy = [Machine(2, 1, busy_cpus=6, busy_gpus=1), Machine(0, 0, busy_cpus=8, busy_gpus=2)]
+    chosen = choose(ScalingConfig(), busy, global_batch=8)
+    assert (chosen.workers, chosen.per_worker) == (1, {"CPU": 2, "GPU": 1})
+    assert "1 free GPUs in the cluster" in chosen.summary
+    with pytest.raises(UserError) as caught:
+        choose(ScalingConfig(workers=3), busy, global_batch=8)
+    assert "2 machines with 16 CPU cores and 4 GPUs (14 cores and 3 GPUs of them in use), room for 1 workers" in str(
+        caught.value
+    )
+
+
+def test_gpus_that_are_all_in_use_are_no_reason_for_cpu_cores() -> None:
+    with pytest.raises(
+        UserError, match=r"1 workers with 1 CPU cores and a GPU each do not fit.* 2 GPUs of them in use"
+    ):
+        choose(ScalingConfig(), [Machine(8, 0, busy_gpus=2)], global_batch=8)
+
+
+COMING = Growth((Machine(8, 1),) * 4)
+
+
+def test_a_head_alone_does_not_train_where_machines_with_gpus_may_come() -> None:
+    for growth in (COMING, Growth(unknown=True)):
+        with pytest.raises(UserError, match=r"scaling.gpu: no GPU in the cluster yet.* --scaling.gpu true.* false"):
+            choose(ScalingConfig(), [Machine(2)], global_batch=8, growth=growth)
+    for gpu in (False, True):
+        assert choose(ScalingConfig(gpu=gpu), [Machine(2)], global_batch=8, growth=COMING).use_gpu is gpu
+    # Where its kind of machine has come, or brings no GPU, there is nothing to ask.
+    assert not choose(ScalingConfig(), [Machine(2)], global_batch=8, growth=Growth((Machine(8),))).use_gpu
+    assert not choose(ScalingConfig(), [Machine(2), Machine(8)], global_batch=8, growth=Growth(unknown=True)).use_gpu
+    assert choose(ScalingConfig(), [Machine(2), Machine(8, 1)], global_batch=8, growth=COMING).workers == 1
+
+
+def test_machines_to_come_count_where_those_there_do_not_suffice() -> None:
+    chosen = choose(ScalingConfig(workers=4, gpu=True), [Machine(2)], global_batch=8, growth=COMING)
+    assert chosen.per_worker == {"CPU": 8, "GPU": 1}
+    with pytest.raises(UserError, match="5 workers"):
+        choose(ScalingConfig(workers=5, gpu=True), [Machine(2)], global_batch=8, growth=COMING)
+    assert (
+        choose(ScalingConfig(workers=2), [Machine(2)], global_batch=8, growth=Growth((Machine(8),))).cpus_per_worker
+        == 1
+    )
 
 
 NVIDIA_SMI = """GPU 0: NVIDIA H100 80GB HBM3 (UUID: GPU-1f7f0d4c)

@@ -1,0 +1,48 @@
+"""The workers of a run on a cluster that is there: from what is free, and from what an autoscaler can add."""
+
+import time
+
+from cluster.machines.autoscaler import growth
+from cluster.machines.session import cluster_machines
+from cluster.settings.scaling import Machine, Resources, ScalingConfig, choose, places
+from data_shards.errors import UserError
+
+# What is in use may be a run that has just been killed, whose processes still end: it counts once it has not changed for STEADY_S.
+STEADY_S, LONGEST_S, POLL_S = 5.0, 30.0, 0.5
+
+
+def choose_workers(scaling: ScalingConfig, *, global_batch: int, joined: bool) -> Resources:
+    """The workers for what is free in the cluster now, see `scaling.choose`; Ray is running.
+
+    Args:
+        joined: whether it is a cluster that others use too, and that an autoscaler may enlarge.
+
+    Raises: UserError when they do not fit, or when scaling.gpu must be said.
+    """
+    machines = settled_machines()
+    if not joined:
+        return choose(scaling, machines, global_batch=global_batch)
+    try:
+        chosen = choose(scaling, machines, global_batch=global_batch)
+    except UserError:
+        # The autoscaler is asked only where it matters: that starts a process on the head.
+        return choose(scaling, machines, global_batch=global_batch, growth=growth())
+    fits = places(machines, chosen.cpus_per_worker, chosen.use_gpu) >= chosen.fewest
+    if fits and (chosen.use_gpu or scaling.gpu is not None):
+        return chosen
+    return choose(scaling, machines, global_batch=global_batch, growth=growth())
+
+
+def settled_machines() -> list[Machine]:
+    """The machines of the cluster, as soon as nothing on them is in use, or that has not changed for a while."""
+    began = since = time.monotonic()
+    machines = cluster_machines()
+    while any(machine.busy_cpus or machine.busy_gpus for machine in machines):
+        now = time.monotonic()
+        if now - since > STEADY_S or now - began > LONGEST_S:
+            break
+        time.sleep(POLL_S)
+        before, machines = machines, cluster_machines()
+        if machines != before:
+            since = time.monotonic()
+    return machines

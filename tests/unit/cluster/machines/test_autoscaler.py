@@ -1,0 +1,66 @@
+"""What an autoscaler can add, from its configuration on the head."""
+
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from cluster.machines.autoscaler import machines_to_come, on_the_head
+from cluster.settings.scaling import Machine
+
+DEPLOY = Path(__file__).parents[4] / "cluster" / "deploy"
+
+
+def config(**changes: Any) -> dict[str, Any]:
+    kinds = {
+        "head": {"resources": {"CPU": 2}, "max_workers": 0},
+        "cpu": {"resources": {"CPU": 16}, "max_workers": 3},
+        "gpu": {"resources": {"CPU": 8, "GPU": 1}, "max_workers": 2},
+    }
+    return {"head_node_type": "head", "max_workers": 4, "available_node_types": kinds, **changes}
+
+
+def test_all_that_the_limits_allow_those_with_gpus_first() -> None:
+    assert machines_to_come(config(), Counter()) == (Machine(8, 1), Machine(8, 1), Machine(16), Machine(16))
+    assert machines_to_come(config(), Counter(gpu=2, cpu=1)) == (Machine(16),)
+    assert machines_to_come(config(), Counter(gpu=2, cpu=3)) == ()
+    # Of a kind without its own limit as many as the cluster may have, and of one without resources nothing is known.
+    unlimited = config(available_node_types={"gpu": {"resources": {"GPU": 1}}, "new": {"max_workers": 1}})
+    assert machines_to_come(unlimited, Counter(other=1)) == (Machine(0, 1),) * 3
+    assert machines_to_come(None, Counter()) == ()
+
+
+@pytest.mark.parametrize("cloud", ["aws", "gcp"])
+def test_the_deploy_files_bring_eight_gpus(cloud: str) -> None:
+    assert machines_to_come(yaml.safe_load((DEPLOY / f"{cloud}.yaml").read_text()), Counter()) == (Machine(8, 1),) * 8
+
+
+@pytest.fixture
+def monitor(tmp_path: Path) -> Iterator[None]:
+    """A process that looks like Ray's autoscaler."""
+    (tmp_path / "autoscaler.yaml").write_text(yaml.safe_dump(config()))
+    options = ["/ray/autoscaler/v2/monitor.py", f"--autoscaling-config={tmp_path / 'autoscaler.yaml'}"]
+    process = subprocess.Popen([sys.executable, "-c", "input()", *options], stdin=subprocess.PIPE)
+    while not Path(f"/proc/{process.pid}/cmdline").read_bytes():
+        time.sleep(0.01)
+    yield
+    process.kill()
+    process.wait()
+
+
+def test_the_configuration_is_found_by_the_autoscalers_process(monitor: None) -> None:
+    assert on_the_head() == (config(), False)
+
+
+@pytest.mark.parametrize(("command", "unknown"), [("ray start --head --no-monitor", True), ("ray start --head", False)])
+def test_one_beside_the_head_is_known_by_how_the_head_was_started(
+    command: str, unknown: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KUBERAY_GEN_RAY_START_CMD", command)
+    assert on_the_head() == (None, unknown)
