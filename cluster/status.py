@@ -17,6 +17,9 @@ from data_shards.errors import UserError
 from data_shards.storage import list_folder, locate
 from data_shards.storage.folder import RunFolder, split_uri
 
+# --json has more.
+EVENTS_SHOWN = 12
+
 
 def main(arguments: Sequence[str]) -> int:
     """Raises: UserError where there is no run, or storage does not answer."""
@@ -74,6 +77,10 @@ def text_of(run: RunSnapshot, now: float) -> str:
     sound = sum(each.is_sound for each in run.checkpoints)
     lines.append(("checkpoints", f"{sound} complete, {len(run.checkpoints) - sound} not"))
     rows = [f"  {checkpoint_text(each, run.best)}" for each in run.checkpoints]
+    if run.events:
+        newest = run.events[-EVENTS_SHOWN:]
+        rows.append(f"{'events':<13}the newest {len(newest)} of {len(run.events)}")
+        rows += [f"  {_at(event['time'])}  {event['kind']:<10}  {event['text']}" for event in newest]
     return "\n".join([*(f"{name:<13}{text}" for name, text in lines), *rows, *warnings_of(run)])
 
 
@@ -111,6 +118,7 @@ def as_json(run: RunSnapshot, now: float) -> dict[str, Any]:
         "latest": {name: value for record in run.records for name, value in record.items()},
         "checkpoints": checkpoints,
         "best": best.name if best else None,
+        "events": run.events,
         "warnings": [line.removeprefix("warning: ") for line in warnings_of(run)],
     }
 

@@ -2,15 +2,19 @@
 
 import sys
 from collections.abc import Sequence
+from functools import partial
 
 from cluster.machines import driver
+from cluster.machines.stop_signals import StopSignals
+from cluster.records import events
 from cluster.records.run_state import outcome_recorded
 from cluster.settings.options import parse_options
 from cluster.settings.preflight import Prepared, prepare
+from data_shards.errors import Stopped
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Raises: UserError for what the user can fix, a line for each problem."""
+    """Raises: UserError for what the user can fix, a line for each problem; SystemExit with 130 or 143 when it was stopped."""
     options = parse_options(arguments)
     prepared = prepare(options.config)
     if options.dry_run:
@@ -24,15 +28,20 @@ def main(arguments: Sequence[str]) -> None:
         print(places(prepared))
         return
     prepared.folder.probe()
+    attempt_id = events.new_id()
     try:
-        with outcome_recorded(prepared.folder):
+        with (
+            StopSignals(partial(driver.say, prepared.config)) as signals,
+            events.opened(prepared.folder, attempt_id, "driver"),
+            outcome_recorded(prepared.folder),
+        ):
             if options.local:
-                driver.train_in_process(prepared)
+                driver.train_in_process(prepared, signals)
             else:
-                driver.train_on_cluster(prepared, options.address)
-    except (KeyboardInterrupt, SystemExit):
-        print("stopped; the same command continues from the newest checkpoint", file=sys.stderr)
-        raise SystemExit(130) from None
+                driver.train_on_cluster(prepared, options.address, signals, attempt_id)
+    except Stopped as stopped:
+        print(f"stopped ({stopped}); the same command continues from the newest checkpoint", file=sys.stderr)
+        raise SystemExit(stopped.status) from None
     print(f"{prepared.config.name} has finished: {prepared.clock.total:,} images seen")
     print(places(prepared))
 

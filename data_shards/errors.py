@@ -43,8 +43,42 @@ class DivergedReplicasError(UserError):
     retryable = True
 
 
-class PreemptedError(Exception):
-    """Nodes of the run are about to be preempted. A checkpoint is saved, and the run continues without them."""
+class RunInterruptedError(Exception):
+    """A run was asked to leave off, and has saved a checkpoint.
+
+    Attributes:
+        kind: "stop", "resize" or "preemption"; only a stop is the end.
+        reason: the request in words.
+        images: images seen at the checkpoint.
+    """
+
+    def __init__(self, kind: str, reason: str, images: int) -> None:
+        super().__init__(kind, reason, images)
+        self.kind, self.reason, self.images = kind, reason, images
+
+    def __str__(self) -> str:
+        return f"{self.reason}; saved at {self.images:,} images"
+
+
+class Stopped(KeyboardInterrupt):
+    """A command was stopped by a signal. It is no Exception: nothing retries it.
+
+    Attributes:
+        signal_number: SIGINT or SIGTERM.
+        images: images seen at the checkpoint that was saved for it, None where none was.
+    """
+
+    def __init__(self, signal_number: int, reason: str, images: int | None = None) -> None:
+        super().__init__(signal_number, reason, images)
+        self.signal_number, self.reason, self.images = signal_number, reason, images
+
+    def __str__(self) -> str:
+        return self.reason
+
+    @property
+    def status(self) -> int:
+        """The exit status of the command: 130 after Ctrl-C, 143 after SIGTERM."""
+        return 128 + self.signal_number
 
 
 def check_range(option: str, value: int | None, lowest: int, highest: int) -> None:

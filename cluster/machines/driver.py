@@ -6,6 +6,7 @@ A sweep builds on `build_trainer`, which configures Ray Train for a run.
 import os
 import sys
 import tempfile
+import threading
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from math import ceil
@@ -14,14 +15,18 @@ from typing import TYPE_CHECKING, Any
 
 from cluster.machines.allocation import choose_workers
 from cluster.machines.device import rank_device
-from cluster.machines.progress import events_key, progress_shown
+from cluster.machines.progress import events_key, forget_requests, progress_shown, send_request
 from cluster.machines.retry import retry_training
 from cluster.machines.session import ray_session
+from cluster.machines.stop_signals import StopSignals
+from cluster.ranks.requests import STOP, Request
+from cluster.records import events
 from cluster.records.console_progress import ConsoleProgress
 from cluster.records.sinks import Forward
 from cluster.settings.config import RunConfig
-from cluster.settings.preflight import Prepared, claim
+from cluster.settings.preflight import Prepared, claim, versions
 from cluster.settings.scaling import Resources, choose, compute_capability, this_machine
+from data_shards.errors import RunInterruptedError
 from nla_cyclegan.kernels.compile_cache import start_compiling
 
 if TYPE_CHECKING:
@@ -35,10 +40,12 @@ TORCH_LATER_S = 60.0
 GROUP_VARIABLES = {"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}
 
 
-def train_on_cluster(prepared: Prepared, address: str | None) -> Mapping[str, Any]:
+def train_on_cluster(
+    prepared: Prepared, address: str | None, signals: StopSignals, attempt_id: str
+) -> Mapping[str, Any]:
     """Train on the Ray cluster at the address, or on a Ray of this process's own. Returns: the last metrics.
 
-    Raises: UserError when the workers do not fit; what `retry_training` raises.
+    Raises: UserError when the workers do not fit; Stopped; what else `retry_training` raises.
     """
     config, batch = prepared.config, prepared.config.data.global_batch
     address, scaling = address or os.environ.get("RAY_ADDRESS"), config.scaling
@@ -48,23 +55,48 @@ def train_on_cluster(prepared: Prepared, address: str | None) -> Mapping[str, An
         _compile_ahead(config, choose(scaling, [this_machine()], global_batch=batch))
     chosen: Resources | None = None
 
-    def say(text: str) -> None:
-        print(f"{config.name}: {text}", file=sys.stderr, flush=True)
+    def ask() -> bool:
+        from ray.exceptions import RayError
+
+        try:
+            return send_request(config, Request(STOP, "stop"))
+        except RayError:
+            return False
 
     def attempt() -> Mapping[str, Any]:
         """Each in a session of its own: the head of the cluster may have been restarted."""
         nonlocal chosen
-        say(f"joining the Ray cluster at {address} ..." if address else "starting Ray on this machine ...")
+        say(config, f"joining the Ray cluster at {address} ..." if address else "starting Ray on this machine ...")
         with ray_session(address, wait_s=scaling.loss_wait_s if chosen else 0):
             if chosen is None:
                 chosen = choose_workers(scaling, global_batch=batch, joined=address is not None)
                 claim(prepared)
-            say(f"starting {chosen.summary}")
-            trainer = build_trainer(config, chosen)
-            with progress_shown(config, ConsoleProgress(config.name, prepared.clock.total)):
-                return trainer.fit().return_value
+                _record_start(prepared, chosen.summary, workers=chosen.workers, address=address)
+            say(config, f"starting {chosen.summary}")
+            trainer = build_trainer(config, chosen, attempt_id=attempt_id)
+            forget_requests(config)
+            progress = ConsoleProgress(config.name, prepared.clock.total)
+            with progress_shown(config, progress), signals.asking(ask):
+                returned = trainer.fit().return_value
+                if "interrupted" in returned:
+                    raise RunInterruptedError(*returned["interrupted"])
+            return returned
 
-    return retry_training(attempt, prepared.folder, scaling.max_failures, say)
+    def say_retry(text: str) -> None:
+        events.add("restart", text)
+        say(config, text)
+
+    return retry_training(attempt, prepared.folder, scaling.max_failures, say_retry)
+
+
+def say(config: RunConfig, text: str) -> None:
+    """Show the user a line about a run."""
+    print(f"{config.name}: {text}", file=sys.stderr, flush=True)
+
+
+def _record_start(prepared: Prepared, how: str, **fields: Any) -> None:
+    begin = f"from {prepared.images_seen:,} images" if prepared.checkpoints else "at 0 images"
+    events.add("start", f"{begin}; {how}", images=prepared.images_seen, **fields, versions=versions())
 
 
 def _compile_ahead(config: RunConfig, resources: Resources) -> None:
@@ -78,7 +110,7 @@ def _compile_ahead(config: RunConfig, resources: Resources) -> None:
         )  # fmt: skip
 
 
-def train_in_process(prepared: Prepared) -> Mapping[str, Any]:
+def train_in_process(prepared: Prepared, signals: StopSignals) -> Mapping[str, Any]:
     """Train in this process, without Ray, so that `breakpoint()` works; under torchrun, as one of its ranks."""
     import torch
     import torch.distributed as dist
@@ -93,22 +125,39 @@ def train_in_process(prepared: Prepared) -> Mapping[str, Any]:
     progress = ConsoleProgress(prepared.config.name, prepared.clock.total)
     seen = "the CUDA device that is visible" if cuda else "no CUDA device visible"
     why = seen if wanted is None else f"scaling.gpu {str(wanted).lower()}"
-    progress.say(f"training in this process on {device}, {torch.get_num_threads()} threads: {why}")
+    how = f"training in this process on {device}, {torch.get_num_threads()} threads: {why}"
+    _record_start(prepared, how, workers=int(os.environ.get("WORLD_SIZE", 1)))
+    progress.say(how)
     if os.environ.keys() >= GROUP_VARIABLES:
         dist.init_process_group("nccl" if use_gpu else "gloo")
+    asked, looked = threading.Event(), threading.Event()
+
+    def look() -> Request | None:
+        looked.set()
+        return Request(STOP, "stop") if asked.is_set() else None
+
+    def ask() -> bool:
+        asked.set()
+        return looked.is_set()
+
+    sinks = [Forward(progress.show)]
     try:
-        return train(prepared.config, World.current(device), sinks=[Forward(progress.show)], say=progress.say)
+        with signals.asking(ask):
+            return train(prepared.config, World.current(device), sinks=sinks, ask=look, say=progress.say)
     finally:
         progress.close()
         if dist.is_initialized():
             dist.destroy_process_group()
 
 
-def build_trainer(config: RunConfig, resources: Resources, *, callbacks: Sequence["UserCallback"] = ()) -> "Trainer":
+def build_trainer(
+    config: RunConfig, resources: Resources, *, attempt_id: str = "0", callbacks: Sequence["UserCallback"] = ()
+) -> "Trainer":
     """Ray Train's trainer of a run, for one `fit`; Ray is running. `retry_training` handles what that raises.
 
     Args:
         config: its paths are absolute, see `preflight.absolute`.
+        attempt_id: of the driver's start.
         callbacks: called in Ray Train's controller at every report, which comes with each validation.
     """
     from ray.train import FailureConfig, LoggingConfig, ScalingConfig
@@ -116,25 +165,29 @@ def build_trainer(config: RunConfig, resources: Resources, *, callbacks: Sequenc
 
     from cluster.machines.ray_internals import Trainer
     from cluster.machines.rendezvous import ProcessGroupConfig
+    from cluster.machines.resize import GroupChanges, PatientScaling
     from cluster.machines.watchdog import Watchdog
     from cluster.machines.worker import train_worker
 
     scaling, backend = config.scaling, "nccl" if resources.use_gpu else "gloo"
+    scaling_config = ScalingConfig(
+        num_workers=resources.workers,
+        use_gpu=resources.use_gpu,
+        resources_per_worker=resources.per_worker,
+        placement_strategy=scaling.placement.upper(),
+        elastic_resize_monitor_interval_s=scaling.resize_s,
+    )
     return Trainer(
         train_worker,
         train_loop_config={
             "config": config.model_dump(mode="json"),
             "threads": max(1, int(resources.cpus_per_worker)),
             "gpu": resources.use_gpu,
+            "attempt": attempt_id,
         },
         backend_config=ProcessGroupConfig(backend, timeout_s=scaling.timeout_s + TORCH_LATER_S),
-        scaling_config=ScalingConfig(
-            num_workers=resources.workers,
-            use_gpu=resources.use_gpu,
-            resources_per_worker=resources.per_worker,
-            placement_strategy=scaling.placement.upper(),
-            elastic_resize_monitor_interval_s=scaling.resize_s,
-        ),
+        scaling_config=scaling_config,
+        scaling_policy=PatientScaling(scaling_config) if isinstance(resources.workers, tuple) else None,
         run_config=RayRunConfig(
             name=config.name,
             # Ray Train has nothing to keep: checkpoints are not reported to it, see checkpoints/checkpoint.py.
@@ -143,6 +196,6 @@ def build_trainer(config: RunConfig, resources: Resources, *, callbacks: Sequenc
             failure_config=FailureConfig(max_failures=scaling.max_failures, controller_failure_limit=-1),
             # The watchdog describes a failure in one line, and what `fit` raises has all of it.
             logging_config=LoggingConfig(log_level="CRITICAL"),
-            callbacks=[*callbacks, Watchdog(scaling, resources, events_key(config))],
+            callbacks=[*callbacks, Watchdog(scaling, resources, events_key(config)), GroupChanges(config, attempt_id)],
         ),
     )

@@ -1,8 +1,10 @@
-"""The progress of a run on its way from the workers to the driver, through the key-value store of Ray's head."""
+"""What passes between the driver of a run and its workers, through the key-value store of Ray's head: progress, requests."""
 
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
+from dataclasses import asdict
 
+from cluster.ranks.requests import Request
 from cluster.records.console_progress import ConsoleProgress
 from cluster.settings.config import RunConfig
 from data_shards.progress import polling
@@ -19,6 +21,32 @@ def records_key(config: RunConfig) -> str:
 def events_key(config: RunConfig) -> str:
     """Where the watchdog publishes what happens to the workers, as {"text": ...}."""
     return f"{records_key(config)}/news"
+
+
+def requests_key(config: RunConfig) -> str:
+    """Where the workers are asked to leave off, as the fields of a Request; empty where they are not."""
+    return f"{records_key(config)}/requests"
+
+
+def looks_key(config: RunConfig) -> str:
+    """Whether the workers look for requests, as {"rank": 0}; empty before their first step, and when one is lost."""
+    return f"{records_key(config)}/looks"
+
+
+def send_request(config: RunConfig, request: Request) -> bool:
+    """Ask the workers of a run to leave off. Returns: whether they are going to look. Raises: RayError."""
+    from cluster.machines.ray_internals import publish, published
+
+    publish(requests_key(config), asdict(request))
+    return bool(published(looks_key(config)))
+
+
+def forget_requests(config: RunConfig) -> None:
+    """What was asked of workers before is not asked of those to come. Raises: RayError."""
+    from cluster.machines.ray_internals import publish
+
+    publish(requests_key(config), {})
+    publish(looks_key(config), {})
 
 
 @contextmanager

@@ -7,9 +7,15 @@ one fails there first. Ray reads its settings when it is imported (see session.p
 import json
 import logging
 import os
-from collections.abc import Sequence
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+# Ray replaces the handler of SIGTERM while it starts, see `signal_handlers_kept`.
+from ray._private import utils
 
 # What is free on each machine: the public API has that of the whole cluster alone.
 # The only way to pass a few bytes from a worker to the driver without an actor, which would be one more process.
@@ -23,16 +29,38 @@ from ray.train.v2._internal.execution.callback import ControllerCallback, Worker
 from ray.train.v2._internal.execution.controller.state import (
     InitializingState,
     ReschedulingState,
+    ResizingState,
     RestartingState,
     SchedulingState,
     TrainControllerState,
 )
-from ray.train.v2._internal.execution.worker_group import WorkerGroup, WorkerGroupPollStatus
+
+# To resize a group once for machines that arrive together, see resize.py.
+from ray.train.v2._internal.execution.scaling_policy import (
+    ElasticScalingPolicy,
+    NoopDecision,
+    ResizeDecision,
+    ScalingDecision,
+    ScalingPolicy,
+)
+from ray.train.v2._internal.execution.worker_group import WorkerGroup, WorkerGroupPollStatus, WorkerGroupState
 
 # The base class of `ray.train.torch.TorchTrainer`, which imports torch into the driver and into the controller.
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
-__all__ = ["ControllerCallback", "TrainControllerState", "WorkerGroup", "WorkerGroupCallback", "WorkerGroupPollStatus"]
+__all__ = [
+    "ControllerCallback",
+    "ElasticScalingPolicy",
+    "NoopDecision",
+    "ResizeDecision",
+    "ResizingState",
+    "ScalingDecision",
+    "TrainControllerState",
+    "WorkerGroup",
+    "WorkerGroupCallback",
+    "WorkerGroupPollStatus",
+    "WorkerGroupState",
+]
 
 KV_NAMESPACE = b"nla-cyclegan"
 # The controller's states in which no worker runs.
@@ -40,10 +68,40 @@ WAITING_STATES = (InitializingState, SchedulingState, ReschedulingState, Restart
 
 
 class Trainer(DataParallelTrainer):
-    """Ray Train's trainer; Ctrl-C raises KeyboardInterrupt in the driver."""
+    """Ray Train's trainer; Ctrl-C stays the driver's.
+
+    Args:
+        scaling_policy: decides how many workers there are, in place of Ray's own; None: Ray's own.
+    """
+
+    def __init__(self, *arguments: Any, scaling_policy: ScalingPolicy | None = None, **settings: Any) -> None:
+        super().__init__(*arguments, **settings)
+        self._own_scaling_policy = scaling_policy
+
+    def _initialize_and_run_controller(self, **settings: Any) -> Any:
+        if self._own_scaling_policy is not None:
+            settings["scaling_policy"] = self._own_scaling_policy
+        return super()._initialize_and_run_controller(**settings)
 
     def _register_sigint_handler(self, controller: Any) -> None:
         """Keep Python's handler: Ray's asks the controller to stop, which does not answer while it waits for machines."""
+
+
+@contextmanager
+def signal_handlers_kept() -> Iterator[None]:
+    """While Ray starts in this context, the handlers of Ctrl-C and SIGTERM stay what they are.
+
+    Ray's own handler of SIGTERM ends the process, without a word to the program, or after draining its node for half a minute.
+    """
+    set_handler, before = utils.set_sigterm_handler, [(n, signal.getsignal(n)) for n in (signal.SIGINT, signal.SIGTERM)]
+    utils.set_sigterm_handler = lambda handler: None
+    try:
+        yield
+    finally:
+        utils.set_sigterm_handler = set_handler
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in before:
+                signal.signal(number, handler)
 
 
 def publish(key: str, record: dict[str, Any]) -> None:

@@ -5,7 +5,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from data_shards.errors import GpuMemoryError, NonFiniteLossError, UserError
+from cluster.ranks.requests import STOP
+from data_shards.errors import GpuMemoryError, NonFiniteLossError, RunInterruptedError, UserError
 from data_shards.storage.folder import RunFolder
 from nla_cyclegan.weights.checkpoint import complete_checkpoints
 
@@ -35,12 +36,20 @@ def retry_training(
     Returns: the last metrics.
 
     Raises: UserError for what the user can fix, at once, or after the retries where it might have passed, and when
-        machines fail too often; NonFiniteLossError; what the workers raised, when the program failed and no machine did.
+        machines fail too often; NonFiniteLossError; RunInterruptedError when the run was asked to stop; what the workers raised,
+        when the program failed and no machine did.
     """
     failures, newest = 0, _newest(folder)
     while True:
         try:
             returned = attempt()
+            if "interrupted" in returned:
+                raise RunInterruptedError(*returned["interrupted"])
+        except RunInterruptedError as interrupted:
+            if interrupted.kind == STOP:
+                raise
+            say(f"{interrupted}; continuing")
+            continue
         # Ray, torch and storage fail in many types; what a retry cannot fix is raised again below.
         except Exception as error:
             if (reason := fixable(error)) and reason is not error:
@@ -64,9 +73,7 @@ def retry_training(
             raise NonFiniteLossError(returned["error"])
         if "out_of_memory" in returned:
             raise GpuMemoryError(returned["out_of_memory"])
-        if "preempted" not in returned:
-            return returned["metrics"]
-        say(f"{returned['preempted']}; continuing without")
+        return returned["metrics"]
 
 
 def fixable(error: BaseException) -> UserError | None:

@@ -61,11 +61,14 @@ def ray_session(address: str | None, wait_s: float = 0) -> Iterator[None]:
 
     if warning := untested_version(ray.__version__):
         print(f"warning: {warning}", file=sys.stderr, flush=True)
-    if address is None:
-        with _named_to_its_processes():
-            _start_own()
-    else:
-        _join_patiently(address, wait_s)
+    from cluster.machines.ray_internals import signal_handlers_kept
+
+    with signal_handlers_kept():
+        if address is None:
+            with _named_to_its_processes():
+                _start_own()
+        else:
+            _join_patiently(address, wait_s)
     try:
         yield
     finally:

@@ -20,6 +20,7 @@ from cluster.machines.ray_internals import (
 from cluster.machines.retry import describe, fixable
 from cluster.machines.session import cluster_machines
 from cluster.ranks.pulse import Pulse, ranks_behind, take_pulse
+from cluster.records import events
 from cluster.settings.scaling import Resources, ScalingConfig, shortage
 from data_shards.errors import UserError
 
@@ -87,7 +88,7 @@ class Watchdog(WorkerGroupCallback, ControllerCallback):
             )
         if waited_s > SAY_AFTER_S and not self._said:
             self._said = True
-            self._say(f"waiting for machines: {shortage(self.resources, cluster_machines())}")
+            self._say("waiting", f"waiting for machines: {shortage(self.resources, cluster_machines())}")
 
     def _take_pulses(self, group: WorkerGroup) -> None:
         """Ask all ranks now and then; not again before all have answered."""
@@ -124,7 +125,8 @@ class Watchdog(WorkerGroupCallback, ControllerCallback):
         raise error
 
     def _say_lost(self, error: WorkerGroupError) -> None:
-        self._say(f"{describe(error)}; all workers restart from the newest checkpoint")
+        self._say("restart", f"{describe(error)}; all workers restart from the newest checkpoint")
 
-    def _say(self, text: str) -> None:
+    def _say(self, kind: str, text: str) -> None:
+        events.add(kind, text)
         publish(self.events_key, {"text": text, "at": time.time()})

@@ -7,21 +7,25 @@ from typing import Any
 
 import ray.train
 
-from cluster.machines.progress import events_key, records_key
-from cluster.machines.ray_internals import publish, silence_reports
+from cluster.machines.progress import events_key, looks_key, records_key, requests_key
+from cluster.machines.ray_internals import publish, published, silence_reports
+from cluster.ranks.requests import PREEMPTION, Request
+from cluster.records import events
 from cluster.records.sinks import Forward, PrometheusGauges, Sink
 from cluster.settings.config import RunConfig
-from data_shards.errors import GpuMemoryError, NonFiniteLossError, PreemptedError
+from data_shards.errors import GpuMemoryError, NonFiniteLossError, RunInterruptedError
+from data_shards.storage.folder import RunFolder
 
 
 def train_worker(settings: dict[str, Any]) -> dict[str, Any]:
     """Train as one rank of Ray Train's worker group.
 
     Args:
-        settings: `config` (RunConfig as JSON values), `threads` (CPU threads of this worker), `gpu` (whether it has a GPU).
+        settings: `config` (RunConfig as JSON values), `threads` (CPU threads of this worker), `gpu` (whether it has a GPU),
+            `attempt` (its id).
 
-    Returns: `metrics`; or `error` or `out_of_memory`, failures that a restart would not fix; or `preempted`, why the
-        run should continue in another worker group.
+    Returns: `metrics`; or `error` or `out_of_memory`, failures that a restart would not fix; or `interrupted`, the
+        arguments of the RunInterruptedError with which it left off.
     """
     import torch
     from ray.train.torch import get_device
@@ -40,8 +44,11 @@ def train_worker(settings: dict[str, Any]) -> dict[str, Any]:
     def say(text: str) -> None:
         publish(events_key(config), {"text": text, "at": time.time()})
 
+    ask = partial(_asked, config, world.rank)
+    folder = RunFolder(config.storage, config.name)
     try:
-        return {"metrics": train(config, world, report=_report, sinks=sinks, preempted_nodes=_preempted_nodes, say=say)}
+        with events.opened(folder, settings["attempt"], f"rank-{world.rank}"):
+            return {"metrics": train(config, world, report=_report, sinks=sinks, ask=ask, say=say)}
     except NonFiniteLossError as error:
         # Returned, because Ray would restart the group for an exception.
         return {"error": str(error)}
@@ -50,13 +57,20 @@ def train_worker(settings: dict[str, Any]) -> dict[str, Any]:
             # The other ranks wait for this one; an exception ends them.
             raise
         return {"out_of_memory": str(error)}
-    except PreemptedError as error:
-        return {"preempted": str(error)}
+    except RunInterruptedError as error:
+        return {"interrupted": error.args}
 
 
-def _preempted_nodes() -> list[str]:
-    info = ray.train.get_preemption_info()
-    return [f"node {node}" for node in info.preempted_node_ids] if info else []
+def _asked(config: RunConfig, rank: int) -> Request | None:
+    # All ranks get the same answer, at the same time.
+    if info := ray.train.get_preemption_info():
+        nodes = ", ".join(f"node {node}" for node in info.preempted_node_ids)
+        return Request(PREEMPTION, f"{nodes}: to be taken away")
+    if rank:
+        return None
+    publish(looks_key(config), {"rank": rank})
+    request = published(requests_key(config))
+    return Request(**request) if request else None
 
 
 def _report(metrics: Mapping[str, Any]) -> None:

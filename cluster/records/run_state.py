@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from cluster.records import events
 from cluster.records.upload import OptionalWork
 from data_shards.errors import NonFiniteLossError
 from data_shards.storage.folder import RunFolder
@@ -20,25 +21,27 @@ def record_start(folder: RunFolder) -> None:
 @contextmanager
 def outcome_recorded(folder: RunFolder) -> Iterator[None]:
     """Record whether the run finished, was stopped, diverged or failed in this context, and why; if it has started at all."""
-    state, reason = "finished", None
+    state, reason, images = "finished", None, None
     try:
         yield
     except BaseException as error:
         state, reason = _outcome(error)
+        images = getattr(error, "images", None)
         raise
     finally:
         with OptionalWork(f"{STATE} of {folder.label} cannot be written").attempt():
             if (folder.read_json(STATE) or {}).get("state") == TRAINING:
-                _write(folder, state, reason)
+                _write(folder, state, reason, images)
+                events.add("end", f"{state}: {reason}" if reason else state, images=images)
 
 
 def _outcome(error: BaseException) -> tuple[str, str | None]:
     """State and reason of a run that ends with this error."""
     if not isinstance(error, Exception):
-        return "stopped", None
+        return "stopped", str(error) or None
     state = "diverged" if isinstance(error, NonFiniteLossError) else "failed"
     return state, next(iter(str(error).splitlines()), type(error).__name__)
 
 
-def _write(folder: RunFolder, state: str, reason: str | None = None) -> None:
-    folder.write_json(STATE, {"state": state, "reason": reason, "time": time.time()})
+def _write(folder: RunFolder, state: str, reason: str | None = None, images: int | None = None) -> None:
+    folder.write_json(STATE, {"state": state, "reason": reason, "images": images, "time": time.time()})

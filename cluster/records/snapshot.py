@@ -2,11 +2,13 @@
 
 import hashlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from typing import Any
 
 from pyarrow import fs
 
+from cluster.records.events import Event, event_files, merged, parse_events
 from cluster.records.metrics_file import IMAGES, METRICS, Record, read_records
 from cluster.records.run_state import STATE
 from data_shards.errors import UserError
@@ -25,6 +27,8 @@ from nla_cyclegan.weights.checkpoint import (
 
 # Runs read at once: of an object store each file takes some 20 ms, whatever its size.
 READERS = 16
+# Of the event log's files, those of the newest attempts.
+MOST_EVENT_FILES = 32
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,8 @@ class RunSnapshot:
     records: list[Record]
     checkpoints: list[CheckpointSnapshot]
     """Newest first."""
+    events: list[Event] = field(default_factory=list)
+    """Of the newest attempts, in the order of their times."""
 
     @property
     def total(self) -> int | None:
@@ -104,7 +110,13 @@ def take_snapshot(folder: RunFolder, *, verify: bool = False) -> RunSnapshot:
     checkpoints = [_checkpoint(folder, name, files, verify) for name, files in found.items()]
     records = read_records(folder) if METRICS in listed else []
     about, state = (folder.read_json(name) or {} if name in listed else {} for name in (ABOUT, STATE))
-    return RunSnapshot(folder.label, about, state, records, checkpoints)
+    return RunSnapshot(folder.label, about, state, records, checkpoints, _events(folder, listed))
+
+
+def _events(folder: RunFolder, names: Iterable[str]) -> list[Event]:
+    with ThreadPoolExecutor(READERS) as readers:
+        contents = readers.map(folder.read, event_files(names)[:MOST_EVENT_FILES])
+        return merged([parse_events(content or b"") for content in contents])
 
 
 def _checkpoint(folder: RunFolder, name: str, files: Mapping[str, fs.FileInfo], verify: bool) -> CheckpointSnapshot:

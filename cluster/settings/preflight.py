@@ -78,8 +78,13 @@ def about(config: RunConfig, dataset: Dataset) -> dict[str, Any]:
         "config": config.model_dump(mode="json"),
         "dataset": dataset.fingerprint,
         "clock": asdict(Clock.of(config.schedule, dataset, config.data.global_batch)),
-        "versions": {package: version(package) for package in VERSIONED},
+        "versions": versions(),
     }
+
+
+def versions() -> dict[str, str]:
+    """Of the packages that the results depend on."""
+    return {package: version(package) for package in VERSIONED}
 
 
 def in_ray_job() -> bool:

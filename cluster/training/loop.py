@@ -10,9 +10,10 @@ from cluster.evaluation.previews import Previews
 from cluster.evaluation.validate import Report, Validation
 from cluster.ownership.attempt import Attempt
 from cluster.ranks.clock import Clock
-from cluster.ranks.preemption import PreemptedNodes, Preemption
 from cluster.ranks.pulse import beat
+from cluster.ranks.requests import Ask, Requests
 from cluster.ranks.world import World
+from cluster.records import events
 from cluster.records.metrics_file import MetricsFiles, Record
 from cluster.records.observe import MetricsLog
 from cluster.records.sinks import Sink
@@ -22,7 +23,7 @@ from cluster.settings.preflight import about
 from cluster.training.data_faults import DataFaults
 from cluster.training.guards import NonFiniteGuard, out_of_memory_explained
 from data_shards import UnpairedStream, open_dataset, rank_share
-from data_shards.errors import PreemptedError, UserError
+from data_shards.errors import RunInterruptedError, UserError
 from data_shards.storage.folder import RunFolder
 from nla_cyclegan import TrainingStep, learning_rate
 
@@ -33,7 +34,7 @@ def train(
     *,
     report: Report = lambda metrics: None,
     sinks: Iterable[Sink] = (),
-    preempted_nodes: PreemptedNodes = lambda: [],
+    ask: Ask = lambda: None,
     say: Callable[[str], None] = lambda text: None,
     attempt: Attempt | None = None,
 ) -> Record:
@@ -45,13 +46,13 @@ def train(
     Args:
         report: called after every validation, on all ranks, with the newest value of everything recorded.
         sinks: take the records of rank 0, beside the files in the run's folder.
-        preempted_nodes: the nodes of the run that are about to be taken away.
+        ask: whether this rank has been asked to leave off; see Requests.
         say: called by rank 0 with how its steps are computed, and with what is wrong with the data.
         attempt: which owns the run's folder; None where nobody else can write there.
 
     Returns: the newest value of everything recorded; the losses are the same on all ranks.
 
-    Raises: NonFiniteLossError, DivergedReplicasError, PreemptedError on all ranks together; GpuMemoryError; LostRunError;
+    Raises: NonFiniteLossError, DivergedReplicasError, RunInterruptedError on all ranks together; GpuMemoryError; LostRunError;
         UserError when too many samples of the dataset are bad, or storage does not answer.
     """
     dataset, size = open_dataset(config.data.uri), config.data.crop_size
@@ -83,9 +84,11 @@ def train(
         )
         validation = Validation(config.validation, dataset, clock, world, log, report, size=size, say=say)
         previews = Previews(config.observe, dataset, clock, world, log, files.root, size=size, say=say)
-        preemption = Preemption(world, preempted_nodes)
+        requests = Requests(world, ask)
         guard = NonFiniteGuard(world, clock, [config.observe.every, config.validation.every, config.checkpoint.every])
         images_seen = checkpoints.restore(step)
+        if world.rank == 0:
+            events.add("begin", f"training begins at {images_seen:,} images", images=images_seen, workers=world.size)
         faults = DataFaults(
             checkpoints.carried, world, clock, [config.observe.every, config.checkpoint.every], log, say
         )
@@ -111,9 +114,13 @@ def train(
                 previews.maybe_write(step, images_seen)
                 with log.timed("checkpoint"):
                     checkpoints.maybe_save(step, images_seen, log.latest, validation.score_at(images_seen))
-                if nodes := preemption.announced():
+                if (request := requests.pending()) and not clock.ended(images_seen):
                     guard.settle()
                     faults.share(stream)
                     checkpoints.save_now(step, images_seen, log.latest)
-                    raise PreemptedError(f"{', '.join(nodes)}: to be taken away; saved at {images_seen:,} images")
+                    if world.rank == 0:
+                        events.add(
+                            request.kind, f"{request.reason}: saved at {images_seen:,} images", images=images_seen
+                        )
+                    raise RunInterruptedError(request.kind, request.reason, images_seen)
     return log.latest

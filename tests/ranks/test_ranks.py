@@ -10,13 +10,14 @@ import torch
 from group import Ranks
 from torch import Tensor
 
-from cluster.ranks import preemption
+from cluster.ranks import requests
+from cluster.ranks.requests import PREEMPTION, STOP, Request
 from cluster.ranks.world import World
 from cluster.records.metrics_file import Record
 from cluster.records.sinks import Forward
 from cluster.settings.config import RunConfig
 from cluster.training import loop
-from data_shards.errors import DivergedReplicasError, NonFiniteLossError, PreemptedError
+from data_shards.errors import DivergedReplicasError, NonFiniteLossError, RunInterruptedError
 from data_shards.storage.folder import RunFolder
 from nla_cyclegan import TrainingStep
 from nla_cyclegan.weights.checkpoint import complete_checkpoints
@@ -156,40 +157,50 @@ def test_all_ranks_stop_together_when_one_diverges(ranks: Ranks, uri: str, tmp_p
         assert kept
 
 
-def preempted(config: RunConfig, at: int) -> str:
-    """What a run says that hears of a machine to be taken away when it asks for the `at`th time."""
-    asked = 0
+def interrupted(config: RunConfig, at: int, kind: str, who: tuple[int, ...]) -> str:
+    """What a run ends with where some of its ranks are asked to leave off when they look for the `at`th time."""
+    world, looks = World.current(), 0
 
-    def preempted_nodes() -> list[str]:
-        nonlocal asked
-        asked += 1
-        return ["node 7"] if asked == at else []
+    def ask() -> Request | None:
+        nonlocal looks
+        looks += 1
+        return Request(kind, f"asked by rank {world.rank}") if looks == at and world.rank in who else None
 
     # At every step.
-    preemption.INTERVAL_S = 0
+    requests.INTERVAL_S = 0
     try:
-        loop.train(config, World.current(), preempted_nodes=preempted_nodes)
-    except PreemptedError as error:
-        return str(error)
-    return "not preempted"
+        loop.train(config, world, ask=ask)
+    except RunInterruptedError as error:
+        return f"{error.kind}: {error}"
+    return "not interrupted"
 
 
-def test_a_notice_of_preemption_saves_at_once_and_loses_nothing(ranks: Ranks, uri: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("kind", "who"), [(PREEMPTION, (0, 1)), (STOP, (0,)), (STOP, (1,))])
+def test_a_request_to_leave_off_saves_at_once_and_loses_nothing(
+    ranks: Ranks, uri: str, tmp_path: Path, kind: str, who: tuple[int, ...]
+) -> None:
+    """Whichever rank it reaches."""
     undisturbed, disturbed = tiny.config(uri, tmp_path / "one"), tiny.config(uri, tmp_path / "two")
     ranks.run(2, train, undisturbed)
     # After 5 of 12 steps; the schedule saves after 4 and 8.
-    said = ranks.run(2, preempted, disturbed, 5)
-    assert said == ["node 7: to be taken away; saved at 20 images"] * 2
+    ends = ranks.run(2, interrupted, disturbed, 5, kind, who)
+    assert ends == [f"{kind}: asked by rank {who[0]}; saved at 20 images"] * 2
     assert complete_checkpoints(RunFolder(disturbed.storage, "tiny"))[0] == "checkpoint_000000000020"
     ranks.run(2, train, disturbed)
     one, two = newest(undisturbed), newest(disturbed)
     assert [name for name in one if not torch.equal(one[name], two[name])] == []
 
 
-def test_a_notice_at_a_step_that_is_saved_anyhow(ranks: Ranks, uri: str, tmp_path: Path) -> None:
+def test_a_request_at_a_step_that_is_saved_anyhow(ranks: Ranks, uri: str, tmp_path: Path) -> None:
     config = tiny.config(uri, tmp_path)
-    assert "saved at 16 images" in ranks.run(2, preempted, config, 4)[0]
+    assert "saved at 16 images" in ranks.run(2, interrupted, config, 4, STOP, (0,))[0]
     assert complete_checkpoints(RunFolder(config.storage, "tiny")) == ["checkpoint_000000000016"]
+
+
+def test_a_request_at_the_last_step_comes_too_late(ranks: Ranks, uri: str, tmp_path: Path) -> None:
+    config = tiny.config(uri, tmp_path)
+    assert ranks.run(2, interrupted, config, 12, STOP, (0,)) == ["not interrupted"] * 2
+    assert complete_checkpoints(RunFolder(config.storage, "tiny"))[0] == "checkpoint_000000000048"
 
 
 def with_a_flipped_bit(config: RunConfig) -> str:

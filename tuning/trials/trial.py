@@ -9,6 +9,7 @@ from ray.tune.integration.ray_train import TuneReportCallback
 from cluster.machines.driver import build_trainer
 from cluster.machines.retry import retry_training
 from cluster.machines.session import set_environment
+from cluster.records import events
 from cluster.records.run_state import outcome_recorded
 from cluster.settings.config import RunConfig
 from cluster.settings.preflight import Prepared, claim, prepare
@@ -85,7 +86,11 @@ def _train(prepared: Prepared, resources: Resources, objective: ObjectiveConfig)
     reports = ReportEvaluations(objective, prepared.clock.total)
 
     def attempt() -> Mapping[str, Any]:
-        return build_trainer(prepared.config, resources, callbacks=[reports]).fit().return_value
+        return (
+            build_trainer(prepared.config, resources, attempt_id=events.new_id(), callbacks=[reports])
+            .fit()
+            .return_value
+        )
 
     with outcome_recorded(prepared.folder):
         retry_training(attempt, prepared.folder, prepared.config.scaling.max_failures, say=print)

@@ -8,6 +8,7 @@ import ray
 from ray._private.runtime_env import packaging
 from ray.experimental import internal_kv
 from ray.train.v2._internal.execution import callback_manager, context
+from ray.train.v2._internal.execution.controller import TrainController
 from ray.train.v2._internal.execution.worker_group.poll import WorkerStatus
 
 from cluster.machines import ray_internals, session
@@ -28,6 +29,19 @@ def parameters(function: Any) -> list[str]:
         (ray_internals.WorkerGroupCallback.before_worker_group_shutdown, ["self", "worker_group"]),
         (ray_internals.WorkerGroupCallback.after_worker_group_poll_status, ["self", "worker_group_status"]),
         (ray_internals.ControllerCallback.after_controller_state_update, ["self", "previous_state", "current_state"]),
+        (
+            ray_internals.ControllerCallback.before_controller_execute_resize_decision,
+            ["self", "resize_decision"],
+        ),
+        (ray_internals.ControllerCallback.after_controller_start, ["self", "train_run_context"]),
+        (ray_internals.ControllerCallback.after_controller_finish, ["self", "result"]),
+        (ray_internals.WorkerGroupCallback.before_worker_group_start, ["self", "worker_group_context"]),
+        (
+            ray_internals.ElasticScalingPolicy.make_decision_for_running_worker_group,
+            ["self", "worker_group_state", "worker_group_status"],
+        ),
+        (ray_internals.WorkerGroup.poll_status, ["self", "timeout"]),
+        (ray_internals.utils.set_sigterm_handler, ["sigterm_handler"]),
         (ray_internals.WorkerGroup.get_workers, ["self"]),
         (ray_internals.WorkerGroup.execute_async, ["self", "fn", "fn_args", "fn_kwargs"]),
         (ray_internals.WorkerGroupPollStatus.get_worker_group_error, ["self"]),
@@ -43,6 +57,26 @@ def test_a_trainer_takes_a_backend_and_registers_its_handler_of_ctrl_c_by_that_n
     assert {"train_loop_config", "backend_config", "scaling_config", "run_config"} <= set(init)
     source = inspect.getsource(ray_internals.DataParallelTrainer._initialize_and_run_controller)
     assert "self._register_sigint_handler(controller)" in source
+
+
+def test_the_controller_asks_the_trainers_own_policy() -> None:
+    trainer, given = ray_internals.DataParallelTrainer, parameters(TrainController.__init__)
+    assert "scaling_policy" in given
+    assert "self._initialize_and_run_controller(" in inspect.getsource(trainer.fit)
+    assert "scaling_policy=create_scaling_policy(" in inspect.getsource(trainer.fit)
+    assert "_latest_monitor_time" in inspect.getsource(ray_internals.ElasticScalingPolicy)
+
+
+def test_ray_sets_its_handler_of_sigterm_by_that_name() -> None:
+    """Neither of them has a copy of the function."""
+    for source in (inspect.getsource(ray._private.worker), inspect.getsource(ray._private.node)):
+        assert "ray._private.utils.set_sigterm_handler(" in source
+
+
+def test_a_healthy_group_comes_to_its_resize_by_one_state_and_a_failed_one_by_another() -> None:
+    source = inspect.getsource(TrainController)
+    assert source.index("isinstance(controller_state, ResizingState)") < source.index("next_state=SchedulingState(")
+    assert not issubclass(ray_internals.ResizingState, ray_internals.WAITING_STATES)
 
 
 def test_the_status_of_a_group_has_the_errors_of_its_workers() -> None:

@@ -10,7 +10,14 @@ from ray.train.v2._internal.exceptions import UserExceptionWithTraceback, Worker
 
 from cluster.machines import retry
 from cluster.machines.retry import describe, fixable, is_bug
-from data_shards.errors import DivergedReplicasError, GpuMemoryError, NonFiniteLossError, StorageAwayError, UserError
+from data_shards.errors import (
+    DivergedReplicasError,
+    GpuMemoryError,
+    NonFiniteLossError,
+    RunInterruptedError,
+    StorageAwayError,
+    UserError,
+)
 from data_shards.storage.folder import RunFolder
 
 DONE = {"metrics": {"images": 8}}
@@ -153,11 +160,22 @@ def test_a_bug_keeps_its_traceback(folder: RunFolder) -> None:
         tried(Attempts(folder, TypeError("a bug of the driver's")))
 
 
-def test_a_run_goes_on_after_a_notice_of_preemption_whatever_happened_before(folder: RunFolder) -> None:
+@pytest.mark.parametrize("kind", ["preemption", "resize"])
+def test_a_run_that_left_off_for_another_group_goes_on(folder: RunFolder, kind: str) -> None:
     said: list[str] = []
-    ends = [{"preempted": "machine a: taken away"}] * 5
+    ends = [{"interrupted": (kind, "machine a: taken away", 1240)}] * 5
     assert tried(Attempts(folder, *ends, DONE), max_failures=0, say=said.append) == {"images": 8}
-    assert said == ["machine a: taken away; continuing without"] * 5
+    assert said == ["machine a: taken away; saved at 1,240 images; continuing"] * 5
+
+
+@pytest.mark.parametrize(
+    "end", [{"interrupted": ("stop", "Ctrl-C", 1240)}, RunInterruptedError("stop", "Ctrl-C", 1240)]
+)
+def test_a_run_that_was_asked_to_stop_does_not_go_on(folder: RunFolder, end: Any) -> None:
+    with pytest.raises(RunInterruptedError) as caught:
+        tried(Attempts(folder, end, DONE))
+    assert (caught.value.kind, caught.value.images) == ("stop", 1240)
+    assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value) == "Ctrl-C; saved at 1,240 images"
 
 
 def test_ranks_that_failed_alike_are_named_together() -> None:

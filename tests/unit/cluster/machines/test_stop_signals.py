@@ -1,0 +1,140 @@
+"""Signals to this very process."""
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from cluster.machines import stop_signals
+from cluster.machines.stop_signals import Asker, StopSignals
+from data_shards.errors import RunInterruptedError, Stopped, UserError
+
+BOTH = [(signal.SIGINT, "Ctrl-C", 130), (signal.SIGTERM, "SIGTERM", 143)]
+
+
+@pytest.fixture(autouse=True)
+def handlers_come_back() -> Iterator[None]:
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    yield
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+def receive(number: int) -> None:
+    os.kill(os.getpid(), number)
+    # Python calls the handler between two instructions.
+    time.sleep(0.01)
+
+
+def run(work: Callable[[list[str]], None], ask: Asker = lambda: True) -> None:
+    """A run that does this work, which is given what the user was told."""
+    said: list[str] = []
+    with StopSignals(said.append) as signals, signals.asking(ask):
+        work(said)
+
+
+def stopped(work: Callable[[list[str]], None], ask: Asker = lambda: True) -> Stopped:
+    """What ends a run that does this work."""
+    with pytest.raises(Stopped) as caught:
+        run(work, ask)
+    return caught.value
+
+
+def wait_for(said: list[str]) -> None:
+    began = time.monotonic()
+    while not said and time.monotonic() - began < 30:
+        time.sleep(0.01)
+
+
+def receive_and_train_on(said: list[str]) -> None:
+    receive(signal.SIGTERM)
+    time.sleep(30)
+    pytest.fail("it went on")
+
+
+@pytest.mark.parametrize(("number", "name", "status"), BOTH)
+def test_where_nothing_trains_the_first_signal_ends_the_run(number: int, name: str, status: int) -> None:
+    with pytest.raises(Stopped) as caught, StopSignals(print):
+        receive(number)
+    end = caught.value
+    assert (str(end), end.status, end.images) == (f"{name}, no step was under way", status, None)
+
+
+@pytest.mark.parametrize(("number", "name", "status"), BOTH)
+def test_the_first_signal_lets_the_run_save(number: int, name: str, status: int) -> None:
+    def save(said: list[str]) -> None:
+        receive(number)
+        wait_for(said)
+        assert said == ["stopping: saving a checkpoint, for up to 60 s; Ctrl-C again ends at once"]
+        # Systems repeat it.
+        receive(signal.SIGTERM)
+        raise RunInterruptedError("stop", name, 1240)
+
+    end = stopped(save)
+    assert (str(end), end.status, end.images) == (f"{name}, saved at 1,240 images", status, 1240)
+
+
+def test_a_second_ctrl_c_ends_at_once() -> None:
+    def train_on(said: list[str]) -> None:
+        receive(signal.SIGINT)
+        # Passed on by a program that started this one.
+        receive(signal.SIGINT)
+        wait_for(said)
+        time.sleep(stop_signals.SAME_S)
+        receive(signal.SIGINT)
+        pytest.fail("it went on")
+
+    end = stopped(train_on)
+    assert (str(end), end.images) == ("Ctrl-C, at once", None)
+
+
+@pytest.mark.parametrize("answers", [[False], [True, False]])
+def test_a_run_without_anybody_who_saves_ends_at_once(answers: list[bool]) -> None:
+    """The group has not started yet, or waits for machines, or is lost while it saves: what asks finds that out."""
+    reason = "the workers were lost" if len(answers) > 1 else "no step was under way"
+    assert str(stopped(receive_and_train_on, lambda: answers.pop(0))) == f"SIGTERM, {reason}"
+
+
+@pytest.mark.parametrize("ask", [lambda: True, lambda: bool(time.sleep(30))], ids=["slow to save", "head away"])
+def test_what_is_not_saved_in_time_is_not_waited_for(monkeypatch: pytest.MonkeyPatch, ask: Asker) -> None:
+    monkeypatch.setattr(stop_signals, "SAVE_S", 0.2)
+    assert str(stopped(receive_and_train_on, ask)) == "SIGTERM, no checkpoint was stored within 0.2 s"
+
+
+def test_a_failure_while_it_saves_is_named() -> None:
+    def fail(said: list[str]) -> None:
+        receive(signal.SIGTERM)
+        raise UserError("the store is full\nmore")
+
+    end = stopped(fail)
+    assert str(end) == "SIGTERM, no checkpoint was saved: the store is full"
+    assert isinstance(end.__cause__, UserError)
+
+
+def test_a_run_that_ends_while_it_is_stopped_has_finished() -> None:
+    run(lambda said: receive(signal.SIGTERM))
+
+
+def test_a_preemption_while_it_is_stopped_is_a_stop() -> None:
+    def leave_off(said: list[str]) -> None:
+        receive(signal.SIGTERM)
+        raise RunInterruptedError("preemption", "node 7", 8)
+
+    assert str(stopped(leave_off)) == "SIGTERM, saved at 8 images"
+
+
+@pytest.mark.parametrize("error", [RunInterruptedError("preemption", "node 7", 8), UserError("wrong")])
+def test_without_a_signal_errors_stay_what_they_are(error: Exception) -> None:
+    def fail(said: list[str]) -> None:
+        raise error
+
+    with pytest.raises(type(error)):
+        run(fail)
+
+
+def test_a_stop_of_another_rank_is_a_stop_here_too() -> None:
+    def leave_off(said: list[str]) -> None:
+        raise RunInterruptedError("stop", "SIGTERM", 8)
+
+    assert str(stopped(leave_off)) == "SIGTERM, saved at 8 images"
