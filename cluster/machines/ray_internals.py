@@ -18,8 +18,9 @@ from typing import Any
 from ray._private import utils
 
 # What is free on each machine: the public API has that of the whole cluster alone.
-# The only way to pass a few bytes from a worker to the driver without an actor, which would be one more process.
 from ray._private.state import available_resources_per_node
+
+# The only way to pass a few bytes from a worker to the driver without an actor, which would be one more process.
 from ray.experimental.internal_kv import _internal_kv_get, _internal_kv_put
 
 # To recognise hung workers, failures that a restart would not fix and machines that do not join, while the controller

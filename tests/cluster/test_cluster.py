@@ -18,7 +18,7 @@ from cluster.ranks.world import World
 from cluster.settings.config import RunConfig
 from cluster.training.loop import train
 from data_shards.storage.folder import RunFolder
-from nla_cyclegan.weights.checkpoint import complete_checkpoints
+from nla_cyclegan.weights.checkpoint import complete_checkpoints, images_of
 
 ROOT = Path(__file__).parents[2]
 TIMEOUT_S = 240
@@ -76,15 +76,18 @@ def test_two_workers_stopped_and_started_again_equal_two_gloo_ranks_bit_for_bit(
     first.send_signal(signal.SIGINT)
     out, err = first.communicate(timeout=TIMEOUT_S)
     assert first.returncode == 130, err
-    first, second, *_ = err.splitlines()
-    assert first == "tiny: starting Ray on this machine ..."
-    assert second.startswith("tiny: starting 2 workers on CPU, 1 core each: no GPU in the cluster, ")
-    assert "the same command continues from the newest checkpoint" in err
+    begin, then, *_ = err.splitlines()
+    assert begin == "tiny: starting Ray on this machine ..."
+    assert then.startswith("tiny: starting 2 workers on CPU, 1 core each: no GPU in the cluster, ")
+    stopped = RunFolder(config.storage, "tiny").read_json("state.json")
+    saved = images_of(complete_checkpoints(RunFolder(config.storage, "tiny"))[0])
+    assert (stopped["state"], stopped["images"]) == ("stopped", saved)
+    assert f"stopped (Ctrl-C, saved at {stopped['images']} images); the same command continues from" in err
 
     second = start("--config", file)
     out, err = second.communicate(timeout=TIMEOUT_S)
     assert second.returncode == 0, err
-    assert "tiny: continues from " in err
+    assert f"tiny: continues from {stopped['images']} of 480 images" in err
     assert "tiny: 480 of 480 images" in err
     assert "tiny has finished: 480 images seen" in out
     # Neither Ray's reports nor its warnings about its own doing.
