@@ -10,7 +10,7 @@ from datetime import datetime
 from functools import partial
 from typing import Any
 
-from cluster.records.console_progress import duration_text, losses_text
+from cluster.records.console_progress import duration_text, losses_text, wait_text
 from cluster.records.health import Health, Pace, health, pace
 from cluster.records.snapshot import READERS, CheckpointSnapshot, RunSnapshot, is_run, take_snapshot
 from data_shards.errors import UserError
@@ -71,6 +71,7 @@ def text_of(run: RunSnapshot, now: float) -> str:
         lines.append(("newest", losses_text(latest)))
     if "memory_gb" in latest:
         lines.append(("memory", f"{latest['memory_gb']:.1f} GB at most, on the first worker"))
+    lines += [("data", text)] if (text := data_text(latest)) else []
     evaluated = [record for record in run.records if "swd" in record]
     if evaluated:
         lines.append(("evaluated", evaluated_text(evaluated)))
@@ -160,7 +161,17 @@ def left_text(run: RunSnapshot, recent: Pace) -> str:
 
 
 def waits_text(recent: Pace) -> str:
-    return ", ".join(f"{what} {share:.1%}" for what, share in recent.waits.items()) + " of the time"
+    """Of a group the slowest rank's, by its number: the others wait for it."""
+    shares = (f"{what} {wait_text(share, recent.ranks.get(what), 1)}" for what, share in recent.waits.items())
+    return ", ".join(shares) + " of the time"
+
+
+def data_text(latest: Mapping[str, Any]) -> str:
+    """What went wrong with the data so far; empty where nothing did."""
+    bad, restarts = latest.get("bad_samples", 0), latest.get("loader_restarts", 0)
+    texts = [f"{bad} damaged samples replaced"] if bad else []
+    texts += [f"{restarts} loader processes died and were replaced since the last start"] if restarts else []
+    return ", ".join(texts)
 
 
 def evaluated_text(records: Sequence[Mapping[str, Any]]) -> str:

@@ -81,9 +81,21 @@ def losses_text(record: Mapping[str, Any]) -> str:
 
 
 def costs_text(record: Mapping[str, Any]) -> str:
-    """The shares of the time in which training waited for data and for checkpoints, and the most memory held so far."""
-    waits = f"waits data {record['data_wait']:.0%}, checkpoints {record['checkpoint_wait']:.0%}"
-    return f"{waits}, {record['memory_gb']:.1f} GB"
+    """The shares of the time in which training waited for data and for checkpoints, and the most memory held so far.
+
+    Of a group the waits are those of the slowest rank, which all others wait for.
+    """
+    waits = ", ".join(
+        f"{name} {wait_text(record.get(f'{what}_wait_max', record[f'{what}_wait']), record.get(f'{what}_wait_rank'))}"
+        for what, name in (("data", "data"), ("checkpoint", "checkpoints"))
+    )
+    return f"waits {waits}, {record['memory_gb']:.1f} GB"
+
+
+def wait_text(share: float, rank: int | None, digits: int = 0) -> str:
+    """A share of the time in per cent, and the rank that waits so long, where it is one of several."""
+    text = f"{share:.{digits}%}"
+    return text if rank is None or not round(share, 2 + digits) else f"{text} (rank {rank})"
 
 
 def duration_text(seconds: float) -> str:

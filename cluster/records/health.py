@@ -1,5 +1,6 @@
 """The health of a run, from its snapshot: whether it still trains, how fast, and what it waits for."""
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -32,7 +33,9 @@ class Pace:
 
     images_per_s: float
     waits: Mapping[str, float]
-    """`data` and the like -> share of the time."""
+    """`data` and the like -> share of the time, of the rank that waited longest."""
+    ranks: Mapping[str, int]
+    """`data` and the like -> the rank that waited longest most of the time; empty for one rank alone."""
 
 
 def health(run: RunSnapshot, now: float) -> Health:
@@ -60,11 +63,20 @@ def pace(records: Sequence[Record]) -> Pace | None:
         return None
     # Each stands for its own interval; they are as good as equally long in images.
     seconds = [1 / max(record["images_per_s"], 1e-9) for record in steps]
-    waits = {
-        what: sum(record.get(f"{what}_wait", 0.0) * s for record, s in zip(steps, seconds, strict=True)) / sum(seconds)
-        for what in WAITS
-    }
-    return Pace(len(steps) / sum(seconds), waits)
+    waits: dict[str, float] = {}
+    ranks: dict[str, int] = {}
+    for what in WAITS:
+        # Records of earlier versions know rank 0 alone.
+        shares = [record.get(f"{what}_wait_max", record.get(f"{what}_wait", 0.0)) for record in steps]
+        waited_s = [share * s for share, s in zip(shares, seconds, strict=True)]
+        waits[what] = sum(waited_s) / sum(seconds)
+        by_rank: dict[int, float] = defaultdict(float)
+        for record, each_s in zip(steps, waited_s, strict=True):
+            if f"{what}_wait_rank" in record:
+                by_rank[record[f"{what}_wait_rank"]] += each_s
+        if by_rank:
+            ranks[what] = max(by_rank, key=by_rank.__getitem__)
+    return Pace(len(steps) / sum(seconds), waits, ranks)
 
 
 def _patience_s(records: Sequence[Record]) -> float:

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 METRICS, TENSORBOARD = "metrics.jsonl", "tensorboard"
 IMAGES, TOTAL = "images", "generator_total"
-# What training waits for: a record has the share of time as `data_wait` and the like.
+# What training waits for: a record has rank 0's share of time as `data_wait` and the like; in a group the slowest rank's as
+# `data_wait_max`, and which one that is as `data_wait_rank`.
 WAITS = ("data", "checkpoint", "validation", "preview")
 FLUSH_S = 10
 # Where a curve would say nothing.

@@ -13,6 +13,7 @@ import tiny
 from cluster import status
 from cluster.ranks.world import World
 from cluster.records.health import health, pace
+from cluster.records.metrics_file import Record
 from cluster.records.run_state import outcome_recorded, record_start
 from cluster.records.snapshot import RunSnapshot, take_snapshot
 from cluster.settings.preflight import claim, prepare
@@ -185,6 +186,22 @@ def test_the_pace_is_that_of_whole_intervals() -> None:
     assert found.images_per_s == pytest.approx(15)
     assert found.waits["data"] == pytest.approx(0.4)
     assert pace([{"images": 100, "swd": 3.0}]) is None
+
+
+def test_of_a_group_the_slowest_ranks_wait_counts_and_it_is_named() -> None:
+    def step(images: int, most: float, rank: int) -> Record:
+        record = {"images": images, "images_per_s": 10.0, "data_wait": 0.01, "checkpoint_wait": 0.0}
+        return record | {
+            "data_wait_max": most,
+            "data_wait_rank": rank,
+            "checkpoint_wait_max": 0.0,
+            "checkpoint_wait_rank": 0,
+        }
+
+    found = pace([step(100, 0.3, 3), step(200, 0.2, 1), step(300, 0.4, 3)])
+    assert found is not None
+    assert found.waits["data"] == pytest.approx(0.3)
+    assert status.waits_text(found) == "data 30.0% (rank 3), checkpoint 0.0%, validation 0.0%, preview 0.0% of the time"
 
 
 @pytest.mark.parametrize(

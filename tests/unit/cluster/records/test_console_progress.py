@@ -57,6 +57,11 @@ def test_a_run_that_goes_on_or_begins_anew_says_so() -> None:
     ]
 
 
+def test_of_a_group_the_rank_that_waits_longest_is_named() -> None:
+    waits = {"data_wait_max": 0.413, "data_wait_rank": 3, "checkpoint_wait_max": 0.001, "checkpoint_wait_rank": 1}
+    assert console_progress.costs_text(record(10) | waits) == "waits data 41% (rank 3), checkpoints 0%, 1.2 GB"
+
+
 def test_one_bar_on_a_terminal() -> None:
     stream = Terminal()
     shown = ConsoleProgress("run", 100, stream)
