@@ -23,6 +23,9 @@ from ray._private.state import available_resources_per_node
 # The only way to pass a few bytes from a worker to the driver without an actor, which would be one more process.
 from ray.experimental.internal_kv import _internal_kv_get, _internal_kv_put
 
+# What a trainer adds for Ray Data, which no run uses: a process more at every start and restart.
+from ray.train.v2._internal.callbacks import DatasetsCallback
+
 # To recognise hung workers, failures that a restart would not fix and machines that do not join, while the controller
 # decides what to do: `ray.train.UserCallback` only receives exceptions and reports.
 from ray.train.v2._internal.execution import callback_manager, context
@@ -86,6 +89,9 @@ class Trainer(DataParallelTrainer):
 
     def _register_sigint_handler(self, controller: Any) -> None:
         """Keep Python's handler: Ray's asks the controller to stop, which does not answer while it waits for machines."""
+
+    def _create_default_callbacks(self) -> list[Any]:
+        return [each for each in super()._create_default_callbacks() if not isinstance(each, DatasetsCallback)]
 
 
 @contextmanager

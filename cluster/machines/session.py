@@ -6,15 +6,14 @@ import socket
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from contextlib import ExitStack, contextmanager
+from typing import Any
 
+from cluster.machines.forks import ROOT, joined_forks, own_forks
 from cluster.settings.preflight import in_ray_job
 from cluster.settings.scaling import Machine, usable_cores
 from data_shards.errors import UserError
 
-# This project's code, which travels to the machines: none of them needs it installed.
-ROOT = Path(__file__).parents[2]
 PACKAGES = ("cluster", "data_shards", "nla_cyclegan", "tuning")
 CONNECT_S = 10.0
 # Others may work: ray_internals.py has what could differ.
@@ -41,6 +40,9 @@ OWN_SETTINGS = {
     # Of Ray about itself, when it makes an entry for that list.
     "PYTHONWARNINGS": "ignore:`ExecutionOptions.exclude_resources` is deprecated",
     "RAY_AUTH_MODE": "token",
+    # Its processes are forks: those that it starts for later are none, and nobody would use them.
+    "RAY_enable_worker_prestart": "0",
+    "RAY_prestart_worker_first_driver": "0",
     # On the loopback interface alone: Ray takes its own address from there, as it does on a Mac, and the workers meet there.
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     **({"GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo"} if sys.platform == "linux" else {}),
@@ -57,22 +59,23 @@ def ray_session(address: str | None, wait_s: float = 0) -> Iterator[None]:
     Raises: UserError when there is no cluster at the address, or Ray does not start here.
     """
     set_environment(own=address is None)
-    import ray
+    with ExitStack() as stack:
+        # Before Ray is imported: it imports at the same time.
+        forks = stack.enter_context(own_forks()) if address is None else joined_forks()
+        import ray
 
-    if warning := untested_version(ray.__version__):
-        print(f"warning: {warning}", file=sys.stderr, flush=True)
-    from cluster.machines.ray_internals import signal_handlers_kept
+        if warning := untested_version(ray.__version__):
+            print(f"warning: {warning}", file=sys.stderr, flush=True)
+        from cluster.machines.ray_internals import signal_handlers_kept
 
-    with signal_handlers_kept():
-        if address is None:
-            with _named_to_its_processes():
-                _start_own()
-        else:
-            _join_patiently(address, wait_s)
-    try:
+        with signal_handlers_kept():
+            if address is None:
+                with _named_to_its_processes():
+                    _start_own(forks)
+            else:
+                _join_patiently(address, wait_s, forks)
+        stack.callback(ray.shutdown)
         yield
-    finally:
-        ray.shutdown()
 
 
 def untested_version(version: str) -> str | None:
@@ -130,11 +133,11 @@ def _named_to_its_processes() -> Iterator[None]:
             del os.environ[name]
 
 
-def _start_own() -> None:
+def _start_own(forks: dict[str, Any]) -> None:
     import ray
 
     try:
-        ray.init(address="local", num_cpus=usable_cores(), logging_level="WARNING")
+        ray.init(address="local", num_cpus=usable_cores(), logging_level="WARNING", runtime_env=forks)
     except Exception as error:
         # Ray waits half a minute for its own processes, and has no type for what it raises then.
         raise UserError(
@@ -143,25 +146,25 @@ def _start_own() -> None:
         ) from error
 
 
-def _join_patiently(address: str, wait_s: float) -> None:
+def _join_patiently(address: str, wait_s: float, forks: dict[str, Any]) -> None:
     began = time.monotonic()
     while True:
         try:
-            return _join(address)
+            return _join(address, forks)
         except UserError:
             if time.monotonic() - began >= wait_s:
                 raise
             time.sleep(JOIN_INTERVAL_S)
 
 
-def _join(address: str) -> None:
+def _join(address: str, forks: dict[str, Any]) -> None:
     _check_answers(address)
     import ray
 
     # A job's packages travel with the job.
-    sent = None if in_ray_job() else {"py_modules": [str(ROOT / name) for name in PACKAGES]}
+    sent = {} if in_ray_job() else {"py_modules": [str(ROOT / name) for name in PACKAGES]}
     try:
-        ray.init(address=address, logging_level="WARNING", runtime_env=sent)
+        ray.init(address=address, logging_level="WARNING", runtime_env=sent | forks or None)
     except ConnectionError as error:
         raise UserError(f"--address {address}: no Ray cluster there ({str(error).splitlines()[0]})") from error
 

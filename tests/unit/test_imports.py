@@ -29,7 +29,7 @@ FLOORS = {
         {"settings"},
         {"evaluation", "checkpoints"},
         {"records"},
-        {"ranks", "ownership"},
+        {"ranks", "ownership", "processes"},
         {"__init__"},
     ],
     "nla_cyclegan": [

@@ -1,6 +1,7 @@
 """What cluster/machines/ray_internals.py needs of Ray's private API: an upgrade of Ray that changes it fails here first."""
 
 import inspect
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,8 +11,9 @@ from ray.experimental import internal_kv
 from ray.train.v2._internal.execution import callback_manager, context
 from ray.train.v2._internal.execution.controller import TrainController
 from ray.train.v2._internal.execution.worker_group.poll import WorkerStatus
+from ray.train.v2._internal.execution.worker_group.worker import RayTrainWorker
 
-from cluster.machines import ray_internals, session
+from cluster.machines import forks, ray_internals, session
 from cluster.settings.scaling import Machine
 
 
@@ -77,6 +79,26 @@ def test_a_healthy_group_comes_to_its_resize_by_one_state_and_a_failed_one_by_an
     source = inspect.getsource(TrainController)
     assert source.index("isinstance(controller_state, ResizingState)") < source.index("next_state=SchedulingState(")
     assert not issubclass(ray_internals.ResizingState, ray_internals.WAITING_STATES)
+
+
+def test_no_process_is_started_for_ray_data() -> None:
+    """Workers start without what it would have given them."""
+    trainer = ray_internals.Trainer(print, scaling_config=ray.train.ScalingConfig(num_workers=1))
+    assert not any(isinstance(each, ray_internals.DatasetsCallback) for each in trainer._create_default_callbacks())
+    assert any(
+        isinstance(each, ray_internals.DatasetsCallback)
+        for each in ray_internals.DataParallelTrainer._create_default_callbacks(trainer)
+    )
+    given = inspect.signature(RayTrainWorker.init_train_context).parameters["dataset_shard_provider"]
+    assert given.default is None
+
+
+def test_the_first_job_of_a_ray_is_known_before_it_starts() -> None:
+    """Ray's library reads both when it is imported: forks.py."""
+    assert ray.JobID.from_int(1).hex() == forks.FIRST_JOB
+    library = Path(ray._raylet.__file__).read_bytes()
+    assert b"RAY_JOB_ID" in library
+    assert b"RAY_RAYLET_PID" in library
 
 
 def test_the_status_of_a_group_has_the_errors_of_its_workers() -> None:

@@ -1,0 +1,54 @@
+"""Ray's processes as forks of one that has imported what they need (processes/server.py), one of those on each machine.
+
+Most of a start, and of a restart after a lost worker, would be imports: Ray starts half a dozen processes for a run.
+"""
+
+import json
+import os
+import secrets
+import shlex
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from cluster.processes.launch import start_server
+
+# This project's code, which travels to the machines: none of them needs it installed.
+ROOT = Path(__file__).parents[2]
+MODULES = ("ray.train", "cluster.machines.worker", "cluster.training.loop")
+# What a Ray job may have in its runtime environment beside forks; the rest may choose a Python of its own.
+NO_PYTHON = {"working_dir", "py_modules", "excludes", "env_vars", "config", "_ray_commit"}
+# The first job of a Ray, and what else its library asks of the environment when it is imported, known before Ray starts.
+FIRST_JOB = "01000000"
+
+
+@contextmanager
+def own_forks() -> Iterator[dict[str, Any]]:
+    """For a Ray of this process's own: the runtime environment of its processes. They are forked from a server that imports while Ray starts."""
+    if sys.platform != "linux":
+        yield {}
+        return
+    name = secrets.token_hex(16)
+    known = {"RAY_JOB_ID": FIRST_JOB, "RAY_RAYLET_PID": str(os.getpid())}
+    server = start_server(name, ",".join(MODULES), os.getpid(), known)
+    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    try:
+        yield {"py_executable": executable(name), "env_vars": {"PYTHONPATH": path}}
+    finally:
+        server.kill()
+        server.wait()
+
+
+def joined_forks() -> dict[str, Any]:
+    """For a cluster that is there already: what is to be added to this job's runtime environment. The first process on a machine starts its server."""
+    chosen = json.loads(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")).get("runtime_env", {})
+    if sys.platform != "linux" or set(chosen) - NO_PYTHON:
+        return {}
+    return {"py_executable": executable(secrets.token_hex(16))}
+
+
+def executable(name: str) -> str:
+    """What Ray's shell takes for Python: the launcher of forks of that name, by this process's Python or, where it is not, the machine's."""
+    return f"$(command -v {shlex.quote(sys.executable)} || command -v python3) -m cluster.processes.launch {name} {','.join(MODULES)}"

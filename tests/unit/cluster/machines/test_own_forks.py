@@ -1,0 +1,61 @@
+"""What Ray is asked for, so that its processes are forks."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cluster.machines import forks
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forks are Linux's")
+
+
+@pytest.mark.parametrize(
+    ("runtime_env", "forked"),
+    [
+        ({}, True),
+        ({"working_dir": "gcs://x.zip", "env_vars": {}}, True),
+        ({"pip": ["x"]}, False),
+        ({"py_executable": "uv run"}, False),
+    ],
+)
+def test_a_job_that_chooses_its_python_keeps_it(
+    monkeypatch: pytest.MonkeyPatch, runtime_env: dict[str, object], forked: bool
+) -> None:
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", json.dumps({"runtime_env": runtime_env}))
+    assert bool(forks.joined_forks()) == forked
+
+
+def test_a_machine_without_this_python_takes_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    own = tmp_path / "python3"
+    own.write_text("#!/bin/sh\necho own $*\n")
+    own.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", "/no where/python")
+    command = f"exec {forks.executable('name')} worker.py"
+    done = subprocess.run(
+        ["bash", "-c", command], env={"PATH": f"{tmp_path}:{os.environ['PATH']}"}, capture_output=True, text=True
+    )
+    assert done.stdout.startswith("own -m cluster.processes.launch name ray.train,")
+    assert done.stdout.endswith("worker.py\n")
+
+
+def test_the_server_ends_with_the_session() -> None:
+    with forks.own_forks() as runtime_env:
+        name = runtime_env["py_executable"].split()[-2]
+        servers = _servers(name)
+        assert len(servers) == 1
+    assert _servers(name) == []
+
+
+def _servers(name: str) -> list[str]:
+    commands = []
+    for process in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            command = Path(f"/proc/{process}/cmdline").read_text()
+        except (OSError, UnicodeDecodeError):
+            continue
+        commands += [command] if "cluster.processes.server" in command and name in command else []
+    return commands

@@ -1,0 +1,184 @@
+"""Programs that a fork server runs are as those that Python runs, and end with all that they depend on."""
+
+import json
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cluster.processes import launch
+from cluster.processes.protocol import address_of, is_own
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forks are Linux's")
+
+ROOT = Path(__file__).parents[4]
+REPORT = """
+import json, os, signal, sys
+print(json.dumps({
+    "arguments": sys.argv[1:], "folder": os.getcwd(), "variable": os.environ.get("VARIABLE"), "parent": os.getppid(),
+    "imported": "colorsys" in sys.modules, "blocked": [int(each) for each in signal.pthread_sigmask(0, [])],
+    "main": __name__, "beside": sys.path[0],
+}))
+"""
+Launch = Callable[..., "subprocess.Popen[bytes]"]
+
+
+@pytest.fixture
+def name() -> str:
+    return secrets.token_hex(16)
+
+
+@pytest.fixture
+def start(name: str, tmp_path: Path) -> Iterator[Launch]:
+    """Starts a script through a launcher; the fork server ends with a process that ends with the test."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def run(script: str, *arguments: str, modules: str = "colorsys", **options: Any) -> "subprocess.Popen[bytes]":
+        file = tmp_path / "script.py"
+        file.write_text(script)
+        command = [sys.executable, "-m", "cluster.processes.launch", name, modules, str(file), *arguments]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), **options.pop("env", {})}
+        started.append(subprocess.Popen(command, env=environment, **{"stdout": subprocess.PIPE, **options}))
+        return started[-1]
+
+    server = launch.start_server(name, "colorsys", os.getpid())
+    yield run
+    for process in [*started, server]:
+        process.kill()
+        process.wait()
+
+
+def ended(process: int, within_s: float = 10) -> bool:
+    """Whether a process ends in time."""
+    give_up = time.monotonic() + within_s
+    while time.monotonic() < give_up:
+        try:
+            if Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
+                return True
+        except (FileNotFoundError, ProcessLookupError):
+            return True
+        time.sleep(0.02)
+    return False
+
+
+def test_a_fork_is_as_python_would_be_and_has_imported(start: Launch, tmp_path: Path) -> None:
+    launcher = start(REPORT, "--option", "a b", cwd=tmp_path, env={"VARIABLE": "set"})
+    report = json.loads(launcher.communicate(timeout=60)[0])
+    assert report.pop("parent") not in (launcher.pid, os.getpid())
+    assert report == {
+        "arguments": ["--option", "a b"],
+        "folder": str(tmp_path),
+        "variable": "set",
+        "imported": True,
+        "blocked": [],
+        "main": "__main__",
+        "beside": str(tmp_path),
+    }
+    assert launcher.returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("script", "status"),
+    [
+        ("raise SystemExit(7)", 7),
+        ("1 / 0", 1),
+        ("import os; os.kill(os.getpid(), 9)", -9),
+        ("import os; os.abort()", -6),
+    ],
+)
+def test_a_launcher_ends_as_its_fork_does(start: Launch, script: str, status: int) -> None:
+    launcher = start(script, stderr=subprocess.DEVNULL)
+    assert launcher.wait(60) == status
+
+
+def test_a_fork_ends_with_its_launcher(start: Launch) -> None:
+    launcher = start("import os, time; print(os.getpid(), flush=True); time.sleep(60)")
+    assert launcher.stdout
+    fork = int(launcher.stdout.readline())
+    launcher.kill()
+    assert ended(fork)
+
+
+def test_a_server_and_its_forks_end_with_their_owner_however_that_ends(name: str, start: Launch) -> None:
+    """Of a server that ignores what a terminal or a supervisor sends to everything."""
+    owner = subprocess.Popen(["sleep", "60"])
+    other = secrets.token_hex(16)
+    server = launch.start_server(other, "colorsys", owner.pid)
+    script = "import os, time; print(os.getpid(), flush=True); time.sleep(60)"
+    file = Path(start(script).args[-1])  # type: ignore[index]
+    command = [sys.executable, "-m", "cluster.processes.launch", other, "colorsys", str(file)]
+    launcher = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE)
+    assert launcher.stdout
+    fork = int(launcher.stdout.readline())
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        server.send_signal(number)
+    time.sleep(0.3)
+    assert server.poll() is None
+    owner.kill()
+    owner.wait()
+    assert ended(fork)
+    assert server.wait(10) == 0
+    assert launcher.wait(10) != 0
+
+
+def test_where_no_server_starts_the_launcher_becomes_python(start: Launch, name: str, tmp_path: Path) -> None:
+    file = tmp_path / "script.py"
+    file.write_text(REPORT)
+    command = [sys.executable, "-m", "cluster.processes.launch", secrets.token_hex(16), "no_such_module", str(file)]
+    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, timeout=60)
+    report = json.loads(done.stdout)
+    assert not report["imported"]
+    assert report["parent"] == os.getpid()
+    assert b"not forked" in done.stderr
+
+
+def test_a_fork_of_another_ray_job_is_refused(start: Launch) -> None:
+    """Its library was imported with the job of the server's."""
+    launcher = start(REPORT, env={"RAY_JOB_ID": "02000000"}, stderr=subprocess.DEVNULL)
+    assert not json.loads(launcher.communicate(timeout=60)[0])["imported"]
+
+
+def test_of_two_launchers_at_once_both_get_forks_of_one_server(tmp_path: Path) -> None:
+    """Neither finds a server; each starts one, and one of the two listens."""
+    file = tmp_path / "script.py"
+    file.write_text(REPORT)
+    command = [sys.executable, "-m", "cluster.processes.launch", secrets.token_hex(16), "colorsys", str(file)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    launchers = [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE) for _ in range(2)]
+    reports = [json.loads(launcher.communicate(timeout=60)[0]) for launcher in launchers]
+    parents = {report["parent"] for report in reports}
+    assert all(report["imported"] for report in reports)
+    assert len(parents) == 1
+    os.kill(parents.pop(), signal.SIGKILL)
+
+
+def test_a_server_has_no_file_and_listens_on_no_network(name: str, start: Launch) -> None:
+    assert json.loads(start(REPORT).communicate(timeout=60)[0])["imported"]
+    listed = Path("/proc/net/unix").read_text()
+    assert f"@{address_of(name)[1:].decode()}" in listed
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can act for another user")
+def test_the_process_of_another_user_is_recognised(name: str) -> None:
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(address_of(name))
+        listener.listen()
+        answers = []
+        for user in (os.getuid(), 65534):
+            process = os.fork()
+            if not process:
+                os.setuid(user)
+                socket.socket(socket.AF_UNIX).connect(address_of(name))
+                os._exit(0)
+            with listener.accept()[0] as connection:
+                answers.append(is_own(connection))
+            os.waitpid(process, 0)
+    assert answers == [True, False]
