@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -45,8 +46,11 @@ def test_a_machine_without_this_python_takes_its_own(monkeypatch: pytest.MonkeyP
 def test_the_server_ends_with_the_session() -> None:
     with forks.own_forks() as runtime_env:
         name = runtime_env["py_executable"].split()[-2]
-        servers = _servers(name)
-        assert len(servers) == 1
+        give_up = time.monotonic() + 10
+        # A process has its command line a moment after it has started.
+        while not _servers(name) and time.monotonic() < give_up:
+            time.sleep(0.01)
+        assert len(_servers(name)) == 1
     assert _servers(name) == []
 
 
