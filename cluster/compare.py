@@ -5,6 +5,7 @@ translations of the same held-out images, with the attention of their non-local 
 """
 
 import argparse
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
     window = default_window(recorded) if args.window is None else args.window
     pictures[CURVES] = loss_curves(dict(zip(labels, recorded, strict=True)), window)
     for name, picture in pictures.items():
-        save_picture(picture, args.out / name)
+        save_picture(picture, args.out / name, drawn=True)
     for label, run in zip(labels, recorded, strict=True):
         print(f"{label}: {run.images:,} images, {len(run.records)} records")
     print(f"written to {args.out}: {', '.join(pictures)}")
@@ -90,18 +91,23 @@ def _labels(recorded: list[RecordedRun]) -> list[str]:
 
 
 def _grid(args: argparse.Namespace, labels: list[str]) -> "Image.Image":
-    from data_shards.images.read import image_size, load_image
+    from data_shards.images.read import image_size, load_all, load_image
     from data_shards.progress import with_progress
     from nla_cyclegan.commands.device import choose_device
     from nla_cyclegan.pictures.grids import comparison_row, picture_grid
     from nla_cyclegan.weights.generators import load_generator
 
-    chosen = evenly(list(find_images(args.inputs)), args.rows)
-    images = [load_image(file, shorter=min(args.size, *image_size(file))) for file in chosen]
+    sizes, skipped = load_all(find_images(args.inputs).images, image_size)
+    chosen = evenly(list(sizes), args.rows)
+    images, damaged = load_all(chosen, lambda file: load_image(file, shorter=min(args.size, *sizes[file])))
+    for reason in (skipped | damaged).values():
+        print(f"skipped: {reason}", file=sys.stderr)
+    if not images:
+        raise UserError(f"--inputs: none of the {len(sizes) + len(skipped)} images can be read")
     device = choose_device(args.device)
     generators = {
         label: load_generator(path, args.direction).to(device) for label, path in zip(labels, args.runs, strict=True)
     }
-    drawn = with_progress([[image] for image in images], len(images), "translated")
+    drawn = with_progress([[image] for image in images.values()], len(images), "translated")
     rows = [comparison_row(generators, image, args.direction) for [image] in drawn]
     return picture_grid(rows, ATTENTION_NOTE if len(rows[0]) > 1 + len(generators) else "")

@@ -1,5 +1,6 @@
 """Inspects an image file by its header, without decoding it."""
 
+import re
 from typing import NamedTuple
 
 from PIL import Image
@@ -9,6 +10,11 @@ from data_shards.images.read import JPEG_FORMATS, is_plain, opened, shown_size
 
 # Formats in which a truncated file can be recognised from its bytes; others are decoded to find out.
 SELF_EVIDENT = (*JPEG_FORMATS, "PNG", "WEBP", "GIF")
+
+JPEG_SCAN, JPEG_END = 0xDA, 0xD9
+# In a scan a byte FF is followed by 0, or it is a restart mark, or filling.
+AFTER_SCAN = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
+GIF_IMAGE, GIF_END = 0x2C, 0x3B
 
 
 class Header(NamedTuple):
@@ -38,9 +44,53 @@ def look_at(data: bytes) -> Header:
 
 
 def _is_cut(image: Image.Image, data: bytes) -> bool:
-    return (
-        # The end mark, after the start of the last scan: an embedded preview has one too.
-        (image.format in JPEG_FORMATS and data.rfind(b"\xff\xd9") <= data.rfind(b"\xff\xda"))
-        or (image.format == "GIF" and not data.rstrip(b"\0").endswith(b";"))
-        or (image.format == "WEBP" and len(data) < 8 + int.from_bytes(data[4:8], "little"))
-    )
+    """Whether its end is missing. What lies behind its end, such as the film of a motion photo, does not matter."""
+    if image.format in JPEG_FORMATS:
+        return not _jpeg_ends(data)
+    if image.format == "GIF":
+        return not _gif_ends(data)
+    return image.format == "WEBP" and len(data) < 8 + int.from_bytes(data[4:8], "little")
+
+
+def _jpeg_ends(data: bytes) -> bool:
+    """Whether the end mark of the image itself is there: a preview inside a segment has one too."""
+    place = 2
+    while place + 2 <= len(data):
+        if data[place] != 0xFF:
+            # Damaged, which only decoding shows; not cut.
+            return data.find(bytes([0xFF, JPEG_END]), place) >= 0
+        marker = data[place + 1]
+        if marker == JPEG_END:
+            return True
+        if marker == 0xFF or 0xD0 <= marker <= 0xD7:
+            place += 1 if marker == 0xFF else 2
+            continue
+        place += 2 + int.from_bytes(data[place + 2 : place + 4], "big")
+        if marker == JPEG_SCAN:
+            following = AFTER_SCAN.search(data, place)
+            if following is None:
+                return False
+            place = following.start()
+    return False
+
+
+def _gif_ends(data: bytes) -> bool:
+    place = 13 + _colour_table(data, 10)
+    while place < len(data):
+        block = data[place]
+        if block == GIF_END:
+            return True
+        if block == GIF_IMAGE:
+            # Its place and size, its colours, the size of its codes.
+            place += 10 + _colour_table(data, place + 9) + 1
+        else:
+            place += 2
+        while place < len(data) and data[place]:
+            place += 1 + data[place]
+        place += 1
+    return False
+
+
+def _colour_table(data: bytes, flags: int) -> int:
+    """Bytes of the colours that these flags announce."""
+    return 3 << (data[flags] & 7) + 1 if flags < len(data) and data[flags] & 0x80 else 0

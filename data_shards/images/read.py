@@ -6,21 +6,27 @@ bits, palettes and other colour models become sRGB, and of an animation the firs
 
 import io
 import math
+import mmap
+import os
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from PIL import Image, ImageCms, ImageOps, PngImagePlugin
 
 from data_shards.errors import UserError
+from data_shards.images.repair import has_damaged_chunks, repaired
 from data_shards.images.write import to_picture
+from data_shards.memory import available_bytes
 
 if TYPE_CHECKING:
     # torch takes seconds to import, and `pack` reads images without it.
     from torch import Tensor
+
+Loaded = TypeVar("Loaded")
 
 JPEG_FORMATS = ("JPEG", "MPO")
 # What a colour profile can be the profile of.
@@ -38,6 +44,14 @@ UPRIGHT = {
 SIDEWAYS = (5, 6, 7, 8)
 # Where a PNG may state an orientation, also behind its pixels.
 PNG_ORIENTATIONS = (b"eXIf", b"XML:com.adobe.xmp", b"Raw profile type exif")
+
+# Pillow's own limit of 89 million pixels would refuse a panorama; here the limit is the memory. An image is held as it was
+# stored, upright, and in sRGB, with alpha.
+Image.MAX_IMAGE_PIXELS = None
+SMALL_PIXELS = 20_000_000
+BYTES_A_PIXEL = 3 * 4
+# In `info` of an image that was opened without some of its metadata.
+REPAIRED = "repaired by this project"
 
 # Metadata is no reason to refuse an image: Pillow's own limits are 1 MB for one text of a PNG, 64 MB for all.
 PngImagePlugin.MAX_TEXT_CHUNK = 64 << 20
@@ -57,7 +71,8 @@ def opened(source: str | Path | bytes) -> Iterator[Image.Image]:
     Raises: UnreadableImageError, also for what fails inside the block; OSError if there is no such file.
     """
     try:
-        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
+        with _open(source) as image:
+            _refuse_too_large(image)
             yield image
     except (UserError, FileNotFoundError, IsADirectoryError, PermissionError):
         raise
@@ -66,6 +81,46 @@ def opened(source: str | Path | bytes) -> Iterator[Image.Image]:
     # Pillow's plug-ins raise nearly anything on damaged files (SyntaxError, struct.error, IndexError, bomb errors).
     except Exception as error:
         raise UnreadableImageError(" ".join(f"{type(error).__name__}: {error}".split())) from error
+
+
+def _open(source: str | Path | bytes) -> Image.Image:
+    """The image file as Pillow opens it; without metadata that Pillow would fail over, if there are such."""
+    if isinstance(source, bytes):
+        return _open_bytes(memoryview(source), io.BytesIO(source))
+    with open(source, "rb") as file:
+        if not os.fstat(file.fileno()).st_size:
+            return Image.open(file)
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content, memoryview(content) as data:
+            return _open_bytes(data, source)
+
+
+def _open_bytes(data: memoryview, source: str | Path | io.BytesIO) -> Image.Image:
+    reason: Exception | None = None
+    try:
+        if not has_damaged_chunks(data):
+            return Image.open(source)
+    # Pillow's plug-ins raise nearly anything on damaged metadata.
+    except Exception as error:
+        reason = error
+    for content in repaired(data):
+        with suppress(Exception):
+            image = Image.open(io.BytesIO(content))
+            image.info[REPAIRED] = True
+            return image
+    raise reason or Image.UnidentifiedImageError
+
+
+def _refuse_too_large(image: Image.Image) -> None:
+    """Raises: UnreadableImageError where its pixels would not fit into memory."""
+    pixels = image.width * image.height
+    if pixels < SMALL_PIXELS:
+        return
+    needed, available = pixels * BYTES_A_PIXEL, available_bytes()
+    if needed > available:
+        raise UnreadableImageError(
+            f"{image.width:,} x {image.height:,} px take about {needed / 1e9:.1f} GB of memory, and {available / 1e9:.1f} GB can "
+            "be had; make it smaller"
+        )
 
 
 def read_picture(source: str | Path | bytes) -> Image.Image:
@@ -102,6 +157,18 @@ def image_size(path: str | Path) -> tuple[int, int]:
     with _naming(path), opened(path) as image:
         width, height = shown_size(image)
     return height, width
+
+
+def load_all(paths: Iterable[Path], load: Callable[[Path], Loaded]) -> tuple[dict[Path, Loaded], dict[Path, str]]:
+    """What `load` gives of each file, and why for each that it cannot read."""
+    loaded: dict[Path, Loaded] = {}
+    unreadable: dict[Path, str] = {}
+    for path in paths:
+        try:
+            loaded[path] = load(path)
+        except UserError as error:
+            unreadable[path] = str(error)
+    return loaded, unreadable
 
 
 @contextmanager
@@ -160,7 +227,7 @@ def is_plain(image: Image.Image, data: bytes) -> bool:
 
     `data` are the bytes of the image.
     """
-    if image.mode not in ("L", "RGB") or image.has_transparency_data or _profile(image):
+    if image.mode not in ("L", "RGB") or image.has_transparency_data or _profile(image) or REPAIRED in image.info:
         return False
     if image.format == "PNG":
         bit_depth = data[24]

@@ -1,10 +1,11 @@
 """Writing images: whole files or none."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
+from data_shards.images.signatures import drawn_exif
 from data_shards.storage.files import writing
 
 if TYPE_CHECKING:
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
 
 # WebP at 90 looks like JPEG at 95.
 QUALITY = {".webp": 90}
+# Pixels of a side that a format can hold.
+LONGEST_SIDE = {".webp": 16_383, ".jpg": 65_500, ".jpeg": 65_500, ".png": 2**31 - 1}
 
 
 def save_image(image_CHW: "Tensor", path: str | Path) -> None:
@@ -19,14 +22,18 @@ def save_image(image_CHW: "Tensor", path: str | Path) -> None:
     save_picture(to_picture(image_CHW), path)
 
 
-def save_picture(picture: Image.Image, path: str | Path) -> None:
+def save_picture(picture: Image.Image, path: str | Path, *, drawn: bool = False) -> None:
     """Write in the format of the suffix; readers see all of it or nothing.
+
+    Args:
+        drawn: it is about images, such as a grid, and never to be taken for one; see `signatures.DRAWN`.
 
     Raises: UserError if it cannot be written.
     """
     path = Path(path)
+    mark: dict[str, Any] = {"exif": drawn_exif()} if drawn else {}
     with writing(path) as temporary:
-        picture.save(temporary, quality=QUALITY.get(path.suffix.lower(), 95))
+        picture.save(temporary, quality=QUALITY.get(path.suffix.lower(), 95), **mark)
 
 
 def to_picture(image_CHW: "Tensor") -> Image.Image:

@@ -2,12 +2,12 @@
 
 import hashlib
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from data_shards.dataset.manifest import SPLITS
 from data_shards.errors import UserError
+from data_shards.images.find import LeftOut, walk
 
 
 @dataclass(frozen=True)
@@ -35,11 +35,14 @@ def find_sources(root: Path) -> Sources:
     present = [split for split in SPLITS if split in folders]
     if not present:
         raise UserError(f"{root} has no {', '.join(SPLITS[:-1])} or {SPLITS[-1]} to pack{_hint(root, folders)}")
-    names = {split: sorted(_walk(root / split)) for split in present}
+    left_out = {split: LeftOut() for split in present}
+    names = {split: walk(root / split, left_out[split]) for split in present}
+    passed = [f"{split}: left out, {remark}" for split, found in left_out.items() for remark in found.remarks]
     filled = {split: found for split, found in names.items() if found}
     if not filled:
-        raise UserError(f"{root} has no images: {', '.join(present)} {'is' if len(present) == 1 else 'are'} empty")
-    return Sources(root, filled, _digest(root, filled), _remarks(folders, names))
+        reason = "; ".join(passed) or f"{', '.join(present)} {'is' if len(present) == 1 else 'are'} empty"
+        raise UserError(f"{root} has no images: {reason}")
+    return Sources(root, filled, _digest(root, filled), [*_remarks(folders, names), *passed])
 
 
 def _hint(root: Path, folders: list[str]) -> str:
@@ -54,23 +57,8 @@ def _hint(root: Path, folders: list[str]) -> str:
     return f"; {found}. Put images of domain A in trainA, of domain B in trainB"
 
 
-def _walk(folder: Path) -> Iterator[str]:
-    for parent, folders, files in os.walk(folder, followlinks=True):
-        folders[:] = [name for name in folders if not name.startswith(".") and not _leads_back(parent, name)]
-        inside = Path(parent).relative_to(folder).as_posix()
-        for name in files:
-            if not name.startswith("."):
-                yield name if inside == "." else f"{inside}/{name}"
-
-
-def _leads_back(parent: str, name: str) -> bool:
-    """Whether a folder is a link to one that it lies in: walking into it would never end."""
-    place = os.path.join(parent, name)
-    return os.path.islink(place) and Path(parent).resolve().is_relative_to(Path(place).resolve())
-
-
 def _remarks(folders: list[str], names: dict[str, list[str]]) -> list[str]:
-    remarks = [f"{split} is empty" for split, found in names.items() if not found]
+    remarks = [f"{split} has no images" for split, found in names.items() if not found]
     remarks += [f"{name} is not packed (only {', '.join(SPLITS)} are)" for name in folders if name not in SPLITS]
     for here, there in (("trainA", "trainB"), ("trainB", "trainA")):
         if names.get(here) and not names.get(there):

@@ -5,6 +5,7 @@ Everything here waits for storage that throttles or is away, see patience.py.
 
 import logging
 import os
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -30,8 +31,8 @@ def writing(path: Path) -> Iterator[Path]:
     Raises: UserError if the file cannot be written (OSError or ValueError from within, Pillow's for an unknown suffix).
     """
     try:
-        # The suffix stays last: Pillow chooses the format by it.
-        temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+        # The suffix stays last: Pillow chooses the format by it. The name may be as long as the file system allows already.
+        temporary = path.with_name(f".{zlib.crc32(os.fsencode(path.name)):08x}.{os.getpid()}{path.suffix}")
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             yield temporary

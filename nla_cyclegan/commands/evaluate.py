@@ -39,11 +39,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument("--seed", type=int, default=0, help="of the sampled patches and projections (default: 0)")
     parser.add_argument("--device", default="auto", help="of the networks: auto (default), cpu, cuda, cuda:1, ...")
+    parser.add_argument("--strict", action="store_true", help="exit with status 1 where an image was left out")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="only check the folders: names, sub-folders, what each image belongs to"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures here")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Measure, print the tables, write the JSON. Returns 0."""
+    """Measure, print the tables, write the JSON. Returns 1 with --strict where an image was left out, else 0."""
     # Not before: torch takes seconds, and --help should not.
     from nla_cyclegan.commands.evaluate_files import evaluate_files
 

@@ -2,7 +2,10 @@
 
 import argparse
 import json
-from collections.abc import Iterable, Mapping
+import sys
+from collections.abc import Container, Iterable, Mapping
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +13,8 @@ import torch
 from torch import Tensor
 
 from data_shards.errors import UserError
-from data_shards.images.find import find_images, images_by_stem
-from data_shards.images.read import image_size, load_square
+from data_shards.images.find import LeftOut, find_images, images_by_name
+from data_shards.images.read import image_size, load_all, load_square
 from data_shards.progress import with_progress
 from data_shards.storage.files import writing
 from nla_cyclegan.commands.device import choose_device
@@ -27,51 +30,106 @@ FEWEST_FOR_KID = 3
 
 
 def evaluate_files(args: argparse.Namespace) -> int:
-    """Measure, print the tables, write the JSON. Returns 0."""
-    translations, inputs, real, truth = _files(args)
-    size = _size(args, [*translations, *inputs, *real, *truth])
+    """Measure, print the tables, write the JSON. Returns 1 with --strict where an image was left out, else 0."""
+    files = _Files.found(args)
+    if args.dry_run:
+        print(files.counts())
+        return 0
+    sizes, skipped = load_all(files.all(), image_size)
+    size = _size(args, sizes.values())
+    squares, damaged = load_all(sizes, partial(load_square, size=size))
+    skipped |= damaged
+    files = files.without(skipped)
     network = find_inception(args.inception)
-    if network and min(len(inputs), len(real)) < FEWEST_FOR_KID:
+    fewest = FEWEST_FOR_KID if network else 1
+    if min(len(files.inputs), len(files.real)) < fewest:
         raise UserError(
-            f"KID needs at least {FEWEST_FOR_KID} images on each side, got {len(inputs)} inputs and {len(real)} real ones; "
-            "add images, or leave it out with --inception none"
+            f"{'KID' if network else 'a distance'} needs at least {fewest} images on each side, got {len(files.inputs)} inputs and "
+            f"{len(files.real)} real ones{_told(skipped)}; add images{', or leave it out with --inception none' if network else ''}"
         )
     device = choose_device(args.device) if args.weights or network else torch.device("cpu")
     if network:
         network.to(device)
-    source, target = (ImageSet.of(_load(paths, size), network) for paths in (inputs, real))
-    truth_NCHW = _load(truth, size) if truth else None
+
+    def stacked(paths: Iterable[Path]) -> Tensor:
+        return torch.stack([squares[path] for path in paths])
+
+    source, target = (ImageSet.of(stacked(paths), network) for paths in (files.inputs, files.real))
+    truth_NCHW = stacked(files.truth) if files.truth else None
     if args.weights:
         evaluations = _evaluate_run(args, source, target, truth_NCHW, network, device)
     else:
-        translated = ImageSet.of(_load(translations, size), network)
+        translated = ImageSet.of(stacked(files.translations), network)
         evaluation = evaluate_images(source, translated, target, truth_NCHW, seed=args.seed)
         evaluations = {args.direction: evaluation}
     _report(evaluations, network, args)
-    return 0
+    for reason in skipped.values():
+        print(f"skipped: {reason}", file=sys.stderr)
+    if skipped:
+        print(
+            f"left out: {len(skipped)} of {len(files.all()) + len(skipped)} images, see above, and what belongs to them"
+        )
+    return 1 if skipped and args.strict else 0
 
 
-def _files(args: argparse.Namespace) -> tuple[list[Path], list[Path], list[Path], list[Path]]:
-    """Translations (none yet where the run translates), inputs and truths in one order, and the real images."""
-    if args.direction == BOTH and not args.weights:
-        raise UserError("--direction both needs the generators: give --weights instead of --translations")
-    by_stem = images_by_stem(args.translations or args.inputs)
-    inputs = _matching(args.inputs, by_stem)
-    truth = _matching(args.truth, by_stem) if args.truth else []
-    return list(by_stem.values()) if args.translations else [], inputs, list(find_images([args.real])), truth
+@dataclass(frozen=True)
+class _Files:
+    """What is measured, each list in the order of the inputs; no translations where the run translates."""
+
+    translations: list[Path]
+    inputs: list[Path]
+    real: list[Path]
+    truth: list[Path]
+
+    @classmethod
+    def found(cls, args: argparse.Namespace) -> "_Files":
+        """Raises: UserError where a folder is missing or has no images, or an image belongs to none."""
+        if args.direction == BOTH and not args.weights:
+            raise UserError("--direction both needs the generators: give --weights instead of --translations")
+        translate, left_out = args.weights or args.dry_run, LeftOut()
+        named = images_by_name(args.inputs if translate else args.translations, left_out)
+        translations = [] if translate else list(named.values())
+        inputs = list(named.values()) if translate else _matching(args.inputs, named, left_out)
+        truth = _matching(args.truth, named, left_out) if args.truth else []
+        real = find_images([args.real])
+        left_out.add(real.left_out)
+        for remark in left_out.remarks:
+            print(f"left out: {remark}", file=sys.stderr)
+        return cls(translations, inputs, list(real.images), truth)
+
+    def all(self) -> list[Path]:
+        return [*self.translations, *self.inputs, *self.real, *self.truth]
+
+    def counts(self) -> str:
+        truth = f", {len(self.truth)} true results" if self.truth else ""
+        return f"{len(self.inputs)} inputs, {len(self.real)} real images{truth}: the folders can be measured"
+
+    def without(self, skipped: Container[Path]) -> "_Files":
+        """Without these files, and without the input, translation and truth that belong to one of them."""
+        lists = [each for each in (self.translations, self.inputs, self.truth) if each]
+        kept = [row for row in zip(*lists, strict=True) if not any(path in skipped for path in row)]
+        columns = iter([list(column) for column in zip(*kept, strict=True)] if kept else [[] for _ in lists])
+        translations, inputs, truth = (
+            next(columns) if each else [] for each in (self.translations, self.inputs, self.truth)
+        )
+        return _Files(translations, inputs, [path for path in self.real if path not in skipped], truth)
 
 
-def _matching(folder: str, by_stem: Mapping[str, Path]) -> list[Path]:
+def _told(skipped: Mapping[Path, str]) -> str:
+    return f" ({len(skipped)} left out: {next(iter(skipped.values()))})" if skipped else ""
+
+
+def _matching(folder: str, wanted: Mapping[str, Path], left_out: LeftOut) -> list[Path]:
     """The folder's images that are named like these, in their order."""
-    named = images_by_stem(folder)
-    missing = [path.name for stem, path in by_stem.items() if stem not in named]
+    named = images_by_name(folder, left_out)
+    missing = [name for name in wanted if name not in named]
     if missing:
-        raise UserError(f"{folder}: no image named like {missing[0]} ({len(missing)} of {len(by_stem)} have none)")
-    return [named[stem] for stem in by_stem]
+        raise UserError(f"{folder}: no image named like {missing[0]} ({len(missing)} of {len(wanted)} have none)")
+    return [named[name] for name in wanted]
 
 
-def _size(args: argparse.Namespace, paths: Iterable[Path]) -> int:
-    size: int = args.size if args.size is not None else min(min(image_size(path)) for path in paths)
+def _size(args: argparse.Namespace, sizes: Iterable[tuple[int, int]]) -> int:
+    size: int = args.size if args.size is not None else min((min(size) for size in sizes), default=COARSEST)
     if args.weights and size % 4:
         if args.size is not None:
             raise UserError(f"--size {size}: with --weights a multiple of 4, because the generators halve sides twice")
@@ -112,7 +170,3 @@ def _report(evaluations: Mapping[Direction, Evaluation], network: Inception | No
         figures = {direction: evaluation.as_json() for direction, evaluation in evaluations.items()}
         with writing(args.json) as file:
             file.write_text(json.dumps(about | figures, indent=2) + "\n")
-
-
-def _load(paths: Iterable[Path], size: int) -> Tensor:
-    return torch.stack([load_square(path, size) for path in paths])

@@ -1,11 +1,17 @@
 """What `translate` will read and write, from names and headers alone: checked before anything is translated."""
 
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from data_shards.errors import UserError
-from data_shards.images.read import image_size, scaled_size
+from data_shards.images.find import without_suffix
+from data_shards.images.read import image_size, load_all, scaled_size
+from data_shards.images.write import LONGEST_SIDE
 from nla_cyclegan.inference.images import padded_pixels
+
+# Bytes; of all file systems in use.
+LONGEST_NAME = 255
 
 Size = tuple[int, int]
 """(height, width) in pixels."""
@@ -13,12 +19,31 @@ Size = tuple[int, int]
 
 def plan_outputs(images: Mapping[Path, Path], out: Path, suffix: str) -> dict[Path, Path]:
     """Input file -> output file: its path below its input, below `out`, with the suffix of the format."""
-    return {source: (out / below).with_name(f"{below.stem}.{suffix}") for source, below in images.items()}
+    return {source: _named(out / without_suffix(below), f".{suffix}") for source, below in images.items()}
 
 
 def attention_file(target: Path, block: int) -> Path:
     """Where the attention of a block is drawn, beside that output."""
-    return target.with_name(f"{target.stem}.attention{block}{target.suffix}")
+    return _named(target.with_suffix(""), f".attention{block}{target.suffix}")
+
+
+def _named(path: Path, ending: str) -> Path:
+    """The path with this ending, its name cut where the file system would not take it."""
+    name = os.fsencode(path.name)[: LONGEST_NAME - len(ending)]
+    return path.with_name(
+        name.decode("utf-8", "ignore" if len(name) < len(os.fsencode(path.name)) else "surrogateescape") + ending
+    )
+
+
+def refuse_too_large(sizes: Iterable[Size], suffix: str) -> None:
+    """Raises: UserError if a result of one of these sizes does not fit into its format."""
+    longest = max((max(size) for size in sizes), default=0)
+    if longest > LONGEST_SIDE[f".{suffix}"]:
+        fitting = next(name for name, side in sorted(LONGEST_SIDE.items(), key=lambda pair: pair[1]) if side >= longest)
+        raise UserError(
+            f"--format {suffix}: holds up to {LONGEST_SIDE[f'.{suffix}']:,} px a side, and a result would have {longest:,}; use "
+            f"--format {fitting[1:]}"
+        )
 
 
 def refuse_clashes(targets: Mapping[Path, Path], blocks: Iterable[int] = (), also: Path | None = None) -> None:
@@ -63,14 +88,9 @@ def plan_batches(
         shorter: side that images are resized to; see `load_image`.
     """
     by_size: dict[Size, list[Path]] = {}
-    skipped: dict[Path, str] = {}
-    for source in sources:
-        try:
-            size = image_size(source)
-        except UserError as error:
-            skipped[source] = str(error)
-        else:
-            by_size.setdefault(scaled_size(size, shorter) if shorter else size, []).append(source)
+    sizes, skipped = load_all(sources, image_size)
+    for source, size in sizes.items():
+        by_size.setdefault(scaled_size(size, shorter) if shorter else size, []).append(source)
     batches = []
     for size, group in by_size.items():
         count = max(1, min(batch, most_pixels // padded_pixels(*size)))

@@ -25,7 +25,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--out", required=True, type=Path, metavar="DIR",
         help="folder for the results; names are kept, and sub-folders below an input folder or a glob's first wildcard",
     )  # fmt: skip
-    parser.add_argument("--recursive", action="store_true", help="also the folders inside input folders")
+    parser.add_argument(
+        "--recursive", action=argparse.BooleanOptionalAction, default=True,
+        help="also the folders inside input folders (default); --no-recursive: not those",
+    )  # fmt: skip
+    parser.add_argument("--strict", action="store_true", help="exit with status 1 where an image was left out")
     parser.add_argument("--format", choices=["png", "jpg", "webp"], default="png", help="of the results (default: png)")
     parser.add_argument(
         "--size", type=_positive, metavar="N",
@@ -55,7 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Translate and report. Returns 1 if an image had to be skipped, else 0."""
+    """Translate and report. Returns 1 if no image could be translated, or, with --strict, not all; else 0."""
     # Not before: torch takes seconds, and --help should not.
     from nla_cyclegan.commands.translate_files import translate_files
 

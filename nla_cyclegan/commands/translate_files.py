@@ -3,18 +3,19 @@
 import argparse
 import sys
 from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from data_shards.errors import UserError
-from data_shards.images.find import evenly, find_images, images_by_stem
-from data_shards.images.read import load_image, reduced
-from data_shards.images.write import save_image, save_picture
+from data_shards.images.find import evenly, find_images, images_by_name, without_suffix
+from data_shards.images.read import load_all, load_image, reduced
+from data_shards.images.write import save_image, save_picture, to_picture
 from data_shards.progress import PixelProgress
 from nla_cyclegan.commands.device import choose_device
-from nla_cyclegan.commands.outputs import attention_file, plan_batches, plan_outputs, refuse_clashes
+from nla_cyclegan.commands.outputs import attention_file, plan_batches, plan_outputs, refuse_clashes, refuse_too_large
 from nla_cyclegan.inference.images import attention_maps, padded_pixels, translate_images
 from nla_cyclegan.inference.tiles import margin, smallest_tile, translate_tiles
 from nla_cyclegan.model.generator import Generator
@@ -25,11 +26,14 @@ from nla_cyclegan.weights.names import OPPOSITE
 
 
 def translate_files(args: argparse.Namespace) -> int:
-    """What `translate` does once its options are read. Returns 1 if an image had to be skipped, else 0."""
+    """What `translate` does once its options are read. Returns 1 if no image came through, or, with --strict, not all."""
     found = find_images(args.inputs, recursive=args.recursive, without=args.out)
-    targets = plan_outputs(dict(list(found.items())[: args.limit]), args.out, args.format)
+    for remark in found.left_out.remarks:
+        print(f"left out: {remark}", file=sys.stderr)
+    images = dict(list(found.images.items())[: args.limit])
+    targets = plan_outputs(images, args.out, args.format)
     refuse_clashes(targets, also=args.grid)
-    truths = _truths(args, targets)
+    truths = _truths(args, images)
     device = choose_device(args.device)
     # Where there is a choice of kernels, those that give the same bytes each time.
     torch.backends.cudnn.deterministic = True
@@ -46,19 +50,23 @@ def translate_files(args: argparse.Namespace) -> int:
     for message in skipped.values():
         print(f"skipped: {message}", file=sys.stderr)
     done = [source for source in targets if source not in skipped]
-    print(f"{len(done)} of {len(targets)} images translated ({args.direction}): {args.out}")
     if args.grid and done:
         _draw_grid(args, generator, generators[way_back], done, truths)
-    return 1 if skipped else 0
+    left_out = f"; {len(skipped)} left out, see above" if skipped else ""
+    print(f"{len(done)} of {len(targets)} images translated ({args.direction}): {args.out}{left_out}")
+    return 1 if not done or (skipped and args.strict) else 0
 
 
-def _truths(args: argparse.Namespace, sources: Iterable[Path]) -> dict[str, Path]:
+def _truths(args: argparse.Namespace, images: Mapping[Path, Path]) -> dict[Path, Path]:
+    """Input file -> its true result, where there is one."""
     if args.truth is None:
         return {}
     if args.grid is None:
         raise UserError("--truth is a column of the picture grid: add --grid FILE")
-    truths = images_by_stem(args.truth)
-    if not any(source.stem in truths for source in sources):
+    named = images_by_name(args.truth)
+    names = {source: without_suffix(below).as_posix() for source, below in images.items()}
+    truths = {source: named[name] for source, name in names.items() if name in named}
+    if not truths:
         raise UserError(f"{args.truth}: no image in it is named like one of the inputs")
     return truths
 
@@ -72,10 +80,11 @@ def _translate_all(generator: Generator, targets: Mapping[Path, Path], args: arg
             f"--tile {args.tile}: with these weights at least {smallest_tile(generator.config)}, "
             f"as a margin of {margin(generator.config)} pixels on each side is cut off"
         )
+    refuse_too_large((size for size, _ in batches), args.format)
     total = sum(height * width * len(batch) for (height, width), batch in batches)
     with PixelProgress(total, sum(len(batch) for _, batch in batches)) as progress:
         for _, batch in batches:
-            images, unreadable = _load(batch, args.size)
+            images, unreadable = load_all(batch, partial(load_image, shorter=args.size))
             skipped |= unreadable
             for source, translated in zip(images, _translate(generator, images, tile, progress), strict=True):
                 save_image(translated, targets[source])
@@ -103,32 +112,21 @@ def _translate(
     return translated
 
 
-def _load(batch: list[Path], shorter: int | None) -> tuple[dict[Path, Tensor], dict[Path, str]]:
-    images: dict[Path, Tensor] = {}
-    unreadable: dict[Path, str] = {}
-    for source in batch:
-        try:
-            images[source] = load_image(source, shorter=shorter)
-        except UserError as error:
-            unreadable[source] = str(error)
-    return images, unreadable
-
-
 def _draw_attention(generator: Generator, image_CHW: Tensor, fractions: tuple[float, float], target: Path) -> None:
     point = pixel_at(image_CHW, fractions)
     for block, weights_HW in attention_maps(generator, image_CHW, point).items():
         drawn = attention_overlay(image_CHW, weights_HW, point, longer=max(image_CHW.shape[-2:]))
-        save_image(drawn, attention_file(target, block))
+        save_picture(to_picture(drawn), attention_file(target, block), drawn=True)
 
 
 def _draw_grid(
-    args: argparse.Namespace, generator: Generator, back: Generator, done: list[Path], truths: Mapping[str, Path]
+    args: argparse.Namespace, generator: Generator, back: Generator, done: list[Path], truths: Mapping[Path, Path]
 ) -> None:
     pictures = []
     for source in evenly(done, args.grid_rows):
         image = reduced(load_image(source, shorter=args.size), args.tile**2)
-        truth = load_image(truths[source.stem]) if source.stem in truths else None
+        truth = load_image(truths[source]) if source in truths else None
         translation = translate_both_ways(generator, back, image, args.direction, args.attention)
         pictures.append(translation.row(truth))
-    save_picture(picture_grid(pictures), args.grid)
+    save_picture(picture_grid(pictures), args.grid, drawn=True)
     print(f"picture grid: {args.grid}")

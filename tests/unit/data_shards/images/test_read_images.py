@@ -7,7 +7,6 @@ import torch
 from PIL import Image
 
 from data_shards.errors import UserError
-from data_shards.images.find import find_images, images_by_stem
 from data_shards.images.read import image_size, load_image, load_square, reduced
 from data_shards.images.write import save_image
 
@@ -90,40 +89,6 @@ def test_resizing_by_the_shorter_side_and_to_a_square(tmp_path):
     assert torch.equal(square, load_image(tmp_path / "wide.png")[:, :, 15:35])
 
 
-def test_files_folders_and_globs_sorted_each_once(tmp_path):
-    for name in ["b 2.jpg", "a.PNG", "c[1].png", "notes.txt", "._a.png", "odd.dat"]:
-        (tmp_path / name).touch()
-    (tmp_path / "deeper").mkdir()
-    (tmp_path / "deeper" / "d.webp").touch()
-
-    def names(*inputs):
-        return [path.name for path in find_images([str(tmp_path / entry) for entry in inputs])]
-
-    assert names(".") == ["a.PNG", "b 2.jpg", "c[1].png"]
-    assert names("c[1].png", "*.jpg", ".", "odd.dat") == ["c[1].png", "b 2.jpg", "a.PNG", "odd.dat"]
-    assert names("**/*.webp") == ["d.webp"]
-
-
-def test_paths_below_the_input_that_named_them(tmp_path, monkeypatch):
-    for name in ["a.png", "x/b.png", "x/y/c.jpg", "out/old.png", "x/.trash/d.png"]:
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).touch()
-
-    def below(*inputs, **options):
-        return [str(path) for path in find_images([tmp_path / entry for entry in inputs], **options).values()]
-
-    assert below(".", recursive=True) == ["a.png", "out/old.png", "x/b.png", "x/y/c.jpg"]
-    assert below(".", recursive=True, without=tmp_path / "out") == ["a.png", "x/b.png", "x/y/c.jpg"]
-    assert below(".", without=tmp_path) == ["a.png"]
-    assert below("x/y/c.jpg", "x", recursive=True) == ["c.jpg", "b.png"]
-    assert below("**/*.jpg", "x/*.png", "?.png") == ["x/y/c.jpg", "b.png", "a.png"]
-    assert below("*/y/c.jpg") == ["x/y/c.jpg"]
-    monkeypatch.chdir(tmp_path / "x")
-    assert {str(path): str(name) for path, name in find_images(["*.png", "../*.png"]).items()} == {
-        "b.png": "b.png", "../a.png": "a.png",
-    }  # fmt: skip
-
-
 def test_colour_of_16_bits(tmp_path):
     """Pillow cannot write it: a PNG by hand (colour type 2, 16 bits)."""
     row = b"\0" + struct.pack(">6H", 65535, 257 * 100, 0, 0, 255, 65535)
@@ -141,24 +106,6 @@ def test_only_larger_images_are_reduced():
     assert reduced(image, 3600) is image
     assert reduced(image, 900).shape == (3, 20, 45)
     assert reduced(torch.zeros((3, 1, 900), dtype=torch.uint8), 10).shape == (3, 1, 94)
-
-
-@pytest.mark.parametrize(
-    ("entry", "message"), [("none.png", "no such file or folder"), ("*.gif", "no file matches"), ("empty", "no image")]
-)
-def test_an_input_without_images_is_refused(tmp_path, entry, message):
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match=message):
-        find_images([tmp_path / entry])
-
-
-def test_files_that_differ_only_in_suffix_cannot_be_matched_by_name(tmp_path):
-    (tmp_path / "x.png").touch()
-    (tmp_path / "y.png").touch()
-    assert images_by_stem(tmp_path) == {"x": tmp_path / "x.png", "y": tmp_path / "y.png"}
-    (tmp_path / "x.jpg").touch()
-    with pytest.raises(UserError, match="differ only in their suffix"):
-        images_by_stem(tmp_path)
 
 
 def test_written_whole_or_not_at_all(tmp_path):

@@ -1,3 +1,4 @@
+import errno
 import hashlib
 import io
 import json
@@ -341,6 +342,7 @@ def test_what_does_not_decode_is_skipped_and_listed(tmp_path: Path, capsys: pyte
     source = make_folder(tmp_path / "images", {"trainA": 4, "trainB": 4})
     (source / "trainA" / "0002.jpg").write_bytes((source / "trainA" / "0002.jpg").read_bytes()[:300])
     (source / "trainB" / "notes.txt").write_text("no image")
+    (source / "trainB" / "fake.jpg").write_text("no image")
     (source / "trainB" / "empty.png").touch()
     (source / "trainB" / ".DS_Store").write_text("hidden")
     pack(source, str(tmp_path / "shards"))
@@ -349,11 +351,12 @@ def test_what_does_not_decode_is_skipped_and_listed(tmp_path: Path, capsys: pyte
     assert [(row["split"], row["name"]) for row in dataset.manifest["skipped"]] == [
         ("trainA", "0002.jpg"),
         ("trainB", "empty.png"),
-        ("trainB", "notes.txt"),
+        ("trainB", "fake.jpg"),
     ]
     said = capsys.readouterr().err
     assert "skipped (3)" in said
-    assert "trainB/notes.txt: not an image file that Pillow reads" in said
+    assert "trainB/fake.jpg: not an image file that Pillow reads" in said
+    assert "trainB: left out, no images: 1 file (1 .txt)" in said
 
 
 def test_the_same_content_twice_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -437,10 +440,22 @@ def test_a_pipe_is_no_destination(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert "pipe: runs a shell command and is refused" in refused(capsys, source, "pipe:cat > x")
 
 
-def test_an_unreadable_source_is_no_bad_image(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unreadable_source_is_no_bad_image(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = make_folder(tmp_path / "images", {"trainA": 2})
+    refusal = PermissionError(errno.EACCES, "Permission denied")
+    monkeypatch.setattr(Path, "read_bytes", lambda path: (_ for _ in ()).throw(refusal))
+    assert f"cannot read {source / 'trainA' / '0000.jpg'}: Permission denied" in refused(
+        capsys, source, tmp_path / "shards", "--jobs", "1"
+    )
+
+
+def test_a_link_to_nothing_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = make_folder(tmp_path / "images", {"trainA": 2})
     (source / "trainA" / "gone.jpg").symlink_to("nowhere.jpg")
-    assert f"cannot read {source / 'trainA' / 'gone.jpg'}" in refused(capsys, source, tmp_path / "shards")
+    pack(source, str(tmp_path / "shards"))
+    assert "trainA: left out, no regular files: 1 file (gone.jpg)" in capsys.readouterr().err
 
 
 # Again, and half way

@@ -194,7 +194,7 @@ def test_all_images_are_brought_to_one_size(folders, checkpoint, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--truth", "real"], r"real: no image named like scene 0.webp (5 of 5 have none)"),
+        (["--truth", "real"], r"real: no image named like scene 0 (5 of 5 have none)"),
         (["--inputs", "nowhere"], "nowhere: no such folder"),
         (["--size", "8"], "at least 16 px"),
         (["--size", "0"], "images of 0 px cannot be measured"),
@@ -228,7 +228,7 @@ def test_too_few_images_for_kid(folders, inception, capsys):
 def test_a_translation_without_its_input_is_named(folders, capsys):
     (folders / "photos" / "scene 3.png").unlink()
     assert evaluate(folders)[0] == 2
-    assert "no image named like scene 3.webp (1 of 5 have none)" in capsys.readouterr().err
+    assert "no image named like scene 3 (1 of 5 have none)" in capsys.readouterr().err
 
 
 def test_a_reader_that_has_seen_enough_is_no_error(folders):

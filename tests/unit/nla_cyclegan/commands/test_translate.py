@@ -111,10 +111,14 @@ def test_what_cannot_be_translated_is_named_and_the_rest_is_done(weights, photos
     (photos / "a broken.jpg").write_bytes(b"nothing")
     whole = (photos / "2014 0.jpg").read_bytes()
     (photos / "cut.jpg").write_bytes(whole[: len(whole) // 2])
-    assert translate(weights, tmp_path / "out", photos) == 1
+    assert translate(weights, tmp_path / "strict", "--strict", photos) == 1
+    assert translate(weights, tmp_path / "none", photos / "cut.jpg") == 1
+    capsys.readouterr()
+    assert translate(weights, tmp_path / "out", photos) == 0
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [f"2014 {index}.png" for index in range(4)]
     output = capsys.readouterr()
-    assert "4 of 6 images" in output.out
+    assert "4 of 6 images translated (B2A)" in output.out.splitlines()[-1]
+    assert "2 left out" in output.out.splitlines()[-1]
     for reason in ["a broken.jpg: not a readable image", "cut.jpg: not a readable image"]:
         assert f"skipped: {photos / reason}" in output.err
 
@@ -174,8 +178,10 @@ def test_sub_folders_are_kept(weights, photos, tmp_path):
 
 
 def test_two_attention_maps_or_an_input_are_never_written_over(weights, photos, tmp_path, capsys):
-    Image.fromarray(image(9, 9)).save(photos / "2014 0.attention1.png")
-    assert translate(weights, tmp_path / "out", "--attention", "0.5,0.5", photos) == 2
+    # Named, so that it is taken for an image.
+    drawn = photos / "2014 0.attention1.png"
+    Image.fromarray(image(9, 9)).save(drawn)
+    assert translate(weights, tmp_path / "out", "--attention", "0.5,0.5", photos, drawn) == 2
     assert "would both be written to" in capsys.readouterr().err
     assert translate(weights, photos, "--format", "png", "--attention", "0.5,0.5", photos / "2014 0.jpg") == 0
     assert (
@@ -360,3 +366,30 @@ def test_help_does_not_import_torch():
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "translate" in result.stdout
     assert result.stdout.endswith("False\n")
+
+
+def test_heat_maps_and_grids_are_no_inputs(weights, photos, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert translate(weights, out, "--attention", "0.5,0.5", "--grid", out / "grid.png", photos) == 0
+    capsys.readouterr()
+    assert translate(weights, tmp_path / "again", out) == 0
+    output = capsys.readouterr()
+    assert "4 of 4 images" in output.out
+    assert "left out: drawn by this project (attention, grids): 5 files" in output.err
+
+
+def test_a_result_that_its_format_cannot_hold_is_known_before(weights, tmp_path, capsys):
+    Image.new("RGB", (16_400, 8)).save(tmp_path / "long.png")
+    assert translate(weights, tmp_path / "out", "--format", "webp", tmp_path / "long.png") == 2
+    assert (
+        "--format webp: holds up to 16,383 px a side, and a result would have 16,400; use --format jpg"
+        in capsys.readouterr().err
+    )
+    assert not (tmp_path / "out").exists()
+
+
+def test_names_as_long_as_the_file_system_takes(weights, tmp_path):
+    name = "ä" * 125
+    Image.fromarray(image(9, 9)).save(tmp_path / f"{name}.png")
+    assert translate(weights, tmp_path / "out", "--format", "webp", "--attention", "0.5,0.5", tmp_path) == 0
+    assert sorted(len(path.name.encode()) for path in (tmp_path / "out").iterdir()) == [254, 255]

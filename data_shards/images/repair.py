@@ -1,0 +1,117 @@
+"""Image files whose metadata are damaged, without those metadata: they are no reason to refuse a picture.
+
+A PNG is a row of chunks, of which those whose names begin with a lower case letter may be ignored; a JPEG is one of segments, a
+WebP one of chunks. What makes the pixels stays, and what says how they are to be seen, as long as it is whole.
+"""
+
+import io
+import struct
+import zlib
+from collections.abc import Callable, Iterator
+
+from PIL import Image
+from PIL.PngImagePlugin import PngStream
+
+PNG_START = b"\x89PNG\r\n\x1a\n"
+# Of one pixel: its header, its data and its end, between which a chunk can be tried.
+ONE_PIXEL = (b"IHDR", struct.pack(">IIBBBBB", 1, 1, 8, 2, 0, 0, 0)), (b"IDAT", zlib.compress(bytes(4))), (b"IEND", b"")
+TRANSPARENCY = b"tRNS"
+# Segments of a JPEG that say what its colours are, and the bytes that they have at least.
+COLOUR_SEGMENTS = {0xE0: (b"JFIF\0", 14), 0xEE: (b"Adobe", 12)}
+EXIF, COMMENT, SCAN, END = 0xE1, 0xFE, 0xDA, 0xD9
+
+
+def repaired(data: memoryview) -> Iterator[bytes]:
+    """The file without what is damaged in its metadata, then without all of them; nothing where it is of another format."""
+    if data[: len(PNG_START)] == PNG_START:
+        yield _png(data, _is_whole)
+        yield _png(data, lambda kind, content, crc: _is_pixels(kind))
+    elif data[:2] == b"\xff\xd8":
+        yield _jpeg(data, lambda marker, content: marker == EXIF or _says_colours(marker, content))
+        yield _jpeg(data, _says_colours)
+    elif data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        yield _webp(data)
+
+
+def has_damaged_chunks(data: memoryview) -> bool:
+    """Whether it is a PNG with metadata that Pillow would fail over, some of them only when it decodes the pixels."""
+    is_png = data[: len(PNG_START)] == PNG_START
+    return is_png and any(not _is_whole(*chunk) for chunk in _chunks(data))
+
+
+def _chunks(data: memoryview) -> Iterator[tuple[bytes, memoryview, memoryview]]:
+    """Kind, content and checksum of each chunk, as far as the file goes."""
+    place = len(PNG_START)
+    while place + 12 <= len(data):
+        length, kind = struct.unpack_from(">I4s", data, place)
+        yield kind, data[place + 8 : place + 8 + length], data[place + 8 + length : place + 12 + length]
+        place += 12 + length
+
+
+def _is_pixels(kind: bytes) -> bool:
+    return kind == TRANSPARENCY or not kind[0] & 0x20
+
+
+def _is_whole(kind: bytes, content: memoryview, crc: memoryview) -> bool:
+    if _is_pixels(kind):
+        return True
+    if zlib.crc32(content, zlib.crc32(kind)).to_bytes(4, "big") != crc:
+        return False
+    if not hasattr(PngStream, f"chunk_{kind.decode('latin-1')}"):
+        return True
+    header, data, end = (_chunk(*part) for part in ONE_PIXEL)
+    try:
+        with Image.open(io.BytesIO(b"".join([PNG_START, header, _chunk(kind, content), data, end]))) as image:
+            image.load()
+    # Whatever Pillow raises on the chunk in the picture itself.
+    except Exception:
+        return False
+    return True
+
+
+def _chunk(kind: bytes, content: bytes | memoryview) -> bytes:
+    crc = zlib.crc32(content, zlib.crc32(kind))
+    return b"".join([struct.pack(">I", len(content)), kind, content, struct.pack(">I", crc)])
+
+
+def _png(data: memoryview, keep: Callable[[bytes, memoryview, memoryview], bool]) -> bytes:
+    parts: list[bytes | memoryview] = [PNG_START]
+    for kind, content, crc in _chunks(data):
+        if keep(kind, content, crc):
+            parts += [struct.pack(">I", len(content)), kind, content, crc]
+    return b"".join(parts)
+
+
+def _says_colours(marker: int, content: memoryview) -> bool:
+    start, length = COLOUR_SEGMENTS.get(marker, (b"", 0))
+    return length > 0 and content[: len(start)] == start and len(content) >= length
+
+
+def _jpeg(data: memoryview, keep: Callable[[int, memoryview], bool]) -> bytes:
+    """Up to the scan; application segments and comments stay where they are to be kept."""
+    out: list[memoryview] = [data[:2]]
+    place = 2
+    while place + 4 <= len(data) and data[place] == 0xFF and data[place + 1] not in (SCAN, END):
+        marker = data[place + 1]
+        if marker == 0xFF:
+            place += 1  # A fill byte.
+            continue
+        stop = place + 2 + int.from_bytes(data[place + 2 : place + 4], "big")
+        if not (0xE0 <= marker <= 0xEF or marker == COMMENT) or keep(marker, data[place + 4 : stop]):
+            out.append(data[place:stop])
+        place = stop
+    return b"".join([*out, data[place:]])
+
+
+def _webp(data: memoryview) -> bytes:
+    """Without EXIF and XMP."""
+    out: list[memoryview] = []
+    place = 12
+    while place + 8 <= len(data):
+        kind, length = struct.unpack_from("<4sI", data, place)
+        stop = place + 8 + length + length % 2
+        if kind not in (b"EXIF", b"XMP "):
+            out.append(data[place:stop])
+        place = stop
+    body = b"WEBP" + b"".join(out)
+    return b"RIFF" + struct.pack("<I", len(body)) + body

@@ -1,0 +1,48 @@
+"""What a file is, by its bytes: an image, whatever its suffix, or a picture that this project drew about images."""
+
+import os
+from pathlib import Path
+
+from PIL import Image
+
+# Of the formats that people keep photos and paintings in, and that Pillow reads, perhaps with a plug-in.
+STARTS = (
+    *(b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"8BPS", b"qoif"),
+    *(b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51"),
+    *(b"P%d%c" % (kind, space) for kind in range(1, 8) for space in b" \t\r\n"),
+)
+# Brands of the ISO media files that are images; others are films.
+BRANDS = (b"avif", b"avis", b"heic", b"heix", b"heim", b"heis", b"mif1", b"msf1")
+BMP_HEADERS = (12, 40, 52, 56, 64, 108, 124)
+HEAD_BYTES = 4096
+
+SOFTWARE = 0x0131
+# The EXIF tag Software of heat maps, picture grids and contact sheets: they are not to be taken for photos.
+DRAWN = "nla-cyclegan: drawn about images"
+
+
+def looks_like_image(head: bytes) -> bool:
+    """Whether a file that begins like this is an image."""
+    if head.startswith(STARTS):
+        return True
+    if head[:4] == b"RIFF":
+        return head[8:12] == b"WEBP"
+    if head[:2] == b"BM":
+        return int.from_bytes(head[14:18], "little") in BMP_HEADERS
+    return head[4:8] == b"ftyp" and head[8:12] in BRANDS
+
+
+def drawn_exif() -> Image.Exif:
+    """The mark of a picture about images."""
+    exif = Image.Exif()
+    exif[SOFTWARE] = DRAWN
+    return exif
+
+
+def look(path: str | Path) -> tuple[bool, bool]:
+    """Whether a file is an image, and whether it is one that this project drew about images. Raises: OSError."""
+    with open(path, "rb") as file:
+        head = file.read(HEAD_BYTES)
+        # A WebP has its EXIF at the end.
+        file.seek(max(0, os.fstat(file.fileno()).st_size - HEAD_BYTES))
+        return looks_like_image(head), DRAWN.encode() in head + file.read(HEAD_BYTES)
