@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from data_shards.checking.scan import BadShardError, ShardStream, members
 from data_shards.dataset.manifest import Dataset
 from data_shards.dataset.rows import IndexRows
-from data_shards.packing.tars import image_of, key_and_suffix, printable
+from data_shards.packing.tars import image_that_is, key_and_suffix, printable
 from data_shards.storage import RangeReader, locate
 
 # A row of the index: see manifest.INDEX_SCHEMA.
@@ -134,7 +134,7 @@ def _fault(data: bytes, row: Row, version: int) -> str:
     keys = [printable(sample["__key__"]) for sample in samples]
     if keys != [row["key"]]:
         return f"at its place, byte {row['offset']:,}, the tar has {', '.join(keys)}"
-    image = image_of(samples[0])
+    image = image_that_is(samples[0], row["sha256"])
     if image is None:
         return "it has no image"
     if hashlib.sha256(image).digest() != row["sha256"]:

@@ -1,6 +1,7 @@
 """Reads a shard that `pack` has not written: groups its files into samples as webdataset does, and makes their index rows."""
 
 import hashlib
+from collections import Counter
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,22 +17,30 @@ from data_shards.storage import RangeReader, locate
 
 @dataclass(frozen=True)
 class Task:
-    """One shard to read; `size` in bytes."""
+    """One shard to read; `size` in bytes; `image_field`: the part of a name after the first dot that is the image."""
 
     uri: str
     split: str
     shard: str
     size: int
+    image_field: str | None = None
 
 
 @dataclass(frozen=True)
 class Found:
-    """A shard's entry in the manifest, its index rows, and its samples without a usable image; or why it cannot be used."""
+    """A shard's entry in the manifest, its index rows, and its samples without a usable image; or why it cannot be used.
+
+    Attributes:
+        links: its members that are links.
+        others: kind -> how many members are no images.
+    """
 
     shard: dict[str, Any] = field(default_factory=dict)
     rows: pa.Table = field(default_factory=INDEX_SCHEMA.empty_table)
     skipped: list[dict[str, str]] = field(default_factory=list)
     fault: str = ""
+    links: list[str] = field(default_factory=list)
+    others: Counter[str] = field(default_factory=Counter)
 
 
 @dataclass(frozen=True)
@@ -52,15 +61,16 @@ class _Sample:
     suffixes: set[str] = field(default_factory=set)
 
     def image(self) -> _Image | None:
-        """The image that a reader takes."""
-        return next((self.images[suffix] for suffix in IMAGE_SUFFIXES if suffix in self.images), None)
+        """The image that a reader takes: of several the one whose suffix comes first."""
+        return min(self.images.items(), key=lambda pair: _rank(pair[0]), default=(None, None))[1]
 
 
 def look_through(task: Task) -> Found:
     with closing(RangeReader(locate(task.uri))) as ranges:
         stream = ShardStream(ranges, task.shard, task.size)
         try:
-            samples = _group(stream)
+            links: list[str] = []
+            samples = _group(stream, task.image_field, links)
             sha256 = stream.sha256()
         except BadShardError as error:
             return Found(fault=f"{task.shard}: {error}")
@@ -76,20 +86,32 @@ def look_through(task: Task) -> Found:
         shown = {name: getattr(image.header, name) for name in ("width", "height", "is_plain")}
         rows.append(place | extent | shown | {"name": image.name, "sha256": image.sha256})
     shard = {"split": task.split, "name": task.shard, "samples": len(rows), "bytes": stream.size, "sha256": sha256}
-    return Found(shard, pa.Table.from_pylist(rows, INDEX_SCHEMA), skipped)
+    others = Counter(suffix for sample in samples for suffix in sample.suffixes - sample.images.keys())
+    return Found(shard, pa.Table.from_pylist(rows, INDEX_SCHEMA), skipped, links=links, others=others)
+
+
+def is_image_field(suffix: str, wanted: str | None) -> bool:
+    """Whether a member with this suffix, lower case, is an image: by its own suffix, or because it is named so."""
+    return suffix in IMAGE_SUFFIXES if wanted is None else suffix == wanted or suffix.startswith(f"{wanted}.")
+
+
+def _rank(suffix: str) -> int:
+    return IMAGE_SUFFIXES.index(suffix) if suffix in IMAGE_SUFFIXES else len(IMAGE_SUFFIXES)
 
 
 def _without_image(sample: _Sample) -> str:
-    return (
-        f"no image in it ({', '.join(sorted(sample.suffixes))}): its suffix would be one of {', '.join(IMAGE_SUFFIXES)}"
-    )
+    there = ", ".join(sorted(sample.suffixes))
+    fields = sorted(suffix for suffix in sample.suffixes if suffix.rpartition(".")[2] in IMAGE_SUFFIXES)
+    if fields:
+        return f"no image in it that is named as one ({there}): say which it is, such as --field {fields[0]}"
+    return f"no image in it ({there}): its suffix would be one of {', '.join(IMAGE_SUFFIXES)}, or name it with --field"
 
 
-def _group(stream: ShardStream) -> list[_Sample]:
+def _group(stream: ShardStream, wanted: str | None, links: list[str]) -> list[_Sample]:
     """webdataset's rule: files that follow one another, with the same name up to the first dot, are a sample."""
     samples: dict[str, _Sample] = {}
     current: _Sample | None = None
-    for member in members(stream):
+    for member in members(stream, links=links):
         key, suffix = key_and_suffix(member.name)
         if key is None:
             continue
@@ -100,11 +122,11 @@ def _group(stream: ShardStream) -> list[_Sample]:
                     "do not follow one another for two samples; write the shard anew (tar --sort=name)"
                 )
             current = samples[key] = _Sample(key, member.start)
-        _add(current, suffix.lower(), member, stream)
+        _add(current, suffix.lower(), member, stream, wanted)
     return list(samples.values())
 
 
-def _add(sample: _Sample, suffix: str, member: Member, stream: ShardStream) -> None:
+def _add(sample: _Sample, suffix: str, member: Member, stream: ShardStream, wanted: str | None) -> None:
     if suffix in sample.suffixes:
         raise BadShardError(
             f"{printable(member.name)} comes twice in the sample {sample.key} (suffixes are compared in lower case): "
@@ -112,6 +134,6 @@ def _add(sample: _Sample, suffix: str, member: Member, stream: ShardStream) -> N
         )
     sample.suffixes.add(suffix)
     sample.end = member.end
-    if suffix in IMAGE_SUFFIXES:
+    if is_image_field(suffix, wanted):
         data = stream.read(member.size)
         sample.images[suffix] = _Image(printable(member.name), hashlib.sha256(data).digest(), look_at(data))

@@ -7,6 +7,7 @@ import argparse
 import json
 import os
 import re
+from collections import Counter
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -35,17 +36,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"the tars of a split ({', '.join(SPLITS)}), relative to URI, * matches / too; may be given several times "
         "(default: the split that a tar's name or folder names)",
     )
+    parser.add_argument(
+        "--field", action="append", default=[], metavar="[SPLIT=]FIELD",
+        help="which file of a sample is the image: of s0.input.jpg and s0.label.png, input.jpg or input (default: the one "
+        "named jpg, png, ...); may be given for each split",
+    )  # fmt: skip
     parser.add_argument("--force", action="store_true", help="replace an index and a manifest that are there already")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes (default: one a core)")
 
 
 def run(args: argparse.Namespace) -> int:
     check_range("--jobs", args.jobs, 1, 1024)
-    index(args.uri, args.split, force=args.force, jobs=args.jobs)
+    index(args.uri, args.split, args.field, force=args.force, jobs=args.jobs)
     return 0
 
 
-def index(uri: str, splits: list[str], *, force: bool, jobs: int) -> None:
+def index(uri: str, splits: list[str], fields: list[str], *, force: bool, jobs: int) -> None:
     """Write index and manifest of the tars at `uri`, and report on stdout and stderr what was found.
 
     Raises UserError where there is a dataset already, the split of a tar is not known, or a tar cannot be used.
@@ -55,7 +61,12 @@ def index(uri: str, splits: list[str], *, force: bool, jobs: int) -> None:
     _check_vacant(location, files, force=force)
     known = _known_shards(location) if force else []
     chosen = _choose(location, files, splits, known)
-    tasks = [Task(uri, split, shard, files[shard]) for split, shards in chosen.items() for shard in shards]
+    field_of = _fields(fields)
+    tasks = [
+        Task(uri, split, shard, files[shard], field_of.get(split))
+        for split, shards in chosen.items()
+        for shard in shards
+    ]
     found = list(look_at_all("indexing", look_through, tasks, jobs))
     _check(location, tasks, found)
     _warn_of_changes(found, known)
@@ -63,7 +74,29 @@ def index(uri: str, splits: list[str], *, force: bool, jobs: int) -> None:
     shards = [each.shard for each in found if each.shard["samples"]]
     rows = pa.concat_tables(each.rows for each in found)
     commit(location, rows, shards, {"skipped": skipped})
+    _warn_of_members(tasks, found)
     report("indexed", location.uri, rows, shards, skipped)
+
+
+def _fields(options: list[str]) -> dict[str, str]:
+    """Split -> the field that is its image, lower case."""
+    fields: dict[str, str] = {}
+    for option in options:
+        split, equals, name = option.rpartition("=")
+        if not name or (equals and split not in SPLITS):
+            raise UserError(f"--field {option}: expected FIELD or SPLIT=FIELD with a split of {', '.join(SPLITS)}")
+        fields |= dict.fromkeys([split] if equals else SPLITS, name.lower())
+    return fields
+
+
+def _warn_of_members(tasks: list[Task], found: list[Found]) -> None:
+    """What is in the tars beside images."""
+    links = [f"{task.shard}: {link}" for task, each in zip(tasks, found, strict=True) for link in each.links]
+    listed(
+        "links to other members, which no reader of WebDataset follows (tar --dereference --hard-dereference)", links
+    )
+    others: Counter[str] = sum((each.others for each in found), Counter())
+    listed("members that are no images, by kind", [f"{count:,} .{kind}" for kind, count in others.most_common()])
 
 
 def _check_vacant(location: Location, files: dict[str, int], *, force: bool) -> None:

@@ -108,8 +108,11 @@ class Member:
     end: int
 
 
-def members(stream: ShardStream, stop: int | None = None) -> Iterator[Member]:
+def members(stream: ShardStream, stop: int | None = None, links: list[str] | None = None) -> Iterator[Member]:
     """The files from the stream's place, a header, up to `stop`, by default the tar's end; read(size) gives their content.
+
+    Args:
+        links: is given the members that are links to others, which webdataset passes over.
 
     Raises BadShardError where the tar is damaged, or ends without its end mark.
     """
@@ -130,6 +133,8 @@ def members(stream: ShardStream, stop: int | None = None) -> Iterator[Member]:
             tar.members = []  # type: ignore[attr-defined]
             if info.isreg() and not META.match(info.name):
                 yield Member(info.name, info.size, info.offset, place)
+            elif links is not None and (info.issym() or info.islnk()):
+                links.append(f"{info.name} -> {info.linkname}")
             if stop is not None and place >= stop:
                 return
             info = tar.next()

@@ -1,5 +1,6 @@
 """WebDataset tars: deterministic ones, built in memory, names that are safe in them, and what is an image in one."""
 
+import hashlib
 import io
 import re
 import tarfile
@@ -27,6 +28,15 @@ def key_and_suffix(name: str) -> tuple[str | None, str]:
 def image_of(members: dict[str, Any]) -> bytes | None:
     """The image file among a sample's members."""
     return next((members[suffix] for suffix in IMAGE_SUFFIXES if suffix in members), None)
+
+
+def image_that_is(members: dict[str, Any], sha256: bytes) -> bytes | None:
+    """Of a sample's members the one with that checksum; else its image, if it has one."""
+    files = (content for content in members.values() if isinstance(content, bytes))
+    image = image_of(members)
+    if image is not None and hashlib.sha256(image).digest() == sha256:
+        return image
+    return next((content for content in files if hashlib.sha256(content).digest() == sha256), image)
 
 
 class Keys:

@@ -18,7 +18,7 @@ from data_shards.dataset.rows import IndexRows, Row
 from data_shards.errors import UserError
 from data_shards.images.read import UnreadableImageError
 from data_shards.images.transforms import centre, decode, decode_plain
-from data_shards.packing.tars import image_of
+from data_shards.packing.tars import image_that_is
 from data_shards.storage import RangeReader, locate
 from data_shards.stream.cache import DiskCache
 
@@ -107,7 +107,7 @@ class SampleReader:
             if member is None:
                 # A damaged header hides the samples after it: each of them is looked up by itself.
                 member = next(tar_samples(data[row.offset - base :][: row.length], shard), {})
-            image = image_of(member)
+            image = image_that_is(member, row.sha256)
             fault = _fault(image, row, is_whole=row.offset - base + row.length <= len(data))
             found[number] = Sample(number, shard, row.key, b"" if fault else image or b"", row.is_plain, fault)
         return found

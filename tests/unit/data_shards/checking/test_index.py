@@ -517,3 +517,62 @@ def test_an_indexed_dataset_streams_like_a_packed_one(tmp_path: Path) -> None:
     for one, two in zip(*batches, strict=True):
         assert (one.keys_a, one.keys_b) == (two.keys_a, two.keys_b)
         assert np.array_equal(one.a, two.a)
+
+
+# Tars that others wrote: fields, links, other members
+
+
+def test_the_field_that_is_the_image_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    members = [
+        (f"s{number}.{field}", data)
+        for number in range(3)
+        for field, data in [("input.jpg", image(number)), ("label.png", image(9 + number, "PNG")), ("json", b"{}")]
+    ]
+    for split in ("trainA", "trainB"):
+        write_tar(tmp_path / f"{split}-0.tar", members)
+    assert "say which it is, such as --field input.jpg" in refused(capsys, tmp_path)
+    assert "--field x=input: expected FIELD or SPLIT=FIELD" in refused(capsys, tmp_path, "--field", "x=input")
+    assert index(tmp_path, "--field", "input", "--field", "trainB=label.png") == 0
+    said = capsys.readouterr().err
+    assert [line.strip() for line in said.splitlines() if line.startswith("  ")] == [
+        "6 .json",
+        "3 .label.png",
+        "3 .input.jpg",
+    ]
+    dataset = open_dataset(tmp_path)
+    assert [row["name"] for row in rows(tmp_path)][2:4] == ["s2.input.jpg", "s0.label.png"]
+    for split, first in (("trainA", 0), ("trainB", 9)):
+        read = [pixels for _, pixels in read_split(dataset, split, size=32)]
+        expected = [picture(first + number) for number in range(3)]
+        assert len(read) == 3
+        for got, source in zip(read, expected, strict=True):
+            reduced = np.asarray(source.resize((32, 32), Image.Resampling.BOX)).astype(float)
+            assert np.abs(got.permute(1, 2, 0).numpy() - reduced).mean() < 20
+    assert main(["verify", str(tmp_path), "--jobs", "1"]) == 0
+
+
+def test_links_between_members_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write_tar(tmp_path / "trainA-0.tar", images(2))
+    with tarfile.open(path, "a") as tar:
+        for name, kind in (("hard.jpg", tarfile.LNKTYPE), ("soft.jpg", tarfile.SYMTYPE)):
+            member = tarfile.TarInfo(name)
+            member.type, member.linkname = kind, "000.jpg"
+            tar.addfile(member)
+    assert index(tmp_path) == 0
+    said = capsys.readouterr().err
+    assert (
+        "links to other members, which no reader of WebDataset follows (tar --dereference --hard-dereference) (2)"
+        in said
+    )
+    assert "trainA-0.tar: hard.jpg -> 000.jpg" in said
+    assert "trainA-0.tar: soft.jpg -> 000.jpg" in said
+
+
+def test_a_tail_behind_an_images_end_is_no_fault() -> None:
+    film = b"\0\0\0\x18ftypmp42" + bytes(40) + b"\xff\xda\0\x08" + bytes(40)
+    assert look_at(image(1) + film).fault == ""
+    assert look_at(image(1, "GIF") + b"tail;\0x").fault == ""
+    assert look_at(image(1, "WEBP") + film).fault == ""
+    assert look_at(image(1, "PNG") + film).fault == ""
+    for kind in ("JPEG", "GIF", "WEBP", "PNG"):
+        assert look_at(image(1, kind)[:-20]).fault
