@@ -38,7 +38,7 @@ def test_the_commonest_sizes_are_counted(tmp_path: Path, capsys: pytest.CaptureF
     sizes = [(40, 30)] * 5 + [(30, 40)] * 4 + [(50, 20)] * 3 + [(20, 50)] * 2 + [(21, 21), (22, 22)]
     for number, size in enumerate(sizes):
         picture(number, *size).save(source / "trainA" / f"{number:02d}.jpg")
-    (source / "trainA" / "notes.txt").write_text("no image")
+    (source / "trainA" / "notes.jpg").write_text("no image")
     pack(source, str(tmp_path / "shards"))
     capsys.readouterr()
     assert main(["inspect", str(tmp_path / "shards")]) == 0
