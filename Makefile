@@ -13,10 +13,11 @@ BIN := .venv/bin
 DATA ?=
 SIZE ?= 128
 STEPS ?=
-NAME := $(if $(DATA),$(notdir $(patsubst %/,%,$(DATA))),synthetic)-$(SIZE)px$(if $(STEPS),-$(STEPS)steps)
+# Not make's own functions, which would take a path with spaces for several.
+NAME := $(if $(DATA),$(shell basename "$(DATA)"),synthetic)-$(SIZE)px$(if $(STEPS),-$(STEPS)steps)
 DEMO := demo/$(NAME)
 IMAGES := $(if $(DATA),$(DATA),$(DEMO)/images)
-TRUTH := $(if $(DATA),,--truth $(IMAGES)/truthB2A)
+TRUTH := $(if $(DATA),,--truth "$(IMAGES)/truthB2A")
 # The demo's global batch is 4 (cluster/configs/demo.yaml): the clock is image pairs, not steps.
 LENGTH := $(if $(STEPS),--schedule.images $(shell expr $(STEPS) \* 4))
 
@@ -32,14 +33,15 @@ install: .venv/installed
 	@touch $@
 
 demo: install
-	$(if $(DATA),,$(BIN)/python -m data_shards synth $(IMAGES) --size $(SIZE))
-	$(BIN)/python -m data_shards pack $(IMAGES) $(DEMO)/shards --size $(SIZE)
-	$(BIN)/python -m cluster train --config cluster/configs/demo.yaml --data.uri $(DEMO)/shards --storage $(DEMO) \
+	$(if $(DATA),,$(BIN)/python -m data_shards synth "$(IMAGES)" --size $(SIZE))
+	$(BIN)/python -m nla_cyclegan evaluate --dry-run --inputs "$(IMAGES)/testB" --real "$(IMAGES)/testA" $(TRUTH)
+	$(BIN)/python -m data_shards pack "$(IMAGES)" "$(DEMO)/shards" --size $(SIZE)
+	$(BIN)/python -m cluster train --config cluster/configs/demo.yaml --data.uri "$(DEMO)/shards" --storage "$(DEMO)" \
 	    --data.load_size $(SIZE) $(LENGTH)
-	$(BIN)/python -m nla_cyclegan translate --weights $(DEMO)/run --direction B2A --size $(SIZE) --out $(DEMO)/painted \
-	    --grid $(DEMO)/grid.png $(TRUTH) $(IMAGES)/testB
-	$(BIN)/python -m nla_cyclegan evaluate --translations $(DEMO)/painted --inputs $(IMAGES)/testB --real $(IMAGES)/testA \
-	    $(TRUTH) --size $(SIZE) --inception none --json $(DEMO)/scores.json
+	$(BIN)/python -m nla_cyclegan translate --weights "$(DEMO)/run" --direction B2A --size $(SIZE) --out "$(DEMO)/painted" \
+	    --grid "$(DEMO)/grid.png" $(TRUTH) "$(IMAGES)/testB"
+	$(BIN)/python -m nla_cyclegan evaluate --translations "$(DEMO)/painted" --inputs "$(IMAGES)/testB" --real "$(IMAGES)/testA" \
+	    $(TRUTH) --size $(SIZE) --inception none --json "$(DEMO)/scores.json"
 	@echo
 	@echo "The paintings are in $(DEMO)/painted, the picture grid is $(DEMO)/grid.png, the scores are in $(DEMO)/scores.json."
 

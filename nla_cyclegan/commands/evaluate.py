@@ -13,7 +13,7 @@ from nla_cyclegan.weights.names import BOTH, FILE_NAMES
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    measured = parser.add_mutually_exclusive_group(required=True)
+    measured = parser.add_mutually_exclusive_group()
     measured.add_argument("--translations", metavar="DIR", help="measure what `translate` wrote")
     measured.add_argument(
         "--weights", help="translate first, with a run or checkpoint folder (path or URI); adds cycle and identity L1"

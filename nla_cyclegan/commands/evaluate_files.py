@@ -84,6 +84,8 @@ class _Files:
     @classmethod
     def found(cls, args: argparse.Namespace) -> "_Files":
         """Raises: UserError where a folder is missing or has no images, or an image belongs to none."""
+        if not (args.translations or args.weights or args.dry_run):
+            raise UserError("what is to be measured? give --translations DIR, or --weights to translate first")
         if args.direction == BOTH and not args.weights:
             raise UserError("--direction both needs the generators: give --weights instead of --translations")
         translate, left_out = args.weights or args.dry_run, LeftOut()
