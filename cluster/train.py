@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Sequence
 from functools import partial
+from shlex import quote
 
 from cluster.machines import driver
 from cluster.machines.stop_signals import StopSignals
@@ -48,7 +49,7 @@ def main(arguments: Sequence[str]) -> None:
 
 def places(prepared: Prepared) -> str:
     """Where a run's results are."""
-    folder = prepared.folder.label
+    folder = quote(prepared.folder.label)
     lines = [("checkpoints", f"{folder}/checkpoint_*"), ("metrics", f"{folder}/metrics.jsonl")]
     if prepared.config.observe.previews:
         lines.append(("pictures", f"{folder}/previews"))

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from shlex import quote
 from typing import TYPE_CHECKING
 
 from data_shards.errors import UserError
@@ -68,6 +69,6 @@ def report(sweep: "Sweep") -> int:
     elif len(sweep.trials) < sweep.total or any(not trial.begun for trial in sweep.trials):
         print("the budget of images is spent; more trials begin with a larger --budget.images")
     if any(trial.state == "finished" for trial in sweep.trials):
-        print(f"train the best in full: python -m tuning best {folder} > best.yaml")
+        print(f"train the best in full: python -m tuning best {quote(folder)} > best.yaml")
         print("                        python -m cluster train --config best.yaml")
     return 1 if failed else 0

@@ -7,6 +7,7 @@ import sys
 from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import accumulate, groupby
+from shlex import quote
 
 from data_shards.checking.check import Report, Task, check_shard
 from data_shards.checking.scan import look_at_all
@@ -176,7 +177,7 @@ def _conclusion(uri: str, verdict: Verdict) -> str:
         remedies.append("restore the shards from a copy, or pack the dataset again")
     if verdict.is_index_bad:
         remedies.append(
-            f"`python -m data_shards index --force {uri}` builds index and manifest anew from the shards as they are"
+            f"`python -m data_shards index --force {quote(uri)}` builds index and manifest anew from the shards as they are"
         )
     return (
         f"{uri} is not sound{': ' if parts else ''}{', '.join(parts)}{'; ' if remedies else ''}{'; or '.join(remedies)}"

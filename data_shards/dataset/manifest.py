@@ -9,6 +9,7 @@ import json
 import os
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
+from shlex import quote
 from typing import Any
 
 import numpy as np
@@ -167,7 +168,7 @@ def read_manifest(location: Location) -> dict[str, Any] | None:
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{MANIFEST} of {location.uri} is not a data_shards manifest ({error!r}): {REBUILD}") from error
     if version not in READ_VERSIONS:
-        remedy = f"run `python -m data_shards index --force {location.uri}`, which leaves the shards as they are"
+        remedy = f"run `python -m data_shards index --force {quote(location.uri)}`, which leaves the shards as they are"
         if not isinstance(version, int) or version > FORMAT_VERSION:
             remedy = "it was written by a newer data_shards: use that one"
         known = " and ".join(map(str, READ_VERSIONS))
@@ -185,7 +186,7 @@ def open_dataset(uri: str | os.PathLike[str]) -> Dataset:
     location = locate(uri)
     manifest = read_manifest(location)
     if manifest is None:
-        reason = f"{MANIFEST} not found; run `python -m data_shards pack SOURCE {location.uri}`"
+        reason = f"{MANIFEST} not found; run `python -m data_shards pack SOURCE {quote(location.uri)}`"
         if any(name.endswith(".tar") for name in list_files(location)):
             reason += (
                 " (it holds shards: a pack that was interrupted is completed by running it again, and "

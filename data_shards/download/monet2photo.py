@@ -7,6 +7,7 @@ import tempfile
 import zipfile
 import zlib
 from pathlib import Path, PurePosixPath
+from shlex import quote
 from urllib.parse import urlsplit
 
 from data_shards.dataset.manifest import SPLITS
@@ -58,7 +59,7 @@ def _download(url: str, dest: Path, name: str) -> None:
         try:
             fetch(url, archive)
         except UserError as error:
-            by_hand = f"python -m data_shards download {name} {dest} --zip {name}.zip"
+            by_hand = f"python -m data_shards download {name} {quote(str(dest))} --zip {name}.zip"
             raise UserError(f"{error}; without a network here, fetch it elsewhere and run: {by_hand}") from error
     try:
         unpack(archive, dest, name)

@@ -5,6 +5,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import plotly.graph_objects as go
@@ -176,7 +177,10 @@ def _gain(view: View) -> str:
 def _commands(view: View) -> list[str]:
     if view.best is None:
         return []
-    return [f"python -m tuning best {view.folder.label} > best.yaml", "python -m cluster train --config best.yaml"]
+    return [
+        f"python -m tuning best {quote(view.folder.label)} > best.yaml",
+        "python -m cluster train --config best.yaml",
+    ]
 
 
 def _importance_note(view: View) -> str:
