@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 from itertools import cycle
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 
 import torch
@@ -59,7 +60,7 @@ class LoaderProcess:
         )
         self._kills, self._looked = oom_kills(), time.monotonic()
         try:
-            with theirs:
+            with theirs, _signals_held():
                 self._process.start()
         except (EOFError, OSError) as error:
             # The fork server could not fork.
@@ -159,10 +160,27 @@ def _shared(shape: tuple[int, ...]) -> Tensor:
         ) from error
 
 
+@contextlib.contextmanager
+def _signals_held() -> Iterator[None]:
+    """A fork server that starts in this context never gets Ctrl-C or SIGTERM, which may be sent to all processes of a program.
+
+    It protects itself from Ctrl-C alone, and only when it has imported what it preloads.
+    """
+    # First: starting it lets the signals through again.
+    resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _serve(task: Task, tracks: range, ring: Tensor, pipe: Connection) -> None:
     """The loader process: sends a part without its images when they are in the next slot of the ring; an error is the last."""
     # Ctrl-C is for the process that reads from this one.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Held back in the fork server; multiprocessing ends its processes with it.
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     end_with_parent()
     # The cores are shared with other loaders and with training.
     torch.set_num_threads(1)
