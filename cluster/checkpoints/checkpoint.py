@@ -40,6 +40,8 @@ from nla_cyclegan.weights.checkpoint import (
     writer_of,
 )
 
+# Takes an event's kind and text, see records/events.py.
+AddEvent = Callable[[str, str], None]
 FIELDS = TypeAdapter(dict[str, Any])
 
 
@@ -54,6 +56,7 @@ class Checkpoints:
         about: what run.json says beside the images seen (configuration, dataset, versions).
         before_storing: called on each rank when a checkpoint is taken.
         attempt: whose checkpoints they are; it is asked before anything is written or deleted. None: nobody else's folder.
+        add_event: called on rank 0, from any thread, with what is saved, skipped or resumed from.
 
     Attributes:
         carried: JSON values beside the tensors that the run goes on with, alike on all ranks: saved with each checkpoint, and
@@ -69,9 +72,10 @@ class Checkpoints:
         about: Mapping[str, Any],
         before_storing: Callable[[], None] = lambda: None,
         attempt: Attempt | None = None,
+        add_event: AddEvent = lambda kind, text: None,
     ) -> None:
         self.config, self.clock, self.folder, self.world, self.about = config, clock, folder, world, about
-        self.before_storing, self.attempt = before_storing, attempt
+        self.before_storing, self.attempt, self.add_event = before_storing, attempt, add_event
         self.carried: dict[str, Any] = {}
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="upload")
         self._upload: Future[None] | None = None
@@ -103,8 +107,11 @@ class Checkpoints:
             if problem is None:
                 self.carried |= self.world.broadcast(self._carried(name) if self.world.rank == 0 else {})
                 self._saved_at = images_of(name)
+                if self.world.rank == 0:
+                    self.add_event("resume", f"from {name}")
                 return self._saved_at
             if self.world.rank == 0:
+                self.add_event("skipped", f"{name}: {problem}")
                 print(f"warning: checkpoint {name} is skipped: {problem}", file=sys.stderr, flush=True)
         if names:
             raise UserError(f"{self.folder.label}: none of its checkpoints can be read; choose another --name")
@@ -197,6 +204,7 @@ class Checkpoints:
             share[ABOUT] = json.dumps(about, indent=1).encode()
         store_share(share, self.folder, name, self.world, self._check_owned, self._ending)
         if self.world.rank == 0:
+            self.add_event("saved", name)
             self._prune()
 
     def _prune(self) -> None:

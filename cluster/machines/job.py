@@ -23,6 +23,8 @@ SENT = (
     *("AWS_REQUEST_CHECKSUM_CALCULATION", "AWS_RESPONSE_CHECKSUM_VALIDATION"),
     *("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME", "NCCL_DEBUG"),
 )
+# How long `ray job stop` waits for a run or a sweep to save its checkpoints, before it kills it; Ray's default is 3 s.
+STOP_WAIT = {"RAY_JOB_STOP_WAIT_TIME_S": "90"}
 SECRET = re.compile(r"SECRET|TOKEN|PASSW|CREDENTIAL|(^|_)KEY", re.IGNORECASE)
 
 
@@ -54,7 +56,7 @@ class Job:
         """Ray's runtime environment. Its dashboard shows it, so nothing in it may be secret."""
         folders = [str(folder) for folder in self.folders]
         code = {"working_dir": folders[0]} if len(folders) == 1 else {"py_modules": folders}
-        return {**code, "excludes": self.excludes, "env_vars": self.variables}
+        return {**code, "excludes": self.excludes, "env_vars": STOP_WAIT | self.variables}
 
 
 def variables_sent(variables: Sequence[str]) -> dict[str, str]:

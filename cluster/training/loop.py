@@ -81,14 +81,13 @@ def train(
             about(config, dataset),
             before_storing=files.upload_now,
             attempt=attempt,
+            add_event=events.add,
         )
         validation = Validation(config.validation, dataset, clock, world, log, report, size=size, say=say)
         previews = Previews(config.observe, dataset, clock, world, log, files.root, size=size, say=say)
         requests = Requests(world, ask)
         guard = NonFiniteGuard(world, clock, [config.observe.every, config.validation.every, config.checkpoint.every])
         images_seen = checkpoints.restore(step)
-        if world.rank == 0:
-            events.add("begin", f"training begins at {images_seen:,} images", images=images_seen, workers=world.size)
         faults = DataFaults(
             checkpoints.carried, world, clock, [config.observe.every, config.checkpoint.every], log, say
         )
@@ -118,9 +117,5 @@ def train(
                     guard.settle()
                     faults.share(stream)
                     checkpoints.save_now(step, images_seen, log.latest)
-                    if world.rank == 0:
-                        events.add(
-                            request.kind, f"{request.reason}: saved at {images_seen:,} images", images=images_seen
-                        )
                     raise RunInterruptedError(request.kind, request.reason, images_seen)
     return log.latest

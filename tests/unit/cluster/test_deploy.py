@@ -5,6 +5,7 @@ import re
 import shlex
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.metadata import version
@@ -228,6 +229,65 @@ def test_slurm_starts_ray_everywhere_and_the_run_on_the_first(tmp_path: Path) ->
     mode, token = (tmp_path / "token").read_text().split()
     assert (mode, len(token)) == ("token", 64)
     assert token not in "".join(called)
+
+
+# A driver that takes its time to save, and Ray that would not survive the signal.
+DRIVER = """import signal, sys, time
+from pathlib import Path
+def stop(number, frame):
+    time.sleep(0.5)
+    Path("saved").touch()
+    sys.exit(143)
+signal.signal(signal.SIGTERM, stop)
+Path("started").write_text(" ".join(sys.argv))
+time.sleep(30)
+"""
+SYMMETRIC_RUN = """trap 'touch {folder}/ray-got-it' TERM
+while [ "$1" != -- ]; do shift; done
+shift
+"$@"
+status=$?
+touch {folder}/ray-ended
+exit $status
+"""
+
+
+@pytest.mark.parametrize(
+    ("state", "signalled", "requeued"), [("RUNNING", True, True), ("COMPLETING", True, False), ("RUNNING", False, False)]
+)
+def test_at_slurms_time_limit_the_driver_alone_gets_the_signal_and_the_job_comes_again(
+    tmp_path: Path, state: str, signalled: bool, requeued: bool
+) -> None:
+    """COMPLETING: somebody has cancelled the job. Without a signal the driver fails by itself."""
+    checkout = tmp_path / "checkout"
+    (checkout / ".venv" / "bin").mkdir(parents=True)
+    (checkout / "cluster").mkdir()
+    (checkout / "cluster" / "__main__.py").write_text(DRIVER if signalled else "import sys; sys.exit(1)")
+    scontrol = 'echo "$@" >> {0}/asked; [ "$1" = hostnames ] || echo "JobId=1 JobState={1} Reason=None"; echo node7'
+    stub(tmp_path, "scontrol", scontrol.format(tmp_path, state))
+    stub(tmp_path, "hostname", "echo 127.0.0.1")
+    stub(tmp_path, "srun", 'while [[ $1 == -* ]]; do shift; done; exec "$@"')
+    stub(tmp_path, "ray", SYMMETRIC_RUN.format(folder=tmp_path))
+    environment = {
+        "PATH": f"{tmp_path}:{Path(sys.executable).parent}:{os.environ['PATH']}",
+        **{"SLURM_SUBMIT_DIR": str(checkout), "SLURM_JOB_NODELIST": "node7", "SLURM_JOB_ID": str(os.getpid())},
+        **{"SLURM_JOB_NUM_NODES": "1", "SLURM_CPUS_PER_TASK": "2", "SLURM_GPUS_ON_NODE": "0"},
+    }
+    script = (DEPLOY / "slurm.sh").read_text()
+    assert {"#SBATCH --signal=B:TERM@120", "#SBATCH --requeue", "#SBATCH --open-mode=append"} <= set(script.splitlines())
+    with subprocess.Popen(["bash", str(DEPLOY / "slurm.sh"), "--name", "a run"], env=environment) as batch:
+        began = time.monotonic()
+        while signalled and not (checkout / "started").exists() and time.monotonic() - began < 30:
+            time.sleep(0.02)
+        if signalled:
+            assert (checkout / "started").read_text().endswith("--name a run")
+            batch.terminate()
+        assert batch.wait(30) == (143 if signalled else 1)
+    assert (checkout / "saved").exists() == signalled
+    assert (tmp_path / "ray-ended").exists()
+    assert not (tmp_path / "ray-got-it").exists()
+    asked = (tmp_path / "asked").read_text().splitlines()
+    assert (f"requeue {os.getpid()}" in asked) == requeued
 
 
 class Metadata(BaseHTTPRequestHandler):

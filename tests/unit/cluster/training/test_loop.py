@@ -12,8 +12,10 @@ from torch import Tensor
 
 from cluster.ranks.clock import Clock
 from cluster.ranks.world import World
+from cluster.records import events
 from cluster.records.metrics_file import Record
 from cluster.records.sinks import Forward
+from cluster.records.snapshot import take_snapshot
 from cluster.settings.config import RunConfig
 from cluster.training import loop
 from data_shards.errors import GpuMemoryError, NonFiniteLossError, UserError
@@ -77,6 +79,22 @@ def test_stopped_and_continued_equals_undisturbed_bit_for_bit(uri: str, tmp_path
     ]
     assert histories[0] == histories[1]
     assert [line["images"] for line in histories[0]] == [8, 16, 24, 32, 40, 48]
+
+
+def test_the_event_log_has_what_was_saved_skipped_and_resumed_from(uri: str, tmp_path: Path) -> None:
+    config, folder = tiny.config(uri, tmp_path), RunFolder(str(tmp_path), "tiny")
+    with events.opened(folder, "1aaaa", "rank-0"):
+        with pytest.raises(StoppedError):
+            train(config, stop_at=40)
+        newest, before = complete_checkpoints(folder)
+        folder.write(f"{newest}/generator_ab.safetensors", b"damaged")
+        train(config)
+    happened = [f"{event['kind']}: {event['text']}" for event in take_snapshot(folder).events]
+    again = "checkpoint_000000000032-2"
+    assert [line.partition(": generator_ab")[0] for line in happened] == [
+        f"saved: {before}", f"saved: {newest}", f"skipped: {newest}", f"resume: from {before}",
+        f"saved: {again}", "saved: checkpoint_000000000048",
+    ]  # fmt: skip
 
 
 def test_the_seed_matters(uri: str, tmp_path: Path) -> None:
