@@ -253,7 +253,8 @@ exit $status
 
 
 @pytest.mark.parametrize(
-    ("state", "signalled", "requeued"), [("RUNNING", True, True), ("COMPLETING", True, False), ("RUNNING", False, False)]
+    ("state", "signalled", "requeued"),
+    [("RUNNING", True, True), ("COMPLETING", True, False), ("RUNNING", False, False)],
 )
 def test_at_slurms_time_limit_the_driver_alone_gets_the_signal_and_the_job_comes_again(
     tmp_path: Path, state: str, signalled: bool, requeued: bool
@@ -274,7 +275,9 @@ def test_at_slurms_time_limit_the_driver_alone_gets_the_signal_and_the_job_comes
         **{"SLURM_JOB_NUM_NODES": "1", "SLURM_CPUS_PER_TASK": "2", "SLURM_GPUS_ON_NODE": "0"},
     }
     script = (DEPLOY / "slurm.sh").read_text()
-    assert {"#SBATCH --signal=B:TERM@120", "#SBATCH --requeue", "#SBATCH --open-mode=append"} <= set(script.splitlines())
+    assert {"#SBATCH --signal=B:TERM@120", "#SBATCH --requeue", "#SBATCH --open-mode=append"} <= set(
+        script.splitlines()
+    )
     with subprocess.Popen(["bash", str(DEPLOY / "slurm.sh"), "--name", "a run"], env=environment) as batch:
         began = time.monotonic()
         while signalled and not (checkout / "started").exists() and time.monotonic() - began < 30:
