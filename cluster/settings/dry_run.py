@@ -13,6 +13,7 @@ def plan_text(prepared: Prepared, *, local: bool) -> str:
     """The plan on this machine. Raises: UserError when it cannot hold the workers."""
     config = prepared.config
     lines = [("run", config.name), ("dataset", _dataset(prepared)), ("length", _length(prepared))]
+    lines.append(("optimizer", _optimizer(config)))
     world = 1
     if local:
         lines.append(("workers", "none: this process (--local)"))
@@ -36,6 +37,13 @@ def _length(prepared: Prepared) -> str:
     steps = f"{clock.total // clock.batch:,} steps of {clock.batch} image pairs"
     epoch = f"{clock.epoch:,} images or {ceil(clock.epoch / clock.batch):,} steps an epoch"
     return f"{steps}: {clock.total:,} images, {clock.total / clock.epoch:g} epochs ({epoch})"
+
+
+def _optimizer(config: RunConfig) -> str:
+    optimizer, constant = config.optimizer, config.schedule.constant
+    decay = f", momentum_decay {optimizer.momentum_decay:g}" if optimizer.name == "nadam" else ""
+    course = "" if constant == 1 else f", constant for {constant:.0%} of the run, then linearly to 0"
+    return f"{optimizer.name}, learning rate {optimizer.lr:g}{course}; betas {optimizer.beta1:g}, {optimizer.beta2:g}{decay}"
 
 
 def _workers(resources: Resources, config: RunConfig, world: int) -> str:

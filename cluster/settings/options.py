@@ -4,15 +4,14 @@ import argparse
 import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NoReturn
 
-import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, CliSettingsSource
 
 from cluster.settings.config import RunConfig
+from cluster.settings.yaml_file import read_yaml
 from data_shards.errors import UserError
 
 USAGE = "python -m cluster train --config FILE [--section.field VALUE ...] [--local] [--dry-run] [--address ADDRESS]"
@@ -113,20 +112,6 @@ def option_text(value: Any) -> str:
     if isinstance(value, list):
         return ",".join(map(option_text, value)) or "[]"
     return "none" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def read_yaml(file: str | None) -> dict[str, Any]:
-    if file is None:
-        return {}
-    try:
-        content = yaml.safe_load(Path(file).read_text())
-    except OSError as error:
-        raise UserError(f"--config {file}: cannot be read ({error.strerror})") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"--config {file}: not a YAML file ({' '.join(str(error).split())})") from error
-    if not isinstance(content, dict | None):
-        raise UserError(f"--config {file}: expected fields (`name: value`), got {type(content).__name__}")
-    return content or {}
 
 
 def merge(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """The command line and the YAML file of a sweep. Options that are not the sweep's are those of its run."""
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,13 +11,16 @@ from pydantic_settings import BaseSettings, CliSettingsSource
 
 from cluster.settings.config import RunConfig
 from cluster.settings.options import Options as RunOptions
-from cluster.settings.options import Parser, field_options, merge, option_text, parse_options, problem_line, read_yaml
+from cluster.settings.options import Parser, field_options, merge, option_text, parse_options, problem_line
+from cluster.settings.yaml_file import read_yaml
 from data_shards.errors import UserError
 from tuning.analysis.objective import objective_problems
 from tuning.search_space.checks import space_problems
-from tuning.search_space.space import Space, as_grid, default_space, resolve_placements
+from tuning.search_space.space import Dimension, Space, as_grid, default_space, resolve_placements
 from tuning.settings.config import SweepConfig
 
+# What a dimension of the space is written with.
+KINDS = set(Dimension.model_fields)
 # Their `train` is relative to the folder that holds the packages.
 PRESETS = Path(__file__).parents[1] / "configs"
 USAGE = "python -m tuning sweep (--config FILE | --preset NAME) [--FIELD VALUE ...] [--section.field VALUE ...] [--dry-run] [--address ADDRESS]"
@@ -119,15 +122,33 @@ def presets() -> list[str]:
 def _file(values: argparse.Namespace) -> tuple[str | None, dict[str, Any]]:
     """The sweep's file and its content. Raises: UserError for an unknown preset, or for a preset and a file together."""
     if values.preset is None:
-        return values.config, read_yaml(values.config)
+        return values.config, _read(values.config)
     if values.config is not None:
         raise UserError("--preset: a file is given as well; give either --config or --preset")
     if values.preset not in presets():
         raise UserError(f"--preset {values.preset}: no such preset; allowed: {', '.join(presets())}")
     file = str(PRESETS / f"{values.preset}.yaml")
-    content = read_yaml(file)
+    content = _read(file)
     # Absolute, so that presets work in any working directory.
     return file, content | {"train": str(PRESETS.parents[1] / content["train"])}
+
+
+def _read(file: str | None) -> dict[str, Any]:
+    """The sweep's file; fields of the run, in `override` and `space`, may be nested in it too."""
+    content = read_yaml(file, dotted=("override", "space"))
+    for name, is_value in (("override", lambda value: False), ("space", lambda value: not KINDS.isdisjoint(value))):
+        if isinstance(content.get(name), dict):
+            content[name] = _flat(content[name], is_value)
+    return content
+
+
+def _flat(fields: Mapping[str, Any], is_value: Callable[[Mapping[str, Any]], bool], prefix: str = "") -> dict[str, Any]:
+    """Nested fields under dotted names, down to what is a value itself."""
+    flat: dict[str, Any] = {}
+    for name, value in fields.items():
+        is_section = isinstance(value, Mapping) and not is_value(value)
+        flat |= _flat(value, is_value, f"{prefix}{name}.") if is_section else {f"{prefix}{name}": value}
+    return flat
 
 
 def _search_problems(config: SweepConfig, space: Space) -> list[str]:

@@ -54,6 +54,19 @@ def test_overrides_stand_between_the_runs_file_and_the_command_line(file: Path) 
     assert as_options({"a.b": True, "c": "x y", "d": []}, ["--c=1"]) == ["--a.b=true", "--d=[]"]
 
 
+def test_fields_of_the_run_may_be_nested_in_the_sweeps_file(file: Path) -> None:
+    nested = {
+        "override": {"optimizer": {"lr": 0.03}, "schedule.images": 96},
+        "space": {"optimizer": {"beta1": {"choice": [0.5, 0.9]}}, "loss.cycle": {"uniform": [5, 10]}},
+        "budget.images": 600,
+    }
+    file.write_text(json.dumps(json.loads(file.read_text()) | nested))
+    options = parse("--config", str(file))
+    assert (options.base.optimizer.lr, options.base.schedule.images) == (0.03, 96)
+    assert sorted(options.space) == ["loss.cycle", "optimizer.beta1"]
+    assert options.config.budget.images == 600
+
+
 def test_a_space_on_the_command_line_stands_instead_of_the_files(file: Path) -> None:
     options = parse("--config", str(file), "--space", '{"optimizer.lr": {"grid": [0.001, 0.002]}}')
     assert list(options.space) == ["optimizer.lr"]
