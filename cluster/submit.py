@@ -8,7 +8,7 @@ from cluster.machines.job import EXCLUDED, Job, variable_problems, variables_sen
 from cluster.machines.submission import submit, submit_parser
 from cluster.records.recorded_run import flat
 from cluster.settings.config import RunConfig
-from cluster.settings.options import option_text, parse_options
+from cluster.settings.options import TAKE_OVER, option_text, parse_options
 from cluster.settings.preflight import relative_paths
 from data_shards.errors import UserError
 
@@ -47,8 +47,8 @@ def make_job(of_the_run: Sequence[str], excludes: Sequence[str] = (), variables:
     problems += variable_problems(variables)
     if problems:
         raise UserError("\n".join(problems))
-    config = options.config
-    command = shlex.join(["python", "-m", "cluster", "train", *as_options(config)])
+    config, take_over = options.config, [TAKE_OVER] if options.take_over else []
+    command = shlex.join(["python", "-m", "cluster", "train", *as_options(config), *take_over])
     metadata = {"run": config.name, "storage": config.storage}
     return Job(config.name, metadata, command, [*EXCLUDED, *excludes], variables_sent(variables))
 

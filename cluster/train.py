@@ -1,12 +1,15 @@
 """`python -m cluster train`: check the run, plan it or train it, and print where its results are."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from shlex import quote
 
 from cluster.machines import driver
 from cluster.machines.stop_signals import StopSignals
+from cluster.ownership.attempt import Attempt
+from cluster.ownership.owner import owned
 from cluster.records import events
 from cluster.records.run_state import outcome_recorded
 from cluster.settings.options import parse_options
@@ -29,22 +32,39 @@ def main(arguments: Sequence[str]) -> None:
         print(places(prepared))
         return
     prepared.folder.probe()
-    attempt_id = events.new_id()
     try:
         with (
             StopSignals(partial(driver.say, prepared.config)) as signals,
-            events.opened(prepared.folder, attempt_id, "driver"),
-            outcome_recorded(prepared.folder),
+            owner(prepared, signals, take_over=options.take_over) as attempt,
         ):
             if options.local:
-                driver.train_in_process(prepared, signals)
+                driver.train_in_process(prepared, signals, attempt)
             else:
-                driver.train_on_cluster(prepared, options.address, signals, attempt_id)
+                driver.train_on_cluster(prepared, options.address, signals, attempt)
     except Stopped as stopped:
         print(f"stopped ({stopped}); the same command continues from the newest checkpoint", file=sys.stderr)
         raise SystemExit(stopped.status) from None
     print(f"{prepared.config.name} has finished: {prepared.clock.total:,} images seen")
     print(places(prepared))
+
+
+@contextmanager
+def owner(prepared: Prepared, signals: StopSignals, *, take_over: bool) -> Iterator[Attempt | None]:
+    """Own the run's folder, and record there how the run ends; the ranks of torchrun but the first do neither.
+
+    Raises: UserError when another process trains the run; LostRunError when one has taken it over.
+    """
+    if not driver.is_first_rank():
+        yield None
+        return
+    config, say = prepared.config, partial(driver.say, prepared.config)
+    on_loss = partial(signals.end, "another process has taken the run over")
+    with (
+        owned(config.storage, config.name, take_over=take_over, say=say, on_loss=on_loss) as attempt,
+        events.opened(prepared.folder, attempt.id, "driver"),
+        outcome_recorded(prepared.folder, attempt),
+    ):
+        yield attempt
 
 
 def places(prepared: Prepared) -> str:

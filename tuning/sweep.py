@@ -1,6 +1,7 @@
 """`python -m tuning sweep`: plan the trials, train them, rank them."""
 
 import os
+import sys
 from collections.abc import Sequence
 from shlex import quote
 from typing import TYPE_CHECKING
@@ -23,18 +24,22 @@ def main(arguments: Sequence[str]) -> int:
     if options.dry_run:
         return 0
     if sweep.remaining:
-        run(sweep)
+        sweep = run(sweep)
     else:
         print(f"{options.config.name} is finished")
     return report(sweep)
 
 
-def run(sweep: "Sweep") -> None:
-    """Train the remaining trials. Raises: UserError, before anything is written, when not one fits into the cluster."""
+def run(sweep: "Sweep") -> "Sweep":
+    """Train the remaining trials. Returns: the sweep with their records.
+
+    Raises: UserError, before anything is written, when not one fits into the cluster or another process runs the sweep.
+    """
     from cluster.machines.allocation import settled_machines
     from cluster.machines.session import ray_session
+    from cluster.ownership.owner import owned
     from cluster.settings.scaling import this_machine
-    from tuning.settings.sweep_plan import about
+    from tuning.settings.sweep_plan import about, prepare_sweep
     from tuning.trials import driver
 
     options, prepared = sweep.options, sweep.run
@@ -44,17 +49,28 @@ def run(sweep: "Sweep") -> None:
         driver.allocate(prepared.config.scaling, [this_machine()], wanted)
     prepared.folder.probe()
     driver.silence_ray()
-    with ray_session(address):
-        resources, concurrent = driver.allocate(prepared.config.scaling, settled_machines(), wanted)
-        if options.config.scheduler == "pbt" and concurrent < sweep.remaining:
-            raise UserError(
-                f"scheduler: pbt trains all its {sweep.remaining} trials at the same time, but only {concurrent} fit; lower "
-                "--trials or the resources of a trial (--scaling.workers), or add machines"
-            )
-        prepared.folder.write_json(SWEEP, about(options, prepared))
-        each = f"{resources.workers}, with {resources.cpus_per_worker:g} CPU cores{' and a GPU' if resources.use_gpu else ''}"
-        print(f"{'concurrent':<12}{concurrent} (workers of each: {each})")
-        driver.run_trials(sweep, resources, concurrent)
+    config = prepared.config
+    with owned(config.storage, config.name, take_over=options.take_over, say=_say) as attempt:
+        # What another process may have written until now, and none can from here on.
+        sweep = prepare_sweep(options)
+        if not sweep.remaining:
+            return sweep
+        with ray_session(address):
+            resources, concurrent = driver.allocate(prepared.config.scaling, settled_machines(), wanted)
+            if options.config.scheduler == "pbt" and concurrent < sweep.remaining:
+                raise UserError(
+                    f"scheduler: pbt trains all its {sweep.remaining} trials at the same time, but only {concurrent} fit; lower "
+                    "--trials or the resources of a trial (--scaling.workers), or add machines"
+                )
+            prepared.folder.write_json(SWEEP, about(options, prepared))
+            each = f"{resources.workers}, with {resources.cpus_per_worker:g} CPU cores{' and a GPU' if resources.use_gpu else ''}"
+            print(f"{'concurrent':<12}{concurrent} (workers of each: {each})")
+            driver.run_trials(sweep, resources, concurrent, attempt)
+    return sweep
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
 
 
 def report(sweep: "Sweep") -> int:

@@ -8,6 +8,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from importlib.util import find_spec
 from math import ceil
 from pathlib import Path
@@ -19,6 +20,7 @@ from cluster.machines.progress import events_key, forget_requests, progress_show
 from cluster.machines.retry import retry_training
 from cluster.machines.session import ray_session
 from cluster.machines.stop_signals import StopSignals
+from cluster.ownership.attempt import Attempt, id_of
 from cluster.ranks.requests import STOP, Request
 from cluster.records import events
 from cluster.records.console_progress import ConsoleProgress
@@ -41,9 +43,12 @@ GROUP_VARIABLES = {"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}
 
 
 def train_on_cluster(
-    prepared: Prepared, address: str | None, signals: StopSignals, attempt_id: str
+    prepared: Prepared, address: str | None, signals: StopSignals, attempt: Attempt | None = None
 ) -> Mapping[str, Any]:
     """Train on the Ray cluster at the address, or on a Ray of this process's own. Returns: the last metrics.
+
+    Args:
+        attempt: which owns the run's folder.
 
     Raises: UserError when the workers do not fit; Stopped; what else `retry_training` raises.
     """
@@ -63,17 +68,17 @@ def train_on_cluster(
         except RayError:
             return False
 
-    def attempt() -> Mapping[str, Any]:
+    def once() -> Mapping[str, Any]:
         """Each in a session of its own: the head of the cluster may have been restarted."""
         nonlocal chosen
         say(config, f"joining the Ray cluster at {address} ..." if address else "starting Ray on this machine ...")
         with ray_session(address, wait_s=scaling.loss_wait_s if chosen else 0):
             if chosen is None:
                 chosen = choose_workers(scaling, global_batch=batch, joined=address is not None)
-                claim(prepared)
+                claim(prepared, attempt)
                 _record_start(prepared, chosen.summary, workers=chosen.workers, address=address)
             say(config, f"starting {chosen.summary}")
-            trainer = build_trainer(config, chosen, attempt_id=attempt_id)
+            trainer = build_trainer(config, chosen, attempt=attempt)
             forget_requests(config)
             progress = ConsoleProgress(config.name, prepared.clock.total)
             with progress_shown(config, progress), signals.asking(ask):
@@ -86,7 +91,7 @@ def train_on_cluster(
         events.add("restart", text)
         say(config, text)
 
-    return retry_training(attempt, prepared.folder, scaling.max_failures, say_retry)
+    return retry_training(once, prepared.folder, scaling.max_failures, say_retry)
 
 
 def say(config: RunConfig, text: str) -> None:
@@ -110,8 +115,17 @@ def _compile_ahead(config: RunConfig, resources: Resources) -> None:
         )  # fmt: skip
 
 
-def train_in_process(prepared: Prepared, signals: StopSignals) -> Mapping[str, Any]:
-    """Train in this process, without Ray, so that `breakpoint()` works; under torchrun, as one of its ranks."""
+def is_first_rank() -> bool:
+    """Whether this process speaks for the run: alone, or as rank 0 of torchrun's."""
+    return os.environ.get("RANK", "0") == "0" or not os.environ.keys() >= GROUP_VARIABLES
+
+
+def train_in_process(prepared: Prepared, signals: StopSignals, attempt: Attempt | None = None) -> Mapping[str, Any]:
+    """Train in this process, without Ray, so that `breakpoint()` works; under torchrun, as one of its ranks.
+
+    Args:
+        attempt: which owns the run's folder; given to the first rank.
+    """
     import torch
     import torch.distributed as dist
 
@@ -121,7 +135,8 @@ def train_in_process(prepared: Prepared, signals: StopSignals) -> Mapping[str, A
     wanted, cuda = prepared.config.scaling.gpu, torch.cuda.is_available()
     use_gpu = cuda if wanted is None else wanted
     device = rank_device(use_gpu, int(os.environ.get("LOCAL_RANK", 0)))
-    claim(prepared)
+    if is_first_rank():
+        claim(prepared, attempt)
     progress = ConsoleProgress(prepared.config.name, prepared.clock.total)
     seen = "the CUDA device that is visible" if cuda else "no CUDA device visible"
     why = seen if wanted is None else f"scaling.gpu {str(wanted).lower()}"
@@ -142,8 +157,11 @@ def train_in_process(prepared: Prepared, signals: StopSignals) -> Mapping[str, A
 
     sinks = [Forward(progress.show)]
     try:
+        world = World.current(device)
+        of_first = world.broadcast(asdict(attempt) if attempt else None)
+        attempt = Attempt(**of_first) if of_first else None
         with signals.asking(ask):
-            return train(prepared.config, World.current(device), sinks=sinks, ask=look, say=progress.say)
+            return train(prepared.config, world, sinks=sinks, ask=look, say=progress.say, attempt=attempt)
     finally:
         progress.close()
         if dist.is_initialized():
@@ -151,13 +169,17 @@ def train_in_process(prepared: Prepared, signals: StopSignals) -> Mapping[str, A
 
 
 def build_trainer(
-    config: RunConfig, resources: Resources, *, attempt_id: str = "0", callbacks: Sequence["UserCallback"] = ()
+    config: RunConfig,
+    resources: Resources,
+    *,
+    attempt: Attempt | None = None,
+    callbacks: Sequence["UserCallback"] = (),
 ) -> "Trainer":
     """Ray Train's trainer of a run, for one `fit`; Ray is running. `retry_training` handles what that raises.
 
     Args:
         config: its paths are absolute, see `preflight.absolute`.
-        attempt_id: of the driver's start.
+        attempt: which owns the run's folder.
         callbacks: called in Ray Train's controller at every report, which comes with each validation.
     """
     from ray.train import FailureConfig, LoggingConfig, ScalingConfig
@@ -183,7 +205,7 @@ def build_trainer(
             "config": config.model_dump(mode="json"),
             "threads": max(1, int(resources.cpus_per_worker)),
             "gpu": resources.use_gpu,
-            "attempt": attempt_id,
+            "attempt": asdict(attempt) if attempt else None,
         },
         backend_config=ProcessGroupConfig(backend, timeout_s=scaling.timeout_s + TORCH_LATER_S),
         scaling_config=scaling_config,
@@ -196,6 +218,10 @@ def build_trainer(
             failure_config=FailureConfig(max_failures=scaling.max_failures, controller_failure_limit=-1),
             # The watchdog describes a failure in one line, and what `fit` raises has all of it.
             logging_config=LoggingConfig(log_level="CRITICAL"),
-            callbacks=[*callbacks, Watchdog(scaling, resources, events_key(config)), GroupChanges(config, attempt_id)],
+            callbacks=[
+                *callbacks,
+                Watchdog(scaling, resources, events_key(config)),
+                GroupChanges(config, id_of(attempt)),
+            ],
         ),
     )

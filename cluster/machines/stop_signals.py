@@ -88,6 +88,11 @@ class StopSignals:
             self._left.set()
             self._ask = None
 
+    def end(self, reason: str) -> None:
+        """End the run at once, without saving; called from another thread."""
+        self.received, self._over = self.received or signal.SIGINT, reason
+        signal.pthread_kill(threading.main_thread().ident or 0, self.received)
+
     def _handle(self, number: int, frame: object) -> None:
         """In the main thread, between two of its instructions."""
         now = time.monotonic()

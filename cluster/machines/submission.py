@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from cluster.machines.follow import INTERRUPTED, follow, follow_commands
 from cluster.machines.job import Job, package_size
 from cluster.machines.session import ROOT
-from cluster.settings.options import Parser
+from cluster.settings.options import TAKE_OVER, Parser
 from data_shards.errors import UserError
 
 if TYPE_CHECKING:
@@ -129,10 +129,15 @@ def running_job(client: "JobSubmissionClient", job: Job) -> str | None:
     for other in client.list_jobs():
         same = job.metadata.items() <= (other.metadata or {}).items()
         if same and not other.status.is_terminal():
-            if other.entrypoint != job.command:
+            if _without_take_over(other.entrypoint) != _without_take_over(job.command):
                 raise UserError(
                     f"name: {job.name} is in training with other options, as job {other.submission_id}; choose another "
                     f"--name, or stop it first: ray job stop --address {client.get_address()} {other.submission_id}"
                 )
             return str(other.submission_id)
     return None
+
+
+def _without_take_over(command: str) -> str:
+    """How a job came to its run does not make it another one."""
+    return command.removesuffix(f" {TAKE_OVER}")

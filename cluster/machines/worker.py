@@ -9,6 +9,7 @@ import ray.train
 
 from cluster.machines.progress import events_key, looks_key, records_key, requests_key
 from cluster.machines.ray_internals import publish, published, silence_reports
+from cluster.ownership.attempt import Attempt, id_of
 from cluster.ranks.requests import PREEMPTION, Request
 from cluster.records import events
 from cluster.records.sinks import Forward, PrometheusGauges, Sink
@@ -22,7 +23,7 @@ def train_worker(settings: dict[str, Any]) -> dict[str, Any]:
 
     Args:
         settings: `config` (RunConfig as JSON values), `threads` (CPU threads of this worker), `gpu` (whether it has a GPU),
-            `attempt` (its id).
+            `attempt` (its fields) or None.
 
     Returns: `metrics`; or `error` or `out_of_memory`, failures that a restart would not fix; or `interrupted`, the
         arguments of the RunInterruptedError with which it left off.
@@ -40,6 +41,7 @@ def train_worker(settings: dict[str, Any]) -> dict[str, Any]:
     sinks: list[Sink] = [Forward(partial(publish, records_key(config))), PrometheusGauges(config.name)]
     # Ray names a device wherever CUDA has one, also to a worker that was planned on the CPU.
     world = World.current(rank_device(settings["gpu"], get_device().index))
+    attempt = Attempt(**settings["attempt"]) if settings.get("attempt") else None
 
     def say(text: str) -> None:
         publish(events_key(config), {"text": text, "at": time.time()})
@@ -47,8 +49,8 @@ def train_worker(settings: dict[str, Any]) -> dict[str, Any]:
     ask = partial(_asked, config, world.rank)
     folder = RunFolder(config.storage, config.name)
     try:
-        with events.opened(folder, settings["attempt"], f"rank-{world.rank}"):
-            return {"metrics": train(config, world, report=_report, sinks=sinks, ask=ask, say=say)}
+        with events.opened(folder, id_of(attempt), f"rank-{world.rank}"):
+            return {"metrics": train(config, world, report=_report, sinks=sinks, ask=ask, say=say, attempt=attempt)}
     except NonFiniteLossError as error:
         # Returned, because Ray would restart the group for an exception.
         return {"error": str(error)}

@@ -9,9 +9,9 @@ from data_shards.errors import LostRunError
 from data_shards.storage.folder import RunFolder
 
 # In the folder of a run or a sweep. One file a writer: nobody overwrites another's.
-#   7kqzb.json   the record of an attempt, which its driver rewrites as a sign of life, and deletes when it ends
-#   7kqzb.lost   the attempt has lost the folder to a later one
-FOLDER, RECORD, LOST = "owner", ".json", ".lost"
+#   7kqzb.json    the record of an attempt, which its driver rewrites as a sign of life, and deletes when it ends
+#   7kqzb.ended   the attempt writes nothing more: it has ended, or has lost the folder to a later one
+FOLDER, RECORD, ENDED = "owner", ".json", ".ended"
 ID = re.compile(r"(\d{1,9})([a-z]{4})", re.ASCII)
 
 
@@ -45,11 +45,16 @@ class Attempt:
 
     def check_among(self, names: Container[str]) -> None:
         """As `check`, where the files of FOLDER are known."""
-        if f"{self.id}{LOST}" in names or f"{self.id}{RECORD}" not in names:
+        if f"{self.id}{ENDED}" in names or f"{self.id}{RECORD}" not in names:
             raise LostRunError(
                 f"{self.folder.label}: attempt {self.id} has ended, or lost this folder to another one, and writes nothing "
                 "more; `python -m cluster status` shows the run"
             )
+
+
+def id_of(attempt: Attempt | None) -> str:
+    """The id for the names of files; 0 where no attempt owns the folder."""
+    return attempt.id if attempt else "0"
 
 
 def number_of(attempt: str) -> int:

@@ -7,12 +7,10 @@ in the background: whoever adds an event waits for nothing. `add` is for any cod
 import json
 import math
 import re
-import secrets
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from string import ascii_lowercase
 from typing import Any
 
 from cluster.records.upload import OptionalWork
@@ -106,11 +104,6 @@ def add(kind: str, text: str, **fields: Any) -> None:
     """
     if _open is not None:
         _open.add(kind, text, **fields)
-
-
-def new_id() -> str:
-    """The id of a new attempt: seconds since 1970, and four random letters."""
-    return f"{int(time.time())}{''.join(secrets.choice(ascii_lowercase) for _ in range(4))}"
 
 
 def event_files(names: Iterable[str]) -> list[str]:

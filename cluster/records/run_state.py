@@ -2,11 +2,12 @@
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
+from cluster.ownership.attempt import Attempt
 from cluster.records import events
 from cluster.records.upload import OptionalWork
-from data_shards.errors import NonFiniteLossError
+from data_shards.errors import LostRunError, NonFiniteLossError
 from data_shards.storage.folder import RunFolder
 
 STATE = "state.json"
@@ -19,8 +20,12 @@ def record_start(folder: RunFolder) -> None:
 
 
 @contextmanager
-def outcome_recorded(folder: RunFolder) -> Iterator[None]:
-    """Record whether the run finished, was stopped, diverged or failed in this context, and why; if it has started at all."""
+def outcome_recorded(folder: RunFolder, attempt: Attempt | None = None) -> Iterator[None]:
+    """Record whether the run finished, was stopped, diverged or failed in this context, and why; if it has started at all.
+
+    Args:
+        attempt: which owns the run's folder; when it has lost that, nothing is recorded.
+    """
     state, reason, images = "finished", None, None
     try:
         yield
@@ -29,7 +34,9 @@ def outcome_recorded(folder: RunFolder) -> Iterator[None]:
         images = getattr(error, "images", None)
         raise
     finally:
-        with OptionalWork(f"{STATE} of {folder.label} cannot be written").attempt():
+        with OptionalWork(f"{STATE} of {folder.label} cannot be written").attempt(), suppress(LostRunError):
+            if attempt:
+                attempt.check()
             if (folder.read_json(STATE) or {}).get("state") == TRAINING:
                 _write(folder, state, reason, images)
                 events.add("end", f"{state}: {reason}" if reason else state, images=images)

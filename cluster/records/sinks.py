@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
+from cluster.ownership.attempt import Attempt
 from cluster.records.metrics_file import Record
 
 if TYPE_CHECKING:
@@ -37,6 +38,22 @@ class Forward:
     def write(self, record: Record) -> None:
         self._latest = {**self._latest, **record}
         self.send(self._latest)
+
+    def close(self) -> None:
+        pass
+
+
+class OwnerCheck:
+    """The first sink, where the others write into the run's folder in place: ends the run when it is somebody else's by now."""
+
+    def __init__(self, attempt: Attempt) -> None:
+        self.attempt = attempt
+
+    def start(self, images_seen: int) -> None:
+        self.attempt.check()
+
+    def write(self, record: Record) -> None:
+        self.attempt.check()
 
     def close(self) -> None:
         pass

@@ -11,7 +11,8 @@ from typing import Self
 
 from pyarrow import ArrowException
 
-from data_shards.errors import UserError
+from cluster.ownership.attempt import Attempt
+from data_shards.errors import LostRunError, UserError
 from data_shards.storage.folder import RunFolder
 
 INTERVAL_S = 10.0
@@ -58,10 +59,14 @@ class Uploader:
 
     A file is uploaded when it has changed since its last upload; hidden ones never. What fails is retried. At the end it
     waits until everything is stored, up to `CLOSE_S`, and names what is not.
+
+    Args:
+        attempt: which owns the run's folder: when it has lost that, nothing is uploaded any more.
     """
 
-    def __init__(self, root: Path, folder: RunFolder) -> None:
-        self.root, self.folder = root, folder
+    def __init__(self, root: Path, folder: RunFolder, attempt: Attempt | None = None) -> None:
+        self.root, self.folder, self.attempt = root, folder, attempt
+        self._lost = False
         self._uploaded: dict[Path, tuple[int, int]] = {}
         self._uploads = OptionalWork(f"files of {folder.label} cannot be stored")
         self._wanted, self._ended = threading.Event(), False
@@ -79,27 +84,34 @@ class Uploader:
         self._ended = True
         self._wanted.set()
         self._thread.join(CLOSE_S)
-        if left := self._changed():
+        if (left := self._changed()) and not self._lost:
             names = ", ".join(file.relative_to(self.root).as_posix() for file in left)
             print(f"warning: not stored in {self.folder.label}: {names}", file=sys.stderr, flush=True)
 
     def _work(self) -> None:
         took_s = 0.0
-        while not self._ended:
+        while not self._ended and not self._lost:
             self._wanted.wait(max(INTERVAL_S, took_s / LARGEST_SHARE))
             self._wanted.clear()
             began = time.monotonic()
             self._upload()
             took_s = time.monotonic() - began
         give_up = time.monotonic() + CLOSE_S
-        while self._changed() and time.monotonic() < give_up:
+        while not self._lost and self._changed() and time.monotonic() < give_up:
             self._upload()
             if self._uploads.is_failing:
                 time.sleep(RETRY_S)
 
     def _upload(self) -> None:
         with self._uploads.attempt():
-            for file, stamp in self._changed().items():
+            changed = self._changed()
+            try:
+                if self.attempt and changed:
+                    self.attempt.check()
+            except LostRunError:
+                self._lost = True
+                return
+            for file, stamp in changed.items():
                 self.folder.upload(file, file.relative_to(self.root).as_posix())
                 self._uploaded[file] = stamp
 
@@ -124,10 +136,14 @@ class InPlace:
 
 
 @contextmanager
-def local_files(folder: RunFolder) -> Iterator[Uploader | InPlace]:
-    """A local folder, as `root`, to write a run's files in: when this context ends they are in the run's folder."""
+def local_files(folder: RunFolder, attempt: Attempt | None = None) -> Iterator[Uploader | InPlace]:
+    """A local folder, as `root`, to write a run's files in: when this context ends they are in the run's folder.
+
+    Args:
+        attempt: which owns the run's folder.
+    """
     if folder.is_local:
         yield InPlace(Path(folder.path))
     else:
-        with TemporaryDirectory(prefix="run-") as root, Uploader(Path(root), folder) as uploader:
+        with TemporaryDirectory(prefix="run-") as root, Uploader(Path(root), folder, attempt) as uploader:
             yield uploader

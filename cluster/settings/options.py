@@ -14,7 +14,7 @@ from cluster.settings.config import RunConfig
 from cluster.settings.yaml_file import read_yaml
 from data_shards.errors import UserError
 
-USAGE = "python -m cluster train --config FILE [--section.field VALUE ...] [--local] [--dry-run] [--address ADDRESS]"
+USAGE = "python -m cluster train --config FILE [--section.field VALUE ...] [--local] [--dry-run] [--take-over] [--address ADDRESS]"
 
 
 @dataclass(frozen=True)
@@ -25,11 +25,13 @@ class Options:
     local: bool
     dry_run: bool
     address: str | None
+    take_over: bool = False
 
 
 REMOVED = {
     "step.compile": "torch.compile is gone; step.kernels and step.graph are faster and on by default: remove this field"
 }
+TAKE_OVER = "--take-over"
 LIST_OPTION = "--model.generator.nonlocal_blocks"
 
 
@@ -64,7 +66,7 @@ def parse_options(arguments: Sequence[str]) -> Options:
         problems += [problem_line(details, given, values.config) for details in error.errors()]
     if problems:
         raise UserError("\n".join(problems))
-    return Options(config, values.local, values.dry_run, values.address)
+    return Options(config, values.local, values.dry_run, values.address, values.take_over)
 
 
 def _with_empty_lists(arguments: Sequence[str]) -> list[str]:
@@ -88,6 +90,9 @@ def _parser() -> tuple[argparse.ArgumentParser, CliSettingsSource[Any]]:
         "--local", action="store_true", help="train in this process, without workers: breakpoint() works"
     )
     parser.add_argument("--dry-run", action="store_true", help="print the plan and exit")
+    parser.add_argument(
+        TAKE_OVER, action="store_true", help="end another process that trains this run now, and continue it here"
+    )
     parser.add_argument(
         "--address", metavar="ADDRESS", help="join this Ray cluster (default: RAY_ADDRESS, else a Ray of its own)"
     )

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster.evaluation.config import FEWEST_FOR_KID, SMALLEST_CROP
+from cluster.ownership.attempt import Attempt
 from cluster.ranks.clock import Clock
 from cluster.records.run_state import record_start
 from cluster.settings.config import DataConfig, RunConfig, differences
@@ -65,9 +66,19 @@ def prepare(config: RunConfig) -> Prepared:
     return Prepared(config, dataset, clock, folder, checkpoints)
 
 
-def claim(prepared: Prepared) -> None:
-    """Write run.json and state.json: the folder belongs to this run from now on."""
-    if not prepared.checkpoints:
+def claim(prepared: Prepared, attempt: Attempt | None = None) -> None:
+    """Write run.json and state.json: the folder holds this run from now on.
+
+    Args:
+        attempt: which owns the folder.
+
+    Raises: UserError when another attempt has trained another run there meanwhile; LostRunError.
+    """
+    if attempt:
+        attempt.check()
+    if complete_checkpoints(prepared.folder):
+        check_same_run(prepared.folder, prepared.config, prepared.dataset)
+    else:
         prepared.folder.write_json(ABOUT, about(prepared.config, prepared.dataset))
     record_start(prepared.folder)
 

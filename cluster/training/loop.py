@@ -16,7 +16,7 @@ from cluster.ranks.world import World
 from cluster.records import events
 from cluster.records.metrics_file import MetricsFiles, Record
 from cluster.records.observe import MetricsLog
-from cluster.records.sinks import Sink
+from cluster.records.sinks import OwnerCheck, Sink
 from cluster.records.upload import local_files
 from cluster.settings.config import RunConfig
 from cluster.settings.preflight import about
@@ -70,8 +70,11 @@ def train(
     step.prepare(pairs=len(rank_share(clock.batch, world.rank, world.size)), size=size)
     if world.rank == 0:
         say(step.summary)
-    with local_files(folder) as files:
-        log = MetricsLog(config.observe, clock, world, [MetricsFiles(config.observe, files.root, folder), *sinks])
+    with local_files(folder, attempt) as files:
+        owner_check = [OwnerCheck(attempt)] if attempt and folder.is_local else []
+        log = MetricsLog(
+            config.observe, clock, world, [*owner_check, MetricsFiles(config.observe, files.root, folder), *sinks]
+        )
         # A resume from a checkpoint finds the records up to it: they are uploaded with it.
         checkpoints = Checkpoints(
             config.checkpoint,

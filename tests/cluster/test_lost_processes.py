@@ -20,7 +20,7 @@ from cluster.ranks.world import World
 from cluster.settings.config import RunConfig
 from cluster.training.loop import train
 from data_shards.storage.folder import RunFolder
-from nla_cyclegan.weights.checkpoint import complete_checkpoints
+from nla_cyclegan.weights.checkpoint import complete_checkpoints, images_of
 
 ROOT = Path(__file__).parents[2]
 TIMEOUT_S = 240
@@ -57,8 +57,7 @@ class Run:
         self.folder = RunFolder(config.storage, config.name)
 
     def wait_for_checkpoint(self, images: int) -> None:
-        name = f"checkpoint_{images:012d}"
-        self._wait(lambda: name in complete_checkpoints(self.folder), name)
+        self._wait(lambda: images in map(images_of, complete_checkpoints(self.folder)), f"checkpoint at {images}")
 
     def wait_for(self, words: str) -> None:
         self._wait(lambda: words in self.said.read_text(), words)

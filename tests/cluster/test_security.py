@@ -11,7 +11,9 @@ import pytest
 import tiny
 import yaml
 from listening import listeners
-from test_cluster import ROOT, TIMEOUT_S, wait_for
+from test_cluster import ROOT, TIMEOUT_S, wait_for_checkpoint
+
+from cluster.settings.config import RunConfig
 
 pytestmark = pytest.mark.slow
 
@@ -35,7 +37,7 @@ def test_a_run_listens_on_the_loopback_interface_alone_and_keeps_the_secrets_of_
     run = subprocess.Popen(
         command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
-    wait_for(storage / "tiny" / "checkpoint_000000000016" / "commit-of-00002.json", run)
+    wait_for_checkpoint(RunConfig.model_validate(settings), run)
     found = listeners(run.pid)
     run.send_signal(signal.SIGINT)
     out, err = run.communicate(timeout=TIMEOUT_S)

@@ -134,7 +134,7 @@ def test_a_sweep_whose_worker_and_driver_are_killed_finds_the_best_trial(
     scores = [each["swd"] + 20 * (1 - (each["ssim_A2B"] + each["ssim_B2A"]) / 2) for each in measured if "swd" in each]
     assert [each.score for each in done.evaluations] == pytest.approx(scores)
     # Nothing was trained twice: no checkpoint was written again, or beside another of the same images.
-    assert sorted(checkpoints_of(trial)) == [f"checkpoint_{images:012d}" for images in range(EVERY, IMAGES + 1, EVERY)]
+    assert sorted(map(images_of, checkpoints_of(trial))) == list(range(EVERY, IMAGES + 1, EVERY))
     assert {name: (sweep / "trial-0000" / name / "run.json").stat().st_mtime_ns for name in before} == when
 
     assert sweep_main(["--config", file]) == 0

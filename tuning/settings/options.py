@@ -23,10 +23,11 @@ from tuning.settings.config import SweepConfig
 KINDS = set(Dimension.model_fields)
 # Their `train` is relative to the folder that holds the packages.
 PRESETS = Path(__file__).parents[1] / "configs"
-USAGE = "python -m tuning sweep (--config FILE | --preset NAME) [--FIELD VALUE ...] [--section.field VALUE ...] [--dry-run] [--address ADDRESS]"
+USAGE = "python -m tuning sweep (--config FILE | --preset NAME) [--FIELD VALUE ...] [--section.field VALUE ...] [--dry-run] [--take-over] [--address ADDRESS]"
 RUN_HELP = (
     "All options of the run are accepted too, and override its file `train`: --data.uri, --schedule.images, ..., "
-    "--dry-run (print the plan and exit), --address (join that Ray cluster): see python -m cluster train --help."
+    "--dry-run (print the plan and exit), --address (join that Ray cluster), --take-over (end another process that runs "
+    "this sweep now): see python -m cluster train --help."
 )
 
 
@@ -38,6 +39,7 @@ class Options:
     base: RunConfig
     dry_run: bool
     address: str | None
+    take_over: bool = False
 
     @property
     def space(self) -> Space:
@@ -84,7 +86,7 @@ def parse_sweep(arguments: Sequence[str]) -> Options:
     if problems:
         raise UserError("\n".join(problems))
     space = resolve_placements(space, run.config.model.generator.num_blocks)
-    return Options(config.model_copy(update={"space": space}), run.config, run.dry_run, run.address)
+    return Options(config.model_copy(update={"space": space}), run.config, run.dry_run, run.address, run.take_over)
 
 
 def as_options(override: Mapping[str, Any], given: Sequence[str]) -> list[str]:

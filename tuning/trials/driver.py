@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
+from cluster.ownership.attempt import Attempt
 from cluster.settings.scaling import Machine, Resources, ScalingConfig, choose, places
 from data_shards.errors import UserError
 from tuning.analysis.results import Trial, trial_name
@@ -63,8 +64,12 @@ def silence_ray() -> None:
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
 
 
-def run_trials(sweep: Sweep, resources: Resources, concurrent: int) -> None:
-    """Run the remaining trials and write their records; Ray is running."""
+def run_trials(sweep: Sweep, resources: Resources, concurrent: int, attempt: Attempt | None = None) -> None:
+    """Run the remaining trials and write their records; Ray is running.
+
+    Args:
+        attempt: which owns the sweep's folder.
+    """
     from ray import tune
 
     from tuning.trials.record import Recorder
@@ -73,7 +78,7 @@ def run_trials(sweep: Sweep, resources: Resources, concurrent: int) -> None:
 
     hours = sweep.options.config.budget.hours
     deadline = time.monotonic() + 3600 * hours if hours else math.inf
-    settings = (_settings(sweep, trial, resources) for trial in sweep.upcoming())
+    settings = (_settings(sweep, trial, resources, attempt) for trial in sweep.upcoming())
     chosen, space = _scheduling(sweep, settings)
     with tempfile.TemporaryDirectory(prefix="tune-") as scratch:
         tune.Tuner(
@@ -88,7 +93,7 @@ def run_trials(sweep: Sweep, resources: Resources, concurrent: int) -> None:
                 name="sweep",
                 storage_path=scratch,
                 verbose=0,
-                callbacks=[Recorder(sweep.run.folder, sweep.trials, sweep.total)],
+                callbacks=[Recorder(sweep.run.folder, sweep.trials, sweep.total, attempt)],
                 stop=Deadline(deadline),
             ),
         ).fit()
@@ -111,7 +116,7 @@ def _scheduling(sweep: Sweep, settings: Iterator[dict[str, Any]]) -> tuple[dict[
     return chosen, {}
 
 
-def _settings(sweep: Sweep, trial: Trial, resources: Resources) -> dict[str, Any]:
+def _settings(sweep: Sweep, trial: Trial, resources: Resources, attempt: Attempt | None) -> dict[str, Any]:
     """The argument of `train_trial`, as JSON values."""
     exploit = trial.exploits[-1] if trial.exploits else None
     return {
@@ -122,4 +127,5 @@ def _settings(sweep: Sweep, trial: Trial, resources: Resources) -> dict[str, Any
         "evaluations": [each.model_dump(exclude={"time"}) for each in trial.evaluations],
         "exploit": exploit and {"serial": len(trial.exploits), "donor": exploit.donor, "images": exploit.images},
         "resources": asdict(resources),
+        "attempt": asdict(attempt) if attempt else None,
     }

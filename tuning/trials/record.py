@@ -11,6 +11,7 @@ from typing import Any, TextIO
 from ray import tune
 from tqdm import tqdm
 
+from cluster.ownership.attempt import Attempt
 from data_shards.storage.folder import RunFolder
 from tuning.analysis.results import (
     ERROR,
@@ -83,10 +84,11 @@ class Recorder(tune.Callback):
         folder: the sweep's.
         trials: the trials of the sweep so far, by number; updated in place.
         total: number of trials that the sweep will have.
+        attempt: which owns the sweep's folder.
     """
 
-    def __init__(self, folder: RunFolder, trials: list[Trial], total: int) -> None:
-        self.folder, self.trials = folder, trials
+    def __init__(self, folder: RunFolder, trials: list[Trial], total: int, attempt: Attempt | None = None) -> None:
+        self.folder, self.trials, self.attempt = folder, trials, attempt
         self.progress = Progress(trials, total)
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
@@ -119,6 +121,7 @@ class Recorder(tune.Callback):
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
         record = self._record(trial)
         error = error_of(trial)
+        self._check_owned()
         self.folder.write(f"{record.name}/{ERROR}", error.encode())
         record.state, record.reason = "failed", error.strip().splitlines()[-1].strip()
         self._end(record)
@@ -138,7 +141,13 @@ class Recorder(tune.Callback):
         self._write(record)
         self.progress.ended(record)
 
+    def _check_owned(self) -> None:
+        """Raises: LostRunError."""
+        if self.attempt:
+            self.attempt.check()
+
     def _write(self, record: Trial) -> None:
+        self._check_owned()
         self.folder.write_json(f"{record.name}/{TRIAL}", record.model_dump(mode="json"))
         if record.config["observe"]["tensorboard"]:
             self.folder.write(f"{record.name}/{EVENTS}", hparams_events(record))

@@ -9,7 +9,7 @@ from ray.tune.integration.ray_train import TuneReportCallback
 from cluster.machines.driver import build_trainer
 from cluster.machines.retry import retry_training
 from cluster.machines.session import set_environment
-from cluster.records import events
+from cluster.ownership.attempt import Attempt
 from cluster.records.run_state import outcome_recorded
 from cluster.settings.config import RunConfig
 from cluster.settings.preflight import Prepared, claim, prepare
@@ -43,14 +43,15 @@ def train_trial(settings: dict[str, Any]) -> None:
 
     Args:
         settings: `trial`, with the run's `config` and the sweep's `objective` as JSON values, its `resources`, and the
-            `exploit` that it begins with, if any.
+            `exploit` that it begins with, if any, and the `attempt` that owns the sweep's folder.
     """
     set_environment(own=False)
     trial = settings["trial"]
     config, objective = RunConfig.model_validate(trial["config"]), ObjectiveConfig(**trial["objective"])
+    attempt = Attempt(**trial["attempt"]) if trial.get("attempt") else None
     if exploit := trial["exploit"]:
         donor = RunFolder(config.storage, trial_name(exploit["donor"]))
-        take_over(RunFolder(config.storage, config.name), donor, config, exploit["serial"], exploit["images"])
+        take_over(RunFolder(config.storage, config.name), donor, config, exploit["serial"], exploit["images"], attempt)
     prepared = prepare(config)
     # A scheduler of this session has not seen earlier evaluations: those in the trial's record, and those not there yet.
     known = {each["images"]: each for each in trial["evaluations"] if each["images"] <= prepared.images_seen}
@@ -58,9 +59,9 @@ def train_trial(settings: dict[str, Any]) -> None:
     for images in sorted(known):
         tune.report(known[images])
     if not prepared.finished:
-        claim(prepared)
+        claim(prepared, attempt)
         try:
-            _train(prepared, Resources(**trial["resources"]), objective)
+            _train(prepared, Resources(**trial["resources"]), objective, attempt)
         except NonFiniteLossError as error:
             done = evaluations(prepared.folder, objective)
             images = done[-1]["images"] if done else 0
@@ -81,16 +82,12 @@ def final_evaluation(folder: RunFolder, objective: ObjectiveConfig) -> dict[str,
     return evaluation
 
 
-def _train(prepared: Prepared, resources: Resources, objective: ObjectiveConfig) -> None:
+def _train(prepared: Prepared, resources: Resources, objective: ObjectiveConfig, attempt: Attempt | None) -> None:
     """Raises: NonFiniteLossError; what else `retry_training` raises."""
     reports = ReportEvaluations(objective, prepared.clock.total)
 
-    def attempt() -> Mapping[str, Any]:
-        return (
-            build_trainer(prepared.config, resources, attempt_id=events.new_id(), callbacks=[reports])
-            .fit()
-            .return_value
-        )
+    def once() -> Mapping[str, Any]:
+        return build_trainer(prepared.config, resources, attempt=attempt, callbacks=[reports]).fit().return_value
 
-    with outcome_recorded(prepared.folder):
-        retry_training(attempt, prepared.folder, prepared.config.scaling.max_failures, say=print)
+    with outcome_recorded(prepared.folder, attempt):
+        retry_training(once, prepared.folder, prepared.config.scaling.max_failures, say=print)

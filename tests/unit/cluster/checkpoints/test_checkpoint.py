@@ -1,6 +1,9 @@
 import json
+import random
+import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import safetensors.torch
@@ -8,15 +11,19 @@ import torch
 from pyarrow.fs import LocalFileSystem, SubTreeFileSystem
 from torch import Tensor
 
+from cluster.checkpoints import storing
 from cluster.checkpoints.checkpoint import Checkpoints, superfluous
 from cluster.checkpoints.config import CheckpointConfig
 from cluster.checkpoints.state import TensorFile, deal, load_optimizer, optimizer_tensors
+from cluster.ownership.attempt import Attempt
+from cluster.ownership.process import Process
+from cluster.ownership.records import Record, Records
 from cluster.ranks.clock import Clock
 from cluster.ranks.world import World
 from cluster.records.config import ObserveConfig
 from cluster.records.metrics_file import MetricsFiles
 from cluster.records.upload import local_files
-from data_shards.errors import UserError
+from data_shards.errors import LostRunError, UserError
 from data_shards.storage.folder import RunFolder
 from nla_cyclegan import (
     DiscriminatorConfig,
@@ -29,9 +36,19 @@ from nla_cyclegan import (
     load_generator,
 )
 from nla_cyclegan.training.optim import make_optimizer
-from nla_cyclegan.weights.checkpoint import CheckpointReader, commit_file, complete_checkpoints, images_of, name_of
+from nla_cyclegan.weights.checkpoint import (
+    NAME,
+    CheckpointReader,
+    age,
+    checkpoints_of,
+    commit_file,
+    complete_checkpoints,
+    images_of,
+    name_of,
+)
 
 ALONE = World()
+ELSEWHERE = Record("ann@elsewhere", "pid 1", "2026-11-26 12:00:00", Process("another machine", 1, "1"))
 CLOCK = Clock(batch=2, epoch=10, total=20)
 MODEL = ModelConfig(
     generator=GeneratorConfig(base_channels=2, num_blocks=1, nonlocal_blocks=(0,)),
@@ -324,3 +341,80 @@ def test_a_folder_behind_a_uri_works_alike(make: Make, folder: RunFolder, tmp_pa
     lines = [json.loads(line) for line in (folder.read("metrics.jsonl") or b"").splitlines()]
     assert lines == [{"images": 4}, {"images": 8}, {"images": 10, "loss": 0.5}]
     assert len(folder.files_of("tensorboard")) == 1
+
+
+def owned_by(folder: RunFolder, attempt: str) -> Attempt:
+    Records(folder).write(attempt, ELSEWHERE)
+    return Attempt(attempt, folder.root, folder.name)
+
+
+def of_attempt(folder: RunFolder, attempt: Attempt) -> Checkpoints:
+    return Checkpoints(CheckpointConfig(every=4, keep=2), CLOCK, folder, ALONE, {}, attempt=attempt)
+
+
+def test_names_carry_the_attempt_and_each_of_its_worker_groups(folder: RunFolder) -> None:
+    attempt, step = owned_by(folder, "3abcd"), make_step()
+    for images in (4, 8):
+        checkpoints = of_attempt(folder, attempt)
+        checkpoints.restore(step)
+        save(checkpoints, step, images)
+    newest, before = complete_checkpoints(folder)
+    assert re.fullmatch(r"checkpoint_000000000004-3abcd1[a-z]{2}", before)
+    assert re.fullmatch(r"checkpoint_000000000008-3abcd2[a-z]{2}", newest)
+    assert of_attempt(folder, owned_by(folder, "12abcd")).restore(make_step(1)) == 8
+
+
+def test_names_are_sorted_by_images_then_attempts_then_worker_groups() -> None:
+    names = ["8", "8-2", "8-10", "8-9zzzz1aa", "8-10aaaa1zz", "8-10aaaa2aa", "8-10aaaa10aa", "8-10aaab1aa", "9"]
+    names = [f"checkpoint_{name}" for name in names]
+    mixed = random.Random(0).sample(names, len(names))
+    assert sorted(mixed, key=age) == names
+    assert all(NAME.fullmatch(name) for name in names)
+    wrong = (
+        "checkpoint_8-",
+        "checkpoint_8-abcd1aa",
+        "checkpoint_8-3abcd",
+        "checkpoint_\u0668",
+        "checkpoint_8-3abcd1aa/x",
+    )
+    assert not any(map(NAME.fullmatch, wrong))
+
+
+def test_leftovers_of_its_own_and_of_earlier_attempts_are_deleted_not_those_of_a_later_one(folder: RunFolder) -> None:
+    leftovers = [name_of(8), name_of(8, "2zzzz1ab"), name_of(8, "3abcd1ab"), name_of(8, "4abcd1ab")]
+    for name in leftovers:
+        folder.write(f"{name}/generator_ab.safetensors", b"half")
+    attempt = owned_by(folder, "3abcd")
+    of_attempt(folder, attempt).restore(make_step())
+    assert list(checkpoints_of(folder)) == leftovers[3:]
+
+
+def test_who_has_lost_the_run_neither_stores_nor_deletes_anything(folder: RunFolder) -> None:
+    attempt, step = owned_by(folder, "3abcd"), make_step()
+    checkpoints = of_attempt(folder, attempt)
+    save(checkpoints, step, 4)
+    folder.write(f"{name_of(8, '3abcd9ab')}/generator_ab.safetensors", b"half")
+    Records(folder).mark_ended("3abcd")
+    before = folder.files()
+    with pytest.raises(LostRunError, match="3abcd has ended, or lost this folder"):
+        save(checkpoints, step, 8)
+    with pytest.raises(LostRunError):
+        of_attempt(folder, attempt).restore(step)
+    assert folder.files() == before
+
+
+def test_who_loses_the_run_while_it_commits_withdraws_the_checkpoint(
+    folder: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next owner may have deleted some of its files: it must not count as complete."""
+    attempt, step = owned_by(folder, "3abcd"), make_step()
+    write_commit = storing.write_commit
+
+    def taken_over_meanwhile(*arguments: Any) -> None:
+        write_commit(*arguments)
+        Records(folder).mark_ended("3abcd")
+
+    monkeypatch.setattr(storing, "write_commit", taken_over_meanwhile)
+    with pytest.raises(LostRunError):
+        save(of_attempt(folder, attempt), step, 4)
+    assert checkpoints_of(folder) == {}

@@ -1,0 +1,145 @@
+"""How an attempt becomes the owner of a folder that others may own or want, on storage that knows neither locks nor renames.
+
+An attempt owns the folder from the moment when, its own record being there, it finds no record of another attempt but
+of those that it has seen end or stand still. Of two that start at the same time the later writer finds the record of the
+other: so never both own it. (Storage must show what has been written, as file systems, S3 and GCS do.) That not both give
+up, the one with the lower id waits for the other, which withdraws.
+"""
+
+import secrets
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from string import ascii_lowercase
+
+from cluster.ownership.attempt import ENDED, RECORD, Attempt, number_of
+from cluster.ownership.records import Record, Records, highest_number, live, own_record
+from data_shards.errors import LostRunError, UserError
+from data_shards.storage.folder import RunFolder
+from nla_cyclegan.weights.checkpoint import NAME, writer_of
+
+# So long a record must stand still, by the watcher's own clock, until its attempt counts as dead; and between two looks.
+STILL_S = 15.0
+LOOK_S = 1.0
+MARKS_KEPT = 64
+
+
+class Claim:
+    """The claim of one new attempt.
+
+    Args:
+        take_over: an owner that is alive loses the folder.
+        say: shows the user a line.
+    """
+
+    def __init__(self, storage: str, name: str, *, take_over: bool, say: Callable[[str], None]) -> None:
+        self.storage, self.name, self.take_over, self.say = storage, name, take_over, say
+        self.folder = RunFolder(storage, name)
+        self.records = Records(self.folder)
+        self._watched: dict[str, tuple[Record, float]] = {}
+        self._taken: set[str] = set()
+        self._slowest_s = 0.0
+
+    def make(self) -> tuple[Attempt, Record]:
+        """Wait until nobody owns the folder, and own it.
+
+        Raises: UserError when another attempt is alive; LostRunError when one takes the folder over meanwhile.
+        """
+        while True:
+            out_of_the_way = self._take() if self.take_over else self._watch()
+            attempt, record = self._new()
+            self.records.write(attempt.id, record)
+            try:
+                for other in out_of_the_way:
+                    self.records.mark_ended(other)
+                if self._is_first(attempt.id):
+                    self._clean()
+                    return attempt, record
+            except BaseException:
+                self.records.delete(attempt.id)
+                raise
+            self.records.delete(attempt.id)
+            # Whoever comes first now has begun as late as this one.
+            self.take_over = False
+
+    def _take(self) -> set[str]:
+        self._taken = live(self.records.names())
+        return self._taken
+
+    def _watch(self) -> set[str]:
+        """Wait until no other attempt is alive. Returns: those that have died. Raises: UserError when one moves."""
+        dead: set[str] = set()
+        while others := live(self.records.names()) - dead:
+            dead |= self._look(others)
+            if others - dead:
+                time.sleep(LOOK_S)
+        return dead
+
+    def _new(self) -> tuple[Attempt, Record]:
+        writers = [writer for name in self.folder.names() if NAME.fullmatch(name) and (writer := writer_of(name))]
+        number = 1 + max([highest_number(self.records.names()), *(writer.number for writer in writers)])
+        letters = "".join(secrets.choice(ascii_lowercase) for _ in range(4))
+        since = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S")
+        return Attempt(f"{number}{letters}", self.storage, self.name), own_record(since)
+
+    def _is_first(self, attempt: str) -> bool:
+        """Whether it owns the folder; False when it has to make way. Waits for those that have to make way for it."""
+        while True:
+            names = self.records.names()
+            if attempt not in live(names):
+                raise LostRunError(f"{self.folder.label}: another attempt has just taken it over")
+            others = live(names) - {attempt}
+            # What it has taken from an owner is its own when that one has noticed, and has ended.
+            leaving = {other for other in self._taken if f"{other}{RECORD}" in names}
+            if not others and not leaving:
+                return True
+            if any(_order(other) < _order(attempt) for other in others):
+                return False
+            for other in self._look(others | leaving):
+                self.records.mark_ended(other)
+                self._taken.discard(other)
+            time.sleep(LOOK_S)
+
+    def _look(self, attempts: set[str]) -> set[str]:
+        """Look at records once. Returns: the attempts that are dead. Raises: UserError when one is alive."""
+        dead = set()
+        for attempt in attempts:
+            began = time.monotonic()
+            record = self.records.read(attempt)
+            now = time.monotonic()
+            self._slowest_s = max(self._slowest_s, now - began)
+            if record is None:
+                continue
+            if record.process.is_known_dead():
+                dead.add(attempt)
+                continue
+            first, since = self._watched.setdefault(attempt, (record, now))
+            if since == now and attempt not in self._taken:
+                self.say(
+                    f"{record} trained here last, or still does; looking for {STILL_S:g} s whether that is alive ..."
+                )
+            if record.beat == first.beat:
+                # A sign of life takes as long to be written as this look does, at least.
+                dead |= {attempt} if began - since >= STILL_S + 2 * self._slowest_s else set()
+            elif attempt in self._taken:
+                self._watched[attempt] = record, now
+            else:
+                raise UserError(
+                    f"{self.folder.label}: {record} is at work there, and alive; wait for it, choose another --name, or take "
+                    "over what it has saved with --take-over"
+                )
+        return dead
+
+    def _clean(self) -> None:
+        """Delete the records of attempts that have ended; the newest marks stay: one may wake up after days."""
+        names = self.records.names()
+        ended = sorted((name.removesuffix(ENDED) for name in names if name.endswith(ENDED)), key=_order)
+        for attempt in ended:
+            if f"{attempt}{RECORD}" in names:
+                self.records.delete(attempt)
+        for attempt in ended[:-MARKS_KEPT]:
+            self.records.delete(attempt, ENDED)
+
+
+def _order(attempt: str) -> tuple[int, str]:
+    return number_of(attempt), attempt

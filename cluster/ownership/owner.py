@@ -1,0 +1,101 @@
+"""The owner of a folder, in the driver's process: the claim, its signs of life, and what happens when it has lost."""
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from cluster.ownership.attempt import Attempt
+from cluster.ownership.claim import Claim
+from cluster.ownership.records import Record, Records
+from data_shards.errors import LostRunError, UserError
+
+# Seconds between two signs of life: a watcher waits for five of them.
+BEAT_S = 3.0
+
+
+@contextmanager
+def owned(
+    storage: str,
+    name: str,
+    *,
+    take_over: bool,
+    say: Callable[[str], None],
+    on_loss: Callable[[], None] | None = None,
+) -> Iterator[Attempt]:
+    """Own a run's or sweep's folder while in this context, as a new attempt.
+
+    Args:
+        take_over: from an owner that is alive, too.
+        say: shows the user a line.
+        on_loss: called in another thread when another attempt has taken the folder over; by default Ctrl-C is sent to this
+            process, and the context ends with a LostRunError.
+
+    Raises: UserError when another attempt is alive; LostRunError when one has taken over.
+    """
+    attempt, record = Claim(storage, name, take_over=take_over, say=say).make()
+    heartbeat = Heartbeat(attempt, record, on_loss or _interrupt)
+    heartbeat.start()
+    try:
+        yield attempt
+    except BaseException as error:
+        if heartbeat.lost is not None:
+            raise heartbeat.lost from error
+        raise
+    finally:
+        heartbeat.end()
+    if heartbeat.lost is not None:
+        raise heartbeat.lost
+
+
+class Heartbeat(threading.Thread):
+    """Signs of life of an attempt, in the background. Storage that is away for a while is no loss.
+
+    Attributes:
+        lost: set when another attempt has taken over.
+    """
+
+    def __init__(self, attempt: Attempt, record: Record, on_loss: Callable[[], None]) -> None:
+        super().__init__(name="heartbeat", daemon=True)
+        self.attempt, self.record, self.on_loss = attempt, record, on_loss
+        self.records = Records(attempt.folder)
+        self.lost: LostRunError | None = None
+        self._ended = threading.Event()
+
+    def run(self) -> None:
+        is_failing = False
+        while not self._ended.wait(BEAT_S):
+            try:
+                self.attempt.check()
+                self.record = self.record.next()
+                self.records.write(self.attempt.id, self.record)
+                is_failing = False
+            except LostRunError as error:
+                self.lost = error
+                _warn(str(error))
+                self.on_loss()
+                return
+            except UserError as error:
+                if not is_failing:
+                    _warn(f"{self.attempt.folder.label}: no sign of life can be written ({error}); the run continues")
+                is_failing = True
+
+    def end(self) -> None:
+        """Stop, and make way for the next attempt."""
+        self._ended.set()
+        self.join()
+        if self.lost is None:
+            try:
+                self.records.end(self.attempt.id)
+            except UserError as error:
+                _warn(f"{error}; the next start waits whether this one is still alive")
+
+
+def _warn(text: str) -> None:
+    print(f"warning: {text}", file=sys.stderr, flush=True)
+
+
+def _interrupt() -> None:
+    os.kill(os.getpid(), signal.SIGINT)

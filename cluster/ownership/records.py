@@ -1,0 +1,102 @@
+"""The records of attempts in a run's folder."""
+
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from pydantic import TypeAdapter
+from pydantic.dataclasses import dataclass
+
+from cluster.ownership.attempt import ENDED, FOLDER, ID, RECORD, number_of
+from cluster.ownership.process import Process, job_or_pid, user_and_host
+from data_shards.errors import UserError
+from data_shards.storage import delete_files
+from data_shards.storage.checked import checked, shortened
+from data_shards.storage.folder import RunFolder
+
+
+@dataclass(frozen=True)
+class Record:
+    """Who makes an attempt, and a sign of life: a number that grows.
+
+    Attributes:
+        since: for people, in UTC by the clock of that machine, which is compared with no other.
+    """
+
+    who: str
+    what: str
+    since: str
+    process: Process
+    beat: int = 0
+
+    def next(self) -> "Record":
+        return replace(self, beat=self.beat + 1)
+
+    def __str__(self) -> str:
+        return shortened(f"{self.who} ({self.what}, since {self.since} UTC)")
+
+
+SHAPE = TypeAdapter(Record)
+# What is written by an attempt of a later version, or damaged, is somebody's all the same.
+UNKNOWN = Record("somebody", "whose record cannot be read", "an unknown time", Process("", 0, ""))
+
+
+def own_record(since: str) -> Record:
+    return Record(user_and_host(), job_or_pid(), since, Process.current())
+
+
+class Records:
+    """The files of FOLDER in a run's or sweep's folder. Every method raises UserError when storage refuses or stays away."""
+
+    def __init__(self, folder: RunFolder) -> None:
+        self.folder = folder
+        self.place = folder.location.inside(FOLDER)
+
+    def names(self) -> set[str]:
+        return set(self.folder.files_of(FOLDER))
+
+    def read(self, attempt: str) -> Record | None:
+        """The record of an attempt; None when it has ended."""
+        name = f"{FOLDER}/{attempt}{RECORD}"
+        try:
+            content = self.folder.read_json(name)
+            return None if content is None else checked(SHAPE, content, name)
+        except UserError as error:
+            if error.retryable:
+                raise
+            return UNKNOWN
+
+    def write(self, attempt: str, record: Record) -> None:
+        self.folder.write_json(f"{FOLDER}/{attempt}{RECORD}", asdict(record))
+
+    def mark_ended(self, attempt: str) -> None:
+        self.folder.write(f"{FOLDER}/{attempt}{ENDED}", b"")
+
+    def delete(self, attempt: str, ending: str = RECORD) -> None:
+        delete_files(self.place, [f"{attempt}{ending}"])
+
+    def end(self, attempt: str) -> None:
+        """Mark the attempt as ended and delete its record; where it has written nothing, leave nothing, no folder either."""
+        is_trace = set(self.folder.names()) == {FOLDER} and self.names() == {f"{attempt}{RECORD}"}
+        if not is_trace:
+            self.mark_ended(attempt)
+        self.delete(attempt)
+        if is_trace and self.folder.is_local:
+            # Another attempt that begins right now keeps them.
+            with suppress(OSError):
+                Path(self.place.root).rmdir()
+                Path(self.folder.path).rmdir()
+
+
+def live(names: Iterable[str]) -> set[str]:
+    """The attempts that have not ended, of the files of FOLDER."""
+    names = set(names)
+    attempts = {name.removesuffix(RECORD) for name in names if name.endswith(RECORD)}
+    return {attempt for attempt in attempts if ID.fullmatch(attempt) and f"{attempt}{ENDED}" not in names}
+
+
+def highest_number(names: Iterable[str]) -> int:
+    """Of the attempts in the files of FOLDER; 0 where there are none."""
+    attempts = {name.partition(".")[0] for name in names}
+    return max((number_of(attempt) for attempt in attempts if ID.fullmatch(attempt)), default=0)

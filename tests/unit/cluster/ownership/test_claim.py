@@ -1,0 +1,191 @@
+"""Who owns a run's folder: every order of steps of several drivers, on a storage that knows neither locks nor renames."""
+
+import random
+import threading
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from cluster.ownership import claim as module
+from cluster.ownership.attempt import ENDED, RECORD, Attempt
+from cluster.ownership.claim import STILL_S, Claim
+from cluster.ownership.process import Process
+from cluster.ownership.records import Record
+from data_shards.errors import UserError
+
+ELSEWHERE = Record("somebody@elsewhere", "pid 1", "2026-11-26 12:00:00", Process("another machine", 1, "1"))
+
+
+class Schedule:
+    """Threads of which one runs at a time, from one step on storage to the next, in a random order, by a clock of its own."""
+
+    def __init__(self, seed: int) -> None:
+        self.random = random.Random(seed)
+        self.now = 0.0
+        self.errors: list[BaseException] = []
+        self._turn = threading.Condition()
+        self._wakes: dict[int, float] = {}
+        self._running = 0
+        self._granted: int | None = None
+
+    def wait(self, seconds: float = 0.0) -> None:
+        """Called by a thread: let others go on, and return when it is its turn again, after these seconds at least."""
+        me = threading.get_ident()
+        with self._turn:
+            self._wakes[me] = self.now + seconds
+            self._turn.notify_all()
+            self._turn.wait_for(lambda: self._granted == me)
+            self._granted = None
+            del self._wakes[me]
+
+    def run(self, *functions: Callable[[], None]) -> None:
+        self._running = len(functions)
+        threads = [threading.Thread(target=self._until_done, args=(function,), daemon=True) for function in functions]
+        for thread in threads:
+            thread.start()
+        while True:
+            with self._turn:
+                self._turn.wait_for(lambda: self._granted is None and len(self._wakes) == self._running)
+                if not self._running:
+                    break
+                self.now = max(self.now, min(self._wakes.values())) + self.random.choice([0.001, 0.01, 0.3])
+                ready = sorted(thread for thread, wake in self._wakes.items() if wake <= self.now)
+                self._granted = self.random.choice(ready)
+                self._turn.notify_all()
+        if self.errors:
+            raise self.errors[0]
+
+    def _until_done(self, function: Callable[[], None]) -> None:
+        self.wait()
+        try:
+            function()
+        except BaseException as error:
+            self.errors.append(error)
+        finally:
+            with self._turn:
+                self._running -= 1
+                self._turn.notify_all()
+
+
+class MemoryRecords:
+    """Records in memory, each access of which is a step of a schedule."""
+
+    def __init__(self, schedule: Schedule, files: dict[str, Any]) -> None:
+        self.schedule, self.files = schedule, files
+
+    def names(self) -> set[str]:
+        self.schedule.wait()
+        return set(self.files)
+
+    def read(self, attempt: str) -> Record | None:
+        self.schedule.wait()
+        return self.files.get(f"{attempt}{RECORD}")
+
+    def write(self, attempt: str, record: Record) -> None:
+        self.schedule.wait()
+        self.files[f"{attempt}{RECORD}"] = record
+
+    def mark_ended(self, attempt: str) -> None:
+        self.schedule.wait()
+        self.files[f"{attempt}{ENDED}"] = b""
+
+    def delete(self, attempt: str, ending: str = RECORD) -> None:
+        self.schedule.wait()
+        self.files.pop(f"{attempt}{ending}", None)
+
+
+class Drivers:
+    """Drivers of one run that start at about the same time."""
+
+    def __init__(self, seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.schedule, self.files = Schedule(seed), dict[str, Any]()
+        self.tmp_path, self.owners, self.refused = tmp_path, list[str](), 0
+        self.owned_once: list[str] = []
+        monkeypatch.setattr(module, "own_record", lambda since: ELSEWHERE)
+        clock = SimpleNamespace(monotonic=lambda: self.schedule.now, sleep=self.schedule.wait)
+        monkeypatch.setattr(module, "time", clock)
+
+    def start(self, *, take_over: bool = False, beats: int = 4, dies: bool = False, after_s: float = 0.0) -> None:
+        """What one driver does."""
+        if after_s:
+            self.schedule.wait(after_s)
+        claim = Claim(str(self.tmp_path), "run", take_over=take_over, say=lambda line: None)
+        claim.records = records = MemoryRecords(self.schedule, self.files)  # type: ignore[assignment]
+        try:
+            attempt, record = claim.make()
+        except UserError:
+            self.refused += 1
+            return
+        self.owned_once.append(attempt.id)
+        self._own(attempt, record, records, beats)
+        if not dies and attempt.id in self.owners:
+            self.owners.remove(attempt.id)
+            records.delete(attempt.id)
+
+    def _own(self, attempt: Attempt, record: Record, records: MemoryRecords, beats: int) -> None:
+        # Those before may not know it yet; nobody else writes without having looked.
+        self.owners = [other for other in self.owners if f"{other}{ENDED}" not in self.files]
+        assert self.owners == [], "two own the folder"
+        self.owners.append(attempt.id)
+        for _ in range(beats):
+            self.schedule.wait(3.0)
+            if f"{attempt.id}{ENDED}" in records.names():
+                self.owners = [other for other in self.owners if other != attempt.id]
+                return
+            record = record.next()
+            records.write(attempt.id, record)
+
+
+@pytest.fixture
+def drivers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[int], Drivers]:
+    return lambda seed: Drivers(seed, tmp_path, monkeypatch)
+
+
+SEEDS = range(150)
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_of_simultaneous_starts_exactly_one_owns_the_folder(drivers: Callable[[int], Drivers], count: int) -> None:
+    for seed in SEEDS:
+        several = drivers(seed)
+        several.schedule.run(*[several.start] * count)
+        # One that starts when another has ended already may own it after that.
+        assert len(several.owned_once) + several.refused == count, seed
+        assert several.owned_once, seed
+        assert several.schedule.now < 60
+
+
+def test_of_simultaneous_starts_after_a_death_one_goes_on_by_itself(drivers: Callable[[int], Drivers]) -> None:
+    for seed in SEEDS:
+        several = drivers(seed)
+        several.schedule.run(partial(several.start, dies=True))
+        died = several.schedule.now
+        several.schedule.run(*[several.start] * 2)
+        assert len(several.owned_once) >= 2, seed
+        assert several.schedule.now > died + STILL_S
+
+
+def test_a_live_owner_is_refused_to_others_within_seconds_and_taken_over_on_demand(
+    drivers: Callable[[int], Drivers],
+) -> None:
+    for seed in SEEDS:
+        several = drivers(seed)
+        several.schedule.run(partial(several.start, beats=30), partial(several.start, after_s=5.0))
+        assert (len(several.owned_once), several.refused) == (1, 1), seed
+        several.schedule.run(
+            partial(several.start, beats=30),
+            partial(several.start, after_s=5.0, take_over=True),
+            partial(several.start, after_s=5.0, take_over=True),
+        )
+        assert 3 <= len(several.owned_once) <= 4, seed
+
+
+def test_the_number_grows_with_attempts_and_checkpoints(tmp_path: Path) -> None:
+    (tmp_path / "run" / "checkpoint_000000000008-7abcd1xy").mkdir(parents=True)
+    attempt, _ = Claim(str(tmp_path), "run", take_over=False, say=print).make()
+    assert attempt.number == 8
+    attempt.check()
