@@ -29,6 +29,8 @@ SETTINGS = {
     # Ray's dashboard shows the run.
     "RAY_TRAIN_ENABLE_STATE_TRACKING": "1",
     "RAY_USAGE_STATS_ENABLED": "0",
+    # Else Ray starts every worker by `uv run` again, in a copy of the working directory, where the driver was started by it.
+    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
 }
 # Else Ray ends this process, without a word to Python, when the head of the cluster has been away for a minute.
 JOIN_SETTINGS = {"RAY_gcs_rpc_server_reconnect_timeout_s": str(7 * 24 * 3600)}

@@ -1,0 +1,37 @@
+"""Real Ray: a run that is started by `uv run`, in any folder."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import tiny
+import yaml
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+
+ROOT = Path(__file__).parents[2]
+# More than Ray would upload.
+LARGE_BYTES = 700 << 20
+
+
+@pytest.mark.parametrize("where", ["checkout", "sub-folder", "large folder"])
+def test_a_run_that_uv_starts_trains(tmp_path: Path, where: str) -> None:
+    folder = {"checkout": ROOT, "sub-folder": ROOT / "cluster", "large folder": tmp_path}[where]
+    if where == "large folder":
+        with (tmp_path / "data.bin").open("wb") as file:
+            file.truncate(LARGE_BYTES)
+    settings = tiny.settings(tiny.pack_dataset(tmp_path), tmp_path / "runs", scaling={"workers": 1})
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(settings))
+    uv = [str(Path(sys.executable).with_name("uv")), "run", "--no-sync", "--active"]
+    done = subprocess.run(
+        [*uv, "python", "-m", "cluster", "train", "--config", str(tmp_path / "run.yaml")],
+        cwd=folder,
+        env={**os.environ, "VIRTUAL_ENV": sys.prefix, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-6000:]
+    assert "tiny has finished: 48 images seen" in done.stdout
