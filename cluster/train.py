@@ -7,6 +7,7 @@ from functools import partial
 from shlex import quote
 
 from cluster.machines import driver
+from cluster.machines.final_errors import final_errors_stop_the_job
 from cluster.machines.stop_signals import StopSignals
 from cluster.ownership.attempt import Attempt
 from cluster.ownership.owner import owned
@@ -17,6 +18,7 @@ from cluster.settings.preflight import Prepared, prepare
 from data_shards.errors import Stopped
 
 
+@final_errors_stop_the_job()
 def main(arguments: Sequence[str]) -> None:
     """Raises: UserError for what the user can fix, a line for each problem; SystemExit with 130 or 143 when it was stopped."""
     options = parse_options(arguments)

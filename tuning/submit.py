@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from cluster.machines.job import EXCLUDED, Job, variable_problems, variables_sent
 from cluster.machines.submission import submit, submit_parser
 from cluster.records.recorded_run import flat
-from cluster.settings.options import option_text
+from cluster.settings.options import TAKE_OVER, option_text
 from cluster.settings.preflight import relative_paths
 from data_shards.errors import UserError
 from tuning.settings.options import Options, parse_sweep
@@ -49,7 +49,8 @@ def make_job(of_the_sweep: Sequence[str], excludes: Sequence[str] = (), variable
     problems += variable_problems(variables)
     if problems:
         raise UserError("\n".join(problems))
-    command = shlex.join(["python", "-m", "tuning", "sweep", *as_options(options)])
+    take_over = [TAKE_OVER] if options.take_over else []
+    command = shlex.join(["python", "-m", "tuning", "sweep", *as_options(options), *take_over])
     metadata = {"sweep": config.name, "storage": config.storage}
     return Job(config.name, metadata, command, [*EXCLUDED, *excludes], variables_sent(variables))
 

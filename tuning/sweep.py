@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from shlex import quote
 from typing import TYPE_CHECKING
 
+from cluster.machines.final_errors import final_errors_stop_the_job
 from data_shards.errors import UserError
 from tuning.analysis.results import SWEEP, table
 from tuning.settings.options import parse_sweep
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from tuning.settings.sweep_plan import Sweep
 
 
+@final_errors_stop_the_job()
 def main(arguments: Sequence[str]) -> int:
     """Returns: 1 when trials failed. Raises: UserError with one line for each problem that the user can fix."""
     options = parse_sweep(arguments)
@@ -36,17 +38,18 @@ def run(sweep: "Sweep") -> "Sweep":
     Raises: UserError, before anything is written, when not one fits into the cluster or another process runs the sweep.
     """
     from cluster.machines.allocation import settled_machines
+    from cluster.machines.autoscaler import growth
     from cluster.machines.session import ray_session
     from cluster.ownership.owner import owned
-    from cluster.settings.scaling import this_machine
+    from cluster.settings.scaling import NO_GROWTH, this_machine
     from tuning.settings.sweep_plan import about, prepare_sweep
     from tuning.trials import driver
 
-    options, prepared = sweep.options, sweep.run
+    options, prepared, scaling = sweep.options, sweep.run, sweep.run.config.scaling
     address = options.address or os.environ.get("RAY_ADDRESS")
     wanted = min(sweep.remaining, options.config.concurrent or sweep.remaining)
     if address is None:
-        driver.allocate(prepared.config.scaling, [this_machine()], wanted)
+        driver.allocate(scaling, [this_machine()], wanted)
     prepared.folder.probe()
     driver.silence_ray()
     config = prepared.config
@@ -56,16 +59,19 @@ def run(sweep: "Sweep") -> "Sweep":
         if not sweep.remaining:
             return sweep
         with ray_session(address):
-            resources, concurrent = driver.allocate(prepared.config.scaling, settled_machines(), wanted)
-            if options.config.scheduler == "pbt" and concurrent < sweep.remaining:
+            coming = growth() if address else NO_GROWTH
+            resources, room = driver.allocate(scaling, settled_machines(), wanted, coming)
+            more_may_come = bool(scaling.wait_s) or coming.unknown
+            if options.config.scheduler == "pbt" and room < sweep.remaining and not more_may_come:
                 raise UserError(
-                    f"scheduler: pbt trains all its {sweep.remaining} trials at the same time, but only {concurrent} fit; lower "
+                    f"scheduler: pbt trains all its {sweep.remaining} trials at the same time, but only {room} fit; lower "
                     "--trials or the resources of a trial (--scaling.workers), or add machines"
                 )
             prepared.folder.write_json(SWEEP, about(options, prepared))
-            each = f"{resources.workers}, with {resources.cpus_per_worker:g} CPU cores{' and a GPU' if resources.use_gpu else ''}"
-            print(f"{'concurrent':<12}{concurrent} (workers of each: {each})")
-            driver.run_trials(sweep, resources, concurrent, attempt)
+            # Ray reserves nothing for a group that may grow: its trials are no more than fit now.
+            most = room if isinstance(resources.workers, tuple) else wanted
+            print(f"{'concurrent':<12}{min(most, room)}, each with {resources.summary}", flush=True)
+            driver.run_trials(sweep, resources, most, coming, attempt)
     return sweep
 
 

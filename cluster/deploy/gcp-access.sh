@@ -1,16 +1,33 @@
 #!/usr/bin/env bash
-# Makes the two accounts of cluster/deploy/gcp.yaml: workers use one bucket, the head starts and ends machines too.
+# Makes the two accounts of cluster/deploy/gcp.yaml: workers use one bucket, the head starts and ends machines too, as the
+# workers' account alone. May be called again.
 #   cluster/deploy/gcp-access.sh PROJECT BUCKET
 set -euo pipefail
 project=${1:?give the project}
 bucket=${2:?give the name of the bucket}
+worker=nla-cyclegan-worker@$project.iam.gserviceaccount.com
+head=nla-cyclegan-head@$project.iam.gserviceaccount.com
 
-for name in nla-cyclegan-worker nla-cyclegan-head; do
-    gcloud iam service-accounts create "$name" --project "$project"
+for account in "$worker" "$head"; do
+    if ! gcloud iam service-accounts describe "$account" --project "$project" > /dev/null 2>&1; then
+        gcloud iam service-accounts create "${account%%@*}" --project "$project"
+    fi
     gcloud storage buckets add-iam-policy-binding "gs://$bucket" --role roles/storage.objectAdmin \
-        --member "serviceAccount:$name@$project.iam.gserviceaccount.com"
+        --member "serviceAccount:$account"
 done
-for role in roles/compute.admin roles/iam.serviceAccountUser; do
-    gcloud projects add-iam-policy-binding "$project" --role "$role" --condition None \
-        --member "serviceAccount:nla-cyclegan-head@$project.iam.gserviceaccount.com"
-done
+gcloud projects add-iam-policy-binding "$project" --role roles/compute.instanceAdmin.v1 --condition None \
+    --member "serviceAccount:$head"
+gcloud iam service-accounts add-iam-policy-binding "$worker" --project "$project" \
+    --role roles/iam.serviceAccountUser --member "serviceAccount:$head"
+
+# Parts of uploads that were broken off are in no listing, and cost money until somebody deletes them.
+abort='{"rule": [{"action": {"type": "AbortIncompleteMultipartUpload"}, "condition": {"age": 7}}]}'
+rules=$(gcloud storage buckets describe "gs://$bucket" --format "value(lifecycle_config)")
+case $rules in
+    "")
+        gcloud storage buckets update "gs://$bucket" --lifecycle-file <(echo "$abort")
+        echo "$bucket: unfinished uploads are deleted after 7 days (a lifecycle rule, the bucket had none)"
+        ;;
+    *AbortIncompleteMultipartUpload*) ;;
+    *) echo "$bucket has lifecycle rules, which stay as they are; add this one to them: $abort" ;;
+esac

@@ -35,11 +35,12 @@ from ray.train.v2._internal.execution.controller.state import (
     ReschedulingState,
     ResizingState,
     RestartingState,
+    RunningState,
     SchedulingState,
     TrainControllerState,
 )
 
-# To resize a group once for machines that arrive together, see resize.py.
+# To resize a group once for machines that arrive together, see resize.py, and into what is free alone, see free_scaling.py.
 from ray.train.v2._internal.execution.scaling_policy import (
     ElasticScalingPolicy,
     NoopDecision,
@@ -56,8 +57,10 @@ __all__ = [
     "ControllerCallback",
     "ElasticScalingPolicy",
     "NoopDecision",
+    "ReschedulingState",
     "ResizeDecision",
     "ResizingState",
+    "RunningState",
     "ScalingDecision",
     "TrainControllerState",
     "WorkerGroup",

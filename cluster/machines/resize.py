@@ -4,10 +4,10 @@ import time
 from contextlib import ExitStack
 from typing import Any
 
+from cluster.machines.free_scaling import FreeScaling
 from cluster.machines.progress import events_key, forget_requests, looks_key, send_request
 from cluster.machines.ray_internals import (
     ControllerCallback,
-    ElasticScalingPolicy,
     NoopDecision,
     ResizeDecision,
     ResizingState,
@@ -72,8 +72,8 @@ class Arrivals:
         return False
 
 
-class PatientScaling(ElasticScalingPolicy):
-    """Ray Train's elastic policy, which resizes a running group once for machines that arrive together."""
+class PatientScaling(FreeScaling):
+    """Resizes a running group once for machines that arrive together."""
 
     def __init__(self, scaling_config: Any) -> None:
         super().__init__(scaling_config)

@@ -21,6 +21,8 @@ from listening import command_line
 START_S = 90
 # Beside the interpreter that runs the tests, so that a job's `python` is the same.
 BIN = str(Path(sys.executable).parent)
+# By which Ray's fake cloud knows the head.
+HEAD_NODE = "f" * 51 + "00000"
 
 
 @contextmanager
@@ -54,7 +56,9 @@ def ray_head(cpus: int = 2, node_types: dict[str, dict[str, Any]] | None = None)
     }
     if node_types is not None:
         options["autoscaling-config"] = _autoscaler(Path(folder), f"127.0.0.1:{head_port}", cpus, node_types)
-        environment |= {"RAY_FAKE_CLUSTER": "1", "AUTOSCALER_UPDATE_INTERVAL_S": "1"}
+        environment |= {"RAY_FAKE_CLUSTER": "1", "AUTOSCALER_UPDATE_INTERVAL_S": "1", "RAY_enable_autoscaler_v2": "1"}
+        environment["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), *filter(None, sys.path)])
+        environment |= {"RAY_CLOUD_INSTANCE_ID": HEAD_NODE, "RAY_OVERRIDE_NODE_ID_FOR_TESTING": HEAD_NODE}
     arguments = [f"--{name}={value}" for name, value in options.items()]
     command = [f"{BIN}/ray", "start", "--head", "--block", *arguments]
     with Path(folder, "head.log").open("w") as log:
@@ -79,7 +83,13 @@ def _autoscaler(folder: Path, head: str, cpus: int, node_types: dict[str, dict[s
         "max_workers": 8,
         "upscaling_speed": 100,
         "idle_timeout_minutes": 5,
-        "provider": {"type": "fake_multinode", "launch_multiple": True, "gcs_address": head},
+        "provider": {
+            "type": "external",
+            "module": "machines_as_processes.Machines",
+            "launch_multiple": True,
+            "gcs_address": head,
+            "head_node_id": HEAD_NODE,
+        },
         "available_node_types": {
             "ray.head.default": {"resources": {"CPU": cpus}, "node_config": {}, "max_workers": 0},
             **{name: {"node_config": {}, **kind} for name, kind in node_types.items()},

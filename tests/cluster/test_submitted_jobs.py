@@ -15,6 +15,7 @@ import tiny
 from head import ray_head
 from test_cluster import ROOT, TIMEOUT_S, newest, write_config
 
+from cluster.machines.final_errors import VARIABLE
 from cluster.machines.session import PACKAGES
 from cluster.settings.config import RunConfig
 
@@ -166,3 +167,14 @@ def test_a_cluster_wants_its_token(run: str, said: str, cluster: Cluster) -> Non
     assert (status, out, len(err.splitlines())) == (2, "", 1), err
     assert said in err
     assert "set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN" in err
+
+
+@pytest.mark.slow
+def test_where_a_cluster_would_repeat_it_an_error_that_stays_stops_the_job(cluster: Cluster, tmp_path: Path) -> None:
+    """As KubeRay would; a job that failed is repeated there, one that was stopped is not."""
+    places = ("--storage", str(tmp_path), "--data.uri", str(tmp_path / "nothing"), "--name", "for-good")
+    status, out, err = ends(submit(cluster.environment, *places, "--env", f"{VARIABLE}=1"))
+    assert (status, "for-good-" in err) == (130, True), err
+    assert "error: no dataset at " in out
+    assert "stopping this job: another try would end likewise" in out
+    assert json.loads(cluster.job(err.partition(": submitted (")[0]))["status"] == "STOPPED"

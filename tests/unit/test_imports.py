@@ -56,6 +56,7 @@ FLOORS = {
 RAY_FILES = {
     "cluster/machines/autoscaler.py": False,
     "cluster/machines/driver.py": False,
+    "cluster/machines/final_errors.py": False,
     "cluster/machines/follow.py": False,
     "cluster/machines/progress.py": False,
     "cluster/machines/ray_internals.py": True,
@@ -69,8 +70,10 @@ RAY_FILES = {
     # `bench` measures against Ray Data, and imports it for that alone.
     "data_shards/commands/peers.py": False,
     "tuning/trials/driver.py": False,
+    "tuning/trials/patience.py": True,
     "tuning/trials/ray_internals.py": True,
     "tuning/trials/record.py": True,
+    "tuning/trials/room.py": False,
     "tuning/trials/scheduling.py": True,
     "tuning/trials/trial.py": True,
 }

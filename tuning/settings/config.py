@@ -73,6 +73,6 @@ class SweepConfig(BaseModel):
     asha: AshaConfig = AshaConfig()
     pbt: PbtConfig = PbtConfig()
     concurrent: int | None = Field(None, ge=1)
-    """Trials at a time; none: as many as fit into the cluster."""
+    """Most trials at a time; none: as many as fit into the cluster, also when it has grown."""
     seed: int = Field(0, ge=0, lt=2**32)
     """Seed of the search and the scheduler; the seed of the training is a field of the run."""

@@ -9,18 +9,22 @@ import math
 import os
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cluster.ownership.attempt import Attempt
-from cluster.settings.scaling import Machine, Resources, ScalingConfig, choose, places
+from cluster.settings.scaling import NO_GROWTH, Growth, Machine, Resources, ScalingConfig, choose, places
 from data_shards.errors import UserError
 from tuning.analysis.results import Trial, trial_name
 from tuning.settings.sweep_plan import Sweep
+from tuning.trials.room import AHEAD, Room
 
-# Requested for a trial's own process. No CPU cores: it waits for its workers, which use them.
-TRIAL_MEMORY_BYTES = 100e6
+if TYPE_CHECKING:
+    from ray.tune import PlacementGroupFactory
+
+# Requested for the own process of a trial whose group may shrink and grow: Ray Train places its workers, not Tune.
+ELASTIC_TRIAL_BYTES = 100e6
 SETTINGS = {
     # Output of workers and of Ray's own processes, also when a scheduler stops their trial.
     "RAY_LOG_TO_DRIVER": "0",
@@ -35,8 +39,10 @@ SETTINGS = {
 }
 
 
-def allocate(scaling: ScalingConfig, machines: list[Machine], trials: int) -> tuple[Resources, int]:
-    """The resources of each trial, and the number of trials that run at a time.
+def allocate(
+    scaling: ScalingConfig, machines: list[Machine], trials: int, growth: Growth = NO_GROWTH
+) -> tuple[Resources, int]:
+    """The resources of each trial, and how many of the trials have room at a time on these machines and those to come.
 
     By default a trial has one worker, and the trials share the cores evenly.
 
@@ -45,15 +51,18 @@ def allocate(scaling: ScalingConfig, machines: list[Machine], trials: int) -> tu
     workers = scaling.workers or 1
     one = scaling.model_copy(update={"workers": workers, "cpus_per_worker": scaling.cpus_per_worker or 1.0})
     try:
-        resources = choose(one, machines, global_batch=1)
+        resources = choose(one, machines, global_batch=1, growth=growth)
     except UserError as error:
         raise UserError(f"not one trial fits: {error}") from error
-    room = places(machines, resources.cpus_per_worker, resources.use_gpu) // one.max_workers
+    there = [*machines, *growth.machines]
+    room = places(there, resources.cpus_per_worker, resources.use_gpu) // one.max_workers
     concurrent = max(1, min(room, trials))
     if scaling.cpus_per_worker is None:
-        together = scaling.model_copy(update={"workers": concurrent * one.max_workers})
-        resources = choose(together, machines, global_batch=1) if room else resources
-    return Resources(workers, resources.use_gpu, resources.cpus_per_worker, resources.reasons), concurrent
+        together = scaling.model_copy(update={"workers": concurrent * one.max_workers, "gpu": resources.use_gpu})
+        cores = choose(together, there, global_batch=1) if room else resources
+        reasons = resources.reasons | {"cores": cores.reasons["cores"]}
+        resources = Resources(workers, resources.use_gpu, cores.cpus_per_worker, reasons)
+    return resources, concurrent
 
 
 def silence_ray() -> None:
@@ -64,42 +73,71 @@ def silence_ray() -> None:
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
 
 
-def run_trials(sweep: Sweep, resources: Resources, concurrent: int, attempt: Attempt | None = None) -> None:
+def run_trials(
+    sweep: Sweep, resources: Resources, most: int, growth: Growth = NO_GROWTH, attempt: Attempt | None = None
+) -> None:
     """Run the remaining trials and write their records; Ray is running.
 
     Args:
+        resources: of each trial.
+        most: how many may run at a time.
+        growth: what an autoscaler can add to the cluster.
         attempt: which owns the sweep's folder.
+
+    Raises: UserError when no machine is left for a trial, or a record cannot be stored.
     """
     from ray import tune
 
+    from tuning.trials.patience import Patience
     from tuning.trials.record import Recorder
     from tuning.trials.scheduling import Deadline
     from tuning.trials.trial import train_trial
 
-    hours = sweep.options.config.budget.hours
+    hours, scaling = sweep.options.config.budget.hours, sweep.run.config.scaling
     deadline = time.monotonic() + 3600 * hours if hours else math.inf
     settings = (_settings(sweep, trial, resources, attempt) for trial in sweep.upcoming())
-    chosen, space = _scheduling(sweep, settings)
+    # With a budget of images, what waits is proposed before it is known whether the budget allows it.
+    ahead = 1 if sweep.options.config.budget.images else AHEAD
+    chosen, space = _scheduling(sweep, settings, Room(resources, growth, ahead).for_another)
+    patience = Patience(resources, scaling.loss_wait_s)
+    recorder = Recorder(sweep.run.folder, sweep.trials, sweep.total, attempt)
     with tempfile.TemporaryDirectory(prefix="tune-") as scratch:
         tune.Tuner(
-            tune.with_resources(train_trial, {"memory": TRIAL_MEMORY_BYTES}),
+            tune.with_resources(train_trial, _group(resources, scaling)),
             param_space=space,
             tune_config=tune.TuneConfig(
                 **chosen,
-                max_concurrent_trials=concurrent,
+                max_concurrent_trials=most,
                 trial_dirname_creator=lambda trial: trial_name(trial.config["trial"]["number"]),
             ),
             run_config=tune.RunConfig(
                 name="sweep",
                 storage_path=scratch,
                 verbose=0,
-                callbacks=[Recorder(sweep.run.folder, sweep.trials, sweep.total, attempt)],
-                stop=Deadline(deadline),
+                callbacks=[recorder, patience],
+                stop=Deadline(deadline, lambda: patience.is_over),
+                # Of processes that were lost with their machine; other failures are results, see `train_trial`.
+                failure_config=tune.FailureConfig(max_failures=scaling.max_failures),
             ),
         ).fit()
+    recorder.writer.close(scaling.loss_wait_s)
+    patience.check()
 
 
-def _scheduling(sweep: Sweep, settings: Iterator[dict[str, Any]]) -> tuple[dict[str, Any], dict[str, Any]]:
+def _group(resources: Resources, scaling: ScalingConfig) -> "dict[str, float] | PlacementGroupFactory":
+    """What Ray reserves for a trial before it starts."""
+    from ray import tune
+
+    if isinstance(resources.workers, tuple):
+        return {"memory": ELASTIC_TRIAL_BYTES}
+    # The trial's own process needs no core: it waits for its workers, and lives on the machine of the first.
+    workers = [resources.per_worker] * resources.workers
+    return tune.PlacementGroupFactory([{}, *workers], strategy=scaling.placement.upper())
+
+
+def _scheduling(
+    sweep: Sweep, settings: Iterator[dict[str, Any]], has_room: Callable[[], bool]
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """Searcher and scheduler as fields of a TuneConfig, and Tune's parameter space."""
     from ray import tune
 
@@ -110,7 +148,7 @@ def _scheduling(sweep: Sweep, settings: Iterator[dict[str, Any]]) -> tuple[dict[
         # The whole population starts at once, without a searcher.
         scheduler = Population(config.pbt, sweep.options.space, total, config.seed)
         return {"scheduler": scheduler}, {"trial": tune.grid_search(list(settings))}
-    chosen = {"search_alg": TrialSource(settings), "num_samples": -1}
+    chosen = {"search_alg": TrialSource(settings, has_room), "num_samples": -1}
     if config.scheduler == "asha":
         chosen["scheduler"] = asha(config.asha, total, sweep.trials)
     return chosen, {}

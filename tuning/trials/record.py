@@ -1,6 +1,7 @@
 """Records of the trials in storage and for TensorBoard, and the progress of the sweep on the terminal."""
 
 import io
+import json
 import math
 import sys
 import time
@@ -24,7 +25,8 @@ from tuning.analysis.results import (
     short_names,
     value_text,
 )
-from tuning.trials.ray_internals import error_of
+from tuning.trials.ray_internals import error_of, process_died
+from tuning.trials.records_writer import RecordsWriter
 
 MEASURED = set(Evaluation.model_fields) - {"time"}
 # TensorBoard reads the files of a folder in the order of their names.
@@ -51,8 +53,11 @@ class Progress:
         return tqdm(total=self.total, unit="trial", dynamic_ncols=True, file=self.stream, disable=off)
 
     def ended(self, trial: Trial) -> None:
-        self._bar.write(ending_text(trial, self.trials), file=self.stream)
+        self.say(ending_text(trial, self.trials))
         self.update()
+
+    def say(self, text: str) -> None:
+        self._bar.write(text, file=self.stream)
 
     def update(self) -> None:
         self._bar.n = sum(trial.decided for trial in self.trials)
@@ -62,6 +67,11 @@ class Progress:
 
     def close(self) -> None:
         self._bar.close()
+
+
+def last_line(error: str) -> str:
+    """Of a traceback: what went wrong."""
+    return error.strip().splitlines()[-1].strip()
 
 
 def ending_text(trial: Trial, trials: Sequence[Trial]) -> str:
@@ -88,7 +98,8 @@ class Recorder(tune.Callback):
     """
 
     def __init__(self, folder: RunFolder, trials: list[Trial], total: int, attempt: Attempt | None = None) -> None:
-        self.folder, self.trials, self.attempt = folder, trials, attempt
+        self.folder, self.trials = folder, trials
+        self.writer = RecordsWriter(folder, attempt)
         self.progress = Progress(trials, total)
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
@@ -110,7 +121,15 @@ class Recorder(tune.Callback):
             same = [each for each in record.evaluations if (each.images, each.score) == (new.images, new.score)]
             record.evaluations = [*earlier, *(same or [new])]
         record.state, record.reason = result.get("state", record.state), result.get("reason")
+        if "error" in result:
+            self.writer.write(f"{record.name}/{ERROR}", result["error"].encode())
         self._write(record)
+
+    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+        reason = "its process died" if process_died(trial) else last_line(error_of(trial))
+        self.progress.say(
+            f"trial {self._record(trial).number} was lost ({reason}); it resumes from its newest checkpoint"
+        )
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
         record = self._record(trial)
@@ -121,9 +140,8 @@ class Recorder(tune.Callback):
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
         record = self._record(trial)
         error = error_of(trial)
-        self._check_owned()
-        self.folder.write(f"{record.name}/{ERROR}", error.encode())
-        record.state, record.reason = "failed", error.strip().splitlines()[-1].strip()
+        self.writer.write(f"{record.name}/{ERROR}", error.encode())
+        record.state, record.reason = "failed", last_line(error)
         self._end(record)
 
     def on_experiment_end(self, trials: list[Any], **_: Any) -> None:
@@ -141,16 +159,10 @@ class Recorder(tune.Callback):
         self._write(record)
         self.progress.ended(record)
 
-    def _check_owned(self) -> None:
-        """Raises: LostRunError."""
-        if self.attempt:
-            self.attempt.check()
-
     def _write(self, record: Trial) -> None:
-        self._check_owned()
-        self.folder.write_json(f"{record.name}/{TRIAL}", record.model_dump(mode="json"))
+        self.writer.write(f"{record.name}/{TRIAL}", json.dumps(record.model_dump(mode="json"), indent=1).encode())
         if record.config["observe"]["tensorboard"]:
-            self.folder.write(f"{record.name}/{EVENTS}", hparams_events(record))
+            self.writer.write(f"{record.name}/{EVENTS}", hparams_events(record))
         self.progress.update()
 
 

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,38 +24,46 @@ class TrialSource(Searcher):
 
     Args:
         settings: the argument of `train_trial` for each trial; the next one is requested when its trial can start.
+        has_room: whether another trial may begin; not asked while there is none, which waits in Ray's queue instead.
     """
 
-    def __init__(self, settings: Iterator[dict[str, Any]]) -> None:
+    def __init__(self, settings: Iterator[dict[str, Any]], has_room: Callable[[], bool]) -> None:
         super().__init__(metric="score", mode="min")
-        self._settings = settings
+        self._settings, self._has_room = settings, has_room
+        self._unfinished: set[str] = set()
 
     def suggest(self, trial_id: str) -> Any:
+        if self._unfinished and not self._has_room():
+            return None
         settings = next(self._settings, None)
-        return Searcher.FINISHED if settings is None else {"trial": settings}
+        if settings is None:
+            return Searcher.FINISHED
+        self._unfinished.add(trial_id)
+        return {"trial": settings}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """The trials' records in storage are all that the next suggestion needs."""
+        """The trials' records are all that the next suggestion needs."""
+        self._unfinished.discard(trial_id)
 
     def save_to_dir(self, checkpoint_dir: str, session_str: str = "default") -> None:
-        """Nothing to save: see `on_trial_complete`."""
+        """Nothing to save: a sweep continues from its records in storage."""
 
     def __getstate__(self) -> dict[str, Any]:
         # Tune pickles the searcher for its own restore, which a sweep does not use; an iterator cannot be pickled.
-        return self.__dict__ | {"_settings": None}
+        return self.__dict__ | {"_settings": None, "_has_room": None}
 
 
 class Deadline(tune.Stopper):
-    """Stops all trials at a time of the monotonic clock, in seconds."""
+    """Stops all trials at a time of the monotonic clock, in seconds, or when there is nothing to wait for."""
 
-    def __init__(self, at: float) -> None:
-        self.at = at
+    def __init__(self, at: float, given_up: Callable[[], bool] = lambda: False) -> None:
+        self.at, self.given_up = at, given_up
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         return False
 
     def stop_all(self) -> bool:
-        return time.monotonic() > self.at
+        return time.monotonic() > self.at or self.given_up()
 
 
 def asha(config: AshaConfig, total: int, trials: Sequence[Trial]) -> TrialScheduler:

@@ -1,6 +1,7 @@
 """The function that Ray Tune calls for each trial: train a run of `cluster` and report its scores."""
 
-from collections.abc import Mapping
+import traceback
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ray import tune
@@ -20,6 +21,7 @@ from nla_cyclegan.weights.checkpoint import ABOUT, complete_checkpoints
 from tuning.analysis.objective import DIVERGED, ObjectiveConfig, evaluation_of, evaluations
 from tuning.analysis.results import trial_name
 from tuning.trials.exploit import take_over
+from tuning.trials.ray_internals import InTrialsGroup
 
 
 class ReportEvaluations(TuneReportCallback):
@@ -41,12 +43,35 @@ class ReportEvaluations(TuneReportCallback):
 def train_trial(settings: dict[str, Any]) -> None:
     """Train one trial to its end, from its newest checkpoint if it has one.
 
+    A failure is a result, so that Tune tries again only what may pass: it restarts a trial whose process was lost, or that
+    raises because storage stays away.
+
     Args:
-        settings: `trial`, with the run's `config` and the sweep's `objective` as JSON values, its `resources`, and the
-            `exploit` that it begins with, if any, and the `attempt` that owns the sweep's folder.
+        settings: `trial`, with the run's `config` and the sweep's `objective` as JSON values, its `resources`, the
+            `evaluations` so far, the `exploit` that it begins with, if any, and the `attempt` that owns the sweep's folder.
     """
     set_environment(own=False)
-    trial = settings["trial"]
+    try:
+        _train_to_the_end(settings["trial"])
+    except Exception as error:
+        if getattr(error, "retryable", False):
+            raise
+        tune.report(failure(error, settings["trial"]["evaluations"]))
+
+
+def failure(error: Exception, evaluations: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The result of a trial that failed: no score, at the images of its last evaluation."""
+    reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+    return {
+        "images": evaluations[-1]["images"] if evaluations else 0,
+        "score": DIVERGED,
+        "state": "failed",
+        "reason": reason.strip().partition("\n")[0],
+        "error": "".join(traceback.format_exception(error)),
+    }
+
+
+def _train_to_the_end(trial: dict[str, Any]) -> None:
     config, objective = RunConfig.model_validate(trial["config"]), ObjectiveConfig(**trial["objective"])
     attempt = Attempt(**trial["attempt"]) if trial.get("attempt") else None
     if exploit := trial["exploit"]:
@@ -84,10 +109,12 @@ def final_evaluation(folder: RunFolder, objective: ObjectiveConfig) -> dict[str,
 
 def _train(prepared: Prepared, resources: Resources, objective: ObjectiveConfig, attempt: Attempt | None) -> None:
     """Raises: NonFiniteLossError; what else `retry_training` raises."""
-    reports = ReportEvaluations(objective, prepared.clock.total)
+    callbacks: list[Any] = [ReportEvaluations(objective, prepared.clock.total)]
+    if not isinstance(resources.workers, tuple):
+        callbacks.append(InTrialsGroup())
 
     def once() -> Mapping[str, Any]:
-        return build_trainer(prepared.config, resources, attempt=attempt, callbacks=[reports]).fit().return_value
+        return build_trainer(prepared.config, resources, attempt=attempt, callbacks=callbacks).fit().return_value
 
     with outcome_recorded(prepared.folder, attempt):
         retry_training(once, prepared.folder, prepared.config.scaling.max_failures, say=print)

@@ -1,5 +1,6 @@
 """The files of cluster/deploy/ against what reads them: Ray's autoscaler, KubeRay, Slurm's shell, this project's parser."""
 
+import json
 import os
 import re
 import shlex
@@ -17,6 +18,8 @@ import pytest
 import yaml
 
 from cluster import submit
+from cluster.machines.device import OLDEST
+from cluster.machines.final_errors import VARIABLE
 from cluster.settings.config import RunConfig
 from cluster.settings.options import parse_options
 from cluster.settings.scaling import Machine, choose, places
@@ -165,6 +168,7 @@ def test_the_rayjob_trains_with_what_the_parser_takes() -> None:
     limits = group["template"]["spec"]["containers"][0]["resources"]["limits"]
     worker = {"CPU": int(limits["cpu"]), "GPU": int(limits["nvidia.com/gpu"])}
     starts_from_the_head_and_fills_the_rest(config, {"CPU": 0, "GPU": 0}, worker, group["maxReplicas"])
+    assert yaml.safe_load(spec["runtimeEnvYAML"])["env_vars"].keys() == {VARIABLE}
     assert spec["rayClusterSpec"]["authOptions"] == {"mode": "token"}
     pod = group["template"]["spec"]
     assert pod["serviceAccountName"] == "nla-cyclegan"
@@ -348,6 +352,163 @@ def test_ray_hears_of_a_machine_that_is_taken_away(notice: dict[str, str], secon
     ]
     known = {option for parameter in drain_node.params for option in parameter.opts}
     assert {option for option in called if option.startswith("--")} <= known
+
+
+def polled(metadata: str, folder: Path, seconds: float) -> str:
+    """What preemption.sh says within these seconds."""
+    path = f"{folder}:{os.environ['PATH']}"
+    process = subprocess.Popen(
+        ["bash", str(DEPLOY / "preemption.sh")],
+        env={"PATH": path, "METADATA": metadata, "EVERY_S": "0.05"}, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    time.sleep(seconds)
+    process.kill()
+    return process.communicate()[1]
+
+
+def test_what_asks_for_notices_is_in_rays_image() -> None:
+    """It has Python and no curl."""
+    text = (DEPLOY / "preemption.sh").read_text()
+    code = text.partition("<<'PYTHON'\n")[2].removesuffix("PYTHON\n")
+    imported = re.findall(r"^(?:import|from) ([a-z]+)", code, re.MULTILINE)
+    assert imported
+    assert set(imported) <= sys.stdlib_module_names
+    shell = text.partition("<<'PYTHON'")[0].splitlines()
+    assert [line.split()[0] for line in shell if line and not line.startswith("#")] == ["set", "exec"]
+
+
+def test_a_machine_that_cannot_ask_says_so_once(tmp_path: Path) -> None:
+    (line,) = polled("http://127.0.0.1:1", tmp_path, 2).splitlines()
+    assert line.startswith("http://127.0.0.1:1 does not answer (<urlopen error")
+    with ThreadingHTTPServer(("127.0.0.1", 0), type("Nobody", (Metadata,), {"asked": [], "notice": {}})) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        (line,) = polled(f"http://127.0.0.1:{server.server_port}", tmp_path, 2).splitlines()
+        assert "is the metadata service of neither AWS nor Google" in line
+        server.shutdown()
+
+
+def test_a_notice_that_ray_does_not_take_is_said_once_and_tried_again(tmp_path: Path) -> None:
+    notice = {"/computeMetadata/v1/instance/preempted": "TRUE"}
+    stub(tmp_path, "ray", f"echo x >> {tmp_path}/tries; exit 1")
+    with ThreadingHTTPServer(("127.0.0.1", 0), type("Taken", (Metadata,), {"asked": [], "notice": notice})) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        *_, line = polled(f"http://127.0.0.1:{server.server_port}", tmp_path, 3).splitlines()
+        server.shutdown()
+    assert line == "the spot machine is taken away, and ray drain-node fails (1)"
+    assert len((tmp_path / "tries").read_text().splitlines()) > 1
+
+
+# What a cloud's program says, by the words of the command, and what it was called with.
+CLOUD = """
+printf '%s\\n' "$*" >> {folder}/calls
+cat {folder}/answers/"$(printf '%s' "$1 $2 $3" | tr ' /' '__')" 2> /dev/null && exit 0
+[[ "$*" == *get-role* || "$*" == *get-instance-profile* || "$*" == *accounts\\ describe* ]] && exit {there}
+if [[ "$*" == *get-bucket-lifecycle* ]]; then echo "An error occurred (NoSuchLifecycleConfiguration)" >&2; exit 254; fi
+if [[ "$*" == *lifecycle-file* ]]; then cat "${{@: -1}}" > {folder}/rule; fi
+exit 0
+"""
+
+
+def access(folder: Path, cloud: str, *, there: bool = False, rules: str = "", **answers: str) -> tuple[list[str], str]:
+    """The calls of an access script, with every word of theirs, and what it prints."""
+    program = {"aws": "aws", "gcp": "gcloud"}[cloud]
+    stub(folder, program, CLOUD.format(folder=folder, there=0 if there else 1))
+    (folder / "answers").mkdir(exist_ok=True)
+    asked = {"aws": "s3api_get-bucket-lifecycle-configuration_--bucket", "gcp": "storage_buckets_describe"}[cloud]
+    (folder / "answers" / "sts_get-caller-identity_--query").write_text("123456789012")
+    if rules:
+        (folder / "answers" / asked).write_text(rules)
+    (folder / "calls").unlink(missing_ok=True)
+    done = subprocess.run(
+        ["bash", str(DEPLOY / f"{cloud}-access.sh"), *(["project"] if cloud == "gcp" else []), "my-bucket"],
+        env={"PATH": f"{folder}:{os.environ['PATH']}"}, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    return (folder / "calls").read_text().splitlines(), done.stdout + done.stderr
+
+
+def policies(calls: list[str]) -> dict[str, Any]:
+    """Name of a role's policy -> its statements."""
+    text = "\n".join(calls)
+    found = re.findall(
+        r"put-role-policy --role-name (\S+) --policy-name (\S+) --policy-document (\{.*?\})\n(?!\s)", text, re.DOTALL
+    )
+    return {f"{role}/{name}": json.loads(document)["Statement"] for role, name, document in found}
+
+
+def test_aws_access_is_for_machines_of_this_cluster_alone(tmp_path: Path) -> None:
+    calls, _ = access(tmp_path, "aws")
+    given = policies(calls)
+    assert given.keys() == {
+        "nla-cyclegan-worker/bucket", "nla-cyclegan-head/bucket", "nla-cyclegan-head/machines",
+    }  # fmt: skip
+    machines = given["nla-cyclegan-head/machines"]
+    actions = {
+        action
+        for each in machines
+        for action in ([each["Action"]] if isinstance(each["Action"], str) else each["Action"])
+    }
+    # What Ray's provider calls on the head, see ray/autoscaler/_private/aws/node_provider.py.
+    assert actions == {
+        *("ec2:DescribeInstances", "ec2:DescribeInstanceTypes", "ec2:RunInstances", "ec2:CreateTags"),
+        *("ec2:TerminateInstances", "ssm:GetParameters", "iam:PassRole"),
+    }
+    cluster, region = load("aws.yaml")["cluster_name"], load("aws.yaml")["provider"]["region"]
+    for each in machines:
+        condition = str(each.get("Condition"))
+        named = f"ray-cluster-name': '{cluster}'"
+        if "instance/*" in str(each["Resource"]):
+            assert named in condition, each
+        assert each["Resource"] != "*" or f"'aws:RequestedRegion': '{region}'" in condition
+    passed = next(each for each in machines if each["Action"] == "iam:PassRole")
+    assert passed["Resource"] == "arn:aws:iam::123456789012:role/nla-cyclegan-worker"
+    for statement in given["nla-cyclegan-worker/bucket"]:
+        assert statement["Resource"].startswith("arn:aws:s3:::my-bucket")
+
+
+@pytest.mark.parametrize(("there", "made"), [(False, 2), (True, 0)])
+def test_access_scripts_may_be_called_again(there: bool, made: int, tmp_path: Path) -> None:
+    calls, _ = access(tmp_path, "aws", there=there)
+    assert sum("iam create-role" in call for call in calls) == made
+    assert sum("create-service-linked-role" in call for call in calls) == made / 2
+    calls, _ = access(tmp_path, "gcp", there=there)
+    assert sum("service-accounts create" in call for call in calls) == made
+
+
+def test_gcp_access_lets_the_head_act_as_the_workers_account_alone(tmp_path: Path) -> None:
+    calls, _ = access(tmp_path, "gcp")
+    worker = "nla-cyclegan-worker@project.iam.gserviceaccount.com"
+    of_the_project = [call for call in calls if call.startswith("projects add-iam-policy-binding")]
+    assert [re.findall(r"roles/\S+", call) for call in of_the_project] == [["roles/compute.instanceAdmin.v1"]]
+    (acting,) = [call for call in calls if "roles/iam.serviceAccountUser" in call]
+    assert acting.startswith(f"iam service-accounts add-iam-policy-binding {worker} ")
+
+
+def test_an_unfinished_upload_is_not_billed_for_ever(tmp_path: Path) -> None:
+    """A rule is added only where the bucket has none."""
+    calls, said = access(tmp_path, "aws")
+    (added,) = [call for call in "\n".join(calls).split("\ns3api ") if call.startswith("put-bucket-lifecycle")]
+    rule = json.loads(added.partition("--lifecycle-configuration ")[2])
+    assert rule["Rules"][0]["AbortIncompleteMultipartUpload"] == {"DaysAfterInitiation": 7}
+    assert "unfinished uploads are deleted after 7 days" in said
+    calls, said = access(tmp_path, "aws", rules='{"Rules": [{"ID": "theirs"}]}')
+    assert not any("put-bucket-lifecycle" in call for call in calls)
+    assert "my-bucket has lifecycle rules, which stay as they are; add this one to them" in said
+    _, said = access(tmp_path, "aws", rules='{"Rules": [{"AbortIncompleteMultipartUpload": {}}]}')
+    assert "lifecycle" not in said
+
+    _, said = access(tmp_path, "gcp")
+    assert json.loads((tmp_path / "rule").read_text())["rule"][0]["action"]["type"] == "AbortIncompleteMultipartUpload"
+    assert "unfinished uploads are deleted after 7 days" in said
+    calls, said = access(tmp_path, "gcp", rules="{'rule': [{'action': {'type': 'Delete'}}]}")
+    assert not any("lifecycle-file" in call for call in calls)
+    assert "which stay as they are" in said
+
+
+def test_the_drivers_are_new_enough_for_torch() -> None:
+    image = load("gcp.yaml")["available_node_types"]["gpu"]["node_config"]["disks"][0]["initializeParams"][
+        "sourceImage"
+    ]
+    assert int(image.rpartition("-nvidia-")[2]) >= OLDEST[13]
 
 
 def test_a_pod_that_is_ended_tells_ray_likewise() -> None:

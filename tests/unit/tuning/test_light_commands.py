@@ -19,7 +19,7 @@ def call_without(modules: tuple[str, ...], *arguments: str) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("verb", ["sweep", "dashboard", "best"])
+@pytest.mark.parametrize("verb", ["sweep", "submit", "dashboard", "best"])
 def test_help_needs_neither_torch_nor_ray(verb: str) -> None:
     hidden = ("torch", "torchvision", "ray", "optuna", "plotly", "tensorboard")
     assert f"usage: python -m tuning {verb}" in call_without(hidden, verb, "--help")

@@ -4,6 +4,9 @@ import inspect
 from pathlib import Path
 
 import pytest
+import ray
+from ray.train.v2._internal.execution.controller import controller
+from ray.train.v2._internal.execution.worker_group import placement_group_handle
 from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import ASHAScheduler, TrialScheduler
@@ -17,6 +20,8 @@ from tuning.trials import ray_internals
     [
         (TuneController.pause_trial, {"trial", "should_checkpoint"}),
         (Trial.set_config, {"config"}),
+        (ray_internals.WorkerGroup._create_placement_group, {"scaling_config", "worker_group_context"}),
+        (ray_internals.ControllerCallback.after_controller_start, {"train_run_context"}),
         (ASHAScheduler.on_trial_add, {"tune_controller", "trial"}),
         (ASHAScheduler.on_trial_result, {"tune_controller", "trial", "result"}),
     ],
@@ -31,8 +36,31 @@ def test_a_trial_of_tunes_has_the_attributes(tmp_path: Path) -> None:
     assert isinstance(tunes.trial_id, str)
     assert tunes.config == {"trial": {"number": 3}}
     assert isinstance(inspect.getattr_static(Trial, "error_file"), property)
+    assert callable(Trial.get_pickled_error)
     # As keys of a scheduler's dictionaries.
     assert hash(tunes) is not None
+
+
+def test_the_workers_of_a_trial_live_in_its_placement_group(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(controller.TrainController, "worker_group_cls", controller.TrainController.worker_group_cls)
+    assert "self.worker_group_cls.create(" in inspect.getsource(controller.TrainController)
+    assert "self._create_placement_group(" in inspect.getsource(ray_internals.WorkerGroup._start_impl)
+    ray_internals.InTrialsGroup().after_controller_start(None)
+    group = controller.TrainController.worker_group_cls.__new__(controller.TrainController.worker_group_cls)
+    monkeypatch.setattr(ray.util, "get_current_placement_group", lambda: "the trial's")
+    removed: list[object] = []
+    monkeypatch.setattr(placement_group_handle, "remove_placement_group", removed.append)
+    handle = group._create_placement_group(None, None)
+    handle.shutdown()
+    assert (handle.placement_group, removed) == ("the trial's", [])
+
+
+def test_failures_that_tune_retries_can_be_forgiven() -> None:
+    tunes = Trial("sweep", stub=True, config={})
+    tunes.run_metadata.num_failures = tunes.max_failures + 1
+    assert not tunes.should_recover()
+    ray_internals.forgive(tunes)
+    assert tunes.should_recover()
 
 
 def test_a_restarted_trial_has_the_new_config_and_no_decision_is_left_to_tune() -> None:

@@ -5,8 +5,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from ray.exceptions import ActorDiedError
 from sweep_records import evaluation, trial
 
+from data_shards.errors import StorageAwayError
 from data_shards.storage.folder import RunFolder
 from tuning.analysis import results
 from tuning.analysis.objective import DIVERGED
@@ -83,6 +85,37 @@ def test_a_trial_that_fails_leaves_its_error(recorder: Recorder, tmp_path: Path)
     assert (stored(recorder, 2).state, stored(recorder, 2).reason) == ("failed", "OSError: disk full")
     assert (recorder.folder.read("trial-0002/error.txt") or b"").startswith(b"Traceback")
     assert not stored(recorder, 2).decided
+
+
+def test_a_trial_whose_failure_is_a_result_leaves_its_error(recorder: Recorder) -> None:
+    heard = Heard(recorder, 2)
+    heard("start")
+    heard.result(100, 9)
+    failed = {"images": 100, "score": DIVERGED, "state": "failed", "reason": "disk full", "error": "Traceback ..."}
+    heard("result", failed)
+    heard("complete")
+    assert (stored(recorder, 2).state, stored(recorder, 2).reason) == ("failed", "disk full")
+    assert [each.images for each in stored(recorder, 2).evaluations] == [100]
+    assert recorder.folder.read("trial-0002/error.txt") == b"Traceback ..."
+    # The same command tries it again.
+    assert not stored(recorder, 2).decided
+
+
+def test_a_trial_that_was_lost_says_so_and_goes_on(recorder: Recorder, tmp_path: Path) -> None:
+    (tmp_path / "error.txt").write_text("Failure # 1\n  ...\nStorageAwayError: cannot read\n")
+    heard = Heard(recorder, 1)
+    heard.trial.error_file = str(tmp_path / "error.txt")
+    heard("start")
+    for error in (ActorDiedError(), StorageAwayError()):
+        heard.trial.get_pickled_error = lambda error=error: error
+        heard("recover")
+    assert stored(recorder, 1).state == "running"
+    assert recorder.progress.stream
+    recorder.progress.stream.seek(0)
+    assert recorder.progress.stream.read().splitlines() == [
+        "trial 1 was lost (its process died); it resumes from its newest checkpoint",
+        "trial 1 was lost (StorageAwayError: cannot read); it resumes from its newest checkpoint",
+    ]
 
 
 def test_a_trial_that_learned_from_another_one_is_on_record(recorder: Recorder) -> None:

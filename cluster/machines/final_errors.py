@@ -1,0 +1,40 @@
+"""Ending a job for good: KubeRay starts a job that failed again, on a new cluster, whatever it failed of."""
+
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from cluster.settings.preflight import in_ray_job
+from data_shards.errors import UserError, error_lines
+
+# Set by cluster/deploy/kuberay-rayjob.yaml. Elsewhere a job that failed should say so.
+VARIABLE = "STOP_JOB_ON_FINAL_ERROR"
+STOPS_WITHIN_S = 60.0
+
+
+@contextmanager
+def final_errors_stop_the_job() -> Iterator[None]:
+    """Where the variable is set, an error that another try would not pass stops this process's own Ray job.
+
+    KubeRay does not repeat a job that was stopped: its RayJob is complete, and its status says STOPPED.
+    """
+    try:
+        yield
+    except UserError as error:
+        if not error.retryable and in_ray_job() and os.environ.get(VARIABLE):
+            print(error_lines(error), file=sys.stderr, flush=True)
+            print("stopping this job: another try would end likewise", file=sys.stderr, flush=True)
+            _stop_own_job()
+        raise
+
+
+def _stop_own_job() -> None:
+    """Ask the head to end this process, which it does at once."""
+    from ray.job_submission import JobSubmissionClient
+
+    job = json.loads(os.environ["RAY_JOB_CONFIG_JSON_ENV_VAR"])
+    JobSubmissionClient(os.environ["RAY_ADDRESS"]).stop_job(job["metadata"]["job_submission_id"])
+    time.sleep(STOPS_WITHIN_S)

@@ -1,0 +1,71 @@
+"""The size of an elastic group on a cluster that others use too."""
+
+from collections import Counter
+from collections.abc import Mapping
+
+from cluster.machines.ray_internals import (
+    ElasticScalingPolicy,
+    ReschedulingState,
+    RunningState,
+    ScalingDecision,
+    TrainControllerState,
+    WorkerGroupPollStatus,
+    WorkerGroupState,
+    free_resources,
+)
+
+PerNode = Mapping[str, Mapping[str, float]]
+
+
+class FreeScaling(ElasticScalingPolicy):
+    """Ray Train's elastic policy, which counts the workers that fit into what is free.
+
+    Ray's own counts what the machines have in all, also where other jobs use it: a group would wait for that instead of
+    starting smaller, and one that runs would be ended to grow into it, again and again.
+    """
+
+    # Cores of processes that have just ended are free a moment later: a group starts by Ray's own count, unless that failed.
+    _start_failed = False
+    # Workers on each node while a size is decided; None: Ray's own count.
+    _own: Counter[str] | None = None
+
+    def after_controller_state_update(
+        self, previous_state: TrainControllerState, current_state: TrainControllerState
+    ) -> None:
+        if isinstance(current_state, RunningState):
+            self._start_failed = False
+        elif isinstance(current_state, ReschedulingState):
+            self._start_failed = True
+
+    def make_decision_for_non_running_worker_group(self) -> ScalingDecision:
+        self._own = Counter() if self._start_failed else None
+        return super().make_decision_for_non_running_worker_group()
+
+    def make_decision_for_running_worker_group(
+        self, worker_group_state: WorkerGroupState, worker_group_status: WorkerGroupPollStatus
+    ) -> ScalingDecision:
+        self._own = Counter(worker.metadata.node_id for worker in worker_group_state.workers)
+        return super().make_decision_for_running_worker_group(worker_group_state, worker_group_status)
+
+    def _count_possible_workers(self, reserved_resources: PerNode) -> int:
+        if self._own is not None:
+            one = self.scaling_config._resources_per_worker_not_none
+            reserved_resources = usable(reserved_resources, free_resources(), self._own, one)
+        return super()._count_possible_workers(reserved_resources)
+
+
+def usable(reserved: PerNode, free: PerNode, own: Counter[str], one: Mapping[str, float]) -> PerNode:
+    """What a group may use on each node: what Ray would give it, as far as it is free or the group's own already.
+
+    Args:
+        reserved, free: by the node's id; a resource that is used up may be left out.
+        own: the group's workers on each node.
+        one: what a worker uses.
+    """
+    return {
+        node: {
+            name: min(amount, free.get(node, {}).get(name, 0) + own[node] * one.get(name, 0))
+            for name, amount in resources.items()
+        }
+        for node, resources in reserved.items()
+    }

@@ -1,0 +1,63 @@
+"""How long a sweep puts up with machines that are lost: while no trial can run, and while one is lost again and again."""
+
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from ray import tune
+
+from cluster.machines.session import cluster_machines
+from cluster.settings.scaling import Resources, shortage
+from data_shards.errors import UserError
+from tuning.trials.ray_internals import forgive
+
+SAY_AFTER_S = 30.0
+# The process of a trial takes its time to start, also where there is room.
+SHORTEST_S = 120.0
+
+
+class Patience(tune.Callback):
+    """Notices when no trial of the sweep runs, and lets the failures of one count anew when it has come further.
+
+    Args:
+        resources: of each trial.
+        wait_s: seconds after which the sweep ends, SHORTEST_S at least.
+
+    Attributes:
+        is_over: whether it has waited so long.
+    """
+
+    def __init__(self, resources: Resources, wait_s: float) -> None:
+        self.resources, self.wait_s = resources, max(wait_s, SHORTEST_S)
+        self.is_over = False
+        self._images: dict[str, int] = {}
+        self._since: float | None = None
+        self._said = False
+
+    def on_step_end(self, iteration: int, trials: Sequence[Any], **_: Any) -> None:
+        now = time.monotonic()
+        if any(trial.status == "RUNNING" for trial in trials):
+            self._since, self._said = None, False
+            return
+        self._since = now if self._since is None else self._since
+        self.is_over = now - self._since > self.wait_s
+        if now - self._since > SAY_AFTER_S and not self._said:
+            self._said = True
+            print(f"waiting for machines: {shortage(self.resources, cluster_machines())}", file=sys.stderr, flush=True)
+
+    def on_trial_result(
+        self, iteration: int, trials: Sequence[Any], trial: Any, result: dict[str, Any], **_: Any
+    ) -> None:
+        # A trial that was lost reports its earlier evaluations again.
+        if result.get("images", 0) > self._images.get(trial.trial_id, 0):
+            self._images[trial.trial_id] = result["images"]
+            forgive(trial)
+
+    def check(self) -> None:
+        """Raises: UserError when it is over."""
+        if self.is_over:
+            raise UserError(
+                f"{shortage(self.resources, cluster_machines())}, for {self.wait_s:.0f} s (scaling.wait_s); add machines: the "
+                "same command continues the sweep"
+            )

@@ -1,0 +1,89 @@
+"""Files of a sweep in storage that may be away for a while: the trials go on, and what could not be stored is stored later."""
+
+import sys
+import threading
+import time
+
+from cluster.ownership.attempt import Attempt
+from data_shards.errors import StorageAwayError, UserError
+from data_shards.storage.folder import RunFolder
+
+RETRY_S = 1.0
+POLL_S = 0.1
+
+
+class RecordsWriter:
+    """Writes files, of each the newest content, in the order in which they were last written.
+
+    A write waits for storage as all do (`data_shards.storage.patience`); after that, files are kept until storage is back, and
+    writing does not wait.
+
+    Args:
+        folder: the sweep's.
+        attempt: which owns it: once it does not any more, nothing is written.
+    """
+
+    def __init__(self, folder: RunFolder, attempt: Attempt | None = None) -> None:
+        self.folder, self.attempt = folder, attempt
+        self._unwritten: dict[str, bytes] = {}
+        self._refused: UserError | None = None
+        self._lock = threading.Lock()
+
+    def __reduce__(self) -> tuple[type["RecordsWriter"], tuple[RunFolder, Attempt | None]]:
+        # Tune pickles its callbacks before they are used.
+        return RecordsWriter, (self.folder, self.attempt)
+
+    def write(self, name: str, content: bytes) -> None:
+        """Raises: UserError when storage refuses; LostRunError."""
+        with self._lock:
+            if self._refused:
+                raise self._refused
+            if self._unwritten:
+                self._unwritten[name] = content
+                return
+        try:
+            self._write(name, content)
+        except StorageAwayError as error:
+            _say(f"warning: records of the sweep cannot be stored ({error}); its trials continue, and it tries again")
+            self._unwritten[name] = content
+            threading.Thread(target=self._write_later, name="records", daemon=True).start()
+
+    def close(self, wait_s: float) -> None:
+        """Wait until everything is stored. Raises: UserError when it is not within these seconds, or storage refuses."""
+        give_up = time.monotonic() + wait_s
+        while self._unwritten and not self._refused and time.monotonic() < give_up:
+            time.sleep(POLL_S)
+        if self._refused:
+            raise self._refused
+        if left := list(self._unwritten):
+            raise StorageAwayError(
+                f"{self.folder.label}: not stored: {', '.join(left)}; the same command continues the sweep"
+            )
+
+    def _write(self, name: str, content: bytes) -> None:
+        if self.attempt:
+            self.attempt.check()
+        self.folder.write(name, content)
+
+    def _write_later(self) -> None:
+        while True:
+            with self._lock:
+                if not self._unwritten:
+                    _say("records of the sweep are stored again")
+                    return
+                name, content = next(iter(self._unwritten.items()))
+            try:
+                self._write(name, content)
+            except StorageAwayError:
+                time.sleep(RETRY_S)
+                continue
+            except UserError as error:
+                self._refused = error
+                return
+            with self._lock:
+                if self._unwritten[name] is content:
+                    del self._unwritten[name]
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

@@ -1,0 +1,51 @@
+"""When the next trial of a sweep may begin: where the cluster has room for it, or where that makes an autoscaler add machines."""
+
+import time
+from collections import Counter
+
+from cluster.machines.session import cluster_machines
+from cluster.settings.scaling import Growth, Resources, places
+
+LOOK_S = 0.5
+# Trials that may wait for machines to come: so many machines are asked for at once.
+AHEAD = 8
+
+
+class Room:
+    """Says whether another trial may be handed to Ray Tune, one at a look.
+
+    Ray itself places a trial: its placement group waits until the workers fit, and Ray's autoscaler adds machines for those that
+    wait. What waits has been proposed already, so that few trials should.
+
+    Args:
+        resources: of each trial.
+        growth: what an autoscaler can add to the cluster.
+        ahead: how many trials may wait for machines that it adds.
+    """
+
+    def __init__(self, resources: Resources, growth: Growth, ahead: int = AHEAD) -> None:
+        self.resources = resources
+        self.ahead = ahead if growth.machines or growth.unknown else 0
+        self._looked = 0.0
+
+    def for_another(self) -> bool:
+        now = time.monotonic()
+        if now - self._looked < LOOK_S:
+            # The one before has no placement group yet.
+            return False
+        self._looked = now
+        waiting = waiting_groups()
+        return waiting < self.ahead or (waiting == 0 and self._free() > 0)
+
+    def _free(self) -> int:
+        """Trials for which there are cores and GPUs that nobody uses."""
+        room = places(cluster_machines(), self.resources.cpus_per_worker, self.resources.use_gpu)
+        return room // self.resources.most
+
+
+def waiting_groups() -> int:
+    """Placement groups that wait for their place in the cluster, of whomever: Ray serves them in their order."""
+    import ray
+
+    states = Counter(group["state"] for group in ray.util.placement_group_table().values())
+    return states["PENDING"] + states["RESCHEDULING"]
