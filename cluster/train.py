@@ -44,7 +44,7 @@ def main(arguments: Sequence[str]) -> None:
             else:
                 driver.train_on_cluster(prepared, options.address, signals, attempt)
     except Stopped as stopped:
-        print(f"stopped ({stopped}); the same command continues from the newest checkpoint", file=sys.stderr)
+        print(stopped.line, file=sys.stderr)
         raise SystemExit(stopped.status) from None
     print(f"{prepared.config.name} has finished: {prepared.clock.total:,} images seen")
     print(places(prepared))

@@ -76,6 +76,11 @@ class Stopped(KeyboardInterrupt):
         return self.reason
 
     @property
+    def line(self) -> str:
+        """What the command says at its end."""
+        return f"stopped ({self}); the same command continues from the newest checkpoint"
+
+    @property
     def status(self) -> int:
         """The exit status of the command: 130 after Ctrl-C, 143 after SIGTERM."""
         return 128 + self.signal_number

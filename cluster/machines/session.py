@@ -139,13 +139,39 @@ def _start_own(forks: dict[str, Any]) -> None:
     import ray
 
     try:
-        ray.init(address="local", num_cpus=usable_cores(), logging_level="WARNING", runtime_env=forks)
+        with _out_of_reach():
+            ray.init(address="local", num_cpus=usable_cores(), logging_level="WARNING", runtime_env=forks)
     except Exception as error:
         # Ray waits half a minute for its own processes, and has no type for what it raises then.
         raise UserError(
             f"Ray did not start on this machine ({' '.join(str(error).split())}); "
             "give the same command again when it is less busy, or train without Ray's processes: --local"
         ) from error
+
+
+@contextmanager
+def _out_of_reach() -> Iterator[None]:
+    """While in this context Ray's processes get a process group of their own, each.
+
+    A signal to all processes of this one's group, as `timeout` and some supervisors send it, then reaches this one alone: the
+    others have to live until a checkpoint is stored. They still end with it.
+    """
+    # Ray starts them by subprocess with a `preexec_fn`, which calls the hooks of a fork.
+    global _apart
+    _apart = True
+    try:
+        yield
+    finally:
+        _apart = False
+
+
+def _leave_group() -> None:
+    if _apart:
+        os.setpgid(0, 0)
+
+
+_apart = False
+os.register_at_fork(after_in_child=_leave_group)
 
 
 def _join_patiently(address: str, wait_s: float, forks: dict[str, Any]) -> None:

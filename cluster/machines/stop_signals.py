@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -13,8 +14,9 @@ from data_shards.errors import RunInterruptedError, Stopped
 
 # Until the checkpoint is stored, for which a step, an evaluation and the checkpoint before it may have to end.
 SAVE_S = 60.0
-# Between two looks whether somebody still saves.
+# Between two looks whether somebody still saves, and for the answer.
 LOOK_S = 0.5
+ANSWER_S = 20.0
 # What ends at once may take this long to close what is open.
 END_S = 10.0
 # Some programs pass on a Ctrl-C that the terminal has sent to this process too.
@@ -44,6 +46,8 @@ class StopSignals:
         self.received: int | None = None
         self._ask: Asker | None = None
         self._over = ""
+        self._cause: str | None = None
+        self._ending: Stopped | None = None
         self._left = threading.Event()
         self._received_at = 0.0
         self._before: dict[int, Any] = {}
@@ -74,7 +78,8 @@ class StopSignals:
         """
         self._ask, self._left = ask, threading.Event()
         try:
-            yield
+            with self._unchanged():
+                yield
         except RunInterruptedError as error:
             if error.kind != STOP and self.received is None:
                 raise
@@ -88,9 +93,19 @@ class StopSignals:
             self._left.set()
             self._ask = None
 
+    @contextmanager
+    def _unchanged(self) -> Iterator[None]:
+        """What a handler raises inside of `ray.get` leaves it as a KeyboardInterrupt."""
+        try:
+            yield
+        except KeyboardInterrupt:
+            if self._ending is None:
+                raise
+            raise self._ending from None
+
     def end(self, reason: str) -> None:
         """End the run at once, without saving; called from another thread."""
-        self.received, self._over = self.received or signal.SIGINT, reason
+        self.received, self._over, self._cause = self.received or signal.SIGINT, reason, ""
         signal.pthread_kill(threading.main_thread().ident or 0, self.received)
 
     def _handle(self, number: int, frame: object) -> None:
@@ -103,37 +118,58 @@ class StopSignals:
                 return
         elif not self._over and (number != signal.SIGINT or now - self._received_at < SAME_S):
             return
-        self._killer = threading.Timer(END_S, os._exit, [128 + number])
-        self._killer.daemon = True
-        self._killer.start()
+        self._ending = self._stopped(self._over or ("at once" if self._ask else IDLE))
+        self._killer = _timer(END_S, _end_process, self._ending)
         # A third one ends the process whatever it is in.
         for each in self._before:
             signal.signal(each, signal.SIG_DFL)
-        raise self._stopped(self._over or ("at once" if self._ask else IDLE))
+        raise self._ending
 
     def _stopped(self, how: str, images: int | None = None) -> Stopped:
         # Another rank of the group may have received it.
         number = self.received or signal.SIGTERM
-        return Stopped(number, f"{NAMES[number]}, {how}", images)
+        cause = f"{NAMES[number]}, " if self._cause is None else self._cause
+        return Stopped(number, f"{cause}{how}", images)
 
     def _supervise(self, ask: Asker, left: threading.Event) -> None:
         """Until what was asked for has happened; else the main thread receives the signal again."""
-        deadline = threading.Timer(SAVE_S, self._give_up, [left, f"no checkpoint was stored within {SAVE_S:g} s"])
-        deadline.daemon = True
-        deadline.start()
         is_heard = False
-        while not left.is_set():
-            if not ask():
-                self._give_up(left, "the workers were lost" if is_heard else IDLE)
-                break
-            if not is_heard:
-                self.say(f"stopping: saving a checkpoint, for up to {SAVE_S:g} s; Ctrl-C again ends at once")
-                is_heard = True
-            left.wait(LOOK_S)
-        deadline.cancel()
+        with self._patience(left, SAVE_S, f"no checkpoint was stored within {SAVE_S:g} s"):
+            while not left.is_set():
+                with self._patience(left, ANSWER_S, "the head of the cluster does not answer"):
+                    is_saving = ask()
+                if not is_saving:
+                    self._give_up(left, "the workers were lost" if is_heard else IDLE)
+                    return
+                if not is_heard:
+                    self.say(f"stopping: saving a checkpoint, for up to {SAVE_S:g} s; Ctrl-C again ends at once")
+                    is_heard = True
+                left.wait(LOOK_S)
+
+    @contextmanager
+    def _patience(self, left: threading.Event, seconds: float, reason: str) -> Iterator[None]:
+        """Give up when this context lasts longer."""
+        timer = _timer(seconds, self._give_up, left, reason)
+        try:
+            yield
+        finally:
+            timer.cancel()
 
     def _give_up(self, left: threading.Event, reason: str) -> None:
         if not left.is_set():
             self._over = reason
             assert self.received is not None
             signal.pthread_kill(threading.main_thread().ident or 0, self.received)
+
+
+def _timer(seconds: float, function: Callable[..., None], *arguments: object) -> threading.Timer:
+    timer = threading.Timer(seconds, function, arguments)
+    timer.daemon = True
+    timer.start()
+    return timer
+
+
+def _end_process(stopped: Stopped) -> None:
+    """Something that is to be closed hangs, such as a storage that does not answer."""
+    print(stopped.line, file=sys.stderr, flush=True)
+    os._exit(stopped.status)

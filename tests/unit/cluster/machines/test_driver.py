@@ -1,6 +1,11 @@
+import os
+import signal
+import subprocess
+import sys
+
 import pytest
 
-from cluster.machines import session
+from cluster.machines import ray_internals, session
 from data_shards.errors import UserError
 
 
@@ -44,3 +49,27 @@ def test_a_ray_that_does_not_start_is_told_in_a_line(monkeypatch: pytest.MonkeyP
         session.ray_session(None),
     ):
         pytest.fail("there is no Ray")
+
+
+def test_processes_of_a_ray_of_its_own_are_out_of_reach_of_signals_to_the_group() -> None:
+    """Started as Ray starts them."""
+
+    def group(**how: object) -> int:
+        started = subprocess.run([sys.executable, "-c", "import os; print(os.getpgid(0))"], capture_output=True, **how)  # type: ignore[call-overload]
+        return int(started.stdout)
+
+    with session._out_of_reach():
+        assert group(preexec_fn=lambda: None) != os.getpgid(0)
+    assert group(preexec_fn=lambda: None) == os.getpgid(0)
+
+
+def test_the_handlers_of_signals_stay_while_ray_starts() -> None:
+    from ray._private import utils
+
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    with ray_internals.signal_handlers_kept():
+        utils.set_sigterm_handler(lambda number, frame: None)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        assert signal.getsignal(signal.SIGTERM) == before[1]
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+    assert utils.set_sigterm_handler.__module__ == utils.__name__

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 
@@ -138,3 +140,44 @@ def test_a_stop_of_another_rank_is_a_stop_here_too() -> None:
         raise RunInterruptedError("stop", "SIGTERM", 8)
 
     assert str(stopped(leave_off)) == "SIGTERM, saved at 8 images"
+
+
+def test_a_library_that_makes_a_keyboard_interrupt_of_it_changes_nothing() -> None:
+    """As `ray.get` does."""
+
+    def wait(said: list[str]) -> None:
+        try:
+            receive_and_train_on(said)
+        except BaseException:
+            raise KeyboardInterrupt from None
+
+    assert str(stopped(wait, lambda: False)) == "SIGTERM, no step was under way"
+
+
+def test_a_head_that_does_not_answer_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stop_signals, "ANSWER_S", 0.2)
+    end = stopped(receive_and_train_on, lambda: bool(time.sleep(30)))
+    assert str(end) == "SIGTERM, the head of the cluster does not answer"
+
+
+def test_a_run_that_is_ended_by_another_thread_has_no_signals_name() -> None:
+    with pytest.raises(Stopped) as caught, StopSignals(print) as signals:
+        signals.end("another process has taken the run over")
+    assert str(caught.value) == "another process has taken the run over"
+
+
+def test_what_hangs_at_the_end_is_cut_off() -> None:
+    code = (
+        "import os, signal, time\n"
+        "from cluster.machines import stop_signals\n"
+        "stop_signals.END_S = 0.2\n"
+        "with stop_signals.StopSignals(print):\n"
+        "    try:\n"
+        "        os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    finally:\n"
+        "        time.sleep(60)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=50)
+    assert (done.returncode, done.stderr) == (
+        143, "stopped (SIGTERM, no step was under way); the same command continues from the newest checkpoint\n",
+    )  # fmt: skip
