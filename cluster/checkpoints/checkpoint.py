@@ -82,6 +82,8 @@ class Checkpoints:
         self._ending = threading.Event()
         self._saved_at: int | None = None
         self._suffix: str | None = None
+        self._there: dict[str, dict[str, int]] = {}
+        self._names: list[str] | None = None
         self._taken: set[str] = set()
         self._scores: dict[str, float | None] = {}
 
@@ -92,18 +94,28 @@ class Checkpoints:
         self._ending.set()
         self._thread.shutdown()
 
+    def find(self) -> int:
+        """Look for complete checkpoints; images seen of the newest, 0 without one. Raises: LostRunError."""
+        self._there = self._find() if self.world.rank == 0 else {}
+        names, self._suffix, taken = self.world.broadcast(
+            (
+                [name for name, files in self._there.items() if world_of(files)],
+                self._new_suffix(self._there),
+                [*self._there],
+            )
+        )
+        self._names, self._taken = list(names), set(taken)
+        return images_of(names[0]) if names else 0
+
     def restore(self, step: TrainingStep) -> int:
         """Load the newest checkpoint that is complete and sound, if any, and return its images seen (else 0).
 
         Raises: UserError when there are checkpoints, and none of them is sound; LostRunError.
         """
-        there = self._find() if self.world.rank == 0 else {}
-        names, self._suffix, taken = self.world.broadcast(
-            ([name for name, files in there.items() if world_of(files)], self._new_suffix(there), [*there])
-        )
-        self._taken = set(taken)
-        for name in names:
-            problem = load_checkpoint(step, self.folder.location.inside(name), there.get(name, ()), self.world)
+        if self._names is None:
+            self.find()
+        for name in self._names or ():
+            problem = load_checkpoint(step, self.folder.location.inside(name), self._there.get(name, ()), self.world)
             if problem is None:
                 self.carried |= self.world.broadcast(self._carried(name) if self.world.rank == 0 else {})
                 self._saved_at = images_of(name)
@@ -113,7 +125,7 @@ class Checkpoints:
             if self.world.rank == 0:
                 self.add_event("skipped", f"{name}: {problem}")
                 print(f"warning: checkpoint {name} is skipped: {problem}", file=sys.stderr, flush=True)
-        if names:
+        if self._names:
             raise UserError(f"{self.folder.label}: none of its checkpoints can be read; choose another --name")
         return 0
 

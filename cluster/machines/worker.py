@@ -3,7 +3,7 @@
 import time
 from collections.abc import Mapping
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ray.train
 
@@ -16,6 +16,9 @@ from cluster.records.sinks import Forward, PrometheusGauges, Sink
 from cluster.settings.config import RunConfig
 from data_shards.errors import GpuMemoryError, NonFiniteLossError, RunInterruptedError
 from data_shards.storage.folder import RunFolder
+
+if TYPE_CHECKING:
+    from cluster.memory.shelf import Shelf
 
 
 def train_worker(settings: dict[str, Any]) -> dict[str, Any]:
@@ -50,7 +53,17 @@ def train_worker(settings: dict[str, Any]) -> dict[str, Any]:
     folder = RunFolder(config.storage, config.name)
     try:
         with events.opened(folder, id_of(attempt), f"rank-{world.rank}"):
-            return {"metrics": train(config, world, report=_report, sinks=sinks, ask=ask, say=say, attempt=attempt)}
+            metrics = train(
+                config,
+                world,
+                report=_report,
+                sinks=sinks,
+                ask=ask,
+                say=say,
+                attempt=attempt,
+                shelf=_shelf(config, attempt),
+            )
+            return {"metrics": metrics}
     except NonFiniteLossError as error:
         # Returned, because Ray would restart the group for an exception.
         return {"error": str(error)}
@@ -61,6 +74,13 @@ def train_worker(settings: dict[str, Any]) -> dict[str, Any]:
         return {"out_of_memory": str(error)}
     except RunInterruptedError as error:
         return {"interrupted": error.args}
+
+
+def _shelf(config: RunConfig, attempt: Attempt | None) -> "Shelf | None":
+    """Where this machine keeps copies of the run's state; they last as long as the attempt."""
+    from cluster.memory.shelf import SHARED_MEMORY, Shelf
+
+    return Shelf(SHARED_MEMORY, records_key(config), attempt.id) if attempt and SHARED_MEMORY.exists() else None
 
 
 def _asked(config: RunConfig, rank: int) -> Request | None:

@@ -83,10 +83,17 @@ class MetricsFiles:
     Args:
         root: where to, see upload.py.
         folder: where records from before are.
+        recovered: further ones, the newest, which may not have reached that folder.
     """
 
-    def __init__(self, config: "ObserveConfig", root: Path, folder: RunFolder) -> None:
-        self.config, self.root, self.folder = config, root, folder
+    def __init__(
+        self,
+        config: "ObserveConfig",
+        root: Path,
+        folder: RunFolder,
+        recovered: Callable[[], Iterable[Record]] = lambda: (),
+    ) -> None:
+        self.config, self.root, self.folder, self.recovered = config, root, folder, recovered
         self._unwritten = b""
         self._events: SummaryWriter | None = None
         self._lines, self._curves = (
@@ -102,6 +109,11 @@ class MetricsFiles:
         rewritten.replace(self.root / METRICS)
         # Without a buffer it says how much of a line it has taken.
         self._metrics = (self.root / METRICS).open("ab", buffering=0)
+        # A line says when it was written: two of the same content are one.
+        last, known = kept[-1][IMAGES] if kept else 0, set(map(_line, kept))
+        for record in self.recovered():
+            if record[IMAGES] >= last and _line(record) not in known:
+                self.write(record)
 
     def write(self, record: Record) -> None:
         self._unwritten += _line(record)

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable
 from cluster.checkpoints.checkpoint import Checkpoints
 from cluster.evaluation.previews import Previews
 from cluster.evaluation.validate import Report, Validation
+from cluster.memory.copies import MemoryCopies
+from cluster.memory.shelf import Shelf
 from cluster.ownership.attempt import Attempt
 from cluster.ranks.clock import Clock
 from cluster.ranks.pulse import beat
@@ -37,6 +39,7 @@ def train(
     ask: Ask = lambda: None,
     say: Callable[[str], None] = lambda text: None,
     attempt: Attempt | None = None,
+    shelf: Shelf | None = None,
 ) -> Record:
     """Train as one rank of a world; all ranks call it alike.
 
@@ -49,6 +52,7 @@ def train(
         ask: whether this rank has been asked to leave off; see Requests.
         say: called by rank 0 with how its steps are computed, and with what is wrong with the data.
         attempt: which owns the run's folder; None where nobody else can write there.
+        shelf: where this machine keeps copies of the state in its memory; None: nowhere.
 
     Returns: the newest value of everything recorded; the losses are the same on all ranks.
 
@@ -71,10 +75,6 @@ def train(
     if world.rank == 0:
         say(step.summary)
     with local_files(folder, attempt) as files:
-        owner_check = [OwnerCheck(attempt)] if attempt and folder.is_local else []
-        log = MetricsLog(
-            config.observe, clock, world, [*owner_check, MetricsFiles(config.observe, files.root, folder), *sinks]
-        )
         # A resume from a checkpoint finds the records up to it: they are uploaded with it.
         checkpoints = Checkpoints(
             config.checkpoint,
@@ -86,11 +86,18 @@ def train(
             attempt=attempt,
             add_event=events.add,
         )
+        memory = MemoryCopies(config.checkpoint, clock, shelf, world, checkpoints.carried, say)
+        metrics = MetricsFiles(config.observe, files.root, folder, recovered=lambda: memory.recovered)
+        owner_check = [OwnerCheck(attempt)] if attempt and folder.is_local else []
+        log = MetricsLog(config.observe, clock, world, [*owner_check, metrics, *sinks, memory.tail])
         validation = Validation(config.validation, dataset, clock, world, log, report, size=size, say=say)
         previews = Previews(config.observe, dataset, clock, world, log, files.root, size=size, say=say)
         requests = Requests(world, ask)
         guard = NonFiniteGuard(world, clock, [config.observe.every, config.validation.every, config.checkpoint.every])
-        images_seen = checkpoints.restore(step)
+        from_memory = memory.restore(step, newer_than=checkpoints.find())
+        images_seen = checkpoints.restore(step) if from_memory is None else from_memory
+        if world.rank == 0 and from_memory:
+            events.add("resume", f"at {from_memory:,} images, from the machines' memory", images=from_memory)
         faults = DataFaults(
             checkpoints.carried, world, clock, [config.observe.every, config.checkpoint.every], log, say
         )
@@ -99,7 +106,7 @@ def train(
             seed=config.seed, global_batch=clock.batch, rank=world.rank, world=world.size, start_images=images_seen,
             bad_samples=faults.known, warn=faults.warn,
         )  # fmt: skip
-        with stream, checkpoints, log.open(images_seen), previews:
+        with memory, stream, checkpoints, log.open(images_seen), previews:
             while not clock.ended(images_seen):
                 with log.timed("data"):
                     batch = next(stream)
@@ -116,6 +123,7 @@ def train(
                 previews.maybe_write(step, images_seen)
                 with log.timed("checkpoint"):
                     checkpoints.maybe_save(step, images_seen, log.latest, validation.score_at(images_seen))
+                    memory.maybe_copy(step, images_seen)
                 if (request := requests.pending()) and not clock.ended(images_seen):
                     guard.settle()
                     faults.share(stream)

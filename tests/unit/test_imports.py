@@ -27,6 +27,7 @@ FLOORS = {
         {"machines"},
         {"training"},
         {"settings"},
+        {"memory"},
         {"evaluation", "checkpoints"},
         {"records"},
         {"ranks", "ownership", "processes"},

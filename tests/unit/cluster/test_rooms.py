@@ -5,7 +5,18 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[3] / "cluster"
 # From the top; the files beside them are the verbs.
-FLOORS = ("machines", "training", "settings", "evaluation", "records", "checkpoints", "ranks", "ownership", "processes")
+FLOORS = (
+    "machines",
+    "training",
+    "settings",
+    "memory",
+    "evaluation",
+    "records",
+    "checkpoints",
+    "ranks",
+    "ownership",
+    "processes",
+)
 
 
 def imported(file: Path) -> set[str]:

@@ -1,0 +1,198 @@
+"""Copies of the state of a run in the memory of its machines, and going on from them.
+
+A copy has all that a checkpoint has: what all ranks have alike, and the image pools of all of them, which the ranks exchange. So
+each machine has a whole one, whichever others are lost. There are two in turn (shelf.py): one that is being written when a
+process dies leaves the one before.
+"""
+
+import math
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cluster.checkpoints.config import CheckpointConfig
+from cluster.checkpoints.state import deal, load_pools, loaders
+from cluster.memory.layout import Layout
+from cluster.memory.pace import Pace
+from cluster.memory.parts import DOMAINS, FINITE, Parts, aligned, described, state_of
+from cluster.memory.records import RecordsTail, as_lines, between
+from cluster.memory.shelf import Shelf
+from cluster.memory.writer import Writer
+from cluster.ranks.clock import Clock
+from cluster.ranks.requests import STOP
+from cluster.ranks.world import World
+from cluster.records.metrics_file import Record
+from data_shards.errors import RunInterruptedError, UserError
+from nla_cyclegan import TrainingStep
+
+
+class MemoryCopies:
+    """Copies of one rank's part of the state, and the whole ones of its machine; all ranks call each method alike.
+
+    As a context manager it deletes the copies at the end of the attempt, and leaves them for another group of workers.
+
+    Args:
+        shelf: this machine's; None: there are no copies.
+        carried: JSON values beside the tensors, see Checkpoints.
+        say: shows the user a line; called on rank 0.
+
+    Attributes:
+        tail: a sink of the run's records.
+        recovered: records that `restore` has found; storage may not have them.
+    """
+
+    def __init__(
+        self,
+        config: CheckpointConfig,
+        clock: Clock,
+        shelf: Shelf | None,
+        world: World,
+        carried: dict[str, Any],
+        say: Callable[[str], None],
+    ) -> None:
+        self.world, self.carried, self.say = world, carried, say
+        self.shelf = shelf if config.memory_share else None
+        self.tail = RecordsTail()
+        self.recovered: list[Record] = []
+        # Storage has the records up to the checkpoint before the newest one.
+        self._kept = 2 * max(config.every, clock.batch)
+        self._pace = Pace(config.memory_share)
+        self._cost_s, self._apart_s = math.nan, 0.0
+        self._machines: list[str] = []
+        self._newest: int | None = None
+        self._parts: Parts | None = None
+        self._writer: Writer | None = None
+
+    def __enter__(self) -> "MemoryCopies":
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if self._writer:
+            self._writer.close()
+        if self.shelf and self._is_first_here and _is_over(error):
+            self.shelf.close()
+
+    def restore(self, step: TrainingStep, newer_than: int) -> int | None:
+        """Fill the step from the newest copy that any machine has whole; its images seen, None where there is none.
+
+        Args:
+            newer_than: images seen of the newest checkpoint; an older copy is not used.
+        """
+        if self.shelf is None:
+            return None
+        self._machines = self.world.gather(self.shelf.open())
+        if "" in self._machines:
+            self.shelf = None
+            return None
+        layout = Layout.of(state_of(step))
+        mine = {
+            about["images"]: (slot, about)
+            for slot, about in (self.shelf.whole() if self._is_first_here else {}).items()
+            if about["state"] == layout.fingerprint and about["images"] > newer_than
+        }
+        for images in sorted({each for found in self.world.gather([*mine]) for each in found}, reverse=True):
+            slot, about = mine.get(images, (None, {}))
+            content = None if slot is None else self.shelf.read(slot)
+            whole = self.world.gather(content is not None)
+            if True in whole:
+                self._newest = slot
+                self._go_on_from(step, layout, whole.index(True), about, content)
+                return images
+        return None
+
+    def maybe_copy(self, step: TrainingStep, images_seen: int) -> None:
+        """Copy the state when it is due; training waits for what happens on its device."""
+        if self.shelf and self._pace.due():
+            if self.world.device.type == "cuda":
+                # The time of the steps before is not the copy's.
+                torch.cuda.current_stream().synchronize()
+            step_s, began = self._pace.measured_step_s(), time.perf_counter()
+            if parts := self._parts or self._set_up(step, self.shelf):
+                self._copy(parts, images_seen, step_s)
+                self._cost_s = time.perf_counter() - began
+
+    def _copy(self, parts: Parts, images_seen: int, step_s: float) -> None:
+        if self._writer and (took_s := self._writer.took_s()) is not None:
+            self._apart_s = took_s
+            # Where training is on the CPU it takes the cores from it.
+            self._cost_s += took_s if self.world.device.type == "cpu" else 0.0
+        records = self.tail.take()
+        exchanged = parts.exchange(len(records), (self._cost_s, self._apart_s, step_s))
+        sent = exchanged.counts[0][-1]
+        if sent and len(set(self._machines)) > 1:
+            records = self.world.broadcast_bytes(records if self.world.rank == 0 else None, sent)
+        if self._writer:
+            about = {
+                "images": images_seen, "world": self.world.size, "counts": exchanged.counts, "carried": {**self.carried},
+                "state": parts.state_layout.fingerprint, "slot": parts.slot.to_json(),
+            }  # fmt: skip
+            self._writer.write(exchanged, records, about)
+        self._pace.next(*exchanged.times)
+
+    def _set_up(self, step: TrainingStep, shelf: Shelf) -> Parts | None:
+        """Agree on what is copied; None where a machine has no room for it."""
+        images = next((each for each in self.world.gather(described(step)) if each), None)
+        parts = Parts(step, images, self.world, writes=self._is_first_here)
+        shortages = self.world.gather(shelf.shortage(2 * parts.size) if self._is_first_here else None)
+        if reason := next((each for each in shortages if each), None):
+            self.shelf = None
+            shelf.close()
+            if self.world.rank == 0:
+                self.say(
+                    f"the state is not copied to memory: {reason}. After a lost worker the run goes on from its newest checkpoint; give "
+                    "/dev/shm more room (docker --shm-size, an emptyDir of medium: Memory), or --checkpoint.memory_share 0"
+                )
+            return None
+        if self._is_first_here:
+            self._writer = Writer(shelf, parts, self._newest, self._kept)
+        self._parts = parts
+        return parts
+
+    def _go_on_from(
+        self, step: TrainingStep, layout: Layout, source: int, about: dict[str, Any], content: bytearray | None
+    ) -> None:
+        """Fill the step from the copy of one rank."""
+        assert self.shelf
+        is_source = self.world.rank == source
+        lines = self.shelf.records().decode(errors="replace") if is_source else ""
+        about, records = self.world.gather(about)[source], self.world.gather(lines)[source].encode()
+        whole = self.world.broadcast_bytes(bytes(content or b"") if is_source else None, about["size"], source)
+        buffer = torch.frombuffer(bytearray(whole), dtype=torch.uint8)
+        files: dict[str, dict[str, Tensor]] = {}
+        for name, tensor in layout.views(buffer).items():
+            if name != FINITE:
+                file, _, key = name.partition("/")
+                files.setdefault(file, {})[key] = tensor
+        for file, load in loaders(step).items():
+            load(files[file])
+        pools = _pools(buffer[aligned(layout.size) :].view(about["world"], -1), about)
+        load_pools(step, pools[self.world.rank] if len(pools) == self.world.size else deal(pools, self.world))
+        self.carried |= about["carried"]
+        self.recovered = between(records, about["images"] - self._kept, about["images"])
+        if self._is_first_here:
+            self.shelf.set_records(as_lines(self.recovered))
+
+    @property
+    def _is_first_here(self) -> bool:
+        """Whether this rank writes the machine's copies."""
+        return bool(self._machines) and self._machines.index(self._machines[self.world.rank]) == self.world.rank
+
+
+def _pools(slots: Tensor, about: dict[str, Any]) -> list[dict[str, Tensor]]:
+    """The image pools of each rank that took part in a copy."""
+    layout = Layout.from_json(about["slot"])
+    every = [layout.views(slot) for slot in slots]
+    return [
+        {domain: views[domain][:count] for domain, count in zip(DOMAINS, counts, strict=False) if count}
+        for views, counts in zip(every, about["counts"], strict=True)
+    ]
+
+
+def _is_over(error: BaseException | None) -> bool:
+    """Whether the attempt ends with this error, rather than goes on with another group of workers."""
+    if isinstance(error, RunInterruptedError):
+        return bool(error.kind == STOP)
+    return error is None or (isinstance(error, UserError) and not error.retryable)

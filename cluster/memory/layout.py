@@ -1,0 +1,76 @@
+"""Where tensors lie in one buffer of bytes: the state of a run is copied, sent and read back as one piece."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+ALIGNED_BYTES = 64
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where one tensor lies."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    start: int
+
+    @property
+    def size(self) -> int:
+        """In bytes."""
+        return getattr(torch, self.dtype).itemsize * torch.Size(self.shape).numel()
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The places of named tensors in a buffer, one after the other.
+
+    Attributes:
+        size: of the buffer, in bytes.
+    """
+
+    places: Mapping[str, Place]
+
+    @classmethod
+    def of(cls, tensors: Mapping[str, Tensor]) -> "Layout":
+        return cls._one_after_the_other((name, _name(each.dtype), tuple(each.shape)) for name, each in tensors.items())
+
+    @classmethod
+    def from_json(cls, value: list[list[object]]) -> "Layout":
+        return cls._one_after_the_other((str(name), str(dtype), tuple(shape)) for name, dtype, shape in value)  # type: ignore[arg-type]
+
+    @classmethod
+    def _one_after_the_other(cls, tensors: Iterable[tuple[str, str, tuple[int, ...]]]) -> "Layout":
+        places, start = {}, 0
+        for name, dtype, shape in tensors:
+            places[name] = place = Place(dtype, shape, start)
+            start += -(-place.size // ALIGNED_BYTES) * ALIGNED_BYTES
+        return cls(places)
+
+    def to_json(self) -> list[list[object]]:
+        return [[name, place.dtype, list(place.shape)] for name, place in self.places.items()]
+
+    @cached_property
+    def size(self) -> int:
+        return max((place.start + place.size for place in self.places.values()), default=0)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """The same for the same tensors in the same order."""
+        return hashlib.sha256(json.dumps(self.to_json()).encode()).hexdigest()[:16]
+
+    def views(self, buffer: Tensor) -> dict[str, Tensor]:
+        """The tensors, as views of a buffer uint8 [size]."""
+        return {
+            name: buffer[place.start : place.start + place.size].view(getattr(torch, place.dtype)).view(place.shape)
+            for name, place in self.places.items()
+        }
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")

@@ -1,0 +1,118 @@
+"""What a copy is made of: the state that all ranks have alike, then a slot for each rank, with its image pools."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import ceil
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cluster.checkpoints.state import tensors_alike
+from cluster.memory.layout import ALIGNED_BYTES, Layout
+from cluster.ranks.world import World
+from nla_cyclegan import TrainingStep
+
+FINITE = "finite"
+DOMAINS = ("a", "b")
+
+
+@dataclass(frozen=True)
+class Exchanged:
+    """What the ranks have said to each other at a copy.
+
+    Attributes:
+        slots: of all ranks, uint8 [world, bytes], on the device.
+        counts: of each rank the images in its pools, and the bytes of its new records.
+        times: the greatest of each time, in seconds.
+    """
+
+    slots: Tensor
+    counts: list[list[int]]
+    times: list[float]
+
+
+class Parts:
+    """The parts of a rank's copies, and of the whole copies of its machine.
+
+    Args:
+        images: type and shape of a pool's images, as `described`; None where no rank has any.
+        writes: whether this rank writes the machine's copies.
+    """
+
+    def __init__(self, step: TrainingStep, images: list[Any] | None, world: World, *, writes: bool) -> None:
+        self.step, self.world = step, world
+        # The tensors stay where they are as long as the step lives.
+        self.state = state_of(step)
+        self.state_layout = Layout.of(self.state)
+        dtype, shape = (getattr(torch, images[0]), images[1]) if images else (torch.float32, [0])
+        pool = torch.empty((ceil(step.config.pool_size / world.size), *shape), dtype=dtype, device="meta")
+        counts, times = torch.empty(len(DOMAINS) + 1, dtype=torch.int64), torch.empty(3, dtype=torch.float64)
+        self.slot = Layout.of({"counts": counts, "times": times, **dict.fromkeys(DOMAINS, pool)})
+        self.size = aligned(self.state_layout.size) + world.size * aligned(self.slot.size)
+        self._mine = torch.zeros(aligned(self.slot.size), dtype=torch.uint8, device=world.device)
+        self._all = torch.empty((world.size, len(self._mine)), dtype=torch.uint8, device=world.device)
+        self._passage = Passage(self.size, world.device) if writes and world.device.type == "cuda" else None
+
+    def exchange(self, records: int, times: tuple[float, float, float]) -> Exchanged:
+        """Exchange pools, and what is needed to agree. All ranks call it alike.
+
+        Args:
+            records: bytes of this rank's new records.
+        """
+        mine = self.slot.views(self._mine)
+        pools = [self.step.pools[domain].images for domain in DOMAINS]
+        mine["counts"].copy_(torch.tensor([*(0 if pool is None else len(pool) for pool in pools), records]))
+        mine["times"].copy_(torch.tensor(times, dtype=torch.float64))
+        for domain, pool in zip(DOMAINS, pools, strict=True):
+            if pool is not None:
+                mine[domain][: len(pool)].copy_(pool)
+        self.world.gather_into(self._all, self._mine)
+        slots = [self.slot.views(slot) for slot in self._all]
+        greatest = torch.stack([slot["times"] for slot in slots]).amax(0).tolist()
+        return Exchanged(self._all, torch.stack([slot["counts"] for slot in slots]).tolist(), greatest)
+
+    def snapshot(self, slots: Tensor, buffer: Tensor) -> Callable[[], None]:
+        """Copy the state and the slots into a buffer uint8 [size] in CPU memory; what is returned waits until they are there."""
+        taken = buffer if self._passage is None else self._passage.on_device
+        targets = self.state_layout.views(taken)
+        torch._foreach_copy_([*targets.values()], [self.state[name] for name in targets])
+        taken[aligned(self.state_layout.size) :].view(slots.shape).copy_(slots)
+        return self._passage.send(buffer) if self._passage else lambda: None
+
+
+class Passage:
+    """From a GPU to the host while training goes on: a copy on the device, and from there on a stream of its own."""
+
+    def __init__(self, size: int, device: torch.device) -> None:
+        self.on_device = torch.empty(size, dtype=torch.uint8, device=device)
+        self._on_host = torch.empty(size, dtype=torch.uint8, pin_memory=True)
+        self._stream = torch.cuda.Stream(device)
+
+    def send(self, buffer: Tensor) -> Callable[[], None]:
+        self._stream.wait_stream(torch.cuda.current_stream())
+        arrived = torch.cuda.Event()
+        with torch.cuda.stream(self._stream):
+            self._on_host.copy_(self.on_device, non_blocking=True)
+            arrived.record()
+
+        def wait() -> None:
+            arrived.synchronize()
+            buffer.copy_(self._on_host)
+
+        return wait
+
+
+def state_of(step: TrainingStep) -> dict[str, Tensor]:
+    """The step's own tensors that all ranks have alike, as `file/name`, and whether all its losses were finite."""
+    return {name: tensor.detach() for name, tensor in tensors_alike(step).items()} | {FINITE: step.finite}
+
+
+def described(step: TrainingStep) -> list[Any] | None:
+    """Type and shape of the images in the step's pools, as JSON values; None without any."""
+    pool = next((pool.images for pool in step.pools.values() if pool.images is not None), None)
+    return None if pool is None else [str(pool.dtype).removeprefix("torch."), list(pool.shape[1:])]
+
+
+def aligned(size: int) -> int:
+    return -(-size // ALIGNED_BYTES) * ALIGNED_BYTES

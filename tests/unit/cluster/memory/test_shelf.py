@@ -1,0 +1,89 @@
+"""The files of a machine's copies: whole or not there, private, and gone with their attempt."""
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+import torch
+
+from cluster.memory.shelf import DEAD_AFTER_S, Shelf
+
+
+def written(shelf: Shelf, slot: int, value: int, **about: object) -> None:
+    buffer = shelf.buffer(slot, 100)
+    buffer.fill_(value)
+    shelf.commit(slot, buffer, {"images": value, **about})
+
+
+@pytest.fixture
+def shelf(tmp_path: Path) -> Shelf:
+    shelf = Shelf(tmp_path, "s3://bucket/runs/monet", "1abcd")
+    assert shelf.open()
+    return shelf
+
+
+def test_a_copy_is_whole_once_it_is_committed_and_until_it_is_written_to_again(shelf: Shelf) -> None:
+    written(shelf, 0, 4, carried={"x": 1.5})
+    assert shelf.whole()[0]["images"] == 4
+    assert shelf.whole()[0]["carried"] == {"x": 1.5}
+    assert shelf.read(0) == bytearray([4] * 100)
+    written(shelf, 1, 8)
+    # A process that dies now leaves the other one.
+    shelf.buffer(0, 100).fill_(12)
+    assert [*shelf.whole()] == [1]
+    assert shelf.read(0) is None
+    assert shelf.read(1) == bytearray([8] * 100)
+
+
+def test_a_copy_that_is_not_what_was_written_is_none(shelf: Shelf) -> None:
+    written(shelf, 0, 4)
+    (shelf.folder / "state-0").write_bytes(bytes([4] * 99 + [5]))
+    assert shelf.read(0) is None
+
+
+def test_nobody_else_can_read_it(shelf: Shelf) -> None:
+    written(shelf, 0, 4)
+    assert stat.S_IMODE(shelf.folder.stat().st_mode) == 0o700
+    assert stat.S_IMODE((shelf.folder / "state-0").stat().st_mode) == 0o600
+    assert f"nla-cyclegan-{os.getuid()}-" in shelf.folder.name
+    assert shelf.folder.name.endswith("-1abcd")
+
+
+def test_a_folder_that_others_can_write_to_is_not_used(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    shelf = Shelf(tmp_path, "run", "1abcd")
+    shelf.folder.mkdir(mode=0o755)
+    shelf.folder.chmod(0o777)
+    assert not shelf.open()
+    assert "is not this user's alone" in capfd.readouterr().err
+
+
+def test_earlier_attempts_and_what_nobody_writes_to_any_more_are_deleted(tmp_path: Path) -> None:
+    earlier, other, dead = (
+        Shelf(tmp_path, "run", "1abcd"),
+        Shelf(tmp_path, "other", "1abcd"),
+        Shelf(tmp_path, "dead", "1a"),
+    )
+    for each in (earlier, other, dead):
+        each.open()
+        written(each, 0, 4)
+    long_ago = os.stat(tmp_path).st_mtime - DEAD_AFTER_S - 60
+    os.utime(dead.folder, (long_ago, long_ago))
+    now = Shelf(tmp_path, "run", "2abcd")
+    now.open()
+    assert {folder.name for folder in tmp_path.iterdir()} == {other.folder.name, now.folder.name}
+    now.close()
+    assert not now.folder.exists()
+
+
+def test_too_little_room_is_said_with_both_sizes(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert shelf.shortage(1000) is None
+    free = os.statvfs(shelf.root)
+    assert "has room for" in (shelf.shortage(2 * free.f_bavail * free.f_frsize) or "")
+
+
+def test_a_buffer_of_another_size_replaces_the_one_before(shelf: Shelf) -> None:
+    """Another number of workers."""
+    written(shelf, 0, 4)
+    assert shelf.buffer(0, 300).shape == torch.Size([300])
+    assert (shelf.folder / "state-0").stat().st_size == 300
