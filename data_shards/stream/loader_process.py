@@ -3,6 +3,7 @@
 import contextlib
 import multiprocessing
 import signal
+import sys
 import time
 import traceback
 from collections.abc import Iterator
@@ -60,7 +61,7 @@ class LoaderProcess:
         )
         self._kills, self._looked = oom_kills(), time.monotonic()
         try:
-            with theirs, _signals_held():
+            with theirs, _signals_held(), _main_hidden():
                 self._process.start()
         except (EOFError, OSError) as error:
             # The fork server could not fork.
@@ -173,6 +174,22 @@ def _signals_held() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextlib.contextmanager
+def _main_hidden() -> Iterator[None]:
+    """A process that starts in this context does not import the user's program, which it does not need: a script that is not
+    guarded by `if __name__ == "__main__"` would be run once more in it.
+    """
+    main = sys.modules["__main__"]
+    hidden = {name: getattr(main, name) for name in ("__spec__", "__file__") if hasattr(main, name)}
+    main.__spec__ = None
+    if "__file__" in hidden:
+        del main.__file__
+    try:
+        yield
+    finally:
+        vars(main).update(hidden)
 
 
 def _serve(task: Task, tracks: range, ring: Tensor, pipe: Connection) -> None:
