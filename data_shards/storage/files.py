@@ -6,7 +6,7 @@ Everything here waits for storage that throttles or is away, see patience.py.
 import logging
 import os
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -49,10 +49,11 @@ def read_file(location: Location, name: str) -> bytes | None:
     """A whole file; None where it does not exist. UserError where storage refuses, stays away, or has no such bucket."""
 
     def read() -> bytes:
-        with location.filesystem.open_input_file(location.path(name)) as file:
-            data = file.read_at(file.size(), 0)
-            if len(data) != file.size():
-                raise OSError(f"the transfer ended after {len(data)} of {file.size()} bytes")
+        file, size = location.open(name)
+        with file:
+            data = file.read_at(size, 0)
+            if len(data) != size:
+                raise OSError(f"the transfer ended after {len(data)} of {size} bytes")
             return data
 
     try:
@@ -70,7 +71,9 @@ def read_json(location: Location, name: str) -> Any:
 
 def file_size(location: Location, name: str) -> int | None:
     """The size of a file (bytes); None where it does not exist. UserError where storage refuses or stays away."""
-    info = _do(f"find {name} of {location.uri}", lambda: location.filesystem.get_file_info(location.path(name)))
+    info = _do(
+        location, f"find {name} of {location.uri}", lambda: location.filesystem.get_file_info(location.path(name))
+    )
     return int(info.size) if info.is_file else None
 
 
@@ -86,7 +89,7 @@ def write_file(location: Location, name: str, data: bytes | memoryview) -> None:
             _write(location.filesystem, f"{path}.tmp", data)
             location.filesystem.move(f"{path}.tmp", path)
 
-    _do(f"write {name} to {location.uri}", write)
+    _do(location, f"write {name} to {location.uri}", write)
 
 
 def _write(filesystem: fs.FileSystem, path: str, data: bytes | memoryview) -> None:
@@ -103,12 +106,23 @@ def list_folder(location: Location, *, recursive: bool = False) -> dict[str, fs.
 
     UserError where storage refuses, stays away, or has no such bucket.
     """
-    selector = fs.FileSelector(location.root, allow_not_found=True, recursive=recursive)
-    found = _do(f"list {location.uri}", lambda: location.filesystem.get_file_info(selector))
+    # Google has no folders, and a listing that is not recursive names none.
+    are_implied = location.filesystem.type_name == "gcs" and not recursive
+    selector = fs.FileSelector(location.root, allow_not_found=True, recursive=recursive or are_implied)
+    found = _do(location, f"list {location.uri}", lambda: location.filesystem.get_file_info(selector))
     if not found:
         location.check_bucket()
     start = len(location.root) + 1
-    return {info.path[start:]: info for info in sorted(found, key=lambda info: info.path)}
+    names = {info.path[start:]: info for info in sorted(found, key=lambda info: info.path)}
+    return _at_the_top(location, names) if are_implied else names
+
+
+def _at_the_top(location: Location, names: Mapping[str, fs.FileInfo]) -> dict[str, fs.FileInfo]:
+    """Files without a folder, and the folders of the others."""
+    folders = {name.partition("/")[0] for name in names if "/" in name}
+    files = {name: info for name, info in names.items() if "/" not in name}
+    implied = {name: fs.FileInfo(location.path(name), fs.FileType.Directory) for name in folders}
+    return dict(sorted((files | implied).items()))
 
 
 def list_files(location: Location) -> dict[str, int]:
@@ -120,16 +134,19 @@ def delete_files(location: Location, names: list[str]) -> None:
     """Delete files of a location, and whole the folders inside it that they lie in. UserError where storage refuses."""
     filesystem = location.filesystem
     for folder in sorted({name.partition("/")[0] for name in names if "/" in name}):
-        _do(f"delete {folder} of {location.uri}", partial(_delete_folder, filesystem, location.path(folder)))
+        _do(location, f"delete {folder} of {location.uri}", partial(_delete_folder, filesystem, location.path(folder)))
     for name in names:
         if "/" not in name:
-            _do(f"delete {name} of {location.uri}", partial(_delete_file, filesystem, location.path(name)))
+            _do(location, f"delete {name} of {location.uri}", partial(_delete_file, filesystem, location.path(name)))
 
 
 def _delete_folder(filesystem: fs.FileSystem, path: str) -> None:
     # In a bucket pyarrow marks a folder that it has emptied, and the parent of one that it deletes, with an empty object
     # "path/". rclone's server makes a file of it: in the parent's place that would hide all that the parent holds.
     filesystem.delete_dir_contents(path, missing_dir_ok=True)
+    # A Google bucket has no marks: a folder without objects is gone, and deleting it is an error like any other.
+    if filesystem.get_file_info(path).type == fs.FileType.NotFound:
+        return
     try:
         filesystem.delete_dir(path)
     except FileNotFoundError:
@@ -145,8 +162,9 @@ def _delete_file(filesystem: fs.FileSystem, path: str) -> None:
             raise
 
 
-def _do(task: str, attempt: Callable[[], T]) -> T:
+def _do(location: Location, task: str, attempt: Callable[[], T]) -> T:
     try:
         return patiently(task, attempt)
     except (FileNotFoundError, NotADirectoryError) as error:
+        location.check_bucket()
         raise UserError(f"cannot {task}: {first_line(error)}") from error

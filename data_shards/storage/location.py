@@ -4,6 +4,7 @@ import logging
 import os
 import re
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
@@ -20,6 +21,9 @@ LOG = logging.getLogger(__name__)
 CONNECT_S = 3.0
 ANSWER_S = 5.0
 ATTEMPTS = 3
+# Google's client waits longer from one attempt to the next; for so long it makes new ones. It has no word for the seconds that an
+# attempt may take: one whose server hangs ends after 120 s.
+RETRIES_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,18 @@ class Location:
         environment = [os.environ.get(name, "") for name in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")]
         return next(filter(None, [*named, *environment]), "the default endpoint")
 
+    def open(self, name: str) -> tuple[pa.NativeFile, int]:
+        """A file to read, and its size in bytes. Raises: OSError, FileNotFoundError where there is none."""
+        file = self.filesystem.open_input_file(self.path(name))
+        if self.filesystem.type_name != "gcs":
+            return file, file.size()
+        # Google's asks the server at each call of size(), and holds Python's lock meanwhile: training would stand still. (At the
+        # first read it still does, once a file.)
+        info = self.filesystem.get_file_info(self.path(name))
+        if not info.is_file:
+            raise FileNotFoundError(f"{name} of {self.uri}")
+        return file, int(info.size)
+
     def check_bucket(self) -> None:
         """UserError where the bucket does not exist: to pyarrow a prefix in it is then merely empty."""
         if not self.is_object_store:
@@ -86,7 +102,7 @@ def locate(uri: str | os.PathLike[str]) -> Location:
         filesystem, root = patiently(f"open {shown(text)}", lambda: fs.FileSystem.from_uri(text))
     except pa.ArrowInvalid as error:
         raise UserError(f"cannot open {shown(text)}: {shown(first_line(error))}") from error
-    if filesystem.type_name == "s3":
+    if filesystem.type_name in ("s3", "gcs") and "retry_limit_seconds=" not in text:
         filesystem = _that_gives_up(filesystem)
     location = Location(filesystem, root.rstrip("/"), shown(text))
     if location.is_object_store and not location.root:
@@ -95,12 +111,15 @@ def locate(uri: str | os.PathLike[str]) -> Location:
 
 
 def _that_gives_up(filesystem: fs.FileSystem) -> fs.FileSystem:
-    """The same S3 client, with timeouts and retries that a URI has no words for."""
-    # One made from a URI tries again for 6 s where nothing listens, and 31 times, 99 s in all, where a server hangs.
+    """The same S3 or Google client, with timeouts and retries that a URI has no words for."""
+    # One made from a URI tries again for 6 s where nothing listens, and 31 times, 99 s in all, where a server hangs; Google's
+    # for 15 minutes.
     make, (options,) = filesystem.__reduce__()
     if make(options) != filesystem:
         # Some options, such as tls_verify_certificates, exist in a URI only.
         return filesystem
+    if filesystem.type_name == "gcs":
+        return make(options | {"retry_time_limit": timedelta(seconds=RETRIES_S)})
     timeouts = {"connect_timeout": CONNECT_S, "request_timeout": ANSWER_S}
     return fs.S3FileSystem(**options | timeouts, retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=ATTEMPTS))
 

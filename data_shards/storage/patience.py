@@ -28,13 +28,17 @@ JITTER = random.Random()
 TRANSIENT = {errno.EAGAIN, errno.EBUSY, errno.EINTR, errno.EIO, errno.EPIPE, errno.ESTALE, errno.ETIMEDOUT}
 TRANSIENT |= {errno.ECONNABORTED, errno.ECONNREFUSED, errno.ECONNRESET, errno.EHOSTUNREACH}
 TRANSIENT |= {errno.ENETDOWN, errno.ENETRESET, errno.ENETUNREACH}
-# What pyarrow's S3 client writes where waiting does not help, and what the user can do about it. The first that is found.
+# What pyarrow's clients write where waiting does not help, and what the user can do about it. The first that is found.
 ADVICE = {
     "AWS Error NO_SUCH_BUCKET|Bucket '.*' not found": "there is no such bucket: create it, or correct the URI",
     r"AWS Error (ACCESS_DENIED|INVALID_ACCESS_KEY_ID|\w*SIGNATURE\w*|MISSING_AUTHENTICATION_TOKEN|INVALID_CLIENT_TOKEN_ID"
     r"|UNRECOGNIZED_CLIENT|UNKNOWN \(HTTP status 40[13]\))|ExpiredToken|InvalidToken": (
         "credentials refused: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (temporary ones: AWS_SESSION_TOKEN too) "
         "to some that may use this bucket"
+    ),
+    r"Status\((PERMISSION_DENIED|UNAUTHENTICATED)|Could not (load|find|create).* credentials": (
+        "credentials refused: this machine's service account, or the one of the file that GOOGLE_APPLICATION_CREDENTIALS "
+        "names, must have a role for this bucket"
     ),
     "REQUEST_TIME_TOO_SKEWED": "the clocks of this machine and of the server differ: set them",
     r"HTTP status 30\d|AuthorizationHeaderMalformed": "the bucket is in another region: add region=... to the URI",
@@ -43,7 +47,7 @@ ADVICE = {
         "AWS_RESPONSE_CHECKSUM_VALIDATION=when_required"
     ),
     r"HTTP status 400": "request refused: are AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY set?",
-    "wrong version number": "the server speaks plain HTTP: add scheme=http to the URI",
+    r"wrong version number|CURL error \[35\]": "the server speaks plain HTTP: add scheme=http to the URI",
     r"curlCode: (51|60)\b": "the server's certificate is not trusted: add tls_ca_file_path=... to the URI",
     r"HTTP status 4(?!08|09|25|29)": "request refused",
     "is a directory": "it should be a file",
@@ -81,7 +85,9 @@ def patiently(task: str, attempt: Callable[[], T], closed: threading.Event | Non
 
 
 def first_line(error: BaseException) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
+    line = str(error).splitlines()[0] if str(error) else type(error).__name__
+    # Google's client says everything twice.
+    return re.sub(r"google::cloud::Status\((\w+): (?:.*?last message of )?(.*?) error_info=.*", r"\1: \2", line)
 
 
 def _advice(error: OSError) -> str | None:

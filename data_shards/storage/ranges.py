@@ -23,7 +23,7 @@ class RangeReader:
     def __init__(self, location: Location) -> None:
         self._location = location
         self._most_open = OPEN_OBJECTS if location.is_object_store else OPEN_FILES
-        self._files: OrderedDict[str, pa.NativeFile] = OrderedDict()
+        self._files: OrderedDict[str, tuple[pa.NativeFile, int]] = OrderedDict()
         self._lock = threading.Lock()
         self._closed = threading.Event()
 
@@ -40,9 +40,9 @@ class RangeReader:
             raise UserError(f"{name} of {self._location.uri} is missing: pack the dataset again") from error
 
     def _read(self, name: str, offset: int, length: int) -> bytes:
-        file = self._open(name)
+        file, size = self._open(name)
         try:
-            expected = max(0, min(length, file.size() - offset))
+            expected = max(0, min(length, size - offset))
             data = file.read_at(expected, offset)
             if len(data) != expected:
                 raise OSError(f"the transfer ended after {len(data)} of {expected} bytes")
@@ -53,18 +53,18 @@ class RangeReader:
             raise
         return data
 
-    def _open(self, name: str) -> pa.NativeFile:
+    def _open(self, name: str) -> tuple[pa.NativeFile, int]:
         with self._lock:
             if name in self._files:
                 self._files.move_to_end(name)
                 return self._files[name]
-        file = self._location.filesystem.open_input_file(self._location.path(name))
+        opened = self._location.open(name)
         with self._lock:
-            self._files[name] = file
+            self._files[name] = opened
             # Forgotten, not closed: another thread may be reading from it; the last reference closes it.
             if len(self._files) > self._most_open:
                 self._files.popitem(last=False)
-        return file
+        return opened
 
     def close(self) -> None:
         self._closed.set()

@@ -280,6 +280,8 @@ def main(host: str, port: str, upstream: str) -> None:
             match line.split():
                 case ["slow", seconds]:
                     proxy.fail(Fault("slow", seconds=float(seconds)), times=1_000_000)
+                case ["fail", kind, method, times]:
+                    proxy.fail(Fault(kind), int(times), method=method)  # type: ignore[arg-type]
                 case ["well"]:
                     proxy.well()
             print(line.strip(), flush=True)

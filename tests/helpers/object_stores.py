@@ -1,6 +1,7 @@
-"""Object stores as other processes: `rclone serve s3` (on disk, survives being killed) and moto's server (in memory).
+"""Object stores as other processes: `rclone serve s3` (on disk, survives being killed), moto's server (in memory), and a small
+Google Cloud Storage (in memory).
 
-A conftest.py makes the fixtures known: `from object_stores import bucket, moto, rclone, store`.
+A conftest.py makes the fixtures known: `from object_stores import bucket, google, moto, rclone, s3_store, store`.
 """
 
 import os
@@ -14,9 +15,9 @@ from dataclasses import dataclass, field
 from http.client import HTTPConnection, HTTPException
 from itertools import count
 from pathlib import Path
+from typing import Protocol
 
 import pytest
-from fault_proxy import FaultProxy
 from pyarrow import fs
 
 LOCALHOST = "127.0.0.1"
@@ -40,7 +41,7 @@ class ObjectStore:
 
     def start(self) -> None:
         """Returns when it answers. RuntimeError with its last words where it ends instead."""
-        self.port = self.port or _free_port()
+        self.port = self.port or free_port()
         environment = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "RCLONE_"))}
         command = [part.format(port=self.port) for part in self.command]
         with self.log.open("ab") as log:
@@ -70,6 +71,7 @@ class ObjectStore:
             # rclone's server takes no checksums after the body.
             "AWS_REQUEST_CHECKSUM_CALCULATION": "when_required",
             "AWS_RESPONSE_CHECKSUM_VALIDATION": "when_required",
+            "GOOGLE_APPLICATION_CREDENTIALS": os.devnull,
         }
         return environment | ({"AWS_ENDPOINT_URL": f"http://{LOCALHOST}:{self.port}"} if with_endpoint else {})
 
@@ -83,6 +85,10 @@ class ObjectStore:
 
     def make_bucket(self) -> "Bucket":
         name = f"bucket-{next(NUMBERS)}-{secrets.token_hex(3)}"
+        if self.name == "google":
+            options = {"scheme": "http", "endpoint_override": f"{LOCALHOST}:{self.port}", "project_id": "tests"}
+            fs.GcsFileSystem(anonymous=True, **options).create_dir(name)
+            return Bucket(self, name)
         client = fs.S3FileSystem(
             access_key=self.key,
             secret_key=self.secret,
@@ -95,6 +101,13 @@ class ObjectStore:
         return Bucket(self, name)
 
 
+class HasEndpoint(Protocol):
+    """Stands between a client and a store."""
+
+    @property
+    def endpoint(self) -> str: ...
+
+
 @dataclass
 class Bucket:
     """A bucket of its own for a test."""
@@ -102,18 +115,20 @@ class Bucket:
     store: ObjectStore
     name: str
 
-    def uri(self, prefix: str, proxy: FaultProxy | None = None, *, with_credentials: bool = False) -> str:
+    def uri(self, prefix: str, proxy: HasEndpoint | None = None, *, with_credentials: bool = False) -> str:
         """The URI of a prefix, reached directly or through a proxy.
 
         Loader processes come from one fork server, which keeps the environment of the first that was asked for: they
         need the credentials in the URI.
         """
         endpoint = proxy.endpoint if proxy else f"{LOCALHOST}:{self.store.port}"
+        if self.store.name == "google":
+            return f"gs://anonymous@{self.name}/{prefix}?endpoint_override={endpoint}&scheme=http"
         user = f"{self.store.key}:{self.store.secret}@" if with_credentials else ""
         return f"s3://{user}{self.name}/{prefix}?endpoint_override={endpoint}&scheme=http&region={REGION}"
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.create_server((LOCALHOST, 0)) as listener:
         return listener.getsockname()[1]
 
@@ -145,6 +160,12 @@ def moto_store(folder: Path) -> ObjectStore:
     return ObjectStore("moto", command, folder / "log.txt", "testing", "testing")
 
 
+def google_store(folder: Path) -> ObjectStore:
+    """Objects are in memory; any credentials will do."""
+    command = [sys.executable, str(Path(__file__).with_name("gcs_server.py")), "{port}"]
+    return ObjectStore("google", command, folder / "log.txt", "anonymous", "")
+
+
 def _running(store: ObjectStore) -> Iterator[ObjectStore]:
     store.start()
     try:
@@ -163,12 +184,27 @@ def moto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectStore]:
     yield from _running(moto_store(tmp_path_factory.mktemp("moto")))
 
 
-@pytest.fixture(params=["rclone", "moto"])
-def store(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> ObjectStore:
-    """Each of the servers in turn, this process being its client."""
+@pytest.fixture(scope="session")
+def google(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectStore]:
+    yield from _running(google_store(tmp_path_factory.mktemp("google")))
+
+
+def _used(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> ObjectStore:
     server: ObjectStore = request.getfixturevalue(request.param)
     server.use(monkeypatch)
     return server
+
+
+@pytest.fixture(params=["rclone", "moto", "google"])
+def store(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> ObjectStore:
+    """Each of the servers in turn, this process being its client."""
+    return _used(request, monkeypatch)
+
+
+@pytest.fixture(params=["rclone", "moto"])
+def s3_store(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> ObjectStore:
+    """Each of those that speak S3."""
+    return _used(request, monkeypatch)
 
 
 @pytest.fixture

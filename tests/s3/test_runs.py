@@ -1,4 +1,4 @@
-"""A run whose dataset, checkpoints and log are in a bucket: the loop bare, against both servers and through faults."""
+"""A run whose dataset, checkpoints and log are in a bucket: the loop bare, against all servers and through faults."""
 
 import itertools
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 import tiny
 import torch
 from fault_proxy import Fault, FaultProxy
-from object_stores import Bucket
+from object_stores import Bucket, ObjectStore
 from torch import Tensor
 
 from cluster.ranks.world import World
@@ -71,7 +71,8 @@ def test_a_run_in_a_bucket_is_the_one_on_disk(bucket: Bucket, uri: str, tmp_path
     assert len((folders[1].read("metrics.jsonl") or b"").splitlines()) == 9
 
 
-def test_a_run_through_faults_of_its_storage(bucket: Bucket, uri: str, tmp_path: Path) -> None:
+def test_a_run_through_faults_of_its_storage(s3_store: ObjectStore, uri: str, tmp_path: Path) -> None:
+    bucket = s3_store.make_bucket()
     on_disk = tiny.config(uri, tmp_path, **CHANGES)
     train(on_disk)
     with FaultProxy(bucket.store.port) as proxy:
@@ -86,5 +87,5 @@ def test_a_run_through_faults_of_its_storage(bucket: Bucket, uri: str, tmp_path:
 def test_a_bucket_that_does_not_exist_is_named(bucket: Bucket, uri: str, tmp_path: Path) -> None:
     config = tiny.config(uri, tmp_path)
     storage = bucket.uri("runs").replace(bucket.name, "absent")
-    with pytest.raises(UserError, match=r"storage: s3://absent/runs/tiny cannot be written .*no (such )?bucket"):
+    with pytest.raises(UserError, match=r"storage: (s3|gs)://absent/runs/tiny cannot be written .*no (such )?bucket"):
         RunFolder(storage, config.name).probe()

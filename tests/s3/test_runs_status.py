@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import tiny
-from object_stores import Bucket
+from object_stores import Bucket, ObjectStore
 from PIL import Image
 
 from cluster import status
@@ -32,8 +32,9 @@ def test_a_run_in_a_bucket_can_be_looked_at(bucket: Bucket, tmp_path: Path, caps
     assert len([name for name in files if name.startswith("tensorboard/previews/events")]) == 1
 
     status.main([bucket.uri("some/runs/tiny"), "--verify"])
+    scheme = bucket.uri("").partition(":")[0]
     text = capsys.readouterr().out
-    assert f"run          s3://{bucket.name}/some/runs/tiny\n" in text
+    assert f"run          {scheme}://{bucket.name}/some/runs/tiny\n" in text
     assert "progress     8 images of 8 (100.0%)" in text
     assert "checkpoints  1 complete, 0 not" in text
     assert "warning" not in text
@@ -45,7 +46,8 @@ def test_a_run_in_a_bucket_can_be_looked_at(bucket: Bucket, tmp_path: Path, caps
 
 
 @pytest.mark.parametrize("uri", ["s3://absent/runs/tiny", "s3://{}/nothing", "s3://{}"])
-def test_where_no_run_is_one_line_says_so(bucket: Bucket, uri: str) -> None:
+def test_where_no_run_is_one_line_says_so(s3_store: ObjectStore, uri: str) -> None:
+    bucket = s3_store.make_bucket()
     place = uri.format(bucket.name)
     with pytest.raises(UserError, match=r"no run at|no (such )?bucket") as caught:
         status.main([place + bucket.uri("").partition("?")[1] + bucket.uri("").partition("?")[2]])

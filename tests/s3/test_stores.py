@@ -1,4 +1,4 @@
-"""What works on disk works against real S3 servers, reached over HTTP."""
+"""What works on disk works against servers of S3 and of Google Cloud Storage, reached over HTTP."""
 
 import os
 import subprocess
@@ -54,8 +54,9 @@ def test_a_second_pack_finds_the_first_complete(
 
 
 def test_the_endpoint_may_come_from_the_environment(
-    bucket: Bucket, local: Dataset, monkeypatch: pytest.MonkeyPatch
+    s3_store: ObjectStore, local: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    bucket = s3_store.make_bucket()
     pack(images_of(local), bucket.uri("data"))
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{bucket.store.port}")
     assert open_dataset(f"s3://{bucket.name}/data").fingerprint == local.fingerprint
@@ -79,7 +80,7 @@ def test_files_of_a_bucket(bucket: Bucket) -> None:
 
 
 def test_a_missing_object_in_a_bucket_is_named_at_once(bucket: Bucket) -> None:
-    with pytest.raises(UserError, match=r"shard.tar of s3://.* is missing"):
+    with pytest.raises(UserError, match=r"shard.tar of (s3|gs)://.* is missing"):
         RangeReader(locate(bucket.uri("data"))).read("shard.tar", 0, 1)
 
 
@@ -89,10 +90,11 @@ def test_a_missing_object_in_a_bucket_is_named_at_once(bucket: Bucket) -> None:
 @pytest.mark.parametrize("verb", ["inspect", "pack"])
 def test_a_bucket_that_does_not_exist(verb: str, store: ObjectStore, local: Dataset) -> None:
     uri = Bucket(store, "no-such-bucket").uri("data")
+    public = uri.replace("anonymous@", "***@")
     result = data_shards(store, verb, *([str(images_of(local))] if verb == "pack" else []), uri)
     assert result.returncode == 2
     assert result.stderr == (
-        f"error: cannot open {uri}: there is no bucket no-such-bucket at 127.0.0.1:{store.port}: "
+        f"error: cannot open {public}: there is no bucket no-such-bucket at 127.0.0.1:{store.port}: "
         "create it, or correct the URI or AWS_ENDPOINT_URL\n"
     )
 
@@ -100,7 +102,8 @@ def test_a_bucket_that_does_not_exist(verb: str, store: ObjectStore, local: Data
 def test_a_prefix_that_holds_nothing(bucket: Bucket) -> None:
     result = data_shards(bucket.store, "inspect", bucket.uri("nothing/here"))
     assert result.returncode == 2
-    assert result.stderr.startswith(f"error: no dataset at {bucket.uri('nothing/here')}: manifest.json not found; run")
+    public = bucket.uri("nothing/here").replace("anonymous@", "***@")
+    assert result.stderr.startswith(f"error: no dataset at {public}: manifest.json not found; run")
     assert result.stderr.count("\n") == 1
 
 
