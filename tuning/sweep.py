@@ -3,11 +3,12 @@
 import os
 import sys
 from collections.abc import Sequence
+from functools import partial
 from shlex import quote
 from typing import TYPE_CHECKING
 
 from cluster.machines.final_errors import final_errors_stop_the_job
-from data_shards.errors import UserError
+from data_shards.errors import Stopped, UserError
 from tuning.analysis.results import SWEEP, table
 from tuning.settings.options import parse_sweep
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 @final_errors_stop_the_job()
 def main(arguments: Sequence[str]) -> int:
-    """Returns: 1 when trials failed. Raises: UserError with one line for each problem that the user can fix."""
+    """Returns: 1 when trials failed, 130 or 143 when it was stopped. Raises: UserError with one line for each problem that the user can fix."""
     options = parse_sweep(arguments)
     from tuning.settings.sweep_plan import plan_text, prepare_sweep
 
@@ -26,7 +27,11 @@ def main(arguments: Sequence[str]) -> int:
     if options.dry_run:
         return 0
     if sweep.remaining:
-        sweep = run(sweep)
+        try:
+            sweep = run(sweep)
+        except Stopped as stopped:
+            print(stopped.line, file=sys.stderr)
+            return stopped.status
     else:
         print(f"{options.config.name} is finished")
     return report(sweep)
@@ -35,11 +40,13 @@ def main(arguments: Sequence[str]) -> int:
 def run(sweep: "Sweep") -> "Sweep":
     """Train the remaining trials. Returns: the sweep with their records.
 
-    Raises: UserError, before anything is written, when not one fits into the cluster or another process runs the sweep.
+    Raises: UserError, before anything is written, when not one fits into the cluster or another process runs the sweep;
+        Stopped by Ctrl-C and SIGTERM, when the trials in training have saved a checkpoint.
     """
     from cluster.machines.allocation import settled_machines
     from cluster.machines.autoscaler import growth
     from cluster.machines.session import ray_session
+    from cluster.machines.stop_signals import StopSignals
     from cluster.ownership.owner import owned
     from cluster.settings.scaling import NO_GROWTH, this_machine
     from tuning.settings.sweep_plan import about, prepare_sweep
@@ -53,7 +60,10 @@ def run(sweep: "Sweep") -> "Sweep":
     prepared.folder.probe()
     driver.silence_ray()
     config = prepared.config
-    with owned(config.storage, config.name, take_over=options.take_over, say=_say) as attempt:
+    with StopSignals(_say) as signals, owned(
+        config.storage, config.name, take_over=options.take_over, say=_say,
+        on_loss=partial(signals.end, "another process has taken the sweep over"),
+    ) as attempt:  # fmt: skip
         # What another process may have written until now, and none can from here on.
         sweep = prepare_sweep(options)
         if not sweep.remaining:
@@ -71,7 +81,14 @@ def run(sweep: "Sweep") -> "Sweep":
             # Ray reserves nothing for a group that may grow: its trials are no more than fit now.
             most = room if isinstance(resources.workers, tuple) else wanted
             print(f"{'concurrent':<12}{min(most, room)}, each with {resources.summary}", flush=True)
-            driver.run_trials(sweep, resources, most, coming, attempt)
+            from tuning.trials.stop import SweepStop
+
+            stop = SweepStop(sweep.trials)
+            with signals.asking(stop.ask):
+                driver.run_trials(sweep, resources, most, coming, attempt, stop)
+                if stop.is_asked and sweep.remaining:
+                    saved = sum(trial.state == "waiting" and trial.reason is not None for trial in sweep.trials)
+                    raise signals.stopped(f"{saved} {'trial' if saved == 1 else 'trials'} saved")
     return sweep
 
 

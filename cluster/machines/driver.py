@@ -9,6 +9,7 @@ import tempfile
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from importlib.util import find_spec
 from math import ceil
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from cluster.machines.allocation import choose_workers
 from cluster.machines.device import rank_device
-from cluster.machines.progress import events_key, forget_requests, progress_shown, send_request
+from cluster.machines.progress import events_key, forget_requests, progress_shown, request_stop
 from cluster.machines.retry import retry_training
 from cluster.machines.session import ray_session
 from cluster.machines.stop_signals import StopSignals
@@ -60,14 +61,6 @@ def train_on_cluster(
         _compile_ahead(config, choose(scaling, [this_machine()], global_batch=batch))
     chosen: Resources | None = None
 
-    def ask() -> bool:
-        from ray.exceptions import RayError
-
-        try:
-            return send_request(config, Request(STOP, "stop"))
-        except RayError:
-            return False
-
     def once() -> Mapping[str, Any]:
         """Each in a session of its own: the head of the cluster may have been restarted."""
         nonlocal chosen
@@ -81,7 +74,7 @@ def train_on_cluster(
             trainer = build_trainer(config, chosen, attempt=attempt)
             forget_requests(config)
             progress = ConsoleProgress(config.name, prepared.clock.total)
-            with progress_shown(config, progress), signals.asking(ask):
+            with progress_shown(config, progress), signals.asking(partial(request_stop, config)):
                 returned = trainer.fit().return_value
                 if "interrupted" in returned:
                     raise RunInterruptedError(*returned["interrupted"])

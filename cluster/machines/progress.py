@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict
 
-from cluster.ranks.requests import Request
+from cluster.ranks.requests import STOP, Request
 from cluster.records.console_progress import ConsoleProgress
 from cluster.settings.config import RunConfig
 from data_shards.progress import polling
@@ -39,6 +39,16 @@ def send_request(config: RunConfig, request: Request) -> bool:
 
     publish(requests_key(config), asdict(request))
     return bool(published(looks_key(config)))
+
+
+def request_stop(config: RunConfig) -> bool:
+    """Ask the workers of a run to save and end. Returns: whether they are going to, as far as the head answers."""
+    from ray.exceptions import RayError
+
+    try:
+        return send_request(config, Request(STOP, "stop"))
+    except RayError:
+        return False
 
 
 def forget_requests(config: RunConfig) -> None:

@@ -83,12 +83,12 @@ class StopSignals:
         except RunInterruptedError as error:
             if error.kind != STOP and self.received is None:
                 raise
-            raise self._stopped(f"saved at {error.images:,} images", error.images) from None
+            raise self.stopped(f"saved at {error.images:,} images", error.images) from None
         except Exception as error:
             if self.received is None:
                 raise
             line = next(iter(str(error).splitlines()), type(error).__name__)
-            raise self._stopped(f"no checkpoint was saved: {line}") from error
+            raise self.stopped(f"no checkpoint was saved: {line}") from error
         finally:
             self._left.set()
             self._ask = None
@@ -118,14 +118,15 @@ class StopSignals:
                 return
         elif not self._over and (number != signal.SIGINT or now - self._received_at < SAME_S):
             return
-        self._ending = self._stopped(self._over or ("at once" if self._ask else IDLE))
+        self._ending = self.stopped(self._over or ("at once" if self._ask else IDLE))
         self._killer = _timer(END_S, _end_process, self._ending)
         # A third one ends the process whatever it is in.
         for each in self._before:
             signal.signal(each, signal.SIG_DFL)
         raise self._ending
 
-    def _stopped(self, how: str, images: int | None = None) -> Stopped:
+    def stopped(self, how: str, images: int | None = None) -> Stopped:
+        """The end of a run that was stopped by a signal, with what came of that."""
         # Another rank of the group may have received it.
         number = self.received or signal.SIGTERM
         cause = f"{NAMES[number]}, " if self._cause is None else self._cause

@@ -7,7 +7,7 @@ from contextlib import contextmanager, suppress
 from cluster.ownership.attempt import Attempt
 from cluster.records import events
 from cluster.records.upload import OptionalWork
-from data_shards.errors import LostRunError, NonFiniteLossError
+from data_shards.errors import LostRunError, NonFiniteLossError, RunInterruptedError
 from data_shards.storage.folder import RunFolder
 
 STATE = "state.json"
@@ -44,7 +44,7 @@ def outcome_recorded(folder: RunFolder, attempt: Attempt | None = None) -> Itera
 
 def _outcome(error: BaseException) -> tuple[str, str | None]:
     """State and reason of a run that ends with this error."""
-    if not isinstance(error, Exception):
+    if not isinstance(error, Exception) or isinstance(error, RunInterruptedError):
         return "stopped", str(error) or None
     state = "diverged" if isinstance(error, NonFiniteLossError) else "failed"
     return state, next(iter(str(error).splitlines()), type(error).__name__)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -144,6 +145,39 @@ def test_a_sweep_whose_worker_and_driver_are_killed_finds_the_best_trial(
     config = parse_options(["--config", str(tmp_path / "best.yaml")]).config
     assert (config.name, config.storage, config.loss.cycle) == ("few-trial-0000", str(tmp_path / "runs"), 10.0)
     assert load_generators(tmp_path / "weights").keys() == {"A2B", "B2A"}
+
+
+def test_a_sweep_that_is_stopped_saves_its_trials_and_continues_them(tmp_path: Path) -> None:
+    """Of three trials two are in training, on a core each."""
+    file = write_sweep(tmp_path, str(tmp_path / "sweeps"), space={"optimizer.lr": {"choice": [1e-4, 2e-4, 3e-4]}})
+    run = yaml.safe_load((tmp_path / "run.yaml").read_text())
+    run |= {"schedule": {"images": 100 * IMAGES}, "checkpoint": {"every": 50 * IMAGES}}
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(run))
+    sweep = tmp_path / "sweeps" / "few"
+    folders = [RunFolder(str(sweep), f"trial-{number:04d}") for number in range(2)]
+    saved = [0, 0]
+    for number, status in ((signal.SIGTERM, 143), (signal.SIGINT, 130)):
+        process = start("sweep", "--config", file)
+        # Their steps are recorded every 48 images.
+        wait_until(partial(beyond, folders, [images + 48 for images in saved]), process)
+        process.send_signal(number)
+        _, err = process.communicate(timeout=TIMEOUT_S)
+        assert process.returncode == status, err
+        assert err.splitlines()[-1].endswith(", 2 trials saved); the same command continues from the newest checkpoint")
+        states = [folder.read_json("state.json") for folder in folders]
+        assert [state["state"] for state in states] == ["stopped"] * 2
+        assert [images_of(complete_checkpoints(folder)[0]) for folder in folders] == [each["images"] for each in states]
+        records = [record(sweep, number) for number in range(2)]
+        assert [each and each.state for each in records] == ["waiting"] * 2
+        assert [each and each.reason for each in records] == [f"saved at {each['images']:,} images" for each in states]
+        assert record(sweep, 2) is None
+        saved = [each["images"] for each in states]
+
+
+def beyond(folders: list[RunFolder], images: list[int]) -> bool:
+    """Whether the newest record of each run is of more than so many images."""
+    records = [(folder.read("metrics.jsonl") or b"{}").splitlines()[-1] for folder in folders]
+    return all(json.loads(newest).get("images", 0) > aim for newest, aim in zip(records, images, strict=True))
 
 
 def test_a_population_in_a_bucket_exploits(moto: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,6 +23,8 @@ from tuning.trials.room import AHEAD, Room
 if TYPE_CHECKING:
     from ray.tune import PlacementGroupFactory
 
+    from tuning.trials.stop import SweepStop
+
 # Requested for the own process of a trial whose group may shrink and grow: Ray Train places its workers, not Tune.
 ELASTIC_TRIAL_BYTES = 100e6
 SETTINGS = {
@@ -74,7 +76,12 @@ def silence_ray() -> None:
 
 
 def run_trials(
-    sweep: Sweep, resources: Resources, most: int, growth: Growth = NO_GROWTH, attempt: Attempt | None = None
+    sweep: Sweep,
+    resources: Resources,
+    most: int,
+    growth: Growth = NO_GROWTH,
+    attempt: Attempt | None = None,
+    stop: "SweepStop | None" = None,
 ) -> None:
     """Run the remaining trials and write their records; Ray is running.
 
@@ -83,6 +90,7 @@ def run_trials(
         most: how many may run at a time.
         growth: what an autoscaler can add to the cluster.
         attempt: which owns the sweep's folder.
+        stop: whether the sweep is being stopped; None: nothing stops it.
 
     Raises: UserError when no machine is left for a trial, or a record cannot be stored.
     """
@@ -91,11 +99,13 @@ def run_trials(
     from tuning.trials.patience import Patience
     from tuning.trials.record import Recorder
     from tuning.trials.scheduling import Deadline
+    from tuning.trials.stop import SweepStop
     from tuning.trials.trial import train_trial
 
     hours, scaling = sweep.options.config.budget.hours, sweep.run.config.scaling
     deadline = time.monotonic() + 3600 * hours if hours else math.inf
-    settings = (_settings(sweep, trial, resources, attempt) for trial in sweep.upcoming())
+    stop = stop or SweepStop(sweep.trials)
+    settings = stop.until_asked(_settings(sweep, trial, resources, attempt) for trial in sweep.upcoming())
     # With a budget of images, what waits is proposed before it is known whether the budget allows it.
     ahead = 1 if sweep.options.config.budget.images else AHEAD
     chosen, space = _scheduling(sweep, settings, Room(resources, growth, ahead).for_another)
@@ -115,7 +125,7 @@ def run_trials(
                 storage_path=scratch,
                 verbose=0,
                 callbacks=[recorder, patience],
-                stop=Deadline(deadline, lambda: patience.is_over),
+                stop=Deadline(deadline, lambda: patience.is_over or stop.is_done),
                 # Of processes that were lost with their machine; other failures are results, see `train_trial`.
                 failure_config=tune.FailureConfig(max_failures=scaling.max_failures),
             ),

@@ -8,14 +8,16 @@ from ray import tune
 from ray.tune.integration.ray_train import TuneReportCallback
 
 from cluster.machines.driver import build_trainer
+from cluster.machines.progress import forget_requests
 from cluster.machines.retry import retry_training
 from cluster.machines.session import set_environment
 from cluster.ownership.attempt import Attempt
+from cluster.records import events
 from cluster.records.run_state import outcome_recorded
 from cluster.settings.config import RunConfig
 from cluster.settings.preflight import Prepared, claim, prepare
 from cluster.settings.scaling import Resources
-from data_shards.errors import NonFiniteLossError, UserError
+from data_shards.errors import NonFiniteLossError, RunInterruptedError, UserError
 from data_shards.storage.folder import RunFolder
 from nla_cyclegan.weights.checkpoint import ABOUT, complete_checkpoints
 from tuning.analysis.objective import DIVERGED, ObjectiveConfig, evaluation_of, evaluations
@@ -92,6 +94,11 @@ def _train_to_the_end(trial: dict[str, Any]) -> None:
             images = done[-1]["images"] if done else 0
             tune.report({"images": images, "score": DIVERGED, "state": "diverged", "reason": str(error)})
             return
+        except RunInterruptedError as error:
+            # The sweep was stopped: the trial goes on when that does.
+            saved = f"saved at {error.images:,} images"
+            tune.report({"images": error.images, "score": DIVERGED, "state": "waiting", "reason": saved})
+            return
     tune.report({**final_evaluation(prepared.folder, objective), "state": "finished"})
 
 
@@ -108,13 +115,16 @@ def final_evaluation(folder: RunFolder, objective: ObjectiveConfig) -> dict[str,
 
 
 def _train(prepared: Prepared, resources: Resources, objective: ObjectiveConfig, attempt: Attempt | None) -> None:
-    """Raises: NonFiniteLossError; what else `retry_training` raises."""
+    """Raises: NonFiniteLossError; RunInterruptedError; what else `retry_training` raises."""
     callbacks: list[Any] = [ReportEvaluations(objective, prepared.clock.total)]
     if not isinstance(resources.workers, tuple):
         callbacks.append(InTrialsGroup())
 
     def once() -> Mapping[str, Any]:
+        forget_requests(prepared.config)
         return build_trainer(prepared.config, resources, attempt=attempt, callbacks=callbacks).fit().return_value
 
-    with outcome_recorded(prepared.folder, attempt):
+    attempt_id = attempt.id if attempt else "0"
+    with events.opened(prepared.folder, attempt_id, "driver"), outcome_recorded(prepared.folder, attempt):
+        events.add("start", f"at {prepared.images_seen:,} images; {resources.summary}", images=prepared.images_seen)
         retry_training(once, prepared.folder, prepared.config.scaling.max_failures, say=print)
