@@ -1,3 +1,3 @@
-from object_stores import moto
+from object_stores import moto, rclone
 
-__all__ = ["moto"]
+__all__ = ["moto", "rclone"]
