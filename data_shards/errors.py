@@ -29,6 +29,10 @@ class LoaderDiedError(UserError):
     retryable = True
 
 
+class ExhaustedError(UserError):
+    """What was waited for did not come in time, or what was retried failed too often. A later start may be luckier."""
+
+
 class NonFiniteLossError(UserError):
     """A loss became NaN or infinite; all ranks stopped together."""
 

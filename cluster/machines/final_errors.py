@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from cluster.settings.preflight import in_ray_job
-from data_shards.errors import UserError, error_lines
+from data_shards.errors import ExhaustedError, UserError, error_lines
 
 # Set by cluster/deploy/kuberay-rayjob.yaml. Elsewhere a job that failed should say so.
 VARIABLE = "STOP_JOB_ON_FINAL_ERROR"
@@ -24,11 +24,16 @@ def final_errors_stop_the_job() -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        if not error.retryable and in_ray_job() and os.environ.get(VARIABLE):
+        if is_final(error) and in_ray_job() and os.environ.get(VARIABLE):
             print(error_lines(error), file=sys.stderr, flush=True)
             print("stopping this job: another try would end likewise", file=sys.stderr, flush=True)
             _stop_own_job()
         raise
+
+
+def is_final(error: UserError) -> bool:
+    """Whether another start would end likewise."""
+    return not error.retryable and not isinstance(error, ExhaustedError)
 
 
 def _stop_own_job() -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from cluster.ranks.requests import STOP
-from data_shards.errors import GpuMemoryError, NonFiniteLossError, RunInterruptedError, UserError
+from data_shards.errors import ExhaustedError, GpuMemoryError, NonFiniteLossError, RunInterruptedError, UserError
 from data_shards.storage.folder import RunFolder
 from nla_cyclegan.weights.checkpoint import complete_checkpoints
 
@@ -64,7 +64,7 @@ def retry_training(
             if exhausted and is_bug(error):
                 raise
             if exhausted:
-                raise UserError(_given_up(error, newest, max_failures)) from error
+                raise ExhaustedError(_given_up(error, newest, max_failures)) from error
             wait_s = min(FIRST_WAIT_S * 2 ** (failures - 1), LONGEST_WAIT_S)
             say(f"{describe(error)}; retrying in {wait_s:g} s")
             time.sleep(wait_s)

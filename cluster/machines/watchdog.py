@@ -22,7 +22,7 @@ from cluster.machines.session import cluster_machines
 from cluster.ranks.pulse import Pulse, ranks_behind, take_pulse
 from cluster.records import events
 from cluster.settings.scaling import Resources, ScalingConfig, shortage
-from data_shards.errors import UserError
+from data_shards.errors import ExhaustedError
 
 PULSES_IN_TIMEOUT = 20
 # A group is placed within seconds where there is room.
@@ -82,7 +82,7 @@ class Watchdog(WorkerGroupCallback, ControllerCallback):
     def _wait(self, waited_s: float) -> None:
         if waited_s > self.scaling.loss_wait_s:
             silence_callback_errors()
-            raise UserError(
+            raise ExhaustedError(
                 f"{shortage(self.resources, cluster_machines())}, for {waited_s:.0f} s (scaling.wait_s); add machines, or let "
                 "the group shrink (--scaling.workers 1,8): the same command continues from the newest checkpoint"
             )

@@ -9,7 +9,7 @@ from ray import tune
 
 from cluster.machines.session import cluster_machines
 from cluster.settings.scaling import Resources, shortage
-from data_shards.errors import UserError
+from data_shards.errors import ExhaustedError
 from tuning.trials.ray_internals import forgive
 
 SAY_AFTER_S = 30.0
@@ -55,9 +55,9 @@ class Patience(tune.Callback):
             forgive(trial)
 
     def check(self) -> None:
-        """Raises: UserError when it is over."""
+        """Raises: ExhaustedError when it is over."""
         if self.is_over:
-            raise UserError(
+            raise ExhaustedError(
                 f"{shortage(self.resources, cluster_machines())}, for {self.wait_s:.0f} s (scaling.wait_s); add machines: the "
                 "same command continues the sweep"
             )

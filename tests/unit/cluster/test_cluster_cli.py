@@ -105,6 +105,14 @@ def test_the_plan_of_local_mode_and_of_a_run_that_goes_on(call: Call, file: str)
     assert "nothing: the run is finished" in plan
 
 
+def test_a_gpu_that_is_not_there_is_one_line(call: Call, file: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    result = call("train", "--config", file, "--local", "--scaling.gpu", "true")
+    assert "a worker on a GPU was planned, and torch" in refused(result)
+    _, plan, _ = call("train", "--config", file, "--local", "--scaling.gpu", "false", "--dry-run")
+    assert "cpu (scaling.gpu false)" in plan
+
+
 def test_a_finished_run_says_so(call: Call, file: str, tmp_path: Path) -> None:
     finish(file)
     driver_address = ("--address", "nowhere:1")

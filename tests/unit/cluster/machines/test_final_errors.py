@@ -7,7 +7,7 @@ import ray.job_submission
 
 from cluster.machines import final_errors
 from cluster.machines.final_errors import VARIABLE, final_errors_stop_the_job
-from data_shards.errors import NonFiniteLossError, StorageAwayError, UserError
+from data_shards.errors import ExhaustedError, NonFiniteLossError, StorageAwayError, UserError
 
 
 @pytest.fixture
@@ -44,7 +44,10 @@ def test_an_error_that_stays_stops_the_job_and_is_in_its_log(
     assert capsys.readouterr().err.startswith(f"error: {error}\n")
 
 
-@pytest.mark.parametrize("error", [StorageAwayError("cannot read"), RuntimeError("a bug"), ConnectionError("the head")])
+@pytest.mark.parametrize(
+    "error",
+    [StorageAwayError("cannot read"), ExhaustedError("no machine"), RuntimeError("a bug"), ConnectionError("the head")],
+)
 def test_what_may_pass_is_left_to_the_next_try(error: Exception, stopped: list[tuple[str, str]]) -> None:
     raised(error)
     assert stopped == []
