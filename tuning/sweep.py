@@ -80,7 +80,8 @@ def run(sweep: "Sweep") -> "Sweep":
             prepared.folder.write_json(SWEEP, about(options, prepared))
             # Ray reserves nothing for a group that may grow: its trials are no more than fit now.
             most = room if isinstance(resources.workers, tuple) else wanted
-            print(f"{'concurrent':<12}{min(most, room)}, each with {resources.summary}", flush=True)
+            shown = most if more_may_come else min(most, room)
+            print(f"{'concurrent':<12}{shown}, each with {resources.summary}", flush=True)
             from tuning.trials.stop import SweepStop
 
             stop = SweepStop(sweep.trials)

@@ -1,5 +1,6 @@
 """What the sweep uses of Ray Tune beyond its public API, all in one place; tests/unit/tuning/trials names each part."""
 
+import pickle
 from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
@@ -64,7 +65,11 @@ def forgive(trial: Any) -> None:
 
 def process_died(trial: Any) -> bool:
     """Whether a trial of Tune's failed because its process was lost."""
-    return isinstance(trial.get_pickled_error(), RayActorError)
+    # Tune has written it on this machine, and copies it later to where its public method looks.
+    if trial.pickled_error_file is None:
+        return False
+    with open(trial.pickled_error_file, "rb") as file:
+        return isinstance(pickle.load(file), RayActorError)
 
 
 def error_of(trial: Any) -> str:

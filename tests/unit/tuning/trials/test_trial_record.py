@@ -1,5 +1,6 @@
 import io
 import math
+import pickle
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -107,7 +108,8 @@ def test_a_trial_that_was_lost_says_so_and_goes_on(recorder: Recorder, tmp_path:
     heard.trial.error_file = str(tmp_path / "error.txt")
     heard("start")
     for error in (ActorDiedError(), StorageAwayError()):
-        heard.trial.get_pickled_error = lambda error=error: error
+        heard.trial.pickled_error_file = str(tmp_path / "error.pkl")
+        (tmp_path / "error.pkl").write_bytes(pickle.dumps(error))
         heard("recover")
     assert stored(recorder, 1).state == "running"
     assert recorder.progress.stream
