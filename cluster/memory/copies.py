@@ -60,6 +60,7 @@ class MemoryCopies:
         # Storage has the records up to the checkpoint before the newest one.
         self._kept = 2 * max(config.every, clock.batch)
         self._pace = Pace(config.memory_share)
+        self._on_cpu = world.device.type == "cpu"
         self._cost_s, self._apart_s = math.nan, 0.0
         self._machines: list[str] = []
         self._newest: int | None = None
@@ -106,19 +107,22 @@ class MemoryCopies:
     def maybe_copy(self, step: TrainingStep, images_seen: int) -> None:
         """Copy the state when it is due; training waits for what happens on its device."""
         if self.shelf and self._pace.due():
-            if self.world.device.type == "cuda":
+            if not self._on_cpu:
                 # The time of the steps before is not the copy's.
                 torch.cuda.current_stream().synchronize()
-            step_s, began = self._pace.measured_step_s(), time.perf_counter()
+            step_s, began = self._pace.measured_step_s(), self._clock_s()
             if parts := self._parts or self._set_up(step, self.shelf):
                 self._copy(parts, images_seen, step_s)
-                self._cost_s = time.perf_counter() - began
+                self._cost_s = self._clock_s() - began
+
+    def _clock_s(self) -> float:
+        """On the CPU only work takes time from training: the ranks wait for each other anyway."""
+        return time.thread_time() if self._on_cpu else time.perf_counter()
 
     def _copy(self, parts: Parts, images_seen: int, step_s: float) -> None:
-        if self._writer and (took_s := self._writer.took_s()) is not None:
-            self._apart_s = took_s
-            # Where training is on the CPU it takes the cores from it.
-            self._cost_s += took_s if self.world.device.type == "cpu" else 0.0
+        if self._writer and (took := self._writer.took()):
+            self._apart_s = took.passed_s
+            self._cost_s += took.worked_s if self._on_cpu else 0.0
         records = self.tail.take()
         exchanged = parts.exchange(len(records), (self._cost_s, self._apart_s, step_s))
         sent = exchanged.counts[0][-1]

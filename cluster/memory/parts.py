@@ -50,9 +50,14 @@ class Parts:
         counts, times = torch.empty(len(DOMAINS) + 1, dtype=torch.int64), torch.empty(3, dtype=torch.float64)
         self.slot = Layout.of({"counts": counts, "times": times, **dict.fromkeys(DOMAINS, pool)})
         self.size = aligned(self.state_layout.size) + world.size * aligned(self.slot.size)
-        self._mine = torch.zeros(aligned(self.slot.size), dtype=torch.uint8, device=world.device)
-        self._all = torch.empty((world.size, len(self._mine)), dtype=torch.uint8, device=world.device)
-        self._passage = Passage(self.size, world.device) if writes and world.device.type == "cuda" else None
+        self._own_slot = torch.zeros(aligned(self.slot.size), dtype=torch.uint8, device=world.device)
+        self._slots = torch.empty((world.size, len(self._own_slot)), dtype=torch.uint8, device=world.device)
+        # Views take longer to make than small tensors to copy.
+        self._own, self._all = self.slot.views(self._own_slot), [self.slot.views(slot) for slot in self._slots]
+        self._passage: Passage | None = None
+        if writes and world.device.type == "cuda":
+            self._passage = Passage(self.size, world.device)
+            self._on_device = self.target(self._passage.on_device)
 
     def exchange(self, records: int, times: tuple[float, float, float]) -> Exchanged:
         """Exchange pools, and what is needed to agree. All ranks call it alike.
@@ -60,25 +65,38 @@ class Parts:
         Args:
             records: bytes of this rank's new records.
         """
-        mine = self.slot.views(self._mine)
         pools = [self.step.pools[domain].images for domain in DOMAINS]
-        mine["counts"].copy_(torch.tensor([*(0 if pool is None else len(pool) for pool in pools), records]))
-        mine["times"].copy_(torch.tensor(times, dtype=torch.float64))
+        self._own["counts"].copy_(torch.tensor([*(0 if pool is None else len(pool) for pool in pools), records]))
+        self._own["times"].copy_(torch.tensor(times, dtype=torch.float64))
         for domain, pool in zip(DOMAINS, pools, strict=True):
             if pool is not None:
-                mine[domain][: len(pool)].copy_(pool)
-        self.world.gather_into(self._all, self._mine)
-        slots = [self.slot.views(slot) for slot in self._all]
-        greatest = torch.stack([slot["times"] for slot in slots]).amax(0).tolist()
-        return Exchanged(self._all, torch.stack([slot["counts"] for slot in slots]).tolist(), greatest)
+                self._own[domain][: len(pool)].copy_(pool)
+        self.world.gather_into(self._slots, self._own_slot)
+        greatest = torch.stack([each["times"] for each in self._all]).amax(0).tolist()
+        return Exchanged(self._slots, torch.stack([each["counts"] for each in self._all]).tolist(), greatest)
 
-    def snapshot(self, slots: Tensor, buffer: Tensor) -> Callable[[], None]:
-        """Copy the state and the slots into a buffer uint8 [size] in CPU memory; what is returned waits until they are there."""
-        taken = buffer if self._passage is None else self._passage.on_device
-        targets = self.state_layout.views(taken)
-        torch._foreach_copy_([*targets.values()], [self.state[name] for name in targets])
-        taken[aligned(self.state_layout.size) :].view(slots.shape).copy_(slots)
-        return self._passage.send(buffer) if self._passage else lambda: None
+    def target(self, buffer: Tensor) -> "Target":
+        """A buffer uint8 [size] as what copies are made to."""
+        views = self.state_layout.views(buffer)
+        slots = buffer[aligned(self.state_layout.size) :].view(self._slots.shape)
+        return Target(buffer, [views[name] for name in self.state], slots, views[FINITE])
+
+    def snapshot(self, slots: Tensor, target: "Target") -> Callable[[], None]:
+        """Copy the state and the slots to CPU memory, now or in the background; what is returned waits until they are there."""
+        taken = target if self._passage is None else self._on_device
+        torch._foreach_copy_(taken.state, [*self.state.values()])
+        taken.slots.copy_(slots)
+        return self._passage.send(target.buffer) if self._passage else lambda: None
+
+
+@dataclass(frozen=True)
+class Target:
+    """A buffer, and views of it in the order of the state."""
+
+    buffer: Tensor
+    state: list[Tensor]
+    slots: Tensor
+    finite: Tensor
 
 
 class Passage:

@@ -132,6 +132,12 @@ class Shelf:
         except FileNotFoundError:
             return b""
 
+    def records_bytes(self) -> int:
+        try:
+            return (self.folder / RECORDS).stat().st_size
+        except FileNotFoundError:
+            return 0
+
     def set_records(self, lines: bytes) -> None:
         written = self.folder / f".{RECORDS}"
         written.write_bytes(lines)
