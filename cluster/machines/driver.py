@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from cluster.machines.allocation import choose_workers
 from cluster.machines.device import rank_device
+from cluster.machines.memory_check import check_memory, check_this_machine
 from cluster.machines.progress import events_key, forget_requests, progress_shown, request_stop
 from cluster.machines.retry import retry_training
 from cluster.machines.session import ray_session
@@ -68,6 +69,7 @@ def train_on_cluster(
         with ray_session(address, wait_s=scaling.loss_wait_s if chosen else 0):
             if chosen is None:
                 chosen = choose_workers(scaling, global_batch=batch, joined=address is not None)
+                check_memory(config, chosen, joined=address is not None, say=partial(say, config))
                 claim(prepared, attempt)
                 _record_start(prepared, chosen.summary, workers=chosen.workers, address=address)
             say(config, f"starting {chosen.summary}")
@@ -128,9 +130,13 @@ def train_in_process(prepared: Prepared, signals: StopSignals, attempt: Attempt 
     wanted, cuda = prepared.config.scaling.gpu, torch.cuda.is_available()
     use_gpu = cuda if wanted is None else wanted
     device = rank_device(use_gpu, int(os.environ.get("LOCAL_RANK", 0)))
-    if is_first_rank():
-        claim(prepared, attempt)
     progress = ConsoleProgress(prepared.config.name, prepared.clock.total)
+    if is_first_rank():
+        world_size, here = (int(os.environ.get(name, 1)) for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"))
+        check_this_machine(
+            prepared.config, world=world_size, here=here, on_gpu=use_gpu, under_ray=False, say=progress.say
+        )
+        claim(prepared, attempt)
     seen = "the CUDA device that is visible" if cuda else "no CUDA device visible"
     why = seen if wanted is None else f"scaling.gpu {str(wanted).lower()}"
     how = f"training in this process on {device}, {torch.get_num_threads()} threads: {why}"

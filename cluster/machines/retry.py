@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from cluster.machines.memory_kill import memory_kill
 from cluster.ranks.requests import STOP
 from data_shards.errors import ExhaustedError, GpuMemoryError, NonFiniteLossError, RunInterruptedError, UserError
 from data_shards.storage.folder import RunFolder
@@ -150,9 +151,11 @@ def _died(error: BaseException) -> bool:
 
 
 def _line(error: BaseException) -> str:
-    from ray.exceptions import RayError
+    from ray.exceptions import OutOfMemoryError, RayError
 
     text = str(error)
+    if isinstance(error, OutOfMemoryError):
+        return memory_kill(text)
     if _died(error):
         address = re.search(r"\bip: (\S+)", text)
         return "its process died" + (f" on {address[1]}" if address else "")

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from math import ceil
 
 import torch
 from torch import Tensor, nn
@@ -12,11 +11,11 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
 
 from cluster.settings.config import RunConfig
+from cluster.settings.memory_plan import FP32_BYTES, StepMemory
 from nla_cyclegan import Generator, PatchDiscriminator
 
 # Values kept for each parameter: weight, gradient and the two moments of Nadam.
 PER_PARAMETER = 4
-FP32_BYTES = 4
 
 
 @dataclass(frozen=True)
@@ -54,16 +53,21 @@ class Costs:
         discriminators = 3 * 4 * self.discriminator.forward_flops
         return generators + fakes + discriminators
 
+    def step_memory(self, config: RunConfig) -> StepMemory:
+        """An estimate for any worker of the run."""
+        parameters = 2 * (self.generator.parameters + self.discriminator.parameters)
+        average = 0 if config.step.ema_half_life is None else 2 * self.generator.parameters * FP32_BYTES
+        saved = self.generator_passes * self.generator.saved_bytes + 2 * self.discriminator.saved_bytes
+        return StepMemory(
+            weights_bytes=parameters * PER_PARAMETER * FP32_BYTES + average,
+            pair_bytes=saved * (0.5 if config.step.precision == "bf16" else 1),
+            # Without the gradients.
+            state_bytes=parameters * (PER_PARAMETER - 1) * FP32_BYTES + average,
+        )
+
     def memory_bytes(self, config: RunConfig, world: int) -> float:
         """An estimate for one worker with the largest part of the batch: weights, optimizer, activations and image pools."""
-        pairs = ceil(config.data.global_batch / world)
-        pairs = min(pairs, config.step.micro_batch or pairs)
-        weights = 2 * (self.generator.parameters + self.discriminator.parameters) * PER_PARAMETER * FP32_BYTES
-        if config.step.ema_half_life is not None:
-            weights += 2 * self.generator.parameters * FP32_BYTES
-        saved = pairs * (self.generator_passes * self.generator.saved_bytes + 2 * self.discriminator.saved_bytes)
-        pools = 2 * ceil(config.step.pool_size / world) * 3 * config.data.crop_size**2 * FP32_BYTES
-        return weights + saved * (0.5 if config.step.precision == "bf16" else 1) + pools
+        return self.step_memory(config).worker_bytes(config, world)
 
 
 def measure(build: Callable[[], nn.Module], size: int) -> NetworkCost:

@@ -4,9 +4,14 @@ from math import ceil
 
 from cluster.settings.config import RunConfig
 from cluster.settings.costs import Costs
+from cluster.settings.memory_plan import plan_memory
 from cluster.settings.preflight import Prepared
-from cluster.settings.scaling import Resources, choose, this_machine
+from cluster.settings.scaling import Resources, choose, gpu_memory_bytes, this_machine
 from data_shards import rank_share
+from data_shards.memory import available_bytes, total_bytes
+
+# CUDA itself; cuDNN's workspaces and fragmentation.
+CUDA_BYTES, GPU_MORE = 1e9, 4 / 3
 
 
 def plan_text(prepared: Prepared, *, local: bool) -> str:
@@ -14,15 +19,21 @@ def plan_text(prepared: Prepared, *, local: bool) -> str:
     config = prepared.config
     lines = [("run", config.name), ("dataset", _dataset(prepared)), ("length", _length(prepared))]
     lines.append(("optimizer", _optimizer(config)))
-    world = 1
+    world, on_gpu = 1, this_machine().gpus > 0 if config.scaling.gpu is None else config.scaling.gpu
     if local:
         lines.append(("workers", "none: this process (--local)"))
         lines.append(("device", _local_device(config.scaling.gpu)))
     else:
         resources = choose(config.scaling, [this_machine()], global_batch=config.data.global_batch)
-        world = resources.most
+        world, on_gpu = resources.most, resources.use_gpu
         lines += [("workers", _workers(resources, config, world)), ("device", _device(resources))]
-    lines += [*_costs(config, world), ("begins", _start(prepared)), ("storage", _storage(prepared))]
+    costs = Costs.of(config)
+    lines += [
+        *_costs(costs, config, world),
+        *_memory(costs, config, world, on_gpu=on_gpu, local=local),
+        ("begins", _start(prepared)),
+        ("storage", _storage(prepared)),
+    ]
     return "\n".join(f"{name:<12}{text}" for name, text in lines)
 
 
@@ -66,8 +77,7 @@ def _local_device(wanted: bool | None) -> str:
     return "cuda (the first of those visible)" if this_machine().gpus else "cpu (no CUDA device visible)"
 
 
-def _costs(config: RunConfig, world: int) -> list[tuple[str, str]]:
-    costs = Costs.of(config)
+def _costs(costs: Costs, config: RunConfig, world: int) -> list[tuple[str, str]]:
     generator, discriminator = costs.generator.parameters, costs.discriminator.parameters
     pair, step = costs.flops_per_pair, costs.flops_per_pair * config.data.global_batch
     memory = costs.memory_bytes(config, world) / 1e9
@@ -79,6 +89,21 @@ def _costs(config: RunConfig, world: int) -> list[tuple[str, str]]:
         ("work", f"{pair / 1e9:,.1f} GFLOP an image pair, {step / 1e9:,.1f} GFLOP a step{rounds}"),
         ("memory", f"about {memory:.2f} GB for tensors a worker (weights, optimizer, activations, image pools)"),
     ]
+
+
+def _memory(costs: Costs, config: RunConfig, world: int, *, on_gpu: bool, local: bool) -> list[tuple[str, str]]:
+    """What the workers need on this machine, and on its GPU, beside what is there."""
+    step = costs.step_memory(config)
+    plan = plan_memory(
+        config, step, world=world, here=world, on_gpu=on_gpu, under_ray=not local,
+        where="this machine", total_bytes=total_bytes(), free_bytes=available_bytes(),
+    )  # fmt: skip
+    lines = [("machine", f"{plan}{f': too little, {plan.advice}' if plan.is_tight else ''}")]
+    if on_gpu and (there := gpu_memory_bytes()):
+        needed = GPU_MORE * step.worker_bytes(config, world) + CUDA_BYTES
+        short = ": too little, lower step.micro_batch (it changes no result)" if needed > there else ""
+        lines.append(("GPU", f"about {needed / 1e9:.1f} GB of {there / 1e9:.1f} GB{short}"))
+    return lines
 
 
 def _start(prepared: Prepared) -> str:

@@ -76,6 +76,16 @@ class Machine:
     busy_gpus: float = 0
 
 
+def gpu_memory_bytes() -> int | None:
+    """Memory of this machine's first GPU; None without a GPU."""
+    query = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits", "--id=0"]
+    try:
+        answer = subprocess.run(query, capture_output=True, text=True, timeout=NVIDIA_SMI_S).stdout.strip()
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return int(answer) * 2**20 if answer.isdigit() else None
+
+
 @dataclass(frozen=True)
 class Growth:
     """What an autoscaler can add to a cluster.

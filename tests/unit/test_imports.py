@@ -59,6 +59,7 @@ RAY_FILES = {
     "cluster/machines/driver.py": False,
     "cluster/machines/final_errors.py": False,
     "cluster/machines/follow.py": False,
+    "cluster/machines/memory_check.py": False,
     "cluster/machines/progress.py": False,
     "cluster/machines/ray_internals.py": True,
     "cluster/machines/rendezvous.py": True,

@@ -1,0 +1,77 @@
+"""Whether the machines have the memory that a run needs, before it starts."""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from cluster.settings.config import RunConfig
+from cluster.settings.memory_plan import MemoryPlan, StepMemory, plan_memory
+from cluster.settings.scaling import Resources
+from data_shards.errors import UserError
+from data_shards.memory import available_bytes, total_bytes
+
+Plans = Callable[[StepMemory], list[MemoryPlan]]
+
+
+def check_this_machine(
+    config: RunConfig, *, world: int, here: int, on_gpu: bool, under_ray: bool, say: Callable[[str], None]
+) -> None:
+    """Say where memory is tight. Raises: UserError where it cannot be enough."""
+
+    def plans(step: StepMemory) -> list[MemoryPlan]:
+        return [
+            plan_memory(
+                config, step, world=world, here=here, on_gpu=on_gpu, under_ray=under_ray,
+                where="this machine", total_bytes=total_bytes(), free_bytes=available_bytes(),
+            )
+        ]  # fmt: skip
+
+    for plan in _doubtful(config, plans):
+        if plan.is_too_large:
+            raise UserError(f"memory: the run needs {plan}; {plan.advice}")
+        say(f"warning: memory is tight: the run needs {plan}; {plan.advice}")
+
+
+def check_memory(config: RunConfig, resources: Resources, *, joined: bool, say: Callable[[str], None]) -> None:
+    """Say where memory is tight for the workers, once all are there; Ray is running.
+
+    On a cluster that was joined a machine may get as many workers as its cores and GPUs hold, and has what was free when Ray
+    started there.
+
+    Raises: UserError where the memory of this machine alone cannot be enough.
+    """
+    if not joined:
+        most, on_gpu = resources.most, resources.use_gpu
+        check_this_machine(config, world=most, here=most, on_gpu=on_gpu, under_ray=True, say=say)
+        return
+    import ray
+
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+
+    def plans(step: StepMemory) -> list[MemoryPlan]:
+        return [plan for node in nodes for plan in _plans(config, resources, node, step)]
+
+    for plan in _doubtful(config, plans):
+        say(f"warning: memory is tight: the run needs {plan}; {plan.advice}, or use more machines")
+
+
+def _plans(config: RunConfig, resources: Resources, node: Mapping[str, Any], step: StepMemory) -> Iterator[MemoryPlan]:
+    """The plan of a machine; none where it holds no worker."""
+    has = node["Resources"]
+    room = [int(has.get(name, 0) / amount) for name, amount in resources.per_worker.items()]
+    if here := min([resources.most, *room]):
+        memory = has.get("memory", 0.0) + has.get("object_store_memory", 0.0)
+        yield plan_memory(
+            config, step, world=resources.most, here=here, on_gpu=resources.use_gpu, under_ray=True,
+            where=node["NodeManagerAddress"], total_bytes=memory, free_bytes=memory,
+        )  # fmt: skip
+
+
+def _doubtful(config: RunConfig, plans: Plans) -> list[MemoryPlan]:
+    """The plan that fits least, if one does not; the networks are measured only where a bound leaves it open."""
+    if not any(plan.is_tight for plan in plans(StepMemory.at_most(config))):
+        return []
+    # It imports torch.
+    from cluster.settings.costs import Costs
+
+    tight = [plan for plan in plans(Costs.of(config).step_memory(config)) if plan.is_tight]
+    return sorted(tight, key=lambda plan: plan.free_bytes - plan.needed_bytes)[:1]
