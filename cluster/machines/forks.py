@@ -7,6 +7,8 @@ import json
 import os
 import secrets
 import shlex
+import signal
+import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +19,9 @@ from cluster.processes.launch import start_server
 
 # This project's code, which travels to the machines: none of them needs it installed.
 ROOT = Path(__file__).parents[2]
-MODULES = ("ray.train", "cluster.machines.worker", "cluster.training.loop")
+MODULES = ("ray.train", "ray.train.torch", "cluster.machines.worker", "cluster.training.loop")
+AT_END = "cluster.memory.shelf:delete_left_by"
+ENDS_WITHIN_S = 10.0
 # What a Ray job may have in its runtime environment beside forks; the rest may choose a Python of its own.
 NO_PYTHON = {"working_dir", "py_modules", "excludes", "env_vars", "config", "_ray_commit"}
 # The first job of a Ray, and what else its library asks of the environment when it is imported, known before Ray starts.
@@ -32,13 +36,17 @@ def own_forks() -> Iterator[dict[str, Any]]:
         return
     name = secrets.token_hex(16)
     known = {"RAY_JOB_ID": FIRST_JOB, "RAY_RAYLET_PID": str(os.getpid())}
-    server = start_server(name, ",".join(MODULES), os.getpid(), known)
+    server = start_server(name, ",".join(MODULES), AT_END, os.getpid(), known)
     path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     try:
         yield {"py_executable": executable(name), "env_vars": {"PYTHONPATH": path}}
     finally:
-        server.kill()
-        server.wait()
+        server.send_signal(signal.SIGUSR1)
+        try:
+            server.wait(ENDS_WITHIN_S)
+        except subprocess.TimeoutExpired:
+            server.kill()
+            server.wait()
 
 
 def joined_forks() -> dict[str, Any]:
@@ -51,4 +59,4 @@ def joined_forks() -> dict[str, Any]:
 
 def executable(name: str) -> str:
     """What Ray's shell takes for Python: the launcher of forks of that name, by this process's Python or, where it is not, the machine's."""
-    return f"$(command -v {shlex.quote(sys.executable)} || command -v python3) -m cluster.processes.launch {name} {','.join(MODULES)}"
+    return f"$(command -v {shlex.quote(sys.executable)} || command -v python3) -m cluster.processes.launch {name} {','.join(MODULES)} {AT_END}"

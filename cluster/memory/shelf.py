@@ -1,11 +1,13 @@
 """A machine's copies of a run's state: two files in turn in a folder of its memory, so that one is whole at any moment.
 
     nla-cyclegan-<user>-<run>-<attempt>/   0700; run: a hash of its storage and name
+        forked-by                          the process that this machine's workers are forked from
         state-0, state-1                   the buffers
         about-0.json, about-1.json         written when that buffer is whole, deleted before it is written to
 
-The folder outlives the workers. It goes at the end of its attempt, or at the next start of a run of the same user on that machine: that
-of an earlier attempt at the same run at once, that of another run when nothing has been written there for a long time.
+The folder outlives the workers. It goes at the end of its attempt; with this machine's Ray, or the driver whose Ray it is, however
+that ends; else at the next start of a run of the same user on that machine: that of an earlier attempt at the same run at once, that of another
+run when nothing has been written there for a long time.
 """
 
 import hashlib
@@ -27,7 +29,7 @@ from cluster.records.upload import OptionalWork
 SHARED_MEMORY = Path("/dev/shm")
 BOOT = Path("/proc/sys/kernel/random/boot_id")
 SLOTS = (0, 1)
-RECORDS = "records.jsonl"
+RECORDS, FORKED_BY = "records.jsonl", "forked-by"
 # A run writes every few seconds, and waits for lost machines for minutes.
 DEAD_AFTER_S = 24 * 3600.0
 
@@ -42,7 +44,7 @@ class Shelf:
 
     def __init__(self, root: Path, run: str, attempt: str) -> None:
         self.root = root
-        self._user = f"nla-cyclegan-{os.getuid()}-"
+        self._user = _prefix()
         self._run = f"{self._user}{hashlib.sha256(run.encode()).hexdigest()[:12]}-"
         self.folder = root / f"{self._run}{attempt}"
 
@@ -58,6 +60,7 @@ class Shelf:
             about = self.folder.lstat()
             if about.st_uid != os.getuid() or stat.S_IMODE(about.st_mode) & 0o077 or not stat.S_ISDIR(about.st_mode):
                 raise PermissionError(f"{self.folder} is not this user's alone")
+            (self.folder / FORKED_BY).write_text(str(os.getppid()))
             root = self.root.stat()
             machine = f"{BOOT.read_text().strip()}-{root.st_dev}-{root.st_ino}"
         return machine
@@ -142,6 +145,18 @@ class Shelf:
         written = self.folder / f".{RECORDS}"
         written.write_bytes(lines)
         written.replace(self.folder / RECORDS)
+
+
+def delete_left_by(server: int, root: Path = SHARED_MEMORY) -> None:
+    """Delete the copies of workers that were forked from this process."""
+    for folder in root.glob(f"{_prefix()}*"):
+        with suppress(OSError):
+            if (folder / FORKED_BY).read_text() == str(server):
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def _prefix() -> str:
+    return f"nla-cyclegan-{os.getuid()}-"
 
 
 def digest(buffer: Tensor) -> str:

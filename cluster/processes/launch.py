@@ -1,4 +1,4 @@
-"""`python -m cluster.processes.launch NAME MODULES SCRIPT ARGUMENT ...` is `python SCRIPT ARGUMENT ...`, forked from a process
+"""`python -m cluster.processes.launch NAME MODULES AT_END SCRIPT ARGUMENT ...` is `python SCRIPT ARGUMENT ...`, forked from a process
 that has imported the modules.
 
 This process lives as long as the fork and ends as it does, and the fork ends with this process. Where no fork server starts, or
@@ -25,9 +25,9 @@ PAUSE_S = 0.02
 
 
 def main(arguments: list[str]) -> None:
-    name, modules, *command = arguments
+    name, modules, at_end, *command = arguments
     try:
-        connection = _connect(name, modules)
+        connection = _connect(name, modules, at_end)
         send(connection, _program(command), (0, 1, 2))
         receive(connection)
     except (OSError, EOFError) as error:
@@ -42,17 +42,18 @@ def main(arguments: list[str]) -> None:
 
 
 def start_server(
-    name: str, modules: str, owner: int, environment: Mapping[str, str] = MappingProxyType({})
+    name: str, modules: str, at_end: str, owner: int, environment: Mapping[str, str] = MappingProxyType({})
 ) -> "subprocess.Popen[bytes]":
     """Start the fork server of that name on this machine, unless there is one; it ends with the owner, a process of this machine.
 
     Args:
         modules: what it imports, with commas between.
+        at_end: see server.py.
         environment: variables of its own, beside those of this process.
     """
     path = os.pathsep.join(filter(None, sys.path))
     return subprocess.Popen(
-        [sys.executable, "-m", "cluster.processes.server", name, modules, str(owner)],
+        [sys.executable, "-m", "cluster.processes.server", name, modules, at_end, str(owner)],
         env={**os.environ, "PYTHONPATH": path, **environment},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
@@ -61,7 +62,7 @@ def start_server(
     )
 
 
-def _connect(name: str, modules: str) -> socket.socket:
+def _connect(name: str, modules: str, at_end: str) -> socket.socket:
     """A connection to the fork server, which is started if there is none. Raises: OSError."""
     give_up = time.monotonic() + LISTENS_WITHIN_S
     server = None
@@ -72,7 +73,7 @@ def _connect(name: str, modules: str) -> socket.socket:
         except ConnectionRefusedError:
             connection.close()
             # The parent is the node's own process in Ray. Of several servers that start at once one listens.
-            server = server or start_server(name, modules, os.getppid())
+            server = server or start_server(name, modules, at_end, os.getppid())
             if time.monotonic() > give_up or server.poll():
                 raise
             time.sleep(PAUSE_S)

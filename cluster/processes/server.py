@@ -1,7 +1,8 @@
-"""`python -m cluster.processes.server NAME MODULES OWNER`: imports the modules once, and forks for every launcher that asks.
+"""`python -m cluster.processes.server NAME MODULES AT_END OWNER`: imports the modules once, and forks for every launcher that asks.
 
 It runs nothing of them: it has one Python thread, and neither CUDA nor Ray are started in it, which forks could not use. It ends
-with its owner, or when nobody has needed it for a while; its forks end with it, and each with its launcher.
+with its owner, or at SIGUSR1, or when nobody has needed it for a while; its forks end with it, and each with its launcher. In the
+first two cases it calls AT_END, `module:function`, with the number of this process: to delete what its forks have left.
 """
 
 import ctypes
@@ -43,7 +44,7 @@ class Request:
 
 
 def main(arguments: list[str]) -> None:
-    name, modules, owner = arguments
+    name, modules, at_end, owner = arguments
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         listener.bind(address_of(name))
@@ -60,11 +61,15 @@ def main(arguments: list[str]) -> None:
     # What it holds is not looked at again by its forks' garbage collectors, and so stays shared with them.
     gc.collect()
     gc.freeze()
-    request = Server(listener, int(owner)).serve()
-    if request is None:
-        # Nothing was started that would have to be taken down, which takes a second.
-        os._exit(0)
-    _run(request)
+    server = Server(listener, int(owner))
+    request = server.serve()
+    if request:
+        return _run(request)
+    if not server.is_idle:
+        module, _, function = at_end.partition(":")
+        getattr(importlib.import_module(module), function)(os.getpid())
+    # Nothing was started that would have to be taken down, which takes a second.
+    os._exit(0)
 
 
 class Server:
@@ -72,10 +77,14 @@ class Server:
 
     Args:
         owner: the process with which it ends.
+
+    Attributes:
+        is_idle: whether it ended because nobody needed it.
     """
 
     def __init__(self, listener: socket.socket, owner: int) -> None:
         self.listener, self.owner, self.process = listener, owner, os.getpid()
+        self.is_idle, self._is_over = False, False
         # process -> its launcher
         self._forks: dict[int, socket.socket] = {}
 
@@ -85,6 +94,7 @@ class Server:
             owner = os.pidfd_open(self.owner)
         except ProcessLookupError:
             return None
+        signal.signal(signal.SIGUSR1, self._end)
         woken, wakes = socket.socketpair()
         wakes.setblocking(False)
         signal.set_wakeup_fd(wakes.fileno())
@@ -93,11 +103,14 @@ class Server:
         for file in (owner, woken, self.listener):
             self._selector.register(file, selectors.EVENT_READ)
         last_used = time.monotonic()
-        while self._forks or time.monotonic() - last_used < IDLE_S:
+        while not self._is_over:
+            if not self._forks and time.monotonic() - last_used > IDLE_S:
+                self.is_idle = True
+                return None
             for key, _ in self._selector.select(IDLE_S):
                 if key.fileobj == owner:
-                    return None
-                if key.fileobj is woken:
+                    self._is_over = True
+                elif key.fileobj is woken:
                     woken.recv(4096)
                     self._collect()
                 elif key.fileobj is self.listener:
@@ -110,7 +123,12 @@ class Server:
                         os.kill(key.data, signal.SIGKILL)
                     self._selector.unregister(key.fileobj)
                 last_used = time.monotonic()
+        for process in self._forks:
+            os.kill(process, signal.SIGKILL)
         return None
+
+    def _end(self, number: int, frame: object) -> None:
+        self._is_over = True
 
     def _accept(self) -> Request | None:
         """Fork for the next launcher; the request, in the fork."""
@@ -158,7 +176,7 @@ class Server:
             os._exit(1)
         os.setsid()
         signal.set_wakeup_fd(-1)
-        for number in (*SIGNALS, signal.SIGCHLD):
+        for number in (*SIGNALS, signal.SIGCHLD, signal.SIGUSR1):
             signal.signal(number, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.default_int_handler)
         self._selector.close()

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from cluster.memory.shelf import DEAD_AFTER_S, Shelf
+from cluster.memory.shelf import DEAD_AFTER_S, Shelf, delete_left_by
 
 
 def written(shelf: Shelf, slot: int, value: int, **about: object) -> None:
@@ -87,3 +87,12 @@ def test_a_buffer_of_another_size_replaces_the_one_before(shelf: Shelf) -> None:
     written(shelf, 0, 4)
     assert shelf.buffer(0, 300).shape == torch.Size([300])
     assert (shelf.folder / "state-0").stat().st_size == 300
+
+
+def test_what_the_forks_of_a_process_have_left_is_deleted(tmp_path: Path) -> None:
+    shelf, other = Shelf(tmp_path, "run", "1abcd"), Shelf(tmp_path, "other", "1abcd")
+    shelf.open()
+    other.open()
+    (other.folder / "forked-by").write_text("1")
+    delete_left_by(os.getppid(), tmp_path)
+    assert [*tmp_path.iterdir()] == [other.folder]

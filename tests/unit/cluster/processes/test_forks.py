@@ -20,6 +20,8 @@ from cluster.processes.protocol import address_of, is_own
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forks are Linux's")
 
 ROOT = Path(__file__).parents[4]
+PATH = f"{ROOT}:{ROOT}/tests/helpers"
+AT_END = "forks_left:delete_mark"
 REPORT = """
 import json, os, signal, sys
 print(json.dumps({
@@ -44,12 +46,12 @@ def start(name: str, tmp_path: Path) -> Iterator[Launch]:
     def run(script: str, *arguments: str, modules: str = "colorsys", **options: Any) -> "subprocess.Popen[bytes]":
         file = tmp_path / "script.py"
         file.write_text(script)
-        command = [sys.executable, "-m", "cluster.processes.launch", name, modules, str(file), *arguments]
-        environment = {**os.environ, "PYTHONPATH": str(ROOT), **options.pop("env", {})}
+        command = [sys.executable, "-m", "cluster.processes.launch", name, modules, AT_END, str(file), *arguments]
+        environment = {**os.environ, "PYTHONPATH": PATH, **options.pop("env", {})}
         started.append(subprocess.Popen(command, env=environment, **{"stdout": subprocess.PIPE, **options}))
         return started[-1]
 
-    server = launch.start_server(name, "colorsys", os.getpid())
+    server = launch.start_server(name, "colorsys", AT_END, os.getpid())
     yield run
     for process in [*started, server]:
         process.kill()
@@ -107,15 +109,18 @@ def test_a_fork_ends_with_its_launcher(start: Launch) -> None:
     assert ended(fork)
 
 
-def test_a_server_and_its_forks_end_with_their_owner_however_that_ends(name: str, start: Launch) -> None:
-    """Of a server that ignores what a terminal or a supervisor sends to everything."""
+def test_a_server_and_its_forks_end_with_their_owner_however_that_ends(
+    name: str, start: Launch, tmp_path: Path
+) -> None:
+    """A server ignores what a terminal or a supervisor sends to everything. What its forks have left is deleted."""
+    (tmp_path / "mark").touch()
     owner = subprocess.Popen(["sleep", "60"])
     other = secrets.token_hex(16)
-    server = launch.start_server(other, "colorsys", owner.pid)
+    server = launch.start_server(other, "colorsys", AT_END, owner.pid, {"MARK": str(tmp_path / "mark")})
     script = "import os, time; print(os.getpid(), flush=True); time.sleep(60)"
     file = Path(start(script).args[-1])  # type: ignore[index]
-    command = [sys.executable, "-m", "cluster.processes.launch", other, "colorsys", str(file)]
-    launcher = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE)
+    command = [sys.executable, "-m", "cluster.processes.launch", other, "colorsys", AT_END, str(file)]
+    launcher = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": PATH}, stdout=subprocess.PIPE)
     assert launcher.stdout
     fork = int(launcher.stdout.readline())
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -127,13 +132,42 @@ def test_a_server_and_its_forks_end_with_their_owner_however_that_ends(name: str
     assert ended(fork)
     assert server.wait(10) == 0
     assert launcher.wait(10) != 0
+    assert not (tmp_path / "mark").exists()
+
+
+def test_a_server_ends_when_it_is_asked_to(tmp_path: Path) -> None:
+    (tmp_path / "mark").touch()
+    server = launch.start_server(
+        secrets.token_hex(16), "colorsys", AT_END, os.getpid(), {"MARK": str(tmp_path / "mark")}
+    )
+    while not _handles(server.pid, signal.SIGUSR1):
+        time.sleep(0.01)
+    server.send_signal(signal.SIGUSR1)
+    assert server.wait(10) == 0
+    assert not (tmp_path / "mark").exists()
+
+
+def _handles(process: int, number: int) -> bool:
+    """Whether a process has a handler of its own for that signal."""
+    caught = next(
+        line for line in Path(f"/proc/{process}/status").read_text().splitlines() if line.startswith("SigCgt")
+    )
+    return bool(int(caught.split()[1], 16) >> (number - 1) & 1)
 
 
 def test_where_no_server_starts_the_launcher_becomes_python(start: Launch, name: str, tmp_path: Path) -> None:
     file = tmp_path / "script.py"
     file.write_text(REPORT)
-    command = [sys.executable, "-m", "cluster.processes.launch", secrets.token_hex(16), "no_such_module", str(file)]
-    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, timeout=60)
+    command = [
+        sys.executable,
+        "-m",
+        "cluster.processes.launch",
+        secrets.token_hex(16),
+        "no_such_module",
+        AT_END,
+        str(file),
+    ]
+    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": PATH}, capture_output=True, timeout=60)
     report = json.loads(done.stdout)
     assert not report["imported"]
     assert report["parent"] == os.getpid()
@@ -150,8 +184,8 @@ def test_of_two_launchers_at_once_both_get_forks_of_one_server(tmp_path: Path) -
     """Neither finds a server; each starts one, and one of the two listens."""
     file = tmp_path / "script.py"
     file.write_text(REPORT)
-    command = [sys.executable, "-m", "cluster.processes.launch", secrets.token_hex(16), "colorsys", str(file)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "cluster.processes.launch", secrets.token_hex(16), "colorsys", AT_END, str(file)]
+    environment = {**os.environ, "PYTHONPATH": PATH}
     launchers = [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE) for _ in range(2)]
     reports = [json.loads(launcher.communicate(timeout=60)[0]) for launcher in launchers]
     parents = {report["parent"] for report in reports}
