@@ -18,6 +18,8 @@ from test_cluster import ROOT, TIMEOUT_S, newest, write_config
 from cluster.machines.final_errors import VARIABLE
 from cluster.machines.session import PACKAGES
 from cluster.settings.config import RunConfig
+from data_shards.storage.folder import RunFolder
+from nla_cyclegan.weights.checkpoint import complete_checkpoints, images_of
 
 SECRET = "wJalrXUtnFEMIbPxRfiCYEXAMPLEKEY"
 SECRETS = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": SECRET, "AWS_REGION": "eu-central-1"}
@@ -126,13 +128,19 @@ def test_ctrl_c_leaves_the_job_and_twice_stops_it(cluster: Cluster) -> None:
 
     second = submit(cluster.environment, "--config", cluster.long_file)
     assert second.stdout
-    assert second.stdout.readline()
+    assert any("of 400000 images" in line for line in second.stdout)
     second.send_signal(signal.SIGINT)
     says(second, "Ctrl-C again")
     second.send_signal(signal.SIGINT)
-    status, _, err = ends(second)
+    status, out, err = ends(second)
     assert (status, f"{job}: stopped" in err) == (130, True), err
-    assert json.loads(cluster.job(job))["status"] == "STOPPED"
+    info = json.loads(cluster.job(job))
+    assert (info["status"], info["runtime_env"]["env_vars"]["RAY_JOB_STOP_WAIT_TIME_S"]) == ("STOPPED", "90")
+    # Not killed: it has saved, and said so.
+    long = RunFolder(cluster.short.storage, "long")
+    state = long.read_json("state.json")
+    assert (state["state"], state["images"]) == ("stopped", images_of(complete_checkpoints(long)[0]))
+    assert f"stopped (SIGTERM, saved at {state['images']:,} images)" in out
 
 
 @pytest.mark.timeout(300)
