@@ -138,7 +138,7 @@ class GroupChanges(WorkerGroupCallback, ControllerCallback):
         group, self._resizing, healthy = self._group, False, self._resizing
         if group is None or not healthy:
             return
-        change = f"{_workers(len(group))} become {resize_decision.num_workers}"
+        change = f"{_workers(len(group))} {'becomes' if len(group) == 1 else 'become'} {resize_decision.num_workers}"
         try:
             text = f"{change}: {self._save(group, change)}"
             publish(events_key(self.config), {"text": text, "at": time.time()})
