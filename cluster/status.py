@@ -16,6 +16,7 @@ from cluster.records.snapshot import READERS, CheckpointSnapshot, RunSnapshot, i
 from data_shards.errors import UserError
 from data_shards.storage import list_folder, locate
 from data_shards.storage.folder import RunFolder, split_uri
+from nla_cyclegan.weights.checkpoint import ABOUT
 
 # --json has more.
 EVENTS_SHOWN = 12
@@ -198,7 +199,10 @@ def ago_text(then: float | None, now: float) -> str:
 
 
 def _at(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds).strftime("%Y-%m-%d %H:%M:%S")
+    try:
+        return datetime.fromtimestamp(seconds).strftime("%Y-%m-%d %H:%M:%S")
+    except (ValueError, OverflowError, OSError):
+        return "at no time"
 
 
 def _settings(run: RunSnapshot) -> list[tuple[str, str]]:
@@ -206,13 +210,16 @@ def _settings(run: RunSnapshot) -> list[tuple[str, str]]:
     config = run.about.get("config")
     if not config:
         return []
-    generator, data, optimizer = config["model"]["generator"], config["data"], config["optimizer"]
-    blocks = ", ".join(map(str, generator["nonlocal_blocks"])) or "none"
-    model = f"{generator['num_blocks']} blocks (non-local: {blocks}), {generator['base_channels']} channels"
-    learning = (
-        f"{optimizer['name']}, lr {optimizer['lr']:g}, batch {data['global_batch']}, {config['step']['precision']}"
-    )
-    return [
-        ("dataset", f"{data['uri']}, crops of {data['crop_size']} px"),
-        ("model", f"{model}; {learning}, seed {config['seed']}"),
-    ]
+    try:
+        generator, data, optimizer = config["model"]["generator"], config["data"], config["optimizer"]
+        blocks = ", ".join(map(str, generator["nonlocal_blocks"])) or "none"
+        model = f"{generator['num_blocks']} blocks (non-local: {blocks}), {generator['base_channels']} channels"
+        learning = (
+            f"{optimizer['name']}, lr {optimizer['lr']:g}, batch {data['global_batch']}, {config['step']['precision']}"
+        )
+        return [
+            ("dataset", f"{data['uri']}, crops of {data['crop_size']} px"),
+            ("model", f"{model}; {learning}, seed {config['seed']}"),
+        ]
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{run.label}/{ABOUT}: damaged (its config: {type(error).__name__}: {error})") from error

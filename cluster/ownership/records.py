@@ -12,7 +12,7 @@ from cluster.ownership.attempt import ENDED, FOLDER, ID, RECORD, number_of
 from cluster.ownership.process import Process, job_or_pid, user_and_host
 from data_shards.errors import UserError
 from data_shards.storage import delete_files
-from data_shards.storage.checked import checked, shortened
+from data_shards.storage.checked import checked, parsed, shortened
 from data_shards.storage.folder import RunFolder
 
 
@@ -60,8 +60,8 @@ class Records:
         """The record of an attempt; None when it has ended."""
         name = f"{FOLDER}/{attempt}{RECORD}"
         try:
-            content = self.folder.read_json(name)
-            return None if content is None else checked(SHAPE, content, name)
+            content = self.folder.read(name)
+            return None if content is None else checked(SHAPE, parsed(content, name), name)
         except UserError as error:
             if error.retryable:
                 raise

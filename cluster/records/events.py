@@ -118,7 +118,7 @@ def parse_events(content: bytes) -> list[Event]:
         try:
             event = json.loads(line)
             valid = math.isfinite(event["time"]) and isinstance(event["kind"], str) and isinstance(event["text"], str)
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
             continue
         if valid:
             events.append(event)

@@ -5,7 +5,6 @@ validation its distances; both may be of the same images.
 """
 
 import json
-import math
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +23,8 @@ IMAGES, TOTAL = "images", "generator_total"
 # `data_wait_max`, and which one that is as `data_wait_rank`.
 WAITS = ("data", "checkpoint", "validation", "preview")
 FLUSH_S = 10
+# What a float still counts one by one.
+MOST_IMAGES = 2**53
 # Where a curve would say nothing.
 NOT_DRAWN = (IMAGES, "time")
 
@@ -54,14 +55,27 @@ def parse_records(content: bytes, warn: Callable[[str], None] = lambda line: Non
     for number, line in enumerate(lines, start=1):
         try:
             record = json.loads(line)
-            valid = math.isfinite(record[IMAGES])
-        except (ValueError, KeyError, TypeError):
+            valid = _is_record(record)
+        except (ValueError, RecursionError):
             valid = False
         if valid:
             records.append(record)
         elif number < len(lines):
             warn(f"{METRICS}: line {number} is no record and is skipped")
     return records
+
+
+def _is_record(value: Any) -> bool:
+    """Whether it is a number by name for everything that was measured, at some number of images."""
+    if not isinstance(value, dict) or not all(map(_is_number, value.values())):
+        return False
+    images = value.get(IMAGES)
+    return images is not None and 0 <= images < MOST_IMAGES
+
+
+def _is_number(value: Any) -> bool:
+    # A larger integer than any float is damage.
+    return isinstance(value, float | None) or (isinstance(value, int) and abs(value) < MOST_IMAGES)
 
 
 def merge_records(records: Iterable[Record]) -> list[Record]:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cluster.records.about import read_about
 from cluster.records.metrics_file import IMAGES, METRICS, TOTAL, Record, merge_records, read_records
 from data_shards.errors import UserError
 from data_shards.storage import Location, file_size
@@ -80,8 +81,8 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _settings(folder: RunFolder) -> dict[str, Any]:
-    about = folder.read_json(ABOUT)
-    if about is None:
+    about = read_about(folder, ABOUT)
+    if not about:
         return {}
     try:
         config = about["config"]

@@ -6,6 +6,7 @@ from contextlib import contextmanager, suppress
 
 from cluster.ownership.attempt import Attempt
 from cluster.records import events
+from cluster.records.about import read_state
 from cluster.records.upload import OptionalWork
 from data_shards.errors import LostRunError, NonFiniteLossError, RunInterruptedError
 from data_shards.storage.folder import RunFolder
@@ -37,7 +38,7 @@ def outcome_recorded(folder: RunFolder, attempt: Attempt | None = None) -> Itera
         with OptionalWork(f"{STATE} of {folder.label} cannot be written").attempt(), suppress(LostRunError):
             if attempt:
                 attempt.check()
-            if (folder.read_json(STATE) or {}).get("state") == TRAINING:
+            if read_state(folder, STATE).get("state") == TRAINING:
                 _write(folder, state, reason, images)
                 events.add("end", f"{state}: {reason}" if reason else state, images=images)
 

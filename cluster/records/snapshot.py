@@ -8,6 +8,7 @@ from typing import Any
 
 from pyarrow import fs
 
+from cluster.records.about import read_about, read_state
 from cluster.records.events import Event, event_files, merged, parse_events
 from cluster.records.metrics_file import IMAGES, METRICS, Record, read_records
 from cluster.records.run_state import STATE
@@ -109,13 +110,15 @@ def take_snapshot(folder: RunFolder, *, verify: bool = False) -> RunSnapshot:
     found = by_checkpoint({path: info for path, info in listed.items() if info.is_file})
     checkpoints = [_checkpoint(folder, name, files, verify) for name, files in found.items()]
     records = read_records(folder) if METRICS in listed else []
-    about, state = (folder.read_json(name) or {} if name in listed else {} for name in (ABOUT, STATE))
+    about = read_about(folder, ABOUT) if ABOUT in listed else {}
+    state = read_state(folder, STATE) if STATE in listed else {}
     return RunSnapshot(folder.label, about, state, records, checkpoints, _events(folder, listed))
 
 
 def _events(folder: RunFolder, names: Iterable[str]) -> list[Event]:
     with ThreadPoolExecutor(READERS) as readers:
-        contents = readers.map(folder.read, event_files(names)[:MOST_EVENT_FILES])
+        # Of events at the same time those of the older attempt come first.
+        contents = readers.map(folder.read, reversed(event_files(names)[:MOST_EVENT_FILES]))
         return merged([parse_events(content or b"") for content in contents])
 
 

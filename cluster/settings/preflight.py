@@ -9,6 +9,7 @@ from typing import Any
 from cluster.evaluation.config import FEWEST_FOR_KID, SMALLEST_CROP
 from cluster.ownership.attempt import Attempt
 from cluster.ranks.clock import Clock
+from cluster.records.about import read_about
 from cluster.records.run_state import record_start
 from cluster.settings.config import DataConfig, RunConfig, differences
 from cluster.settings.options import merge
@@ -167,12 +168,16 @@ def _misfits_of_kid(config: RunConfig, dataset: Dataset) -> list[str]:
 
 def check_same_run(folder: RunFolder, config: RunConfig, dataset: Dataset) -> None:
     """Raises: UserError when the folder is that of a run with another configuration or dataset."""
-    there = folder.read_json(ABOUT)
-    if there is None:
+    there = read_about(folder, ABOUT)
+    if not there:
         return
     here = about(config, dataset)
-    lines = differences(decisive(there["config"]), decisive(here["config"]))
-    if there["dataset"] != here["dataset"]:
+    try:
+        lines = differences(decisive(there["config"]), decisive(here["config"]))
+        same_images = there["dataset"] == here["dataset"]
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{folder.label}/{ABOUT}: damaged ({type(error).__name__}: {error})") from error
+    if not same_images:
         lines.append(f"the dataset at {config.data.uri}: other images than before")
     if lines:
         raise UserError(

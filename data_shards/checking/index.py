@@ -16,10 +16,12 @@ import pyarrow as pa
 from data_shards.checking.foreign import Found, Task, look_through
 from data_shards.checking.scan import look_at_all
 from data_shards.dataset.manifest import INDEX, MANIFEST, SPLITS, commit
+from data_shards.dataset.shape import SHARD_SHAPE
 from data_shards.errors import UserError, check_range
 from data_shards.packing.report import listed, report
 from data_shards.packing.shards import UNFINISHED
 from data_shards.storage import Location, list_files, locate, read_file
+from data_shards.storage.checked import checked
 
 COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst")
 # A split's name as a word of a path: trainA-000.tar, trainA000.tar, trainA/000.tar, photos_trainA_000.tar.
@@ -117,8 +119,8 @@ def _known_shards(location: Location) -> list[dict[str, Any]]:
     """The shards of the manifest to be replaced, as far as it can be read; of any version."""
     try:
         shards = json.loads(read_file(location, MANIFEST) or b"{}")["shards"]
-        return [shard for shard in shards if shard["split"] in SPLITS and shard["name"] and shard["sha256"]]
-    except (ValueError, KeyError, TypeError):
+        return [checked(SHARD_SHAPE, shard, MANIFEST) for shard in shards]
+    except (ValueError, KeyError, TypeError, RecursionError):
         return []
 
 

@@ -6,18 +6,17 @@ import os
 import sys
 from contextlib import closing
 from dataclasses import dataclass, field
-from itertools import accumulate, groupby
+from itertools import accumulate
 from shlex import quote
 
 from data_shards.checking.check import Report, Task, check_shard
 from data_shards.checking.scan import look_at_all
-from data_shards.dataset.manifest import INDEX, MANIFEST, REBUILD, Dataset, SplitInfo, open_dataset, read_manifest
+from data_shards.dataset.manifest import INDEX, MANIFEST, Dataset, SplitInfo, open_dataset, read_manifest
 from data_shards.dataset.rows import IndexRows
 from data_shards.errors import UserError, check_range
 from data_shards.packing.report import listed
-from data_shards.storage import RangeReader, list_files, locate, read_file, shown
+from data_shards.storage import RangeReader, list_files, locate, read_file
 
-SHARD_FIELDS = {"split", "name", "samples", "bytes", "sha256"}
 PIECE_BYTES = 4 << 20
 
 
@@ -57,7 +56,6 @@ def verify(uri: str, *, jobs: int) -> Verdict:
     try:
         # Not open_dataset, which refuses a dataset without an index.
         dataset = Dataset(uri if "://" in uri else location.uri, read_manifest(location) or {})
-        _check_shape(dataset)
     except UserError as error:
         verdict.bad.append(str(error))
     else:
@@ -73,24 +71,6 @@ def verify(uri: str, *, jobs: int) -> Verdict:
             f"{len(shards):,} shards, {sum(shard['bytes'] for shard in shards) / 1e6:,.1f} MB"
         )
     return verdict
-
-
-def _check_shape(dataset: Dataset) -> None:
-    """Raises: UserError where the manifest lacks fields that a reader needs."""
-    shards = dataset.manifest["shards"]
-    try:
-        faults = [
-            f"{shard.get('name')} lacks {lacking}" for shard in shards if (lacking := SHARD_FIELDS - shard.keys())
-        ]
-        runs = [split for split, _ in groupby(shard["split"] for shard in shards)] if not faults else []
-        if sorted(runs) != sorted(dataset.splits) and not faults:
-            faults = [f"its shards are of {', '.join(runs)}, its splits {', '.join(dataset.splits)}"]
-        if not {"bytes", "sha256"} <= dataset.manifest["index"].keys():
-            faults.append("it does not say what the index is")
-    except (AttributeError, TypeError) as error:
-        faults = [str(error)]
-    if faults:
-        raise UserError(f"{MANIFEST} of {shown(dataset.uri)} is damaged: {faults[0]}; {REBUILD}")
 
 
 def _check_all(dataset: Dataset, files: dict[str, int], verdict: Verdict, jobs: int) -> None:

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data_shards.dataset.epoch_plan import Extents, Integers, make_extents
+from data_shards.dataset.shape import damage
 from data_shards.errors import UserError
 from data_shards.storage import Location, file_size, list_files, locate, read_file, shown, write_file
 
@@ -165,7 +166,7 @@ def read_manifest(location: Location) -> dict[str, Any] | None:
         manifest = json.loads(data)
         version = manifest["version"]
         missing = {"index", "shards", "splits"} - manifest.keys()
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(f"{MANIFEST} of {location.uri} is not a data_shards manifest ({error!r}): {REBUILD}") from error
     if version not in READ_VERSIONS:
         remedy = f"run `python -m data_shards index --force {quote(location.uri)}`, which leaves the shards as they are"
@@ -175,7 +176,9 @@ def read_manifest(location: Location) -> dict[str, Any] | None:
         raise UserError(f"{location.uri} has format version {version}, this program reads {known}: {remedy}")
     if missing:
         raise UserError(f"{MANIFEST} of {location.uri} is damaged: it lacks {', '.join(sorted(missing))}; {REBUILD}")
-    return manifest
+    if fault := damage(manifest):
+        raise UserError(f"{MANIFEST} of {location.uri} is damaged: {fault}; {REBUILD}")
+    return {"skipped": []} | manifest
 
 
 def open_dataset(uri: str | os.PathLike[str]) -> Dataset:

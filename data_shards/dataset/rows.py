@@ -10,6 +10,7 @@ from itertools import accumulate
 from typing import NamedTuple
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from data_shards.dataset.manifest import FINGERPRINT, INDEX, INDEX_SCHEMA, MANIFEST, REBUILD, Dataset
@@ -48,6 +49,13 @@ class IndexRows:
             opened = pq.ParquetFile(file, page_checksum_verification=True)
         if (opened.schema_arrow.metadata or {}).get(FINGERPRINT) != self._dataset.fingerprint.encode():
             raise self._damaged("it is not the index of these shards")
+        fields = {field.name: field.type for field in opened.schema_arrow}
+        wanted = {field.name: field.type for field in INDEX_SCHEMA if field.name != "is_plain" or "is_plain" in fields}
+        rows = sum(shard["samples"] for shard in self._dataset.manifest["shards"])
+        if not wanted.items() <= fields.items() or opened.metadata.num_rows != rows:
+            raise self._damaged(
+                f"it has {opened.metadata.num_rows:,} rows of {', '.join(fields)}, expected are {rows:,}"
+            )
         return opened
 
     @contextmanager
@@ -92,12 +100,20 @@ class IndexRows:
         first, last = (bisect_right(self._starts, row) - 1 for row in (start, end - 1))
         with self._lock:
             table = self._read_groups(range(first, last + 1))
+        self._check(table)
         return table.slice(start - self._starts[first], end - start)
+
+    def _check(self, table: pa.Table) -> None:
+        """Raises: UserError where a row does not say where a sample lies."""
+        places = (table["offset"], table["length"])
+        if any(column.null_count for column in table.columns) or any(pc.min(place).as_py() < 0 for place in places):
+            raise self._damaged("a row of it is damaged")
 
     def _group(self, group: int) -> list[Row]:
         with self._lock:
             if group not in self._groups:
                 table = self._read_groups([group], Row._fields)
+                self._check(table)
                 columns = (table[name].to_pylist() for name in Row._fields)
                 self._groups[group] = [Row(*values) for values in zip(*columns, strict=True)]
                 if len(self._groups) > GROUPS_KEPT:

@@ -10,6 +10,8 @@ import urllib.request
 from pathlib import Path
 from typing import IO, NamedTuple
 
+from pydantic import TypeAdapter, ValidationError
+
 from data_shards.errors import UserError
 from data_shards.progress import Progress
 from data_shards.storage import locate, write_file
@@ -29,6 +31,9 @@ class Remote(NamedTuple):
     url: str
     validator: str | None
     total: int | None
+
+
+RECORD_SHAPE: TypeAdapter[Remote] = TypeAdapter(Remote)
 
 
 class _ConnectionLostError(Exception):
@@ -143,7 +148,11 @@ def _record_of(path: Path) -> Path:
 
 def _read_record(path: Path) -> Remote | None:
     record = read_json(locate(path.parent), _record_of(path).name)
-    return record and Remote(**record)
+    try:
+        return None if record is None else RECORD_SHAPE.validate_python(record)
+    except ValidationError:
+        # The file is fetched anew.
+        return None
 
 
 def _size(part: Path) -> int:

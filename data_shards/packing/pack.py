@@ -84,7 +84,7 @@ def _is_there_already(location: Location, sources: Sources, task: dict[str, Any]
     manifest = read_manifest(location)
     if manifest is None:
         return False
-    if manifest.get("pack") == task and _hash_sources(sources, workers) == manifest["sources"]:
+    if manifest.get("pack") == task and _hash_sources(sources, workers) == manifest.get("sources"):
         return True
     raise UserError(f"{location.uri} holds a different dataset: pack somewhere else, or delete it first")
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -11,9 +12,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data_shards.dataset.manifest import INDEX_SCHEMA, index_bytes
+from data_shards.dataset.shape import SHARD_SHAPE
 from data_shards.images.encode import EncodedImage
 from data_shards.packing.tars import TarBuilder, printable
 from data_shards.storage import Location, read_file, write_file
+from data_shards.storage.checked import checked
+
+LOG = logging.getLogger(__name__)
 
 UNFINISHED = "unfinished"
 RECORD_SCHEMA = pa.schema([*INDEX_SCHEMA, pa.field("source_sha256", pa.binary(32)), pa.field("fault", pa.string())])
@@ -40,8 +45,14 @@ def read_records(location: Location, split: str, files: dict[str, int]) -> Itera
     number = 0
     while _record_name(split, number) in files:
         data = read_file(location, _record_name(split, number))
-        rows = pq.read_table(pa.BufferReader(data))
-        shard = json.loads(rows.schema.metadata[b"shard"])
+        try:
+            rows = pq.read_table(pa.BufferReader(data))
+            shard = json.loads((rows.schema.metadata or {})[b"shard"])
+            if shard["samples"]:
+                checked(SHARD_SHAPE, shard, _record_name(split, number))
+        except (pa.ArrowException, OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+            LOG.warning("%s: damaged (%s); its shard is written anew", _record_name(split, number), error)
+            return
         if rows.schema.names != RECORD_SCHEMA.names:
             # Of an earlier version: the shards are written anew.
             return

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import safetensors.torch
+import torch
 from pydantic import ValidationError
 
 from data_shards.errors import UserError
@@ -147,10 +148,17 @@ def _generator(content: bytes) -> Generator:
     if not version.isdecimal() or int(version) > VERSION:
         raise UserError(f"format version {version}, but this program reads up to {VERSION}; use a newer one")
     try:
-        generator = Generator(GeneratorConfig.model_validate_json(metadata.get("config", "")))
-        generator.load_state_dict(safetensors.torch.load(content))
-    except (ValidationError, RuntimeError, safetensors.SafetensorError) as error:
-        reason = str(error).replace("\n", " ")
+        tensors = safetensors.torch.load(content)
+        config = GeneratorConfig.model_validate_json(metadata.get("config", ""))
+        if config.num_blocks > len(tensors):
+            raise UserError(f"damaged: a config of {config.num_blocks} blocks for {len(tensors)} tensors")
+        with torch.device("meta"):
+            # Takes no memory: whether they fit is known before any is taken for what the config says.
+            Generator(config).load_state_dict(tensors, assign=True)
+        generator = Generator(config)
+        generator.load_state_dict(tensors)
+    except (ValidationError, RuntimeError, TypeError, OverflowError, KeyError, safetensors.SafetensorError) as error:
+        reason = " ".join(str(error).split())
         raise UserError(f"damaged: weights and config do not make a generator ({reason})") from error
     return generator.eval()
 
@@ -159,6 +167,9 @@ def _metadata(content: bytes) -> dict[str, str]:
     """A safetensors file starts with the length of its JSON header (u64, little endian); anything else has no metadata."""
     try:
         (length,) = struct.unpack_from("<Q", content)
-        return dict(json.loads(content[8 : 8 + length]).get("__metadata__", {}))
-    except (struct.error, ValueError, AttributeError, OverflowError):
+        metadata = json.loads(content[8 : 8 + length]).get("__metadata__", {})
+    except (struct.error, ValueError, AttributeError, OverflowError, RecursionError):
         return {}
+    return (
+        {name: text for name, text in metadata.items() if isinstance(text, str)} if isinstance(metadata, dict) else {}
+    )

@@ -13,9 +13,11 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from typing_extensions import TypedDict
 
 from data_shards.errors import UserError
+from data_shards.storage.checked import checked, problem
 from data_shards.storage.folder import RunFolder, split_uri
 
 SWEEP, TRIAL, ERROR = "sweep.json", "trial.json", "error.txt"
@@ -51,7 +53,7 @@ class Exploit(BaseModel):
 class Trial(BaseModel):
     """The record of a trial."""
 
-    number: int
+    number: int = Field(ge=0, lt=10**9)
     overrides: dict[str, Any]
     config: dict[str, Any]
     """The whole configuration of its run."""
@@ -98,6 +100,16 @@ class Results:
     """By number."""
 
 
+class SweepFields(TypedDict, total=False):
+    __pydantic_config__ = ConfigDict(extra="allow")  # type: ignore[misc]
+    sweep: dict[str, Any]
+    run: dict[str, Any]
+    dataset: str
+
+
+SWEEP_SHAPE: TypeAdapter[Any] = TypeAdapter(SweepFields)
+
+
 def trial_name(number: int) -> str:
     return f"trial-{number:04d}"
 
@@ -111,10 +123,16 @@ def read_results(uri: str, decided: Mapping[str, Trial] = MappingProxyType({})) 
     Raises: UserError when there is no sweep, or when a record is damaged.
     """
     folder = RunFolder(*split_uri(uri))
-    about = folder.read_json(SWEEP)
+    about = read_sweep(folder)
     if about is None:
         raise UserError(f"no sweep at {folder.label}: {SWEEP} not found; give the folder of a sweep, STORAGE/NAME")
     return Results(folder, about, read_trials(folder, decided))
+
+
+def read_sweep(folder: RunFolder) -> dict[str, Any] | None:
+    """The content of sweep.json, None where there is none. Raises: UserError when it is damaged."""
+    content = folder.read_json(SWEEP)
+    return None if content is None else dict(checked(SWEEP_SHAPE, content, f"{folder.label}/{SWEEP}"))
 
 
 def read_trials(folder: RunFolder, decided: Mapping[str, Trial] = MappingProxyType({})) -> list[Trial]:
@@ -131,7 +149,7 @@ def _read_trial(folder: RunFolder, name: str) -> Trial | None:
     try:
         return None if record is None else Trial.model_validate(record)
     except ValidationError as error:
-        raise UserError(f"{folder.label}/{name}/{TRIAL}: damaged ({error.errors()[0]['msg']})") from error
+        raise UserError(f"{folder.label}/{name}/{TRIAL}: damaged ({problem(error)})") from error
 
 
 def ranked(trials: Sequence[Trial]) -> list[Trial]:
@@ -184,5 +202,8 @@ def best_config(results: Results) -> dict[str, Any]:
     Raises: UserError when no trial has finished.
     """
     best = best_trial(results)
-    fresh = {"name": f"{results.folder.name}-{best.name}", "storage": results.about["run"]["storage"]}
+    try:
+        fresh = {"name": f"{results.folder.name}-{best.name}", "storage": results.about["run"]["storage"]}
+    except KeyError as error:
+        raise UserError(f"{results.folder.label}/{SWEEP}: damaged (it lacks {error})") from error
     return {**best.config, **fresh}

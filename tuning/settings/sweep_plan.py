@@ -10,7 +10,7 @@ from cluster.settings.preflight import Prepared, decisive, misfits, prepare
 from data_shards.errors import UserError
 from data_shards.storage.folder import join_uri
 from tuning.analysis.objective import ObjectiveConfig
-from tuning.analysis.results import SWEEP, Trial, read_trials, trial_name
+from tuning.analysis.results import SWEEP, Trial, read_sweep, read_trials, trial_name
 from tuning.search_space.checks import each_candidate
 from tuning.search_space.space import Overrides, count, override, sample
 from tuning.settings.config import BudgetConfig
@@ -123,8 +123,11 @@ def objective_text(objective: ObjectiveConfig) -> str:
 
 
 def _check_same_sweep(options: Options, run: Prepared) -> None:
-    there = run.folder.read_json(SWEEP)
-    changed = differences(_identity(there), _identity(about(options, run))) if there else []
+    there = read_sweep(run.folder)
+    try:
+        changed = differences(_identity(there), _identity(about(options, run))) if there else []
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{run.folder.label}/{SWEEP}: damaged ({type(error).__name__}: {error})") from error
     if changed:
         lines = "\n".join(f"  {line}" for line in changed)
         raise UserError(f"{run.folder.label} holds another sweep; choose another --name. What differs:\n{lines}")

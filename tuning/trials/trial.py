@@ -13,6 +13,7 @@ from cluster.machines.retry import retry_training
 from cluster.machines.session import set_environment
 from cluster.ownership.attempt import Attempt
 from cluster.records import events
+from cluster.records.about import read_about
 from cluster.records.run_state import outcome_recorded
 from cluster.settings.config import RunConfig
 from cluster.settings.preflight import Prepared, claim, prepare
@@ -108,7 +109,7 @@ def final_evaluation(folder: RunFolder, objective: ObjectiveConfig) -> dict[str,
     Raises: UserError when the checkpoint has none.
     """
     newest = complete_checkpoints(folder)[0]
-    evaluation = evaluation_of(folder.read_json(f"{newest}/{ABOUT}")["metrics"], objective)
+    evaluation = evaluation_of(read_about(folder, f"{newest}/{ABOUT}").get("metrics", {}), objective)
     if evaluation is None:
         raise UserError(f"{folder.label}/{newest}: it was not evaluated; choose another --name")
     return evaluation

@@ -1,0 +1,51 @@
+"""`run.json` and `state.json` of a run's folder as they are read: whoever wrote them, they have the shape that readers rely on."""
+
+from typing import Any
+
+from pydantic import ConfigDict, NonNegativeInt, TypeAdapter
+from typing_extensions import TypedDict
+
+from data_shards.storage.checked import checked
+from data_shards.storage.folder import RunFolder
+
+OPEN = ConfigDict(extra="allow")
+
+
+class ClockFields(TypedDict, total=False):
+    __pydantic_config__ = OPEN  # type: ignore[misc]
+    epoch: NonNegativeInt
+    total: NonNegativeInt
+
+
+class AboutFields(TypedDict, total=False):
+    __pydantic_config__ = OPEN  # type: ignore[misc]
+    config: dict[str, Any]
+    dataset: str
+    clock: ClockFields
+    metrics: dict[str, Any]
+
+
+class StateFields(TypedDict, total=False):
+    __pydantic_config__ = OPEN  # type: ignore[misc]
+    state: str
+    reason: str | None
+    images: NonNegativeInt | None
+    time: float
+
+
+ABOUT_SHAPE, STATE_SHAPE = TypeAdapter(AboutFields), TypeAdapter(StateFields)
+
+
+def read_about(folder: RunFolder, name: str) -> dict[str, Any]:
+    """A run.json, of the run or of one of its checkpoints; empty where there is none. Raises: UserError when it is damaged."""
+    return _read(folder, name, ABOUT_SHAPE)
+
+
+def read_state(folder: RunFolder, name: str) -> dict[str, Any]:
+    """A state.json; see `read_about`."""
+    return _read(folder, name, STATE_SHAPE)
+
+
+def _read(folder: RunFolder, name: str, shape: TypeAdapter[Any]) -> dict[str, Any]:
+    content = folder.read_json(name)
+    return {} if content is None else dict(checked(shape, content, f"{folder.label}/{name}"))
