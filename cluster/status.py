@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import math
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -178,7 +179,7 @@ def data_text(latest: Mapping[str, Any]) -> str:
 def evaluated_text(records: Sequence[Mapping[str, Any]]) -> str:
     """The newest distances and the lowest mean."""
     newest, best = records[-1], min(records, key=lambda record: record["swd"])
-    each = ", ".join(f"{name} {newest[name]:.1f}" for name in ("swd_A2B", "swd_B2A"))
+    each = ", ".join(f"{name} {newest.get(name, math.nan):.1f}" for name in ("swd_A2B", "swd_B2A"))
     return (
         f"swd {newest['swd']:.1f} ({each}) at {newest['images']:,} images; best {best['swd']:.1f} at {best['images']:,}"
     )

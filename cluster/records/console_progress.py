@@ -1,5 +1,6 @@
 """The progress of a run on the console: one bar on a terminal, else a plain line now and then."""
 
+import math
 import sys
 import time
 from collections.abc import Mapping
@@ -73,11 +74,13 @@ class ConsoleProgress:
 
 def losses_text(record: Mapping[str, Any]) -> str:
     """Losses and, where it was evaluated, the distance in short, each the mean of both directions."""
-    generators = record["generator_total"]
-    discriminators = (record["discriminator_a"] + record["discriminator_b"]) / 2
-    cycle = (record["cycle_a"] + record["cycle_b"]) / 2
+
+    def mean(*names: str) -> float:
+        return sum(record.get(name, math.nan) for name in names) / len(names)
+
+    discriminators, cycle = mean("discriminator_a", "discriminator_b"), mean("cycle_a", "cycle_b")
     swd = f", swd {record['swd']:.1f}" if "swd" in record else ""
-    return f"G {generators:.2f}, D {discriminators:.2f}, cycle {cycle:.3f}{swd}, lr {record['lr']:.1e}"
+    return f"G {mean('generator_total'):.2f}, D {discriminators:.2f}, cycle {cycle:.3f}{swd}, lr {mean('lr'):.1e}"
 
 
 def costs_text(record: Mapping[str, Any]) -> str:
@@ -100,6 +103,8 @@ def wait_text(share: float, rank: int | None, digits: int = 0) -> str:
 
 def duration_text(seconds: float) -> str:
     """75 -> 1:15, 3700 -> 1:01:40."""
+    if not math.isfinite(seconds):
+        return "-"
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -62,7 +62,7 @@ def pace(records: Sequence[Record]) -> Pace | None:
     if not steps:
         return None
     # Each stands for its own interval; they are as good as equally long in images.
-    seconds = [1 / max(record["images_per_s"], 1e-9) for record in steps]
+    seconds = [1 / min(max(record["images_per_s"], 1e-9), 1e9) for record in steps]
     waits: dict[str, float] = {}
     ranks: dict[str, int] = {}
     for what in WAITS:

