@@ -2,18 +2,24 @@
 
 import copy
 import hashlib
+import io
 import json
+import shutil
+import tarfile
 import tempfile
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import safetensors.torch
 import tiny
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from cluster.ownership.attempt import FOLDER, RECORD
 from cluster.ownership.records import Record, Records, own_record
@@ -21,6 +27,7 @@ from cluster.records.metrics_file import parse_records
 from cluster.settings.preflight import about, prepare
 from cluster.status import main as status
 from data_shards import open_dataset, read_split
+from data_shards.checking.index import index
 from data_shards.dataset.rows import IndexRows
 from data_shards.errors import UserError
 from data_shards.storage import RangeReader, locate
@@ -41,7 +48,7 @@ VALUES = st.recursive(
     LEAVES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3)
 )
 QUICK = settings(
-    max_examples=60, deadline=None, derandomize=True,
+    max_examples=30, deadline=None, derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
 )  # fmt: skip
 
@@ -252,3 +259,43 @@ def test_weights_take_no_more_memory_than_they_have(config: dict[str, int], tmp_
     file.write_bytes(safetensors.torch.save(generator.state_dict(), header))
     with pytest.raises(UserError, match="damaged: "):
         load_generator(file)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda rows: rows.drop_columns(["offset"]),
+        lambda rows: rows.slice(1),
+        lambda rows: rows.set_column(4, "offset", pa.array([-512] * len(rows))),
+        lambda rows: rows.set_column(4, "offset", pa.array([None] * len(rows), pa.int64())),
+        lambda rows: rows.set_column(2, "key", pa.array(range(len(rows)))),
+    ],
+)
+def test_a_strangers_index(uri: str, tmp_path: Path, change: Callable[[pa.Table], pa.Table]) -> None:
+    shutil.copytree(uri, tmp_path / "data")
+    index = tmp_path / "data" / "index.parquet"
+    pq.write_table(change(pq.read_table(index)), index)
+    manifest = json.loads((tmp_path / "data" / "manifest.json").read_text())
+    manifest["index"]["bytes"] = index.stat().st_size
+    (tmp_path / "data" / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(UserError, match=r"^[^\n]*(index\.parquet|trainA-000000\.tar)[^\n]*$"):
+        list(read_split(open_dataset(str(tmp_path / "data")), "trainA", size=8))
+
+
+def test_the_members_of_a_strangers_tar(uri: str, tmp_path: Path) -> None:
+    """Names in a tar are keys, not places."""
+    inside = tmp_path / "inside"
+    inside.mkdir()
+    image = io.BytesIO()
+    Image.new("RGB", (16, 16)).save(image, "PNG")
+    with tarfile.open(inside / "trainA-000000.tar", "w") as tar:
+        for number, name in enumerate(["../../outside", "/etc/outside", "C:\\outside", "a\nb", "~/outside"]):
+            member = tarfile.TarInfo(f"{name}{number}.png")
+            member.size = len(image.getvalue())
+            tar.addfile(member, io.BytesIO(image.getvalue()))
+
+    def read() -> None:
+        index(str(inside), [], [], force=False, jobs=1)
+        assert len(list(read_split(open_dataset(str(inside)), "trainA", size=8))) == 5
+
+    harmless(tmp_path, read)
