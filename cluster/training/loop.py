@@ -74,6 +74,11 @@ def train(
     step.prepare(pairs=len(rank_share(clock.batch, world.rank, world.size)), size=size)
     if world.rank == 0:
         say(step.summary)
+
+    def say_of_data(text: str) -> None:
+        events.add("data", text)
+        say(text)
+
     with local_files(folder, attempt) as files:
         # A resume from a checkpoint finds the records up to it: they are uploaded with it.
         checkpoints = Checkpoints(
@@ -90,8 +95,8 @@ def train(
         metrics = MetricsFiles(config.observe, files.root, folder, recovered=lambda: memory.recovered)
         owner_check = [OwnerCheck(attempt)] if attempt and folder.is_local else []
         log = MetricsLog(config.observe, clock, world, [*owner_check, metrics, *sinks, memory.tail])
-        validation = Validation(config.validation, dataset, clock, world, log, report, size=size, say=say)
-        previews = Previews(config.observe, dataset, clock, world, log, files.root, size=size, say=say)
+        validation = Validation(config.validation, dataset, clock, world, log, report, size=size, say=say_of_data)
+        previews = Previews(config.observe, dataset, clock, world, log, files.root, size=size, say=say_of_data)
         requests = Requests(world, ask)
         guard = NonFiniteGuard(world, clock, [config.observe.every, config.validation.every, config.checkpoint.every])
         from_memory = memory.restore(step, newer_than=checkpoints.find())
@@ -99,7 +104,7 @@ def train(
         if world.rank == 0 and from_memory:
             events.add("resume", f"at {from_memory:,} images, from the machines' memory", images=from_memory)
         faults = DataFaults(
-            checkpoints.carried, world, clock, [config.observe.every, config.checkpoint.every], log, say
+            checkpoints.carried, world, clock, [config.observe.every, config.checkpoint.every], log, say_of_data
         )
         stream = UnpairedStream(
             dataset, config.data,
