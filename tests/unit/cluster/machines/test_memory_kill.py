@@ -20,14 +20,14 @@ Top 10 memory users: PID	MEM(GB)	COMMAND
 2215	1.04	ray::A.eat
 Refer to the documentation on how to address the out of memory issue."""
 LINE = (
-    "Ray killed it for lack of memory on 192.0.2.2, where 9.29GB of 23.59GB were in use (Ray kills from 37.7% on); killed: "
+    "process killed by Ray for lack of memory on 192.0.2.2, where 9.29GB of 23.59GB were in use (Ray kills from 37.7% on); killed: "
     f"process 2215 with 1.04GB; {ADVICE}"
 )
 
 
 def test_machine_amounts_and_advice_are_in_one_line() -> None:
     assert memory_kill(SAID) == LINE
-    assert memory_kill("anything else") == f"Ray killed it for lack of memory; {ADVICE}"
+    assert memory_kill("anything else") == f"process killed by Ray for lack of memory; {ADVICE}"
 
 
 def test_the_rank_is_named_and_nothing_is_cut() -> None:
