@@ -187,6 +187,7 @@ def build_trainer(
     from cluster.machines.ray_internals import Trainer
     from cluster.machines.rendezvous import ProcessGroupConfig
     from cluster.machines.resize import GroupChanges, PatientScaling
+    from cluster.machines.spares import ImportedOnAllMachines
     from cluster.machines.watchdog import Watchdog
     from cluster.machines.worker import train_worker
 
@@ -221,6 +222,7 @@ def build_trainer(
                 *callbacks,
                 Watchdog(scaling, resources, events_key(config)),
                 GroupChanges(config, id_of(attempt)),
+                ImportedOnAllMachines(),
             ],
         ),
     )

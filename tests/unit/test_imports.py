@@ -65,6 +65,7 @@ RAY_FILES = {
     "cluster/machines/rendezvous.py": True,
     "cluster/machines/retry.py": False,
     "cluster/machines/session.py": False,
+    "cluster/machines/spares.py": True,
     "cluster/machines/submission.py": False,
     "cluster/machines/watchdog.py": True,
     "cluster/machines/worker.py": True,
