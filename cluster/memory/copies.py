@@ -6,6 +6,7 @@ process dies leaves the one before.
 """
 
 import math
+import socket
 import time
 from collections.abc import Callable
 from typing import Any
@@ -139,21 +140,30 @@ class MemoryCopies:
     def _set_up(self, step: TrainingStep, shelf: Shelf) -> Parts | None:
         """Agree on what is copied; None where a machine has no room for it."""
         images = next((each for each in self.world.gather(described(step)) if each), None)
-        parts = Parts(step, images, self.world, writes=self._is_first_here)
-        shortages = self.world.gather(shelf.shortage(2 * parts.size) if self._is_first_here else None)
-        if reason := next((each for each in shortages if each), None):
+        parts, reason = self._parts_of(step, images, shelf)
+        if reason := next((each for each in self.world.gather(reason) if each), None):
             self.shelf = None
             shelf.close()
             if self.world.rank == 0:
                 self.say(
-                    f"the state is not copied to memory: {reason}. After a lost worker the run goes on from its newest checkpoint; give "
-                    "/dev/shm more room (docker --shm-size, an emptyDir of medium: Memory), or --checkpoint.memory_share 0"
+                    f"the state is not copied to memory: {reason}. After a lost worker the run goes on from its newest checkpoint; give it "
+                    "more room (for /dev/shm docker --shm-size, an emptyDir of medium: Memory), or --checkpoint.memory_share 0"
                 )
             return None
+        assert parts
         if self._is_first_here:
             self._writer = Writer(shelf, parts, self._newest, self._kept)
         self._parts = parts
         return parts
+
+    def _parts_of(self, step: TrainingStep, images: list[Any] | None, shelf: Shelf) -> tuple[Parts | None, str | None]:
+        """What this rank copies; or why it has no room for it."""
+        try:
+            parts = Parts(step, images, self.world, writes=self._is_first_here)
+        except RuntimeError as error:
+            # Of CUDA, which has no other type for pinned memory that the host does not give.
+            return None, f"{self.world.device} of {socket.gethostname()} has no room ({str(error).splitlines()[0]})"
+        return parts, shelf.shortage(2 * parts.size) if self._is_first_here else None
 
     def _go_on_from(
         self, step: TrainingStep, layout: Layout, source: int, about: dict[str, Any], content: bytearray | None

@@ -10,7 +10,7 @@ import tiny
 import torch
 from torch import Tensor
 
-from cluster.memory import pace
+from cluster.memory import copies, pace
 from cluster.memory.shelf import Shelf
 from cluster.ranks.world import World
 from cluster.records.metrics_file import Record
@@ -165,6 +165,19 @@ def test_too_little_room_is_said_once_and_training_goes_on(
     assert "/dev/shm of here has room for 1 MB of 2" in line
     assert "--checkpoint.memory_share 0" in line
     assert not shelf.folder.exists()
+
+
+def test_a_device_without_room_for_the_copy_trains_on(
+    uri: str, tmp_path: Path, shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 432.00 MiB.\nGPU 0 has ...")
+
+    monkeypatch.setattr(copies, "Parts", full)
+    said: list[str] = []
+    loop.train(tiny.config(uri, tmp_path, **CHANGES), World(), say=said.append, shelf=shelf)
+    (line,) = [line for line in said if "memory" in line]
+    assert "has no room (CUDA out of memory. Tried to allocate 432.00 MiB.)" in line
 
 
 def breaking_at(images: int) -> type[loop.TrainingStep]:
