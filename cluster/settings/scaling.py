@@ -53,7 +53,8 @@ class ScalingConfig(BaseModel):
     """Seconds to wait for machines, at the start and when some were lost, before the run gives up; none: 600 s for lost ones and
     for those that an autoscaler can start, and too few at the start are refused at once where there is none."""
     resize_s: float = Field(60, gt=0)
-    """Seconds between two looks whether a group that may grow can; to grow, it restarts from the last checkpoint."""
+    """Seconds between two looks whether a group that may grow can. Then it waits until no other machine has joined for as long,
+    15 s at most, and for four times that altogether; saves a checkpoint, for which it has 60 s; and restarts from it."""
 
     @property
     def loss_wait_s(self) -> float:

@@ -20,6 +20,7 @@ import yaml
 from cluster import submit
 from cluster.machines.device import OLDEST
 from cluster.machines.final_errors import VARIABLE
+from cluster.machines.job import STOP_WAIT
 from cluster.settings.config import RunConfig
 from cluster.settings.options import parse_options
 from cluster.settings.scaling import Machine, choose, places
@@ -523,6 +524,29 @@ def test_a_pod_that_is_ended_tells_ray_likewise() -> None:
     context = drain_node.make_context("drain-node", words[2:])
     assert words[:2] == ["ray", "drain-node"]
     assert context.params["deadline_remaining_seconds"] <= int(sleep.split()[1]) < pod["terminationGracePeriodSeconds"]
+
+
+def test_the_driver_of_a_head_that_is_ended_saves_before_ray_ends(tmp_path: Path) -> None:
+    """Under another name than that of real drivers, which may run on this machine."""
+    pod = load("kuberay-rayjob.yaml")["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]
+    python, c, script = pod["containers"][0]["lifecycle"]["preStop"]["exec"]["command"]
+    assert (python, c) == ("python", "-c")
+    module = f"driver{os.getpid()}"
+    (tmp_path / f"{module}.py").write_text(DRIVER)
+    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    with subprocess.Popen(["python", "-m", module, "train", "--name", "x"], cwd=tmp_path, env=environment) as driver:
+        began = time.monotonic()
+        while not (tmp_path / "started").exists() and time.monotonic() - began < 30:
+            time.sleep(0.02)
+        # Else it stays in the table of processes when it has ended.
+        waiting = Thread(target=driver.wait)
+        waiting.start()
+        subprocess.run([sys.executable, c, script.replace("cluster", module)], check=True, timeout=30)
+        waiting.join()
+        assert driver.returncode == 143
+    assert (tmp_path / "saved").exists()
+    assert pod["terminationGracePeriodSeconds"] > int(STOP_WAIT["RAY_JOB_STOP_WAIT_TIME_S"])
+    assert {each["name"]: each["value"] for each in pod["containers"][0]["env"]} == STOP_WAIT
 
 
 @pytest.mark.parametrize("page", ["README.md", "cluster/README.md"])
