@@ -7,6 +7,7 @@ import pytest
 from object_stores import ObjectStore
 from test_sweep import EVERY, IMAGES, TIMEOUT_S, start, wait_until, write_sweep
 
+from data_shards.storage.folder import RunFolder
 from data_shards.storage.patience import PATIENCE_S
 from tuning.analysis.results import read_results
 
@@ -20,6 +21,8 @@ def test_a_sweep_outlives_a_store_that_is_away_for_minutes(
 ) -> None:
     rclone.use(monkeypatch)
     storage, _, options = rclone.make_bucket().uri("sweeps").partition("?")
+    # rclone's server does not take a folder again that was emptied, as by the probe for a storage that can be written.
+    RunFolder(f"{storage}?{options}", "another").write("file", b"")
     space = {"optimizer.lr": {"choice": [1e-3, 3e-3]}}
     file = write_sweep(tmp_path, f"{storage}?{options}", search="random", trials=2, space=space)
     sweep = start("sweep", "--config", file)

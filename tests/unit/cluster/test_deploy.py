@@ -355,16 +355,18 @@ def test_ray_hears_of_a_machine_that_is_taken_away(notice: dict[str, str], secon
     assert {option for option in called if option.startswith("--")} <= known
 
 
-def polled(metadata: str, folder: Path, seconds: float) -> str:
-    """What preemption.sh says within these seconds."""
+def polled(metadata: str, folder: Path, lines: int = 1) -> list[str]:
+    """What preemption.sh says: these lines, and what comes within the next polls."""
     path = f"{folder}:{os.environ['PATH']}"
     process = subprocess.Popen(
         ["bash", str(DEPLOY / "preemption.sh")],
-        env={"PATH": path, "METADATA": metadata, "EVERY_S": "0.05"}, stderr=subprocess.PIPE, text=True,
+        env={"PATH": path, "METADATA": metadata, "EVERY_S": "0.02"}, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
-    time.sleep(seconds)
+    assert process.stderr
+    said = [process.stderr.readline().rstrip() for _ in range(lines)]
+    time.sleep(0.5)
     process.kill()
-    return process.communicate()[1]
+    return [*said, *process.communicate()[1].splitlines()]
 
 
 def test_what_asks_for_notices_is_in_rays_image() -> None:
@@ -379,11 +381,11 @@ def test_what_asks_for_notices_is_in_rays_image() -> None:
 
 
 def test_a_machine_that_cannot_ask_says_so_once(tmp_path: Path) -> None:
-    (line,) = polled("http://127.0.0.1:1", tmp_path, 2).splitlines()
+    (line,) = polled("http://127.0.0.1:1", tmp_path)
     assert line.startswith("http://127.0.0.1:1 does not answer (<urlopen error")
     with ThreadingHTTPServer(("127.0.0.1", 0), type("Nobody", (Metadata,), {"asked": [], "notice": {}})) as server:
         Thread(target=server.serve_forever, daemon=True).start()
-        (line,) = polled(f"http://127.0.0.1:{server.server_port}", tmp_path, 2).splitlines()
+        (line,) = polled(f"http://127.0.0.1:{server.server_port}", tmp_path)
         assert "is the metadata service of neither AWS nor Google" in line
         server.shutdown()
 
@@ -393,7 +395,7 @@ def test_a_notice_that_ray_does_not_take_is_said_once_and_tried_again(tmp_path: 
     stub(tmp_path, "ray", f"echo x >> {tmp_path}/tries; exit 1")
     with ThreadingHTTPServer(("127.0.0.1", 0), type("Taken", (Metadata,), {"asked": [], "notice": notice})) as server:
         Thread(target=server.serve_forever, daemon=True).start()
-        *_, line = polled(f"http://127.0.0.1:{server.server_port}", tmp_path, 3).splitlines()
+        _, line = polled(f"http://127.0.0.1:{server.server_port}", tmp_path, lines=2)
         server.shutdown()
     assert line == "the spot machine is taken away, and ray drain-node fails (1)"
     assert len((tmp_path / "tries").read_text().splitlines()) > 1
