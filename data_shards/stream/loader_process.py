@@ -25,6 +25,8 @@ from data_shards.stream.tracks import Part, Task, part_shape, read_parts
 PRELOADED = ["torchvision.io", "webdataset"]
 # How often a loader is started again without delivering a batch in between.
 RESTARTS = 3
+# multiprocessing's exit code of a process whose fork server has died.
+UNKNOWN = 255
 # A process that has died lets go of its pipe first.
 EXIT_S = 5.0
 # A loader that is told to end may be reading.
@@ -75,7 +77,7 @@ class LoaderProcess:
             self._pipe.send(None)
 
     def next(self) -> Part:
-        """The next part; its images stay valid until the call after the next one.
+        """The next part; its images stay valid until the next call.
 
         Raises: what the reader raised; LoaderDiedError for a process that dies again and again.
         """
@@ -135,6 +137,8 @@ def ending(exit_code: int | None, kills_before: int | None) -> str:
     """
     if exit_code is None:
         return "has closed its pipe"
+    if exit_code == UNKNOWN:
+        return "died, and how is not known: the process that it was forked from is gone too"
     if exit_code >= 0:
         return f"ended with exit code {exit_code}"
     number, kills = -exit_code, oom_kills()

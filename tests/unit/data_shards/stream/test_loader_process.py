@@ -147,5 +147,6 @@ def test_memory_is_blamed_where_the_kernel_has_killed_for_it(kills: list[int | N
     assert ending(-11, 4) == "was killed by signal 11 (SIGSEGV)"
     assert ending(-7, 4) == "was killed by signal 7 (SIGBUS): /dev/shm is full, or a disk has failed"
     assert ending(3, 4) == "ended with exit code 3"
+    assert ending(255, 4) == "died, and how is not known: the process that it was forked from is gone too"
     kills[0] = None
     assert ending(-9, 4) == "was killed by signal 9 (SIGKILL): by hand, or by the system for lack of memory (see dmesg)"
