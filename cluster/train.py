@@ -44,7 +44,8 @@ def main(arguments: Sequence[str]) -> None:
             else:
                 driver.train_on_cluster(prepared, options.address, signals, attempt)
     except Stopped as stopped:
-        print(stopped.line, file=sys.stderr)
+        if driver.is_first_rank():
+            print(stopped.line, file=sys.stderr)
         raise SystemExit(stopped.status) from None
     print(f"{prepared.config.name} has finished: {prepared.clock.total:,} images seen")
     print(places(prepared))

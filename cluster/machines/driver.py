@@ -90,8 +90,9 @@ def train_on_cluster(
 
 
 def say(config: RunConfig, text: str) -> None:
-    """Show the user a line about a run."""
-    print(f"{config.name}: {text}", file=sys.stderr, flush=True)
+    """Show the user a line about a run, once for all ranks of torchrun's."""
+    if is_first_rank():
+        print(f"{config.name}: {text}", file=sys.stderr, flush=True)
 
 
 def _record_start(prepared: Prepared, how: str, **fields: Any) -> None:

@@ -12,6 +12,7 @@ import tiny
 
 from cluster import status
 from cluster.ranks.world import World
+from cluster.records import events
 from cluster.records.health import health, pace
 from cluster.records.metrics_file import Record
 from cluster.records.run_state import outcome_recorded, record_start
@@ -76,6 +77,20 @@ def test_a_run_for_a_person(storage: Path, capsys: pytest.CaptureFixture[str]) -
     stored = [line.split()[0] for line in text.splitlines() if line.startswith("  ")]
     assert stored == [f"checkpoint_{images:012d}" for images in (48, 32, 16)]
     assert text.count(", the best") == 1
+
+
+def test_the_newest_events_are_shown_in_order(copy: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
+    with events.opened(copy, "1aaaa", "driver"):
+        for number in range(status.EVENTS_SHOWN):
+            events.add("restart", f"{number}")
+    with events.opened(copy, "2bbbb", "rank-0"):
+        events.add("saved", "checkpoint_000000000048")
+    text = shown(capsys, copy.path)
+    assert "events       the newest 12 of 13\n" in text
+    rows = [line.split()[2:] for line in text.partition("events  ")[2].splitlines()[1:]]
+    assert rows == [*(["restart", f"{number}"] for number in range(1, 12)), ["saved", "checkpoint_000000000048"]]
+    (found,) = json.loads(shown(capsys, copy.path, "--json"))
+    assert [event["kind"] for event in found["events"]] == ["restart"] * 12 + ["saved"]
 
 
 def test_a_run_for_a_machine(storage: Path, capsys: pytest.CaptureFixture[str]) -> None:
