@@ -31,6 +31,8 @@ LONGEST_IN_QUIETS = 4
 # For the checkpoint before a resize; what was done since the one before is repeated when it takes longer.
 SAVE_S = 60.0
 POLL_S = 0.5
+# Of a larger group the event log has their number.
+NAMED_HOSTS = 8
 
 
 class Arrivals:
@@ -119,8 +121,8 @@ class GroupChanges(WorkerGroupCallback, ControllerCallback):
     def after_worker_group_start(self, worker_group: WorkerGroup) -> None:
         self._group = worker_group
         hosts = sorted({worker.metadata.hostname for worker in worker_group.get_workers()})
-        size = len(worker_group)
-        events.add("group", f"{_workers(size)} on {', '.join(hosts)}", workers=size, hosts=hosts)
+        places = ", ".join(hosts) if len(hosts) <= NAMED_HOSTS else f"{len(hosts)} machines"
+        events.add("group", f"{_workers(len(worker_group))} on {places}", workers=len(worker_group))
 
     def after_worker_group_poll_status(self, worker_group_status: WorkerGroupPollStatus) -> None:
         if worker_group_status.errors:

@@ -1,1 +1,1 @@
-"""One rank among others: the process group, the clock, signs of life, notice of preemption."""
+"""One rank among others: the process group, the clock, signs of life, requests to leave off."""
