@@ -1,17 +1,21 @@
 """An attempt at a run or a sweep, seen by everything that writes for it: whether it still owns the folder."""
 
 import re
-from collections.abc import Container
+import time
 from dataclasses import dataclass
 from functools import cached_property
 
 from data_shards.errors import LostRunError
 from data_shards.storage.folder import RunFolder
 
-# In the folder of a run or a sweep. One file a writer: nobody overwrites another's.
-#   7kqzb.json    the record of an attempt, which its driver rewrites as a sign of life, and deletes when it ends
+# In the folder of a run or a sweep. One file a writer: nobody overwrites another's. Nor is any deleted: where pyarrow deletes
+# an object it marks the folder with another one, which rclone's server takes for a file in the folder's place.
+#   7kqzb.json    the record of an attempt, which its driver rewrites as a sign of life
 #   7kqzb.ended   the attempt writes nothing more: it has ended, or has lost the folder to a later one
-FOLDER, RECORD, ENDED = "owner", ".json", ".ended"
+#   7kqzb.gone    one that has lost the folder has noticed, and its processes have ended
+FOLDER, RECORD, ENDED, GONE = "owner", ".json", ".ended", ".gone"
+# Seconds after which a record that is not there is looked for again, one time after the other.
+LOOKS_S = (0.2, 0.5, 1.0, 2.0, 4.0)
 ID = re.compile(r"(\d{1,9})([a-z]{4})", re.ASCII)
 
 
@@ -37,19 +41,22 @@ class Attempt:
         return number_of(self.id)
 
     def check(self) -> None:
-        """To be called right before anything is written or deleted. One request.
+        """To be called right before anything is written or deleted. One request, a few where the record does not show.
 
         Raises: LostRunError when another attempt has taken the folder over, or this one has ended.
         """
-        self.check_among(self.folder.files_of(FOLDER))
-
-    def check_among(self, names: Container[str]) -> None:
-        """As `check`, where the files of FOLDER are known."""
-        if f"{self.id}{ENDED}" in names or f"{self.id}{RECORD}" not in names:
-            raise LostRunError(
-                f"{self.folder.label}: attempt {self.id} has ended, or lost this folder to another one, and writes nothing "
-                "more; `python -m cluster status` shows the run"
-            )
+        for wait_s in LOOKS_S:
+            names = self.folder.files_of(FOLDER)
+            if f"{self.id}{ENDED}" in names:
+                break
+            if f"{self.id}{RECORD}" in names:
+                return
+            # Some servers and network mounts do not list a file in the moment in which it is replaced.
+            time.sleep(wait_s)
+        raise LostRunError(
+            f"{self.folder.label}: attempt {self.id} has ended, or lost this folder to another one, and writes nothing "
+            "more; `python -m cluster status` shows the run"
+        )
 
 
 def id_of(attempt: Attempt | None) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from string import ascii_lowercase
 
-from cluster.ownership.attempt import ENDED, RECORD, Attempt, number_of
+from cluster.ownership.attempt import ENDED, GONE, RECORD, Attempt, number_of
 from cluster.ownership.records import Record, Records, highest_number, live, own_record
 from data_shards.errors import LostRunError, UserError
 from data_shards.storage.folder import RunFolder
@@ -21,7 +21,6 @@ from nla_cyclegan.weights.checkpoint import NAME, writer_of
 # So long a record must stand still, by the watcher's own clock, until its attempt counts as dead; and between two looks.
 STILL_S = 15.0
 LOOK_S = 1.0
-MARKS_KEPT = 64
 
 
 class Claim:
@@ -51,14 +50,13 @@ class Claim:
             self.records.write(attempt.id, record)
             try:
                 for other in out_of_the_way:
-                    self.records.mark_ended(other)
+                    self.records.mark(other, ENDED)
                 if self._is_first(attempt.id):
-                    self._clean()
                     return attempt, record
             except BaseException:
-                self.records.delete(attempt.id)
+                self.records.mark(attempt.id, ENDED)
                 raise
-            self.records.delete(attempt.id)
+            self.records.mark(attempt.id, ENDED)
             # Whoever comes first now has begun as late as this one.
             self.take_over = False
 
@@ -84,19 +82,21 @@ class Claim:
 
     def _is_first(self, attempt: str) -> bool:
         """Whether it owns the folder; False when it has to make way. Waits for those that have to make way for it."""
+        written = time.monotonic()
         while True:
             names = self.records.names()
-            if attempt not in live(names):
+            is_shown = f"{attempt}{RECORD}" in names
+            if f"{attempt}{ENDED}" in names or (not is_shown and time.monotonic() - written > STILL_S):
                 raise LostRunError(f"{self.folder.label}: another attempt has just taken it over")
             others = live(names) - {attempt}
-            # What it has taken from an owner is its own when that one has noticed, and has ended.
-            leaving = {other for other in self._taken if f"{other}{RECORD}" in names}
-            if not others and not leaving:
+            # What it has taken from an owner is its own when that one has noticed, and its processes have ended.
+            leaving = {other for other in self._taken if f"{other}{GONE}" not in names}
+            if is_shown and not others and not leaving:
                 return True
             if any(_order(other) < _order(attempt) for other in others):
                 return False
             for other in self._look(others | leaving):
-                self.records.mark_ended(other)
+                self.records.mark(other, ENDED)
                 self._taken.discard(other)
             time.sleep(LOOK_S)
 
@@ -129,16 +129,6 @@ class Claim:
                     "over what it has saved with --take-over"
                 )
         return dead
-
-    def _clean(self) -> None:
-        """Delete the records of attempts that have ended; the newest marks stay: one may wake up after days."""
-        names = self.records.names()
-        ended = sorted((name.removesuffix(ENDED) for name in names if name.endswith(ENDED)), key=_order)
-        for attempt in ended:
-            if f"{attempt}{RECORD}" in names:
-                self.records.delete(attempt)
-        for attempt in ended[:-MARKS_KEPT]:
-            self.records.delete(attempt, ENDED)
 
 
 def _order(attempt: str) -> tuple[int, str]:

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from cluster.ownership.attempt import Attempt
+from cluster.ownership.attempt import GONE, Attempt
 from cluster.ownership.claim import Claim
 from cluster.ownership.records import Record, Records
 from data_shards.errors import LostRunError, UserError
@@ -86,11 +86,13 @@ class Heartbeat(threading.Thread):
         """Stop, and make way for the next attempt."""
         self._ended.set()
         self.join()
-        if self.lost is None:
-            try:
+        try:
+            if self.lost is None:
                 self.records.end(self.attempt.id)
-            except UserError as error:
-                _warn(f"{error}; the next start waits whether this one is still alive")
+            else:
+                self.records.mark(self.attempt.id, GONE)
+        except UserError as error:
+            _warn(f"{error}; the next start waits whether this one is still alive")
 
 
 def _warn(text: str) -> None:

@@ -11,7 +11,6 @@ from pydantic.dataclasses import dataclass
 from cluster.ownership.attempt import ENDED, FOLDER, ID, RECORD, number_of
 from cluster.ownership.process import Process, job_or_pid, user_and_host
 from data_shards.errors import UserError
-from data_shards.storage import delete_files
 from data_shards.storage.checked import checked, parsed, shortened
 from data_shards.storage.folder import RunFolder
 
@@ -70,23 +69,20 @@ class Records:
     def write(self, attempt: str, record: Record) -> None:
         self.folder.write_json(f"{FOLDER}/{attempt}{RECORD}", asdict(record))
 
-    def mark_ended(self, attempt: str) -> None:
-        self.folder.write(f"{FOLDER}/{attempt}{ENDED}", b"")
-
-    def delete(self, attempt: str, ending: str = RECORD) -> None:
-        delete_files(self.place, [f"{attempt}{ending}"])
+    def mark(self, attempt: str, ending: str) -> None:
+        """Write ENDED or GONE of an attempt."""
+        self.folder.write(f"{FOLDER}/{attempt}{ending}", attempt.encode())
 
     def end(self, attempt: str) -> None:
-        """Mark the attempt as ended and delete its record; where it has written nothing, leave nothing, no folder either."""
-        is_trace = set(self.folder.names()) == {FOLDER} and self.names() == {f"{attempt}{RECORD}"}
-        if not is_trace:
-            self.mark_ended(attempt)
-        self.delete(attempt)
-        if is_trace and self.folder.is_local:
+        """Mark an attempt of this process as ended; on a disk where it has written nothing, leave nothing, no folder either."""
+        if self.folder.is_local and self.folder.names() == [FOLDER] and self.names() == {f"{attempt}{RECORD}"}:
+            Path(self.place.root, f"{attempt}{RECORD}").unlink()
             # Another attempt that begins right now keeps them.
             with suppress(OSError):
                 Path(self.place.root).rmdir()
                 Path(self.folder.path).rmdir()
+        else:
+            self.mark(attempt, ENDED)
 
 
 def live(names: Iterable[str]) -> set[str]:

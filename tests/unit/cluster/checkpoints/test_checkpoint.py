@@ -15,7 +15,7 @@ from cluster.checkpoints import storing
 from cluster.checkpoints.checkpoint import Checkpoints, superfluous
 from cluster.checkpoints.config import CheckpointConfig
 from cluster.checkpoints.state import TensorFile, deal, load_optimizer, optimizer_tensors
-from cluster.ownership.attempt import Attempt
+from cluster.ownership.attempt import ENDED, Attempt
 from cluster.ownership.process import Process
 from cluster.ownership.records import Record, Records
 from cluster.ranks.clock import Clock
@@ -394,7 +394,7 @@ def test_who_has_lost_the_run_neither_stores_nor_deletes_anything(folder: RunFol
     checkpoints = of_attempt(folder, attempt)
     save(checkpoints, step, 4)
     folder.write(f"{name_of(8, '3abcd9ab')}/generator_ab.safetensors", b"half")
-    Records(folder).mark_ended("3abcd")
+    Records(folder).mark("3abcd", ENDED)
     before = folder.files()
     with pytest.raises(LostRunError, match="3abcd has ended, or lost this folder"):
         save(checkpoints, step, 8)
@@ -412,7 +412,7 @@ def test_who_loses_the_run_while_it_commits_withdraws_the_checkpoint(
 
     def taken_over_meanwhile(*arguments: Any) -> None:
         write_commit(*arguments)
-        Records(folder).mark_ended("3abcd")
+        Records(folder).mark("3abcd", ENDED)
 
     monkeypatch.setattr(storing, "write_commit", taken_over_meanwhile)
     with pytest.raises(LostRunError):

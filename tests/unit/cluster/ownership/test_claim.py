@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from cluster.ownership import claim as module
-from cluster.ownership.attempt import ENDED, RECORD, Attempt
+from cluster.ownership.attempt import ENDED, GONE, RECORD, Attempt
 from cluster.ownership.claim import STILL_S, Claim
 from cluster.ownership.process import Process
 from cluster.ownership.records import Record
@@ -89,13 +89,9 @@ class MemoryRecords:
         self.schedule.wait()
         self.files[f"{attempt}{RECORD}"] = record
 
-    def mark_ended(self, attempt: str) -> None:
+    def mark(self, attempt: str, ending: str) -> None:
         self.schedule.wait()
-        self.files[f"{attempt}{ENDED}"] = b""
-
-    def delete(self, attempt: str, ending: str = RECORD) -> None:
-        self.schedule.wait()
-        self.files.pop(f"{attempt}{ending}", None)
+        self.files[f"{attempt}{ending}"] = b""
 
 
 class Drivers:
@@ -124,7 +120,7 @@ class Drivers:
         self._own(attempt, record, records, beats)
         if not dies and attempt.id in self.owners:
             self.owners.remove(attempt.id)
-            records.delete(attempt.id)
+            records.mark(attempt.id, ENDED)
 
     def _own(self, attempt: Attempt, record: Record, records: MemoryRecords, beats: int) -> None:
         # Those before may not know it yet; nobody else writes without having looked.
@@ -135,6 +131,7 @@ class Drivers:
             self.schedule.wait(3.0)
             if f"{attempt.id}{ENDED}" in records.names():
                 self.owners = [other for other in self.owners if other != attempt.id]
+                records.mark(attempt.id, GONE)
                 return
             record = record.next()
             records.write(attempt.id, record)

@@ -60,7 +60,7 @@ def test_a_second_start_is_refused_as_soon_as_the_first_moves_and_a_later_one_ne
         assert "\n" not in str(caught.value)
         first.check()
     assert "or still does" in said[0]
-    assert folder.files_of(FOLDER) == {f"{first.id}{ENDED}": 0}
+    assert folder.files_of(FOLDER).keys() == {f"{first.id}{RECORD}", f"{first.id}{ENDED}"}
     began = time.monotonic()
     with start(folder) as second:
         assert time.monotonic() - began < STILL_S / 2
@@ -123,7 +123,7 @@ def test_an_owner_that_is_taken_over_stops_writes_nothing_more_and_ends_with_the
 def test_a_lost_owner_is_interrupted(folder: RunFolder) -> None:
     def lose() -> None:
         with start(folder) as attempt:
-            Records(folder).mark_ended(attempt.id)
+            Records(folder).mark(attempt.id, ENDED)
             time.sleep(20)
 
     began = time.monotonic()
@@ -183,16 +183,6 @@ def test_which_processes_are_known_to_be_dead() -> None:
     assert Process(here.machine, ended.pid, "1").is_known_dead()
     # The number was given to another process since.
     assert Process(here.machine, os.getpid(), "1").is_known_dead()
-
-
-def test_of_many_attempts_a_few_marks_are_kept(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(claim, "MARKS_KEPT", 3)
-    folder.write("run.json", b"{}")
-    for _ in range(6):
-        with start(folder) as attempt:
-            pass
-    assert attempt.number == 6
-    assert len(folder.files_of(FOLDER)) <= 4
 
 
 def test_an_attempt_that_writes_nothing_leaves_nothing(folder: RunFolder) -> None:
