@@ -63,7 +63,7 @@ def test_a_second_driver_is_refused_takes_over_and_the_run_is_what_one_alone_tra
     first = start(run.file)
     run.wait_for_checkpoint()
     status, said = ended(start(run.file))
-    assert status == 1, said
+    assert status == 2, said
     (line,) = [line for line in said.splitlines() if line.startswith("error: ")]
     assert "is at work there, and alive" in line
     assert "--take-over" in line
@@ -72,7 +72,7 @@ def test_a_second_driver_is_refused_takes_over_and_the_run_is_what_one_alone_tra
     seen = run.wait_for_checkpoint()
     second = start(run.file, "--take-over")
     status, said = ended(first)
-    assert status == 1, said
+    assert status == 2, said
     assert "lost this folder" in said.splitlines()[-1]
     run.wait_for_checkpoint(after=seen)
     # Killed where it stands: on this machine its death is seen at once.
@@ -96,6 +96,6 @@ def test_a_second_driver_is_refused_takes_over_and_the_run_is_what_one_alone_tra
 def test_of_two_drivers_that_start_together_one_trains(run: Run) -> None:
     both = [start(run.file) for _ in range(2)]
     outcomes = sorted(ended(driver) for driver in both)
-    assert [status for status, _ in outcomes] == [0, 1], outcomes
+    assert [status for status, _ in outcomes] == [0, 2], outcomes
     assert "is at work there, and alive" in outcomes[1][1]
     assert all(world_of(files) for files in checkpoints_of(run.folder).values())
