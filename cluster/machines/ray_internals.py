@@ -9,7 +9,7 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -88,6 +88,7 @@ class Trainer(DataParallelTrainer):
     def _initialize_and_run_controller(self, **settings: Any) -> Any:
         if self._own_scaling_policy is not None:
             settings["scaling_policy"] = self._own_scaling_policy
+        settings["train_fn_ref"] = SentWithTheCall(settings["train_fn_ref"].get())
         return super()._initialize_and_run_controller(**settings)
 
     def _register_sigint_handler(self, controller: Any) -> None:
@@ -95,6 +96,17 @@ class Trainer(DataParallelTrainer):
 
     def _create_default_callbacks(self) -> list[Any]:
         return [each for each in super()._create_default_callbacks() if not isinstance(each, DatasetsCallback)]
+
+
+class SentWithTheCall:
+    """What a worker is to run, in place of Ray's reference to it in its object store: a worker that asks for that on a machine that is gone waits
+    ten seconds before it asks another one."""
+
+    def __init__(self, function: Callable[[], Any]) -> None:
+        self._function = function
+
+    def get(self) -> Callable[[], Any]:
+        return self._function
 
 
 @contextmanager
@@ -128,6 +140,12 @@ def published(key: str) -> dict[str, Any] | None:
 def free_resources() -> dict[str, dict[str, float]]:
     """What is free on each machine, by the machine's id; a resource that is used up is left out."""
     return available_resources_per_node()
+
+
+def group_has_failed(group: WorkerGroup) -> bool:
+    """Whether a worker of the group had failed when the controller looked last."""
+    status = group.get_latest_poll_status()
+    return bool(status and status.errors)
 
 
 def silence_callback_errors() -> None:

@@ -13,6 +13,8 @@ from typing import Any
 import ray
 from ray.train.backend import Backend, BackendConfig
 
+from cluster.machines.ray_internals import group_has_failed
+
 # Of Linux: the IPv4 address of a network interface.
 SIOCGIFADDR = 0x8915
 LEAVE_S = 30.0
@@ -49,7 +51,11 @@ class _ProcessGroup(Backend):
         ray.get([worker_group.execute_single_async(rank, join_group, rank, *settings) for rank in range(world)])
 
     def on_shutdown(self, worker_group: Any, backend_config: ProcessGroupConfig) -> None:
-        if len(worker_group) > 1:
+        if group_has_failed(worker_group):
+            # Nobody can leave it, and the controller would wait seconds for answers of a machine that is gone.
+            for worker in worker_group.get_workers():
+                ray.kill(worker.actor)
+        elif len(worker_group) > 1:
             ray.wait(worker_group.execute_async(leave_group), num_returns=len(worker_group), timeout=LEAVE_S)
 
 

@@ -2,6 +2,7 @@
 
 import inspect
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -79,6 +80,23 @@ def test_a_healthy_group_comes_to_its_resize_by_one_state_and_a_failed_one_by_an
     source = inspect.getsource(TrainController)
     assert source.index("isinstance(controller_state, ResizingState)") < source.index("next_state=SchedulingState(")
     assert not issubclass(ray_internals.ResizingState, ray_internals.WAITING_STATES)
+
+
+def test_a_worker_asks_what_it_is_given_for_its_function() -> None:
+    assert "train_fn = train_fn_ref.get()" in inspect.getsource(RayTrainWorker.run_train_fn)
+    assert "train_fn_ref=train_fn_ref" in inspect.getsource(ray_internals.DataParallelTrainer.fit)
+    assert ray_internals.SentWithTheCall(print).get() is print
+
+
+def test_a_group_whose_workers_have_failed_is_known() -> None:
+    """Its processes are ended at once: rendezvous.py."""
+    statuses = [None, WorkerStatus(running=True), WorkerStatus(running=False, error=RuntimeError("lost"))]
+    groups = [
+        SimpleNamespace(get_latest_poll_status=lambda s=s: s and ray_internals.WorkerGroupPollStatus({0: s}))
+        for s in statuses
+    ]
+    assert [ray_internals.group_has_failed(group) for group in groups] == [False, False, True]
+    assert parameters(ray_internals.WorkerGroup.get_latest_poll_status) == ["self"]
 
 
 def test_no_process_is_started_for_ray_data() -> None:
