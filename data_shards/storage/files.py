@@ -16,7 +16,7 @@ from pyarrow import fs
 
 from data_shards.errors import UserError
 from data_shards.storage.checked import parsed
-from data_shards.storage.location import Location
+from data_shards.storage.location import Location, read_at
 from data_shards.storage.patience import first_line, patiently
 
 LOG = logging.getLogger(__name__)
@@ -51,7 +51,7 @@ def read_file(location: Location, name: str) -> bytes | None:
     def read() -> bytes:
         file, size = location.open(name)
         with file:
-            data = file.read_at(size, 0)
+            data = read_at(file, size, 0)
             if len(data) != size:
                 raise OSError(f"the transfer ended after {len(data)} of {size} bytes")
             return data

@@ -17,10 +17,11 @@ from data_shards.storage.patience import first_line, patiently
 LOG = logging.getLogger(__name__)
 
 # One call of the S3 client: the seconds it waits for a connection and for the next byte, and how often it tries. It ends
-# after 2 s where nothing listens, after 17 s where a server hangs; then patience.py waits, which can be interrupted.
+# after 1 s where nothing listens, after 21 s where a server hangs; then patience.py waits, which can be interrupted. A server
+# that is only slow, as one under load that answers after 8 s, is none that hangs.
 CONNECT_S = 3.0
-ANSWER_S = 5.0
-ATTEMPTS = 3
+ANSWER_S = 10.0
+ATTEMPTS = 2
 # Google's client waits longer from one attempt to the next; for so long it makes new ones. It has no word for the seconds that an
 # attempt may take: one whose server hangs ends after 120 s.
 RETRIES_S = 2.0
@@ -85,6 +86,15 @@ class Location:
                 f"cannot open {self.uri}: there is no bucket {self.bucket} at {self.endpoint}: "
                 "create it, or correct the URI or AWS_ENDPOINT_URL"
             )
+
+
+def read_at(file: pa.NativeFile, length: int, offset: int) -> bytes:
+    """So many bytes of an open file, fewer at its end. Raises: OSError."""
+    try:
+        return bytes(file.read_at(length, offset))
+    except ValueError as error:
+        # pyarrow's word for a stream that Google's client has lost is that the file is closed.
+        raise OSError(f"the connection was lost ({error})") from error
 
 
 def locate(uri: str | os.PathLike[str]) -> Location:

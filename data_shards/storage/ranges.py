@@ -6,7 +6,7 @@ from collections import OrderedDict
 import pyarrow as pa
 
 from data_shards.errors import UserError
-from data_shards.storage.location import Location
+from data_shards.storage.location import Location, read_at
 from data_shards.storage.patience import patiently
 
 OPEN_FILES = 64
@@ -43,7 +43,7 @@ class RangeReader:
         file, size = self._open(name)
         try:
             expected = max(0, min(length, size - offset))
-            data = file.read_at(expected, offset)
+            data = read_at(file, expected, offset)
             if len(data) != expected:
                 raise OSError(f"the transfer ended after {len(data)} of {expected} bytes")
         except OSError:
