@@ -4,6 +4,7 @@ A sweep builds on `build_trainer`, which configures Ray Train for a run.
 """
 
 import os
+import secrets
 import sys
 import tempfile
 import threading
@@ -188,11 +189,14 @@ def build_trainer(
     from cluster.machines.ray_internals import Trainer
     from cluster.machines.rendezvous import ProcessGroupConfig
     from cluster.machines.resize import GroupChanges, PatientScaling
+    from cluster.machines.scratch import RemovedAtEnd
     from cluster.machines.spares import ImportedOnAllMachines
     from cluster.machines.watchdog import Watchdog
     from cluster.machines.worker import train_worker
 
     scaling, backend = config.scaling, "nccl" if resources.use_gpu else "gloo"
+    # A name of its own: the temporary folder belongs to all users of a machine.
+    scratch = Path(tempfile.gettempdir(), f"ray-train-{secrets.token_hex(6)}")
     scaling_config = ScalingConfig(
         num_workers=resources.workers,
         use_gpu=resources.use_gpu,
@@ -214,7 +218,7 @@ def build_trainer(
         run_config=RayRunConfig(
             name=config.name,
             # Ray Train has nothing to keep: checkpoints are not reported to it, see checkpoints/checkpoint.py.
-            storage_path=str(Path(tempfile.gettempdir(), "ray-train")),
+            storage_path=str(scratch),
             # Machines that do not join are failures of its controller: the watchdog counts the seconds instead.
             failure_config=FailureConfig(max_failures=scaling.max_failures, controller_failure_limit=-1),
             # The watchdog describes a failure in one line, and what `fit` raises has all of it.
@@ -224,6 +228,7 @@ def build_trainer(
                 Watchdog(scaling, resources, events_key(config)),
                 GroupChanges(config, id_of(attempt)),
                 ImportedOnAllMachines(),
+                RemovedAtEnd(scratch),
             ],
         ),
     )
