@@ -37,10 +37,8 @@ JOIN_SETTINGS = {"RAY_gcs_rpc_server_reconnect_timeout_s": str(7 * 24 * 3600)}
 OWN_SETTINGS = {
     # Nobody takes machines away from a Ray of this process's own, and the watcher for that prints an error of its own.
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
-    # Nor does the list of runs for its dashboard outlive the run.
-    "RAY_TRAIN_ENABLE_STATE_ACTOR_RECONCILIATION": "0",
-    # Of Ray about itself, when it makes an entry for that list.
-    "PYTHONWARNINGS": "ignore:`ExecutionOptions.exclude_resources` is deprecated",
+    # Nor does the list of runs for its dashboard outlive the run: one process less to start.
+    "RAY_TRAIN_ENABLE_STATE_TRACKING": "0",
     "RAY_AUTH_MODE": "token",
     # Its processes are forks: those that it starts for later are none, and nobody would use them.
     "RAY_enable_worker_prestart": "0",
