@@ -31,6 +31,7 @@ from cluster.records.sinks import Forward
 from cluster.settings.config import RunConfig
 from cluster.settings.preflight import Prepared, claim, versions
 from cluster.settings.scaling import Resources, choose, compute_capability, this_machine
+from data_shards.cores import usable_cores
 from data_shards.errors import RunInterruptedError
 from nla_cyclegan.kernels.compile_cache import start_compiling
 
@@ -129,6 +130,8 @@ def train_in_process(prepared: Prepared, signals: StopSignals, attempt: Attempt 
     from cluster.ranks.world import World
     from cluster.training.loop import train
 
+    # torch counts the cores of the machine, also where a container may use few of them.
+    torch.set_num_threads(min(torch.get_num_threads(), usable_cores()))
     wanted, cuda = prepared.config.scaling.gpu, torch.cuda.is_available()
     use_gpu = cuda if wanted is None else wanted
     device = rank_device(use_gpu, int(os.environ.get("LOCAL_RANK", 0)))

@@ -11,7 +11,8 @@ from typing import Any
 
 from cluster.machines.forks import ROOT, joined_forks, own_forks
 from cluster.settings.preflight import in_ray_job
-from cluster.settings.scaling import Machine, usable_cores
+from cluster.settings.scaling import Machine
+from data_shards.cores import usable_cores
 from data_shards.errors import UserError
 
 PACKAGES = ("cluster", "data_shards", "nla_cyclegan", "tuning")

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from data_shards.cores import usable_cores
 from data_shards.errors import UserError
 
 # As long as a cloud takes to put another machine in place.
@@ -106,11 +107,6 @@ NO_GROWTH = Growth()
 def this_machine() -> Machine:
     """What this machine offers to a Ray of the driver's own."""
     return Machine(usable_cores(), visible_gpus())
-
-
-def usable_cores() -> int:
-    """CPU cores that this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def visible_gpus() -> int:

@@ -2,7 +2,6 @@
 
 import argparse
 import hashlib
-import os
 import sys
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -11,6 +10,7 @@ from shlex import quote
 
 from data_shards.checking.check import Report, Task, check_shard
 from data_shards.checking.scan import look_at_all
+from data_shards.cores import usable_cores
 from data_shards.dataset.manifest import INDEX, MANIFEST, Dataset, SplitInfo, open_dataset, read_manifest
 from data_shards.dataset.rows import IndexRows
 from data_shards.errors import UserError, check_range
@@ -37,7 +37,7 @@ class Verdict:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("uri", metavar="URI", help="a packed dataset: a folder or a URI such as s3://bucket/prefix")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes (default: one a core)")
+    parser.add_argument("--jobs", type=int, default=usable_cores(), help="processes (default: one a core)")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -7,7 +7,6 @@ unfinished/; index and manifest come last, so that an interrupted pack is no dat
 import argparse
 import hashlib
 import json
-import os
 import re
 import sys
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from data_shards.cores import usable_cores
 from data_shards.dataset.manifest import INDEX, INDEX_SCHEMA, SPLITS, commit, read_manifest
 from data_shards.errors import UserError, check_range
 from data_shards.images.encode import Encoding, encode_file, hash_file
@@ -47,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--shard-mb", type=int, default=64, metavar="MB", help="largest shard (default 64); memory holds two"
     )
-    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes (default: one a core)")
+    parser.add_argument("--jobs", type=int, default=usable_cores(), help="processes (default: one a core)")
 
 
 def run(args: argparse.Namespace) -> int:

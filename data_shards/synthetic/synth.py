@@ -5,7 +5,6 @@ Every image is a function of (seed, split, index) alone: neither the number of i
 
 import argparse
 import json
-import os
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from data_shards.cores import usable_cores
 from data_shards.errors import UserError, check_range
 from data_shards.packing.processes import FILES_PER_TASK, Workers
 from data_shards.progress import Progress
@@ -56,7 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for name, what in (options | {"seed": "another seed draws other scenes"}).items():
         what += " (default %(default)s)"
         parser.add_argument(f"--{name}", type=int, default=getattr(default, name), metavar="N", help=what)
-    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes (default: one a core)")
+    parser.add_argument("--jobs", type=int, default=usable_cores(), help="processes (default: one a core)")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -50,7 +50,8 @@ FLOORS = {
         {"images", "download"},
         {"dataset"},
         {"storage", "command_line"},
-        {"progress", "errors", "memory"},
+        {"progress", "errors", "memory", "cores"},
+        {"control_groups"},
     ],
 }
 # What starts Ray or runs inside it. True: it is imported together with Ray, because only Ray's processes import it.

@@ -14,8 +14,8 @@ from cluster.machines import driver
 from cluster.ranks.world import World
 from cluster.settings.config import RunConfig
 from cluster.settings.costs import Costs, measure
-from cluster.settings.scaling import usable_cores
 from cluster.training.loop import train
+from data_shards.cores import usable_cores
 from data_shards.storage.folder import RunFolder
 from nla_cyclegan import Generator, GeneratorConfig, PatchDiscriminator
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from data_shards import memory
+from data_shards import control_groups, memory
 
 GB = 10**9
 
@@ -12,8 +12,8 @@ GB = 10**9
 @pytest.fixture
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """With 64 GB, of which 40 are available, and no control groups."""
-    monkeypatch.setattr(memory, "PROC", tmp_path / "proc")
-    monkeypatch.setattr(memory, "CGROUPS", tmp_path / "cgroup")
+    monkeypatch.setattr(control_groups, "PROC", tmp_path / "proc")
+    monkeypatch.setattr(control_groups, "CGROUPS", tmp_path / "cgroup")
     write(
         tmp_path / "proc/meminfo",
         f"MemTotal:  {64 * GB // 1024} kB\nMemFree: 1 kB\nMemAvailable: {40 * GB // 1024} kB\n",
@@ -72,7 +72,7 @@ def test_a_container_that_sees_the_hosts_path(machine: Path) -> None:
 
 
 def test_a_machine_that_says_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "PROC", tmp_path)
-    monkeypatch.setattr(memory, "CGROUPS", tmp_path)
+    monkeypatch.setattr(control_groups, "PROC", tmp_path)
+    monkeypatch.setattr(control_groups, "CGROUPS", tmp_path)
     assert memory.available_bytes() == memory.total_bytes() > 0
     assert memory.oom_kills() is None

@@ -1,0 +1,25 @@
+"""The CPU cores that this process may use."""
+
+import os
+
+from data_shards.control_groups import groups, lines, number
+
+
+def usable_cores() -> int:
+    """At least 1: those that it may run on, and no more than its control groups' quota pays for."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, int(min([allowed, *_quotas()])))
+
+
+def _quotas() -> list[float]:
+    """Cores' worth of time, of each control group that has a quota."""
+    quotas = []
+    for folder in groups("cpu"):
+        # Version 2: "200000 100000", or "max 100000"; version 1: two files, -1 for none.
+        words = next(iter(lines(folder / "cpu.max")), "").split()
+        quota, period = number(folder, ("cpu.cfs_quota_us",)), number(folder, ("cpu.cfs_period_us",))
+        if len(words) == 2 and words[0].isdigit():
+            quota, period = int(words[0]), int(words[1])
+        if quota and period:
+            quotas.append(quota / period)
+    return quotas

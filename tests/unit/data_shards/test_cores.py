@@ -1,0 +1,60 @@
+"""The cores of a process in containers, on machines made of files."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from data_shards import control_groups
+from data_shards.cores import usable_cores
+
+
+@pytest.fixture
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """With 16 cores, all of which this process may run on."""
+    monkeypatch.setattr(control_groups, "PROC", tmp_path / "proc")
+    monkeypatch.setattr(control_groups, "CGROUPS", tmp_path / "cgroup")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(16)))
+    return tmp_path
+
+
+def write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"{text}\n")
+
+
+def test_without_groups_it_is_the_affinity(machine: Path) -> None:
+    assert usable_cores() == 16
+
+
+@pytest.mark.parametrize(
+    ("own", "around", "cores"),
+    [
+        ("max 100000", "max 100000", 16),
+        ("400000 100000", "max 100000", 4),
+        ("max 100000", "250000 100000", 2),
+        ("50000 100000", "", 1),
+        ("3200000 100000", "", 16),
+    ],
+)
+def test_version_2_the_smallest_quota_counts(machine: Path, own: str, around: str, cores: int) -> None:
+    write(machine / "proc/self/cgroup", "0::/pod/container")
+    write(machine / "cgroup/pod/container/cpu.max", own)
+    if around:
+        write(machine / "cgroup/pod/cpu.max", around)
+    assert usable_cores() == cores
+
+
+@pytest.mark.parametrize("tree", ["cpu", "cpu,cpuacct"])
+@pytest.mark.parametrize(("quota", "cores"), [("-1", 16), ("300000", 3), ("30000", 1)])
+def test_version_1(machine: Path, tree: str, quota: str, cores: int) -> None:
+    write(machine / "proc/self/cgroup", "4:memory:/job\n3:cpu,cpuacct:/job\n0::/")
+    write(machine / f"cgroup/{tree}/job/cpu.cfs_quota_us", quota)
+    write(machine / f"cgroup/{tree}/job/cpu.cfs_period_us", "100000")
+    assert usable_cores() == cores
+
+
+def test_a_container_that_sees_its_own_group_as_the_root(machine: Path) -> None:
+    write(machine / "proc/self/cgroup", "0::/../../host/path")
+    write(machine / "cgroup/cpu.max", "200000 100000")
+    assert usable_cores() == 2
