@@ -36,6 +36,11 @@ def table(file: Path) -> dict[str, int]:
     return {row[0]: int(row[1]) for row in rows if len(row) > 1 and row[1].isdigit()}
 
 
+def machine(name: str) -> dict[str, int]:
+    """The numbers in a file of /proc, such as "meminfo", by their names."""
+    return table(PROC / name)
+
+
 def lines(file: Path) -> list[str]:
     """Of a text file; none where it cannot be read."""
     try:

@@ -2,8 +2,7 @@
 
 import os
 
-from data_shards import control_groups
-from data_shards.control_groups import groups, number, table
+from data_shards.control_groups import groups, machine, number, table
 
 # Of version 2, of version 1.
 LIMIT = ("memory.max", "memory.limit_in_bytes")
@@ -15,14 +14,14 @@ KILLS = ("memory.events", "memory.oom_control")
 
 def total_bytes() -> int:
     """The memory of this machine, or the limit of a control group that holds this process, if that is less."""
-    machine = table(control_groups.PROC / "meminfo").get("MemTotal:")
-    total = 1024 * machine if machine else os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    installed = machine("meminfo").get("MemTotal:")
+    total = 1024 * installed if installed else os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return min([total, *(limit for folder in groups("memory") if (limit := number(folder, LIMIT)) is not None)])
 
 
 def available_bytes() -> int:
     """What of it new processes can use before the kernel swaps or kills."""
-    free = table(control_groups.PROC / "meminfo").get("MemAvailable:")
+    free = machine("meminfo").get("MemAvailable:")
     rooms = [1024 * free if free is not None else total_bytes()]
     for folder in groups("memory"):
         limit, used = number(folder, LIMIT), number(folder, USED)
@@ -41,4 +40,4 @@ def oom_kills() -> int | None:
         for name in KILLS:
             if (kills := table(folder / name).get("oom_kill")) is not None:
                 return kills
-    return table(control_groups.PROC / "vmstat").get("oom_kill")
+    return machine("vmstat").get("oom_kill")
