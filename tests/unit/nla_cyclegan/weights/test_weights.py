@@ -89,6 +89,8 @@ def test_a_missing_path_is_named(path):
 
 def test_a_folder_that_cannot_be_listed_is_named(tmp_path, monkeypatch):
     class Closed:
+        type_name = "local"
+
         def get_file_info(self, asked):
             if isinstance(asked, fs.FileSelector):
                 raise PermissionError("access denied")
