@@ -143,6 +143,7 @@ def test_ctrl_c_leaves_the_job_and_twice_stops_it(cluster: Cluster) -> None:
     assert f"stopped (SIGTERM, saved at {state['images']:,} images)" in out
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_a_run_is_followed_to_its_end_and_no_secret_goes_with_it(cluster: Cluster) -> None:
     status, out, err = ends(cluster.runs["short"])

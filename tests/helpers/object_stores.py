@@ -195,7 +195,8 @@ def _used(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Ob
     return server
 
 
-@pytest.fixture(params=["rclone", "moto", "google"])
+# Google's has tests of its own, test_google.py, that are not slow.
+@pytest.fixture(params=["rclone", "moto", pytest.param("google", marks=pytest.mark.slow)])
 def store(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> ObjectStore:
     """Each of the servers in turn, this process being its client."""
     return _used(request, monkeypatch)

@@ -59,7 +59,9 @@ def bucket(google: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> Bucket:
     return google.make_bucket()
 
 
-@pytest.mark.parametrize("kind", ["slow_down", "reset", "close", "lost"])
+@pytest.mark.parametrize(
+    "kind", ["slow_down", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("reset", "close", "lost"))]
+)
 def test_files_are_whole_through_faults(kind: str, bucket: Bucket, proxy: OutsideProxy) -> None:
     location = locate(bucket.uri("data", proxy))
     for method in ("PUT", "GET"):

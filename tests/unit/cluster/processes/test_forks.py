@@ -117,6 +117,9 @@ def test_a_server_and_its_forks_end_with_their_owner_however_that_ends(
     owner = subprocess.Popen(["sleep", "60"])
     other = secrets.token_hex(16)
     server = launch.start_server(other, "colorsys", AT_END, owner.pid, {"MARK": str(tmp_path / "mark")})
+    # Else the launcher may start one of its own first.
+    while not _does(server.pid, "SigIgn", signal.SIGHUP):
+        time.sleep(0.01)
     script = "import os, time; print(os.getpid(), flush=True); time.sleep(60)"
     file = Path(start(script).args[-1])  # type: ignore[index]
     command = [sys.executable, "-m", "cluster.processes.launch", other, "colorsys", AT_END, str(file)]
@@ -140,19 +143,17 @@ def test_a_server_ends_when_it_is_asked_to(tmp_path: Path) -> None:
     server = launch.start_server(
         secrets.token_hex(16), "colorsys", AT_END, os.getpid(), {"MARK": str(tmp_path / "mark")}
     )
-    while not _handles(server.pid, signal.SIGUSR1):
+    while not _does(server.pid, "SigCgt", signal.SIGUSR1):
         time.sleep(0.01)
     server.send_signal(signal.SIGUSR1)
     assert server.wait(10) == 0
     assert not (tmp_path / "mark").exists()
 
 
-def _handles(process: int, number: int) -> bool:
-    """Whether a process has a handler of its own for that signal."""
-    caught = next(
-        line for line in Path(f"/proc/{process}/status").read_text().splitlines() if line.startswith("SigCgt")
-    )
-    return bool(int(caught.split()[1], 16) >> (number - 1) & 1)
+def _does(process: int, what: str, number: int) -> bool:
+    """Whether a process has a handler of its own for that signal ("SigCgt"), or ignores it ("SigIgn")."""
+    signals = next(line for line in Path(f"/proc/{process}/status").read_text().splitlines() if line.startswith(what))
+    return bool(int(signals.split()[1], 16) >> (number - 1) & 1)
 
 
 def test_where_no_server_starts_the_launcher_becomes_python(start: Launch, name: str, tmp_path: Path) -> None:

@@ -390,7 +390,15 @@ def members(group: int) -> set[int]:
 
 
 @pytest.mark.parametrize("count", [pytest.param(1, marks=pytest.mark.slow), 6])
-@pytest.mark.parametrize(("workers", "how", "status"), [(0, "end", 0), (2, "end", 0), (2, "raise", 1), (2, "kill", -9)])
+@pytest.mark.parametrize(
+    ("workers", "how", "status"),
+    [
+        pytest.param(0, "end", 0, marks=pytest.mark.slow),
+        pytest.param(2, "end", 0, marks=pytest.mark.slow),
+        pytest.param(2, "raise", 1, marks=pytest.mark.slow),
+        (2, "kill", -9),
+    ],
+)
 def test_a_program_that_ends_leaves_no_process(
     dataset: Dataset, tmp_path: Path, count: int, workers: int, how: str, status: int
 ) -> None:

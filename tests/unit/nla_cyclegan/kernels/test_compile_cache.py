@@ -19,6 +19,7 @@ def compile_all(times: int = 1) -> None:
         assert process.wait() == 0
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_machine_compiles_once(tmp_path, monkeypatch):
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
