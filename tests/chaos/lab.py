@@ -22,7 +22,7 @@ GCS_PORT, STORE_PORT, MOTO_PORT = 6379, 9000, 9001
 # What Ray Train's workers are called.
 WORKER = "ray::RayTrainWorker"
 # What Ray Tune's own process of a trial is called.
-TRIAL = "ray::train_trial"
+TRIAL = "ray::ImplicitFunc.train"
 FORK_SERVER = "from multiprocessing.forkserver import main"
 RAY_TEMP = Path("/tmp/ray")
 STARTS_WITHIN_S = 90.0
