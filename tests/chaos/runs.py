@@ -1,6 +1,7 @@
 """A run on the lab's cluster, watched from outside: what every attempt of it did, and what it left in the store."""
 
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -117,6 +118,11 @@ class Run:
     def give_command(self, node: Node, log: Path) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", "cluster", "train", "--config", str(self.file), "--address", self.lab.address]
         return node.popen(command, log)
+
+    def send(self, number: int) -> None:
+        """Send its driver a signal: not the whole group, in which the program that entered the node would end first."""
+        for pid in self.node.processes(str(self.file)):
+            os.kill(pid, number)
 
     @property
     def said(self) -> str:

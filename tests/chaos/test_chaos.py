@@ -139,7 +139,6 @@ def test_everything_is_terminated(laboratory: Lab, undisturbed: Undisturbed) -> 
     run = Run(laboratory, head, "terminated", scaling={"workers": 2}, **CHANGES)
     run.reach(STRIKE)
     since = time.monotonic()
-    os.killpg(run.process.pid, signal.SIGTERM)
     for node in (head, *workers):
         node.terminate_everything()
     run.end()
@@ -157,7 +156,7 @@ def test_the_driver_is_terminated(laboratory: Lab, undisturbed: Undisturbed) -> 
     run = Run(laboratory, head, "stopped", scaling={"workers": 2}, **CHANGES)
     run.reach(STRIKE)
     since = time.monotonic()
-    os.killpg(run.process.pid, signal.SIGTERM)
+    run.send(signal.SIGTERM)
     assert run.end() not in (0, 1, 2)
     run.start()
     row = came_through(run, "SIGTERM to the driver, started again", since, undisturbed(2, CHANGES))

@@ -1,6 +1,5 @@
 """Runs on several hosts whose store, disks or checkpoints fail, and runs that two drivers want."""
 
-import os
 import shutil
 import signal
 import time
@@ -71,7 +70,7 @@ def test_the_newest_checkpoint_is_damaged(laboratory: Lab, undisturbed: Undistur
     head, *workers = laboratory.arrange(1, 1)
     run = Run(laboratory, head, "damaged", scaling={"workers": 2}, **CHANGES)
     run.reach(STRIKE)
-    os.killpg(run.process.pid, signal.SIGINT)
+    run.send(signal.SIGINT)
     until(lambda: not any(node.processes(WORKER) for node in workers), "the workers end", 60)
     run.end()
     newest, before, *_ = complete_checkpoints(run.folder)
