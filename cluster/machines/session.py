@@ -140,8 +140,8 @@ def _start_own(forks: dict[str, Any]) -> None:
     try:
         with _out_of_reach():
             ray.init(address="local", num_cpus=usable_cores(), logging_level="WARNING", runtime_env=forks)
+    # Ray waits half a minute for its own processes, and has no type for what it raises then.
     except Exception as error:
-        # Ray waits half a minute for its own processes, and has no type for what it raises then.
         raise UserError(
             f"Ray did not start on this machine ({' '.join(str(error).split())}); "
             "give the same command again when it is less busy, or train without Ray's processes: --local"

@@ -84,6 +84,7 @@ class StopSignals:
             if error.kind != STOP and self.received is None:
                 raise
             raise self.stopped(f"saved at {error.images:,} images", error.images) from None
+        # After a signal the end is a stop, whatever failed on the way: Ray, torch and storage fail in many types when they are cut off.
         except Exception as error:
             if self.received is None:
                 raise
