@@ -46,9 +46,10 @@ while :; do
     kill -0 "$steps" 2> /dev/null || break
 done
 
-# Not where somebody has cancelled the job, which Slurm announces by the same signal.
+# Not where somebody has cancelled the job, which Slurm announces by the same signal. (Not in a pipe: one whose reader has seen
+# enough fails.)
 if [ "$signalled" = yes ] && [ "$status" -ne 0 ] &&
-    ! scontrol show job "$SLURM_JOB_ID" | grep --quiet --extended-regexp 'JobState=(CANCELLED|COMPLETING|PREEMPTED)'; then
+    [[ ! $(scontrol show job "$SLURM_JOB_ID") =~ JobState=(CANCELLED|COMPLETING|PREEMPTED) ]]; then
     scontrol requeue "$SLURM_JOB_ID"
 fi
 exit "$status"
