@@ -1,11 +1,10 @@
 """`python -m cluster submit`: send a run to a cluster as a Ray job, with this project's code, and follow its log."""
 
-import argparse
 import shlex
 from collections.abc import Sequence
 
-from cluster.machines.job import EXCLUDED, Job, variable_problems, variables_sent
-from cluster.machines.submission import submit, submit_parser
+from cluster.jobs.job import EXCLUDED, Job, variable_problems, variables_sent
+from cluster.jobs.submission import submit_command
 from cluster.records.recorded_run import flat
 from cluster.settings.config import RunConfig
 from cluster.settings.options import TAKE_OVER, option_text, parse_options
@@ -24,12 +23,9 @@ def main(arguments: Sequence[str]) -> int:
 
     Raises: UserError with a line for each problem, before anything is sent.
     """
-    options, of_the_run = _parser().parse_known_args([argument for argument in arguments if argument != "--"])
-    return submit(make_job(of_the_run, options.exclude, options.env), options)
-
-
-def _parser() -> argparse.ArgumentParser:
-    return submit_parser(
+    return submit_command(
+        arguments,
+        make_job,
         "python -m cluster submit",
         USAGE,
         "Send a run to a Ray cluster and follow its log; the same command again follows a run in training. "

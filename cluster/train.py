@@ -6,9 +6,9 @@ from contextlib import contextmanager
 from functools import partial
 from shlex import quote
 
-from cluster.machines import driver
-from cluster.machines.final_errors import final_errors_stop_the_job
-from cluster.machines.stop_signals import StopSignals
+from cluster.group import driver
+from cluster.group.stop_signals import StopSignals
+from cluster.jobs.final_errors import final_errors_stop_the_job
 from cluster.ownership.attempt import Attempt
 from cluster.ownership.owner import owned
 from cluster.records import events

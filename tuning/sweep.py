@@ -7,7 +7,7 @@ from functools import partial
 from shlex import quote
 from typing import TYPE_CHECKING
 
-from cluster.machines.final_errors import final_errors_stop_the_job
+from cluster.jobs.final_errors import final_errors_stop_the_job
 from data_shards.errors import Stopped, UserError
 from tuning.analysis.results import SWEEP, table
 from tuning.settings.options import parse_sweep
@@ -43,10 +43,10 @@ def run(sweep: "Sweep") -> "Sweep":
     Raises: UserError, before anything is written, when not one fits into the cluster or another process runs the sweep;
         Stopped by Ctrl-C and SIGTERM, when the trials in training have saved a checkpoint.
     """
+    from cluster.group.stop_signals import StopSignals
     from cluster.machines.allocation import settled_machines
     from cluster.machines.autoscaler import growth
     from cluster.machines.session import ray_session
-    from cluster.machines.stop_signals import StopSignals
     from cluster.ownership.owner import owned
     from cluster.settings.scaling import NO_GROWTH, this_machine
     from tuning.settings.sweep_plan import about, prepare_sweep

@@ -1,1 +1,1 @@
-"""Many machines: Ray, its workers, and what is done when they fail."""
+"""The machines of a cluster: Ray's session on them, what they have, and what a run can get of it."""

@@ -10,8 +10,9 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from cluster.machines.forks import ROOT, joined_forks, own_forks
+from cluster.machines.head_watch import head_watched
 from cluster.settings.preflight import in_ray_job
-from cluster.settings.scaling import Machine
+from cluster.settings.scaling import LOSS_WAIT_S, Machine
 from data_shards.cores import usable_cores
 from data_shards.errors import UserError
 
@@ -33,7 +34,7 @@ SETTINGS = {
     # Else Ray starts every worker by `uv run` again, in a copy of the working directory, where the driver was started by it.
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
 }
-# Else Ray ends this process, without a word to Python, when the head of the cluster has been away for a minute.
+# Else Ray ends this process, without a word to Python, when the head of the cluster has been away for a minute; see head_watch.py.
 JOIN_SETTINGS = {"RAY_gcs_rpc_server_reconnect_timeout_s": str(7 * 24 * 3600)}
 OWN_SETTINGS = {
     # Nobody takes machines away from a Ray of this process's own, and the watcher for that prints an error of its own.
@@ -51,11 +52,12 @@ OWN_SETTINGS = {
 
 
 @contextmanager
-def ray_session(address: str | None, wait_s: float = 0) -> Iterator[None]:
+def ray_session(address: str | None, wait_s: float = 0, lost_s: float = LOSS_WAIT_S) -> Iterator[None]:
     """Ray, while in this context: the cluster at the address, or a Ray that lives as long as this context.
 
     Args:
         wait_s: how long to wait for a cluster at the address.
+        lost_s: how long to wait for a head that answers no more, before this process ends.
 
     Raises: UserError when there is no cluster at the address, or Ray does not start here.
     """
@@ -76,6 +78,8 @@ def ray_session(address: str | None, wait_s: float = 0) -> Iterator[None]:
             else:
                 _join_patiently(address, wait_s, forks)
         stack.callback(ray.shutdown)
+        if address is not None:
+            stack.enter_context(head_watched(ray.get_runtime_context().gcs_address, lost_s))
         yield
 
 

@@ -106,6 +106,12 @@ def add(kind: str, text: str, **fields: Any) -> None:
         _open.add(kind, text, **fields)
 
 
+def close() -> None:
+    """Store what was added: this process is about to end without leaving its contexts."""
+    if _open is not None:
+        _open.close()
+
+
 def event_files(names: Iterable[str]) -> list[str]:
     """Of the names of a run's files those of its event log, newest attempt first."""
     return sorted((name for name in names if FILE.fullmatch(name)), key=_attempt, reverse=True)

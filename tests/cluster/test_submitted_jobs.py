@@ -15,7 +15,7 @@ import tiny
 from head import ray_head
 from test_cluster import ROOT, TIMEOUT_S, newest, write_config
 
-from cluster.machines.final_errors import VARIABLE
+from cluster.jobs.final_errors import VARIABLE
 from cluster.machines.session import PACKAGES
 from cluster.settings.config import RunConfig
 from data_shards.storage.folder import RunFolder
@@ -28,10 +28,11 @@ Submission = subprocess.Popen[str]
 
 @dataclass
 class Cluster:
-    """A cluster with a run that ends soon, one that does not, one that fails, and two that it does not take."""
+    """A cluster with a run that fails and two that it does not take; files of a run that ends soon and of one that does not."""
 
     environment: dict[str, str]
     short: RunConfig
+    short_file: str
     long_file: str
     runs: dict[str, Submission]
 
@@ -59,14 +60,12 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     with ray_head() as environment:
         tokenless = {name: value for name, value in environment.items() if not name.startswith("RAY_AUTH")}
         runs = {
-            "left alone": submit(environment, "--config", long_file, "--no-wait"),
-            "short": submit(environment | SECRETS, "--config", short_file),
             "failing": submit(environment | {"PYTHONPATH": installed}, *places, "--name", "failing", folder=folder),
             "no token": submit(tokenless | {"HOME": str(folder)}, *places),
             "wrong token": submit(environment | {"RAY_AUTH_TOKEN": "f" * 64}, *places),
         }
         try:
-            yield Cluster(environment, short, long_file, runs)
+            yield Cluster(environment, short, short_file, long_file, runs)
         finally:
             for run in runs.values():
                 run.kill()
@@ -109,7 +108,7 @@ def says(run: Submission, words: str) -> str:
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_ctrl_c_leaves_the_job_and_twice_stops_it(cluster: Cluster) -> None:
-    status, out, err = ends(cluster.runs["left alone"])
+    status, out, err = ends(submit(cluster.environment, "--config", cluster.long_file, "--no-wait"))
     job = out.strip()
     assert (status, job[:5]) == (0, "long-"), err
     assert f"ray job logs --address {cluster.address} --follow {job}" in err
@@ -146,7 +145,7 @@ def test_ctrl_c_leaves_the_job_and_twice_stops_it(cluster: Cluster) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_a_run_is_followed_to_its_end_and_no_secret_goes_with_it(cluster: Cluster) -> None:
-    status, out, err = ends(cluster.runs["short"])
+    status, out, err = ends(submit(cluster.environment | SECRETS, "--config", cluster.short_file))
     assert status == 0, out + err
     assert out.count("short has finished: 48 images seen") == 1
     assert newest(cluster.short)[0] == 48

@@ -24,6 +24,7 @@ FLOORS = {
     "cluster": [
         {"__main__"},
         {"train", "submit", "status", "compare"},
+        {"jobs", "group"},
         {"machines"},
         {"training"},
         {"settings"},
@@ -56,20 +57,20 @@ FLOORS = {
 }
 # What starts Ray or runs inside it. True: it is imported together with Ray, because only Ray's processes import it.
 RAY_FILES = {
+    "cluster/group/driver.py": False,
+    "cluster/group/progress.py": False,
+    "cluster/group/rendezvous.py": True,
+    "cluster/group/retry.py": False,
+    "cluster/group/spares.py": True,
+    "cluster/group/watchdog.py": True,
+    "cluster/group/worker.py": True,
+    "cluster/jobs/final_errors.py": False,
+    "cluster/jobs/follow.py": False,
+    "cluster/jobs/submission.py": False,
     "cluster/machines/autoscaler.py": False,
-    "cluster/machines/driver.py": False,
-    "cluster/machines/final_errors.py": False,
-    "cluster/machines/follow.py": False,
     "cluster/machines/memory_check.py": False,
-    "cluster/machines/progress.py": False,
     "cluster/machines/ray_internals.py": True,
-    "cluster/machines/rendezvous.py": True,
-    "cluster/machines/retry.py": False,
     "cluster/machines/session.py": False,
-    "cluster/machines/spares.py": True,
-    "cluster/machines/submission.py": False,
-    "cluster/machines/watchdog.py": True,
-    "cluster/machines/worker.py": True,
     "cluster/records/sinks.py": False,
     # `bench` measures against Ray Data, and imports it for that alone.
     "data_shards/commands/peers.py": False,

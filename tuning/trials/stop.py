@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from cluster.machines.progress import request_stop
+from cluster.group.progress import request_stop
 from cluster.settings.config import RunConfig
 from tuning.analysis.results import Trial
 

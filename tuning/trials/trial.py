@@ -7,9 +7,9 @@ from typing import Any
 from ray import tune
 from ray.tune.integration.ray_train import TuneReportCallback
 
-from cluster.machines.driver import build_trainer
-from cluster.machines.progress import forget_requests
-from cluster.machines.retry import retry_training
+from cluster.group.driver import build_trainer
+from cluster.group.progress import forget_requests
+from cluster.group.retry import retry_training
 from cluster.machines.session import set_environment
 from cluster.ownership.attempt import Attempt
 from cluster.records import events

@@ -10,7 +10,7 @@ import tiny
 import yaml
 
 from cluster import __main__ as command
-from cluster.machines import driver
+from cluster.group import driver
 from cluster.ranks.world import World
 from cluster.settings.config import RunConfig
 from cluster.settings.costs import Costs, measure

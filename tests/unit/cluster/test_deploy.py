@@ -18,9 +18,10 @@ import pytest
 import yaml
 
 from cluster import submit
+from cluster.jobs import submission
+from cluster.jobs.final_errors import VARIABLE
+from cluster.jobs.job import STOP_WAIT
 from cluster.machines.device import OLDEST
-from cluster.machines.final_errors import VARIABLE
-from cluster.machines.job import STOP_WAIT
 from cluster.settings.config import RunConfig
 from cluster.settings.options import parse_options
 from cluster.settings.scaling import Machine, choose, places
@@ -562,5 +563,6 @@ def test_commands_of_the_pages_are_accepted(page: str, monkeypatch: pytest.Monke
     for arguments in train:
         parse_options(arguments)
     for arguments in sent:
-        _, of_the_run = submit._parser().parse_known_args([os.path.expandvars(argument) for argument in arguments])
+        parser = submission.submit_parser("submit", "", "", "")
+        _, of_the_run = parser.parse_known_args([os.path.expandvars(argument) for argument in arguments])
         submit.make_job(of_the_run)

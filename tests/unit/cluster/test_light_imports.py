@@ -47,7 +47,7 @@ def test_a_driver_imports_no_torch(tmp_path: Path) -> None:
     check(
         f"""
 import cluster.train
-from cluster.machines.driver import build_trainer
+from cluster.group.driver import build_trainer
 from cluster.settings.options import parse_options
 from cluster.settings.preflight import claim, prepare
 from cluster.settings.scaling import choose, this_machine
@@ -64,7 +64,7 @@ def test_what_the_controller_unpickles_imports_no_torch(tmp_path: Path) -> None:
     code = f"""
 from pathlib import Path
 from ray import cloudpickle
-from cluster.machines.driver import build_trainer
+from cluster.group.driver import build_trainer
 from cluster.settings.config import RunConfig
 from cluster.settings.scaling import Resources
 

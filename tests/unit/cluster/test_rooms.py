@@ -6,6 +6,8 @@ from pathlib import Path
 ROOT = Path(__file__).parents[3] / "cluster"
 # From the top; the files beside them are the verbs.
 FLOORS = (
+    "jobs",
+    "group",
     "machines",
     "training",
     "settings",

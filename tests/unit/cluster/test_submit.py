@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cluster import submit
-from cluster.machines.job import SENT
+from cluster.jobs.job import SENT
 from cluster.settings.config import RunConfig
 from cluster.settings.options import parse_options
 from data_shards.errors import UserError

@@ -82,6 +82,6 @@ def test_the_plan_is_printed_and_nothing_sent(
 ) -> None:
     (tmp_path / "pyproject.toml").touch()
     for module in ("job", "submission"):
-        monkeypatch.setattr(f"cluster.machines.{module}.ROOT", tmp_path)
+        monkeypatch.setattr(f"cluster.jobs.{module}.ROOT", tmp_path)
     assert submit.main(["--preset", "paper", *PLACES, "--dry-run"]) == 0
     assert "command     python -m tuning sweep --name=paper " in capsys.readouterr().out

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from cluster.group.rendezvous import join_group
 from cluster.machines.device import driver_version, no_cuda, rank_device, require_cuda
-from cluster.machines.rendezvous import join_group
 from data_shards.errors import UserError
 
 

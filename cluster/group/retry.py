@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from cluster.machines.memory_kill import memory_kill
+from cluster.group.memory_kill import memory_kill
 from cluster.ranks.requests import STOP
 from data_shards.errors import ExhaustedError, GpuMemoryError, NonFiniteLossError, RunInterruptedError, UserError
 from data_shards.storage.folder import RunFolder

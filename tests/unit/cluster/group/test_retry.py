@@ -8,8 +8,8 @@ from ray.exceptions import ActorDiedError, RaySystemError
 from ray.train import ControllerError, WorkerGroupError
 from ray.train.v2._internal.exceptions import UserExceptionWithTraceback, WorkerHealthCheckFailedError
 
-from cluster.machines import retry
-from cluster.machines.retry import describe, fixable, is_bug
+from cluster.group import retry
+from cluster.group.retry import describe, fixable, is_bug
 from data_shards.errors import (
     DivergedReplicasError,
     GpuMemoryError,

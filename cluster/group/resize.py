@@ -4,8 +4,8 @@ import time
 from contextlib import ExitStack
 from typing import Any
 
-from cluster.machines.free_scaling import FreeScaling
-from cluster.machines.progress import events_key, forget_requests, looks_key, send_request
+from cluster.group.free_scaling import FreeScaling
+from cluster.group.progress import events_key, forget_requests, looks_key, send_request
 from cluster.machines.ray_internals import (
     ControllerCallback,
     NoopDecision,

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from cluster import submit
-from cluster.machines import submission
+from cluster.jobs import submission
 from data_shards.errors import UserError
 
 PLACES = ("--storage", "s3://bucket/runs", "--data.uri", "s3://bucket/data")

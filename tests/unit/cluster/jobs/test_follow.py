@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from cluster.machines import follow
+from cluster.jobs import follow
 from data_shards.errors import UserError
 
 LOG = ["step 1\n", "step 2\n", "step 3\n", "done\n"]

@@ -9,8 +9,8 @@ from ray.train import ScalingConfig
 from ray.train.v2._internal.execution.scaling_policy import elastic
 from ray.train.v2._internal.execution.worker_group.worker import ActorMetadata
 
-from cluster.machines import free_scaling
-from cluster.machines.free_scaling import FreeScaling, usable
+from cluster.group import free_scaling
+from cluster.group.free_scaling import FreeScaling, usable
 from cluster.machines.ray_internals import (
     NoopDecision,
     ReschedulingState,

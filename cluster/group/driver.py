@@ -16,13 +16,13 @@ from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cluster.group.progress import events_key, forget_requests, progress_shown, request_stop
+from cluster.group.retry import retry_training
+from cluster.group.stop_signals import StopSignals
 from cluster.machines.allocation import choose_workers
 from cluster.machines.device import rank_device
 from cluster.machines.memory_check import check_memory, check_this_machine
-from cluster.machines.progress import events_key, forget_requests, progress_shown, request_stop
-from cluster.machines.retry import retry_training
 from cluster.machines.session import ray_session
-from cluster.machines.stop_signals import StopSignals
 from cluster.ownership.attempt import Attempt, id_of
 from cluster.ranks.requests import STOP, Request
 from cluster.records import events
@@ -68,7 +68,7 @@ def train_on_cluster(
         """Each in a session of its own: the head of the cluster may have been restarted."""
         nonlocal chosen
         say(config, f"joining the Ray cluster at {address} ..." if address else "starting Ray on this machine ...")
-        with ray_session(address, wait_s=scaling.loss_wait_s if chosen else 0):
+        with ray_session(address, wait_s=scaling.loss_wait_s if chosen else 0, lost_s=scaling.loss_wait_s):
             if chosen is None:
                 chosen = choose_workers(scaling, global_batch=batch, joined=address is not None)
                 check_memory(config, chosen, joined=address is not None, say=partial(say, config))
@@ -189,13 +189,13 @@ def build_trainer(
     from ray.train import FailureConfig, LoggingConfig, ScalingConfig
     from ray.train import RunConfig as RayRunConfig
 
+    from cluster.group.rendezvous import ProcessGroupConfig
+    from cluster.group.resize import GroupChanges, PatientScaling
+    from cluster.group.scratch import RemovedAtEnd
+    from cluster.group.spares import ImportedOnAllMachines
+    from cluster.group.watchdog import Watchdog
+    from cluster.group.worker import train_worker
     from cluster.machines.ray_internals import Trainer
-    from cluster.machines.rendezvous import ProcessGroupConfig
-    from cluster.machines.resize import GroupChanges, PatientScaling
-    from cluster.machines.scratch import RemovedAtEnd
-    from cluster.machines.spares import ImportedOnAllMachines
-    from cluster.machines.watchdog import Watchdog
-    from cluster.machines.worker import train_worker
 
     scaling, backend = config.scaling, "nccl" if resources.use_gpu else "gloo"
     # A name of its own: the temporary folder belongs to all users of a machine.

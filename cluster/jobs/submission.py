@@ -8,11 +8,12 @@ import re
 import secrets
 import socket
 import sys
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from cluster.machines.follow import INTERRUPTED, follow, follow_commands
-from cluster.machines.job import Job, package_size
+from cluster.jobs.follow import INTERRUPTED, follow, follow_commands
+from cluster.jobs.job import Job, package_size
 from cluster.machines.session import ROOT
 from cluster.settings.options import TAKE_OVER, Parser
 from data_shards.errors import UserError
@@ -21,6 +22,26 @@ if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
 
 CONNECT_S = 10.0
+
+
+def submit_command(
+    arguments: Sequence[str],
+    make_job: Callable[[Sequence[str], Sequence[str], Sequence[str]], Job],
+    prog: str,
+    usage: str,
+    description: str,
+    epilog: str,
+) -> int:
+    """A `submit` verb: its own options are parsed here, those of the command that is sent are left to `make_job`.
+
+    Args:
+        make_job: from the other options, patterns to leave out, and NAME=VALUE variables.
+
+    Returns, raises: as `submit`.
+    """
+    parser = submit_parser(prog, usage, description, epilog)
+    options, of_the_command = parser.parse_known_args([argument for argument in arguments if argument != "--"])
+    return submit(make_job(of_the_command, options.exclude, options.env), options)
 
 
 def submit_parser(prog: str, usage: str, description: str, epilog: str) -> argparse.ArgumentParser:
@@ -42,7 +63,7 @@ def submit(job: Job, options: argparse.Namespace) -> int:
     """Send a job and follow it; one that runs already is followed instead.
 
     Args:
-        options: parsed by `submit_parser`.
+        options: parsed by `submit_command`.
 
     Returns: the exit status of the job; 0 where it is not waited for; 130 after Ctrl-C.
 

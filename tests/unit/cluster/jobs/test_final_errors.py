@@ -5,8 +5,8 @@ import json
 import pytest
 import ray.job_submission
 
-from cluster.machines import final_errors
-from cluster.machines.final_errors import VARIABLE, final_errors_stop_the_job
+from cluster.jobs import final_errors
+from cluster.jobs.final_errors import VARIABLE, final_errors_stop_the_job
 from data_shards.errors import ExhaustedError, NonFiniteLossError, StorageAwayError, UserError
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from cluster import submit
-from cluster.machines.job import package_size
+from cluster.jobs.job import package_size
 from cluster.machines.session import PACKAGES
 from data_shards.errors import UserError
 
@@ -14,7 +14,7 @@ PLACES = ("--storage", "s3://bucket/runs", "--data.uri", "s3://bucket/data")
 
 def move_to(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for module in ("job", "submission"):
-        monkeypatch.setattr(f"cluster.machines.{module}.ROOT", folder)
+        monkeypatch.setattr(f"cluster.jobs.{module}.ROOT", folder)
 
 
 def test_what_is_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

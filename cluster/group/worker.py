@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import ray.train
 
-from cluster.machines.progress import events_key, looks_key, records_key, requests_key
+from cluster.group.progress import events_key, looks_key, records_key, requests_key
 from cluster.machines.ray_internals import publish, published, silence_reports
 from cluster.ownership.attempt import Attempt, id_of
 from cluster.ranks.requests import PREEMPTION, Request

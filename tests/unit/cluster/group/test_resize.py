@@ -16,8 +16,8 @@ from ray.train.v2._internal.execution.controller.state import (
 from ray.train.v2._internal.execution.scaling_policy import ResizeDecision
 from ray.train.v2._internal.execution.worker_group.poll import WorkerGroupPollStatus, WorkerStatus
 
-from cluster.machines import resize
-from cluster.machines.resize import Arrivals, GroupChanges
+from cluster.group import resize
+from cluster.group.resize import Arrivals, GroupChanges
 from cluster.ranks.requests import RESIZE
 
 DECISION = ResizeDecision(3, {"CPU": 1})
@@ -80,7 +80,7 @@ def store(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
             raise RaySystemError("the head does not answer")
         store[key.rpartition("/")[2]] = record
 
-    for module in ("cluster.machines.ray_internals", "cluster.machines.resize"):
+    for module in ("cluster.machines.ray_internals", "cluster.group.resize"):
         monkeypatch.setattr(f"{module}.publish", publish)
     monkeypatch.setattr("cluster.machines.ray_internals.published", lambda key: store.get(key.rpartition("/")[2]))
     monkeypatch.setattr(resize, "POLL_S", 0.001)

@@ -15,8 +15,8 @@ from ray.train.v2._internal.execution.scaling_policy import ResizeDecision
 from ray.train.v2._internal.execution.worker_group.poll import WorkerGroupPollStatus, WorkerStatus
 from ray.train.v2.api.preemption import PreemptionInfo
 
-from cluster.machines import watchdog
-from cluster.machines.watchdog import Watchdog
+from cluster.group import watchdog
+from cluster.group.watchdog import Watchdog
 from cluster.ranks.pulse import Pulse
 from cluster.settings.scaling import Machine, Resources, ScalingConfig
 from data_shards.errors import UserError

@@ -1,4 +1,4 @@
-from cluster.machines.rendezvous import interface_of
+from cluster.group.rendezvous import interface_of
 
 
 def test_the_interface_of_an_address() -> None:

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from cluster.machines import stop_signals
-from cluster.machines.stop_signals import Asker, StopSignals
+from cluster.group import stop_signals
+from cluster.group.stop_signals import Asker, StopSignals
 from data_shards.errors import RunInterruptedError, Stopped, UserError
 
 BOTH = [(signal.SIGINT, "Ctrl-C", 130), (signal.SIGTERM, "SIGTERM", 143)]
@@ -169,7 +169,7 @@ def test_a_run_that_is_ended_by_another_thread_has_no_signals_name() -> None:
 def test_what_hangs_at_the_end_is_cut_off() -> None:
     code = (
         "import os, signal, time\n"
-        "from cluster.machines import stop_signals\n"
+        "from cluster.group import stop_signals\n"
         "stop_signals.END_S = 0.2\n"
         "with stop_signals.StopSignals(print):\n"
         "    try:\n"

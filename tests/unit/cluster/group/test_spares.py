@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from cluster.machines import spares
+from cluster.group import spares
 
 A, B, C = ("a" * 56, "b" * 56, "c" * 56)
 

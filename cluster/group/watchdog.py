@@ -7,6 +7,7 @@ import ray
 from ray.exceptions import RayError
 from ray.train import ControllerError, WorkerGroupError
 
+from cluster.group.retry import describe, fixable
 from cluster.machines.ray_internals import (
     WAITING_STATES,
     ControllerCallback,
@@ -17,7 +18,6 @@ from cluster.machines.ray_internals import (
     publish,
     silence_callback_errors,
 )
-from cluster.machines.retry import describe, fixable
 from cluster.machines.session import cluster_machines
 from cluster.ranks.pulse import Pulse, ranks_behind, take_pulse
 from cluster.records import events

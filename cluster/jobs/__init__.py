@@ -1,0 +1,1 @@
+"""Sending runs and sweeps to a cluster as Ray jobs, and following them."""
