@@ -2,9 +2,20 @@
 
 import signal
 
+import orphans
+import pytest
 import torch
 
 torch.set_num_threads(1)
+orphans.mark()
 # A shell starts what it puts in the background without Ctrl-C, and its children with it: some tests press it.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Processes that the tests left behind are a failure of theirs."""
+    if left := orphans.end_orphans():
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        print("\nThe tests left processes behind, which were killed:", *left, sep="\n  ")
