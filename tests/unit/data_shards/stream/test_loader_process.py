@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import pickle
 import signal
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import islice
@@ -22,6 +23,7 @@ from data_shards.stream.tracks import Task, read_parts
 
 CONFIG = StreamConfig(load_size=36, crop_size=32, loader_workers=2, prefetch=2)
 BATCH = 4
+LIVES = threading.Lock()
 
 
 @pytest.fixture(scope="module")
@@ -38,9 +40,11 @@ class DeadlyCache:
     def get(self, name: str) -> bytes | None:
         if self.lives is None:
             os._exit(7)
-        for life in self.lives.iterdir():
-            life.unlink()
-            os._exit(7)
+        # A loader reads in several threads, which would take more than one life at a death.
+        with LIVES:
+            for life in self.lives.iterdir():
+                life.unlink()
+                os._exit(7)
         return None
 
     def put(self, name: str, data: bytes) -> None: ...
