@@ -88,7 +88,8 @@ def train_on_cluster(
         events.add("restart", text)
         say(config, text)
 
-    return retry_training(once, prepared.folder, scaling.max_failures, say_retry)
+    resumed = partial(events.furthest, prepared.folder, id_of(attempt), "rank-0", "resume")
+    return retry_training(once, prepared.folder, scaling.max_failures, say_retry, resumed)
 
 
 def say(config: RunConfig, text: str) -> None:

@@ -21,18 +21,23 @@ Returned = Mapping[str, Any]
 
 
 def retry_training(
-    attempt: Callable[[], Returned], folder: RunFolder, max_failures: int, say: Callable[[str], None]
+    attempt: Callable[[], Returned],
+    folder: RunFolder,
+    max_failures: int,
+    say: Callable[[str], None],
+    resumed: Callable[[], int] = lambda: 0,
 ) -> Returned:
     """Call `attempt`, which trains a run from its newest checkpoint, until the run is finished.
 
     Ray Train restarts its workers when one of them fails. What it does not retry is retried here: its controller died with
     its machine, the head of the cluster was restarted, the ranks did not connect. Every new checkpoint resets the count
-    of failures.
+    of failures, and so does a group that resumed from memory further on than any before it.
 
     Args:
         attempt: returns what the workers' train function returned.
         max_failures: failures without a new checkpoint that are retried; Ray Train has counted those of workers already.
         say: shows the user a line.
+        resumed: images of the newest state that a group has resumed from memory.
 
     Returns: the last metrics.
 
@@ -40,7 +45,7 @@ def retry_training(
         machines fail too often; NonFiniteLossError; RunInterruptedError when the run was asked to stop; what the workers raised,
         when the program failed and no machine did.
     """
-    failures, newest = 0, _newest(folder)
+    failures, held = 0, (_newest(folder), resumed())
     while True:
         try:
             returned = attempt()
@@ -57,15 +62,15 @@ def retry_training(
                 raise reason from error
             if reason or not _from_ray(error):
                 raise
-            before, newest = newest, _newest(folder)
-            failures = 1 if newest != before else failures + 1
-            exhausted = failures > max_failures or (hasattr(error, "worker_failures") and newest == before)
+            before, held = held, (_newest(folder), resumed())
+            failures = 1 if held != before else failures + 1
+            exhausted = failures > max_failures or (hasattr(error, "worker_failures") and held == before)
             if exhausted and (user_error := next(_user_errors(error), None)):
                 raise user_error from error
             if exhausted and is_bug(error):
                 raise
             if exhausted:
-                raise ExhaustedError(_given_up(error, newest, max_failures)) from error
+                raise ExhaustedError(_given_up(error, held[0], max_failures)) from error
             wait_s = min(FIRST_WAIT_S * 2 ** (failures - 1), LONGEST_WAIT_S)
             say(f"{describe(error)}; retrying in {wait_s:g} s")
             time.sleep(wait_s)

@@ -131,6 +131,13 @@ def parse_events(content: bytes) -> list[Event]:
     return events
 
 
+def furthest(folder: RunFolder, attempt: str, writer: str, kind: str) -> int:
+    """The most `images` of the events of a kind in one file; 0 without any. Raises: UserError as `RunFolder.read`."""
+    events = parse_events(folder.read(f"{EVENTS}/{attempt}-{writer}.jsonl") or b"")
+    images = [event.get("images") for event in events if event["kind"] == kind]
+    return max((count for count in images if isinstance(count, int)), default=0)
+
+
 def merged(files: Iterable[Iterable[Event]]) -> list[Event]:
     """The events of several writers in the order of their times; those of one writer stay in their order."""
     placed: list[tuple[float, int, int, Event]] = []

@@ -102,6 +102,16 @@ def test_a_new_checkpoint_sets_the_count_back(folder: RunFolder) -> None:
     assert attempts.count == 4
 
 
+@pytest.mark.usefixtures("waits")
+def test_groups_that_resumed_further_on_from_memory_set_the_count_back(folder: RunFolder) -> None:
+    """Ray Train has counted its failures already: four groups died, and each had come further than the one before."""
+    held = iter([0, 40, 80, 80])
+    attempts = Attempts(folder, *[worker_killed()] * 9)
+    with pytest.raises(UserError, match="without a new checkpoint"):
+        retry.retry_training(attempts, folder, 3, lambda text: None, lambda: next(held))
+    assert attempts.count == 3
+
+
 @pytest.mark.parametrize(
     "error",
     [

@@ -106,3 +106,14 @@ def test_a_snapshot_reads_the_newest_attempts(folder: RunFolder, monkeypatch: py
         with events.opened(folder, attempt, "driver"):
             events.add("start", attempt)
     assert [event["text"] for event in take_snapshot(folder).events] == ["10aaaa", "11aaaa"]
+
+
+def test_the_furthest_event_of_a_kind(folder: RunFolder) -> None:
+    assert events.furthest(folder, "7kqzb", "rank-0", "resume") == 0
+    with events.opened(folder, "7kqzb", "rank-0"):
+        events.add("resume", "from checkpoint_000000000004")
+        for images in (40, 80, 60):
+            events.add("resume", "from memory", images=images)
+        events.add("saved", "a checkpoint", images=900)
+    assert events.furthest(folder, "7kqzb", "rank-0", "resume") == 80
+    assert events.furthest(folder, "8aaaa", "rank-0", "resume") == 0
