@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cluster.records.curves import default_window, loss_curves
-from cluster.records.recorded_run import RecordedRun, read_run
+from cluster.records.recorded_run import read_run
 from data_shards.errors import UserError
 from data_shards.images.find import evenly, find_images
-from nla_cyclegan.weights.names import FILE_NAMES
+from nla_cyclegan.weights.names import CHOICES, FILE_NAMES
+from nla_cyclegan.weights.references import Reference
 
 # What needs torch is imported where it is used: --help should not wait for it.
 if TYPE_CHECKING:
@@ -29,8 +30,11 @@ def run(args: argparse.Namespace) -> int:
     from data_shards.images.write import save_picture
     from nla_cyclegan.pictures.grids import HEADINGS
 
-    recorded = [read_run(path) for path in args.runs]
-    labels = args.labels or _labels(recorded)
+    references = [Reference.of(path) for path in args.runs]
+    recorded = [read_run(reference.uri) for reference in references]
+    labels = args.labels or _labels(
+        [f"{run.location}{each.mark}" for run, each in zip(recorded, references, strict=True)]
+    )
     taken = HEADINGS[args.direction][0]
     if labels[0] == labels[1] or taken in labels:
         raise UserError(f"runs named {labels[0]!r} and {labels[1]!r}: give --labels unlike each other and {taken!r}")
@@ -48,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("runs", nargs=2, metavar="RUN", help="the two runs' folders; paths or URIs")
+    parser.add_argument("runs", nargs=2, metavar="RUN", help=f"the two runs' folders; paths or URIs; {CHOICES}")
     parser.add_argument("--labels", nargs=2, metavar=("A", "B"), help="names in the pictures (default: the folders')")
     parser.add_argument(
         "--out", type=Path, default=Path("comparison"), metavar="DIR",
@@ -80,14 +84,14 @@ def _check(args: argparse.Namespace) -> None:
             raise UserError(f"{option} {value}: at least {least}")
 
 
-def _labels(recorded: list[RecordedRun]) -> list[str]:
+def _labels(places: list[str]) -> list[str]:
     """The shortest ends of the runs' paths that differ."""
-    parts = [run.location.split("/") for run in recorded]
+    parts = [place.split("/") for place in places]
     for depth in range(1, max(map(len, parts)) + 1):
         labels = ["/".join(part[-depth:]) for part in parts]
         if labels[0] != labels[1]:
             return labels
-    raise UserError(f"{recorded[0].location}: compared with itself; give two runs")
+    raise UserError(f"{places[0]}: compared with itself; give two runs, or two checkpoints of one (RUN@best)")
 
 
 def _grid(args: argparse.Namespace, labels: list[str]) -> "Image.Image":

@@ -14,7 +14,7 @@ from cluster.ownership.owner import owned
 from cluster.records import events
 from cluster.records.run_state import outcome_recorded
 from cluster.settings.options import parse_options
-from cluster.settings.preflight import Prepared, prepare
+from cluster.settings.preflight import Prepared, prepare, warnings
 from data_shards.errors import Stopped
 
 
@@ -33,6 +33,9 @@ def main(arguments: Sequence[str]) -> None:
         print(f"{prepared.config.name} is finished: {prepared.images_seen:,} images seen")
         print(places(prepared))
         return
+    if driver.is_first_rank():
+        for text in warnings(prepared):
+            print(f"warning: {text}", file=sys.stderr)
     prepared.folder.probe()
     try:
         with (

@@ -29,5 +29,9 @@ class Clock:
         """Whether the step that ended at `images_seen` reached another multiple of `every`, or the end of the run."""
         return self.ended(images_seen) or images_seen // every > (images_seen - self.batch) // every
 
+    def steps_due(self, every: int) -> set[int]:
+        """The numbers of the run's steps, from 1, after which `due` holds."""
+        return {-(-images // self.batch) for images in range(every, self.total, every)} | {self.total // self.batch}
+
     def ended(self, images_seen: int) -> bool:
         return images_seen >= self.total

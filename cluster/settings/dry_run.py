@@ -5,7 +5,7 @@ from math import ceil
 from cluster.settings.config import RunConfig
 from cluster.settings.costs import Costs
 from cluster.settings.memory_plan import plan_memory
-from cluster.settings.preflight import Prepared
+from cluster.settings.preflight import Prepared, warnings
 from cluster.settings.scaling import Resources, choose, gpu_memory_bytes, this_machine
 from data_shards import rank_share
 from data_shards.memory import available_bytes, total_bytes
@@ -33,6 +33,7 @@ def plan_text(prepared: Prepared, *, local: bool) -> str:
         *_memory(costs, config, world, on_gpu=on_gpu, local=local),
         ("begins", _start(prepared)),
         ("storage", _storage(prepared)),
+        *(("warning", text) for text in warnings(prepared)),
     ]
     return "\n".join(f"{name:<12}{text}" for name, text in lines)
 

@@ -3,6 +3,7 @@
 import os
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
+from math import lcm
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,24 @@ def prepare(config: RunConfig) -> Prepared:
         check_same_run(folder, config, dataset)
     clock = Clock.of(config.schedule, dataset, config.data.global_batch)
     return Prepared(config, dataset, clock, folder, checkpoints)
+
+
+def warnings(prepared: Prepared) -> list[str]:
+    """What is allowed, and probably not meant, a line each."""
+    config, clock = prepared.config, prepared.clock
+    evaluations, saves = config.validation.every, config.checkpoint.every
+    if evaluations is None or not config.checkpoint.keep_best:
+        return []
+    evaluated, saved = clock.steps_due(evaluations), clock.steps_due(saves)
+    both = len(evaluated & saved)
+    # Where each save is of an evaluated step, or each evaluation is saved, the one or the other is rare on purpose.
+    if 2 * both > min(len(evaluated), len(saved)):
+        return []
+    return [
+        f"validation.every {evaluations:,} and checkpoint.every {saves:,} seldom meet: {len(evaluated):,} evaluations and "
+        f"{len(saved):,} checkpoints, {both:,} of them at the same step (common multiples of {lcm(evaluations, saves):,} images, "
+        "and the end); only those can be kept as the best: make one a multiple of the other"
+    ]
 
 
 def claim(prepared: Prepared, attempt: Attempt | None = None) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from data_shards.errors import UserError
-from nla_cyclegan.weights.names import FILE_NAMES, LAYOUT
+from nla_cyclegan.weights.names import FILE_NAMES, LAYOUT, WEIGHTS
 
 # What needs torch is imported where it is used: --help should not wait for it.
 if TYPE_CHECKING:
@@ -15,11 +15,7 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--weights", required=True,
-        help="a run folder, a checkpoint folder or a generator's file, also those of pytorch-CycleGAN-and-pix2pix "
-        "(latest_net_G_B.pth); a path or a URI",
-    )  # fmt: skip
+    parser.add_argument("--weights", required=True, help=WEIGHTS)
     parser.add_argument(
         "--direction", choices=list(FILE_NAMES), default="B2A", help="which generator (default: B2A, photo to Monet)"
     )

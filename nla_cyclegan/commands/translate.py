@@ -3,18 +3,14 @@
 import argparse
 from pathlib import Path
 
-from nla_cyclegan.weights.names import FILE_NAMES
+from nla_cyclegan.weights.names import FILE_NAMES, WEIGHTS
 
 GRID_ROWS = 6
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("inputs", nargs="+", metavar="INPUT", help="image files, folders of images, or globs")
-    parser.add_argument(
-        "--weights", required=True,
-        help="a run folder, a checkpoint folder or a generator's file, also those of pytorch-CycleGAN-and-pix2pix "
-        "(latest_net_G_B.pth); a path or a URI",
-    )  # fmt: skip
+    parser.add_argument("--weights", required=True, help=WEIGHTS)
     parser.add_argument(
         "--direction",
         choices=list(FILE_NAMES),

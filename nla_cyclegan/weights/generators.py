@@ -18,12 +18,12 @@ from data_shards.errors import UserError
 from data_shards.storage import Location, file_size, list_folder, locate, read_file
 from data_shards.storage.checked import problem
 from data_shards.storage.files import writing
-from data_shards.storage.folder import split_uri
 from nla_cyclegan.model.config import GeneratorConfig
 from nla_cyclegan.model.generator import Generator
-from nla_cyclegan.weights.checkpoint import NAME, CheckpointReader, age, world_of
+from nla_cyclegan.weights.checkpoint import CheckpointReader, world_of
 from nla_cyclegan.weights.junyanz import generator_from, is_torch_file, read_state
-from nla_cyclegan.weights.names import FILE_NAMES, LAYOUT, PTH_ENDINGS, Direction, direction_of
+from nla_cyclegan.weights.names import CHOICES, FILE_NAMES, LAYOUT, PTH_ENDINGS, Direction, direction_of
+from nla_cyclegan.weights.references import NEWEST, Reference, parent, select, stored
 
 FORMAT, VERSION = "nla_cyclegan.generator", 1
 
@@ -51,7 +51,7 @@ def read_generator(path: str | Path) -> Generator:
 
     Raises: UserError if it is no weight file.
     """
-    return _read(*_parent(locate(str(path))))
+    return _read(*parent(locate(str(path))))
 
 
 def load_generators(path: str | Path, directions: Sequence[Direction] = ("A2B", "B2A")) -> dict[Direction, Generator]:
@@ -61,25 +61,23 @@ def load_generators(path: str | Path, directions: Sequence[Direction] = ("A2B", 
 
     Args:
         path: a weight file (for one direction), a checkpoint folder, or a run folder, whose newest checkpoint that is
-            complete and sound is taken; local, or a URI that pyarrow opens (s3://bucket/run, gs://...). A file or a
-            folder may be one of pytorch-CycleGAN-and-pix2pix (latest_net_G_A.pth).
+            complete and sound is taken, or, of RUN@best or RUN@120000, that one; local, or a URI that pyarrow opens
+            (s3://bucket/run, gs://...). A file or a folder may be one of pytorch-CycleGAN-and-pix2pix (latest_net_G_A.pth).
 
     Raises: UserError that says what was looked for where.
     """
-    place = locate(str(path))
-    folder, name = _parent(place)
+    reference = Reference.of(path)
+    place = locate(reference.uri)
+    if reference.choice is not None:
+        return _read_chosen(place, reference.choice, directions)
+    folder, name = parent(place)
     if file_size(folder, name) is not None:
         return {_only(directions, name): _read(folder, name)}
     entries = list(list_folder(place))
     if not entries:
-        raise UserError(f"{place.uri}: no such weight file, checkpoint folder or run folder")
-    return _read_all(place, entries, directions) or _read_newest(place, entries, directions)
-
-
-def _parent(file: Location) -> tuple[Location, str]:
-    """The folder of a file, and its name in there."""
-    root, _, name = file.root.rpartition("/")
-    return Location(file.filesystem, root, split_uri(file.uri)[0]), name
+        hint = f" ({CHOICES})" if "@" in place.root.rpartition("/")[2] else ""
+        raise UserError(f"{place.uri}: no such weight file, checkpoint folder or run folder{hint}")
+    return _read_all(place, entries, directions) or _read_newest(place, directions)
 
 
 def _only(directions: Sequence[Direction], file: str) -> Direction:
@@ -106,14 +104,24 @@ def _file_of(direction: Direction, entries: Sequence[str]) -> str | None:
     return next((name for name in (FILE_NAMES[direction], f"latest{PTH_ENDINGS[direction]}") if name in entries), None)
 
 
-def _read_newest(run: Location, entries: Sequence[str], directions: Sequence[Direction]) -> dict[Direction, Generator]:
-    checkpoints = {name: list(list_folder(run.inside(name))) for name in filter(NAME.fullmatch, entries)}
-    # Incomplete ones come last: they may be copies of the generators alone.
-    for name in sorted(
-        checkpoints, key=lambda name: (world_of(checkpoints[name]) is not None, age(name)), reverse=True
-    ):
+def _read_chosen(run: Location, choice: str, directions: Sequence[Direction]) -> dict[Direction, Generator]:
+    """Of that checkpoint of a run alone; a damaged one is an error, but for the newest, in whose place the one before is read."""
+    selection = select(run, choice)
+    if choice == NEWEST:
+        return _read_newest(run, directions)
+    folder = run.inside(selection.name)
+    generators = _read_all(folder, list(list_folder(folder)), directions)
+    if not generators:
+        raise UserError(f"{folder.uri}: no weights here; looked for {_wanted(directions)}")
+    print(f"weights: {selection}", file=sys.stderr)
+    return generators
+
+
+def _read_newest(run: Location, directions: Sequence[Direction]) -> dict[Direction, Generator]:
+    checkpoints = stored(run)
+    for name, files in checkpoints.items():
         try:
-            generators = _read_all(run.inside(name), checkpoints[name], directions)
+            generators = _read_all(run.inside(name), files, directions)
         except UserError as error:
             if error.retryable:
                 raise
@@ -122,10 +130,14 @@ def _read_newest(run: Location, entries: Sequence[str], directions: Sequence[Dir
         else:
             if generators:
                 return generators
-    wanted = " and ".join(f"{FILE_NAMES[each]} (or latest{PTH_ENDINGS[each]})" for each in directions)
     raise UserError(
-        f"{run.uri}: no weights here; looked for {wanted}, in it and in its folders checkpoint_* ({len(checkpoints)} found)"
+        f"{run.uri}: no weights here; looked for {_wanted(directions)}, in it and in its folders checkpoint_* "
+        f"({len(checkpoints)} found)"
     )
+
+
+def _wanted(directions: Sequence[Direction]) -> str:
+    return " and ".join(f"{FILE_NAMES[each]} (or latest{PTH_ENDINGS[each]})" for each in directions)
 
 
 def _read(folder: Location, file: str, reader: CheckpointReader | None = None) -> Generator:

@@ -11,6 +11,13 @@ LAYOUT = "pytorch-CycleGAN-and-pix2pix"
 # How that project names its files: latest_net_G_A.pth, 200_net_G_B.pth.
 PTH_ENDINGS: dict[Direction, str] = {"A2B": "_net_G_A.pth", "B2A": "_net_G_B.pth"}
 
+CHOICES = "RUN@best, RUN@newest or RUN@120000 names one of a run's checkpoints, the last by its images seen"
+WEIGHTS = (
+    "a run folder (its newest checkpoint), a checkpoint folder or a generator's file, also those of "
+    f"{LAYOUT} (latest_net_G_B.pth); a path or a URI. {CHOICES}"
+)
+"""Of `--weights`, for people."""
+
 
 def direction_of(file: str | Path) -> Direction | None:
     """The direction that a weight file's usual name says, if it is one."""

@@ -52,6 +52,16 @@ def test_a_checkpoint_and_a_file_are_weights_too(bucket: Bucket, run: dict[str, 
     assert same(load_generator(bucket.uri(f"{checkpoint}/{FILE_NAMES['B2A']}")), run["B2A"])
 
 
+def test_a_checkpoint_of_a_run_is_chosen_by_its_images(bucket: Bucket, run: dict[str, Generator]) -> None:
+    # Before the options that a URI of a test's own server has.
+    uri = bucket.uri("runs/mine@8")
+    assert same(load_generators(uri)["A2B"], run["A2B"])
+    with pytest.raises(UserError, match=r"no checkpoint at 9 images; there are 8$"):
+        load_generators(bucket.uri("runs/mine@9"))
+    with pytest.raises(UserError, match="none of its 1 checkpoints was evaluated"):
+        load_generators(bucket.uri("runs/mine@best"))
+
+
 def test_what_is_not_there_is_named(bucket: Bucket, run: dict[str, Generator]) -> None:
     with pytest.raises(UserError, match=r"runs/other.*: no such weight file"):
         load_generator(bucket.uri("runs/other"))

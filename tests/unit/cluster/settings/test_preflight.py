@@ -7,8 +7,9 @@ import pytest
 import tiny
 
 from cluster.settings.config import RunConfig, differences
+from cluster.settings.dry_run import plan_text
 from cluster.settings.options import parse_options
-from cluster.settings.preflight import decisive
+from cluster.settings.preflight import decisive, prepare, warnings
 from data_shards.errors import UserError
 
 # As version 0.1 stored it: what came later is missing, and `compile` is gone since.
@@ -75,3 +76,22 @@ def test_torch_compile_in_a_file_or_an_option_is_one_line_that_says_what_to_do(t
         parse_options(["--data.uri", "shards", "--step.compile=default"])
     assert str(caught.value).startswith("--step.compile: torch.compile is gone; ")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("validation", "checkpoint", "keep_best", "counts"),
+    [
+        # Of 48 images in steps of 4; the end counts for both.
+        (12, 16, 1, "4 evaluations and 3 checkpoints, 1 of them at the same step (common multiples of 48 images, and the end)"),
+        (9, 20, 1, "5 evaluations and 3 checkpoints, 1 of them at the same step (common multiples of 180 images, and the end)"),
+        (12, 16, 0, None), (None, 16, 1, None), (8, 16, 1, None), (16, 8, 1, None), (16, 16, 1, None), (100, 16, 1, None),
+    ],
+)  # fmt: skip
+def test_evaluations_that_seldom_meet_a_checkpoint_are_warned_of(
+    tmp_path: Path, validation: int | None, checkpoint: int, keep_best: int, counts: str | None
+) -> None:
+    changes = {"validation": {"every": validation}, "checkpoint": {"every": checkpoint, "keep_best": keep_best}}
+    config = tiny.config(tiny.pack_dataset(tmp_path), tmp_path / "runs", **changes)
+    prepared = prepare(config)
+    assert counts is None if not (found := warnings(prepared)) else counts in found[0]
+    assert ("seldom meet" in plan_text(prepared, local=True)) == (counts is not None)

@@ -1,4 +1,5 @@
 import json
+import json
 import math
 import subprocess
 import sys
@@ -95,6 +96,21 @@ def test_the_best_trials_checkpoint_is_copied(
     trial.write("checkpoint_000000000192/run.json", b"193")
     with pytest.raises(UserError, match=r"run.json is damaged"):
         best_main([sweep.path, "--checkpoint-to", str(tmp_path / "other")])
+
+
+def test_a_checkpoint_of_the_best_trial_can_be_named(
+    sweep: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trial = RunFolder(sweep.path, "trial-0001")
+    for images, score in ((96, 3.0), (144, 2.0), (192, 4.0)):
+        store_share({"run.json": json.dumps({"score": score}).encode()}, trial, name_of(images), World())
+    for mark, images in (("@best", 144), ("@96", 96), ("@newest", 192), ("", 192)):
+        assert best_main([f"{sweep.path}{mark}", "--checkpoint-to", str(tmp_path / f"taken{mark}")]) == 0
+        assert f"copied {trial.path}/{name_of(images)} to " in capsys.readouterr().err
+    with pytest.raises(UserError, match="no checkpoint at 97 images; there are 96, 144, 192"):
+        best_main([f"{sweep.path}@97", "--checkpoint-to", str(tmp_path / "other")])
+    with pytest.raises(UserError, match="@best names a checkpoint to copy; say where with --checkpoint-to"):
+        best_main([f"{sweep.path}@best"])
 
 
 def test_columns_of_one_name_are_told_apart() -> None:

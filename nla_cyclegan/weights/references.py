@@ -1,0 +1,163 @@
+"""Which checkpoint of a run is meant: RUN@best, RUN@newest, RUN@120000.
+
+The mark stands at the end of the last part of a path, or of a URI's path, before its options. A file or folder whose own name
+ends like that is itself.
+"""
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from data_shards.errors import UserError
+from data_shards.storage import Location, file_size, list_folder, locate, shown
+from data_shards.storage.files import read_json
+from data_shards.storage.folder import split_uri
+from nla_cyclegan.weights.checkpoint import ABOUT, NAME, age, images_of, world_of
+
+BEST, NEWEST = "best", "newest"
+MARK = re.compile(r"(?P<run>.*)@(?P<choice>best|newest|[0-9]{1,18})/?", re.DOTALL)
+# Of the steps that exist, in one message.
+LISTED = 20
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A path or URI, and which of the checkpoints in there is meant: `best`, `newest`, a number of images; None: not said."""
+
+    uri: str
+    choice: str | None
+
+    @classmethod
+    def of(cls, path: str | Path) -> "Reference":
+        """Of what a user gave. Raises: UserError where storage does not answer."""
+        text = str(path)
+        before, path, options = _parts(text)
+        marked = MARK.fullmatch(path)
+        if not marked or _exists(locate(text)):
+            return cls(text, None)
+        run = marked["run"].rstrip("/") or ("/" if marked["run"] else "")
+        return cls(before + run + options or ".", marked["choice"])
+
+    @property
+    def mark(self) -> str:
+        """`@best` and the like, empty where no checkpoint is named."""
+        return f"@{self.choice}" if self.choice else ""
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The checkpoint that was chosen.
+
+    Attributes:
+        why: in words, such as `the best of 3 evaluated checkpoints`.
+        about: its run.json.
+    """
+
+    name: str
+    why: str
+    about: dict[str, Any]
+
+    def __str__(self) -> str:
+        return f"{self.name}, {self.why}"
+
+
+def _parts(text: str) -> tuple[str, str, str]:
+    """What comes before the path, the path, and what comes after it; a bucket is no part of the path."""
+    scheme, mark, rest = text.partition("://")
+    if not mark:
+        # A file may have a ? in its name.
+        return "", text, ""
+    place, query, options = rest.partition("?")
+    bucket, slash, path = place.partition("/")
+    return f"{scheme}://{bucket}{slash}", path, query + options
+
+
+def parent(file: Location) -> tuple[Location, str]:
+    """The folder of a file, and its name in there."""
+    root, _, name = file.root.rpartition("/")
+    return Location(file.filesystem, root, split_uri(file.uri)[0]), name
+
+
+def stored(run: Location) -> dict[str, list[str]]:
+    """The checkpoints in a run's folder, complete ones first, then newest first: names, and those of their files."""
+    # Incomplete ones come last: they may be copies of the generators alone.
+    found = {name: list(list_folder(run.inside(name))) for name in filter(NAME.fullmatch, list_folder(run))}
+    return {
+        name: found[name]
+        for name in sorted(found, key=lambda name: (world_of(found[name]) is not None, age(name)), reverse=True)
+    }
+
+
+def select(run: Location, choice: str) -> Selection:
+    """The checkpoint of a run that `best`, or a number of images, means; of those that are complete where any is.
+
+    Raises: UserError that names what there is.
+    """
+    checkpoints = stored(run)
+    complete = [name for name, files in checkpoints.items() if world_of(files)] or list(checkpoints)
+    if not complete:
+        raise UserError(f"{run.uri}: no checkpoints in it, so there is no {choice}; give a run's folder before the @")
+    if choice == NEWEST:
+        return Selection(complete[0], "the newest", about(run.inside(complete[0])))
+    if choice == BEST:
+        return _best(run, complete)
+    for name in complete:
+        if images_of(name) == int(choice):
+            return Selection(name, f"at {images_of(name):,} images", about(run.inside(name)))
+    raise UserError(f"{run.uri}: no checkpoint at {int(choice):,} images; there are {_listed(complete)}")
+
+
+def _best(run: Location, names: Sequence[str]) -> Selection:
+    abouts = {name: about(run.inside(name)) for name in names}
+    scores = {name: score for name in names if (score := score_in(abouts[name])) is not None}
+    if not scores:
+        raise UserError(
+            f"{run.uri}: none of its {len(names)} checkpoints was evaluated (validation.every), so none is the best; give "
+            f"@newest, or the images seen of one: {_listed(names)}"
+        )
+    # Of two that are as good the older one, as with those that are kept.
+    name = min(scores, key=lambda name: (scores[name], age(name)))
+    why = f"the best of {len(scores)} evaluated checkpoints: {_evidence(abouts[name], scores[name])}"
+    return Selection(name, why, abouts[name])
+
+
+def _evidence(about: dict[str, Any], score: float) -> str:
+    """What a score was measured on, as far as run.json says it."""
+    try:
+        images, dataset = about["config"]["validation"]["images"], about["config"]["data"]["uri"]
+    except (KeyError, TypeError):
+        return f"score {score:.4g}"
+    return (
+        f"score {score:.4g}, chosen by the first {images} held-out images of testA and testB of {shown(str(dataset))}"
+    )
+
+
+def about(folder: Location) -> dict[str, Any]:
+    """The run.json in a run's or a checkpoint's folder; empty where there is none, or it is damaged."""
+    try:
+        content = read_json(folder, ABOUT)
+    except UserError as error:
+        if error.retryable:
+            raise
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def score_in(about: dict[str, Any]) -> float | None:
+    """The score of the evaluation that a checkpoint was stored with."""
+    score = about.get("score")
+    return float(score) if isinstance(score, int | float) and math.isfinite(score) else None
+
+
+def _listed(names: Sequence[str]) -> str:
+    # As they are written behind the @.
+    images = list(map(str, sorted({images_of(name) for name in names})))
+    more = f" and {len(images) - LISTED} more" if len(images) > LISTED else ""
+    return ", ".join(images[-LISTED:]) + more
+
+
+def _exists(place: Location) -> bool:
+    return file_size(*parent(place)) is not None or bool(list_folder(place))
