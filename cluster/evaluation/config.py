@@ -3,7 +3,7 @@
 from pydantic import BaseModel, ConfigDict, Field
 
 # Side in pixels of the smallest image that has a sliced Wasserstein distance: COARSEST of nla_cyclegan.metrics, which imports torch.
-SMALLEST_CROP = 16
+SMALLEST = 16
 # Images of a domain without which there is no distance, and no kernel distance (KID).
 FEWEST, FEWEST_FOR_KID = 2, 3
 

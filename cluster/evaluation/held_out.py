@@ -10,6 +10,10 @@ from torch import Tensor
 from cluster.ranks.world import World
 from data_shards import Dataset, read_split
 from data_shards.errors import UserError
+from data_shards.images.transforms import centre, whole
+from nla_cyclegan import Generator
+from nla_cyclegan.inference.images import as_input, as_stored, outputs
+from nla_cyclegan.pixels import to_uint8
 
 SPLITS = ("testA", "testB")
 BATCH = 4
@@ -26,7 +30,7 @@ class HeldOut:
     it is the same in every world.
 
     Args:
-        size: side of the images in pixels.
+        size: side of the images in pixels; each is resized whole, as in training before the crop.
         most: images of each split that are used.
         say: called by rank 0 with the damaged images, once.
     """
@@ -59,6 +63,16 @@ class HeldOut:
         # Each rank has filled in its own batches, and left zeros elsewhere.
         return self.world.sum(changed)
 
+    def translated(self, split: str, generator: Generator) -> Tensor:
+        """The translations of the images, uint8 [n, 3, size, size], on every rank: those of `evaluate`, to the last bit on a CPU."""
+        stored = as_stored(generator)
+
+        @torch.inference_mode()
+        def translate(images: Tensor, rows: slice) -> Tensor:
+            return to_uint8(outputs(stored, as_input(stored, images)))
+
+        return self.each(split, translate, 3, self.size, self.size, dtype=torch.uint8)
+
     def dealt(self, work: list[T]) -> list[T]:
         """This rank's part of it."""
         return work[self.world.rank :: self.world.size]
@@ -72,7 +86,9 @@ class HeldOut:
         damage: list[str] = []
         for split in SPLITS:
             batches = [range(start, min(start + BATCH, asked[split])) for of, start in mine if of == split]
-            found = read_sound(self.dataset, split, list(chain(*batches)), size=self.size, warn=damage.append)
+            found = read_sound(
+                self.dataset, split, list(chain(*batches)), size=self.size, warn=damage.append, fit=whole
+            )
             sound = torch.zeros(asked[split], dtype=torch.int64, device=self.world.device)
             sound[list(found)] = 1
             sound = self.world.sum(sound).cpu()
@@ -87,16 +103,25 @@ class HeldOut:
 
 
 def read_sound(
-    dataset: Dataset, split: str, numbers: Sequence[int], *, size: int, warn: Callable[[str], None]
+    dataset: Dataset,
+    split: str,
+    numbers: Sequence[int],
+    *,
+    size: int,
+    warn: Callable[[str], None],
+    fit: Callable[[Tensor, int], Tensor] = centre,
 ) -> dict[int, Tensor]:
     """Images uint8 [3, size, size] of a split by their numbers, without those that cannot be read: `warn` gets why not.
+
+    Args:
+        fit: makes an image that size, see `read_split`.
 
     Raises: UserError when storage does not answer.
     """
     if not numbers:
         return {}
     try:
-        images = read_split(dataset, split, size=size, indices=numbers)
+        images = read_split(dataset, split, size=size, indices=numbers, fit=fit)
         return dict(zip(numbers, [image for _, image in images], strict=True))
     except UserError as error:
         if error.retryable:
@@ -106,7 +131,8 @@ def read_sound(
             return {}
     # Halves, because it takes a few requests to begin to read.
     middle = len(numbers) // 2
-    parts = (read_sound(dataset, split, part, size=size, warn=warn) for part in (numbers[:middle], numbers[middle:]))
+    halves = (numbers[:middle], numbers[middle:])
+    parts = (read_sound(dataset, split, part, size=size, warn=warn, fit=fit) for part in halves)
     return {number: image for part in parts for number, image in part.items()}
 
 

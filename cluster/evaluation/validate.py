@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -14,12 +14,11 @@ from cluster.ranks.clock import Clock
 from cluster.ranks.world import World
 from cluster.records.observe import MetricsLog
 from data_shards import Dataset
-from nla_cyclegan import TrainingStep
+from nla_cyclegan import Generator, TrainingStep
 from nla_cyclegan.metrics.distances import kernel_distance
 from nla_cyclegan.metrics.inception import FEATURES, Inception
 from nla_cyclegan.metrics.similarity import ssim
 from nla_cyclegan.metrics.sliced_wasserstein import level_patches, level_sides, patch_distance
-from nla_cyclegan.pixels import to_float, to_uint8
 
 # direction -> generator, source split, target split
 DIRECTIONS = {"A2B": ("generator_ab", "testA", "testB"), "B2A": ("generator_ba", "testB", "testA")}
@@ -39,7 +38,7 @@ class Validation:
 
     Args:
         report: called after an evaluation with the newest value of everything recorded.
-        size: side of the images in pixels, the training crop's.
+        size: side of the images in pixels: those that training crops from, whole.
         say: called by rank 0 with held-out images that are damaged, and what cannot be measured without them.
     """
 
@@ -129,13 +128,7 @@ class Validation:
         return {(direction, level): level_patches(real[DIRECTIONS[direction][2]], level) for direction, level in mine}
 
     def _translated(self, split: str, generator: nn.Module) -> Tensor:
-        dtype = next(generator.parameters()).dtype
-
-        @torch.no_grad()
-        def translate(images: Tensor, rows: slice) -> Tensor:
-            return to_uint8(generator(to_float(images, dtype)))
-
-        return self.held_out.each(split, translate, *self._shape, dtype=torch.uint8)
+        return self.held_out.translated(split, cast(Generator, generator))
 
     def _content_kept(self, split: str, translated: Tensor) -> float:
         each = self.held_out.each(split, lambda images, rows: ssim(images, translated[rows]), dtype=torch.float64)

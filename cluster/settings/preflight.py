@@ -7,7 +7,7 @@ from math import lcm
 from pathlib import Path
 from typing import Any
 
-from cluster.evaluation.config import FEWEST_FOR_KID, SMALLEST_CROP
+from cluster.evaluation.config import FEWEST_FOR_KID, SMALLEST
 from cluster.ownership.attempt import Attempt
 from cluster.ranks.clock import Clock
 from cluster.records.about import read_about
@@ -17,6 +17,7 @@ from cluster.settings.options import merge
 from data_shards import Dataset, open_dataset
 from data_shards.errors import UserError
 from data_shards.storage.folder import RunFolder
+from nla_cyclegan.model.config import fitting_side
 from nla_cyclegan.weights.checkpoint import ABOUT, complete_checkpoints, images_of
 
 # How images reach the model, not which: it may change when a run is continued.
@@ -75,14 +76,16 @@ def warnings(prepared: Prepared) -> list[str]:
     if evaluations is None or not config.checkpoint.keep_best:
         return []
     evaluated, saved = clock.steps_due(evaluations), clock.steps_due(saves)
-    both = len(evaluated & saved)
+    both = evaluated & saved
     # Where each save is of an evaluated step, or each evaluation is saved, the one or the other is rare on purpose.
-    if 2 * both > min(len(evaluated), len(saved)):
+    if 2 * len(both) > min(len(evaluated), len(saved)):
         return []
+    multiples = f" (after multiples of {lcm(evaluations, saves):,} images, and at the end)"
+    whole_steps = evaluations % clock.batch == 0 == saves % clock.batch
     return [
         f"validation.every {evaluations:,} and checkpoint.every {saves:,} seldom meet: {len(evaluated):,} evaluations and "
-        f"{len(saved):,} checkpoints, {both:,} of them at the same step (common multiples of {lcm(evaluations, saves):,} images, "
-        "and the end); only those can be kept as the best: make one a multiple of the other"
+        f"{len(saved):,} checkpoints, {len(both):,} of them at the same step{multiples if whole_steps else ''}; only those can be "
+        "kept as the best: make one a multiple of the other"
     ]
 
 
@@ -162,10 +165,10 @@ def misfits(config: RunConfig, dataset: Dataset) -> list[str]:
     if config.validation.every:
         lacking = [split for split in ("testA", "testB") if split not in dataset.splits]
         problems += [f"validation.every: the dataset has no {split}; pack one, or use none" for split in lacking]
-        if config.data.crop_size < SMALLEST_CROP:
+        if fitting_side(config.data.load_size) < SMALLEST:
             problems.append(
-                f"validation.every: data.crop_size is {config.data.crop_size} px, and distances are those of images from "
-                f"{SMALLEST_CROP} px on; raise it, or use none"
+                f"validation.every: data.load_size is {config.data.load_size} px, and distances are those of images from "
+                f"{SMALLEST} px on; raise it, or use none"
             )
         problems += _misfits_of_kid(config, dataset) if config.validation.inception and not lacking else []
     return problems

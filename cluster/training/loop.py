@@ -28,6 +28,7 @@ from data_shards import UnpairedStream, open_dataset, rank_share
 from data_shards.errors import RunInterruptedError, UserError
 from data_shards.storage.folder import RunFolder
 from nla_cyclegan import TrainingStep, learning_rate
+from nla_cyclegan.model.config import fitting_side
 
 
 def train(
@@ -95,7 +96,8 @@ def train(
         metrics = MetricsFiles(config.observe, files.root, folder, recovered=lambda: memory.recovered)
         owner_check = [OwnerCheck(attempt)] if attempt and folder.is_local else []
         log = MetricsLog(config.observe, clock, world, [*owner_check, metrics, *sinks, memory.tail])
-        validation = Validation(config.validation, dataset, clock, world, log, report, size=size, say=say_of_data)
+        whole = fitting_side(config.data.load_size)
+        validation = Validation(config.validation, dataset, clock, world, log, report, size=whole, say=say_of_data)
         previews = Previews(config.observe, dataset, clock, world, log, files.root, size=size, say=say_of_data)
         requests = Requests(world, ask)
         guard = NonFiniteGuard(world, clock, [config.observe.every, config.validation.every, config.checkpoint.every])

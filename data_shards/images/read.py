@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
-from PIL import Image, ImageCms, ImageOps, PngImagePlugin
+from PIL import Image, ImageCms, PngImagePlugin
 
 from data_shards.errors import UserError
 from data_shards.images.repair import has_damaged_chunks, repaired
@@ -137,7 +137,7 @@ def load_image(path: str | Path, *, shorter: int | None = None) -> "Tensor":
 
     Raises: UserError if the file cannot be read as an image.
     """
-    with _naming(path):
+    with naming(path):
         image = read_picture(path)
     if shorter is not None and shorter != min(image.size):
         height, width = scaled_size((image.height, image.width), shorter)
@@ -145,16 +145,9 @@ def load_image(path: str | Path, *, shorter: int | None = None) -> "Tensor":
     return to_tensor(image)
 
 
-def load_square(path: str | Path, size: int) -> "Tensor":
-    """As `load_image`, resized so that the shorter side is `size`, then centre cropped: [3, size, size]."""
-    with _naming(path):
-        image = read_picture(path)
-    return to_tensor(ImageOps.fit(image, (size, size), Image.Resampling.BICUBIC))
-
-
 def image_size(path: str | Path) -> tuple[int, int]:
     """(height, width) as shown, from the header alone. Raises: UserError if the file is no readable image."""
-    with _naming(path), opened(path) as image:
+    with naming(path), opened(path) as image:
         width, height = shown_size(image)
     return height, width
 
@@ -172,7 +165,8 @@ def load_all(paths: Iterable[Path], load: Callable[[Path], Loaded]) -> tuple[dic
 
 
 @contextmanager
-def _naming(path: str | Path) -> Iterator[None]:
+def naming(path: str | Path) -> Iterator[None]:
+    """What fails inside names the file. Raises: UserError."""
     try:
         yield
     except FileNotFoundError as error:

@@ -1,5 +1,7 @@
 """Images -> uint8 tensors [3, H, W], and the augmentation, drawn from a generator keyed by (seed, domain, position)."""
 
+from pathlib import Path
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -7,7 +9,7 @@ from torch.nn import functional as F
 from torchvision.io import ImageReadMode, decode_image
 
 from data_shards.dataset.epoch_plan import AUGMENTATION, draws
-from data_shards.images.read import UnreadableImageError, read_picture
+from data_shards.images.read import UnreadableImageError, is_plain, naming, opened, read_picture
 
 
 def decode(data: bytes) -> Tensor:
@@ -26,6 +28,26 @@ def decode_plain(data: bytes) -> Tensor:
         raise UnreadableImageError(" ".join(str(error).split())) from error
 
 
+def load_whole(path: str | Path, size: int) -> Tensor:
+    """An image file as the stream sees it before the crop: uint8 [3, size, size], the whole image, resized as in training.
+
+    Raises: UserError if the file cannot be read as an image.
+    """
+    with naming(path):
+        data = Path(path).read_bytes()
+        with opened(data) as image:
+            plain = is_plain(image, data)
+        return whole(_decode_either(data) if plain else decode(data), size)
+
+
+def _decode_either(data: bytes) -> Tensor:
+    """As `decode_plain`; what its strict decoders refuse, as viewers show it."""
+    try:
+        return decode_plain(data)
+    except UnreadableImageError:
+        return decode(data)
+
+
 def augment(
     image: Tensor, *, load_size: int, crop_size: int, flip: bool, seed: int, domain: int, position: int
 ) -> Tensor:
@@ -37,6 +59,11 @@ def augment(
     room = load_size - crop_size + 1
     crop = _crop(resize(image, load_size, load_size), top % room, left % room, crop_size)
     return crop.flip(-1) if flip and mirrored % 2 else crop
+
+
+def whole(image: Tensor, size: int) -> Tensor:
+    """uint8 [3, H, W] -> [3, size, size]: all of the image, as `augment` crops from it."""
+    return resize(image, size, size)
 
 
 def centre(image: Tensor, size: int) -> Tensor:

@@ -2,7 +2,7 @@
 
 import hashlib
 import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
@@ -130,12 +130,23 @@ def decoded(sample: Sample) -> Tensor | str:
 
 
 def read_split(
-    dataset: Dataset, split: str, *, size: int, limit: int | None = None, indices: Iterable[int] | None = None
+    dataset: Dataset,
+    split: str,
+    *,
+    size: int,
+    limit: int | None = None,
+    indices: Iterable[int] | None = None,
+    fit: Callable[[Tensor, int], Tensor] = centre,
 ) -> Iterator[tuple[str, Tensor]]:
     """(key, uint8 [3, size, size]) of a split's images in the order of the index, without augmentation.
 
-    The shorter side is resized to `size`, then the image is centre cropped. `indices` selects images by number, `limit`
-    the first so many of them. Raises: UserError where there is no such split or image, or one is damaged.
+    `indices` selects images by number, `limit` the first so many of them.
+
+    Args:
+        fit: makes an image uint8 [3, H, W] that size: `centre` (images.transforms) resizes the shorter side and cuts the
+            middle out, `whole` resizes all of it, as in training.
+
+    Raises: UserError where there is no such split or image, or one is damaged.
     """
     samples = dataset.require(split).samples
     numbers = np.arange(samples) if indices is None else np.fromiter(indices, np.int64)
@@ -149,4 +160,4 @@ def read_split(
                 image = decoded(sample)
                 if isinstance(image, str):
                     raise UserError(f"{sample.shard}: sample {sample.key} is bad: {image}")
-                yield sample.key, centre(image, size)
+                yield sample.key, fit(image, size)

@@ -9,15 +9,16 @@ images that need no change left alone? The identity distance.
 import argparse
 from pathlib import Path
 
-from nla_cyclegan.weights.names import BOTH, FILE_NAMES
+from nla_cyclegan.weights.names import BOTH, CHOICES, FILE_NAMES
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     measured = parser.add_mutually_exclusive_group()
     measured.add_argument("--translations", metavar="DIR", help="measure what `translate` wrote")
     measured.add_argument(
-        "--weights", help="translate first, with a run or checkpoint folder (path or URI); adds cycle and identity L1"
-    )
+        "--weights", help="translate first, with a run (its newest checkpoint) or a checkpoint folder, a path or a URI; adds "
+        f"cycle and identity L1. {CHOICES}"
+    )  # fmt: skip
     parser.add_argument(
         "--inputs", required=True, metavar="DIR", help="the images to translate, or translated, same names"
     )
@@ -30,8 +31,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="B2A: the inputs are photos (default); A2B: Monets; both: B2A, then A2B from the real images to the inputs",
     )
     parser.add_argument(
-        "--size", type=int, help="measure at this size in pixels (default: the shortest side of all images)"
-    )
+        "--size", type=int,
+        help="measure at this size in pixels (default: that of the run's own validation; without a run, the shorter side that "
+        "nearly all images have)",
+    )  # fmt: skip
     parser.add_argument(
         "--inception", default="auto", metavar="FILE",
         help="weights of torch-fidelity's Inception, for KID and FID; auto (default): those in torch's hub cache, and "

@@ -14,16 +14,18 @@ from torch import Tensor
 
 from data_shards.errors import UserError
 from data_shards.images.find import LeftOut, find_images, images_by_name
-from data_shards.images.read import image_size, load_all, load_square
+from data_shards.images.read import image_size, load_all
+from data_shards.images.transforms import load_whole
 from data_shards.progress import with_progress
 from data_shards.storage.files import writing
 from nla_cyclegan.commands.device import choose_device
+from nla_cyclegan.commands.evaluate_size import choose_size
 from nla_cyclegan.metrics.inception import Inception, find_inception
 from nla_cyclegan.metrics.round_trip import round_trip
 from nla_cyclegan.metrics.scores import Evaluation, ImageSet, as_table, evaluate_images
-from nla_cyclegan.metrics.sliced_wasserstein import COARSEST
 from nla_cyclegan.weights.generators import load_generators
 from nla_cyclegan.weights.names import BOTH, OPPOSITE, Direction
+from nla_cyclegan.weights.references import about_weights
 
 # A kernel distance and its standard error take three vectors.
 FEWEST_FOR_KID = 3
@@ -35,9 +37,13 @@ def evaluate_files(args: argparse.Namespace) -> int:
     if args.dry_run:
         print(files.counts())
         return 0
+    about = about_weights(args.weights) if args.weights else {}
     sizes, skipped = load_all(files.all(), image_size)
-    size = _size(args, sizes.values())
-    squares, damaged = load_all(sizes, partial(load_square, size=size))
+    sets = {name: {path: sizes[path] for path in paths if path in sizes} for name, paths in vars(files).items()}
+    size = choose_size(args.size, about, sets, translates=bool(args.weights))
+    if size.why:
+        print(f"measured at {size.pixels} px: {size.why}", file=sys.stderr)
+    squares, damaged = load_all(sizes, partial(load_whole, size=size.pixels))
     skipped |= damaged
     files = files.without(skipped)
     network = find_inception(args.inception)
@@ -128,17 +134,6 @@ def _matching(folder: str, wanted: Mapping[str, Path], left_out: LeftOut) -> lis
     if missing:
         raise UserError(f"{folder}: no image named like {missing[0]} ({len(missing)} of {len(wanted)} have none)")
     return [named[name] for name in wanted]
-
-
-def _size(args: argparse.Namespace, sizes: Iterable[tuple[int, int]]) -> int:
-    size: int = args.size if args.size is not None else min((min(size) for size in sizes), default=COARSEST)
-    if args.weights and size % 4:
-        if args.size is not None:
-            raise UserError(f"--size {size}: with --weights a multiple of 4, because the generators halve sides twice")
-        size -= size % 4
-    if size < COARSEST:
-        raise UserError(f"images of {size} px cannot be measured: the distance needs at least {COARSEST} px")
-    return size
 
 
 def _evaluate_run(

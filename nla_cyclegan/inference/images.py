@@ -1,5 +1,7 @@
 """A trained generator applied to images in memory: uint8 tensors of any size in, uint8 tensors out."""
 
+import copy
+
 import torch
 from torch import Tensor
 
@@ -34,6 +36,18 @@ def as_input(generator: Generator, images_uint8: Tensor) -> Tensor:
     """Pixels as the generator takes them: in -1..1, of its type and on its device; shape unchanged."""
     weights = next(generator.parameters())
     return to_float(images_uint8.to(weights.device), weights.dtype)
+
+
+def as_stored(generator: Generator) -> Generator:
+    """A copy as a checkpoint's reader gets it, whatever type and layout it trains in: fp32, channels first, eval mode."""
+    return copy.deepcopy(generator).float().to(memory_format=torch.contiguous_format).eval()
+
+
+def outputs(generator: Generator, x_NCHW: Tensor) -> Tensor:
+    """What it makes of its inputs, [-1, 1], each image's the same to the last bit whichever others there are, on a CPU."""
+    # There the kernels that torch chooses, and so the order of their sums, depend on the number of images.
+    one_by_one = x_NCHW.device.type == "cpu"
+    return torch.cat([generator(x) for x in x_NCHW.split(1)]) if one_by_one else generator(x_NCHW)
 
 
 def padded_side(side: int) -> int:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from nla_cyclegan.inference.images import as_input
+from nla_cyclegan.inference.images import as_input, outputs
 from nla_cyclegan.model.generator import Generator
 from nla_cyclegan.pixels import to_uint8
 from nla_cyclegan.training.losses import l1
@@ -44,10 +44,10 @@ def round_trip(
     translations, cycle, identity = [], 0.0, 0.0
     for batch in progress(inputs_NCHW.split(BATCH), len(inputs_NCHW), "translated"):
         x = as_input(there, batch)
-        translated = there(x)
+        translated = outputs(there, x)
         translations.append(to_uint8(translated).cpu())
-        cycle += l1(back(translated), x).item() * len(x)
+        cycle += l1(outputs(back, translated), x).item() * len(x)
     for batch in progress(real_MCHW.split(BATCH), len(real_MCHW), "identity"):
         y = as_input(there, batch)
-        identity += l1(there(y), y).item() * len(y)
+        identity += l1(outputs(there, y), y).item() * len(y)
     return RoundTrip(torch.cat(translations), cycle / len(inputs_NCHW), identity / len(real_MCHW))

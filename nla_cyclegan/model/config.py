@@ -5,6 +5,13 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 NormName = Literal["instance", "group"]
+SIDES = 4
+"""Sides in pixels that a generator takes are multiples of it: it halves them twice."""
+
+
+def fitting_side(pixels: int) -> int:
+    """The side, rounded down to one that a generator takes."""
+    return pixels // SIDES * SIDES
 
 
 class GeneratorConfig(BaseModel):

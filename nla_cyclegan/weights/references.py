@@ -135,6 +135,13 @@ def _evidence(about: dict[str, Any], score: float) -> str:
     )
 
 
+def about_weights(path: str | Path) -> dict[str, Any]:
+    """The run.json of the run or checkpoint that weights are read from; empty where they have none."""
+    reference = Reference.of(path)
+    place = locate(reference.uri)
+    return select(place, reference.choice).about if reference.choice else about(place)
+
+
 def about(folder: Location) -> dict[str, Any]:
     """The run.json in a run's or a checkpoint's folder; empty where there is none, or it is damaged."""
     try:

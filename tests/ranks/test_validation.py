@@ -21,10 +21,10 @@ def measured_twice(config: RunConfig) -> tuple[dict[str, float], dict[str, float
     read: list[tuple[str, int]] = []
     real = held_out.read_split
 
-    def watched(dataset, split, *, size, indices):  # type: ignore[no-untyped-def]
+    def watched(dataset, split, *, indices, **options):  # type: ignore[no-untyped-def]
         indices = list(indices)
         read.extend((split, index) for index in indices)
-        return real(dataset, split, size=size, indices=indices)
+        return real(dataset, split, indices=indices, **options)
 
     held_out.read_split = watched  # type: ignore[assignment]
     try:

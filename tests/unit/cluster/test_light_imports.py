@@ -8,7 +8,7 @@ import pytest
 import tiny
 import yaml
 
-from cluster.evaluation.config import SMALLEST_CROP
+from cluster.evaluation.config import SMALLEST
 from nla_cyclegan.metrics.sliced_wasserstein import COARSEST
 
 HEAVY = ("ray", "torch", "torchvision", "tensorboard", "optuna", "plotly", "matplotlib", "pandas")
@@ -78,4 +78,4 @@ Path({str(tmp_path / "pickle")!r}).write_bytes(cloudpickle.dumps([callbacks, tra
 
 
 def test_the_smallest_crop_is_that_of_the_distance() -> None:
-    assert SMALLEST_CROP == COARSEST
+    assert SMALLEST == COARSEST

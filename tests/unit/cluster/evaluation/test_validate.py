@@ -12,6 +12,7 @@ from cluster.settings.preflight import prepare
 from cluster.training.loop import train
 from data_shards import open_dataset, read_split
 from data_shards.errors import UserError
+from data_shards.images.transforms import whole
 from data_shards.storage.folder import RunFolder
 from nla_cyclegan import load_generators
 from nla_cyclegan.metrics.distances import kernel_distance
@@ -36,7 +37,7 @@ def test_an_evaluation_is_that_of_the_last_checkpoints_generators(uri: str, tmp_
     measured = train(config, world)
 
     photos, paintings = (
-        torch.stack([image for _, image in read_split(open_dataset(uri), split, size=16, indices=range(4))])
+        torch.stack([image for _, image in read_split(open_dataset(uri), split, size=20, indices=range(4), fit=whole)])
         for split in ("testB", "testA")
     )
     with torch.no_grad():
@@ -59,8 +60,28 @@ def test_kid_without_weights_or_images_is_refused(uri: str, tmp_path: Path) -> N
 
 
 def test_images_too_small_to_be_compared_are_refused(uri: str, tmp_path: Path) -> None:
-    config = tiny.config(uri, tmp_path, validation={"every": 16, "images": 4}, data={"crop_size": 12})
+    config = tiny.config(uri, tmp_path, validation={"every": 16, "images": 4}, data={"crop_size": 12, "load_size": 15})
     with pytest.raises(
-        UserError, match=r"^validation\.every: data\.crop_size is 12 px, and distances .* from 16 px on"
+        UserError, match=r"^validation\.every: data\.load_size is 15 px, and distances .* from 16 px on"
     ):
         prepare(config)
+
+
+@pytest.mark.parametrize("step", [{}, {"channels_last": True, "ema_half_life": 8}, {"precision": "fp64"}], ids=str)
+def test_evaluate_repeats_it_to_the_last_digit(tmp_path: Path, step: dict[str, Any]) -> None:
+    images = tiny.pack_dataset(tmp_path).removesuffix("packed") + "images"
+    uri = str(tmp_path / "packed")
+    config = tiny.config(
+        uri, tmp_path / "runs", schedule={"images": 8}, validation={"every": 8, "images": 4},
+        # Not square, and no multiple of 4: held-out images are shrunk whole.
+        data={"load_size": 23}, step=step,
+    )  # fmt: skip
+    measured = train(config, World())
+    for direction, inputs, real in (("B2A", "testB", "testA"), ("A2B", "testA", "testB")):
+        folders = ["--inputs", f"{images}/{inputs}", "--real", f"{images}/{real}", "--inception", "none"]
+        written = ["--json", str(tmp_path / "scores.json"), "--direction", direction]
+        assert nla_cyclegan(["evaluate", "--weights", str(tmp_path / "runs" / "tiny"), *folders, *written]) == 0
+        scores = json.loads((tmp_path / "scores.json").read_text())[direction]
+        assert scores["size"] == 20
+        assert scores["translations"]["swd"] == measured[f"swd_{direction}"]
+        assert scores["translations"]["ssim_content"] == measured[f"ssim_{direction}"]

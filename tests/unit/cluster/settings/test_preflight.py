@@ -82,8 +82,10 @@ def test_torch_compile_in_a_file_or_an_option_is_one_line_that_says_what_to_do(t
     ("validation", "checkpoint", "keep_best", "counts"),
     [
         # Of 48 images in steps of 4; the end counts for both.
-        (12, 16, 1, "4 evaluations and 3 checkpoints, 1 of them at the same step (common multiples of 48 images, and the end)"),
-        (9, 20, 1, "5 evaluations and 3 checkpoints, 1 of them at the same step (common multiples of 180 images, and the end)"),
+        (12, 16, 1, "4 evaluations and 3 checkpoints, 1 of them at the same step (after multiples of 48 images, and at the end)"),
+        (12, 20, 1, "4 evaluations and 3 checkpoints, 1 of them at the same step (after multiples of 60 images, and at the end)"),
+        # Evaluated after 8, 16, 24, 28, 36, 44 and 48 images.
+        (7, 20, 1, "7 evaluations and 3 checkpoints, 1 of them at the same step; only those"), (9, 20, 1, None),
         (12, 16, 0, None), (None, 16, 1, None), (8, 16, 1, None), (16, 8, 1, None), (16, 16, 1, None), (100, 16, 1, None),
     ],
 )  # fmt: skip

@@ -1,4 +1,5 @@
 import json
+import shutil
 import subprocess
 import sys
 
@@ -182,13 +183,29 @@ def test_inputs_that_are_the_real_images_have_no_change_in_percent(folders):
 
 
 def test_all_images_are_brought_to_one_size(folders, checkpoint, capsys):
-    Image.fromarray(np.zeros((26, 90, 3), np.uint8)).save(folders / "real" / "panorama.png")
+    for index in range(3):
+        Image.fromarray(np.zeros((26, 90, 3), np.uint8)).save(folders / "real" / f"panorama {index}.png")
     assert evaluate(folders)[1]["B2A"]["size"] == 26
     assert evaluate(folders, "--size", 17)[1]["B2A"]["size"] == 17
-    Image.fromarray(painting(0)[:20]).save(folders / "truth" / "scene 0.bmp")
-    assert evaluate(folders, "--truth", folders / "truth")[1]["B2A"]["size"] == 20
+    assert "measured at" not in capsys.readouterr().err
     # The generators take multiples of 4.
     assert evaluate(folders, measured="--weights", source=checkpoint)[1]["B2A"]["size"] == 24
+
+
+def test_one_odd_thumbnail_does_not_set_the_size(folders, capsys):
+    Image.fromarray(painting(0)[:20]).save(folders / "truth" / "scene 0.bmp")
+    Image.fromarray(painting(0)[:18, :18]).save(folders / "real" / "thumbnail.png")
+    assert evaluate(folders, "--truth", folders / "truth")[1]["B2A"]["size"] == 32
+    assert "measured at 32 px: 2 of 23 images are smaller and enlarged, such as " in capsys.readouterr().err
+
+
+def test_of_a_run_it_is_the_size_of_the_runs_own_validation(folders, checkpoint, tmp_path, capsys):
+    run = tmp_path / "run"
+    shutil.copytree(checkpoint, run / "checkpoint_000000000008")
+    (run / "run.json").write_text(json.dumps({"config": {"data": {"load_size": 23, "crop_size": 16}}}))
+    assert evaluate(folders, measured="--weights", source=run)[1]["B2A"]["size"] == 20
+    assert "measured at 20 px: as in the run's own validation (data.load_size 23)" in capsys.readouterr().err
+    assert evaluate(folders, "--size", 24, measured="--weights", source=run)[1]["B2A"]["size"] == 24
 
 
 @pytest.mark.parametrize(

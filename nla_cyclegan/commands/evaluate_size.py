@@ -1,0 +1,77 @@
+"""The size in pixels at which sets of images are measured: all are resized to one square."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from data_shards.errors import UserError
+from nla_cyclegan.metrics.sliced_wasserstein import COARSEST
+from nla_cyclegan.model.config import SIDES, fitting_side
+
+# One in so many images may be smaller than the rest, and is enlarged; one of a few may.
+ODD = 10
+FEW = 3
+
+
+@dataclass(frozen=True)
+class Size:
+    """A side in pixels.
+
+    Attributes:
+        why: in words, where there is something to say.
+    """
+
+    pixels: int
+    why: str = ""
+
+
+def choose_size(
+    asked: int | None, about: Mapping[str, Any], sets: Mapping[str, Mapping[Path, tuple[int, int]]], *, translates: bool
+) -> Size:
+    """What was asked for; else what the run that is measured was trained at; else what nearly all images have.
+
+    Args:
+        about: run.json of the run.
+        sets: name -> image -> its height and width.
+        translates: whether generators take the images, whose sides must fit them.
+
+    Raises: UserError for a size at which nothing can be measured.
+    """
+    if asked is not None and translates and asked % SIDES:
+        raise UserError(
+            f"--size {asked}: with --weights a multiple of {SIDES}, because the generators halve sides twice"
+        )
+    size = Size(asked) if asked is not None else _of_run(about) or _of_images(sets, translates)
+    if size.pixels < COARSEST:
+        raise UserError(f"images of {size.pixels} px cannot be measured: the distance needs at least {COARSEST} px")
+    return size
+
+
+def _of_run(about: Mapping[str, Any]) -> Size | None:
+    try:
+        load_size = int(about["config"]["data"]["load_size"])
+    except (KeyError, TypeError, ValueError):
+        return None
+    return Size(fitting_side(load_size), f"as in the run's own validation (data.load_size {load_size})")
+
+
+def _of_images(sets: Mapping[str, Mapping[Path, tuple[int, int]]], translates: bool) -> Size:
+    """The shorter side that all images have but for a few: an odd thumbnail does not reduce all others to its size."""
+    shorter = {name: {path: min(size) for path, size in images.items()} for name, images in sets.items() if images}
+    pixels = min((_usual(sorted(sides.values())) for sides in shorter.values()), default=COARSEST)
+    pixels = fitting_side(pixels) if translates else pixels
+    all_images = {path: side for sides in shorter.values() for path, side in sides.items()}
+    smaller = {path: side for path, side in all_images.items() if side < pixels}
+    if not smaller:
+        return Size(pixels)
+    path = min(smaller, key=lambda path: smaller[path])
+    return Size(
+        pixels,
+        f"{len(smaller)} of {len(all_images)} images are smaller and enlarged, such as {path} ({smaller[path]} px); --size "
+        "chooses another",
+    )
+
+
+def _usual(sides: list[int]) -> int:
+    return sides[max(1, len(sides) // ODD)] if len(sides) >= FEW else sides[0]
