@@ -139,7 +139,11 @@ def about_weights(path: str | Path) -> dict[str, Any]:
     """The run.json of the run or checkpoint that weights are read from; empty where they have none."""
     reference = Reference.of(path)
     place = locate(reference.uri)
-    return select(place, reference.choice).about if reference.choice else about(place)
+    if reference.choice:
+        return select(place, reference.choice).about
+    # A run's checkpoints say it too, of a copy in which they are all there is.
+    places = [place, *map(place.inside, list(stored(place))[:1])]
+    return next(filter(None, map(about, places)), {})
 
 
 def about(folder: Location) -> dict[str, Any]:

@@ -1,10 +1,13 @@
 """What an evaluation on held-out images measures, against the metrics themselves."""
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tiny
 import torch
+from image_folders import make_dataset
 from inception_file import write_inception
 
 from cluster.ranks.world import World
@@ -15,6 +18,7 @@ from data_shards.errors import UserError
 from data_shards.images.transforms import whole
 from data_shards.storage.folder import RunFolder
 from nla_cyclegan import load_generators
+from nla_cyclegan.__main__ import main as nla_cyclegan
 from nla_cyclegan.metrics.distances import kernel_distance
 from nla_cyclegan.metrics.inception import Inception
 from nla_cyclegan.metrics.similarity import ssim
@@ -69,19 +73,17 @@ def test_images_too_small_to_be_compared_are_refused(uri: str, tmp_path: Path) -
 
 @pytest.mark.parametrize("step", [{}, {"channels_last": True, "ema_half_life": 8}, {"precision": "fp64"}], ids=str)
 def test_evaluate_repeats_it_to_the_last_digit(tmp_path: Path, step: dict[str, Any]) -> None:
-    images = tiny.pack_dataset(tmp_path).removesuffix("packed") + "images"
-    uri = str(tmp_path / "packed")
+    # JPEG files that are not square, and a size that is no multiple of 4.
+    uri, images = make_dataset(tmp_path, tiny.SPLITS).uri, tmp_path / "images"
     config = tiny.config(
-        uri, tmp_path / "runs", schedule={"images": 8}, validation={"every": 8, "images": 4},
-        # Not square, and no multiple of 4: held-out images are shrunk whole.
-        data={"load_size": 23}, step=step,
-    )  # fmt: skip
+        uri, tmp_path / "runs", schedule={"images": 8}, validation={"every": 8}, data={"load_size": 39}, step=step
+    )
     measured = train(config, World())
     for direction, inputs, real in (("B2A", "testB", "testA"), ("A2B", "testA", "testB")):
         folders = ["--inputs", f"{images}/{inputs}", "--real", f"{images}/{real}", "--inception", "none"]
         written = ["--json", str(tmp_path / "scores.json"), "--direction", direction]
         assert nla_cyclegan(["evaluate", "--weights", str(tmp_path / "runs" / "tiny"), *folders, *written]) == 0
         scores = json.loads((tmp_path / "scores.json").read_text())[direction]
-        assert scores["size"] == 20
+        assert scores["size"] == 36
         assert scores["translations"]["swd"] == measured[f"swd_{direction}"]
         assert scores["translations"]["ssim_content"] == measured[f"ssim_{direction}"]
