@@ -17,6 +17,7 @@ from cluster.records.snapshot import READERS, CheckpointSnapshot, RunSnapshot, i
 from data_shards.errors import UserError
 from data_shards.storage import list_folder, locate
 from data_shards.storage.folder import RunFolder, split_uri
+from nla_cyclegan.model.config import ModelConfig
 from nla_cyclegan.weights.checkpoint import ABOUT
 
 # --json has more.
@@ -212,9 +213,7 @@ def _settings(run: RunSnapshot) -> list[tuple[str, str]]:
     if not config:
         return []
     try:
-        generator, data, optimizer = config["model"]["generator"], config["data"], config["optimizer"]
-        blocks = ", ".join(map(str, generator["nonlocal_blocks"])) or "none"
-        model = f"{generator['num_blocks']} blocks (non-local: {blocks}), {generator['base_channels']} channels"
+        model, data, optimizer = ModelConfig.model_validate(config["model"]), config["data"], config["optimizer"]
         learning = (
             f"{optimizer['name']}, lr {optimizer['lr']:g}, batch {data['global_batch']}, {config['step']['precision']}"
         )

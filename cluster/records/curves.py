@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from cluster.records.metrics_file import ATTENTION
 from cluster.records.recorded_run import RecordedRun, differences
 
 if TYPE_CHECKING:
@@ -45,6 +46,13 @@ class Panel:
     lines: tuple[Line, ...]
 
 
+# network -> its name, colour and style, and what its non-local blocks stand at
+DRAWN_AS = {
+    "generator_ba": ("generator B to A", A, SOLID, "block"),
+    "generator_ab": ("generator A to B", B, SOLID, "block"),
+    "discriminator_a": ("discriminator of A", A, DASHED, "convolution"),
+    "discriminator_b": ("discriminator of B", B, DASHED, "convolution"),
+}
 PANELS = (
     Panel("Generators, total", "weighted sum", (Line("generator_total", "both generators"),)),
     Panel(
@@ -68,6 +76,21 @@ PANELS = (
         ),
     ),
 )
+
+
+def attention_panel(runs: Sequence[RecordedRun]) -> Panel | None:
+    """What each non-local block adds to its input, where the runs recorded it: a line a block, a style a network."""
+    recorded = sorted({name for run in runs for record in run.records for name in record if name.startswith(ATTENTION)})
+    places: dict[str, list[str]] = {}
+    for name in recorded:
+        network, _, place = name.removeprefix(ATTENTION).rpartition("_")
+        places.setdefault(network, []).append(place)
+    lines = []
+    for network, found in places.items():
+        known, colour, style, unit = DRAWN_AS.get(network, (network, BOTH, SOLID, "place"))
+        label = f"{known}, {unit} {found[0]}" if len(found) == 1 else f"{known}, each of {len(found)}"
+        lines += [Line(f"{ATTENTION}{network}_{place}", label, colour, style) for place in found]
+    return Panel("Non-local blocks", "rms(gain $W_z$ y) / rms(x)", tuple(lines)) if lines else None
 
 
 def default_window(runs: Sequence[RecordedRun]) -> int:
@@ -95,13 +118,16 @@ def loss_figure(runs: Mapping[str, RecordedRun], window: int) -> "Figure":
     from matplotlib.figure import Figure
 
     grain = _grain(list(runs.values())) if window else 0
-    figure = Figure(figsize=SIZE_IN, dpi=DPI, layout="constrained")
-    grid = figure.subplots(len(PANELS), len(runs), sharex=True, sharey="row", squeeze=False)
+    attention = attention_panel(list(runs.values()))
+    panels = [*PANELS, attention] if attention else PANELS
+    width, height = SIZE_IN
+    figure = Figure(figsize=(width, height * len(panels) / len(PANELS)), dpi=DPI, layout="constrained")
+    grid = figure.subplots(len(panels), len(runs), sharex=True, sharey="row", squeeze=False)
     for column, (label, run) in enumerate(runs.items()):
         _title(grid[0, column], label, run, [other for other in runs.values() if other is not run])
-        for axes, panel in zip(grid[:, column], PANELS, strict=True):
+        for axes, panel in zip(grid[:, column], panels, strict=True):
             _draw(axes, panel, run, window, grain)
-    for row, panel in zip(grid, PANELS, strict=True):
+    for row, panel in zip(grid, panels, strict=True):
         _label(row, panel, list(runs.values()), window, grain)
     for axes in grid[-1]:
         _count_images(axes, max(run.images for run in runs.values()))
@@ -160,8 +186,9 @@ def _count_images(axes: "Axes", images: int) -> None:
 def _label(row: NDArray[Any], panel: Panel, runs: list[RecordedRun], window: int, grain: int) -> None:
     row[0].set_ylabel(f"{panel.title}\n({panel.unit})")
     row[0].set_ylim(0, _top(panel, runs, window, grain))
-    drawn = [line for line in panel.lines if any(len(run.series(line.name)[0]) for run in runs)]
-    for line in drawn:
+    # Lines of one name are one entry.
+    drawn = {line.label: line for line in panel.lines if any(len(run.series(line.name)[0]) for run in runs)}
+    for line in drawn.values():
         row[-1].plot([], [], color=line.colour, linestyle=line.style, linewidth=1.8, label=line.label)
     if drawn:
         row[-1].legend(loc="center left", bbox_to_anchor=(1.02, 0.5), frameon=False, handlelength=2.6)

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 METRICS, TENSORBOARD = "metrics.jsonl", "tensorboard"
 IMAGES, TOTAL = "images", "generator_total"
+# Followed by a network and the place of a non-local block in it.
+ATTENTION = "attention_"
 # What training waits for: a record has rank 0's share of time as `data_wait` and the like; in a group the slowest rank's as
 # `data_wait_max`, and which one that is as `data_wait_rank`.
 WAITS = ("data", "checkpoint", "validation", "preview")

@@ -86,6 +86,7 @@ def _costs(costs: Costs, config: RunConfig, world: int) -> list[tuple[str, str]]
     if most is not None:
         rounds = f", in rounds of up to {most} image pairs a worker (step.micro_batch)"
     return [
+        ("model", str(config.model)),
         ("networks", f"2 generators of {generator:,} and 2 discriminators of {discriminator:,} parameters"),
         ("work", f"{pair / 1e9:,.1f} GFLOP an image pair, {step / 1e9:,.1f} GFLOP a step{rounds}"),
         ("memory", f"about {memory:.2f} GB for tensors a worker (weights, optimizer, activations, image pools)"),

@@ -32,7 +32,7 @@ REMOVED = {
     "step.compile": "torch.compile is gone; step.kernels and step.graph are faster and on by default: remove this field"
 }
 TAKE_OVER = "--take-over"
-LIST_OPTION = "--model.generator.nonlocal_blocks"
+LIST_OPTIONS = ("--model.generator.nonlocal_blocks", "--model.discriminator.nonlocal_blocks")
 
 
 class _Settings(RunConfig, BaseSettings):  # type: ignore[misc]
@@ -70,10 +70,10 @@ def parse_options(arguments: Sequence[str]) -> Options:
 
 
 def _with_empty_lists(arguments: Sequence[str]) -> list[str]:
-    """The arguments with `--model.generator.nonlocal_blocks ""`, or `()`, as the parser knows it."""
+    """The arguments with an empty list, `--model.generator.nonlocal_blocks ""` or `()`, as the parser knows it."""
     before = ["", *arguments]
     return [
-        "[]" if argument in ("()", "") and option == LIST_OPTION else argument
+        "[]" if argument in ("()", "") and option in LIST_OPTIONS else argument
         for option, argument in zip(before, arguments, strict=False)
     ]
 

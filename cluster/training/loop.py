@@ -6,6 +6,7 @@ It knows neither Ray nor what started its process: it runs alone, under gloo or 
 from collections.abc import Callable, Iterable
 
 from cluster.checkpoints.checkpoint import Checkpoints
+from cluster.evaluation.attention import AttentionLog
 from cluster.evaluation.previews import Previews
 from cluster.evaluation.validate import Report, Validation
 from cluster.memory.copies import MemoryCopies
@@ -99,6 +100,7 @@ def train(
         whole = fitting_side(config.data.load_size)
         validation = Validation(config.validation, dataset, clock, world, log, report, size=whole, say=say_of_data)
         previews = Previews(config.observe, dataset, clock, world, log, files.root, size=size, say=say_of_data)
+        attention = AttentionLog(config.observe, config.model, clock, world, log)
         requests = Requests(world, ask)
         guard = NonFiniteGuard(world, clock, [config.observe.every, config.validation.every, config.checkpoint.every])
         from_memory = memory.restore(step, newer_than=checkpoints.find())
@@ -125,6 +127,7 @@ def train(
 
                 guard.watch(losses, step.finite, images_seen)
                 faults.maybe_share(stream, images_seen)
+                attention.maybe_measure(step.networks, batch.a, batch.b, images_seen)
                 log.maybe_write(images_seen, losses, lr)
                 validation.maybe_run(step, images_seen)
                 previews.maybe_write(step, images_seen)

@@ -72,8 +72,9 @@ def _onnx(generator: "Generator", path: Path) -> str:
     attention = (
         "; non-local blocks take memory with the square of the pixels" if generator.config.nonlocal_blocks else ""
     )
+    mask = " and mask [batch, 1, height, width] in 0..1" if generator.config.output == "masked" else ""
     return (
-        f"ONNX opset {OPSET}: image [batch, 3, height, width] in -1..1, sides multiples of 4 -> translation, the same; "
+        f"ONNX opset {OPSET}: image [batch, 3, height, width] in -1..1, sides multiples of 4 -> translation, the same{mask}; "
         f"onnxruntime and torch differ by at most {max(checked.values()):.1e} ({sizes}){attention}"
     )
 

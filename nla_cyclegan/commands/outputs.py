@@ -1,7 +1,7 @@
 """What `translate` will read and write, from names and headers alone: checked before anything is translated."""
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from data_shards.errors import UserError
@@ -9,6 +9,7 @@ from data_shards.images.find import without_suffix
 from data_shards.images.read import image_size, load_all, scaled_size
 from data_shards.images.write import LONGEST_SIDE
 from nla_cyclegan.inference.images import padded_pixels
+from nla_cyclegan.model.config import GeneratorConfig
 
 # Bytes; of all file systems in use.
 LONGEST_NAME = 255
@@ -25,6 +26,17 @@ def plan_outputs(images: Mapping[Path, Path], out: Path, suffix: str) -> dict[Pa
 def attention_file(target: Path, block: int) -> Path:
     """Where the attention of a block is drawn, beside that output."""
     return _named(target.with_suffix(""), f".attention{block}{target.suffix}")
+
+
+def mask_file(target: Path) -> Path:
+    """Where the mask of a masked output is drawn, beside that output."""
+    return _named(target.with_suffix(""), f".mask{target.suffix}")
+
+
+def drawn_beside(target: Path, config: GeneratorConfig) -> list[Path]:
+    """The pictures that `--attention` draws beside an output: one a non-local block, and the mask, if there is one."""
+    masks = [mask_file(target)] if config.output == "masked" else []
+    return [*(attention_file(target, block) for block in config.nonlocal_blocks), *masks]
 
 
 def _named(path: Path, ending: str) -> Path:
@@ -46,17 +58,19 @@ def refuse_too_large(sizes: Iterable[Size], suffix: str) -> None:
         )
 
 
-def refuse_clashes(targets: Mapping[Path, Path], blocks: Iterable[int] = (), also: Path | None = None) -> None:
+def refuse_clashes(
+    targets: Mapping[Path, Path], beside: Callable[[Path], Sequence[Path]] = lambda target: (), also: Path | None = None
+) -> None:
     """Raises: UserError if two files to be written are one, or one is an input.
 
     Args:
         targets: input file -> output file.
-        blocks: those whose attention is drawn beside each output.
+        beside: output file -> what is drawn beside it.
         also: another file that is written.
     """
     inputs = {source.resolve() for source in targets}
     first: dict[Path, Path] = {}
-    for source, target in _written(targets, blocks):
+    for source, target in _written(targets, beside):
         place = target.resolve()
         if place in inputs:
             raise UserError(f"{target} is one of the inputs and would be overwritten; choose another --out")
@@ -69,12 +83,11 @@ def refuse_clashes(targets: Mapping[Path, Path], blocks: Iterable[int] = (), als
         raise UserError(f"{also} is one of the inputs and would be overwritten; choose another name")
 
 
-def _written(targets: Mapping[Path, Path], blocks: Iterable[int]) -> Iterator[tuple[Path, Path]]:
-    drawn = list(blocks)
+def _written(targets: Mapping[Path, Path], beside: Callable[[Path], Sequence[Path]]) -> Iterator[tuple[Path, Path]]:
     for source, target in targets.items():
         yield source, target
-        for block in drawn:
-            yield source, attention_file(target, block)
+        for drawn in beside(target):
+            yield source, drawn
 
 
 def plan_batches(

@@ -43,12 +43,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     pictures.add_argument(
         "--attention", type=_fractions, metavar="X,Y",
         help="also draw, beside each result, where each non-local block looks from this point, as NAME.attentionBLOCK; "
-        "fractions of width and height (0.5,0.5 is the centre)",
+        "fractions of width and height (0.5,0.5 is the centre); and, of a generator with model.generator.output masked, the mask "
+        "as NAME.mask (white: painted anew, black: the input)",
     )  # fmt: skip
     pictures.add_argument(
         "--grid", type=Path, metavar="FILE",
         help=f"also draw up to {GRID_ROWS} of the images: input, result, back again, attention (from the most structured "
-        "place near the centre, where --attention names none); .png, .jpg or .webp",
+        "place near the centre, where --attention names none), mask; .png, .jpg or .webp",
     )  # fmt: skip
     pictures.add_argument("--truth", metavar="DIR", help="true results, same names: one more column of the grid")
     parser.set_defaults(grid_rows=GRID_ROWS)

@@ -15,12 +15,20 @@ from data_shards.images.read import load_all, load_image, reduced
 from data_shards.images.write import save_image, save_picture, to_picture
 from data_shards.progress import PixelProgress
 from nla_cyclegan.commands.device import choose_device
-from nla_cyclegan.commands.outputs import attention_file, plan_batches, plan_outputs, refuse_clashes, refuse_too_large
-from nla_cyclegan.inference.images import attention_maps, padded_pixels, translate_images
+from nla_cyclegan.commands.outputs import (
+    attention_file,
+    drawn_beside,
+    mask_file,
+    plan_batches,
+    plan_outputs,
+    refuse_clashes,
+    refuse_too_large,
+)
+from nla_cyclegan.inference.images import attention_maps, padded_pixels, translate_images, translation_masks
 from nla_cyclegan.inference.tiles import margin, smallest_tile, translate_tiles
 from nla_cyclegan.model.generator import Generator
 from nla_cyclegan.pictures.grids import picture_grid, pixel_at, translate_both_ways
-from nla_cyclegan.pictures.overlay import attention_overlay
+from nla_cyclegan.pictures.overlay import attention_overlay, mask_picture
 from nla_cyclegan.weights.generators import load_generators
 from nla_cyclegan.weights.names import OPPOSITE
 
@@ -42,9 +50,9 @@ def translate_files(args: argparse.Namespace) -> int:
     generators = {direction: generator.to(device) for direction, generator in generators.items()}
     generator = generators[args.direction]
     if args.attention:
-        if not generator.config.nonlocal_blocks:
+        if not generator.config.nonlocal_blocks and generator.config.output == "image":
             raise UserError(f"--attention: {args.weights} has no non-local blocks, so there is none to draw")
-        refuse_clashes(targets, generator.config.nonlocal_blocks, also=args.grid)
+        refuse_clashes(targets, partial(drawn_beside, config=generator.config), also=args.grid)
 
     skipped = _translate_all(generator, targets, args)
     for message in skipped.values():
@@ -117,6 +125,9 @@ def _draw_attention(generator: Generator, image_CHW: Tensor, fractions: tuple[fl
     for block, weights_HW in attention_maps(generator, image_CHW, point).items():
         drawn = attention_overlay(image_CHW, weights_HW, point, longer=max(image_CHW.shape[-2:]))
         save_picture(to_picture(drawn), attention_file(target, block), drawn=True)
+    masks = translation_masks(generator, image_CHW[None])
+    if masks is not None:
+        save_picture(to_picture(mask_picture(masks[0])), mask_file(target), drawn=True)
 
 
 def _draw_grid(

@@ -32,6 +32,17 @@ def attention_maps(generator: Generator, image_CHW: Tensor, point: Point) -> dic
     return {block: weights_BHW[0].cpu() for block, weights_BHW in maps.items()}
 
 
+@torch.inference_mode()
+def translation_masks(generator: Generator, images_NCHW: Tensor) -> Tensor | None:
+    """Where a generator whose output is masked paints uint8 images [N, 3, H, W]: [N, H, W] in 0..1 on the CPU; None for any other."""
+    if generator.config.output == "image":
+        return None
+    height, width = images_NCHW.shape[-2:]
+    _, mask_N1HW = generator.translate(_padded(generator, images_NCHW))
+    assert mask_N1HW is not None
+    return mask_N1HW[:, 0, :height, :width].float().cpu()
+
+
 def as_input(generator: Generator, images_uint8: Tensor) -> Tensor:
     """Pixels as the generator takes them: in -1..1, of its type and on its device; shape unchanged."""
     weights = next(generator.parameters())

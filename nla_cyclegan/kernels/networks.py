@@ -16,8 +16,9 @@ from nla_cyclegan.kernels.conv7 import FEW, conv7_to_few, conv7_to_many
 from nla_cyclegan.kernels.launch import nhwc
 from nla_cyclegan.kernels.norm import norm_act, norm_act_both
 from nla_cyclegan.kernels.pad import reflect_pad
+from nla_cyclegan.model.attention import NonLocalBlock
 from nla_cyclegan.model.discriminator import PatchDiscriminator
-from nla_cyclegan.model.generator import Generator, ResidualBlock
+from nla_cyclegan.model.generator import Generator, ResidualBlock, masked
 
 Weights = dict[str, Tensor]
 
@@ -70,25 +71,34 @@ def generate(net: Generator, weights: Weights, image_BCHW: Tensor, dtype: torch.
             y = F.conv2d(norm_act(y, pad=1), weights[name + "body.3.weight"])
             padded, x = norm_act_both(y, x, slope=1, pad=1) if padded_next[i + 1] else (None, norm_act(y, x, slope=1))
         else:
-            own = {key: weights[name + key] for key, _ in block.named_parameters()}
-            padded, x = None, torch.func.functional_call(block, own, (x,))
+            padded, x = None, _called(block, name, weights, x)
     x = F.conv_transpose2d(x, weights["decoder.0.weight"], stride=2, padding=1, output_padding=1)
     x = F.conv_transpose2d(norm_act(x), weights["decoder.3.weight"], stride=2, padding=1, output_padding=1)
-    return torch.tanh(conv7_to_few(norm_act(x, pad=3), weights["decoder.6.weight"], weights["decoder.6.bias"]))
+    decoded = conv7_to_few(norm_act(x, pad=3), weights["decoder.6.weight"], weights["decoder.6.bias"])
+    return torch.tanh(decoded) if net.config.output == "image" else masked(decoded, image_BCHW)[0]
 
 
 def discriminate(net: PatchDiscriminator, weights: Weights, image_BCHW: Tensor, dtype: torch.dtype) -> Tensor:
     """`net(image)` in that type, in NHWC order."""
     x = nhwc(image_BCHW.to(dtype))
-    convolutions = [(i, stage) for i, stage in enumerate(net.body) if isinstance(stage, nn.Conv2d)]
-    for i, stage in convolutions:
-        weight, bias = weights[f"body.{i}.weight"], weights.get(f"body.{i}.bias")
-        x = F.conv2d(x, weight, bias, stage.stride, stage.padding)
-        if stage is convolutions[0][1]:
-            x = F.leaky_relu_(x, 0.2)
-        elif stage is not convolutions[-1][1]:
-            x = norm_act(x, slope=0.2)
+    first, last = net.body[0], net.body[-1]
+    for i, stage in enumerate(net.body):
+        if isinstance(stage, nn.Conv2d):
+            weight, bias = weights[f"body.{i}.weight"], weights.get(f"body.{i}.bias")
+            x = F.conv2d(x, weight, bias, stage.stride, stage.padding)
+            if stage is first:
+                x = F.leaky_relu_(x, 0.2)
+            elif stage is not last:
+                x = norm_act(x, slope=0.2)
+        elif isinstance(stage, NonLocalBlock):
+            x = _called(stage, f"body.{i}.", weights, x)
     return x
+
+
+def _called(block: nn.Module, name: str, weights: Weights, x_BCHW: Tensor) -> Tensor:
+    """A module of the network, with these weights, of which its own begin with that name."""
+    own = {key: weights[name + key] for key, _ in block.named_parameters()}
+    return torch.func.functional_call(block, own, (x_BCHW,))
 
 
 class Fused:

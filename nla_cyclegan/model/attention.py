@@ -7,31 +7,43 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from nla_cyclegan.model.config import Gain, NonLocalConfig
+
 
 class NonLocalBlock(nn.Module):
     """z_i = W_z y_i + x_i with y_i = sum_j softmax_j(theta(x_i)^T phi(x_j)) g(x_j), the embedded Gaussian.
 
     theta, phi, g and W_z are 1x1 convolutions without bias, as the paper writes them; on positions laid in a row a 1x1
     convolution is a linear map, which hands the attention kernel the contiguous q, k, v that its linear memory asks for.
-    W_z is followed by a learned scalar gain: at a gain of 0 the block is the identity, wherever it is put.
+    W_z may be followed by a learned scalar gain: at a gain of 0 the block is the identity, wherever it is put.
 
     Args:
         channels: C of the input and the output; even, at least 2.
         pooled: halve the sides of phi and g by 2x2 max pooling (Wang et al., "subsampling trick"): a quarter of the keys.
         scaled: divide the logits by sqrt(D), as transformers do; the paper does not.
-        gain: the start value of the gain.
+        gain: the start value of the learned gain, or "fixed": there is none, as the paper writes it.
+
+    Attributes:
+        gain: the learned gain, a scalar; None where it is fixed at 1.
     """
 
-    def __init__(self, channels: int, *, pooled: bool = False, scaled: bool = False, gain: float = 0.0) -> None:
+    gain: nn.Parameter | None
+
+    def __init__(self, channels: int, *, pooled: bool = False, scaled: bool = False, gain: Gain = 0.0) -> None:
         super().__init__()
         inner = channels // 2
         self.theta = nn.Linear(channels, inner, bias=False)
         self.phi = nn.Linear(channels, inner, bias=False)
         self.g = nn.Linear(channels, inner, bias=False)
         self.w_z = nn.Linear(inner, channels, bias=False)
-        self.gain = nn.Parameter(torch.tensor(gain))
+        self.register_parameter("gain", None if gain == "fixed" else nn.Parameter(torch.tensor(float(gain))))
         self.pooled = pooled
         self.scale = inner**-0.5 if scaled else 1.0
+
+    @classmethod
+    def of(cls, config: NonLocalConfig, channels: int) -> "NonLocalBlock":
+        """A block of that form."""
+        return cls(channels, pooled=config.nonlocal_pooled, scaled=config.nonlocal_scaled, gain=config.nonlocal_gain)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """[B, C, H, W] -> the same shape. Memory is linear in H * W: the N x N map is never stored."""
@@ -68,7 +80,8 @@ class NonLocalBlock(nn.Module):
         q_BND = self.theta(x_BNC)
         y_BND = F.scaled_dot_product_attention(q_BND[:, None], k_BMD[:, None], v_BMD[:, None], scale=self.scale)[:, 0]
         # The gain scales W_z, not its output: one image-sized tensor less to keep for the backward.
-        return x_BCHW + _columns(F.linear(y_BND, self.gain * self.w_z.weight), x_BCHW)
+        weight = self.w_z.weight if self.gain is None else self.gain * self.w_z.weight
+        return x_BCHW + _columns(F.linear(y_BND, weight), x_BCHW)
 
     def _keys_and_values(self, x_BCHW: Tensor, x_BNC: Tensor) -> tuple[Tensor, Tensor]:
         return self._keys(self.phi, x_BCHW, x_BNC), self._keys(self.g, x_BCHW, x_BNC)
@@ -79,6 +92,29 @@ class NonLocalBlock(nn.Module):
             return embedded_BND
         embedded_BDHW = embedded_BND.transpose(1, 2).unflatten(2, x_BCHW.shape[-2:])
         return _rows(F.max_pool2d(embedded_BDHW, 2))
+
+
+@torch.no_grad()
+def attention_shares(network: nn.Module, images_BCHW: Tensor) -> list[Tensor]:
+    """rms(gain W_z y) / rms(x) of each non-local block as the images pass through the network, in its order: scalars on the device.
+
+    How far a block has opened: 0 where it is the identity still. Free where there is no such block.
+    """
+    shares: list[Tensor] = []
+
+    def measure(block: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        (x_BCHW,) = inputs
+        shares.append((output - x_BCHW).norm() / x_BCHW.norm().clamp_min(torch.finfo(x_BCHW.dtype).tiny))
+
+    blocks = [module for module in network.modules() if isinstance(module, NonLocalBlock)]
+    hooks = [block.register_forward_hook(measure) for block in blocks]
+    try:
+        if blocks:
+            network(images_BCHW)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return shares
 
 
 def _rows(x_BCHW: Tensor) -> Tensor:

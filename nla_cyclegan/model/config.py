@@ -1,10 +1,13 @@
 """The settings of the networks. Needs pydantic alone, so that a configuration is read without torch."""
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 NormName = Literal["instance", "group"]
+Gain = float | Literal["fixed"]
+# Sets of blocks by name, for any number of blocks.
+PLACEMENTS = ("none", "early", "middle", "late", "several", "all")
 SIDES = 4
 """Sides in pixels that a generator takes are multiples of it: it halves them twice."""
 
@@ -14,27 +17,60 @@ def fitting_side(pixels: int) -> int:
     return pixels // SIDES * SIDES
 
 
-class GeneratorConfig(BaseModel):
-    """The generator's architecture; the defaults are the paper's."""
+class NonLocalConfig(BaseModel):
+    """The form of a network's non-local blocks; the defaults are the paper's."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    nonlocal_pooled: bool = False
+    """Halve the sides of the non-local keys and values by max pooling: a quarter of the attention's cost."""
+    nonlocal_scaled: bool = False
+    """Divide the non-local logits by the square root of the embedding width (the paper does not)."""
+    nonlocal_gain: Gain = 0.0
+    """A number: start value of a gain of W_z that is learned; at 0 a non-local block starts as the identity. fixed: no gain, the paper
+    as it is written (section 2.2: "a non-local block z_i = W_z y_i + x_i, where x_i is same like a residual connection")."""
+
+
+class GeneratorConfig(NonLocalConfig):
+    """The generator's architecture; the defaults are the paper's."""
 
     base_channels: int = Field(64, ge=2)
     """Channels after the first convolution; the blocks work on four times as many."""
     num_blocks: int = Field(9, ge=0)
     """Blocks between down- and upsampling (CycleGAN: 6 up to 128 px, 9 from 256 px)."""
     nonlocal_blocks: tuple[int, ...] = (4,)
-    """Indices (from 0) of the blocks that are non-local instead of residual; empty is plain CycleGAN."""
-    nonlocal_pooled: bool = False
-    """Halve the sides of the non-local keys and values by max pooling: a quarter of the attention's cost."""
-    nonlocal_scaled: bool = False
-    """Divide the non-local logits by the square root of the embedding width (the paper does not)."""
-    nonlocal_gain: float = 0.0
-    """Start value of the learned gain of a non-local block; at 0 it starts as the identity."""
+    """Indices (from 0) of the blocks that are non-local instead of residual, or a placement by name: none (plain CycleGAN), early,
+    middle, late, several (these three) or all, which is how section 2.2 of the paper can be read too: "this paper needs to transform
+    it to non-local block to replace the residual network block"."""
+    output: Literal["image", "masked"] = "image"
+    """image: the translation itself, as CycleGAN's. masked: a painting and a mask m in 0..1, combined to m * painting + (1 - m) * input,
+    as sections 3.2 and 4 of the paper have it: "The generator of the model outputs an attention maps instead of restoring the full
+    image"; "Then the attention maps are combined with the input image to generate a high-quality target image"."""
     norm: NormName = "instance"
     """instance: CycleGAN's and the paper's, which forgets an image's mean colour and contrast; group: keeps them."""
     upsample: Literal["transposed", "resize"] = "transposed"
     """transposed: CycleGAN's strided transposed convolution; resize: nearest x2, then a 3x3 convolution: no checkerboard, more FLOPs."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _placed(cls, fields: Any) -> Any:
+        """The indices in place of a placement's name."""
+        if not isinstance(fields, dict):
+            return fields
+        blocks = fields.get("nonlocal_blocks")
+        # An option's value arrives as a list of words.
+        name = blocks[0] if isinstance(blocks, list | tuple) and len(blocks) == 1 else blocks
+        if not isinstance(name, str) or name.strip().lstrip("-").isdecimal():
+            return fields
+        if name not in PLACEMENTS:
+            allowed = f"block indices, or one of {', '.join(PLACEMENTS)}"
+            raise ValueError(f"nonlocal_blocks {name!r}: no such placement; allowed: {allowed}")
+        try:
+            count = TypeAdapter(int).validate_python(fields.get("num_blocks", cls.model_fields["num_blocks"].default))
+        except ValidationError:
+            # For the field's own check to refuse.
+            count = 0
+        return fields | {"nonlocal_blocks": placement(name, count)}
 
     @model_validator(mode="after")
     def _blocks_exist(self) -> "GeneratorConfig":
@@ -47,15 +83,31 @@ class GeneratorConfig(BaseModel):
         return self
 
 
-class DiscriminatorConfig(BaseModel):
+class DiscriminatorConfig(NonLocalConfig):
     """The discriminator's architecture; the defaults are the 70x70 PatchGAN of CycleGAN and the paper."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     base_channels: int = Field(64, ge=1)
     """Channels after the first convolution."""
     num_layers: int = Field(3, ge=1, le=6)
     """Strided convolutions: 3 sees patches of 70 x 70 pixels, 2 of 34 x 34, 1 of 16 x 16."""
+    nonlocal_blocks: tuple[int, ...] = ()
+    """Convolutions (from 0) after whose activation a non-local block stands; the last one, num_layers + 1, gives the scores and has none.
+    Section 2.2 of the paper applies attention to the generator alone; section 3.2 can be read as giving it to the discriminator too:
+    "the attention mechanism provides the generator and discriminator with greater ability to directly model long-term dependencies"."""
+
+    @model_validator(mode="after")
+    def _convolutions_exist(self) -> "DiscriminatorConfig":
+        outside = [i for i in self.nonlocal_blocks if not 0 <= i <= self.num_layers]
+        if outside:
+            raise ValueError(
+                f"nonlocal_blocks has {outside}; allowed with num_layers {self.num_layers}: 0 to {self.num_layers}, "
+                "the convolutions before the one that gives the scores"
+            )
+        if len(set(self.nonlocal_blocks)) < len(self.nonlocal_blocks):
+            raise ValueError(f"nonlocal_blocks names a convolution twice: {list(self.nonlocal_blocks)}")
+        if 0 in self.nonlocal_blocks and self.base_channels < 2:
+            raise ValueError("nonlocal_blocks has 0, where base_channels 1 is too few; allowed: from 2 channels on")
+        return self
 
 
 class ModelConfig(BaseModel):
@@ -65,3 +117,20 @@ class ModelConfig(BaseModel):
 
     generator: GeneratorConfig = GeneratorConfig()
     discriminator: DiscriminatorConfig = DiscriminatorConfig()
+
+    def __str__(self) -> str:
+        """In a line, with what is not the default only where it is chosen."""
+        generator, discriminator = self.generator, self.discriminator
+        blocks = ", ".join(map(str, generator.nonlocal_blocks)) or "none"
+        gain = ", gain fixed" if generator.nonlocal_blocks and generator.nonlocal_gain == "fixed" else ""
+        output = ", output masked" if generator.output == "masked" else ""
+        after = ", ".join(map(str, discriminator.nonlocal_blocks))
+        judged = f"; discriminators non-local after convolution {after}" if after else ""
+        return f"{generator.num_blocks} blocks (non-local: {blocks}{gain}), {generator.base_channels} channels{output}{judged}"
+
+
+def placement(name: str, num_blocks: int) -> list[int]:
+    """The indices of the non-local blocks that a placement names: none, the first, the middle one, the last, these three, or all blocks."""
+    three = (0, num_blocks // 2, num_blocks - 1) if num_blocks else ()
+    chosen = {"none": (), "early": three[:1], "middle": three[1:2], "late": three[2:], "several": three}
+    return sorted(set(chosen.get(name, range(num_blocks))))

@@ -45,14 +45,19 @@ class Generator(nn.Module):
         self.decoder = nn.Sequential(
             self._upsample(4 * c, 2 * c), *self._normed(2 * c),
             self._upsample(2 * c, c), *self._normed(c),
-            ReflectConv2d(c, 3, 7), nn.Tanh(),
+            *([ReflectConv2d(c, 3, 7), nn.Tanh()] if self.config.output == "image" else [ReflectConv2d(c, 4, 7)]),
         )  # fmt: skip
 
     def forward(self, image_BCHW: Tensor) -> Tensor:
+        return self.translate(image_BCHW)[0]
+
+    def translate(self, image_BCHW: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The translation and, of a generator whose output is masked, the mask [B, 1, H, W] in 0..1: 1 where all is painted anew."""
         features = self.encoder(image_BCHW)
         for block in self.blocks:
             features = block(features)
-        return self.decoder(features)
+        decoded = self.decoder(features)
+        return (decoded, None) if self.config.output == "image" else masked(decoded, image_BCHW)
 
     @torch.no_grad()
     def attention_map(self, image_BCHW: Tensor, *, row: int, col: int) -> dict[int, Tensor]:
@@ -76,9 +81,7 @@ class Generator(nn.Module):
         config, channels = self.config, 4 * self.config.base_channels
         if index not in config.nonlocal_blocks:
             return ResidualBlock(channels, config.norm)
-        return NonLocalBlock(
-            channels, pooled=config.nonlocal_pooled, scaled=config.nonlocal_scaled, gain=config.nonlocal_gain
-        )
+        return NonLocalBlock.of(config, channels)
 
     def _upsample(self, channels_in: int, channels_out: int) -> nn.Module:
         if self.config.upsample == "resize":
@@ -87,3 +90,14 @@ class Generator(nn.Module):
 
     def _normed(self, channels: int) -> tuple[nn.Module, nn.Module]:
         return make_norm(self.config.norm, channels), nn.ReLU(inplace=True)
+
+
+def masked(decoded_B4HW: Tensor, image_B3HW: Tensor) -> tuple[Tensor, Tensor]:
+    """m * painting + (1 - m) * input, and m [B, 1, H, W] (Sun 2023, sections 3.2 and 4; as one network, Tang et al. 2019, "AttentionGAN").
+
+    Args:
+        decoded_B4HW: the painting before its tanh, and the mask before its sigmoid.
+        image_B3HW: the input, in [-1, 1].
+    """
+    painting, mask = decoded_B4HW[:, :3].tanh(), decoded_B4HW[:, 3:].sigmoid()
+    return mask * painting + (1 - mask) * image_B3HW.to(decoded_B4HW.dtype), mask

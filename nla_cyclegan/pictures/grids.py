@@ -8,9 +8,9 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from nla_cyclegan.inference.images import Point, attention_maps, translate_images
+from nla_cyclegan.inference.images import Point, attention_maps, translate_images, translation_masks
 from nla_cyclegan.model.generator import Generator
-from nla_cyclegan.pictures.overlay import CELL, attention_overlay, fit, salient_point
+from nla_cyclegan.pictures.overlay import CELL, attention_overlay, fit, mask_picture, salient_point
 from nla_cyclegan.weights.names import Direction
 
 GAP, MARGIN, HEADING_PT, NOTE_PT = 10, 20, 22, 18
@@ -35,6 +35,8 @@ class Translation:
     point: Point
     attention: dict[int, Tensor]
     """Block -> where it looks from the point, see `attention_maps`."""
+    mask: Tensor | None = None
+    """[H, W] in 0..1 of a generator whose output is masked: 1 where all is painted anew."""
 
     def row(self, truth_CHW: Tensor | None = None) -> dict[str, Tensor]:
         """Heading -> picture; with `truth_CHW`, the true result of the translation, in one more column."""
@@ -42,7 +44,7 @@ class Translation:
         row = {original: self.image, translated: self.translated, "back again": self.back}
         if self.same is not None:
             row["identity"] = self.same
-        row |= _overlays(self.image, self.attention, self.point)
+        row |= _overlays(self.image, self.attention, self.point) | _masks(self.mask)
         return row if truth_CHW is None else row | {truth: truth_CHW}
 
 
@@ -66,11 +68,14 @@ def translate_both_ways(
     point = pixel_at(image_CHW, fractions) if fractions else salient_point(image_CHW)
     same = returned[1] if identity else None
     attention = attention_maps(generator, image_CHW, point)
-    return Translation(direction, image_CHW, translated[0], returned[0], same, point, attention)
+    masks = translation_masks(generator, image_CHW[None])
+    mask = None if masks is None else masks[0]
+    return Translation(direction, image_CHW, translated[0], returned[0], same, point, attention, mask)
 
 
 def comparison_row(generators: Mapping[str, Generator], image_CHW: Tensor, direction: Direction) -> dict[str, Tensor]:
-    """Heading -> picture: the image, its translation by each generator, then the attention of each generator's non-local blocks from one point.
+    """Heading -> picture: the image, its translation by each generator, then the attention of each generator's non-local blocks from one
+    point, and its mask where its output is masked.
 
     Args:
         generators: label -> generator of this direction; the labels differ from the heading of the image.
@@ -81,7 +86,14 @@ def comparison_row(generators: Mapping[str, Generator], image_CHW: Tensor, direc
         row[label] = translate_images(generator, image_CHW[None])[0]
     for label, generator in generators.items():
         row |= _overlays(image_CHW, attention_maps(generator, image_CHW, point), point, label)
+        masks = translation_masks(generator, image_CHW[None])
+        row |= _masks(None if masks is None else masks[0], label)
     return row
+
+
+def _masks(mask_HW: Tensor | None, label: str = "") -> dict[str, Tensor]:
+    """Heading -> picture of the mask, if there is one."""
+    return {} if mask_HW is None else {f"mask, {label}" if label else "mask": mask_picture(mask_HW)}
 
 
 def _overlays(image_CHW: Tensor, maps: Mapping[int, Tensor], point: Point, label: str = "") -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""Where a non-local block looks, as heat over the image. Images are uint8 tensors [3, H, W]."""
+"""Where a non-local block looks, as heat over the image; the mask of a masked output in grey. Images are uint8 tensors [3, H, W]."""
 
 import numpy as np
 import torch
@@ -59,6 +59,11 @@ def attention_overlay(image_CHW: Tensor, weights_HW: Tensor, point: Point, longe
     mixed = Image.fromarray((grey * (1 - opacity) + colour * opacity).astype(np.uint8))
     _ring(mixed, point, picture.width / width)
     return to_tensor(mixed)
+
+
+def mask_picture(mask_HW: Tensor) -> Tensor:
+    """A mask in 0..1 in grey, [3, H, W]: white where all is painted anew, black where the input is kept."""
+    return (mask_HW * 255).round().to(torch.uint8).expand(3, -1, -1).contiguous()
 
 
 def _stretched(weights_HW: Tensor) -> Tensor:

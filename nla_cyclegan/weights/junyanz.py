@@ -84,7 +84,8 @@ def state_of(generator: Generator) -> dict[str, Tensor]:
 
     Raises: UserError for an architecture that the layout has no place for.
     """
-    for field, only in {"nonlocal_blocks": (), "norm": "instance", "upsample": "transposed"}.items():
+    only_these = {"nonlocal_blocks": (), "output": "image", "norm": "instance", "upsample": "transposed"}
+    for field, only in only_these.items():
         value = getattr(generator.config, field)
         if value != only:
             raise UserError(

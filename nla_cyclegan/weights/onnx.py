@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from data_shards.errors import UserError
 from nla_cyclegan.model.generator import Generator
@@ -31,6 +31,8 @@ SIZES = ((1, 3, 8, 8), (2, 3, 64, 64), (1, 3, 64, 100), (3, 3, 52, 24))
 def save_onnx(generator: Generator, path: Path) -> None:
     """Write one file: `image` float32 [batch, 3, height, width] in [-1, 1] -> `translation`, the same; sides are multiples of 4.
 
+    A generator whose output is masked has a second result, `mask` [batch, 1, height, width] in 0..1.
+
     Raises: UserError if the packages of the extra `onnx` are missing.
     """
     _needed("onnx")
@@ -39,8 +41,8 @@ def save_onnx(generator: Generator, path: Path) -> None:
     sizes = {0: side("batch"), 2: 4 * side("height_4", min=2), 3: 4 * side("width_4", min=2)}
     with _quiet():
         program = torch.onnx.export(
-            _with_torchs_norms(generator), (torch.zeros(2, 3, 32, 40),), dynamo=True, opset_version=OPSET,
-            input_names=["image"], output_names=["translation"], dynamic_shapes=(sizes,), verbose=False,
+            _Outputs(_with_torchs_norms(generator)), (torch.zeros(2, 3, 32, 40),), dynamo=True, opset_version=OPSET,
+            input_names=["image"], output_names=_output_names(generator), dynamic_shapes=(sizes,), verbose=False,
         )  # fmt: skip
     assert program is not None
     _forget_origins(program.model)
@@ -52,7 +54,7 @@ def save_onnx(generator: Generator, path: Path) -> None:
 def check_onnx(
     generator: Generator, path: Path, sizes: Sequence[tuple[int, int, int, int]] = SIZES
 ) -> dict[tuple[int, int, int, int], float]:
-    """Image size [N, 3, H, W] -> the largest difference between onnxruntime's and torch's translation of random pixels.
+    """Image size [N, 3, H, W] -> the largest difference between onnxruntime's and torch's results for random pixels.
 
     Raises: UserError if one is over `TOLERANCE`, or onnxruntime is missing.
     """
@@ -63,15 +65,33 @@ def check_onnx(
     for size in sizes:
         image = torch.rand(size, generator=random) * 2 - 1
         with torch.inference_mode():
-            expected = generator(image)
-        (translated,) = session.run(None, {"image": image.numpy()})
-        differences[size] = (torch.from_numpy(translated) - expected).abs().max().item()
+            expected = _Outputs(generator)(image)
+        results = session.run(_output_names(generator), {"image": image.numpy()})
+        both = zip(results, expected, strict=True)
+        # torch's maximum of several is NaN where one is.
+        differences[size] = torch.stack([(torch.from_numpy(one) - two).abs().max() for one, two in both]).max().item()
         # Not `>`: that is false for a NaN.
         if not differences[size] <= TOLERANCE:
             raise UserError(
                 f"onnxruntime and torch differ by {differences[size]:.1e} at {list(size)}; nothing is written"
             )
     return differences
+
+
+class _Outputs(nn.Module):
+    """What a file's graph computes: the translation and, where there is one, the mask."""
+
+    def __init__(self, generator: Generator) -> None:
+        super().__init__()
+        self.generator = generator
+
+    def forward(self, image_BCHW: Tensor) -> tuple[Tensor, ...]:
+        translation, mask = self.generator.translate(image_BCHW)
+        return (translation,) if mask is None else (translation, mask)
+
+
+def _output_names(generator: Generator) -> list[str]:
+    return ["translation"] if generator.config.output == "image" else ["translation", "mask"]
 
 
 def _with_torchs_norms(generator: Generator) -> Generator:

@@ -21,7 +21,8 @@ from typing import Any
 
 import torch
 from commands import ROOT, synthetic_dataset
-from evidence_report import spread, table
+from paired import ALPHA, Paired, holm
+from report_tables import spread, table
 from timing import header
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -30,10 +31,9 @@ from torch.nn.utils.parametrizations import spectral_norm
 from cluster import train
 from cluster.records.metrics_file import METRICS
 from data_shards.storage.folder import RunFolder
-from nla_cyclegan import NonLocalBlock, PatchDiscriminator
+from nla_cyclegan import PatchDiscriminator
 from nla_cyclegan.training import step
 from tuning.analysis.objective import ObjectiveConfig, evaluations
-from tuning.dashboard.paper import Claim, finding
 
 BASELINE = "baseline"
 RATE = "--optimizer.lr="
@@ -67,17 +67,6 @@ class SpectralJudge(PatchDiscriminator):
         for layer in self.body:
             if isinstance(layer, nn.Conv2d):
                 spectral_norm(layer)
-
-
-class NonLocalJudge(PatchDiscriminator):
-    """With a non-local block where the image has an eighth of its side (SAGAN, Zhang et al. 2019)."""
-
-    def __init__(self, config: Any = None) -> None:
-        super().__init__(config)
-        layers = list(self.body)
-        third = [at for at, layer in enumerate(layers) if isinstance(layer, nn.LeakyReLU)][2]
-        channels = 4 * self.config.base_channels
-        self.body = nn.Sequential(*layers[: third + 1], NonLocalBlock(channels, scaled=True), *layers[third + 1 :])
 
 
 def augmented(images_BCHW: Tensor) -> Tensor:
@@ -117,7 +106,10 @@ VARIANTS = {
     "ema": Variant("moving average of the generators, half-life 100 images", ("--step.ema_half_life=100",)),
     "diffaug": Variant("differentiable augmentation", judge=AugmentedJudge),
     "spectral": Variant("spectral norm in the discriminators", judge=SpectralJudge, prepare=normalized_after_initialization),
-    "nonlocal-d": Variant("a non-local block in the discriminators", judge=NonLocalJudge),
+    "nonlocal-d": Variant(
+        "a non-local block in the discriminators, where the image has an eighth of its side",
+        ("--model.discriminator.nonlocal_blocks=2", "--model.discriminator.nonlocal_scaled=true"),
+    ),
     "plain-block": Variant(
         "the paper's block: gain from 0, logits not scaled", (f"{GENERATOR}nonlocal_gain=0", f"{GENERATOR}nonlocal_scaled=false")
     ),
@@ -193,18 +185,26 @@ def scores(folder: Path, name: str, seed: int) -> list[float]:
 
 
 def report(folder: Path, names: list[str], seeds: list[int]) -> str:
-    """A row for each variant: its score, and how much it differs from the baseline's with the same seed, with its 95 % interval."""
+    """A row for each variant: its score, and how much it differs from the baseline's with the same seed, with its 95 % interval.
+
+    The p values are adjusted for the number of variants.
+    """
+    ends = {name: [scores(folder, name, seed)[-1] for seed in seeds] for name in names}
+    compared = {
+        name: Paired(tuple(end - base for end, base in zip(ends[name], ends[BASELINE], strict=True)))
+        for name in names
+        if name != BASELINE
+    }
+    p_values = dict(zip(compared, holm([each.p_of_difference() for each in compared.values()]), strict=True))
     rows = []
     for name in names:
-        ends = [scores(folder, name, seed)[-1] for seed in seeds]
-        row = [name, VARIANTS[name].what, spread(ends, ".2f"), f"{milliseconds(folder, name, seeds):.0f}"]
-        if name != BASELINE:
-            differences = [end - scores(folder, BASELINE, seed)[-1] for end, seed in zip(ends, seeds, strict=True)]
-            found = finding(Claim(VARIANTS[name].what, "score", name, BASELINE, lambda trial: None), differences)
-            word = {"holds": "better", "does not hold": "worse", "not decided": "not decided"}[found.verdict]
-            row += [f"{found.difference:+.2f} ± {found.margin:.2f}", word]
-        rows.append(row + [""] * (6 - len(row)))
-    return table(["", "change", "score", "ms a pair", "against the baseline", "verdict"], rows)
+        row = [name, VARIANTS[name].what, spread(ends[name], ".2f"), f"{milliseconds(folder, name, seeds):.0f}"]
+        if name in compared:
+            mean = compared[name].mean
+            word = "not decided" if p_values[name] >= ALPHA else "better" if mean < 0 else "worse"
+            row += [f"{mean:+.2f} ± {compared[name].margin():.2f}", f"{p_values[name]:.3f}", word]
+        rows.append(row + [""] * (7 - len(row)))
+    return table(["", "change", "score", "ms a pair", "against the baseline", "p (Holm)", "verdict"], rows)
 
 
 def milliseconds(folder: Path, name: str, seeds: list[int]) -> float:

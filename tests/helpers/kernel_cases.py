@@ -103,7 +103,7 @@ def check_pad(device: str, dtype: torch.dtype, shape: Sequence[int], pad: int, c
 # B, channels in and out, H, W of the result, whether the weights lie in NHWC order.
 CONVOLUTIONS = [
     (1, 3, 5, 6, 7, True), (2, 3, 16, 8, 8, False), (1, 4, 20, 5, 9, True), (1, 1, 8, 3, 4, True),
-    (2, 8, 3, 9, 6, True), (1, 17, 3, 4, 10, False), (1, 24, 1, 5, 5, True),
+    (2, 8, 3, 9, 6, True), (1, 17, 3, 4, 10, False), (1, 24, 1, 5, 5, True), (2, 8, 4, 5, 6, True),
 ]  # fmt: skip
 CONVOLUTIONS_GPU = [
     *CONVOLUTIONS, (2, 3, 64, 256, 256, True), (2, 64, 3, 256, 256, True), (2, 3, 64, 40, 33, True), (2, 64, 3, 40, 33, True),
@@ -134,8 +134,15 @@ GENERATORS = [
     ({"base_channels": 8, "num_blocks": 3, "nonlocal_blocks": (1,)}, (2, 8, 12)),
     ({"base_channels": 8, "num_blocks": 1, "nonlocal_blocks": (0,), "nonlocal_scaled": True}, (1, 8, 8)),
     ({"base_channels": 8, "num_blocks": 0, "nonlocal_blocks": ()}, (2, 8, 8)),
+    (
+        {"base_channels": 8, "num_blocks": 2, "nonlocal_blocks": "all", "nonlocal_gain": "fixed", "output": "masked"},
+        (2, 8, 12),
+    ),
 ]
-DISCRIMINATORS = [({"base_channels": 8}, (2, 32, 40)), ({"base_channels": 8, "num_layers": 2}, (2, 16, 18))]
+DISCRIMINATORS = [
+    ({"base_channels": 8}, (2, 32, 40)), ({"base_channels": 8, "num_layers": 2}, (2, 16, 18)),
+    ({"base_channels": 8, "num_layers": 2, "nonlocal_blocks": (0, 2), "nonlocal_gain": 0.5}, (2, 16, 18)),
+]  # fmt: skip
 GENERATOR_GPU = {"base_channels": 64, "num_blocks": 3, "nonlocal_blocks": (1,)}, (2, 64, 64)
 
 
@@ -170,7 +177,7 @@ def check_network(device: str, dtype: torch.dtype, network: nn.Module, shape: Se
 
 
 def generator(**config: object) -> Generator:
-    return Generator(GeneratorConfig(nonlocal_gain=0.5, **config))  # type: ignore[arg-type]
+    return Generator(GeneratorConfig(**{"nonlocal_gain": 0.5} | config))  # type: ignore[arg-type]
 
 
 def discriminator(**config: object) -> PatchDiscriminator:

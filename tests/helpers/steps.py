@@ -9,15 +9,24 @@ from nla_cyclegan import DiscriminatorConfig, GeneratorConfig, LossConfig, Model
 from nla_cyclegan.pixels import keyed_generator
 from nla_cyclegan.training.step import TrainingStep
 
+PAPERS = {"output": "masked", "nonlocal_blocks": "all", "nonlocal_gain": "fixed"}, {"nonlocal_blocks": (0, 1)}
 EVERYTHING = {"pool_size": 3, "micro_batch": 2, "clip_norm": 1.0, "ema_half_life": 9}
 
 
 def small_step(
-    config: dict[str, Any], *, optimizer: str = "nadam", batch: int = 3, channels: int = 4, **more: Any
+    config: dict[str, Any],
+    *,
+    optimizer: str = "nadam",
+    batch: int = 3,
+    channels: int = 4,
+    paper: bool = False,
+    **more: Any,
 ) -> TrainingStep:
+    """`paper`: with all that the paper can be read as, beside its defaults."""
+    generator, discriminator = PAPERS if paper else ({"nonlocal_blocks": (1,), "nonlocal_gain": 0.5}, {})
     model = ModelConfig(
-        generator=GeneratorConfig(base_channels=channels, num_blocks=2, nonlocal_blocks=(1,), nonlocal_gain=0.5),
-        discriminator=DiscriminatorConfig(base_channels=channels, num_layers=1),
+        generator=GeneratorConfig(base_channels=channels, num_blocks=2, **generator),
+        discriminator=DiscriminatorConfig(base_channels=channels, num_layers=1, **discriminator),
     )
     return TrainingStep(
         model, LossConfig(), OptimizerConfig(name=optimizer, lr=1e-3), StepConfig(**config),

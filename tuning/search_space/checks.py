@@ -9,7 +9,8 @@ from pydantic import ValidationError
 from cluster.settings.config import RunConfig
 from cluster.settings.options import field_names, nearest
 from cluster.settings.preflight import SURROUNDINGS
-from tuning.search_space.space import NAMES, PLACED, Overrides, Space, override
+from nla_cyclegan.model.config import PLACEMENTS
+from tuning.search_space.space import PLACED, Overrides, Space, override
 
 # Varying one of these would measure trials on different images or after different lengths of training.
 FIXED = ("name", "storage", "data.uri", "data.crop_size", "schedule.epochs", "schedule.images")
@@ -53,8 +54,8 @@ def _candidate_problems(space: Space, base: RunConfig) -> Iterator[str]:
         messages = [
             message for where, message in _errors(base, overrides) if _within(where, field) or _within(field, where)
         ]
-        if field == PLACED and isinstance(value, str) and value not in NAMES:
-            messages = [f"No such placement; allowed: {', '.join(NAMES)}, or a list of blocks"]
+        if field == PLACED and isinstance(value, str) and value not in PLACEMENTS:
+            messages = [f"No such placement; allowed: {', '.join(PLACEMENTS)}, or a list of blocks"]
         # One line is enough for a range.
         if not (field in reported and space[field].ends):
             yield from (f"space.{field}: {text[0].lower()}{text[1:]}; got {value!r}" for text in messages)

@@ -8,6 +8,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from cluster.settings.config import RunConfig
+from nla_cyclegan.model.config import PLACEMENTS, placement
 
 # Fields of a run, dotted, and their values.
 Overrides = dict[str, Any]
@@ -15,8 +16,8 @@ Range = tuple[float, float]
 Candidates = Annotated[list[Any], Field(min_length=1)]
 
 PLACED, BLOCKS = "model.generator.nonlocal_blocks", "model.generator.num_blocks"
-# Placements of non-local blocks: each names a set of block indices, for any number of blocks.
-NAMES = ("none", "early", "middle", "late", "several")
+# The placements that a sweep tries by default: `all` makes a network of another kind.
+NAMES = tuple(name for name in PLACEMENTS if name != "all")
 
 
 class Dimension(BaseModel):
@@ -71,16 +72,9 @@ class Dimension(BaseModel):
 Space = dict[str, Dimension]
 
 
-def placement(name: str, num_blocks: int) -> list[int]:
-    """The indices of the non-local blocks: none, the first, the middle one, the last, or all three of them."""
-    three = (0, num_blocks // 2, num_blocks - 1) if num_blocks else ()
-    chosen = {"none": (), "early": three[:1], "middle": three[1:2], "late": three[2:], "several": three}
-    return sorted(set(chosen[name]))
-
-
 def resolved(value: Any, num_blocks: Any) -> Any:
     """The indices that a placement names; anything else unchanged."""
-    named = isinstance(value, str) and value in NAMES and isinstance(num_blocks, int)
+    named = isinstance(value, str) and value in PLACEMENTS and isinstance(num_blocks, int)
     return placement(value, num_blocks) if named else value
 
 
@@ -139,7 +133,7 @@ def sample(space: Space, seed: int, number: int) -> Overrides:
 
 
 def override(base: RunConfig, overrides: Mapping[str, Any]) -> RunConfig:
-    """The configuration with these fields replaced; placements may be names. Raises: pydantic's ValidationError."""
+    """The configuration with these fields replaced. Raises: pydantic's ValidationError."""
     fields = base.model_dump(mode="json")
     for field, value in overrides.items():
         *sections, name = field.split(".")
@@ -147,8 +141,6 @@ def override(base: RunConfig, overrides: Mapping[str, Any]) -> RunConfig:
         for part in sections:
             section = section[part]
         section[name] = value
-    generator = fields["model"]["generator"]
-    generator["nonlocal_blocks"] = resolved(generator["nonlocal_blocks"], generator["num_blocks"])
     return RunConfig.model_validate(fields)
 
 

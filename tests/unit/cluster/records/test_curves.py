@@ -71,6 +71,26 @@ def test_the_legend_names_what_either_run_has():
     assert len(axes[2, 1].get_legend().get_texts()) == 2
 
 
+def test_what_non_local_blocks_add_has_a_row_of_its_own():
+    one = run([10, 20], names=(*NAMES, "attention_generator_ab_4", "attention_generator_ba_4"))
+    more = run(
+        [10, 20],
+        names=(*NAMES, *(f"attention_generator_ba_{block}" for block in range(9)), "attention_discriminator_a_2"),
+    )
+    figure = loss_figure({"one": one, "more": more}, 20)
+    FigureCanvasAgg(figure).draw()
+    axes = np.array(figure.axes).reshape(4, 2)
+    assert "rms(gain $W_z$ y) / rms(x)" in axes[3, 0].get_ylabel()
+    assert {*drawn(axes[3, 0])} == {(A, False), (B, False)}
+    assert drawn(axes[3, 0])[A, False].get_ydata().tolist() == pytest.approx(
+        smooth(*one.series("attention_generator_ba_4"), 20, np.array([10.0, 20.0])).tolist()
+    )
+    assert [text.get_text() for text in axes[3, 1].get_legend().get_texts()] == [
+        "discriminator of A, convolution 2", "generator A to B, block 4", "generator B to A, each of 9",
+    ]  # fmt: skip
+    assert len(figure_of(one_without := run([10]), one_without)[1]) == 3
+
+
 def test_long_runs_are_drawn_by_few_points_and_it_says_so():
     short, long = run(range(50, 3001, 50)), run(range(10, 60_001, 10))
     figure, axes = figure_of(short, long, window=2400)

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 import tiny
+import yaml
 from pydantic import BaseModel
 
 from cluster.settings.config import RunConfig, differences
@@ -50,8 +51,28 @@ def test_options_alone_are_enough() -> None:
 @pytest.mark.parametrize(
     ("text", "blocks"), [("0,1", (0, 1)), ("[0,1]", (0, 1)), ("1", (1,)), ("[]", ()), ("()", ()), ("", ())]
 )
-def test_lists_on_the_command_line(file: str, text: str, blocks: tuple[int, ...]) -> None:
-    assert parse("--config", file, "--model.generator.nonlocal_blocks", text).model.generator.nonlocal_blocks == blocks
+@pytest.mark.parametrize("network", ["generator", "discriminator"])
+def test_lists_on_the_command_line(file: str, network: str, text: str, blocks: tuple[int, ...]) -> None:
+    model = parse("--config", file, f"--model.{network}.nonlocal_blocks", text).model
+    assert getattr(model, network).nonlocal_blocks == blocks
+
+
+def test_what_the_paper_can_be_read_as_is_options_and_yaml(file: str, tmp_path: Path) -> None:
+    options = {"nonlocal_blocks": "all", "nonlocal_gain": "fixed", "output": "masked", "num_blocks": 3}
+    given = [word for name, value in options.items() for word in (f"--model.generator.{name}", str(value))]
+    config = parse("--config", file, *given, "--model.discriminator.nonlocal_blocks", "1")
+    generator = config.model.generator
+    assert (generator.nonlocal_blocks, generator.nonlocal_gain, generator.output) == ((0, 1, 2), "fixed", "masked")
+    written = tiny.settings("shards", tmp_path)
+    written["model"]["generator"] |= options
+    written["model"]["discriminator"] |= {"nonlocal_blocks": [1]}
+    (tmp_path / "other.yaml").write_text(yaml.safe_dump(written))
+    assert parse("--config", str(tmp_path / "other.yaml")).model == config.model
+    assert parse("--config", file, "--model.generator.nonlocal_gain", "0.5").model.generator.nonlocal_gain == 0.5
+    (line,) = problems("--config", file, "--model.generator.nonlocal_blocks", "al")
+    assert "no such placement; allowed: block indices, or one of none, early, middle, late, several, all" in line
+    (line,) = problems("--config", file, "--model.discriminator.nonlocal_blocks", "9")
+    assert "nonlocal_blocks has [9]; allowed with num_layers" in line
 
 
 @pytest.mark.parametrize("option", ["--storage", "--data.uri"])

@@ -59,10 +59,19 @@ def lines(config: RunConfig) -> list[Record]:
 TIMED = ("time", "images_per_s", "memory_gb", "data_wait", "checkpoint_wait", "validation_wait", "preview_wait")
 
 
-def test_stopped_and_continued_equals_undisturbed_bit_for_bit(uri: str, tmp_path: Path) -> None:
-    undisturbed = tiny.config(uri, tmp_path / "one")
+PAPERS = {
+    "generator": {"base_channels": 2, "num_blocks": 2, "output": "masked", "nonlocal_blocks": "all", "nonlocal_gain": "fixed"},
+    "discriminator": {"base_channels": 2, "num_layers": 1, "nonlocal_blocks": [0, 1]},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("changes", [{}, {"model": PAPERS}], ids=["defaults", "all that the paper can be read as"])
+def test_stopped_and_continued_equals_undisturbed_bit_for_bit(
+    uri: str, tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    undisturbed = tiny.config(uri, tmp_path / "one", **changes)
     train(undisturbed)
-    disturbed = tiny.config(uri, tmp_path / "two")
+    disturbed = tiny.config(uri, tmp_path / "two", **changes)
     # After 40 of 48 images; the newest checkpoint is at 32.
     with pytest.raises(StoppedError):
         train(disturbed, stop_at=40)
@@ -79,6 +88,27 @@ def test_stopped_and_continued_equals_undisturbed_bit_for_bit(uri: str, tmp_path
     ]
     assert histories[0] == histories[1]
     assert [line["images"] for line in histories[0]] == [8, 16, 24, 32, 40, 48]
+
+
+def test_every_record_has_what_each_non_local_block_adds_to_its_input(uri: str, tmp_path: Path) -> None:
+    """A learned gain starts at 0 and opens; a fixed one is open; without such blocks there is nothing to record."""
+
+    def of(name: str, **model: Any) -> list[dict[str, float]]:
+        config = tiny.config(uri, tmp_path / name, model={**tiny.settings(uri, tmp_path)["model"], **model})
+        train(config)
+        return [{k: v for k, v in line.items() if k.startswith("attention_")} for line in lines(config)]
+
+    learned = of("learned")
+    assert len(learned) == 48 // 8
+    assert all(record.keys() == {"attention_generator_ab_1", "attention_generator_ba_1"} for record in learned)
+    assert 0 < learned[0]["attention_generator_ab_1"] < learned[-1]["attention_generator_ab_1"] < 1
+    fixed = of("fixed", **PAPERS)
+    assert fixed[0].keys() == {
+        *(f"attention_generator_{way}_{block}" for way in ("ab", "ba") for block in (0, 1)),
+        *(f"attention_discriminator_{domain}_{place}" for domain in "ab" for place in (0, 1)),
+    }
+    assert all(value > 0 for record in fixed for value in record.values())
+    assert of("none", generator={"base_channels": 2, "num_blocks": 1, "nonlocal_blocks": "none"}) == [{}] * 6
 
 
 def test_the_event_log_has_what_was_saved_skipped_and_resumed_from(uri: str, tmp_path: Path) -> None:

@@ -14,9 +14,9 @@ from nla_cyclegan import Generator, GeneratorConfig
 from nla_cyclegan.__main__ import VERBS, main
 from nla_cyclegan.commands.device import choose_device
 from nla_cyclegan.commands.outputs import plan_batches
-from nla_cyclegan.inference.images import attention_maps, translate_images
+from nla_cyclegan.inference.images import attention_maps, translate_images, translation_masks
 from nla_cyclegan.inference.tiles import translate_tiles
-from nla_cyclegan.pictures.overlay import attention_overlay
+from nla_cyclegan.pictures.overlay import attention_overlay, mask_picture
 from nla_cyclegan.pixels import to_float, to_uint8
 from nla_cyclegan.weights.generators import load_generator, save_generator
 from nla_cyclegan.weights.junyanz import state_of
@@ -210,6 +210,21 @@ def test_attention_needs_non_local_blocks(photos, tmp_path, capsys):
     save_generator(Generator(plain), tmp_path / "plain.safetensors")
     assert translate(tmp_path / "plain.safetensors", tmp_path / "out", "--attention", "0,0", photos) == 2
     assert "has no non-local blocks" in capsys.readouterr().err
+
+
+def test_attention_draws_the_mask_of_a_masked_output_too(photos, tmp_path, capsys):
+    masked = Generator(TINY.model_copy(update={"nonlocal_blocks": (), "output": "masked"})).eval()
+    save_generator(masked, tmp_path / "masked.safetensors")
+    photo = photos / "2014 1.jpg"
+    assert translate(tmp_path / "masked.safetensors", tmp_path / "out", "--attention", "0,0", photo) == 0
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["2014 1.mask.png", "2014 1.png"]
+    mask = translation_masks(masked, load_image(photo)[None])[0]
+    assert torch.equal(load_image(tmp_path / "out" / "2014 1.mask.png"), mask_picture(mask))
+    # Named, so that it is taken for an image.
+    Image.fromarray(image(9, 9)).save(photos / "2014 1.mask.png")
+    both = (photo, photos / "2014 1.mask.png")
+    assert translate(tmp_path / "masked.safetensors", tmp_path / "two", "--attention", "0,0", *both) == 2
+    assert "would both be written to" in capsys.readouterr().err
 
 
 @pytest.fixture

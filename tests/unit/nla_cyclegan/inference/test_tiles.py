@@ -15,6 +15,7 @@ CONFIGS = {
     "resize": CONFIG.model_copy(update={"upsample": "resize"}),
     "resize, group": CONFIG.model_copy(update={"upsample": "resize", "norm": "group"}),
     "pooled": CONFIG.model_copy(update={"nonlocal_pooled": True}),
+    "masked": CONFIG.model_copy(update={"output": "masked", "nonlocal_gain": "fixed"}),
 }
 
 

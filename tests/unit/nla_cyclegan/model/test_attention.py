@@ -3,6 +3,7 @@ import textbook
 import torch
 
 from nla_cyclegan import NonLocalBlock
+from nla_cyclegan.model.attention import attention_shares
 from nla_cyclegan.training.step import initialize
 
 
@@ -40,6 +41,39 @@ def test_a_training_pass_keeps_nothing_of_the_size_of_the_map(pooled):
     with torch.autograd.graph.saved_tensors_hooks(lambda tensor: saved.append(tensor.numel()) or tensor, lambda t: t):
         b(x)
     assert max(saved) == 8 * 32 * 32
+
+
+def test_a_fixed_gain_is_the_papers_equation_and_no_parameter():
+    """z_i = W_z y_i + x_i: the double loop at a gain of 1, forward and backward."""
+    b, x = block(gain="fixed"), images().requires_grad_()
+    weights = [b.theta.weight, b.phi.weight, b.g.weight, b.w_z.weight]
+    assert sorted(b.state_dict()) == ["g.weight", "phi.weight", "theta.weight", "w_z.weight"]
+    expected = textbook.nonlocal_block(x, *weights, 1.0, 1.0)
+    torch.testing.assert_close(b(x), expected, rtol=0, atol=1e-12)
+    learned = block(gain=1.0)
+    learned.load_state_dict(b.state_dict() | {"gain": torch.ones(())})
+    assert torch.equal(b(x), learned(x))
+    wanted = torch.autograd.grad(expected.square().sum(), [x, *weights])
+    for ours, theirs in zip(torch.autograd.grad(b(x).square().sum(), [x, *weights]), wanted, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("gain", [0.0, 0.5, "fixed"])
+def test_the_share_is_what_a_block_adds_to_its_input(gain):
+    one, two = block(gain=gain), block(gain=1.0)
+    x = images(4, 6)
+    network = torch.nn.Sequential(one, two)
+    added = one(x) - x
+    shares = attention_shares(network, x)
+    assert [share.item() for share in shares] == pytest.approx(
+        [
+            (added.square().mean() / x.square().mean()).sqrt().item(),
+            ((two(one(x)) - one(x)).norm() / one(x).norm()).item(),
+        ]
+    )
+    assert (shares[0] == 0) == (gain == 0)
+    assert not any(module._forward_hooks for module in network.modules())
+    assert attention_shares(torch.nn.Conv2d(1, 1, 1), torch.zeros(0)) == [], "and what has no block is not called"
 
 
 def test_pooled_keys_are_the_maxima_of_windows():

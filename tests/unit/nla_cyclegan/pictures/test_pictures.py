@@ -1,11 +1,13 @@
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional as F
 
 from nla_cyclegan import Generator, GeneratorConfig
 from nla_cyclegan.inference.images import attention_maps, translate_images
 from nla_cyclegan.pictures.grids import comparison_row, picture_grid, translate_both_ways
 from nla_cyclegan.pictures.overlay import attention_overlay, fit, salient_point
+from nla_cyclegan.pixels import to_float
 
 
 def flat(height, width, value=128):
@@ -17,9 +19,11 @@ def noise(height, width):
     return torch.randint(0, 256, (3, height, width), generator=random, dtype=torch.uint8)
 
 
-def generators(nonlocal_blocks):
+def generators(nonlocal_blocks, output="image"):
     torch.manual_seed(0)
-    config = GeneratorConfig(base_channels=2, num_blocks=3, nonlocal_blocks=nonlocal_blocks, nonlocal_gain=1.0)
+    config = GeneratorConfig(
+        base_channels=2, num_blocks=3, nonlocal_blocks=nonlocal_blocks, nonlocal_gain=1.0, output=output
+    )
     return Generator(config).eval(), Generator(config).eval()
 
 
@@ -42,6 +46,23 @@ def test_a_row_goes_there_and_back_again():
 def test_attention_columns_follow_the_nonlocal_blocks(blocks, columns):
     row = translate_both_ways(*generators(blocks), noise(16, 16), "A2B").row()
     assert list(row) == ["painting", "as a photo", "back again", *columns]
+
+
+def test_a_masked_output_shows_its_mask_in_grey():
+    there, back = generators((), "masked")
+    photo = noise(14, 22)
+    row = translate_both_ways(there, back, photo, "B2A").row()
+    assert list(row) == ["photo", "painted", "back again", "mask"]
+    # Padded to what the network takes, and cropped back.
+    mask = there.translate(to_float(F.pad(photo[None].float(), (0, 2, 0, 2), mode="reflect")))[1][0, 0, :14, :22]
+    assert torch.equal(row["mask"], (mask * 255).round().to(torch.uint8).expand(3, -1, -1))
+    with torch.no_grad():
+        there.decoder[-1].bias[3] = -1e3
+    row = translate_both_ways(there, back, photo, "B2A").row()
+    assert torch.equal(row["painted"], photo)
+    assert row["mask"].max() == 0
+    plain = generators(())[0]
+    assert list(comparison_row({"one": plain, "two": there}, photo, "B2A")) == ["photo", "one", "two", "mask, two"]
 
 
 def test_a_comparison_shows_each_generator_then_where_each_looks_from_one_point():

@@ -20,17 +20,19 @@ def training_step(config: dict[str, Any], *, graph: bool, **more: Any) -> Traini
 
 
 @pytest.mark.parametrize(
-    ("config", "optimizer"),
+    ("config", "optimizer", "paper"),
     [
-        ({"pool_size": 3}, "nadam"),
-        (EVERYTHING, "adam"),
-        (EVERYTHING | {"precision": "bf16", "channels_last": True}, "nadam"),
-        ({"pool_size": 0, "precision": "fp64"}, "nadam"),
+        ({"pool_size": 3}, "nadam", False),
+        (EVERYTHING, "adam", False),
+        (EVERYTHING | {"precision": "bf16", "channels_last": True}, "nadam", False),
+        ({"pool_size": 0, "precision": "fp64"}, "nadam", False),
+        (EVERYTHING, "nadam", True),
+        (EVERYTHING | {"precision": "bf16", "channels_last": True}, "nadam", True),
     ],
 )
-def test_replayed_steps_equal_called_ones_bit_for_bit(config: dict[str, Any], optimizer: str) -> None:
+def test_replayed_steps_equal_called_ones_bit_for_bit(config: dict[str, Any], optimizer: str, paper: bool) -> None:
     """With another rate, decay, batch and draw of the pool at each step, none of which the host may have baked in."""
-    called, replayed = (training_step(config, graph=graph, optimizer=optimizer) for graph in (False, True))
+    called, replayed = (training_step(config, graph=graph, optimizer=optimizer, paper=paper) for graph in (False, True))
     for k in range(9):
         assert_same(take(called, k), take(replayed, k))
         assert_same(state(called), state(replayed))
@@ -69,9 +71,10 @@ def test_losses_are_the_callers_own() -> None:
     assert {name: value.item() for name, value in first.items()} == kept
 
 
-def test_a_graph_goes_on_from_a_loaded_state() -> None:
+@pytest.mark.parametrize("paper", [False, True])
+def test_a_graph_goes_on_from_a_loaded_state(paper: bool) -> None:
     """Weights, moments, EMA and pools are loaded into the memory that the graph knows."""
-    source, target = (training_step(EVERYTHING, graph=graph) for graph in (False, True))
+    source, target = (training_step(EVERYTHING, graph=graph, paper=paper) for graph in (False, True))
     for k in range(5):
         take(source, k)
     take(target, 7)

@@ -114,6 +114,7 @@ def test_our_weights_load_strictly_there_and_give_our_pixels(tmp_path):
     ("change", "message"),
     [
         ({"nonlocal_blocks": (1,)}, r"no place for nonlocal_blocks \(1,\), only for \(\)"),
+        ({"output": "masked"}, "no place for output 'masked', only for 'image'; export --format safetensors or onnx"),
         ({"norm": "group"}, "no place for norm 'group'"),
         ({"upsample": "resize"}, "no place for upsample 'resize'"),
     ],

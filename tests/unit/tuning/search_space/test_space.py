@@ -118,6 +118,24 @@ def test_named_placements_are_those_of_the_trials_own_number_of_blocks(base: Run
     assert resolve_placements(alone, 2)["model.generator.nonlocal_blocks"].choice == [[1], [0]]
 
 
+def test_what_the_paper_can_be_read_as_is_swept(base: RunConfig) -> None:
+    varied = {
+        "model.generator.nonlocal_blocks": {"choice": ["none", "all", [0]]},
+        "model.generator.nonlocal_gain": {"grid": [0.0, "fixed"]},
+        "model.generator.output": {"grid": ["image", "masked"]},
+        "model.discriminator.nonlocal_blocks": {"choice": [[], [0, 1]]},
+    }
+    readings = {field: Dimension.model_validate(each) for field, each in varied.items()}
+    assert space_problems(readings, base) == []
+    assert resolve_placements(readings, 2)["model.generator.nonlocal_blocks"].choice == [[], [0, 1], [0]]
+    trials = [override(base, sample(readings, 0, number)).model for number in range(count(readings, draws=8))]
+    assert len({str(trial.generator.nonlocal_gain) + trial.generator.output for trial in trials}) == 4
+    assert {trial.discriminator.nonlocal_blocks for trial in trials} == {(), (0, 1)}
+    wrong = {"model.discriminator.nonlocal_blocks": Dimension.model_validate({"choice": [[], [5]]})}
+    (line,) = space_problems(wrong, base)
+    assert "nonlocal_blocks has [5]; allowed with num_layers 1: 0 to 1" in line
+
+
 def test_overrides_replace_fields_and_nothing_else(base: RunConfig) -> None:
     changed = override(base, {"optimizer.lr": "1e-3", "model.generator.nonlocal_blocks": [0, 1]})
     assert (changed.optimizer.lr, changed.model.generator.nonlocal_blocks) == (0.001, (0, 1))
