@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from itertools import chain
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -17,6 +17,8 @@ from nla_cyclegan.pixels import to_uint8
 
 SPLITS = ("testA", "testB")
 BATCH = 4
+# Among what a checkpoint carries: side in pixels of the images that are evaluated.
+CARRIED = "evaluated_px"
 # Of the images that are left out, in one message.
 LISTED = 5
 
@@ -41,6 +43,20 @@ class HeldOut:
         self.dataset, self.world, self.size, self.most, self.say = dataset, world, size, most, say
         self._counts: dict[str, int] = {}
         self._batches: dict[str, dict[int, Tensor]] = {}
+
+    def go_on(self, images_seen: int, carried: dict[str, Any]) -> None:
+        """Say where evaluations up to these images are of another size, and carry the size of those to come.
+
+        Args:
+            carried: see `Checkpoints`; earlier versions left it out, and shrank images to the size of a crop.
+        """
+        if self.world.rank == 0 and images_seen and carried.get(CARRIED) != self.size:
+            before = f"at {carried[CARRIED]} px" if CARRIED in carried else "shrunk to data.crop_size"
+            self.say(
+                f"held-out images are evaluated whole at {self.size} px from here on; up to {images_seen:,} images they were "
+                f"evaluated {before}: the figures before and after do not compare"
+            )
+        carried[CARRIED] = self.size
 
     def count(self, split: str) -> int:
         """How many images of a split are used."""

@@ -107,6 +107,8 @@ def train(
         images_seen = checkpoints.restore(step) if from_memory is None else from_memory
         if world.rank == 0 and from_memory:
             events.add("resume", f"at {from_memory:,} images, from the machines' memory", images=from_memory)
+        if config.validation.every:
+            validation.held_out.go_on(images_seen, checkpoints.carried)
         faults = DataFaults(
             checkpoints.carried, world, clock, [config.observe.every, config.checkpoint.every], log, say_of_data
         )
