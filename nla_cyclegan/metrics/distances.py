@@ -1,4 +1,6 @@
-"""Distances between two sets of feature vectors: Fréchet, which makes the FID, and kernel, which makes the KID.
+"""Distances between two sets of feature vectors: Fréchet, which makes the FID, and kernel, which makes the KID; memorization.
+
+Each takes so many rows at a time: what it holds beside the vectors, which may lie in a file, does not grow with their number.
 
 Shape suffixes: N and M vectors of D values each.
 """
@@ -9,6 +11,8 @@ import torch
 from torch import Tensor
 
 CHUNK = 1024
+# A set whose images lie further from the training images than this has memorized none: Bai et al. 2021, Eq. 9.
+MEMORIZED = 0.1
 
 
 @dataclass(frozen=True)
@@ -45,16 +49,45 @@ def kernel_distance(a_ND: Tensor, b_MD: Tensor) -> KernelDistance:
     Raises: ValueError for fewer than 3 vectors, or vectors of different widths.
     """
     _check(a_ND, b_MD, at_least=3)
-    a, b = a_ND.double(), b_MD.double()
-    n, m = len(a), len(b)
-    aa_N, bb_M = _row_sums(a, a) - _diagonal(a), _row_sums(b, b) - _diagonal(b)
-    ab_N, ba_M = _row_sums(a, b), _row_sums(b, a)
+    n, m = len(a_ND), len(b_MD)
+    aa_N, bb_M = _row_sums(a_ND, a_ND) - _diagonal(a_ND), _row_sums(b_MD, b_MD) - _diagonal(b_MD)
+    ab_N, ba_M = _row_sums(a_ND, b_MD), _row_sums(b_MD, a_ND)
     aa, bb, ab = aa_N.sum(), bb_M.sum(), ab_N.sum()
     value = aa / (n * (n - 1)) + bb / (m * (m - 1)) - 2 * ab / (n * m)
     without_a_N = (aa - 2 * aa_N) / ((n - 1) * (n - 2)) + bb / (m * (m - 1)) - 2 * (ab - ab_N) / ((n - 1) * m)
     without_b_M = aa / (n * (n - 1)) + (bb - 2 * bb_M) / ((m - 1) * (m - 2)) - 2 * (ab - ba_M) / (n * (m - 1))
     variance = (n - 1) * without_a_N.var(correction=0) + (m - 1) * without_b_M.var(correction=0)
     return KernelDistance(value.item(), variance.sqrt().item())
+
+
+def memorization_distance(generated_ND: Tensor, training_MD: Tensor) -> float:
+    """How far generated images are from the nearest training image, 0..1, on average: Bai et al. 2021, Eq. 7.
+
+    The distance of two is 1 - |cos| of their feature vectors; a vector of zeros has no direction and is left out.
+    (torchmetrics takes the mean over the set that it calls real.)
+
+    Raises: ValueError for vectors of different widths.
+    """
+    _check(generated_ND, training_MD, at_least=1)
+    nearest = []
+    for rows in generated_ND.split(CHUNK):
+        directions = _directions(rows)
+        found = [1 - (directions @ _directions(others).T).abs() for others in training_MD.split(CHUNK)]
+        nearest.append(torch.cat(found, dim=1).min(dim=1).values)
+    return torch.cat(nearest).mean().item()
+
+
+def memorization_informed(frechet: float, memorization: float) -> float:
+    """MiFID, Bai et al. 2021, Eq. 8: the FID, divided by the memorization distance of a set that has memorized."""
+    if frechet <= 1e-8:
+        return 0.0
+    return frechet / (memorization + 1e-14) if memorization < MEMORIZED else frechet
+
+
+def _directions(vectors_ND: Tensor) -> Tensor:
+    vectors = vectors_ND.double()
+    lengths = vectors.norm(dim=1, keepdim=True)
+    return (vectors / lengths)[lengths[:, 0] > 0]
 
 
 def _check(a_ND: Tensor, b_MD: Tensor, at_least: int) -> None:
@@ -67,16 +100,25 @@ def _check(a_ND: Tensor, b_MD: Tensor, at_least: int) -> None:
 
 def _fit(vectors_ND: Tensor) -> tuple[Tensor, Tensor]:
     """Mean [D] and a root R [min(N, D), D] of the unbiased covariance C = R^T R."""
-    vectors = vectors_ND.double()
-    mean = vectors.mean(dim=0)
-    centred = (vectors - mean) / (len(vectors) - 1) ** 0.5
-    return mean, torch.linalg.qr(centred, mode="r").R
+    count, width = vectors_ND.shape
+    mean = torch.stack([rows.double().sum(dim=0) for rows in vectors_ND.split(CHUNK)]).sum(dim=0) / count
+    root = mean.new_zeros(0, width)
+    for rows in vectors_ND.split(CHUNK):
+        # The root of what came before takes its place: R^T R of both together is the same.
+        centred = (rows.double() - mean) / (count - 1) ** 0.5
+        root = torch.linalg.qr(torch.cat([root, centred]), mode="r").R
+    return mean, root
 
 
 def _row_sums(x_ND: Tensor, y_MD: Tensor) -> Tensor:
-    """Of the kernel matrix between x and y, a few rows at a time: the whole one would not fit for large sets."""
-    return torch.cat([((rows @ y_MD.T / x_ND.shape[1] + 1) ** 3).sum(dim=1) for rows in x_ND.split(CHUNK)])
+    """Of the kernel matrix between x and y, a block at a time: the whole one would not fit for large sets."""
+    return torch.cat([_block_sums(rows.double(), y_MD) for rows in x_ND.split(CHUNK)])
+
+
+def _block_sums(x_ND: Tensor, y_MD: Tensor) -> Tensor:
+    blocks = (x_ND @ columns.double().T for columns in y_MD.split(CHUNK))
+    return torch.stack([((block / x_ND.shape[1] + 1) ** 3).sum(dim=1) for block in blocks]).sum(dim=0)
 
 
 def _diagonal(x_ND: Tensor) -> Tensor:
-    return (x_ND.square().mean(dim=1) + 1) ** 3
+    return torch.cat([(rows.double().square().mean(dim=1) + 1) ** 3 for rows in x_ND.split(CHUNK)])

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from data_shards.errors import UserError
-from data_shards.progress import with_progress
 
 FEATURES = 2048
 """Values of a feature vector: the last pooling layer's."""
@@ -57,8 +56,7 @@ class Inception:
     @torch.inference_mode()
     def __call__(self, images_NCHW: Tensor) -> Tensor:
         """uint8 [N, 3, H, W] of any size -> [N, 2048] on the CPU; resized inside as the original TensorFlow graph does."""
-        batches = with_progress(images_NCHW.split(BATCH), len(images_NCHW), "Inception features")
-        return torch.cat([self.network(batch.to(self.device))[0].cpu() for batch in batches])
+        return torch.cat([self.network(batch.to(self.device))[0].cpu() for batch in images_NCHW.split(BATCH)])
 
 
 def find_inception(choice: str) -> Inception | None:

@@ -2,10 +2,17 @@ import math
 
 import pytest
 import torch
+from torch_fidelity import FeatureExtractorBase, calculate_metrics, register_feature_extractor
 from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.image.kid import KernelInceptionDistance
+from torchmetrics.image.mifid import MemorizationInformedFrechetInceptionDistance
 
-from nla_cyclegan.metrics.distances import frechet_distance, kernel_distance
+from nla_cyclegan.metrics.distances import (
+    frechet_distance,
+    kernel_distance,
+    memorization_distance,
+    memorization_informed,
+)
 
 
 def vectors(count, width=5, seed=0, shift=0.0):
@@ -127,12 +134,91 @@ def test_over_many_draws_it_is_unbiased_and_its_standard_error_is_their_spread()
     assert stated == pytest.approx(spread, rel=0.2)
 
 
-def test_large_sets_are_taken_a_few_rows_at_a_time(monkeypatch):
-    a, b = vectors(9), vectors(6, seed=1)
-    whole = kernel_distance(a, b)
+@pytest.mark.parametrize("width", [5, 30], ids=["full rank", "fewer vectors than values"])
+def test_large_sets_are_taken_a_few_rows_at_a_time(monkeypatch, width):
+    a, b = vectors(9, width), vectors(6, width, seed=1)
+    whole, frechet, memorized = kernel_distance(a, b), frechet_distance(a, b), memorization_distance(a, b)
     monkeypatch.setattr("nla_cyclegan.metrics.distances.CHUNK", 4)
     assert kernel_distance(a, b).value == pytest.approx(whole.value, rel=1e-12)
     assert kernel_distance(a, b).standard_error == pytest.approx(whole.standard_error, rel=1e-12)
+    assert frechet_distance(a, b) == pytest.approx(frechet, rel=1e-10)
+    assert memorization_distance(a, b) == pytest.approx(memorized, rel=1e-12)
+
+
+class StandIn(FeatureExtractorBase):
+    """Stands for torch-fidelity's Inception: the mean colours of the quarters of an image."""
+
+    def __init__(self, name, features_list, **options):
+        super().__init__(name, features_list)
+
+    @staticmethod
+    def get_provided_features_list():
+        return ("quarters",)
+
+    @staticmethod
+    def get_default_feature_layer_for_metric(metric):
+        return "quarters"
+
+    @staticmethod
+    def can_be_compiled():
+        return False
+
+    def forward(self, images_NCHW):
+        return (torch.nn.functional.adaptive_avg_pool2d(images_NCHW.double() / 32, 2).flatten(1),)
+
+
+@pytest.fixture(scope="module")
+def stand_in():
+    register_feature_extractor("quarters", StandIn)
+
+
+class Images(torch.utils.data.Dataset):
+    def __init__(self, count, seed, brightest=256):
+        random = torch.Generator().manual_seed(seed)
+        coarse = torch.randint(0, brightest, (count, 3, 4, 4), generator=random, dtype=torch.uint8)
+        self.images = coarse.repeat_interleave(4, dim=2).repeat_interleave(4, dim=3)
+
+    def __len__(self):
+        return len(self.images)
+
+    def __getitem__(self, index):
+        return self.images[index]
+
+
+@pytest.mark.parametrize("brightest", [200, 256])
+def test_both_distances_are_those_of_torch_fidelity(stand_in, brightest):
+    a, b = Images(60, 0), Images(60, 1, brightest)
+    theirs = calculate_metrics(
+        input1=a, input2=b, feature_extractor="quarters", fid=True, kid=True, kid_subsets=1, kid_subset_size=60,
+        cuda=False, cache=False, save_cpu_ram=True, verbose=False,
+    )  # fmt: skip
+    ours = [StandIn("quarters", ["quarters"])(each.images)[0] for each in (a, b)]
+    assert frechet_distance(*ours) == pytest.approx(theirs["frechet_inception_distance"], rel=1e-6)
+    assert kernel_distance(*ours).value == pytest.approx(theirs["kernel_inception_distance_mean"], rel=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore:Metric `MemorizationInformed")
+@pytest.mark.parametrize("shift", [0.0, 6.0], ids=["none memorized", "all near"])
+def test_mifid_equals_that_of_torchmetrics(shift):
+    training, generated = vectors(50, width=8, shift=shift), vectors(40, width=8, seed=1, shift=shift)
+    training[7], generated[3] = 0, 0
+    theirs = MemorizationInformedFrechetInceptionDistance(feature=AsTheyAre(8))
+    # It takes the mean over the set that it calls real, the paper over the generated one.
+    theirs.update(generated, real=True)
+    theirs.update(training, real=False)
+    distance, frechet = memorization_distance(generated, training), frechet_distance(generated, training)
+    assert (distance < 0.1) == (shift > 0)
+    assert memorization_informed(frechet, distance) == pytest.approx(theirs.compute().item(), rel=1e-6)
+
+
+def test_copies_of_a_few_training_images_are_memorized_and_other_images_are_not():
+    training = vectors(200, width=16)
+    copies = training[torch.tensor([3, 5, 3, 8])]
+    assert memorization_distance(copies, training) == pytest.approx(0, abs=1e-12)
+    assert memorization_distance(2 * copies, training) == pytest.approx(0, abs=1e-12)
+    assert memorization_distance(vectors(4, width=16, seed=1), training) > 0.1
+    assert memorization_informed(30.0, 0.05) == pytest.approx(600)
+    assert memorization_informed(30.0, 0.2) == 30
 
 
 @pytest.mark.parametrize("distance", [frechet_distance, kernel_distance])
