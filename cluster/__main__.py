@@ -9,6 +9,8 @@ VERBS = {
     "train": Verb("cluster.train", "train a run, or continue it"),
     "submit": Verb("cluster.submit", "send a run to a cluster and follow its log"),
     "status": Verb("cluster.status", "show the state of runs, from their storage alone"),
+    "copy": Verb("cluster.copy", "copy a run to another place"),
+    "remove": Verb("cluster.remove", "delete a run"),
     "compare": Verb("cluster.compare", "draw two runs side by side: loss curves, and translations of held-out images"),
 }
 

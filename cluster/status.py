@@ -3,6 +3,7 @@
 import argparse
 import json
 import math
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +23,11 @@ from nla_cyclegan.weights.checkpoint import ABOUT
 
 # --json has more.
 EVENTS_SHOWN = 12
+WATCH_S = 10.0
+# Of these nothing new comes by itself.
+ENDED = ("finished", "stopped", "diverged", "failed")
+# The terminal's codes for an empty screen and its first line.
+CLEARED = "\x1b[2J\x1b[H"
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -35,17 +41,40 @@ def main(arguments: Sequence[str]) -> int:
         "--verify", action="store_true", help="read all checkpoints and compare them with what was written"
     )
     parser.add_argument("--json", action="store_true", help="print everything as a JSON list of runs")
+    parser.add_argument(
+        "--watch", metavar="SECONDS", type=_seconds, nargs="?", const=WATCH_S,
+        help=f"show it again every so many seconds ({WATCH_S:g}) until no run trains any more, or Ctrl-C",
+    )  # fmt: skip
     options = parser.parse_args(arguments)
+    if options.watch is None:
+        print(_look(options)[0])
+        return 0
+    while True:
+        text, ended = _look(options)
+        # On a terminal in the place of what stood there.
+        print(f"{CLEARED}{text}" if sys.stdout.isatty() else text, flush=True)
+        if ended:
+            return 0
+        time.sleep(options.watch)
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not 0 < seconds < math.inf:
+        raise ValueError(text)
+    return seconds
+
+
+def _look(options: argparse.Namespace) -> tuple[str, bool]:
+    """What to show, and whether none of the runs trains, or may yet begin to."""
     folders, is_one = find_runs(options.uri)
     with ThreadPoolExecutor(READERS) as readers:
         runs = list(readers.map(partial(take_snapshot, verify=options.verify), folders))
     now = time.time()
+    ended = all(health(run, now).state in ENDED for run in runs)
     if options.json:
-        text = json.dumps([as_json(run, now) for run in runs], indent=1)
-    else:
-        text = text_of(runs[0], now) if is_one else table_of(runs, now)
-    print(text)
-    return 0
+        return json.dumps([as_json(run, now) for run in runs], indent=1), ended
+    return text_of(runs[0], now) if is_one else table_of(runs, now), ended
 
 
 def find_runs(uri: str) -> tuple[list[RunFolder], bool]:

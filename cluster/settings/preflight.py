@@ -24,7 +24,7 @@ from nla_cyclegan.weights.checkpoint import ABOUT, complete_checkpoints, images_
 DELIVERY = ("uri", "loader_workers", "prefetch", "cache_gb", "cache_folder", "bad_sample_budget")
 # How a step is computed, up to rounding: it may change as well. `compile` is gone, and stands in runs of version 0.1.
 EXECUTION = ("kernels", "graph", "channels_last", "cudnn_benchmark", "tf32", "deterministic", "micro_batch", "compile")
-SURROUNDINGS = ("storage", "scaling", "checkpoint", "observe", "validation")
+SURROUNDINGS = ("name", "storage", "scaling", "checkpoint", "observe", "validation")
 VERSIONED = ("torch", "ray", "webdataset", "safetensors")
 
 

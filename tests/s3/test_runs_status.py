@@ -10,10 +10,12 @@ from object_stores import Bucket, ObjectStore
 from PIL import Image
 
 from cluster import status
+from cluster.__main__ import main
 from cluster.ranks.world import World
 from cluster.settings.preflight import claim, prepare
 from cluster.training.loop import train
 from data_shards.errors import UserError
+from data_shards.storage.folder import RunFolder
 
 
 def test_a_run_in_a_bucket_can_be_looked_at(bucket: Bucket, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -31,7 +33,8 @@ def test_a_run_in_a_bucket_can_be_looked_at(bucket: Bucket, tmp_path: Path, caps
     assert len([name for name in files if name.startswith("tensorboard/events")]) == 1
     assert len([name for name in files if name.startswith("tensorboard/previews/events")]) == 1
 
-    status.main([bucket.uri("some/runs/tiny"), "--verify"])
+    uri = bucket.uri("some/runs/tiny")
+    status.main([uri, "--verify"])
     scheme = bucket.uri("").partition(":")[0]
     text = capsys.readouterr().out
     assert f"run          {scheme}://{bucket.name}/some/runs/tiny\n" in text
@@ -41,8 +44,19 @@ def test_a_run_in_a_bucket_can_be_looked_at(bucket: Bucket, tmp_path: Path, caps
     for storage in ("some/runs", "some/runs/"):
         status.main([bucket.uri(storage)])
         assert capsys.readouterr().out.splitlines()[1].split()[:2] == ["tiny", "finished"]
-    status.main([bucket.uri("some/runs/tiny"), "--json"])
+    status.main([uri, "--json"])
     assert json.loads(capsys.readouterr().out)[0]["health"]["state"] == "finished"
+
+    # To another folder of the bucket, from there to a disk; then the one in the bucket goes, and nothing beside it.
+    for source, target in ((uri, bucket.uri("kept/one")), (bucket.uri("kept/one"), str(tmp_path / "kept"))):
+        assert main(["copy", source, target]) == 0
+        status.main([target, "--verify"])
+        text = capsys.readouterr().out
+        assert "checkpoints  1 complete, 0 not" in text
+        assert "warning" not in text
+    assert main(["remove", bucket.uri("kept/one"), "--yes"]) == 0
+    assert RunFolder(bucket.uri("kept"), "one").files() == {}
+    assert prepared.folder.files() == files
 
 
 @pytest.mark.parametrize("uri", ["s3://absent/runs/tiny", "s3://{}/nothing", "s3://{}"])

@@ -23,7 +23,7 @@ FLOORS = {
     ],
     "cluster": [
         {"__main__"},
-        {"train", "submit", "status", "compare"},
+        {"train", "submit", "status", "copy", "remove", "compare"},
         {"jobs", "group"},
         {"machines"},
         {"training"},

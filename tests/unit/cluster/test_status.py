@@ -13,7 +13,7 @@ import tiny
 from cluster import status
 from cluster.ranks.world import World
 from cluster.records import events
-from cluster.records.health import health, pace
+from cluster.records.health import Health, health, pace
 from cluster.records.metrics_file import Record
 from cluster.records.run_state import outcome_recorded, record_start
 from cluster.records.snapshot import RunSnapshot, take_snapshot
@@ -111,6 +111,26 @@ def test_a_reader_that_has_seen_enough_is_no_error(storage: Path) -> None:
         assert process.stderr is not None
         assert process.stderr.read() == b""
         assert process.wait() == 0
+
+
+def test_a_run_is_watched_to_its_end(
+    copy: RunFolder, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    states = iter(["training", "training", "finished"])
+    monkeypatch.setattr(status, "health", lambda run, now: Health(next(states), now))
+    waits: list[float] = []
+    monkeypatch.setattr(status.time, "sleep", waits.append)
+    monkeypatch.setattr(status, "text_of", lambda run, now: f"{run.images} images")
+    assert status.main([f"{copy.label}", "--watch", "0.5"]) == 0
+    assert capsys.readouterr().out.split("\n") == ["48 images"] * 3 + [""]
+    assert waits == [0.5, 0.5]
+
+
+@pytest.mark.parametrize("wrong", ["0", "-1", "nan", "inf", "soon"])
+def test_a_wrong_interval_is_refused(wrong: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        status.main(["runs/tiny", "--watch", wrong])
+    assert "--watch" in capsys.readouterr().err
 
 
 def test_a_storage_with_runs_is_a_table(copy: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,95 @@
+"""`python -m cluster copy`: a run in another place, to be kept, shown or continued there."""
+
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
+
+from cluster.ownership.attempt import FOLDER
+from cluster.records.snapshot import is_run
+from data_shards.errors import UserError
+from data_shards.progress import Progress, megabytes
+from data_shards.storage.folder import RunFolder, split_uri
+from nla_cyclegan.weights.checkpoint import ABOUT, by_checkpoint, world_of
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Raises: UserError where there is no run, the place is taken, or storage does not answer."""
+    parser = argparse.ArgumentParser(
+        prog="python -m cluster copy",
+        description="Copy a run: its complete checkpoints, records and pictures. The same command continues a copy that was "
+        "interrupted. One at work is copied as it is now.",
+    )
+    parser.add_argument("uri", metavar="RUN", help="the run's folder, STORAGE/NAME; a path or a URI")
+    parser.add_argument("target", metavar="URI", help="the new folder, STORAGE/NAME; a path or a URI")
+    options = parser.parse_args(arguments)
+    source, target = (RunFolder(*split_uri(uri)) for uri in (options.uri, options.target))
+    if not is_run(source.names()):
+        raise UserError(f"{source.label}: no run's folder; give STORAGE/NAME")
+    if source.label == target.label:
+        raise UserError(f"{target.label}: the run itself; give another folder")
+    copied, size = copy_run(source, target)
+    print(f"{target.label}: {copied:,} files, {megabytes(size):,} MB")
+
+
+def copy_run(source: RunFolder, target: RunFolder) -> tuple[int, int]:
+    """Copy what is not there yet. Readers of the copy see each checkpoint whole or not at all.
+
+    Returns: number of files that were copied, and their size in bytes.
+
+    Raises: UserError when the target holds anything else, or storage does not answer.
+    """
+    _check_target(source, target)
+    files, there = source.files(), target.files()
+    checkpoints = {name: inside for name, inside in by_checkpoint(files).items() if world_of(inside)}
+    # It says what the others belong to.
+    records = sorted((name for name in files if not _in_checkpoint(name)), key=lambda name: name != ABOUT)
+    total = sum(sum(inside.values()) for inside in checkpoints.values()) + sum(files[name] for name in records)
+    copied: dict[str, int] = {}
+    with Progress(f"{source.label} copied", max(total, 1), "bytes") as progress:
+        for name in records:
+            content = source.read(name)
+            if content is not None and content != (target.read(name) if name in there else None):
+                target.write(name, content)
+                copied[name] = len(content)
+            progress.advance(files[name])
+        for name, inside in checkpoints.items():
+            try:
+                copied |= _copy_checkpoint(source, target, name, inside, there)
+            except FileNotFoundError:
+                # The run still trains, and keeps a few.
+                print(f"{source.label}/{name}: deleted by the run meanwhile; left out", file=sys.stderr)
+                target.delete_folder(name)
+            progress.advance(sum(inside.values()))
+    return len(copied), sum(copied.values())
+
+
+def _check_target(source: RunFolder, target: RunFolder) -> None:
+    names = target.names()
+    if not names:
+        return
+    if FOLDER in names:
+        raise UserError(f"{target.label}: a run that has been trained there; give a folder that does not exist")
+    if not is_run(names) or source.read(ABOUT) != target.read(ABOUT):
+        raise UserError(f"{target.label}: is there, and no copy of {source.label}; give a folder that does not exist")
+
+
+def _in_checkpoint(name: str) -> bool:
+    return bool(by_checkpoint({name: None})) or name.startswith(f"{FOLDER}/")
+
+
+def _copy_checkpoint(
+    source: RunFolder, target: RunFolder, name: str, files: Mapping[str, int], there: Mapping[str, int]
+) -> dict[str, int]:
+    """Raises: FileNotFoundError when it is deleted meanwhile."""
+    # The lists of its files make it a checkpoint: they come last.
+    copied = {}
+    for file in sorted(files, key=lambda file: file.endswith(".json")):
+        path, size = f"{name}/{file}", files[file]
+        if there.get(path) != size:
+            # Whole files: pyarrow's own copying waits for itself between two places of one store.
+            content = source.read(path)
+            if content is None:
+                raise FileNotFoundError(path)
+            target.write(path, content)
+            copied[path] = size
+    return copied

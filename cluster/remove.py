@@ -1,0 +1,66 @@
+"""`python -m cluster remove`: delete a run with all that it has stored."""
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+
+from cluster.ownership.attempt import ENDED, FOLDER
+from cluster.ownership.claim import Claim
+from cluster.records.health import health
+from cluster.records.snapshot import is_run, take_snapshot
+from data_shards.errors import UserError
+from data_shards.progress import Progress, megabytes
+from data_shards.storage import Location, delete_files, list_folder
+from data_shards.storage.folder import RunFolder, split_uri
+from nla_cyclegan.weights.checkpoint import ABOUT
+
+
+def main(arguments: Sequence[str]) -> int:
+    """1 where the user did not agree. Raises: UserError where there is no run, one is at work, or storage does not answer."""
+    parser = argparse.ArgumentParser(
+        prog="python -m cluster remove",
+        description="Delete a run: its checkpoints, records and pictures. Asks first. A run at work is not deleted; stop it.",
+    )
+    parser.add_argument("uri", metavar="RUN", help="the run's folder, STORAGE/NAME; a path or a URI")
+    parser.add_argument("--yes", action="store_true", help="do not ask")
+    options = parser.parse_args(arguments)
+    folder = RunFolder(*split_uri(options.uri))
+    if not is_run(folder.names()):
+        raise UserError(f"{folder.label}: no run's folder; nothing was deleted. Give STORAGE/NAME")
+    if not options.yes and not _agreed(folder):
+        print(f"{folder.label}: nothing was deleted", file=sys.stderr)
+        return 1
+    # Whoever trains it is noticed, and nobody begins to meanwhile.
+    claim = Claim(*split_uri(options.uri), take_over=False, say=lambda text: print(text, file=sys.stderr))
+    attempt, _ = claim.make()
+    try:
+        remove(folder)
+    except BaseException:
+        claim.records.mark(attempt.id, ENDED)
+        raise
+    print(f"{folder.label}: deleted")
+    return 0
+
+
+def _agreed(folder: RunFolder) -> bool:
+    """Whether the user wants it deleted. Raises: UserError where nobody can be asked."""
+    if not sys.stdin.isatty():
+        raise UserError(f"{folder.label}: nobody can be asked here; with --yes it is deleted unasked")
+    run, files = take_snapshot(folder), folder.files()
+    state = health(run, time.time()).state
+    what = f"{len(files):,} files, {megabytes(sum(files.values())):,} MB, {len(run.checkpoints)} checkpoints"
+    print(f"{folder.label}: {state}, {run.images:,} images seen; {what}", file=sys.stderr)
+    print("Delete all of it? [y/N] ", end="", file=sys.stderr, flush=True)
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
+def remove(folder: RunFolder) -> None:
+    """Delete a run. What is left when this is interrupted still is a run's folder, so that it can be deleted again."""
+    # Who owns it and what it is go last.
+    first = {name: info for name, info in list_folder(folder.location).items() if name not in (FOLDER, ABOUT)}
+    with Progress("deleted", len(first), "entries") as progress:
+        for name, info in first.items():
+            delete_files(folder.location, [name if info.is_file else f"{name}/"])
+            progress.advance()
+    delete_files(Location(folder.filesystem, folder.root, folder.label), [f"{folder.name}/"])
