@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from data_shards.images.find import images_by_name
-from data_shards.images.read import load_square
+from data_shards.images.transforms import load_whole
 from nla_cyclegan import load_generator
 from nla_cyclegan.inference.images import translate_images
 from nla_cyclegan.metrics.similarity import psnr, ssim
@@ -99,7 +99,7 @@ def figures(run: Path, images: Path) -> dict[str, list[float]]:
 
 def photos(images: Path) -> Tensor:
     """The held-out photos by name, uint8 [N, 3, SIZE, SIZE]."""
-    return torch.stack([load_square(path, SIZE) for _, path in sorted(images_by_name(images / "testB").items())])
+    return torch.stack([load_whole(path, SIZE) for _, path in sorted(images_by_name(images / "testB").items())])
 
 
 def truths(images: Path) -> Tensor | None:
@@ -107,7 +107,7 @@ def truths(images: Path) -> Tensor | None:
     folder = images / "truthB2A"
     if not folder.exists():
         return None
-    return torch.stack([load_square(path, SIZE) for _, path in sorted(images_by_name(folder).items())])
+    return torch.stack([load_whole(path, SIZE) for _, path in sorted(images_by_name(folder).items())])
 
 
 def coherence(images_NCHW: Tensor) -> Tensor:

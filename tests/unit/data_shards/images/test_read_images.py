@@ -8,7 +8,8 @@ from PIL import Image
 
 from data_shards.errors import UserError
 from data_shards.images import read
-from data_shards.images.read import image_size, load_image, load_square, reduced
+from data_shards.images.read import image_size, load_image, reduced
+from data_shards.images.transforms import augment, decode_plain, load_whole, resize
 from data_shards.images.write import save_image
 
 
@@ -86,8 +87,22 @@ def test_what_cannot_be_shown_is_named(tmp_path):
 def test_resizing_by_the_shorter_side_and_to_a_square(tmp_path):
     Image.fromarray(ramp(20, 50)).save(tmp_path / "wide.png")
     assert load_image(tmp_path / "wide.png", shorter=10).shape == (3, 10, 25)
-    square = load_square(tmp_path / "wide.png", 20)
-    assert torch.equal(square, load_image(tmp_path / "wide.png")[:, :, 15:35])
+    square = load_whole(tmp_path / "wide.png", 20)
+    assert torch.equal(square, resize(load_image(tmp_path / "wide.png"), 20, 20))
+
+
+def test_a_whole_image_is_as_the_stream_crops_it(tmp_path):
+    Image.fromarray(ramp(20, 50)).save(tmp_path / "wide.jpg")
+    crop = augment(
+        decode_plain((tmp_path / "wide.jpg").read_bytes()),
+        load_size=16, crop_size=16, flip=False, seed=0, domain=0, position=0,
+    )  # fmt: skip
+    assert torch.equal(load_whole(tmp_path / "wide.jpg", 16), crop)
+    (tmp_path / "cut.jpg").write_bytes((tmp_path / "wide.jpg").read_bytes()[:-20])
+    with pytest.raises(UserError, match=r"cut\.jpg: not a readable image"):
+        load_whole(tmp_path / "cut.jpg", 16)
+    with pytest.raises(UserError, match=r"gone\.png: no such file"):
+        load_whole(tmp_path / "gone.png", 16)
 
 
 def test_colour_of_16_bits(tmp_path):
