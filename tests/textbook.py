@@ -15,6 +15,7 @@ class Textbook:
 
     Args:
         bf16: run the networks under bfloat16 autocast.
+        discriminator_rate: the discriminators' learning rate, as a part of the generators'.
     """
 
     def __init__(
@@ -25,25 +26,39 @@ class Textbook:
         cycle: float,
         identity: float,
         bf16: bool = False,
+        discriminator_rate: float = 1.0,
     ):
         self.g, self.f = networks["generator_ab"], networks["generator_ba"]
         self.d_a, self.d_b = networks["discriminator_a"], networks["discriminator_b"]
         self.optimizer_g = make_optimizer([*self.g.parameters(), *self.f.parameters()])
         self.optimizer_d = make_optimizer([*self.d_a.parameters(), *self.d_b.parameters()])
-        self.cycle, self.identity, self.bf16 = cycle, identity, bf16
+        self.cycle, self.identity, self.bf16, self.discriminator_rate = cycle, identity, bf16, discriminator_rate
         self.pools: dict[str, list[Tensor]] = {"a": [], "b": []}
 
-    def __call__(self, a: Tensor, b: Tensor, lr: float, capacity: int, random: torch.Generator) -> dict[str, Tensor]:
-        """Images [n, 3, H, W] in [-1, 1] of both domains -> the unweighted losses, means over the images."""
+    def __call__(
+        self,
+        a: Tensor,
+        b: Tensor,
+        lr: float,
+        capacity: int,
+        random: torch.Generator,
+        seen: Callable[[Tensor, int, int], Tensor] = lambda image, pair, view: image,
+    ) -> dict[str, Tensor]:
+        """Images [n, 3, H, W] in [-1, 1] of both domains -> the unweighted losses, means over the images.
+
+        Args:
+            seen: what the discriminators see of an image [1, 3, H, W], the view of a pair: 0, 1 the fakes of B and A while the
+                generators move; then 2, 3 the real ones of A and B, and 4, 5 the fakes of A and B.
+        """
         fakes_a, fakes_b, losses = [], [], []
         self._train_discriminators(False)
         self.optimizer_g.zero_grad()
-        for x, y in zip(a.split(1), b.split(1), strict=True):
+        for pair, (x, y) in enumerate(zip(a.split(1), b.split(1), strict=True)):
             with self._autocast(x):
                 fake_y, fake_x = self.g(x), self.f(y)
                 terms = {
-                    "gan_ab": ((self.d_b(fake_y).to(x.dtype) - 1) ** 2).mean(),
-                    "gan_ba": ((self.d_a(fake_x).to(x.dtype) - 1) ** 2).mean(),
+                    "gan_ab": ((self.d_b(seen(fake_y, pair, 0)).to(x.dtype) - 1) ** 2).mean(),
+                    "gan_ba": ((self.d_a(seen(fake_x, pair, 1)).to(x.dtype) - 1) ** 2).mean(),
                     "cycle_a": (self.f(fake_y) - x).abs().mean(),
                     "cycle_b": (self.g(fake_x) - y).abs().mean(),
                 }
@@ -61,9 +76,11 @@ class Textbook:
         shown_a = list_pool(self.pools["a"], fakes_a, capacity, random)
         shown_b = list_pool(self.pools["b"], fakes_b, capacity, random)
         for image, (x, y) in enumerate(zip(a.split(1), b.split(1), strict=True)):
-            losses[image]["discriminator_a"] = self._discriminator_loss(self.d_a, x, shown_a[image], len(a))
-            losses[image]["discriminator_b"] = self._discriminator_loss(self.d_b, y, shown_b[image], len(a))
-        self._step(self.optimizer_d, lr)
+            of_a, of_b = (x, shown_a[image]), (y, shown_b[image])
+            views = (seen(each, image, view) for each, view in zip((*of_a, *of_b), (2, 4, 3, 5), strict=True))
+            losses[image]["discriminator_a"] = self._discriminator_loss(self.d_a, next(views), next(views), len(a))
+            losses[image]["discriminator_b"] = self._discriminator_loss(self.d_b, next(views), next(views), len(a))
+        self._step(self.optimizer_d, lr * self.discriminator_rate)
         return {name: torch.stack([each[name] for each in losses]).mean() for name in losses[0]}
 
     def _discriminator_loss(self, discriminator: nn.Module, real: Tensor, fake: Tensor, images: int) -> Tensor:

@@ -2,7 +2,9 @@
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+Augmentation = Literal["color", "translation", "cutout"]
 
 
 class LossConfig(BaseModel):
@@ -14,6 +16,15 @@ class LossConfig(BaseModel):
     """Weight of the cycle-consistency loss (lambda in Zhu et al., Eq. 3)."""
     identity: float = Field(0.5, ge=0)
     """Weight of the identity loss, as a part of the cycle weight (CycleGAN's paintings: 0.5); 0 skips its forward passes."""
+    augment: tuple[Augmentation, ...] = ()
+    """What the discriminators see is changed at random, real and generated images alike, and gradients pass through (Zhao et al. 2020,
+    DiffAugment): color, translation (by up to an eighth), cutout (a hole of half the side). For domains of few images."""
+
+    @field_validator("augment", mode="before")
+    @classmethod
+    def _none(cls, kinds: Any) -> Any:
+        """An option's empty value arrives as one empty word."""
+        return () if kinds in ("", [""]) else kinds
 
 
 class OptimizerConfig(BaseModel):
@@ -25,6 +36,8 @@ class OptimizerConfig(BaseModel):
     """nadam is the paper's; adam is CycleGAN's."""
     lr: float = Field(2e-4, gt=0, le=1)
     """Learning rate of the constant part of the schedule, generators and discriminators alike."""
+    discriminator_lr: float | None = Field(None, gt=0, le=1)
+    """Another rate for the discriminators, on the same schedule (Heusel et al. 2017, TTUR); none: lr."""
     beta1: float = Field(0.5, ge=0, lt=1)
     """Decay of the first moment (mu in the paper)."""
     beta2: float = Field(0.999, ge=0, lt=1)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from nla_cyclegan.model.discriminator import PatchDiscriminator
 from nla_cyclegan.model.generator import Generator
+from nla_cyclegan.training.augment import Augment
 from nla_cyclegan.training.config import LossConfig
 from nla_cyclegan.training.losses import l1, lsgan
 
@@ -41,18 +42,25 @@ class Generators(nn.Module):
     ) -> None:
         super().__init__()
         self.ab, self.ba, self.loss, self.run = ab, ba, loss, run
+        self.augment = Augment(loss.augment)
         # In a tuple, so that they are no parameters of this module: its optimizer must not see them.
         self._discriminators = (discriminator_a, discriminator_b)
 
-    def forward(self, real_a: Tensor, real_b: Tensor) -> tuple[Tensor, Losses, Tensor, Tensor]:
-        """Images [n, 3, H, W] of each domain -> total loss, unweighted terms, fakes of A and of B [n, 3, H, W]."""
+    def forward(
+        self, real_a: Tensor, real_b: Tensor, numbers: Tensor | None = None
+    ) -> tuple[Tensor, Losses, Tensor, Tensor]:
+        """Images [n, 3, H, W] of each domain -> total loss, unweighted terms, fakes of A and of B [n, 3, H, W].
+
+        Args:
+            numbers: of `Augment`, by which the discriminators see the fakes changed; None: they see them as they are.
+        """
         discriminator_a, discriminator_b = self._discriminators
         identity = self.loss.identity > 0
         fake_b, same_b = self._translate(self.ab, real_a, real_b if identity else None)
         fake_a, same_a = self._translate(self.ba, real_b, real_a if identity else None)
         losses = {
-            "gan_ab": lsgan(self.run(discriminator_b, fake_b), 1.0),
-            "gan_ba": lsgan(self.run(discriminator_a, fake_a), 1.0),
+            "gan_ab": lsgan(self.run(discriminator_b, self._seen(fake_b, numbers, 0)), 1.0),
+            "gan_ba": lsgan(self.run(discriminator_a, self._seen(fake_a, numbers, 1)), 1.0),
             "cycle_a": l1(self.run(self.ba, fake_b), real_a),
             "cycle_b": l1(self.run(self.ab, fake_a), real_b),
         }
@@ -61,6 +69,9 @@ class Generators(nn.Module):
             losses |= {"identity_a": l1(same_a, real_a), "identity_b": l1(same_b, real_b)}
             total = total + self.loss.cycle * self.loss.identity * (losses["identity_a"] + losses["identity_b"])
         return total, losses, fake_a, fake_b
+
+    def _seen(self, fakes: Tensor, numbers: Tensor | None, view: int) -> Tensor:
+        return fakes if numbers is None else self.augment(fakes, numbers[:, view])
 
     def _translate(self, generator: Generator, source: Tensor, target: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """The translation of the source and, in the same pass, the identity image of the target."""
@@ -73,12 +84,22 @@ class Generators(nn.Module):
 class Discriminators(nn.Module):
     """discriminator_a scores images of domain A, discriminator_b those of B (D_X and D_Y of Zhu et al. 2017, section 3)."""
 
-    def __init__(self, a: PatchDiscriminator, b: PatchDiscriminator, run: Call = call) -> None:
+    def __init__(self, a: PatchDiscriminator, b: PatchDiscriminator, loss: LossConfig, run: Call = call) -> None:
         super().__init__()
         self.a, self.b, self.run = a, b, run
+        self.augment = Augment(loss.augment)
 
-    def forward(self, real_a: Tensor, real_b: Tensor, fake_a: Tensor, fake_b: Tensor) -> tuple[Tensor, Losses]:
-        """Real images and fakes from the image pool, [n, 3, H, W] each -> total loss and its two parts."""
+    def forward(
+        self, real_a: Tensor, real_b: Tensor, fake_a: Tensor, fake_b: Tensor, numbers: Tensor | None = None
+    ) -> tuple[Tensor, Losses]:
+        """Real images and fakes from the image pool, [n, 3, H, W] each -> total loss and its two parts.
+
+        Args:
+            numbers: of `Augment`, by which all of them are changed; None: they are not.
+        """
+        if numbers is not None:
+            views = zip((real_a, real_b, fake_a, fake_b), numbers[:, 2:].unbind(1), strict=True)
+            real_a, real_b, fake_a, fake_b = (self.augment(images, each) for images, each in views)
         losses = {
             "discriminator_a": self._loss(self.a, real_a, fake_a),
             "discriminator_b": self._loss(self.b, real_b, fake_b),

@@ -10,6 +10,7 @@ from nla_cyclegan.model.config import ModelConfig
 from nla_cyclegan.model.discriminator import PatchDiscriminator
 from nla_cyclegan.model.generator import Generator
 from nla_cyclegan.pixels import keyed_generator, to_float
+from nla_cyclegan.training.augment import Augment
 from nla_cyclegan.training.backends import Way, compile_ahead, make_fused, switches
 from nla_cyclegan.training.config import LossConfig, OptimizerConfig, StepConfig
 from nla_cyclegan.training.ema import EMA
@@ -76,7 +77,7 @@ class TrainingStep:
         run = self._fused or call
         self.players: dict[str, nn.Module] = {
             "generators": Generators(ab, ba, discriminator_a, discriminator_b, loss, run),  # type: ignore[arg-type]
-            "discriminators": Discriminators(discriminator_a, discriminator_b, run),  # type: ignore[arg-type]
+            "discriminators": Discriminators(discriminator_a, discriminator_b, loss, run),  # type: ignore[arg-type]
         }
         self._gradient_sums = {
             name: GradientSum(player.parameters(), all_reduce) if all_reduce else None
@@ -94,6 +95,9 @@ class TrainingStep:
             self.inference_generators = self.ema.networks
         capacity = step.pool_size * (rank + 1) // world - step.pool_size * rank // world
         self.pools = {domain: ImagePool(capacity, self.device, self._memory_format) for domain in ("a", "b")}
+        self._augment = Augment(loss.augment)
+        of_discriminators = optimizer.discriminator_lr or optimizer.lr
+        self._rates = {"generators": 1.0, "discriminators": of_discriminators / optimizer.lr}
         self._loss_names: list[str] = []
         self._compiling: subprocess.Popen[bytes] | None = None
         self._replay = Replay(self._compute, self._rehearse, self.device, CudaGraph if way.graph else None)
@@ -114,7 +118,7 @@ class TrainingStep:
         Args:
             real_a, real_b: this rank's part of the global batch, uint8 [n, 3, H, W]; H and W are multiples of 4.
             images_seen: image pairs consumed by all ranks before this step.
-            lr: the learning rate of this step.
+            lr: the learning rate of this step, the generators'.
 
         Returns: the unweighted losses and `generator_total`, detached scalars on the device, each times this rank's
             share of the batch: their sum over the ranks is the mean over the global batch.
@@ -122,28 +126,28 @@ class TrainingStep:
         if self._compiling is not None:
             self._compiling.wait()
             self._compiling = None
-        for optimizer in self.optimizers.values():
-            optimizer.rate.fill_(lr)
+        for name, optimizer in self.optimizers.items():
+            optimizer.rate.fill_(lr * self._rates[name])
         if self.ema is not None:
             self.ema.set_rate(images_seen + self.global_batch, self.global_batch)
         random = keyed_generator(self.seed, self.rank, images_seen)
         draws = torch.stack([pool.draw(len(real_a), random) for pool in self.pools.values()])
         with switches(self.config, self.device):
-            losses = self._replay(real_a, real_b, draws)
+            losses = self._replay(real_a, real_b, draws, *self._augment.draw(len(real_a), random))
         return dict(zip(self._loss_names, losses.unbind(), strict=True))
 
-    def _compute(self, real_a: Tensor, real_b: Tensor, draws: Tensor) -> Tensor:
+    def _compute(self, real_a: Tensor, real_b: Tensor, draws: Tensor, *numbers: Tensor) -> Tensor:
         """The step's work on the device -> the losses, in the order of their names."""
         a, b = self._as_input(real_a), self._as_input(real_b)
         # The discriminators only pass gradients on to the generators here: computing their own would be thrown away.
         self._train_discriminators(False)
-        generator_losses, (fake_a, fake_b) = self._update("generators", a, b)
+        generator_losses, (fake_a, fake_b) = self._update("generators", a, b, *numbers)
         self._train_discriminators(True)
         old_a, old_b = (
             pool.exchange(fakes, indices)
             for pool, fakes, indices in zip(self.pools.values(), (fake_a, fake_b), draws, strict=True)
         )
-        discriminator_losses, _ = self._update("discriminators", a, b, old_a, old_b)
+        discriminator_losses, _ = self._update("discriminators", a, b, old_a, old_b, *numbers)
         if self.ema is not None:
             self.ema.update()
         generator_losses = {"generator_total": generator_losses.pop("total")} | generator_losses
@@ -152,12 +156,12 @@ class TrainingStep:
         self._loss_names = list(losses)
         return torch.stack(list(losses.values()))
 
-    def _rehearse(self, real_a: Tensor, real_b: Tensor, draws: Tensor) -> None:
+    def _rehearse(self, real_a: Tensor, real_b: Tensor, draws: Tensor, *numbers: Tensor) -> None:
         """Compute a step that changes nothing, and leave no gradient behind."""
         finite = self.finite.clone()
         self.finite.fill_(False)
         idle = torch.stack([pool.idle(len(real_a)) for pool in self.pools.values()])
-        self._compute(real_a, real_b, draws.clone().copy_(idle))
+        self._compute(real_a, real_b, draws.clone().copy_(idle), *numbers)
         self.finite.copy_(finite)
         for optimizer in self.optimizers.values():
             optimizer.zero_grad(set_to_none=True)

@@ -22,14 +22,15 @@ def small_step(
     paper: bool = False,
     **more: Any,
 ) -> TrainingStep:
-    """`paper`: with all that the paper can be read as, beside its defaults."""
+    """`paper`: with all that the paper can be read as, and all that the discriminators can be given beside it."""
     generator, discriminator = PAPERS if paper else ({"nonlocal_blocks": (1,), "nonlocal_gain": 0.5}, {})
     model = ModelConfig(
         generator=GeneratorConfig(base_channels=channels, num_blocks=2, **generator),
         discriminator=DiscriminatorConfig(base_channels=channels, num_layers=1, **discriminator),
     )
     return TrainingStep(
-        model, LossConfig(), OptimizerConfig(name=optimizer, lr=1e-3), StepConfig(**config),
+        model, LossConfig(augment=("color", "translation", "cutout") if paper else ()),
+        OptimizerConfig(name=optimizer, lr=1e-3, discriminator_lr=3e-3 if paper else None), StepConfig(**config),
         seed=1, global_batch=batch, **more,
     )  # fmt: skip
 

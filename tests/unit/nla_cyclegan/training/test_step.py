@@ -1,5 +1,6 @@
 import copy
 import math
+from functools import partial
 
 import pytest
 import textbook
@@ -17,6 +18,7 @@ from nla_cyclegan import (
     TrainingStep,
 )
 from nla_cyclegan.pixels import keyed_generator, to_float, to_uint8
+from nla_cyclegan.training.augment import NUMBERS, VIEWS, Augment
 from nla_cyclegan.training.players import call
 
 EXACT = {"precision": "fp64", "pool_size": 3}
@@ -116,6 +118,61 @@ def test_losses_and_gradients_are_the_textbook_steps(generator, identity, optimi
                 )
                 torch.testing.assert_close(ours[key], parameter, rtol=0, atol=1e-10, msg=lambda m, w=where: f"{w}: {m}")
     assert step.finite
+
+
+@pytest.mark.usefixtures("fp64_scalars")
+@pytest.mark.parametrize("micro_batch", [None, 2])
+def test_augmented_discriminators_of_another_rate_are_the_textbook_steps(micro_batch):
+    kinds = ("color", "translation", "cutout")
+    step = TrainingStep(
+        model(), LossConfig(augment=kinds), OptimizerConfig(lr=1e-3, discriminator_lr=4e-3),
+        StepConfig(**EXACT, micro_batch=micro_batch), seed=1, global_batch=3,
+    )  # fmt: skip
+    networks = copy.deepcopy(step.networks)
+    reference = textbook.Textbook(
+        networks, lambda p: torchs_own("nadam", p), cycle=10, identity=0.5, discriminator_rate=4.0
+    )
+    for k in range(3):
+        a, b = batch_of(k, 3)
+        random = keyed_generator(1, 0, 3 * k)
+        for _ in "ab":
+            # What the image pools draw.
+            torch.rand(3, generator=random), torch.randint(3, (3,), generator=random)
+        numbers = torch.rand(3, VIEWS, NUMBERS, generator=random, dtype=torch.float32)
+        seen = partial(seen_as, numbers, Augment(kinds))
+        losses = step(a, b, images_seen=3 * k, lr=1e-3)
+        inputs = (to_float(a, torch.double), to_float(b, torch.double))
+        expected = reference(*inputs, 1e-3, 3, keyed_generator(1, 0, 3 * k), seen)
+        for name, value in expected.items():
+            assert losses[name].item() == pytest.approx(value.item(), abs=1e-10), (k, name)
+        for name, network in networks.items():
+            for key, parameter in network.named_parameters():
+                torch.testing.assert_close(step.networks[name].get_parameter(key), parameter, rtol=0, atol=1e-10)
+
+
+def seen_as(numbers: Tensor, augment: Augment, image: Tensor, pair: int, view: int) -> Tensor:
+    return augment(image, numbers[pair : pair + 1, view])
+
+
+def test_a_rate_of_their_own_moves_the_discriminators_alone():
+    ends = []
+    for rate in (None, 1e-3, 4e-3):
+        step = TrainingStep(
+            model(),
+            LossConfig(),
+            OptimizerConfig(lr=1e-3, discriminator_lr=rate),
+            StepConfig(**EXACT),
+            seed=1,
+            global_batch=2,
+        )
+        step(*batch_of(0), images_seen=0, lr=5e-4)
+        assert step.optimizers["generators"].rate == 5e-4
+        assert step.optimizers["discriminators"].rate == pytest.approx(5e-4 * (rate or 1e-3) / 1e-3, rel=1e-15)
+        ends.append(everything(step))
+    for name, tensor in ends[0].items():
+        assert torch.equal(tensor, ends[1][name]), name
+        if "weight" in name:
+            assert torch.equal(tensor, ends[2][name]) == name.startswith(("generator", "ema")), name
 
 
 def test_no_parameter_is_without_effect():
