@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from importlib import import_module
 from typing import NamedTuple
 
-from data_shards.errors import UserError, error_lines
+from data_shards.errors import UserError, error_lines, missing_module
+from data_shards.repeats import repeats_counted
 
 
 class Verb(NamedTuple):
@@ -31,19 +32,23 @@ def run_verb(
 ) -> int:
     """Run the verb that `argv` (default: the process's arguments) starts with; return the exit status.
 
-    A UserError is printed as `error: ...` lines, status 2. Ctrl-C prints `interrupted`, status 130. A reader of stdout that
+    A UserError is printed as `error: ...` lines, status 2; so is a package that is not installed. Ctrl-C prints `interrupted`, status 130. A reader of stdout that
     has gone (`| head`) is no error.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] not in verbs:
         _parser(prog, description, verbs).parse_args(arguments[:1])
     try:
-        status = _call(prog, arguments[0], verbs[arguments[0]], arguments[1:])
+        with repeats_counted():
+            status = _call(prog, arguments[0], verbs[arguments[0]], arguments[1:])
         # Here, not at the end of the interpreter, where a broken pipe is a traceback.
         sys.stdout.flush()
         return status
     except UserError as error:
         print(error_lines(error), file=sys.stderr)
+        return 2
+    except ModuleNotFoundError as error:
+        print(error_lines(missing_module(error, f"{prog} {arguments[0]} cannot work")), file=sys.stderr)
         return 2
     except BrokenPipeError:
         # Without this the interpreter complains when it flushes.

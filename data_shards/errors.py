@@ -90,6 +90,18 @@ class Stopped(KeyboardInterrupt):
         return 128 + self.signal_number
 
 
+def missing_module(error: ImportError, failed: str) -> UserError:
+    """A package that is not installed, or not whole, for the user.
+
+    Args:
+        failed: what cannot be done without it: "Ray does not start".
+    """
+    reason = " ".join(str(error).split())
+    return UserError(
+        f"{failed}: {reason}; install this project again, with all that it needs: pip install --editable CHECKOUT"
+    )
+
+
 def check_range(option: str, value: int | None, lowest: int, highest: int) -> None:
     """UserError for an option's value outside lowest .. highest; None is an option that was not given."""
     if value is not None and not lowest <= value <= highest:

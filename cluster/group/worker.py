@@ -15,6 +15,7 @@ from cluster.records import events
 from cluster.records.sinks import Forward, PrometheusGauges, Sink
 from cluster.settings.config import RunConfig
 from data_shards.errors import GpuMemoryError, NonFiniteLossError, RunInterruptedError
+from data_shards.repeats import repeats_counted
 from data_shards.storage.folder import RunFolder
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def train_worker(settings: dict[str, Any]) -> dict[str, Any]:
     ask = partial(_asked, config, world.rank)
     folder = RunFolder(config.storage, config.name)
     try:
-        with events.opened(folder, id_of(attempt), f"rank-{world.rank}"):
+        with repeats_counted(), events.opened(folder, id_of(attempt), f"rank-{world.rank}"):
             metrics = train(
                 config,
                 world,

@@ -8,15 +8,17 @@ import re
 import secrets
 import socket
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from cluster.jobs.follow import INTERRUPTED, follow, follow_commands
 from cluster.jobs.job import Job, package_size
 from cluster.machines.session import ROOT
+from cluster.machines.start_errors import given_token
 from cluster.settings.options import TAKE_OVER, Parser
-from data_shards.errors import UserError
+from data_shards.errors import UserError, missing_module
+from data_shards.storage.proxy import keep_loopback_direct, proxy_for
 
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
@@ -79,12 +81,7 @@ def submit(job: Job, options: argparse.Namespace) -> int:
     client = connect(options.address or os.environ.get("RAY_API_SERVER_ADDRESS") or os.environ.get("RAY_ADDRESS"))
     job_id = running_job(client, job)
     status = "is in training already; nothing was sent" if job_id else f"submitted ({sent})"
-    job_id = job_id or client.submit_job(
-        entrypoint=job.command,
-        submission_id=f"{job.name}-{secrets.token_hex(3)}",
-        runtime_env=job.environment,
-        metadata=job.metadata,
-    )
+    job_id = job_id or _send(client, job)
     try:
         print(f"{job_id}: {status}", file=sys.stderr)
         if not options.no_wait:
@@ -98,11 +95,31 @@ def submit(job: Job, options: argparse.Namespace) -> int:
     return 0
 
 
+def _send(client: "JobSubmissionClient", job: Job) -> str:
+    """Raises: UserError with the cluster's reason when it does not take the job."""
+    import requests
+
+    try:
+        return client.submit_job(
+            entrypoint=job.command,
+            submission_id=f"{job.name}-{secrets.token_hex(3)}",
+            runtime_env=job.environment,
+            metadata=job.metadata,
+        )
+    except (RuntimeError, OSError, requests.RequestException) as error:
+        # The server's traceback, of which the last line is the reason.
+        reason = str(error).strip().splitlines()[-1:] or [type(error).__name__]
+        raise UserError(f"{client.get_address()} has not taken the job: {reason[0].strip()}") from error
+
+
 def _quiet() -> None:
     """Keep Ray from logging what it excludes and uploads."""
     # job.EXCLUDED says what is left out.
     os.environ["RAY_OVERRIDE_RUNTIME_ENV_DEFAULT_EXCLUDES"] = ""
-    import ray.job_submission
+    try:
+        import ray.job_submission
+    except ImportError as error:
+        raise missing_module(error, "Ray's client for jobs cannot be imported") from error
 
     for name in ("", ".dashboard.modules.dashboard_sdk", ".dashboard.modules.job.sdk"):
         logging.getLogger(ray.__name__ + name).setLevel(logging.WARNING)
@@ -116,21 +133,36 @@ def connect(address: str | None) -> "JobSubmissionClient":
         os.environ.setdefault("RAY_AUTH_MODE", "token")
     # Ray's client prefers this one to its argument.
     os.environ["RAY_API_SERVER_ADDRESS"] = address
-    _check_answers(address)
+    keep_loopback_direct()
+    # What only a proxy reaches is not looked for without it.
+    if not proxy_for(address):
+        _check_answers(address)
     import requests
     from ray.exceptions import AuthenticationError
     from ray.job_submission import JobSubmissionClient
 
     try:
-        return JobSubmissionClient(address)
+        client = JobSubmissionClient(address)
     except AuthenticationError as error:
         raise UserError(
-            f"--address {address}: the cluster requires its token, and "
-            f"{'the one in RAY_AUTH_TOKEN is wrong' if os.environ.get('RAY_AUTH_TOKEN') else 'none was given'}; "
+            f"--address {address}: the cluster requires its token, and {given_token()}; "
             "set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN as on the cluster's machines"
         ) from error
     except (RuntimeError, ConnectionError, ValueError, KeyError, requests.RequestException) as error:
         raise UserError(f"--address {address}: no Ray cluster there ({str(error).splitlines()[0]})") from error
+
+    if proxy_for(address):
+        _poll_logs(client)
+    return client
+
+
+def _poll_logs(client: "JobSubmissionClient") -> None:
+    """Ray's client tails a log without a proxy, whatever the environment says: let it ask for all of it instead, like the rest."""
+
+    async def whole_log(job_id: str) -> AsyncIterator[str]:
+        yield await asyncio.to_thread(client.get_job_logs, job_id)
+
+    client.tail_job_logs = whole_log
 
 
 def _check_answers(address: str) -> None:

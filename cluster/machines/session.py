@@ -5,21 +5,22 @@ import secrets
 import socket
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
 
 from cluster.machines.forks import ROOT, joined_forks, own_forks
 from cluster.machines.head_watch import head_watched
+from cluster.machines.own_folder import own_folder
+from cluster.machines.start_errors import TESTED_RAY, join_error, missing_of_ray, start_error
 from cluster.settings.preflight import in_ray_job
 from cluster.settings.scaling import LOSS_WAIT_S, Machine
 from data_shards.cores import usable_cores
-from data_shards.errors import UserError
+from data_shards.errors import UserError, missing_module
 
 PACKAGES = ("cluster", "data_shards", "nla_cyclegan", "tuning")
 CONNECT_S = 10.0
-# Others may work: ray_internals.py has what could differ.
-TESTED_RAY = ("2.59", "2.60")
 JOIN_INTERVAL_S = 2.0
 SETTINGS = {
     # Reports, which are rare, and news of lost workers wait for this poll of Ray Train's controller; its default is 2 s. Where
@@ -63,24 +64,38 @@ def ray_session(address: str | None, wait_s: float = 0, lost_s: float = LOSS_WAI
     """
     set_environment(own=address is None)
     with ExitStack() as stack:
+        folder = stack.enter_context(own_folder()) if address is None else None
         # Before Ray is imported: it imports at the same time.
         forks = stack.enter_context(own_forks()) if address is None else joined_forks()
+        signal_handlers_kept = _imported()
         import ray
 
-        if warning := untested_version(ray.__version__):
-            print(f"warning: {warning}", file=sys.stderr, flush=True)
-        from cluster.machines.ray_internals import signal_handlers_kept
-
-        with signal_handlers_kept():
-            if address is None:
-                with _named_to_its_processes():
-                    _start_own(forks)
-            else:
-                _join_patiently(address, wait_s, forks)
+        # Also what an attempt to start has left.
         stack.callback(ray.shutdown)
+        with signal_handlers_kept():
+            if folder:
+                with _named_to_its_processes():
+                    _start_own(forks, folder)
+            else:
+                _join_patiently(str(address), wait_s, forks)
         if address is not None:
             stack.enter_context(head_watched(ray.get_runtime_context().gcs_address, lost_s))
         yield
+
+
+def _imported() -> Callable[[], AbstractContextManager[None]]:
+    """Import Ray, and what this project uses of it. Raises: UserError where it is not installed, not whole, or another version."""
+    try:
+        import ray
+    except ImportError as error:
+        raise missing_module(error, "Ray cannot be imported") from error
+    if warning := untested_version(ray.__version__):
+        print(f"warning: {warning}", file=sys.stderr, flush=True)
+    try:
+        from cluster.machines.ray_internals import signal_handlers_kept
+    except (ImportError, AttributeError) as error:
+        raise missing_of_ray(error, ray.__version__) from error
+    return signal_handlers_kept
 
 
 def untested_version(version: str) -> str | None:
@@ -138,18 +153,16 @@ def _named_to_its_processes() -> Iterator[None]:
             del os.environ[name]
 
 
-def _start_own(forks: dict[str, Any]) -> None:
+def _start_own(forks: dict[str, Any], folder: Path) -> None:
     import ray
 
+    settings = {"num_cpus": usable_cores(), "logging_level": "WARNING", "runtime_env": forks, "_temp_dir": str(folder)}
     try:
         with _out_of_reach():
-            ray.init(address="local", num_cpus=usable_cores(), logging_level="WARNING", runtime_env=forks)
-    # Ray waits half a minute for its own processes, and has no type for what it raises then.
+            ray.init(address="local", **settings)
+    # Ray has no types for what it raises; start_error distinguishes the kinds.
     except Exception as error:
-        raise UserError(
-            f"Ray did not start on this machine ({' '.join(str(error).split())}); "
-            "give the same command again when it is less busy, or train without Ray's processes: --local"
-        ) from error
+        raise start_error(error, folder) from error
 
 
 @contextmanager
@@ -196,8 +209,9 @@ def _join(address: str, forks: dict[str, Any]) -> None:
     sent = {} if in_ray_job() else {"py_modules": [str(ROOT / name) for name in PACKAGES]}
     try:
         ray.init(address=address, logging_level="WARNING", runtime_env=sent | forks or None)
-    except ConnectionError as error:
-        raise UserError(f"--address {address}: no Ray cluster there ({str(error).splitlines()[0]})") from error
+    # Ray has no types for what it raises; join_error distinguishes the kinds.
+    except Exception as error:
+        raise join_error(error, address) from error
 
 
 def _check_answers(address: str) -> None:
@@ -206,6 +220,8 @@ def _check_answers(address: str) -> None:
         raise UserError(
             f"--address {address}: takes jobs (ray job submit); to join a cluster give its host:port, or auto"
         )
+    if "://" in address:
+        raise UserError(f"--address {address}: expected HOST:PORT of a cluster's head, such as 10.0.0.1:6379, or auto")
     host, _, port = address.rpartition(":")
     if not port.isdigit() or "/" in host:
         return

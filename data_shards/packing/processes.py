@@ -12,6 +12,7 @@ from multiprocessing.sharedctypes import Synchronized
 from typing import Self, TypeVar
 
 from data_shards.errors import UserError
+from data_shards.repeats import Table, share_counts, table
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -47,7 +48,9 @@ class Workers:
         context = multiprocessing.get_context("spawn")
         self._sum = context.Value("q", 0)
         if jobs > 1:
-            self._pool = ProcessPoolExecutor(jobs, mp_context=context, initializer=_start_worker, initargs=(self._sum,))
+            self._pool = ProcessPoolExecutor(
+                jobs, mp_context=context, initializer=_start_worker, initargs=(self._sum, table())
+            )
 
     def counted(self) -> int:
         """The sum of what the work has passed to count() so far, also inside items that are not done yet."""
@@ -89,8 +92,9 @@ def _count_into(total: "Synchronized[int]") -> None:
     _sum = total
 
 
-def _start_worker(total: "Synchronized[int]") -> None:
+def _start_worker(total: "Synchronized[int]", counts: Table) -> None:
     _count_into(total)
+    share_counts(counts)
     # Ctrl-C is the parent's to handle.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     end_with_parent()

@@ -15,6 +15,9 @@ from pyarrow import fs
 from data_shards.errors import UserError
 from data_shards.storage import Location, delete_files, list_files, list_folder, locate, read_file, shown, write_file
 from data_shards.storage.files import read_json
+from data_shards.storage.uri import in_uri, join_uri, split_options, split_uri
+
+__all__ = ["File", "RunFolder", "join_uri", "split_uri"]
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,7 @@ class RunFolder:
 
     def __init__(self, storage: str, name: str) -> None:
         # No query and no user part of the URI: either may hold credentials.
-        public = shown(storage.partition("?")[0])
+        public = shown(split_options(storage)[0])
         try:
             parent = locate(storage)
         except UserError as error:
@@ -46,7 +49,7 @@ class RunFolder:
         self.filesystem, self.root, self.name = parent.filesystem, parent.root, name
         self.is_local = isinstance(self.filesystem, fs.LocalFileSystem)
         self.path = parent.path(name)
-        self.label = self.path if self.is_local else f"{storage.partition('://')[0]}://{self.path}"
+        self.label = self.path if self.is_local else f"{storage.partition('://')[0]}://{in_uri(self.path)}"
 
     @property
     def location(self) -> Location:
@@ -97,16 +100,3 @@ class RunFolder:
     def delete_folder(self, name: str) -> None:
         """Delete a folder of the run and all in it."""
         delete_files(self.location, [f"{name}/"])
-
-
-def split_uri(uri: str) -> tuple[str, str]:
-    """Storage and name of a folder; options of a URI (after ?) belong to the storage."""
-    path, mark, query = uri.partition("?")
-    storage, slash, name = path.rstrip("/").rpartition("/")
-    return f"{storage or slash or '.'}{mark}{query}", name
-
-
-def join_uri(storage: str, name: str) -> str:
-    """The reverse: a folder in storage as a storage of its own."""
-    path, mark, query = storage.partition("?")
-    return f"{path.rstrip('/')}/{name}{mark}{query}"

@@ -6,13 +6,16 @@ import re
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from urllib.parse import parse_qs, urlsplit
+from typing import Any
+from urllib.parse import parse_qs
 
 import pyarrow as pa
 from pyarrow import fs
 
 from data_shards.errors import UserError
 from data_shards.storage.patience import first_line, patiently
+from data_shards.storage.proxy import keep_loopback_direct, s3_proxy
+from data_shards.storage.uri import is_uri, join_uri, legal, split_options
 
 LOG = logging.getLogger(__name__)
 
@@ -40,8 +43,7 @@ class Location:
 
     def inside(self, name: str) -> "Location":
         """A folder in it."""
-        uri, mark, options = self.uri.partition("?")
-        return Location(self.filesystem, self.path(name), f"{uri.rstrip('/')}/{name}{mark}{options}")
+        return Location(self.filesystem, self.path(name), join_uri(self.uri, name))
 
     @property
     def is_object_store(self) -> bool:
@@ -55,9 +57,7 @@ class Location:
     @property
     def endpoint(self) -> str:
         """The server of an object store, for messages: the URI's, or else the environment's as the AWS client reads it."""
-        named = parse_qs(urlsplit(self.uri).query).get("endpoint_override", [])
-        environment = [os.environ.get(name, "") for name in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")]
-        return next(filter(None, [*named, *environment]), "the default endpoint")
+        return _endpoint(self.uri) or "the default endpoint"
 
     def open(self, name: str) -> tuple[pa.NativeFile, int]:
         """A file to read, and its size in bytes. Raises: OSError, FileNotFoundError where there is none."""
@@ -104,24 +104,32 @@ def locate(uri: str | os.PathLike[str]) -> Location:
         raise UserError(
             f"{text}: pipe: runs a shell command and is refused; give a path or a URI such as s3://bucket/prefix"
         )
-    if "://" not in text:
+    if not is_uri(text):
         path = Path(text).expanduser().absolute()
         return Location(fs.LocalFileSystem(), str(path), str(path))
+    keep_loopback_direct()
     try:
         # Without a region or an endpoint this asks AWS where the bucket is.
-        filesystem, root = patiently(f"open {shown(text)}", lambda: fs.FileSystem.from_uri(text))
+        filesystem, root = patiently(f"open {shown(text)}", lambda: fs.FileSystem.from_uri(legal(text)))
     except pa.ArrowInvalid as error:
         raise UserError(f"cannot open {shown(text)}: {shown(first_line(error))}") from error
     if filesystem.type_name in ("s3", "gcs") and "retry_limit_seconds=" not in text:
-        filesystem = _that_gives_up(filesystem)
+        filesystem = _that_gives_up(filesystem, text)
     location = Location(filesystem, root.rstrip("/"), shown(text))
     if location.is_object_store and not location.root:
         raise UserError(f"cannot open {location.uri}: it names no bucket")
     return location
 
 
-def _that_gives_up(filesystem: fs.FileSystem) -> fs.FileSystem:
-    """The same S3 or Google client, with timeouts and retries that a URI has no words for."""
+def _endpoint(uri: str) -> str:
+    """The server of an object store: the URI's, or else the environment's as the AWS client reads it; "" for the store's own."""
+    named = parse_qs(split_options(uri)[1][1:]).get("endpoint_override", [])
+    environment = [os.environ.get(name, "") for name in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")]
+    return next(filter(None, [*named, *environment]), "")
+
+
+def _that_gives_up(filesystem: fs.FileSystem, uri: str) -> fs.FileSystem:
+    """The same S3 or Google client, with timeouts, retries and a proxy that a URI has no words for."""
     # One made from a URI tries again for 6 s where nothing listens, and 31 times, 99 s in all, where a server hangs; Google's
     # for 15 minutes.
     make, (options,) = filesystem.__reduce__()
@@ -130,8 +138,12 @@ def _that_gives_up(filesystem: fs.FileSystem) -> fs.FileSystem:
         return filesystem
     if filesystem.type_name == "gcs":
         return make(options | {"retry_time_limit": timedelta(seconds=RETRIES_S)})
-    timeouts = {"connect_timeout": CONNECT_S, "request_timeout": ANSWER_S}
-    return fs.S3FileSystem(**options | timeouts, retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=ATTEMPTS))
+    more: dict[str, Any] = {"connect_timeout": CONNECT_S, "request_timeout": ANSWER_S}
+    endpoint = _endpoint(uri) or f"s3.{filesystem.region}.amazonaws.com"
+    # It does not look into the environment for one, as Google's does.
+    if proxy := s3_proxy(endpoint if is_uri(endpoint) else f"{options['scheme']}://{endpoint}"):
+        more["proxy_options"] = proxy
+    return fs.S3FileSystem(**options | more, retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=ATTEMPTS))
 
 
 def shown(uri: str) -> str:

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from data_shards.errors import StorageAwayError, UserError
+from data_shards.repeats import AWAY
 
 LOG = logging.getLogger(__name__)
 
@@ -78,7 +79,7 @@ def patiently(task: str, attempt: Callable[[], T], closed: threading.Event | Non
             waited = time.monotonic() - failed_first
             if waited + delay > PATIENCE_S or closed.is_set():
                 raise StorageAwayError(f"cannot {task}, tried for {waited:.0f} s: {reason}") from error
-            LOG.warning("cannot %s yet, again in %.1f s: %s", task, delay, reason)
+            LOG.warning("cannot %s yet, again in %.1f s: %s", task, delay, reason, extra=AWAY)
         # Many readers that were turned away together are not to come back together.
         closed.wait(delay * JITTER.uniform(0.5, 1.0))
         delay = min(2 * delay, LONGEST_DELAY_S)

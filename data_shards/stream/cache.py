@@ -1,13 +1,17 @@
-"""A disk cache for pieces of shards, limited in size and shared by all ranks and runs of a machine."""
+"""A disk cache for pieces of shards, limited in size and shared by all ranks, runs and users of a machine."""
 
 import fcntl
 import logging
 import os
 import shutil
+import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 from uuid import uuid4
+
+from data_shards.repeats import UNREADABLE_CACHE, UNWRITABLE_CACHE
 
 LOG = logging.getLogger(__name__)
 
@@ -15,6 +19,9 @@ LOG = logging.getLogger(__name__)
 KEPT_SHARE = 0.9
 # Share of the disk that always stays free.
 FREE_SHARE = 0.05
+# Of a new folder: everyone writes, and deletes what is their own.
+SHARED = 0o1777
+READ, READ_WRITE, OWNER_WRITES = 0o444, 0o666, 0o200
 
 
 def default_folder() -> Path:
@@ -22,42 +29,60 @@ def default_folder() -> Path:
 
 
 class DiskCache:
-    """Byte strings by name, the least recently used dropped first; processes share a folder safely.
+    """Byte strings by name, the least recently used dropped first; processes share a folder safely, and so do users.
 
     A piece is written under a temporary name and renamed, so readers see it whole. Writers hold a file lock, which the
     kernel releases if they die, and add to a tally before they write: together they stay below the size, also when one
     is killed (the tally is then too high until the next eviction recounts). If the disk cannot be written, a warning is
-    logged and nothing is cached.
+    logged and nothing more is kept; what is there is still read.
+
+    Who may read and write the pieces is who may read and write the folder, whatever the umask. What others have written is not
+    to be trusted: the caller verifies checksums.
+
+    Args:
+        is_shared: a folder that does not exist yet is made for all users of the machine; else it is made as the umask says.
     """
 
-    def __init__(self, folder: Path, size_bytes: int) -> None:
-        self._folder, self._size = folder, size_bytes
-        self._is_working = True
+    def __init__(self, folder: Path, size_bytes: int, *, is_shared: bool = True) -> None:
+        self._folder, self._size, self._is_shared = folder, size_bytes, is_shared
+        self._is_working, self._is_refused = True, False
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            self._make_folder()
         except OSError as error:
             self._give_up(error)
 
     def get(self, name: str) -> bytes | None:
         path = self._path(name)
         try:
-            data = path.read_bytes()
-            # The time of last use: file systems are mounted without access times.
-            os.utime(path)
-        except OSError:
-            # Not there, or dropped between the two calls.
+            data = _read(path)
+        except PermissionError as error:
+            if not self._is_refused:
+                text = "pieces in the disk cache %s are another user's alone, and not read: %s"
+                LOG.warning(text, self._folder, error, extra=UNREADABLE_CACHE)
+            self._is_refused = True
             return None
+        except OSError:
+            # Not there, or dropped meanwhile.
+            return None
+        # The time of last use: file systems are mounted without access times. Only its owner may set it.
+        with suppress(OSError):
+            os.utime(path)
         return data
 
     def put(self, name: str, data: bytes) -> None:
         path = self._path(name)
-        if not self._is_working or path.exists():
+        if not self._is_working:
             return
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            if path.exists():
+                return
+            mode = self._make_folder()
+            with suppress(FileExistsError):
+                path.parent.mkdir()
+                path.parent.chmod(mode)
             with self._locked() as tally:
                 if self._make_room(len(data), tally):
-                    _write(path, data)
+                    _write(path, data, mode & READ | OWNER_WRITES)
         except FileNotFoundError:
             # The folder is being deleted: this piece is read from storage again.
             LOG.debug("%s was not kept", name)
@@ -65,41 +90,72 @@ class DiskCache:
             self._give_up(error)
 
     def drop(self, name: str) -> None:
-        self._path(name).unlink(missing_ok=True)
+        """Delete a piece, if this user may."""
+        with suppress(PermissionError):
+            self._path(name).unlink(missing_ok=True)
+
+    def _make_folder(self) -> int:
+        """Make the cache's folder, unless it is there. Returns: its mode, by which all in it is made."""
+        if not self._folder.is_dir():
+            self._folder.mkdir(parents=True, exist_ok=True)
+            if self._is_shared:
+                self._folder.chmod(SHARED)
+        return stat.S_IMODE(self._folder.stat().st_mode)
 
     def _path(self, name: str) -> Path:
         return self._folder / name[:2] / name
 
     @contextmanager
-    def _locked(self) -> Iterator[Path]:
-        tally = self._folder / "used_bytes"
-        with tally.open("a") as file:
+    def _locked(self) -> Iterator[IO[str]]:
+        path = self._folder / "used_bytes"
+        # Created or opened, never both: Linux refuses to open another user's file in a folder like /tmp where it might create one.
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW)
+        except FileNotFoundError:
+            with suppress(FileExistsError):
+                os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL))
+                path.chmod(self._folder.stat().st_mode & READ_WRITE)
+            descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW)
+        with open(descriptor, "r+") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
-            yield tally
+            yield file
 
-    def _make_room(self, size: int, tally: Path) -> bool:
-        """Add `size` bytes to the tally, evicting old pieces if they do not fit. Returns: whether they fit now."""
-        text = tally.read_text()
+    def _make_room(self, size: int, tally: IO[str]) -> bool:
+        """Add `size` bytes to the tally, evicting old pieces if they do not fit. Returns: whether they fit now.
+
+        Raises: PermissionError where they would, without the pieces of other users.
+        """
+        text = tally.read()
         # Empty at first, and after a writer was killed while writing it.
-        used = int(text) if text else sum(length for _, _, length in self._pieces())
+        used = int(text) if text.isdigit() else sum(length for _, _, length in self._pieces())
         disk = shutil.disk_usage(self._folder)
         room = min(self._size, used + disk.free - int(FREE_SHARE * disk.total))
+        kept = 0
         if used + size > room:
-            used = self._clear(int(KEPT_SHARE * room) - size)
+            used, kept = self._clear(int(KEPT_SHARE * room) - size)
         fits = used + size <= room
-        tally.write_text(str(used + size if fits else used))
+        tally.seek(0)
+        tally.truncate()
+        tally.write(str(used + size if fits else used))
+        tally.flush()
+        if not fits and kept and used - kept + size <= room:
+            raise PermissionError("it is full, and pieces of other users cannot be deleted")
         return fits
 
-    def _clear(self, allowed: int) -> int:
-        """Evict the least recently used pieces until at most `allowed` bytes are left. Returns: the bytes left."""
+    def _clear(self, allowed: int) -> tuple[int, int]:
+        """Evict the least recently used pieces until at most `allowed` bytes are left. Returns: the bytes left, and those of them
+        that this user may not delete."""
         pieces = sorted(self._pieces(), key=lambda piece: piece[1])
-        used = sum(length for _, _, length in pieces)
+        used, kept = sum(length for _, _, length in pieces), 0
         for path, _, length in pieces:
             if used <= max(0, allowed):
                 break
-            path.unlink(missing_ok=True)
-            used -= length
-        return used
+            try:
+                path.unlink(missing_ok=True)
+                used -= length
+            except PermissionError:
+                kept += length
+        return used, kept
 
     def _pieces(self) -> Iterator[tuple[Path, float, int]]:
         for path in self._folder.glob("*/*"):
@@ -112,13 +168,23 @@ class DiskCache:
 
     def _give_up(self, error: OSError) -> None:
         self._is_working = False
-        LOG.warning("no disk cache in %s: %s", self._folder, error)
+        LOG.warning("no disk cache in %s: %s", self._folder, error, extra=UNWRITABLE_CACHE)
 
 
-def _write(path: Path, data: bytes) -> None:
+def _read(path: Path) -> bytes:
+    """Raises: OSError, also for what is no file: nothing that others have put there is followed or waited for."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    with open(descriptor, "rb") as file:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(f"{path} is no file")
+        return file.read()
+
+
+def _write(path: Path, data: bytes, mode: int) -> None:
     temporary = path.with_name(f"{path.name}.{uuid4().hex}.tmp")
     try:
         temporary.write_bytes(data)
+        temporary.chmod(mode)
         temporary.replace(path)
     except OSError:
         temporary.unlink(missing_ok=True)

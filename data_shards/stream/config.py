@@ -23,7 +23,8 @@ class StreamConfig(BaseModel):
     cache_gb: Annotated[float, Field(ge=0)] = 20.0
     """Disk cache for datasets in object storage, GB; all ranks and runs of a machine share it; 0: none."""
     cache_folder: str | None = None
-    """Where the disk cache is, on each machine; none: data_shards in $XDG_CACHE_HOME or ~/.cache."""
+    """Where the disk cache is, on each machine; none: data_shards in $XDG_CACHE_HOME or ~/.cache. One that does not exist yet is
+    made for all users of the machine; of one that does, those who may write to it share it."""
     bad_sample_budget: Annotated[float, Field(ge=0, le=1)] = 0.001
     """Share of a split's images that may be damaged (they are replaced by others) before the stream stops with an error."""
 

@@ -19,6 +19,7 @@ from torch import Tensor
 from data_shards.errors import LoaderDiedError, UserError
 from data_shards.memory import oom_kills
 from data_shards.packing.processes import end_with_parent
+from data_shards.repeats import Table, share_counts, table
 from data_shards.stream.tracks import Part, Task, part_shape, read_parts
 
 # Seconds of imports that the fork server does once instead of every loader process.
@@ -59,7 +60,10 @@ class LoaderProcess:
         task = replace(self._task, first_batch=self._task.first_batch + self._delivered)
         self._pipe, theirs = context.Pipe()
         self._process = context.Process(
-            target=_serve, args=(task, self._tracks, self._ring, theirs), name="data_shards-loader", daemon=True
+            target=_serve,
+            args=(task, self._tracks, self._ring, theirs, table()),
+            name="data_shards-loader",
+            daemon=True,
         )
         self._kills, self._looked = oom_kills(), time.monotonic()
         try:
@@ -196,13 +200,14 @@ def _main_hidden() -> Iterator[None]:
         vars(main).update(hidden)
 
 
-def _serve(task: Task, tracks: range, ring: Tensor, pipe: Connection) -> None:
+def _serve(task: Task, tracks: range, ring: Tensor, pipe: Connection, counts: Table) -> None:
     """The loader process: sends a part without its images when they are in the next slot of the ring; an error is the last."""
     # Ctrl-C is for the process that reads from this one.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # Held back in the fork server; multiprocessing ends its processes with it.
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     end_with_parent()
+    share_counts(counts)
     # The cores are shared with other loaders and with training.
     torch.set_num_threads(1)
 

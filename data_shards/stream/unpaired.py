@@ -169,4 +169,4 @@ def _cache(dataset: Dataset, config: StreamConfig) -> DiskCache | None:
     if not config.cache_gb or not locate(dataset.uri).is_object_store:
         return None
     folder = Path(config.cache_folder).expanduser().absolute() if config.cache_folder else default_folder()
-    return DiskCache(folder, int(config.cache_gb * 1e9))
+    return DiskCache(folder, int(config.cache_gb * 1e9), is_shared=bool(config.cache_folder))

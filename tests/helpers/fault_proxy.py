@@ -2,6 +2,7 @@
 program, which takes its orders on standard input: `slow SECONDS`, `well`.
 """
 
+import re
 import socket
 import struct
 import sys
@@ -188,6 +189,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _serve(self) -> None:
         proxy = self.server.proxy
+        # A client that takes it for a web proxy names the host as well.
+        self.path = re.sub("^http://[^/]*", "", self.path)
         fault = proxy.fault_for(self.command, self.path)
         # Counted also where the client hangs up first.
         sent = 0

@@ -51,7 +51,7 @@ FLOORS = {
         {"images", "download"},
         {"dataset"},
         {"storage", "command_line"},
-        {"progress", "errors", "memory", "cores"},
+        {"progress", "errors", "memory", "cores", "repeats"},
         {"control_groups"},
     ],
 }

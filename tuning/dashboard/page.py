@@ -14,6 +14,7 @@ from plotly.offline import get_plotlyjs
 
 from cluster.records.recorded_run import flat
 from data_shards.storage import shown
+from data_shards.storage.uri import split_options
 from tuning.analysis.importance import FEWEST, QUANTILE, importances
 from tuning.analysis.results import Results, choice_text
 from tuning.analysis.stops import Stops, stops_of
@@ -211,7 +212,7 @@ def _same(view: View) -> list[tuple[str, str]]:
 
 def _public(value: Any) -> Any:
     """A URI without query and user, which may hold credentials; anything else unchanged."""
-    return shown(value.partition("?")[0]) if isinstance(value, str) and "://" in value else value
+    return shown(split_options(value)[0]) if isinstance(value, str) and "://" in value else value
 
 
 def _script_json(value: Any) -> str:

@@ -2,15 +2,20 @@ import logging
 import multiprocessing
 import os
 import signal
+import traceback
 from collections import namedtuple
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from data_shards import repeats
+from data_shards.repeats import repeats_counted
 from data_shards.stream import cache
 from data_shards.stream.cache import DiskCache
 
 PIECE = 1000
+OTHER = 54321
 Disk = namedtuple("Disk", ["total", "used", "free"])
 
 
@@ -176,3 +181,127 @@ def test_a_disk_that_cannot_be_written_is_a_warning_and_no_cache(
     ]
     assert "No space left" in caplog.records[-1].message
     assert list((tmp_path / "cache").glob("*/*")) == []
+
+
+def in_another_users_process(task: Callable[[], bool]) -> None:
+    """The task, whose result must be true, in a fork that belongs to another user."""
+    child = os.fork()
+    if not child:
+        status = 1
+        try:
+            os.umask(0o077)
+            os.setgroups([])
+            os.setresgid(OTHER, OTHER, OTHER)
+            os.setresuid(OTHER, OTHER, OTHER)
+            with repeats_counted():
+                status = 0 if task() else 1
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(status)
+    assert os.waitpid(child, 0)[1] == 0
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Path]:
+    """A folder that all users reach; files are made for their owner alone, unless somebody says otherwise."""
+    for folder in (tmp_path, *tmp_path.parents[:3]):
+        if os.getuid() == folder.stat().st_uid and folder != Path("/tmp"):
+            folder.chmod(0o711 if folder != tmp_path else 0o777)
+    repeats.table()
+    before = os.umask(0o077)
+    yield tmp_path
+    os.umask(before)
+
+
+two_users = pytest.mark.skipif(os.getuid() != 0, reason="only root becomes another user")
+
+
+@two_users
+@pytest.mark.parametrize("mode", [None, 0o1777, 0o777])
+def test_two_users_share_a_folder(place: Path, mode: int | None) -> None:
+    folder = place / "cache"
+    if mode is not None:
+        folder.mkdir()
+        folder.chmod(mode)
+    (mine, mine_too), (theirs, theirs_too) = map(piece, (1, 11)), map(piece, (2, 12))
+    name, data = mine[0], mine[1]
+    DiskCache(folder, 10 * PIECE).put(name, data)
+
+    def other() -> bool:
+        pieces = DiskCache(folder, 10 * PIECE)
+        pieces.put(*theirs)
+        pieces.put(*mine_too)
+        pieces.put(*theirs_too)
+        return pieces.get(name) == data and pieces.get(theirs[0]) == theirs[1]
+
+    in_another_users_process(other)
+    pieces = DiskCache(folder, 10 * PIECE)
+    for there in (mine, mine_too, theirs, theirs_too):
+        assert pieces.get(there[0]) == there[1]
+    assert int((folder / "used_bytes").read_text()) == kept(folder) == 4 * PIECE
+
+
+@two_users
+def test_what_another_user_has_kept_is_evicted_where_it_may_be(place: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = place / "cache"
+    pieces = DiskCache(folder, 10 * PIECE)
+    for number in range(9):
+        pieces.put(*piece(number))
+
+    def other() -> bool:
+        pieces = DiskCache(folder, 10 * PIECE)
+        for number in range(9, 13):
+            pieces.put(*piece(number))
+            pieces.drop(piece(number - 9)[0])
+        return kept(folder) <= 10 * PIECE and all(pieces.get(piece(number)[0]) for number in range(9))
+
+    in_another_users_process(other)
+    for number in range(13, 23):
+        pieces.put(*piece(number))
+        assert kept(folder) <= 10 * PIECE
+    assert pieces.get(piece(22)[0]) == piece(22)[1]
+
+
+@two_users
+def test_a_folder_that_only_its_owner_writes_serves_those_who_may_read(
+    place: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    folder = place / "cache"
+    folder.mkdir()
+    folder.chmod(0o755)
+    DiskCache(folder, 10 * PIECE).put(*piece(1))
+
+    def other() -> bool:
+        pieces = DiskCache(folder, 10 * PIECE)
+        for number in range(2, 5):
+            pieces.put(*piece(number))
+        return pieces.get(piece(1)[0]) == piece(1)[1] and pieces.get(piece(2)[0]) is None
+
+    in_another_users_process(other)
+    assert capfd.readouterr().err.count("no disk cache in") == 1
+
+
+@two_users
+def test_pieces_of_another_users_own_are_a_warning(place: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    folder = place / "cache"
+    pieces = DiskCache(folder, 10 * PIECE)
+    for number in (1, 2):
+        pieces.put(*piece(number))
+        pieces._path(piece(number)[0]).chmod(0o600)
+    in_another_users_process(lambda: [DiskCache(folder, 10 * PIECE).get(piece(n)[0]) for n in (1, 2)] == [None, None])
+    err = capfd.readouterr().err
+    assert err.count("another user's alone") == 1
+    assert "the disk cache could not be read: 1 more times" in err
+
+
+def test_nothing_but_files_is_read(folder: Path) -> None:
+    pieces = DiskCache(folder, 10 * PIECE)
+    (name, data), (other, _) = piece(1), piece(2)
+    pieces.put(name, data)
+    (folder / other[:2]).mkdir(exist_ok=True)
+    (folder / other[:2] / other).symlink_to(folder / name[:2] / name)
+    assert pieces.get(other) is None
+    (folder / other[:2] / other).unlink()
+    os.mkfifo(folder / other[:2] / other)
+    assert pieces.get(other) is None

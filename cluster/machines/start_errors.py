@@ -1,0 +1,146 @@
+"""Why Ray did not start on this machine, from what Ray raised and from the logs of its processes: a line for each kind."""
+
+import errno
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from data_shards.errors import ExhaustedError, UserError, missing_module
+
+# Others may work: ray_internals.py has what could differ.
+TESTED_RAY = ("2.59", "2.60")
+# A socket's name ends at so many bytes; and what Ray adds to its folder: session_<date>_<microseconds>_<process>/sockets/plasma_store.
+SOCKET_BYTES = 107
+RAY_BYTES = len("/session_2026-01-31_23-59-59_999999_4194304/sockets/plasma_store")
+WITHOUT_RAY = "or train without Ray's processes: --local"
+# Words of Ray's and of the system's, and what they mean here. The first that is found.
+KINDS = {
+    r"No space left on device|Disk quota exceeded": (
+        "no room in {folder}: free some, or choose another folder for temporary files with TMPDIR"
+    ),
+    r"/dev/shm": "/dev/shm, the machine's shared memory, is missing or too small: mount or enlarge it (docker run --shm-size)",
+    r"AF_UNIX path|[Pp]ath too long|File name too long": (
+        "the name of the temporary folder is too long for sockets, which lie below {folder}: choose a shorter one with TMPDIR"
+    ),
+    r"Permission denied|Read-only file system|Operation not permitted": (
+        "a file or folder cannot be written: choose another folder for temporary files with TMPDIR"
+    ),
+    r"[Aa]ddress already in use|EADDRINUSE|[Pp]orts? .*(in use|not available|conflict)|[Ff]ailed to bind": (
+        "a port is in use by another program: give the same command again, without RAY_* variables that choose ports"
+    ),
+    r"Too many open files": "this process may open too few files: raise the limit (ulimit -n)",
+    r"can't start new thread|Resource temporarily unavailable|pthread_create": (
+        "this user may start too few processes: raise the limit (ulimit -u, or docker run --pids-limit)"
+    ),
+    r"Cannot allocate memory|MemoryError|greater than the total available memory|std::bad_alloc": (
+        "too little memory is free: end other programs"
+    ),
+}
+# Where another start may be luckier.
+TRANSIENT = r"[Tt]imed? ?out|TimeoutError|[Dd]eadline|overloaded|UNAVAILABLE"
+LOG_LINES = 400
+LONGEST_REASON = 300
+
+
+def start_error(error: Exception, folder: Path) -> UserError:
+    """What `ray.init` raised, for the user.
+
+    Args:
+        folder: that of Ray's files; the logs in it are read where Ray does not say why its processes ended.
+    """
+    for cause in _causes(error):
+        if isinstance(cause, ImportError):
+            return missing_module(cause, "Ray does not start")
+    reason = _one_line(f"{error}" if str(error) else type(error).__name__)
+    said = " ".join(f"{_name(cause)} {cause}" for cause in _causes(error))
+    kind = _kind(said, folder)
+    if kind is None and (line := _last_words(folder)):
+        if name := re.search(r"(?:ModuleNotFoundError|ImportError): (.*)", line):
+            return missing_module(ImportError(name[1]), "Ray does not start")
+        kind, reason = _kind(line, folder), _one_line(line)
+    if kind is not None:
+        return UserError(f"Ray did not start on this machine: {kind}; {WITHOUT_RAY} ({reason})")
+    if re.search(TRANSIENT, said):
+        return ExhaustedError(
+            f"Ray did not start on this machine in time ({reason}); give the same command again when it is less busy, "
+            f"{WITHOUT_RAY}"
+        )
+    return UserError(f"Ray did not start on this machine ({type(error).__name__}: {reason}); {WITHOUT_RAY[3:]}")
+
+
+def join_error(error: Exception, address: str) -> UserError:
+    """What `ray.init` raised for a cluster that is there already, for the user."""
+    for cause in _causes(error):
+        if isinstance(cause, ImportError):
+            return missing_module(cause, f"--address {address}: Ray cannot join it")
+    said = "\n".join(str(cause) for cause in _causes(error))
+    if versions := re.search(
+        r"Version mismatch(?s:.*)Ray: (\S+)\s+Python: (\S+)(?s:.*)Ray: (\S+)\s+Python: (\S+)", said
+    ):
+        theirs, ours = versions.groups()[:2], versions.groups()[2:]
+        return UserError(
+            f"--address {address}: the cluster has Ray {theirs[0]} and Python {theirs[1]}, this process has Ray {ours[0]} and "
+            f"Python {ours[1]}; both must be the same: start this with the cluster's, or send it as a job (submit)"
+        )
+    if re.search(r"[Aa]uthenticat|[Aa]uthorization|token", said):
+        return UserError(
+            f"--address {address}: the cluster requires its token, and {given_token()}; "
+            "set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN as on the cluster's machines"
+        )
+    if re.search(r"Invalid address|Malformed|Invalid port", said):
+        return UserError(f"--address {address}: expected HOST:PORT of a cluster's head, such as 10.0.0.1:6379, or auto")
+    return UserError(f"--address {address}: no Ray cluster there ({_one_line(str(error) or type(error).__name__)})")
+
+
+def given_token() -> str:
+    return "the one in RAY_AUTH_TOKEN is wrong" if os.environ.get("RAY_AUTH_TOKEN") else "none was given"
+
+
+def missing_of_ray(error: Exception, version: str) -> UserError:
+    """An import of what this project uses of Ray has failed: another package is missing, or Ray is another version."""
+    missing = getattr(error, "name", None) or ""
+    if isinstance(error, ModuleNotFoundError) and missing.partition(".")[0] != "ray":
+        return missing_module(error, "Ray cannot be imported")
+    return UserError(
+        f"Ray {version} lacks what this project uses of it ({_one_line(str(error))}); "
+        f"install one that it was tested with: pip install 'ray[default,train,tune]=={TESTED_RAY[-1]}.*'"
+    )
+
+
+def check_sockets(folder: Path, chosen_by: str) -> None:
+    """Raises: UserError where the names of Ray's sockets in this folder would be too long."""
+    spare = SOCKET_BYTES - len(os.fsencode(folder)) - RAY_BYTES
+    if spare < 0:
+        raise UserError(
+            f"{folder.parent}: the name of the temporary folder is {-spare} bytes too long for the sockets of Ray in it "
+            f"({SOCKET_BYTES} bytes at most): choose a shorter one with {chosen_by}, such as /tmp, {WITHOUT_RAY}"
+        )
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _name(error: BaseException) -> str:
+    code = getattr(error, "errno", None)
+    return f"{type(error).__name__} {errno.errorcode.get(code, '') if isinstance(code, int) else ''}"
+
+
+def _kind(text: str, folder: Path) -> str | None:
+    return next((words.format(folder=folder) for pattern, words in KINDS.items() if re.search(pattern, text)), None)
+
+
+def _last_words(folder: Path) -> str | None:
+    """The line in the logs of Ray's processes that says why one of them ended; None where there is none."""
+    logs = sorted(folder.glob("session_2*/logs/*.err")) + sorted(folder.glob("session_2*/logs/*.log"))
+    lines = [line for log in logs for line in log.read_text(errors="replace").splitlines()[-LOG_LINES:]]
+    patterns = (r"^(ModuleNotFoundError|ImportError)", *KINDS)
+    return next((line for pattern in patterns for line in lines if re.search(pattern, line)), None)
+
+
+def _one_line(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= LONGEST_REASON else f"{line[:LONGEST_REASON]}..."

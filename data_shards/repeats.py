@@ -1,0 +1,86 @@
+"""Warnings that repeat are shown once and then counted, over all processes that a command starts on this machine."""
+
+import logging
+import multiprocessing
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+if TYPE_CHECKING:
+    from multiprocessing.sharedctypes import SynchronizedArray
+
+# Records of the package's loggers say of which kind they are: LOG.warning(..., extra=AWAY). Others are shown each time.
+KINDS = ("storage did not answer at once", "the disk cache could not be written", "the disk cache could not be read")
+AWAY, UNWRITABLE_CACHE, UNREADABLE_CACHE = ({"kind": kind} for kind in KINDS)
+# After so many seconds a kind is shown again, with the count; then after twice as many, and so on.
+INTERVAL_S = 60.0
+LONGEST_INTERVAL_S = 3600.0
+# Of each kind in the table: when it is shown again, the interval before that, and how many have not been shown.
+FIELDS = 3
+
+Table: TypeAlias = "SynchronizedArray[float]"
+_LOG = logging.getLogger(__package__)
+_table: "Table | None" = None
+
+
+def table() -> Table:
+    """What has been shown and counted, in shared memory: for `share_counts` in processes that this one starts by multiprocessing."""
+    global _table
+    if _table is None:
+        _table = multiprocessing.get_context("spawn").Array("d", FIELDS * len(KINDS))
+    return _table
+
+
+@contextmanager
+def repeats_counted() -> Iterator[None]:
+    """Show what the package logs on standard error; what has only been counted is said at the end."""
+    handler = Repeats(logging.WARNING)
+    _LOG.addHandler(handler)
+    try:
+        yield
+    finally:
+        handler.say_counts()
+        _LOG.removeHandler(handler)
+
+
+def share_counts(of_parent: Table) -> None:
+    """In a process that another has started: show what neither it nor the others that it started have shown."""
+    global _table
+    _table = of_parent
+    _LOG.addHandler(Repeats(logging.WARNING))
+
+
+class Repeats(logging.Handler):
+    """Shows warnings, each kind once, and counts those that follow."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        kind: Any = getattr(record, "kind", None)
+        unseen = 0 if kind is None else self._unseen(KINDS.index(kind))
+        if unseen is not None:
+            more = f" ({unseen} more such before)" if unseen else ""
+            print(f"warning: {record.getMessage()}{more}", file=sys.stderr, flush=True)
+
+    def _unseen(self, kind: int) -> int | None:
+        """How many were not shown since the last that was, if this one is to be shown; else it is counted."""
+        place, now, counts = FIELDS * kind, time.monotonic(), table()
+        with counts.get_lock():
+            due, interval, unseen = counts[place : place + FIELDS]
+            if due > now:
+                counts[place + 2] += 1
+                return None
+            interval = min(2 * interval, LONGEST_INTERVAL_S) or INTERVAL_S
+            counts[place : place + FIELDS] = [now + interval, interval, 0]
+            return int(unseen)
+
+    def say_counts(self) -> None:
+        """Say how many have not been shown, and count from 0 again."""
+        if _table is None:
+            return
+        with _table.get_lock():
+            unseen = [int(count) for count in _table[FIELDS - 1 :: FIELDS]]
+            _table[:] = [0.0] * len(_table)
+        for kind, count in zip(KINDS, unseen, strict=True):
+            if count:
+                print(f"warning: {kind}: {count} more times", file=sys.stderr, flush=True)

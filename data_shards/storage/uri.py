@@ -1,0 +1,50 @@
+"""The text of a URI: its path, as somebody types it, and its options after a question mark.
+
+In a path all characters stand for themselves, as in the tools of the stores; %20 and the like stand for one too. So a % before two
+hexadecimal digits is written %25, and a question mark before what looks like options %3F.
+"""
+
+import re
+from urllib.parse import quote, unquote
+
+OPTIONS = re.compile(r"\?[A-Za-z]\w*=[^?]*$")
+# Neither allowed in a URI's path nor an escape.
+ILLEGAL = re.compile(r"%(?![0-9A-Fa-f]{2})|[^A-Za-z0-9\-._~!$&'()*+,;=:@/%]")
+
+
+def is_uri(text: str) -> bool:
+    """Whether it is a URI, not a local path."""
+    return "://" in text
+
+
+def split_options(uri: str) -> tuple[str, str]:
+    """A URI without its options, and these with their question mark; a path has none."""
+    options = OPTIONS.search(uri) if is_uri(uri) else None
+    return (uri[: options.start()], options[0]) if options else (uri, "")
+
+
+def legal(uri: str) -> str:
+    """The same URI with all escapes that parsers insist on."""
+    text, options = split_options(uri)
+    scheme, mark, rest = text.partition("://")
+    # Users and buckets have rules of their own.
+    authority, slash, path = rest.partition("/")
+    return f"{scheme}{mark}{authority}{slash}{ILLEGAL.sub(lambda found: quote(found[0]), path)}{options}"
+
+
+def in_uri(path: str) -> str:
+    """A path of a file system for a URI: what would stand for something else is escaped."""
+    return path.replace("%", "%25").replace("?", "%3F")
+
+
+def split_uri(uri: str) -> tuple[str, str]:
+    """Storage and name of a folder; options of a URI belong to the storage."""
+    path, options = split_options(uri)
+    storage, slash, name = path.rstrip("/").rpartition("/")
+    return f"{storage or slash or '.'}{options}", unquote(name) if is_uri(uri) else name
+
+
+def join_uri(storage: str, name: str) -> str:
+    """The reverse: a folder in storage as a storage of its own."""
+    path, options = split_options(storage)
+    return f"{path.rstrip('/')}/{in_uri(name) if is_uri(storage) else name}{options}"
