@@ -3,7 +3,9 @@
 import argparse
 import os
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from importlib import import_module
 from typing import NamedTuple
 
@@ -36,6 +38,7 @@ def run_verb(
     has gone (`| head`) is no error.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
+    leave_no_torch_folder()
     if not arguments or arguments[0] not in verbs:
         _parser(prog, description, verbs).parse_args(arguments[:1])
     try:
@@ -57,6 +60,13 @@ def run_verb(
     except KeyboardInterrupt:
         print(interrupted, file=sys.stderr)
         return 130
+
+
+def leave_no_torch_folder() -> None:
+    """Keep torch from making a folder for compiled code among the temporary files, under a fixed name, where nothing is compiled."""
+    # It does so when an optimizer is first made, and asks for the name of a user who in containers may have none.
+    with suppress(OSError):
+        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", tempfile.gettempdir())
 
 
 def _parser(prog: str, description: str, verbs: Mapping[str, Verb]) -> argparse.ArgumentParser:

@@ -49,6 +49,9 @@ def share_counts(of_parent: Table) -> None:
     """In a process that another has started: show what neither it nor the others that it started have shown."""
     global _table
     _table = of_parent
+    # A fork has its parent's.
+    for handler in filter(lambda each: isinstance(each, Repeats), list(_LOG.handlers)):
+        _LOG.removeHandler(handler)
     _LOG.addHandler(Repeats(logging.WARNING))
 
 

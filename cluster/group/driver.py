@@ -6,7 +6,6 @@ A sweep builds on `build_trainer`, which configures Ray Train for a run.
 import os
 import secrets
 import sys
-import tempfile
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -22,6 +21,7 @@ from cluster.group.stop_signals import StopSignals
 from cluster.machines.allocation import choose_workers
 from cluster.machines.device import rank_device
 from cluster.machines.memory_check import check_memory, check_this_machine
+from cluster.machines.own_folder import scratch_parent
 from cluster.machines.session import ray_session
 from cluster.ownership.attempt import Attempt, id_of
 from cluster.ranks.requests import STOP, Request
@@ -200,7 +200,7 @@ def build_trainer(
 
     scaling, backend = config.scaling, "nccl" if resources.use_gpu else "gloo"
     # A name of its own: the temporary folder belongs to all users of a machine.
-    scratch = Path(tempfile.gettempdir(), f"ray-train-{secrets.token_hex(6)}")
+    scratch = Path(scratch_parent(), f"ray-train-{secrets.token_hex(6)}")
     scaling_config = ScalingConfig(
         num_workers=resources.workers,
         use_gpu=resources.use_gpu,

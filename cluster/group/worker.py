@@ -14,6 +14,7 @@ from cluster.ranks.requests import PREEMPTION, Request
 from cluster.records import events
 from cluster.records.sinks import Forward, PrometheusGauges, Sink
 from cluster.settings.config import RunConfig
+from data_shards.command_line import leave_no_torch_folder
 from data_shards.errors import GpuMemoryError, NonFiniteLossError, RunInterruptedError
 from data_shards.repeats import repeats_counted
 from data_shards.storage.folder import RunFolder
@@ -32,6 +33,7 @@ def train_worker(settings: dict[str, Any]) -> dict[str, Any]:
     Returns: `metrics`; or `error` or `out_of_memory`, failures that a restart would not fix; or `interrupted`, the
         arguments of the RunInterruptedError with which it left off.
     """
+    leave_no_torch_folder()
     import torch
     from ray.train.torch import get_device
 

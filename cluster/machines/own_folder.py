@@ -46,6 +46,20 @@ def own_folder() -> Iterator[Path]:
         delete(folder)
 
 
+def scratch_parent() -> str:
+    """Where this process and Ray's write what goes at the end: in the folder of a Ray of its own, else among temporary files."""
+    return os.environ.get(VARIABLE) or tempfile.gettempdir()
+
+
+def delete_left_by(server: int) -> None:
+    """In the fork server of that number, at its end: delete what its forks and a driver that was killed have left on this machine."""
+    from cluster.memory import shelf
+
+    shelf.delete_left_by(server)
+    if folder := os.environ.get(VARIABLE):
+        delete(Path(folder))
+
+
 def delete(folder: Path) -> None:
     """Delete a folder and all in it, also what is written meanwhile by processes that are about to end."""
     give_up = time.monotonic() + DELETED_WITHIN_S

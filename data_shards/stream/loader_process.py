@@ -4,6 +4,7 @@ import contextlib
 import multiprocessing
 import signal
 import sys
+import tempfile
 import time
 import traceback
 from collections.abc import Iterator
@@ -70,6 +71,11 @@ class LoaderProcess:
             with theirs, _signals_held(), _main_hidden():
                 self._process.start()
         except (EOFError, OSError) as error:
+            if "AF_UNIX path too long" in str(error):
+                raise UserError(
+                    f"{tempfile.gettempdir()}: the name of the temporary folder is too long for the sockets of loader "
+                    "processes: choose a shorter one with TMPDIR, such as /tmp, or --data.loader_workers 0"
+                ) from error
             # The fork server could not fork.
             raise LoaderDiedError(f"a loader process does not start ({error or 'its fork server died'})") from error
         for _ in range(self._depth):

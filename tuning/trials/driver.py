@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from cluster.machines.own_folder import scratch_parent
 from cluster.ownership.attempt import Attempt
 from cluster.settings.scaling import NO_GROWTH, Growth, Machine, Resources, ScalingConfig, choose, places
 from data_shards.errors import UserError
@@ -111,7 +112,7 @@ def run_trials(
     chosen, space = _scheduling(sweep, settings, Room(resources, growth, ahead).for_another)
     patience = Patience(resources, scaling.loss_wait_s)
     recorder = Recorder(sweep.run.folder, sweep.trials, sweep.total, attempt)
-    with tempfile.TemporaryDirectory(prefix="tune-") as scratch:
+    with tempfile.TemporaryDirectory(prefix="tune-", dir=scratch_parent()) as scratch:
         tune.Tuner(
             tune.with_resources(train_trial, _group(resources, scaling)),
             param_space=space,

@@ -1,0 +1,151 @@
+"""What Ray raises when it does not start, or cannot be joined, in words of the user's: each kind by itself."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from cluster.machines import own_folder, session
+from cluster.machines.start_errors import join_error, missing_of_ray, start_error
+from data_shards.errors import ExhaustedError, UserError
+
+AGAIN = "less busy"
+
+
+def caused(error: Exception, cause: Exception) -> Exception:
+    error.__cause__ = cause
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (ModuleNotFoundError("No module named 'click'", name="click"), "No module named 'click'; install"),
+        (caused(RuntimeError("no dashboard"), ImportError("libx.so: cannot open shared object file")), "libx.so"),
+        (OSError("validate_socket_filename failed: AF_UNIX path length cannot exceed 107 bytes: /x"), "TMPDIR"),
+        (OSError(28, "No space left on device"), "no room in"),
+        (OSError(122, "Disk quota exceeded"), "no room in"),
+        (PermissionError(13, "Permission denied", "/tmp/ray"), "cannot be written: choose another folder"),
+        (OSError(30, "Read-only file system"), "cannot be written"),
+        (FileNotFoundError(2, "No such file or directory", "/dev/shm"), "--shm-size"),
+        (ValueError("The configured object store size (12 GB) exceeds /dev/shm size (0.06 GB)."), "--shm-size"),
+        (OSError(98, "Address already in use"), "a port is in use"),
+        (caused(RuntimeError("Failed to start GCS."), OSError("Failed to bind to 127.0.0.1:6379")), "a port is in use"),
+        (OSError(24, "Too many open files"), "ulimit -n"),
+        (RuntimeError("can't start new thread"), "ulimit -u"),
+        (BlockingIOError(11, "Resource temporarily unavailable"), "ulimit -u"),
+        (MemoryError(), "too little memory"),
+        (KeyError("what nobody knows"), "KeyError: 'what nobody knows'"),
+    ],
+)
+def test_what_will_not_pass_is_told_for_what_it_is(error: Exception, said: str, tmp_path: Path) -> None:
+    found = start_error(error, tmp_path)
+    assert said in str(found)
+    assert AGAIN not in str(found)
+    assert "\n" not in str(found)
+    assert not isinstance(found, ExhaustedError)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        Exception(
+            "The current node timed out during startup. This could happen because the GCS has become overloaded."
+        ),
+        TimeoutError("Timed out while waiting for the raylet."),
+    ],
+)
+def test_what_may_pass_is_to_be_tried_again(error: Exception, tmp_path: Path) -> None:
+    found = start_error(error, tmp_path)
+    assert AGAIN in str(found)
+    assert isinstance(found, ExhaustedError)
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("ModuleNotFoundError: No module named 'click'", "No module named 'click'; install"),
+        ("OSError: [Errno 28] No space left on device", "no room in"),
+        ("[2026] E gcs_server: Failed to bind: Address already in use", "a port is in use"),
+    ],
+)
+def test_the_logs_say_why_a_process_ended(line: str, said: str, tmp_path: Path) -> None:
+    logs = tmp_path / "session_2026-01-01_00-00-00_000000_1" / "logs"
+    logs.mkdir(parents=True)
+    (logs / "dashboard.err").write_text(f"Traceback (most recent call last):\n{line}\n")
+    found = start_error(Exception("The current node timed out during startup."), tmp_path)
+    assert said in str(found)
+    assert AGAIN not in str(found)
+
+
+MISMATCH = """Version mismatch: The cluster was started with:
+    Ray: 2.40.0
+    Python: 3.12.1
+This process on 10.0.0.1:6379 was started with:
+    Ray: 2.60.0
+    Python: 3.11.7
+"""
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (
+            RuntimeError(MISMATCH),
+            "the cluster has Ray 2.40.0 and Python 3.12.1, this process has Ray 2.60.0 and Python 3.11.7",
+        ),
+        (caused(ConnectionError("Failed to connect"), RuntimeError("InvalidAuthToken: wrong token")), "RAY_AUTH_TOKEN"),
+        (ValueError("Invalid address format: x"), "expected HOST:PORT"),
+        (caused(ConnectionError("Failed to connect to Ray cluster at x"), OSError("refused")), "no Ray cluster there"),
+        (ModuleNotFoundError("No module named 'click'"), "No module named 'click'"),
+    ],
+)
+def test_a_cluster_that_cannot_be_joined(error: Exception, said: str) -> None:
+    found = join_error(error, "10.0.0.1:6379")
+    assert said in str(found)
+    assert str(found).startswith("--address 10.0.0.1:6379: ")
+    assert "\n" not in str(found)
+
+
+def test_a_ray_that_lacks_something() -> None:
+    old = missing_of_ray(ImportError("cannot import name 'UserCallback' from 'ray.train'", name="ray.train"), "2.10.0")
+    assert str(old).startswith("Ray 2.10.0 lacks what this project uses of it")
+    assert "==2.60.*" in str(old)
+    assert "No module named 'click'" in str(
+        missing_of_ray(ModuleNotFoundError("No module named 'click'", name="click"), "2.60.0")
+    )
+
+
+@pytest.mark.parametrize("address", ["ray://head:10001", "redis://head:6379"])
+def test_addresses_of_other_kinds(address: str) -> None:
+    with pytest.raises(UserError, match="expected HOST:PORT"), session.ray_session(address):
+        pass
+
+
+def test_a_folder_whose_name_is_too_long_for_sockets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / ("x" * 80)
+    folder.mkdir()
+    monkeypatch.setenv("RAY_TMPDIR", str(folder))
+    with pytest.raises(UserError, match=r"too long for the sockets.*RAY_TMPDIR"), own_folder.own_folder():
+        pass
+    assert list(folder.iterdir()) == []
+
+
+def test_a_folder_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path / "none"))
+    with pytest.raises(UserError, match="no temporary folder for Ray"), own_folder.own_folder():
+        pass
+
+
+def test_the_folder_is_that_of_all_temporary_files_and_goes(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Short, for the sockets.
+    monkeypatch.delenv("RAY_TMPDIR", raising=False)
+    monkeypatch.setenv("TMPDIR", "/tmp")
+    with own_folder.own_folder() as folder:
+        assert os.environ["TMPDIR"] == str(folder)
+        assert folder.stat().st_mode & 0o777 == 0o700
+        (folder / "deep").mkdir()
+        (folder / "deep/file").write_text("")
+    assert not folder.exists()
+    assert os.environ["TMPDIR"] == "/tmp"
+    assert own_folder.VARIABLE not in os.environ
