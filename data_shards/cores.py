@@ -4,6 +4,8 @@ import os
 
 from data_shards.control_groups import groups, lines, number
 
+DEFAULT_PERIOD_US = 100_000
+
 
 def usable_cores() -> int:
     """At least 1: those that it may run on, and no more than its control groups' quota pays for."""
@@ -18,8 +20,8 @@ def _quotas() -> list[float]:
         # Version 2: "200000 100000", or "max 100000"; version 1: two files, -1 for none.
         words = next(iter(lines(folder / "cpu.max")), "").split()
         quota, period = number(folder, ("cpu.cfs_quota_us",)), number(folder, ("cpu.cfs_period_us",))
-        if len(words) == 2 and words[0].isdigit():
-            quota, period = int(words[0]), int(words[1])
+        if words and words[0].isdigit():
+            quota, period = int(words[0]), int(words[1]) if len(words) > 1 else DEFAULT_PERIOD_US
         if quota and period:
             quotas.append(quota / period)
     return quotas

@@ -13,6 +13,8 @@ from data_shards.errors import UserError
 
 # Tells the fork server of this Ray, which outlives a driver that is killed, what to delete then.
 VARIABLE = "NLA_CYCLEGAN_RAY_FOLDER"
+# A run of a day writes so much.
+LEAST_BYTES = 20_000_000
 # Processes that end may still write.
 DELETED_WITHIN_S = 5.0
 PAUSE_S = 0.1
@@ -36,6 +38,12 @@ def own_folder() -> Iterator[Path]:
     before = {name: os.environ.get(name) for name in ("TMPDIR", VARIABLE)}
     try:
         check_sockets(folder, chosen_by)
+        # Ray notices only after a minute and a half.
+        if (free := shutil.disk_usage(folder).free) < LEAST_BYTES:
+            raise UserError(
+                f"{parent}: no room in the temporary folder for Ray's logs ({free / 1e6:.1f} MB are free, {LEAST_BYTES / 1e6:g} "
+                f"are needed): free some, or choose another one with {chosen_by}, {WITHOUT_RAY}"
+            )
         os.environ.update({"TMPDIR": str(folder), VARIABLE: str(folder)})
         yield folder
     finally:

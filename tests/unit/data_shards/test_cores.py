@@ -58,3 +58,37 @@ def test_a_container_that_sees_its_own_group_as_the_root(machine: Path) -> None:
     write(machine / "proc/self/cgroup", "0::/../../host/path")
     write(machine / "cgroup/cpu.max", "200000 100000")
     assert usable_cores() == 2
+
+
+@pytest.mark.parametrize("level", ["job", "job/step", "job/step/task"])
+def test_a_quota_at_any_level_counts(machine: Path, level: str) -> None:
+    write(machine / "proc/self/cgroup", "0::/job/step/task")
+    for part in ("job", "job/step", "job/step/task"):
+        write(machine / "cgroup" / part / "cpu.max", "300000 100000" if part == level else "max 100000")
+    assert usable_cores() == 3
+
+
+@pytest.mark.parametrize(
+    ("affinity", "quota", "cores"), [(2, "800000", 2), (8, "200000", 2), (1, "max", 1), (3, "99999", 1)]
+)
+def test_the_smaller_of_affinity_and_quota_counts(
+    machine: Path, monkeypatch: pytest.MonkeyPatch, affinity: int, quota: str, cores: int
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(affinity)))
+    write(machine / "proc/self/cgroup", "0::/")
+    write(machine / "cgroup/cpu.max", f"{quota} 100000")
+    assert usable_cores() == cores
+
+
+@pytest.mark.parametrize("text", ["", "max", "x y", "0 100000", "100000 0"])
+def test_what_is_no_quota_limits_nothing(machine: Path, text: str) -> None:
+    write(machine / "proc/self/cgroup", "0::/")
+    write(machine / "cgroup/cpu.max", text)
+    assert usable_cores() == 16
+
+
+def test_version_1_in_a_container_shows_its_own_group_by_both_names(machine: Path) -> None:
+    write(machine / "proc/self/cgroup", "11:cpuset:/docker/abc\n4:cpuacct,cpu:/docker/abc\n1:name=systemd:/docker/abc")
+    write(machine / "cgroup/cpuacct,cpu/cpu.cfs_quota_us", "600000")
+    write(machine / "cgroup/cpuacct,cpu/cpu.cfs_period_us", "200000")
+    assert usable_cores() == 3
