@@ -7,7 +7,14 @@ from typing import Any
 
 from cluster.group.memory_kill import memory_kill
 from cluster.ranks.requests import STOP
-from data_shards.errors import ExhaustedError, GpuMemoryError, NonFiniteLossError, RunInterruptedError, UserError
+from data_shards.errors import (
+    ExhaustedError,
+    GpuMemoryError,
+    NonFiniteLossError,
+    RunInterruptedError,
+    UserError,
+    missing_module,
+)
 from data_shards.storage.folder import RunFolder
 from nla_cyclegan.weights.checkpoint import complete_checkpoints
 
@@ -84,7 +91,10 @@ def retry_training(
 
 def fixable(error: BaseException) -> UserError | None:
     """Among the causes of an error one that only the user can fix, if any: a retry would fail again."""
-    return next((cause for cause in _user_errors(error) if not cause.retryable), None)
+    if reason := next((cause for cause in _user_errors(error) if not cause.retryable), None):
+        return reason
+    missing = next((cause for _, cause in _causes(error) if isinstance(cause, ModuleNotFoundError)), None)
+    return missing_module(missing, "a worker cannot train") if missing else None
 
 
 def is_bug(error: BaseException) -> bool:

@@ -205,3 +205,8 @@ def test_of_ranks_that_fail_because_another_died_or_hung_only_that_one_is_named(
 
 def test_a_controller_that_died_with_its_machine_is_named() -> None:
     assert describe(ActorDiedError()) == "the run's controller does not answer"
+
+
+def test_a_package_that_a_worker_lacks_is_not_tried_again() -> None:
+    error = raised_by_workers(rank0=ModuleNotFoundError("No module named 'webdataset'", name="webdataset"))
+    assert "No module named 'webdataset'; install" in str(fixable(error))
