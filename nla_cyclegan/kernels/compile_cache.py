@@ -14,7 +14,6 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
-from data_shards.cores import usable_cores
 from nla_cyclegan.model.config import ModelConfig
 
 MOST_PROCESSES = 12
@@ -62,7 +61,7 @@ def _main(wanted: str) -> None:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if mark.exists():
             return
-        count = str(max(1, min(MOST_PROCESSES, usable_cores() - 1)))
+        count = str(max(1, min(MOST_PROCESSES, len(os.sched_getaffinity(0)) - 1)))
         parts = [
             _start(dict(os.environ), "nla_cyclegan.kernels.ahead", wanted, str(i), count) for i in range(int(count))
         ]
