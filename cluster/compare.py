@@ -46,7 +46,11 @@ def run(args: argparse.Namespace) -> int:
     for name, picture in pictures.items():
         save_picture(picture, args.out / name, drawn=True)
     for label, run in zip(labels, recorded, strict=True):
-        print(f"{label}: {run.images:,} images, {len(run.records)} records")
+        images, scores = run.series("score")
+        newest = (
+            f", score {scores[-1]:.3f} after {images[-1]:,.0f} images (a copy of the inputs: 1)" if len(scores) else ""
+        )
+        print(f"{label}: {run.images:,} images, {len(run.records)} records{newest}")
     print(f"written to {args.out}: {', '.join(pictures)}")
     return 0
 

@@ -12,14 +12,14 @@ from datetime import datetime
 from functools import partial
 from typing import Any
 
-from cluster.records.console_progress import duration_text, losses_text, wait_text
+from cluster.records.console_progress import duration_text, losses_text, score_text, wait_text
 from cluster.records.health import Health, Pace, health, pace
 from cluster.records.snapshot import READERS, CheckpointSnapshot, RunSnapshot, is_run, take_snapshot
 from data_shards.errors import UserError
 from data_shards.storage import list_folder, locate
 from data_shards.storage.folder import RunFolder, split_uri
 from nla_cyclegan.model.config import ModelConfig
-from nla_cyclegan.weights.checkpoint import ABOUT
+from nla_cyclegan.weights.checkpoint import ABOUT, SWD_ALONE
 
 # --json has more.
 EVENTS_SHOWN = 12
@@ -119,17 +119,17 @@ def text_of(run: RunSnapshot, now: float) -> str:
 
 def table_of(runs: Sequence[RunSnapshot], now: float) -> str:
     """A text table with one line for each run."""
-    rows = [["run", "health", "since", "images", "done", "images/s", "left", "swd", "checkpoints"]]
+    rows = [["run", "health", "since", "images", "done", "images/s", "left", "score", "checkpoints"]]
     for run in runs:
         state, recent = health(run, now), pace(run.records)
         done = f"{run.images / run.total:.1%}" if run.total else "-"
-        swd = next((f"{record['swd']:.1f}" for record in reversed(run.records) if "swd" in record), "-")
+        score = next((text.removeprefix("score ") for text in map(score_text, reversed(run.records)) if text), "-")
         sound = sum(each.is_sound for each in run.checkpoints)
         stored = f"{sound}" if sound == len(run.checkpoints) else f"{sound} of {len(run.checkpoints)}"
         rate = f"{recent.images_per_s:.1f}" if recent else "-"
         left = left_text(run, recent) if recent and state.state == "training" else "-"
         name = run.label.rpartition("/")[2]
-        rows.append([name, state.state, ago_text(state.since, now), f"{run.images:,}", done, rate, left, swd, stored])
+        rows.append([name, state.state, ago_text(state.since, now), f"{run.images:,}", done, rate, left, score, stored])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
@@ -207,11 +207,14 @@ def data_text(latest: Mapping[str, Any]) -> str:
 
 
 def evaluated_text(records: Sequence[Mapping[str, Any]]) -> str:
-    """The newest distances and the lowest mean."""
-    newest, best = records[-1], min(records, key=lambda record: record["swd"])
-    each = ", ".join(f"{name} {newest.get(name, math.nan):.1f}" for name in ("swd_A2B", "swd_B2A"))
+    """The newest score and the lowest; of runs from before there were scores the distances."""
+    newest = records[-1]
+    name, form = ("score", ".3f") if "score" in newest else ("swd", ".1f")
+    best = min((record for record in records if name in record), key=lambda record: record[name])
+    each = ", ".join(f"{part} {newest.get(part, math.nan):{form}}" for part in (f"{name}_A2B", f"{name}_B2A"))
     return (
-        f"swd {newest['swd']:.1f} ({each}) at {newest['images']:,} images; best {best['swd']:.1f} at {best['images']:,}"
+        f"{name} {newest[name]:{form}} ({each}) at {newest['images']:,} images; "
+        f"best {best[name]:{form}} at {best['images']:,}"
     )
 
 
@@ -219,10 +222,11 @@ def checkpoint_text(stored: CheckpointSnapshot, best: CheckpointSnapshot | None)
     size = f"{stored.size_bytes / 1e6:8,.1f} MB"
     if stored.world is None:
         return f"{stored.name}  {_at(stored.time)}  {size}  not complete"
-    swd = f", swd {stored.score:.1f}" if stored.score is not None else ""
+    name, form = ("swd", ".1f") if stored.score_definition == SWD_ALONE else ("score", ".3f")
+    score = f", {name} {stored.score:{form}}" if stored.score is not None else ""
     marks = (", damaged" if stored.damage else "") + (", the best" if stored is best else "")
     workers = "1 worker" if stored.world == 1 else f"{stored.world} workers"
-    return f"{stored.name}  {_at(stored.time)}  {size}  by {workers}{swd}{marks}"
+    return f"{stored.name}  {_at(stored.time)}  {size}  by {workers}{score}{marks}"
 
 
 def ago_text(then: float | None, now: float) -> str:

@@ -28,6 +28,7 @@ from data_shards.storage.folder import RunFolder
 from nla_cyclegan import TrainingStep
 from nla_cyclegan.weights.checkpoint import (
     ABOUT,
+    StoredScore,
     age,
     checkpoints_of,
     complete_checkpoints,
@@ -85,7 +86,8 @@ class Checkpoints:
         self._there: dict[str, dict[str, int]] = {}
         self._names: list[str] | None = None
         self._taken: set[str] = set()
-        self._scores: dict[str, float | None] = {}
+        self._scores: dict[str, StoredScore | None] = {}
+        self._definitions: set[str] = set()
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -130,26 +132,33 @@ class Checkpoints:
         return 0
 
     def maybe_save(
-        self, step: TrainingStep, images_seen: int, metrics: Mapping[str, Any], score: float | None = None
+        self,
+        step: TrainingStep,
+        images_seen: int,
+        metrics: Mapping[str, Any],
+        score: float | None = None,
+        definition: str | None = None,
     ) -> None:
         """Save when another `every` images have been seen, and at the end; then it waits until everything is stored.
 
         Args:
             metrics: the newest records, for information.
             score: of an evaluation of this very step, lower is better.
+            definition: of the score; only scores of the same are compared.
 
         Raises: DivergedReplicasError; LostRunError; UserError when storage refused or stayed away, also for the checkpoint
             before.
         """
         if self.clock.due(self.config.every, images_seen):
-            self._save(step, images_seen, metrics, score)
+            scored = {"score": score} | ({"score_definition": definition} if score is not None and definition else {})
+            self._save(step, images_seen, metrics, scored)
         if self.clock.ended(images_seen):
             self._finish()
 
     def save_now(self, step: TrainingStep, images_seen: int, metrics: Mapping[str, Any]) -> None:
         """Save outside the schedule, unless that was done at this very step, and wait until everything is stored."""
         if images_seen != self._saved_at:
-            self._save(step, images_seen, metrics, None)
+            self._save(step, images_seen, metrics, {"score": None})
         self._finish()
 
     def wait(self) -> None:
@@ -187,13 +196,15 @@ class Checkpoints:
             print(f"warning: {error}; what it carried begins anew", file=sys.stderr, flush=True)
             return {}
 
-    def _save(self, step: TrainingStep, images_seen: int, metrics: Mapping[str, Any], score: float | None) -> None:
+    def _save(
+        self, step: TrainingStep, images_seen: int, metrics: Mapping[str, Any], scored: Mapping[str, Any]
+    ) -> None:
         # First the one before: memory holds one at a time, and a failure of any rank's is known before more is done.
         self.wait()
         check_replicas(tensors_alike(step), self.world)
         files = take_share(step, self.world)
         self.before_storing()
-        now = {"images_seen": images_seen, "world": self.world.size, "score": score, "metrics": dict(metrics)}
+        now = {"images_seen": images_seen, "world": self.world.size, **scored, "metrics": dict(metrics)}
         if self.carried:
             now["carried"] = dict(self.carried)
         name = self._new_name(images_seen)
@@ -225,9 +236,23 @@ class Checkpoints:
             if name not in self._scores:
                 self._scores[name] = score_of(self.folder, name)
         scores = {name: self._scores[name] for name in complete}
-        for name in superfluous(scores, self.config.keep, self.config.keep_best):
+        for name in self._superfluous(scores):
             self._check_owned()
             self.folder.delete_folder(name)
+
+    def _superfluous(self, scores: Mapping[str, StoredScore | None]) -> list[str]:
+        """What is kept under no definition of the score: those of different definitions do not compare."""
+        definitions = {score.definition for score in scores.values() if score}
+        if len(definitions) > 1 and not definitions <= self._definitions:
+            text = f"checkpoints are scored by {' and by '.join(sorted(definitions))}, which do not compare: the best of each are kept"
+            self.add_event("scores", text)
+            print(f"warning: {text}", file=sys.stderr, flush=True)
+        self._definitions |= definitions
+        found = set(scores)
+        for definition in definitions or {""}:
+            alike = {n: s.value if s and s.definition == definition else None for n, s in scores.items()}
+            found.intersection_update(superfluous(alike, self.config.keep, self.config.keep_best))
+        return [name for name in scores if name in found]
 
     def _finish(self) -> None:
         """Until all ranks have stored everything, and rank 0 has completed it."""

@@ -1,7 +1,6 @@
-"""Validation: the distance of translated held-out images to the held-out images of the other domain."""
+"""Validation: the score of translated held-out images against the held-out images of the other domain."""
 
 from collections.abc import Callable, Mapping
-from itertools import product
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,24 +16,33 @@ from data_shards import Dataset
 from nla_cyclegan import Generator, TrainingStep
 from nla_cyclegan.metrics.distances import kernel_distance
 from nla_cyclegan.metrics.inception import FEATURES, Inception
-from nla_cyclegan.metrics.similarity import ssim
+from nla_cyclegan.metrics.lab_colours import colour_distance, colour_sides, level_colours
+from nla_cyclegan.metrics.score import KERNEL, PATCHES, VERSION, definition, scores_of
+from nla_cyclegan.metrics.similarity import scene_ssim, ssim
 from nla_cyclegan.metrics.sliced_wasserstein import level_patches, level_sides, patch_distance
 
 # direction -> generator, source split, target split
 DIRECTIONS = {"A2B": ("generator_ab", "testA", "testB"), "B2A": ("generator_ba", "testB", "testA")}
 
+# Sliced distance -> the sides of its scales, the vectors of a set of images at one of them, the distance of two sets there.
+SLICED = {
+    "swd": (level_sides, level_patches, patch_distance),
+    "lab": (colour_sides, level_colours, colour_distance),
+}
+
 Report = Callable[[Mapping[str, Any]], None]
 
 
 class Validation:
-    """Measures the distance of both directions' translations to the other domain, and the content that they keep.
+    """Measures the score of both directions' translations (nla_cyclegan/metrics/score.py), and its parts.
 
-    The distance is the sliced Wasserstein distance (Karras et al. 2018) and, with Inception weights, the kernel distance (KID);
-    content is the structural similarity (SSIM) of input and translation. All ranks call each method alike.
+    They are the sliced Wasserstein distances of structure (SWD) and of colour (Lab) and, with Inception weights, the kernel
+    distance (KID), each of the translations and of the untouched inputs to the other domain, and the structural similarity
+    (SSIM) of input and translation, and of their scenes. All ranks call each method alike.
 
-    The images are distributed over the ranks, then the levels of both directions' pyramids, so that no rank waits for
-    another; the assignment does not change any value. The real images are processed once: each rank keeps their patches
-    at its own levels, about 0.4 MB for each image of 256 px over all ranks.
+    The images are distributed over the ranks, then the scales of both directions' distances, so that no rank waits for
+    another; the assignment does not change any value. Real and untouched images are processed once: each rank keeps the
+    real ones' patches at its own scales, about 0.4 MB for each image of 256 px over all ranks.
 
     Args:
         report: called after an evaluation with the newest value of everything recorded.
@@ -57,12 +65,18 @@ class Validation:
         self.config, self.clock, self.world, self.log, self.report = config, clock, world, log, report
         self.say = say if world.rank == 0 else lambda text: None
         self.held_out = HeldOut(dataset, world, size=size, most=config.images, say=say)
-        self.levels = range(len(level_sides(size)))
+        self.work = [
+            (name, direction, level)
+            for name, (sides, _, _) in SLICED.items()
+            for direction in DIRECTIONS
+            for level in range(len(sides(size)))
+        ]
         self.inception = Inception(Path(config.inception)) if config.every and config.inception else None
         if self.inception:
             self.inception.to(world.device)
-        self._patches_of_real: dict[tuple[str, int], Tensor] | None = None
+        self._vectors_of_real: dict[int, Tensor] | None = None
         self._features_of_real: dict[str, Tensor] = {}
+        self._untouched: dict[str, float] = {}
         self._newest: tuple[int, float | None] = (0, None)
 
     def maybe_run(self, step: TrainingStep, images_seen: int) -> None:
@@ -72,40 +86,52 @@ class Validation:
             with self.log.timed("validation"):
                 if not (measured := self.measure(step)):
                     return
-                self._newest = images_seen, measured["swd"]
+                self._newest = images_seen, measured.get("score")
                 self.log.add({"images": images_seen, **measured})
                 self.report(self.log.latest)
 
     def score_at(self, images_seen: int) -> float | None:
-        """`swd` after these images; None where there was no evaluation."""
+        """The score after these images; None where there was no evaluation."""
         at, score = self._newest
         return score if at == images_seen else None
 
+    @property
+    def definition(self) -> str:
+        """What the score is, as it is recorded."""
+        return definition(self._scored_by)
+
+    @property
+    def _scored_by(self) -> tuple[str, ...]:
+        return KERNEL if self.inception else PATCHES
+
     def measure(self, step: TrainingStep) -> dict[str, float]:
-        """For each direction `swd_A2B` and `kid_A2B`, x 10^3, and `ssim_A2B` in -1..1; `swd` is the mean of both directions.
+        """For each direction `swd_A2B` and `kid_A2B`, x 10^3, `lab_A2B`, `inputs_swd_A2B` and so on of the untouched inputs,
+        `ssim_A2B` and `scene_A2B` in -1..1, and `score_A2B`; `swd`, `lab` and `score` are the means of both directions.
 
         The values are the same on every rank, and for any number of ranks. Without enough sound images there is no `kid`, or
-        nothing.
+        nothing; where the domains are the same images there is no score.
         """
-        if self._patches_of_real is None:
+        if self._vectors_of_real is None:
             self._fewest = min(map(self.held_out.count, SPLITS))
-            self._patches_of_real = self._keep_real() if self._can_measure() else {}
+            self._vectors_of_real = {}
+            if self._can_measure():
+                self._keep_real()
         if self._fewest < FEWEST:
             return {}
         measured: dict[str, float] = {}
-        levels = torch.zeros(len(DIRECTIONS), len(self.levels), dtype=torch.float64, device=self.world.device)
-        for row, (direction, (generator, source, target)) in enumerate(DIRECTIONS.items()):
+        distances = self._zeros()
+        for direction, (generator, source, target) in DIRECTIONS.items():
             translated = self._translated(source, step.inference_generators[generator])
-            for level in self.levels:
-                if (real := self._patches_of_real.get((direction, level))) is not None:
-                    levels[row, level] = patch_distance(level_patches(translated, level), real, level)
-            measured[f"ssim_{direction}"] = self._content_kept(source, translated)
+            self._measure(direction, translated, distances)
+            measured[f"ssim_{direction}"], measured[f"scene_{direction}"] = self._content_kept(source, translated)
             if self.inception:
-                distance = kernel_distance(self._features(source, translated), self._features_of_real[target])
-                measured[f"kid_{direction}"] = 1e3 * distance.value
-        means = self.world.sum(levels).mean(dim=1)
-        measured |= {f"swd_{direction}": mean for direction, mean in zip(DIRECTIONS, means.tolist(), strict=True)}
-        return measured | {"swd": means.mean().item()}
+                measured[f"kid_{direction}"] = self._kernel(self._features(source, translated), target)
+        measured |= self._means(distances)
+        for name in SLICED:
+            measured[name] = sum(measured[f"{name}_{direction}"] for direction in DIRECTIONS) / len(DIRECTIONS)
+        measured |= self._untouched
+        scores = scores_of(measured, self._scored_by)
+        return measured | scores | ({"score_version": VERSION} if scores else {})
 
     def _can_measure(self) -> bool:
         """Whether there are enough images for distances; the kernel distance is given up where there are not enough for it."""
@@ -116,23 +142,66 @@ class Validation:
             self.say(f"no kernel distance (KID): {self._fewest} sound held-out images, and it needs {FEWEST_FOR_KID}")
         return self._fewest >= FEWEST
 
-    def _keep_real(self) -> dict[tuple[str, int], Tensor]:
-        """Patches of the real images at this rank's directions and levels; features of all of them, with Inception weights."""
+    def _keep_real(self) -> None:
+        """Vectors of the real images at this rank's scales, features of all of them, and the untouched inputs' distances."""
         real = {
             split: self.held_out.each(split, lambda images, rows: images, *self._shape, dtype=torch.uint8)
             for split in SPLITS
         }
         if self.inception:
             self._features_of_real = {split: self._features(split, real[split]) for split in SPLITS}
-        mine = self.held_out.dealt(list(product(DIRECTIONS, self.levels)))
-        return {(direction, level): level_patches(real[DIRECTIONS[direction][2]], level) for direction, level in mine}
+        self._vectors_of_real = {}
+        for place in self.held_out.dealt(list(range(len(self.work)))):
+            name, direction, level = self.work[place]
+            vectors = SLICED[name][1]
+            self._vectors_of_real[place] = vectors(real[DIRECTIONS[direction][2]], level)
+        distances = self._zeros()
+        for direction, (_, source, target) in DIRECTIONS.items():
+            self._measure(direction, real[source], distances)
+            if self.inception:
+                untouched = self._kernel(self._features_of_real[source], target)
+                self._untouched[f"inputs_kid_{direction}"] = untouched
+        self._untouched |= {f"inputs_{name}": mean for name, mean in self._means(distances).items()}
+        if any(
+            self._untouched[f"inputs_{name}_{direction}"] <= 0 for name in self._scored_by for direction in DIRECTIONS
+        ):
+            self.say(
+                "no score: the held-out images of one domain are no further from the other's than these are from themselves"
+            )
+
+    def _zeros(self) -> Tensor:
+        """A distance for each piece of work."""
+        return torch.zeros(len(self.work), dtype=torch.float64, device=self.world.device)
+
+    def _measure(self, direction: str, images: Tensor, distances: Tensor) -> None:
+        """Fill in this rank's distances of a direction."""
+        for place, real in (self._vectors_of_real or {}).items():
+            name, of, level = self.work[place]
+            if of == direction:
+                _, vectors, distance = SLICED[name]
+                distances[place] = distance(vectors(images, level), real, level)
+
+    def _means(self, distances: Tensor) -> dict[str, float]:
+        """`swd_A2B` and so on over the scales, of what all ranks have filled in."""
+        found: dict[str, list[float]] = {}
+        for (name, direction, _), distance in zip(self.work, self.world.sum(distances).tolist(), strict=True):
+            found.setdefault(f"{name}_{direction}", []).append(distance)
+        return {name: sum(scales) / len(scales) for name, scales in found.items()}
+
+    def _kernel(self, features: Tensor, target: str) -> float:
+        return 1e3 * kernel_distance(features, self._features_of_real[target]).value
 
     def _translated(self, split: str, generator: nn.Module) -> Tensor:
         return self.held_out.translated(split, cast(Generator, generator))
 
-    def _content_kept(self, split: str, translated: Tensor) -> float:
-        each = self.held_out.each(split, lambda images, rows: ssim(images, translated[rows]), dtype=torch.float64)
-        return each.mean().item()
+    def _content_kept(self, split: str, translated: Tensor) -> list[float]:
+        """Mean SSIM of images and scenes."""
+
+        def both(images: Tensor, rows: slice) -> Tensor:
+            return torch.stack([measure(images, translated[rows]) for measure in (ssim, scene_ssim)], dim=1)
+
+        each: list[float] = self.held_out.each(split, both, 2, dtype=torch.float64).mean(dim=0).tolist()
+        return each
 
     def _features(self, split: str, images_NCHW: Tensor) -> Tensor:
         """Inception features [n, 2048], on the CPU, of images that correspond to those of the split."""

@@ -73,14 +73,21 @@ class ConsoleProgress:
 
 
 def losses_text(record: Mapping[str, Any]) -> str:
-    """Losses and, where it was evaluated, the distance in short, each the mean of both directions."""
+    """Losses and, where it was evaluated, the score in short, each the mean of both directions."""
 
     def mean(*names: str) -> float:
         return sum(record.get(name, math.nan) for name in names) / len(names)
 
     discriminators, cycle = mean("discriminator_a", "discriminator_b"), mean("cycle_a", "cycle_b")
-    swd = f", swd {record['swd']:.1f}" if "swd" in record else ""
-    return f"G {mean('generator_total'):.2f}, D {discriminators:.2f}, cycle {cycle:.3f}{swd}, lr {mean('lr'):.1e}"
+    score = f", {text}" if (text := score_text(record)) else ""
+    return f"G {mean('generator_total'):.2f}, D {discriminators:.2f}, cycle {cycle:.3f}{score}, lr {mean('lr'):.1e}"
+
+
+def score_text(record: Mapping[str, Any]) -> str:
+    """The score of an evaluation or, of one from before there were scores, its distance; empty where there is neither."""
+    if "score" in record:
+        return f"score {record['score']:.3f}"
+    return f"swd {record['swd']:.1f}" if "swd" in record else ""
 
 
 def costs_text(record: Mapping[str, Any]) -> str:

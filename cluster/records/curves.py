@@ -1,4 +1,4 @@
-"""Loss curves of two runs side by side on the same axes: figures 4 and 5 of Sun 2023, for any two runs."""
+"""Curves of two runs side by side on the same axes, losses and score: figures 4 and 5 of Sun 2023, for any two runs."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 # Okabe and Ito's blue and vermilion, distinguishable with any colour vision: for losses of domain A, and of B.
 A, B, BOTH = "#0072B2", "#D55E00", "#333333"
-SOLID, DASHED = "-", (0, (4, 1.5))
-SIZE_IN, DPI = (12.5, 9.5), 120
+SOLID, DASHED, DOTTED = "-", (0, (4, 1.5)), ":"
+WIDTH_IN, ROW_IN, DPI = 12.5, 9.5 / 3, 120
 SHARE = 25
 """The default window is this part of the longer run."""
 POINTS = 300
@@ -29,7 +29,7 @@ SETTINGS_SHOWN, SETTING_WIDTH = 4, 62
 
 @dataclass(frozen=True)
 class Line:
-    """A loss of metrics.jsonl and how it is drawn."""
+    """A loss or score of metrics.jsonl and how it is drawn."""
 
     name: str
     label: str
@@ -39,11 +39,14 @@ class Line:
 
 @dataclass(frozen=True)
 class Panel:
-    """Losses of one scale."""
+    """Losses or scores of one scale."""
 
     title: str
     unit: str
     lines: tuple[Line, ...]
+    level: float | None = None
+    """What the curves are to be seen against, drawn as a line."""
+    level_label: str = ""
 
 
 # network -> its name, colour and style, and what its non-local blocks stand at
@@ -75,6 +78,13 @@ PANELS = (
             Line("identity_b", "identity of B", B, DASHED),
         ),
     ),
+)
+SCORE = Panel(
+    "Score",
+    "held-out images, lower is better",
+    (Line("score_B2A", "B to A", A), Line("score_A2B", "A to B", B), Line("score", "both")),
+    level=1.0,
+    level_label="copy of the inputs",
 )
 
 
@@ -108,7 +118,7 @@ def loss_curves(runs: Mapping[str, RecordedRun], window: int) -> Image.Image:
 
 
 def loss_figure(runs: Mapping[str, RecordedRun], window: int) -> "Figure":
-    """A column a run, a row a kind of loss, the same axes in each row.
+    """A column a run, a row a kind of loss and one for the score, where there is one; the same axes in each row.
 
     Args:
         runs: label -> run.
@@ -119,9 +129,9 @@ def loss_figure(runs: Mapping[str, RecordedRun], window: int) -> "Figure":
 
     grain = _grain(list(runs.values())) if window else 0
     attention = attention_panel(list(runs.values()))
-    panels = [*PANELS, attention] if attention else PANELS
-    width, height = SIZE_IN
-    figure = Figure(figsize=(width, height * len(panels) / len(PANELS)), dpi=DPI, layout="constrained")
+    scored = any(len(run.series("score")[0]) for run in runs.values())
+    panels = [*PANELS, *([SCORE] if scored else []), *([attention] if attention else [])]
+    figure = Figure(figsize=(WIDTH_IN, ROW_IN * len(panels)), dpi=DPI, layout="constrained")
     grid = figure.subplots(len(panels), len(runs), sharex=True, sharey="row", squeeze=False)
     for column, (label, run) in enumerate(runs.items()):
         _title(grid[0, column], label, run, [other for other in runs.values() if other is not run])
@@ -171,7 +181,13 @@ def _draw(axes: "Axes", panel: Panel, run: RecordedRun, window: int, grain: int)
         x, y = run.series(line.name)
         at = _places(x, grain)
         axes.plot(at, smooth(x, y, grain, at), color=line.colour, linewidth=0.6, alpha=0.25, zorder=1.5)
-        axes.plot(at, smooth(x, y, window, at), color=line.colour, linestyle=line.style, linewidth=1.8, zorder=2.5)
+        # A run may have been evaluated once.
+        marker = "." if panel.level is not None else ""
+        axes.plot(
+            at, smooth(x, y, window, at), color=line.colour, linestyle=line.style, linewidth=1.8, marker=marker, zorder=2.5
+        )  # fmt: skip
+    if panel.level is not None:
+        axes.axhline(panel.level, color=BOTH, linestyle=DOTTED, linewidth=1.2, zorder=2)
     axes.grid(color="#dddddd", linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
 
@@ -190,6 +206,8 @@ def _label(row: NDArray[Any], panel: Panel, runs: list[RecordedRun], window: int
     drawn = {line.label: line for line in panel.lines if any(len(run.series(line.name)[0]) for run in runs)}
     for line in drawn.values():
         row[-1].plot([], [], color=line.colour, linestyle=line.style, linewidth=1.8, label=line.label)
+    if panel.level is not None:
+        row[-1].plot([], [], color=BOTH, linestyle=DOTTED, linewidth=1.2, label=panel.level_label)
     if drawn:
         row[-1].legend(loc="center left", bbox_to_anchor=(1.02, 0.5), frameon=False, handlelength=2.6)
 
@@ -198,7 +216,7 @@ def _top(panel: Panel, runs: list[RecordedRun], window: int, grain: int) -> floa
     """Room for the smoothed curves, but for a peak that would press all else to the ground."""
     series = [run.series(line.name) for line in panel.lines for run in runs]
     values = np.concatenate([smooth(x, y, window, _places(x, grain)) for x, y in series])
-    values = values[np.isfinite(values)]
+    values = np.append(values[np.isfinite(values)], [] if panel.level is None else [panel.level])
     if not values.size or not values.max() > 0:
         return 1.0
     return 1.1 * min(float(values.max()), 2 * float(np.quantile(values, 0.95)) or np.inf)

@@ -18,7 +18,10 @@ from data_shards.storage.folder import RunFolder
 from nla_cyclegan.weights.checkpoint import (
     ABOUT,
     NAME,
+    SWD_ALONE,
     StoredFile,
+    StoredScore,
+    best_of,
     by_checkpoint,
     images_of,
     read_commit,
@@ -43,12 +46,18 @@ class CheckpointSnapshot:
     world: int | None
     """Ranks that wrote it; None where not all of them have."""
     score: float | None = None
-    """`swd` of an evaluation at this very point, lower is better."""
+    """Of an evaluation at this very point, lower is better."""
+    score_definition: str = SWD_ALONE
+    """What that was measured by; only scores of the same compare."""
     damage: tuple[str, ...] = ()
 
     @property
     def images(self) -> int:
         return images_of(self.name)
+
+    @property
+    def stored_score(self) -> StoredScore | None:
+        return None if self.score is None else StoredScore(self.score, self.score_definition)
 
     @property
     def is_sound(self) -> bool:
@@ -88,9 +97,10 @@ class RunSnapshot:
 
     @property
     def best(self) -> CheckpointSnapshot | None:
-        """The sound checkpoint with the lowest score, of two the older one; None where none has a score."""
-        scored = [each for each in self.checkpoints if each.is_sound and each.score is not None]
-        return min(scored, key=lambda each: (each.score, each.images), default=None)
+        """The best of the sound checkpoints, see `best_of`; None where none has a score."""
+        sound = {each.name: each for each in self.checkpoints if each.is_sound}
+        best = best_of({name: each.stored_score for name, each in sound.items()})
+        return sound[best] if best else None
 
 
 def is_run(names: Iterable[str]) -> bool:
@@ -137,7 +147,9 @@ def _checkpoint(folder: RunFolder, name: str, files: Mapping[str, fs.FileInfo], 
         for file, whole in commit.files.items()
         if (fault := _fault(folder, f"{name}/{file}", files.get(file), whole, verify))
     ]
-    return CheckpointSnapshot(name, size, written, world, score_of(folder, name), tuple(damage))
+    stored = score_of(folder, name)
+    score, definition = (stored.value, stored.definition) if stored else (None, SWD_ALONE)
+    return CheckpointSnapshot(name, size, written, world, score, definition, tuple(damage))
 
 
 def _fault(folder: RunFolder, path: str, info: fs.FileInfo | None, whole: StoredFile, verify: bool) -> str:

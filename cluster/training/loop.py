@@ -134,7 +134,8 @@ def train(
                 validation.maybe_run(step, images_seen)
                 previews.maybe_write(step, images_seen)
                 with log.timed("checkpoint"):
-                    checkpoints.maybe_save(step, images_seen, log.latest, validation.score_at(images_seen))
+                    score = validation.score_at(images_seen)
+                    checkpoints.maybe_save(step, images_seen, log.latest, score, validation.definition)
                     memory.maybe_copy(step, images_seen)
                 if (request := requests.pending()) and not clock.ended(images_seen):
                     guard.settle()

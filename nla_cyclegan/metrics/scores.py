@@ -8,8 +8,10 @@ from typing import Any
 from torch import Tensor
 
 from nla_cyclegan.metrics.distances import KernelDistance, frechet_distance, kernel_distance
+from nla_cyclegan.metrics.lab_colours import lab_distance
 from nla_cyclegan.metrics.round_trip import RoundTrip
-from nla_cyclegan.metrics.similarity import psnr, ssim
+from nla_cyclegan.metrics.score import CONTENT, KERNEL, PATCHES, definition, score
+from nla_cyclegan.metrics.similarity import psnr, scene_ssim, ssim
 from nla_cyclegan.metrics.sliced_wasserstein import SlicedWasserstein, sliced_wasserstein
 
 # Heusel et al.'s own advice: more images than values of a feature vector, else the covariances are not of full rank.
@@ -33,14 +35,22 @@ class Scores:
     """The figures of one set of images; those of pairs are means over the images, None where there is nothing to compare with."""
 
     swd: SlicedWasserstein
-    """To the held-out real images, as the next two."""
+    """To the held-out real images, as the next three."""
+    lab: float
     kid: KernelDistance | None
     fid: float | None
     psnr_truth: float | None
     """dB."""
     ssim_truth: float | None
     ssim_content: float
-    """To the inputs; of the inputs themselves 1."""
+    """To the inputs, as the next; of the inputs themselves 1."""
+    scene: float
+    """At some 32 px."""
+
+    @property
+    def distances(self) -> dict[str, float]:
+        """What the score is made of."""
+        return {"swd": self.swd.mean, "lab": self.lab} if self.kid is None else {"kid": self.kid.value}
 
 
 @dataclass(frozen=True)
@@ -58,6 +68,15 @@ class Evaluation:
     identity_l1: float | None = None
 
     @property
+    def score(self) -> float | None:
+        """Of the translations, see score.py; a copy of the inputs has 1."""
+        return score(self.translations.distances, self.inputs.distances, self.translations.scene)
+
+    @property
+    def score_definition(self) -> str:
+        return definition(KERNEL if self.translations.kid else PATCHES)
+
+    @property
     def swd_change(self) -> float | None:
         """How much further (+) or nearer (-) to the real images the translations are than the inputs, percent; None at distance 0."""
         before = self.inputs.swd.mean
@@ -67,8 +86,9 @@ class Evaluation:
         """JSON types only; an infinite PSNR (equal images) becomes null, which JSON can say."""
         counts = {"size": self.size, "images": self.images, "real_images": self.real_images}
         rows = {"inputs": _scores_json(self.inputs), "translations": _scores_json(self.translations)}
+        scored = {"score": self.score, "score_definition": self.score_definition}
         change = {"swd_change_percent": self.swd_change}
-        return counts | rows | change | {"cycle_l1": self.cycle_l1, "identity_l1": self.identity_l1}
+        return counts | scored | rows | change | {"cycle_l1": self.cycle_l1, "identity_l1": self.identity_l1}
 
 
 def evaluate_images(
@@ -86,11 +106,13 @@ def evaluate_images(
         images, a, b = measured.images, measured.features, real.features
         return Scores(
             swd=sliced_wasserstein(images, real.images, seed=seed),
+            lab=lab_distance(images, real.images, seed=seed),
             kid=None if a is None or b is None else kernel_distance(a, b),
             fid=None if a is None or b is None else frechet_distance(a, b),
             psnr_truth=None if truth_NCHW is None else psnr(images, truth_NCHW).mean().item(),
             ssim_truth=None if truth_NCHW is None else ssim(images, truth_NCHW).mean().item(),
             ssim_content=ssim(images, inputs.images).mean().item(),
+            scene=scene_ssim(images, inputs.images).mean().item(),
         )
 
     return Evaluation(
@@ -114,9 +136,11 @@ def as_table(evaluation: Evaluation, direction: str) -> str:
 
 def _rows(evaluation: Evaluation) -> Iterator[tuple[str, str, str, str]]:
     a, b = evaluation.inputs, evaluation.translations
+    yield "score", "1.000", "-" if evaluation.score is None else f"{evaluation.score:.3f}", "lower"
     yield "SWD x 10^3", f"{a.swd.mean:.1f}", f"{b.swd.mean:.1f}", "lower"
     for side, distance in a.swd.levels.items():
         yield f"  at {side} px", f"{distance:.1f}", f"{b.swd.levels[side]:.1f}", "lower"
+    yield "Lab", f"{a.lab:.2f}", f"{b.lab:.2f}", "lower"
     if a.kid and b.kid:
         yield "KID x 10^3", _kid_text(a.kid), _kid_text(b.kid), "lower"
     if a.fid is not None:
@@ -125,6 +149,7 @@ def _rows(evaluation: Evaluation) -> Iterator[tuple[str, str, str, str]]:
         yield "PSNR to truth, dB", f"{a.psnr_truth:.2f}", f"{b.psnr_truth:.2f}", "higher"
         yield "SSIM to truth", f"{a.ssim_truth:.3f}", f"{b.ssim_truth:.3f}", "higher"
     yield "SSIM to input", f"{a.ssim_content:.3f}", f"{b.ssim_content:.3f}", "higher"
+    yield "  of the scene", f"{a.scene:.3f}", f"{b.scene:.3f}", "higher"
     if evaluation.cycle_l1 is not None:
         yield "cycle L1", "", f"{evaluation.cycle_l1:.3f}", "lower"
         yield "identity L1", "", f"{evaluation.identity_l1:.3f}", "lower"
@@ -140,6 +165,8 @@ def _notes(evaluation: Evaluation) -> Iterator[str]:
         f"{evaluation.images} images, {evaluation.real_images} real ones of the other domain, {evaluation.size} px. "
         "SWD: sliced Wasserstein distance" + (f", {change:+.1f} % by translating." if change is not None else ".")
     )
+    by = "KID" if evaluation.translations.kid else "squares of SWD (structure) and Lab (colour)"
+    yield f"Score: {by} in units of the inputs', plus {CONTENT} (1 - SSIM of the scene); a copy of the inputs is 1."
     fewest = min(evaluation.images, evaluation.real_images)
     if evaluation.translations.fid is not None and fewest < ENOUGH_FOR_FID:
         yield (
@@ -155,10 +182,12 @@ def _scores_json(scores: Scores) -> dict[str, Any]:
     return {
         "swd": scores.swd.mean,
         "swd_levels": {str(side): distance for side, distance in scores.swd.levels.items()},
+        "lab": scores.lab,
         "kid": scores.kid.value if scores.kid else None,
         "kid_standard_error": scores.kid.standard_error if scores.kid else None,
         "fid": scores.fid,
         "psnr_truth": scores.psnr_truth if finite else None,
         "ssim_truth": scores.ssim_truth,
         "ssim_content": scores.ssim_content,
+        "scene": scores.scene,
     }

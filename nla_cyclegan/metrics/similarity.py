@@ -5,10 +5,12 @@ Shape suffixes: N images, C = 3 channels, H x W pixels.
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from nla_cyclegan.metrics.filters import separable
 
 CHUNK = 64
+SCENE = 32
 
 
 def psnr(a_NCHW: Tensor, b_NCHW: Tensor) -> Tensor:
@@ -25,9 +27,21 @@ def ssim(a_NCHW: Tensor, b_NCHW: Tensor) -> Tensor:
 
     Gaussian window 11 x 11 with sigma 1.5, K1 = 0.01, K2 = 0.03, L = 255, the mean over windows that lie inside the image.
 
-    Args: a_NCHW, b_NCHW: uint8 [N, 3, H, W], H and W at least 11.
+    Args: a_NCHW, b_NCHW: uint8, or floats of that range, [N, 3, H, W], H and W at least 11.
     """
     return torch.cat([_ssim(*pair) for pair in zip(a_NCHW.split(CHUNK), b_NCHW.split(CHUNK), strict=True)])
+
+
+def scene_ssim(a_NCHW: Tensor, b_NCHW: Tensor) -> Tensor:
+    """Structural similarity of each pair's scenes, [N]: of the images halved as long as 32 px are left of the shorter side.
+
+    Brushwork is gone at that size and what stands where is left. Of drawn landscapes of 128 px and their true paintings it is
+    0.79, of other scenes' paintings 0.15; at full size these are 0.40 and 0.19 (tests/benchmarks/degradations.py).
+
+    Args: a_NCHW, b_NCHW: as of `ssim`.
+    """
+    factor = 2 ** max(0, (min(a_NCHW.shape[-2:]) // SCENE).bit_length() - 1)
+    return ssim(*(F.avg_pool2d(images.float(), factor) for images in (a_NCHW, b_NCHW)))
 
 
 def _ssim(a_NCHW: Tensor, b_NCHW: Tensor) -> Tensor:

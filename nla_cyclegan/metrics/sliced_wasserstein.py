@@ -118,17 +118,29 @@ def _blur(images_NCHW: Tensor) -> Tensor:
 
 def patch_distance(a_PD: Tensor, b_PD: Tensor, level: int, seed: int = 0) -> float:
     """The distance x 10^3 of two sets at one level, from their patches there."""
-    random = keyed_generator(seed, 1, level)
+    return 1e3 * projected_distance(a_PD, b_PD, (seed, 1, level), (seed, 2, level), REPEATS)
+
+
+def projected_distance(
+    a_PD: Tensor, b_PD: Tensor, directions_key: tuple[int, ...], drawn_key: tuple[int, ...], repeats: int
+) -> float:
+    """Mean 1-Wasserstein distance of two sets of vectors, projected on `repeats` x 128 random directions.
+
+    Args:
+        directions_key: of the randomness of the directions.
+        drawn_key: of which vectors of the larger set are compared, as many as the smaller one has.
+    """
+    random = keyed_generator(*directions_key)
     count = min(len(a_PD), len(b_PD))
-    a_PD, b_PD = (_draw(patches, count, seed, level) for patches in (a_PD, b_PD))
+    a_PD, b_PD = (_draw(vectors, count, drawn_key) for vectors in (a_PD, b_PD))
     total = a_PD.new_zeros(())
-    for _ in range(REPEATS):
+    for _ in range(repeats):
         directions = torch.randn(a_PD.shape[1], DIRECTIONS, generator=random).to(a_PD.device)
         directions = directions / directions.norm(dim=0)
         # In one dimension optimal transport pairs the values in sorted order.
-        a_sorted, b_sorted = (_sorted(directions.T @ patches.T) for patches in (a_PD, b_PD))
+        a_sorted, b_sorted = (_sorted(directions.T @ vectors.T) for vectors in (a_PD, b_PD))
         total += (a_sorted - b_sorted).abs().mean()
-    return 1e3 * total.item() / REPEATS
+    return total.item() / repeats
 
 
 def _sorted(rows: Tensor) -> Tensor:
@@ -137,8 +149,8 @@ def _sorted(rows: Tensor) -> Tensor:
     return torch.from_numpy(np.sort(rows.numpy(), axis=1)) if on_cpu else rows.sort(dim=1).values
 
 
-def _draw(patches_PD: Tensor, count: int, seed: int, level: int) -> Tensor:
-    if len(patches_PD) == count:
-        return patches_PD
-    chosen = torch.randperm(len(patches_PD), generator=keyed_generator(seed, 2, level))[:count]
-    return patches_PD[chosen.to(patches_PD.device)]
+def _draw(vectors_PD: Tensor, count: int, key: tuple[int, ...]) -> Tensor:
+    if len(vectors_PD) == count:
+        return vectors_PD
+    chosen = torch.randperm(len(vectors_PD), generator=keyed_generator(*key))[:count]
+    return vectors_PD[chosen.to(vectors_PD.device)]

@@ -36,6 +36,8 @@ SHARE = re.compile(r"share-(\d{5,9})-of-(\d{5,9})\.json", re.ASCII)
 COMMIT = re.compile(r"commit-of-(\d{5,9})\.json", re.ASCII)
 ABOUT = "run.json"
 READERS = 16
+# What a checkpoint's score is that has no definition beside it: the sliced Wasserstein distance x 10^3.
+SWD_ALONE = "swd"
 T = TypeVar("T")
 
 
@@ -161,14 +163,37 @@ def world_of(files: Iterable[str]) -> int | None:
     return world if worlds == {world} and {rank for rank, _ in shares} == set(range(world)) else None
 
 
-def score_of(folder: RunFolder, name: str) -> float | None:
+@dataclass(frozen=True)
+class StoredScore:
+    """The score of a checkpoint; lower is better, among scores of one definition."""
+
+    value: float
+    definition: str = SWD_ALONE
+    """What it was measured by, see nla_cyclegan/metrics/score.py."""
+
+
+def score_of(folder: RunFolder, name: str) -> StoredScore | None:
     """The score that a checkpoint was stored with, None if it was not evaluated or that file is damaged."""
     try:
         about = folder.read_json(f"{name}/{ABOUT}")
     except UserError:
         return None
-    score = about.get("score") if isinstance(about, dict) else None
-    return score if isinstance(score, int | float) else None
+    fields = about if isinstance(about, dict) else {}
+    score, definition = fields.get("score"), fields.get("score_definition", SWD_ALONE)
+    return StoredScore(score, str(definition)) if isinstance(score, int | float) else None
+
+
+def best_of(scores: Mapping[str, StoredScore | None]) -> str | None:
+    """The checkpoint with the lowest score, of two the older one; None where none has a score.
+
+    Scores of different definitions do not compare: the best is among those that were scored as the newest one was.
+    """
+    scored = {name: score for name, score in scores.items() if score is not None}
+    if not scored:
+        return None
+    definition = scored[max(scored, key=age)].definition
+    alike = [name for name, score in scored.items() if score.definition == definition]
+    return min(alike, key=lambda name: (scored[name].value, age(name)))
 
 
 def read_commit(location: Location, names: Iterable[str] | None = None) -> Commit:

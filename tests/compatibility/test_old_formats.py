@@ -13,6 +13,7 @@ import yaml
 
 from cluster.__main__ import main as cluster
 from data_shards.__main__ import main as data_shards
+from data_shards.errors import UserError
 from nla_cyclegan import load_generator, load_generators
 from nla_cyclegan.__main__ import main as nla_cyclegan
 from tuning.analysis.results import best_trial, read_results
@@ -102,7 +103,22 @@ def test_a_sweep_is_read(old: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert os.path.getsize("page.html") > 10_000
 
 
-def test_a_finished_sweep_has_nothing_left_to_do(old: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The same command finds its own sweep, and knows all trials."""
-    assert not sweep(["--config", "sweep.yaml", "--dry-run"])
-    assert "2, grid search, 2 of them done before" in capsys.readouterr().out
+def test_a_sweep_that_was_ranked_by_other_scores_does_not_go_on(old: Path) -> None:
+    with pytest.raises(
+        UserError, match=r"^.*sweeps/sweep holds a sweep that was scored by SWD x 10\^3 and lost content, .*$"
+    ):
+        sweep(["--config", "sweep.yaml", "--dry-run"])
+    assert not sweep(["--config", "sweep.yaml", "--dry-run", "--name", "another"])
+
+
+def test_a_run_keeps_the_best_of_both_scores(old: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of the half that an earlier version trained by its distance, of the other by the score."""
+    before = json.loads(next(Path("runs/run").glob("checkpoint_*/run.json")).read_text())
+    assert before["score"] == pytest.approx(records(old / "metrics.jsonl")[-1]["swd"], rel=1)
+    assert "score_definition" not in before
+    assert cluster(["train", "--config", "run.yaml", "--local"]) == 0
+    assert "which do not compare: the best of each are kept" in capsys.readouterr().err
+    assert cluster(["status", "runs/run"]) == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("  checkpoint_")]
+    assert [", score " in line and line.endswith(", the best") for line in lines] == [True, False]
+    assert ", swd " in lines[1]

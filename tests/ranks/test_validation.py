@@ -17,7 +17,7 @@ from nla_cyclegan import TrainingStep
 
 
 def measured_twice(config: RunConfig) -> tuple[dict[str, float], dict[str, float], list[tuple[str, int]], int]:
-    """Both measurements of one rank, which images it read, and at how many levels it keeps the patches of real ones."""
+    """Both measurements of one rank, which images it read, and at how many scales it keeps the vectors of real ones."""
     read: list[tuple[str, int]] = []
     real = held_out.read_split
 
@@ -34,22 +34,26 @@ def measured_twice(config: RunConfig) -> tuple[dict[str, float], dict[str, float
         validation = Validation(config.validation, dataset, clock, world, log, lambda metrics: None, size=20)
         step = TrainingStep(config.model, config.loss, config.optimizer, config.step, seed=0, global_batch=4)
         first, second = validation.measure(step), validation.measure(step)
-        return first, second, read, len(validation._patches_of_real or {})
+        return first, second, read, len(validation._vectors_of_real or {})
     finally:
         held_out.read_split = real
 
 
 def test_any_number_of_ranks_measures_the_same(ranks: Ranks, tmp_path: Path) -> None:
-    # 5 images of one domain and 4 of the other are three batches; two directions of one level each are two distances.
+    # 5 images of one domain and 4 of the other are three batches; two directions with one scale of SWD and three of Lab are
+    # eight distances.
     config = tiny.config(tiny.pack_dataset(tmp_path), tmp_path / "runs", validation={"every": 8, "images": 5})
     found = {world: ranks.run(world, measured_twice, config) for world in (1, 2, 3)}
     alone = found[1][0][0]
     assert alone["swd"] == pytest.approx((alone["swd_A2B"] + alone["swd_B2A"]) / 2)
-    assert alone.keys() == {"swd", "swd_A2B", "swd_B2A", "ssim_A2B", "ssim_B2A"}
+    parts = ("swd", "lab", "ssim", "scene", "inputs_swd", "inputs_lab", "score")
+    each_way = {f"{name}_{direction}" for name in parts for direction in ("A2B", "B2A")}
+    assert alone.keys() == {"swd", "lab", "score", "score_version", *each_way}
+    assert alone["score"] == pytest.approx((alone["score_A2B"] + alone["score_B2A"]) / 2)
     for world, each in found.items():
         assert [first == second == alone for first, second, *_ in each] == [True] * world
         # Every image is read once, by one rank, for both measurements.
         everything = [("testA", index) for index in range(5)] + [("testB", index) for index in range(4)]
         assert sorted(image for _, _, read, _ in each for image in read) == everything
         assert all(read for _, _, read, _ in each)
-        assert sorted(levels for *_, levels in each) == {1: [2], 2: [1, 1], 3: [0, 1, 1]}[world]
+        assert sorted(levels for *_, levels in each) == {1: [8], 2: [4, 4], 3: [2, 3, 3]}[world]

@@ -30,6 +30,7 @@ def run(script: str, *arguments: str) -> str:
         ("nonlocal_block", TINY_BLOCK, "MB extra, "),
         ("weak_scaling", ["--step-ms", "50", "--network", "100"], "  1,024  "),
         ("dashboard", ["--trials", "20", "--pictures", "1"], "20 trials: read in "),
+        ("degradations", ["--sizes", "32", "--images", "2", "--seeds", "0"], "| copy of the input | 1.000 |"),
     ],
 )
 def test_it_tells_the_machine_and_a_table(script: str, arguments: list[str], expected: str) -> None:

@@ -44,6 +44,8 @@ class View:
         self.folder = results.folder
         self.sweep: dict[str, Any] = results.about.get("sweep", {})
         self.run: dict[str, Any] = results.about.get("run", {})
+        # Sweeps of before there were versions were ranked by a distance, which says nothing of copies.
+        self.copy_score = 1.0 if results.about.get("score_version") else None
         self.trials = results.trials
         self.ranking = ranked(results.trials)
         self.axes = axes_of(_space(self.sweep), results.trials)

@@ -41,6 +41,9 @@ def learning_curves(view: View) -> go.Figure:
             x=last.images, y=last.score, text=f"<b>trial {best.number}: {last.score:.1f}</b>", showarrow=False,
             xanchor="right", yanchor="bottom" if _rises(best) else "top", yshift=8 if _rises(best) else -8,
         )  # fmt: skip
+    if view.copy_score is not None:
+        line = {"color": GREY, "width": 1, "dash": "dot"}
+        figure.add_hline(view.copy_score, line=line, annotation_text="a copy of the inputs", layer="below")
     # The page fills this trace with the trial that was clicked.
     figure.add_trace(go.Scatter(x=[], y=[], mode="lines", line={"color": TEAL, "width": 3}, hoverinfo="skip"))
     return layout(

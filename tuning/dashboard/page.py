@@ -15,6 +15,7 @@ from plotly.offline import get_plotlyjs
 from cluster.records.recorded_run import flat
 from data_shards.storage import shown
 from data_shards.storage.uri import split_options
+from nla_cyclegan.metrics.score import CONTENT
 from tuning.analysis.importance import FEWEST, QUANTILE, importances
 from tuning.analysis.results import Results, choice_text
 from tuning.analysis.stops import Stops, stops_of
@@ -157,6 +158,11 @@ def _budget(budget: Mapping[str, Any]) -> str:
 
 def _score_is(view: View) -> str:
     objective = view.sweep.get("objective") or {}
+    if view.copy_score is not None:
+        return (
+            "Score: distance of translated held-out images to real ones in units of the inputs', in structure and colour, and "
+            f"{objective.get('content', CONTENT):g} (1 \u2212 SSIM of the scene), mean of both directions. Lower is better; 1 is a copy."
+        )
     distance = "kernel distance (KID, " if objective.get("distance") == "kid" else "sliced Wasserstein distance ("
     content = objective.get("content")
     lost = f", plus up to {content:g} for content of the input that is lost (by SSIM)" if content else ""

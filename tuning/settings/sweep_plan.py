@@ -9,7 +9,8 @@ from cluster.settings.config import RunConfig, differences
 from cluster.settings.preflight import Prepared, decisive, misfits, prepare
 from data_shards.errors import UserError
 from data_shards.storage.folder import join_uri
-from tuning.analysis.objective import ObjectiveConfig
+from nla_cyclegan.metrics.score import KERNEL, VERSION
+from tuning.analysis.objective import ObjectiveConfig, distances_of
 from tuning.analysis.results import SWEEP, Trial, read_sweep, read_trials, trial_name
 from tuning.search_space.checks import each_candidate
 from tuning.search_space.space import Overrides, count, override, sample
@@ -90,6 +91,7 @@ def about(options: Options, run: Prepared) -> dict[str, Any]:
         "sweep": options.config.model_dump(mode="json"),
         "run": base.model_dump(mode="json"),
         "dataset": run.dataset.fingerprint,
+        "score_version": VERSION,
     }
 
 
@@ -102,7 +104,7 @@ def plan_text(sweep: Sweep) -> str:
         ("sweep", f"{config.name}, in {run.folder.label}"),
         ("run", f"{config.train or 'given by options'}, {run.clock.total:,} images a trial, dataset {run.dataset.uri}"),
         ("trials", f"{sweep.total}, {config.search} search{before}{budget_text(config.budget)}"),
-        ("score", f"{objective_text(config.objective)}, every {run.config.validation.every:,} images"),
+        ("score", f"{objective_text(config.objective, run.config)}, every {run.config.validation.every:,} images"),
         ("scheduler", config.scheduler),
     ]
     for field, dimension in sweep.options.space.items():
@@ -116,14 +118,23 @@ def budget_text(budget: BudgetConfig) -> str:
     return images + (f", stops after {budget.hours:g} hours" if budget.hours else "")
 
 
-def objective_text(objective: ObjectiveConfig) -> str:
-    name = {"swd": "sliced Wasserstein distance", "kid": "kernel distance"}[objective.distance]
+def objective_text(objective: ObjectiveConfig, run: RunConfig) -> str:
+    kernel = distances_of(objective, has_kid=run.validation.inception is not None) == KERNEL
+    name = "kernel distance" if kernel else "squared sliced Wasserstein distances of structure and colour"
     content = f" + {objective.content:g} x lost content (1 - SSIM)" if objective.content else ""
-    return f"{name} x 10^3 of both directions{content}"
+    return f"{name}, 1 for a copy of the inputs{content}"
 
 
 def _check_same_sweep(options: Options, run: Prepared) -> None:
     there = read_sweep(run.folder)
+    if there and (version := there.get("score_version")) != VERSION:
+        before = (
+            "scored by SWD x 10^3 and lost content" if version is None else f"scored by version {version} of the score"
+        )
+        raise UserError(
+            f"{run.folder.label} holds a sweep that was {before}, which does not compare with version {VERSION} of now; choose "
+            "another --name (dashboard, best and status still read the old one)"
+        )
     try:
         changed = differences(_identity(there), _identity(about(options, run))) if there else []
     except (KeyError, TypeError, AttributeError) as error:

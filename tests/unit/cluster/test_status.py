@@ -99,7 +99,8 @@ def test_a_run_for_a_machine(storage: Path, capsys: pytest.CaptureFixture[str]) 
     scores = {each["name"]: each["score"] for each in found["checkpoints"]}
     assert found["best"] == min(scores, key=lambda name: scores[name])
     assert found["config"]["optimizer"]["lr"] == 2e-4
-    assert found["latest"]["swd"] == pytest.approx(scores["checkpoint_000000000048"])
+    assert found["latest"]["score"] == scores["checkpoint_000000000048"]
+    assert {each["score_definition"] for each in found["checkpoints"]} == {"swd+lab 1"}
     assert found["warnings"] == []
 
 

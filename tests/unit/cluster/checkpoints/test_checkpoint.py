@@ -22,6 +22,7 @@ from cluster.ranks.clock import Clock
 from cluster.ranks.world import World
 from cluster.records.config import ObserveConfig
 from cluster.records.metrics_file import MetricsFiles
+from cluster.records.snapshot import take_snapshot
 from cluster.records.upload import local_files
 from data_shards.errors import LostRunError, UserError
 from data_shards.storage.folder import RunFolder
@@ -39,12 +40,15 @@ from nla_cyclegan.training.optim import make_optimizer
 from nla_cyclegan.weights.checkpoint import (
     NAME,
     CheckpointReader,
+    StoredScore,
     age,
+    best_of,
     checkpoints_of,
     commit_file,
     complete_checkpoints,
     images_of,
     name_of,
+    score_of,
 )
 
 ALONE = World()
@@ -168,6 +172,31 @@ def test_the_best_are_kept_too(folder: RunFolder) -> None:
         checkpoints.maybe_save(step, images_seen, {}, score)
         checkpoints.wait()
     assert [images_of(name) for name in complete_checkpoints(folder)] == [20, 12, 8]
+
+
+def test_scores_of_different_definitions_do_not_compare(folder: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
+    """A run of an earlier version goes on: the best by its distance stays, beside the best by the score of now."""
+    config, step, events = CheckpointConfig(every=2, keep=1, keep_best=1), make_step(), []
+    scores = {2: (60.0, None), 4: (70.0, None), 6: (0.9, "swd+lab 1"), 8: (0.8, "swd+lab 1"), 10: (0.95, "swd+lab 1")}
+    checkpoints = Checkpoints(config, CLOCK, folder, ALONE, {}, add_event=lambda *event: events.append(event))
+    for images_seen, (score, definition) in scores.items():
+        checkpoints.maybe_save(step, images_seen, {}, score, definition)
+        checkpoints.wait()
+    there = {name: score_of(folder, name) for name in complete_checkpoints(folder)}
+    assert [images_of(name) for name in there] == [10, 8, 2]
+    assert there[name_of(2)] == StoredScore(60.0, "swd")
+    assert best_of(there) == name_of(8)
+    assert take_snapshot(folder).best == next(each for each in take_snapshot(folder).checkpoints if each.images == 8)
+    said = "checkpoints are scored by swd and by swd+lab 1, which do not compare: the best of each are kept"
+    assert capsys.readouterr().err == f"warning: {said}\n"
+    assert events.count(("scores", said)) == 1
+
+
+def test_the_best_is_of_the_newest_definition_and_the_older_of_two() -> None:
+    old, new = StoredScore(0.1), StoredScore(0.5, "swd+lab 1")
+    assert best_of({name_of(1): None}) is None
+    assert best_of({name_of(1): old, name_of(2): new, name_of(3): new, name_of(4): None}) == name_of(2)
+    assert best_of({name_of(1): old, name_of(2): StoredScore(0.2)}) == name_of(1)
 
 
 def test_which_checkpoints_are_superfluous() -> None:

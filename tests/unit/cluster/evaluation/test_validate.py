@@ -10,20 +10,28 @@ import torch
 from image_folders import make_dataset
 from inception_file import write_inception
 
+from cluster.evaluation.validate import Validation
+from cluster.ranks.clock import Clock
 from cluster.ranks.world import World
+from cluster.records.observe import MetricsLog
 from cluster.settings.preflight import prepare
 from cluster.training.loop import train
 from data_shards import open_dataset, read_split
 from data_shards.errors import UserError
 from data_shards.images.transforms import whole
+from data_shards.packing.pack import pack
 from data_shards.storage.folder import RunFolder
-from nla_cyclegan import load_generators
+from nla_cyclegan import Generator, TrainingStep, load_generators
 from nla_cyclegan.__main__ import main as nla_cyclegan
 from nla_cyclegan.metrics.distances import kernel_distance
 from nla_cyclegan.metrics.inception import Inception
-from nla_cyclegan.metrics.similarity import ssim
+from nla_cyclegan.metrics.lab_colours import lab_distance
+from nla_cyclegan.metrics.score import KERNEL, PATCHES, definition, scores_of
+from nla_cyclegan.metrics.scores import ImageSet, evaluate_images
+from nla_cyclegan.metrics.similarity import scene_ssim, ssim
 from nla_cyclegan.metrics.sliced_wasserstein import sliced_wasserstein
 from nla_cyclegan.pixels import to_float, to_uint8
+from nla_cyclegan.weights.checkpoint import StoredScore, score_of
 
 
 @pytest.fixture(scope="module")
@@ -48,10 +56,51 @@ def test_an_evaluation_is_that_of_the_last_checkpoints_generators(uri: str, tmp_
         painted = to_uint8(load_generators(folder.path)["B2A"](to_float(photos)))
     features = Inception(tmp_path / "inception.pth")
     assert measured["ssim_B2A"] == pytest.approx(ssim(photos, painted).mean().item())
+    assert measured["scene_B2A"] == pytest.approx(scene_ssim(photos, painted).mean().item())
+    assert measured["lab_B2A"] == pytest.approx(lab_distance(painted, paintings))
+    assert measured["inputs_lab_B2A"] == pytest.approx(lab_distance(photos, paintings))
+    assert measured["inputs_swd_B2A"] == pytest.approx(sliced_wasserstein(photos, paintings).mean)
     assert measured["swd_B2A"] == pytest.approx(sliced_wasserstein(painted, paintings).mean)
     kernel = kernel_distance(features(painted), features(paintings)).value
     assert measured["kid_B2A"] == pytest.approx(1e3 * kernel, rel=1e-4)
     assert measured["ssim_A2B"] != measured["ssim_B2A"]
+
+    # The score is by KID where there is one, that of `evaluate`, and the checkpoint has it.
+    sets = [ImageSet.of(images, features) for images in (photos, painted, paintings)]
+    assert measured["score_B2A"] == pytest.approx(evaluate_images(*sets).score, rel=1e-4)
+    assert scores_of(measured, PATCHES)["score"] != measured["score"] == scores_of(measured, KERNEL)["score"]
+    stored = score_of(folder, "checkpoint_000000000016")
+    assert stored == StoredScore(measured["score"], definition(KERNEL))
+
+
+def test_generators_that_copy_score_exactly_1(uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Generator, "forward", lambda self, x: x)
+    config = tiny.config(uri, tmp_path, validation={"every": 16, "images": 4})
+    world, dataset = World(), open_dataset(uri)
+    clock = Clock.of(config.schedule, dataset, 4)
+    log = MetricsLog(config.observe, clock, world)
+    validation = Validation(config.validation, dataset, clock, world, log, lambda metrics: None, size=16)
+    step = TrainingStep(config.model, config.loss, config.optimizer, config.step, seed=0, global_batch=4)
+    measured = validation.measure(step)
+    assert [measured[name] for name in ("score", "score_A2B", "score_B2A", "ssim_A2B")] == [1, 1, 1, 1]
+
+
+def test_domains_of_the_same_images_have_no_score(tmp_path: Path) -> None:
+    tiny.pack_dataset(tmp_path)
+    images = tmp_path / "images"
+    for name in ("000", "001", "002", "003"):
+        (images / "testA" / f"{name}.png").write_bytes((images / "testB" / f"{name}.png").read_bytes())
+    (images / "testA" / "004.png").unlink()
+    pack(images, str(tmp_path / "same"))
+    config = tiny.config(
+        str(tmp_path / "same"), tmp_path, schedule={"images": 16}, validation={"every": 16, "images": 4}
+    )
+    said: list[str] = []
+    measured = train(config, World(), say=said.append)
+    assert "swd" in measured
+    assert "score" not in measured
+    assert len([line for line in said if line.startswith("no score: the held-out images")]) == 1
+    assert score_of(RunFolder(config.storage, config.name), "checkpoint_000000000016") is None
 
 
 def test_kid_without_weights_or_images_is_refused(uri: str, tmp_path: Path) -> None:

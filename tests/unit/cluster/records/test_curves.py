@@ -29,7 +29,7 @@ def drawn(axes, bold=True):
 def figure_of(*runs, window=20):
     figure = loss_figure({f"run {index}": each for index, each in enumerate(runs)}, window)
     FigureCanvasAgg(figure).draw()
-    return figure, np.array(figure.axes).reshape(3, len(runs))
+    return figure, np.array(figure.axes).reshape(-1, len(runs))
 
 
 def test_each_run_has_a_column_and_each_row_one_scale():
@@ -61,6 +61,26 @@ def test_curves_are_the_losses_of_the_run_smoothed_over_the_window():
         assert line.get_ydata() == pytest.approx(smooth(x, y, 20, x))
     raw = drawn(axes[0, 0], bold=False)
     assert [line.get_ydata().tolist() for line in raw.values()] == [history.series("generator_total")[1].tolist()]
+
+
+def test_the_score_is_drawn_against_a_copys():
+    scored, without = run(range(10, 101, 10)), run(range(10, 101, 10))
+    assert figure_of(without, without)[1].shape == (3, 2)
+    for seen, score in ((50, 0.9), (100, 0.7)):
+        scored.records.append({"images": seen, "score_A2B": score, "score_B2A": score - 0.2, "score": score - 0.1})
+    _, axes = figure_of(without, scored, window=0)
+    assert axes.shape == (4, 2)
+    for each in axes[3]:
+        levels = [line for line in each.lines if line.get_linestyle() == ":" and len(line.get_xdata())]
+        assert [list(line.get_ydata()) for line in levels] == [[1, 1]]
+        assert each.get_ylim()[1] > 1
+    (both,) = (
+        line
+        for line in axes[3, 1].lines
+        if line.get_color() == "#333333" and line.get_linewidth() == 1.8 and len(line.get_xdata())
+    )
+    assert both.get_ydata().tolist() == pytest.approx([0.8, 0.6])
+    assert "copy of the inputs" in [text.get_text() for text in axes[3, 1].get_legend().get_texts()]
 
 
 def test_the_legend_names_what_either_run_has():

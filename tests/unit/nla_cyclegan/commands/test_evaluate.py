@@ -92,6 +92,10 @@ def test_table_and_json_say_the_same(folders, capsys):
     assert "5 images, 7 real ones of the other domain, 32 px" in table
     assert f"{one['swd_change_percent']:+.1f} %" in table
     a, b, shown = one["inputs"], one["translations"], rows(table)
+    assert shown["score"] == ["1.000", f"{one['score']:.3f}"]
+    assert one["score_definition"] == "swd+lab 1"
+    assert shown["Lab"] == [f"{a['lab']:.2f}", f"{b['lab']:.2f}"]
+    assert shown["of the scene"] == [f"{each['scene']:.3f}" for each in (a, b)]
     assert shown["SWD x 10^3"] == [f"{a['swd']:.1f}", f"{b['swd']:.1f}"]
     assert shown["at 16 px"] == [f"{each['swd_levels']['16']:.1f}" for each in (a, b)]
     assert shown["SSIM to truth"] == [f"{each['ssim_truth']:.3f}" for each in (a, b)]
@@ -108,7 +112,7 @@ def test_table_and_json_say_the_same(folders, capsys):
 def test_without_truth_generators_and_inception_there_are_no_such_rows(folders, capsys):
     _, scores = evaluate(folders)
     shown = rows(capsys.readouterr().out)
-    assert list(shown) == ["SWD x 10^3", "at 32 px", "at 16 px", "SSIM to input"]
+    assert list(shown) == ["score", "SWD x 10^3", "at 32 px", "at 16 px", "Lab", "SSIM to input", "of the scene"]
     one = scores["B2A"]
     assert [one["inputs"][name] for name in ("ssim_truth", "kid", "kid_standard_error", "fid")] == [None] * 4
     assert (one["cycle_l1"], one["identity_l1"], scores["inception_sha256"]) == (None, None, None)
@@ -179,7 +183,8 @@ def test_with_images_enough_there_is_no_warning(folders, inception, monkeypatch,
 
 def test_inputs_that_are_the_real_images_have_no_change_in_percent(folders):
     (folders / "photos" / "scene 5.png").unlink()
-    assert evaluate(folders, "--real", folders / "photos")[1]["B2A"]["swd_change_percent"] is None
+    found = evaluate(folders, "--real", folders / "photos")[1]["B2A"]
+    assert (found["swd_change_percent"], found["score"]) == (None, None)
 
 
 def test_all_images_are_brought_to_one_size(folders, checkpoint, capsys):

@@ -146,21 +146,36 @@ def test_folders_of_uris(uri: str, storage: str, name: str) -> None:
     assert split_uri(join_uri(storage, name)) == (storage, name)
 
 
-PARTS = {"swd_A2B": 3.0, "swd_B2A": 5.0, "ssim_A2B": 0.5, "ssim_B2A": 0.7}
+CONTENT = {"ssim_A2B": 0.3, "ssim_B2A": 0.4, "scene_A2B": 0.5, "scene_B2A": 0.7}
+PATCHES = {"swd_A2B": 30.0, "swd_B2A": 50.0, "lab_A2B": 2.0, "lab_B2A": 1.0}
+KERNEL = {"kid_A2B": 1.0, "kid_B2A": 2.0}
+INPUTS = {"inputs_swd_A2B": 60.0, "inputs_swd_B2A": 50.0, "inputs_lab_A2B": 8.0, "inputs_lab_B2A": 8.0}
+PARTS = PATCHES | CONTENT | INPUTS
 
 
 def test_only_evaluations_are_scored() -> None:
-    objective = ObjectiveConfig(content=10)
+    objective = ObjectiveConfig()
     assert evaluation_of({"images": 8, "generator_total": 0.1}, objective) is None
-    scored = {"images": 8, "score": pytest.approx(4 + 10 * 0.4), "distances": PARTS}
-    assert evaluation_of({"images": 8, "lr": 1, **PARTS, "kid_A2B": 1.0}, objective) == scored
-    assert evaluation_of({"images": 8, **PARTS}, ObjectiveConfig(distance="kid")) is None
-    kernel = {"kid_A2B": 1.0, "kid_B2A": 2.0, "ssim_A2B": 1.0, "ssim_B2A": 1.0}
-    scored = {"images": 8, "score": 1.5, "distances": kernel}
-    assert evaluation_of({"images": 8, **PARTS, **kernel}, ObjectiveConfig(distance="kid")) == scored
+    # One of an earlier version: a distance that there is nothing to compare with.
+    assert evaluation_of({"images": 8, "swd_A2B": 3.0, "swd_B2A": 5.0, **CONTENT}, objective) is None
+    distances = ((0.5**2 + 0.25**2) / 2 + (1 + 0.125**2) / 2) / 2
+    scored = {"images": 8, "score": pytest.approx(distances + 0.4 * 0.4), "distances": PATCHES | CONTENT}
+    assert evaluation_of({"images": 8, "lr": 1, **PARTS}, objective) == scored
+    assert evaluation_of({"images": 8, **PARTS, **KERNEL}, ObjectiveConfig(distance="swd")) == scored
+    weighed = evaluation_of({"images": 8, **PARTS}, ObjectiveConfig(content=2))
+    assert weighed is not None
+    assert weighed["score"] == pytest.approx(distances + 2 * 0.4)
     lost = evaluation_of({"images": 8, **PARTS, "swd_A2B": math.nan}, objective)
     assert lost is not None
     assert lost["score"] == DIVERGED
+
+
+def test_with_inception_weights_the_score_is_by_kid_unless_told_otherwise() -> None:
+    record = {"images": 8, **PARTS, **KERNEL, "inputs_kid_A2B": 4.0, "inputs_kid_B2A": 4.0}
+    scored = {"images": 8, "score": pytest.approx(0.375 + 0.4 * 0.4), "distances": KERNEL | CONTENT}
+    for objective in (ObjectiveConfig(), ObjectiveConfig(distance="kid")):
+        assert evaluation_of(record, objective) == scored
+    assert evaluation_of({"images": 8, **PARTS}, ObjectiveConfig(distance="kid")) is None
 
 
 def test_evaluations_are_read_up_to_a_checkpoint(tmp_path: Path) -> None:

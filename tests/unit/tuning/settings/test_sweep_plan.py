@@ -7,7 +7,7 @@ import tiny
 from data_shards.errors import UserError
 from tuning import sweep
 from tuning.__main__ import main
-from tuning.analysis.results import SWEEP, TRIAL, Evaluation
+from tuning.analysis.results import SWEEP, TRIAL, Evaluation, read_results
 from tuning.settings.options import parse_sweep
 from tuning.settings.sweep_plan import Sweep, about, prepare_sweep
 
@@ -89,6 +89,24 @@ def test_another_sweep_under_the_name_is_refused(file: Path, arguments: list[str
     assert "few holds another sweep; choose another --name. What differs:" in first
     assert len(lines) == 1
     assert lines[0].strip().startswith(said)
+
+
+@pytest.mark.parametrize(("version", "said"), [(None, "by SWD x 10^3 and lost content"), (99, "by version 99")])
+def test_a_sweep_with_other_scores_is_refused(file: Path, version: int | None, said: str) -> None:
+    plan = prepared(file)
+    store(plan, "finished", "finished", "finished")
+    there = {**about(plan.options, plan.run), "score_version": version}
+    if version is None:
+        # Of a version that had no score of its own, and ranked by the distance in thousandths.
+        del there["score_version"]
+        there["sweep"]["objective"] = {"distance": "swd", "content": 20.0}
+    plan.run.folder.write_json(SWEEP, there)
+    with pytest.raises(UserError) as caught:
+        prepared(file)
+    (line,) = str(caught.value).splitlines()
+    assert said in line
+    assert "choose another --name" in line
+    assert [trial.score for trial in read_results(plan.run.folder.path).trials] == [5.0, 6.0, 7.0]
 
 
 def test_a_trial_that_does_not_fit_the_dataset_is_refused(file: Path) -> None:

@@ -168,10 +168,12 @@ def test_a_trials_last_score_is_that_of_its_last_checkpoint(tmp_path: Path) -> N
 
     folder = RunFolder(str(tmp_path), "trial-0000")
     for images, swd in ((16, 9.0), (48, 4.0)):
-        metrics = {"images": images, "swd_A2B": swd, "swd_B2A": swd, "ssim_A2B": 0.5, "ssim_B2A": 0.5}
+        parts = {"swd": swd, "lab": 1.0, "ssim": 0.2, "scene": 0.5, "inputs_swd": 8.0, "inputs_lab": 2.0}
+        metrics = {f"{name}_{direction}": value for name, value in parts.items() for direction in ("A2B", "B2A")}
+        metrics["images"] = images
         store_share({"run.json": json.dumps({"metrics": metrics}).encode()}, folder, name_of(images), World())
-    last = final_evaluation(folder, ObjectiveConfig(content=10))
-    assert (last["images"], last["score"]) == (48, 9.0)
+    last = final_evaluation(folder, ObjectiveConfig(content=0.5))
+    assert (last["images"], last["score"]) == (48, 0.5)
     store_share({"run.json": b'{"metrics": {"images": 64}}'}, folder, name_of(64), World())
     with pytest.raises(UserError, match="checkpoint_000000000064: it was not evaluated"):
         final_evaluation(folder, ObjectiveConfig())
