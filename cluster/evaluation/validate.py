@@ -14,10 +14,10 @@ from cluster.ranks.world import World
 from cluster.records.observe import MetricsLog
 from data_shards import Dataset
 from nla_cyclegan import Generator, TrainingStep
-from nla_cyclegan.metrics.distances import kernel_distance
+from nla_cyclegan.metrics.distances import KernelDistance, kernel_distance
 from nla_cyclegan.metrics.inception import FEATURES, Inception
 from nla_cyclegan.metrics.lab_colours import colour_distance, colour_sides, level_colours
-from nla_cyclegan.metrics.score import KERNEL, PATCHES, VERSION, definition, scores_of
+from nla_cyclegan.metrics.score import KERNEL, VERSION, definition, names_in, scores_of
 from nla_cyclegan.metrics.similarity import scene_ssim, ssim
 from nla_cyclegan.metrics.sliced_wasserstein import level_patches, level_sides, patch_distance
 
@@ -98,11 +98,7 @@ class Validation:
     @property
     def definition(self) -> str:
         """What the score is, as it is recorded."""
-        return definition(self._scored_by)
-
-    @property
-    def _scored_by(self) -> tuple[str, ...]:
-        return KERNEL if self.inception else PATCHES
+        return definition(names_in(self._untouched))
 
     def measure(self, step: TrainingStep) -> dict[str, float]:
         """For each direction `swd_A2B` and `kid_A2B`, x 10^3, `lab_A2B`, `inputs_swd_A2B` and so on of the untouched inputs,
@@ -125,12 +121,12 @@ class Validation:
             self._measure(direction, translated, distances)
             measured[f"ssim_{direction}"], measured[f"scene_{direction}"] = self._content_kept(source, translated)
             if self.inception:
-                measured[f"kid_{direction}"] = self._kernel(self._features(source, translated), target)
+                measured[f"kid_{direction}"] = 1e3 * self._kernel(self._features(source, translated), target).value
         measured |= self._means(distances)
         for name in SLICED:
             measured[name] = sum(measured[f"{name}_{direction}"] for direction in DIRECTIONS) / len(DIRECTIONS)
         measured |= self._untouched
-        scores = scores_of(measured, self._scored_by)
+        scores = scores_of(measured, names_in(measured))
         return measured | scores | ({"score_version": VERSION} if scores else {})
 
     def _can_measure(self) -> bool:
@@ -158,16 +154,13 @@ class Validation:
         distances = self._zeros()
         for direction, (_, source, target) in DIRECTIONS.items():
             self._measure(direction, real[source], distances)
-            if self.inception:
-                untouched = self._kernel(self._features_of_real[source], target)
-                self._untouched[f"inputs_kid_{direction}"] = untouched
+            if self.inception and (kid := self._kernel(self._features_of_real[source], target)).is_significant:
+                self._untouched[f"inputs_kid_{direction}"] = 1e3 * kid.value
         self._untouched |= {f"inputs_{name}": mean for name, mean in self._means(distances).items()}
-        if any(
-            self._untouched[f"inputs_{name}_{direction}"] <= 0 for name in self._scored_by for direction in DIRECTIONS
-        ):
-            self.say(
-                "no score: the held-out images of one domain are no further from the other's than these are from themselves"
-            )
+        if not all(self._untouched.values()):
+            self.say("no score: the held-out images of both domains are the same")
+        elif self.inception and names_in(self._untouched) != KERNEL:
+            self.say("the score is without KID, which does not tell the held-out images of both domains apart")
 
     def _zeros(self) -> Tensor:
         """A distance for each piece of work."""
@@ -188,8 +181,8 @@ class Validation:
             found.setdefault(f"{name}_{direction}", []).append(distance)
         return {name: sum(scales) / len(scales) for name, scales in found.items()}
 
-    def _kernel(self, features: Tensor, target: str) -> float:
-        return 1e3 * kernel_distance(features, self._features_of_real[target]).value
+    def _kernel(self, features: Tensor, target: str) -> KernelDistance:
+        return kernel_distance(features, self._features_of_real[target])
 
     def _translated(self, split: str, generator: nn.Module) -> Tensor:
         return self.held_out.translated(split, cast(Generator, generator))

@@ -22,6 +22,11 @@ class KernelDistance:
     value: float
     standard_error: float
 
+    @property
+    def is_significant(self) -> bool:
+        """Whether the distributions differ by it: two standard errors and more."""
+        return self.value > 2 * self.standard_error
+
 
 def frechet_distance(a_ND: Tensor, b_MD: Tensor) -> float:
     """|m_a - m_b|^2 + Tr(C_a + C_b - 2 (C_a C_b)^(1/2)) of the Gaussians fitted to both sets: Heusel et al. 2017, Eq. 6.

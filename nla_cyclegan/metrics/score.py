@@ -1,7 +1,7 @@
 """The score of translations: one number that sees structure, colour and content. Smaller is better; a copy of the inputs is 1.
 
     score = (SWD^2 / SWD0^2 + Lab^2 / Lab0^2) / 2 + w (1 - scene)       of one direction; of both the mean
-    score = KID / KID0 + w (1 - scene)                                  where Inception features are at hand
+    score = KID / KID0 + w (1 - scene)                                  where there are Inception features that tell the domains apart
 
 SWD and Lab are sliced Wasserstein distances of the translations to real images of the other domain: SWD of normalised
 patches, which have structure and no palette (Karras et al. 2018), Lab of CIE 1976 L*a*b* colours, which have a palette and
@@ -47,6 +47,11 @@ def score(
 def definition(names: tuple[str, ...]) -> str:
     """What a score of these distances is called in records."""
     return f"{'+'.join(names)} {VERSION}"
+
+
+def names_in(record: Mapping[str, Any]) -> tuple[str, ...]:
+    """The distances that the score of a record is made of: KID where that of the inputs is recorded, which is significant then."""
+    return KERNEL if all(f"inputs_kid_{direction}" in record for direction in DIRECTIONS) else PATCHES
 
 
 def scores_of(record: Mapping[str, Any], names: tuple[str, ...], *, content: float = CONTENT) -> dict[str, float]:

@@ -47,10 +47,10 @@ class Scores:
     scene: float
     """At some 32 px."""
 
-    @property
-    def distances(self) -> dict[str, float]:
-        """What the score is made of."""
-        return {"swd": self.swd.mean, "lab": self.lab} if self.kid is None else {"kid": self.kid.value}
+    def distances(self, names: tuple[str, ...]) -> dict[str, float]:
+        """What a score may be made of, by name."""
+        there = {"swd": self.swd.mean, "lab": self.lab} | ({"kid": self.kid.value} if self.kid else {})
+        return {name: there[name] for name in names}
 
 
 @dataclass(frozen=True)
@@ -70,11 +70,13 @@ class Evaluation:
     @property
     def score(self) -> float | None:
         """Of the translations, see score.py; a copy of the inputs has 1."""
-        return score(self.translations.distances, self.inputs.distances, self.translations.scene)
+        a, b = (each.distances(self.score_names) for each in (self.inputs, self.translations))
+        return score(b, a, self.translations.scene)
 
     @property
-    def score_definition(self) -> str:
-        return definition(KERNEL if self.translations.kid else PATCHES)
+    def score_names(self) -> tuple[str, ...]:
+        """The distances that the score is made of."""
+        return KERNEL if self.inputs.kid and self.inputs.kid.is_significant else PATCHES
 
     @property
     def swd_change(self) -> float | None:
@@ -86,7 +88,7 @@ class Evaluation:
         """JSON types only; an infinite PSNR (equal images) becomes null, which JSON can say."""
         counts = {"size": self.size, "images": self.images, "real_images": self.real_images}
         rows = {"inputs": _scores_json(self.inputs), "translations": _scores_json(self.translations)}
-        scored = {"score": self.score, "score_definition": self.score_definition}
+        scored = {"score": self.score, "score_definition": definition(self.score_names)}
         change = {"swd_change_percent": self.swd_change}
         return counts | scored | rows | change | {"cycle_l1": self.cycle_l1, "identity_l1": self.identity_l1}
 
@@ -165,7 +167,7 @@ def _notes(evaluation: Evaluation) -> Iterator[str]:
         f"{evaluation.images} images, {evaluation.real_images} real ones of the other domain, {evaluation.size} px. "
         "SWD: sliced Wasserstein distance" + (f", {change:+.1f} % by translating." if change is not None else ".")
     )
-    by = "KID" if evaluation.translations.kid else "squares of SWD (structure) and Lab (colour)"
+    by = "KID" if evaluation.score_names == KERNEL else "squares of SWD (structure) and Lab (colour)"
     yield f"Score: {by} in units of the inputs', plus {CONTENT} (1 - SSIM of the scene); a copy of the inputs is 1."
     fewest = min(evaluation.images, evaluation.real_images)
     if evaluation.translations.fid is not None and fewest < ENOUGH_FOR_FID:

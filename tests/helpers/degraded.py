@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from data_shards.images.find import find_images
-from data_shards.images.read import load_square
+from data_shards.images.transforms import load_whole
 from data_shards.synthetic import paint, photo, scenes
 from data_shards.synthetic.synth import SCENES, Scene, kind_of
 from nla_cyclegan.metrics.inception import Inception
@@ -97,7 +97,7 @@ def real_sets(folder: Path, size: int, count: int, seed: int) -> list[Direction]
     for split in ("testA", "testB"):
         files = list(find_images([str(folder / split)]).images)
         order = np.random.default_rng(seed).permutation(len(files))[: 2 * min(count, len(files) // 2)]
-        images = torch.stack([load_square(files[place], size=size) for place in order])
+        images = torch.stack([load_whole(files[place], size=size) for place in order])
         halves[split] = images.chunk(2)
     (a, real_a), (b, real_b) = halves["testA"], halves["testB"]
     fewest = min(len(a), len(b))

@@ -12,10 +12,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from cluster.records.metrics_file import read_records
 from cluster.settings.config import RunConfig
 from data_shards.storage.folder import RunFolder
-from nla_cyclegan.metrics.score import CONTENT, DIRECTIONS, KERNEL, PATCHES, scores_of
+from nla_cyclegan.metrics.score import CONTENT, DIRECTIONS, KERNEL, PATCHES, names_in, scores_of
 
 # In place of an infinite score: Tune's schedulers interpolate between scores, which would give NaN.
 DIVERGED = 1e9
+NAMES = {"swd": PATCHES, "kid": KERNEL}
 
 
 class ObjectiveConfig(BaseModel):
@@ -25,7 +26,7 @@ class ObjectiveConfig(BaseModel):
 
     distance: Literal["swd", "kid"] | None = None
     """swd: squared sliced Wasserstein distances of structure and of colour; kid: kernel distance of Inception features; none:
-    kid with validation.inception, else swd. In units of the untouched inputs' distance."""
+    kid with validation.inception where it tells the domains apart, else swd. In units of the untouched inputs' distance."""
     content: float = Field(CONTENT, ge=0, le=2)
     """Weight of lost content: content x (1 - SSIM of the scenes of input and translation) is added to the distance."""
 
@@ -39,14 +40,9 @@ def objective_problems(objective: ObjectiveConfig, run: RunConfig) -> list[str]:
     return []
 
 
-def distances_of(objective: ObjectiveConfig, *, has_kid: bool) -> tuple[str, ...]:
-    """Names of the distances in the score of a run that measures KID or does not."""
-    return KERNEL if objective.distance == "kid" or (objective.distance is None and has_kid) else PATCHES
-
-
 def evaluation_of(record: Mapping[str, Any], objective: ObjectiveConfig) -> dict[str, Any] | None:
     """Images seen, score and its parts from a record of metrics.jsonl; None for a record without an evaluation."""
-    names = distances_of(objective, has_kid="kid_A2B" in record)
+    names = NAMES[objective.distance] if objective.distance else names_in(record)
     score = scores_of(record, names, content=objective.content).get("score")
     if score is None:
         return None

@@ -9,8 +9,8 @@ from cluster.settings.config import RunConfig, differences
 from cluster.settings.preflight import Prepared, decisive, misfits, prepare
 from data_shards.errors import UserError
 from data_shards.storage.folder import join_uri
-from nla_cyclegan.metrics.score import KERNEL, VERSION
-from tuning.analysis.objective import ObjectiveConfig, distances_of
+from nla_cyclegan.metrics.score import VERSION
+from tuning.analysis.objective import ObjectiveConfig
 from tuning.analysis.results import SWEEP, Trial, read_sweep, read_trials, trial_name
 from tuning.search_space.checks import each_candidate
 from tuning.search_space.space import Overrides, count, override, sample
@@ -119,7 +119,7 @@ def budget_text(budget: BudgetConfig) -> str:
 
 
 def objective_text(objective: ObjectiveConfig, run: RunConfig) -> str:
-    kernel = distances_of(objective, has_kid=run.validation.inception is not None) == KERNEL
+    kernel = (objective.distance or ("kid" if run.validation.inception else "swd")) == "kid"
     name = "kernel distance" if kernel else "squared sliced Wasserstein distances of structure and colour"
     content = f" + {objective.content:g} x lost content (1 - SSIM)" if objective.content else ""
     return f"{name}, 1 for a copy of the inputs{content}"

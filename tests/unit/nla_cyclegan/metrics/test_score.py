@@ -36,7 +36,8 @@ def test_a_copy_of_the_inputs_scores_exactly_1(images: int, real: int, side: int
     sets = [ImageSet.of(each, network) for each in (inputs, inputs.clone(), others)]  # type: ignore[arg-type]
     found = evaluate_images(*sets)
     assert found.score == 1
-    assert found.score_definition == definition(KERNEL if network else PATCHES)
+    assert found.score_names == (KERNEL if network and found.inputs.kid.is_significant else PATCHES)
+    assert found.as_json()["score_definition"] == definition(found.score_names)
     assert evaluate_images(sets[2], sets[2], sets[0]).score == 1
 
 
@@ -50,6 +51,17 @@ def test_inputs_that_are_the_real_images_have_no_score() -> None:
     same = ImageSet(noise(4))
     assert evaluate_images(same, ImageSet(noise(4, seed=1)), same).score is None
     assert score({"kid": 3.0}, {"kid": -0.1}, 1.0) is None
+
+
+def test_kid_makes_the_score_where_it_tells_the_domains_apart() -> None:
+    inputs, near, far = (
+        ImageSet.of(noise(16, seed=seed) // darker, features) for seed, darker in ((0, 1), (1, 1), (2, 3))
+    )
+    with_kid, without = evaluate_images(inputs, near, far), evaluate_images(inputs, far, near)
+    assert (with_kid.score_names, without.score_names) == (KERNEL, PATCHES)
+    assert with_kid.score == pytest.approx(
+        with_kid.translations.kid.value / with_kid.inputs.kid.value + CONTENT * (1 - with_kid.translations.scene)
+    )
 
 
 def test_both_directions_have_the_mean() -> None:

@@ -176,6 +176,10 @@ def test_with_inception_weights_the_score_is_by_kid_unless_told_otherwise() -> N
     for objective in (ObjectiveConfig(), ObjectiveConfig(distance="kid")):
         assert evaluation_of(record, objective) == scored
     assert evaluation_of({"images": 8, **PARTS}, ObjectiveConfig(distance="kid")) is None
+    # The inputs' KID is recorded where it is significant.
+    found = evaluation_of({"images": 8, **PARTS, **KERNEL}, ObjectiveConfig())
+    assert found is not None
+    assert found["distances"] == PATCHES | CONTENT
 
 
 def test_evaluations_are_read_up_to_a_checkpoint(tmp_path: Path) -> None:
