@@ -1,4 +1,4 @@
-"""The state of a training step as the files of a checkpoint: four networks, both optimizers, each rank's image pool.
+"""The state of a training step as the files of a checkpoint: four networks, both optimizers, each rank's image pool, in fp16 the loss scales.
 
 `generator_ab.safetensors` and `generator_ba.safetensors` are the generators to translate with, for everyone who opens the
 checkpoint. Where the EMA is on, that is the EMA, and the weights in training are `training_generator_*`.
@@ -16,6 +16,7 @@ from cluster.ranks.world import World
 from nla_cyclegan import Generator, TrainingStep, metadata_of
 
 OPTIMIZERS = ("generators", "discriminators")
+LOSS_SCALES = "loss_scales.safetensors"
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,8 @@ def _common_files(step: TrainingStep) -> dict[str, TensorFile]:
         name: TensorFile(network.state_dict(), metadata_of(network) if isinstance(network, Generator) else None)
         for name, network in _network_files(step).items()
     }
-    return files | {_optimizer_file(name): TensorFile(optimizer_tensors(step.optimizers[name])) for name in OPTIMIZERS}
+    files |= {_optimizer_file(name): TensorFile(optimizer_tensors(step.optimizers[name])) for name in OPTIMIZERS}
+    return files | ({LOSS_SCALES: TensorFile(_loss_scales(step))} if step.loss_scales else {})
 
 
 def loaders(step: TrainingStep) -> dict[str, Callable[[dict[str, Tensor]], object]]:
@@ -64,7 +66,8 @@ def loaders(step: TrainingStep) -> dict[str, Callable[[dict[str, Tensor]], objec
     """
     networks = {file: network.load_state_dict for file, network in _network_files(step).items()}
     optimizers = {_optimizer_file(name): partial(load_optimizer, step.optimizers[name]) for name in OPTIMIZERS}
-    return {**networks, **optimizers}
+    scales = {LOSS_SCALES: partial(_load_loss_scales, step)} if step.loss_scales else {}
+    return {**networks, **optimizers, **scales}
 
 
 def load_pools(step: TrainingStep, images: Mapping[str, Tensor]) -> None:
@@ -85,6 +88,15 @@ def load_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tenso
     for index, parameter in enumerate(parameters):
         for name, kept in optimizer.state[parameter].items():
             kept.copy_(tensors[f"{index}.{name}"])
+
+
+def _loss_scales(step: TrainingStep) -> dict[str, Tensor]:
+    return {f"{name}.{key}": value for name, each in step.loss_scales.items() for key, value in each.state().items()}
+
+
+def _load_loss_scales(step: TrainingStep, tensors: Mapping[str, Tensor]) -> None:
+    for name, kept in _loss_scales(step).items():
+        kept.copy_(tensors[name])
 
 
 def deal(pools: list[dict[str, Tensor]], world: World) -> dict[str, Tensor]:

@@ -60,7 +60,7 @@ class Costs:
         saved = self.generator_passes * self.generator.saved_bytes + 2 * self.discriminator.saved_bytes
         return StepMemory(
             weights_bytes=parameters * PER_PARAMETER * FP32_BYTES + average,
-            pair_bytes=saved * (0.5 if config.step.precision == "bf16" else 1),
+            pair_bytes=saved * (0.5 if config.step.precision in ("bf16", "fp16") else 1),
             # Without the gradients.
             state_bytes=parameters * (PER_PARAMETER - 1) * FP32_BYTES + average,
         )

@@ -23,7 +23,7 @@ def why_not(
     """Why these networks cannot run through the kernels there, in a few words; None if they can.
 
     Args:
-        precision: fp32, bf16 or fp64.
+        precision: fp32, bf16, fp16 or fp64.
         size: side of the training's square images in pixels, if it is known.
     """
     if device.type != "cuda":

@@ -76,9 +76,13 @@ class NonLocalBlock(nn.Module):
         return F.pad(spread_BHW, (0, width % 2, 0, height % 2))
 
     def _attend(self, x_BCHW: Tensor, x_BNC: Tensor, k_BMD: Tensor, v_BMD: Tensor) -> Tensor:
-        # One head: the kernels take [batch, heads, positions, width].
         q_BND = self.theta(x_BNC)
-        y_BND = F.scaled_dot_product_attention(q_BND[:, None], k_BMD[:, None], v_BMD[:, None], scale=self.scale)[:, 0]
+        if q_BND.dtype == torch.float16:
+            # Logits that are not scaled go beyond 65,504, where fp16 ends.
+            with torch.autocast(q_BND.device.type, enabled=False):
+                y_BND = _attended(q_BND.float(), k_BMD.float(), v_BMD.float(), self.scale)
+        else:
+            y_BND = _attended(q_BND, k_BMD, v_BMD, self.scale)
         # The gain scales W_z, not its output: one image-sized tensor less to keep for the backward.
         weight = self.w_z.weight if self.gain is None else self.gain * self.w_z.weight
         return x_BCHW + _columns(F.linear(y_BND, weight), x_BCHW)
@@ -115,6 +119,11 @@ def attention_shares(network: nn.Module, images_BCHW: Tensor) -> list[Tensor]:
         for hook in hooks:
             hook.remove()
     return shares
+
+
+def _attended(q_BND: Tensor, k_BMD: Tensor, v_BMD: Tensor, scale: float) -> Tensor:
+    # One head: the kernels take [batch, heads, positions, width].
+    return F.scaled_dot_product_attention(q_BND[:, None], k_BMD[:, None], v_BMD[:, None], scale=scale)[:, 0]
 
 
 def _rows(x_BCHW: Tensor) -> Tensor:

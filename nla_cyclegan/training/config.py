@@ -64,8 +64,9 @@ class StepConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
-    precision: Literal["fp32", "bf16", "fp64"] = "fp32"
-    """bf16 runs the networks under bfloat16 autocast, with weights, optimizer and losses in fp32; fp64 is for comparing arithmetic."""
+    precision: Literal["fp32", "bf16", "fp16", "fp64"] = "fp32"
+    """bf16 runs the networks under bfloat16 autocast, with weights, optimizer and losses in fp32. fp16 does so with float16 and a loss
+    scale, for GPUs before compute capability 8.0 (T4, V100), which have no bf16. fp64 is for comparing arithmetic."""
     kernels: Literal["auto", "fused", "plain"] = "auto"
     """fused: Triton kernels for what lies between the convolutions; plain: PyTorch's own; auto: fused on a CUDA device that they cover."""
     graph: bool | None = None

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from nla_cyclegan.training.config import OptimizerConfig
+from nla_cyclegan.training.loss_scale import LossScale
 
 if TYPE_CHECKING:
     from nla_cyclegan.kernels.optimizer import Mover
@@ -35,6 +36,7 @@ class Adam(torch.optim.Optimizer):
         applies: bool scalar on the parameters' device. A step taken while it is False changes nothing: no weight, no
             moment, no count, whatever is in the gradients. None: every step applies.
         fused: move all parameters in one kernel (kernels/optimizer.py), equal up to rounding. Needs fp32 on CUDA, and Triton.
+        loss_scale: by which the gradients are too large; its `applies` stands in place of the argument. Not with `fused`.
 
     Attributes:
         rate: fp64 scalar on the device, the learning rate.
@@ -49,6 +51,7 @@ class Adam(torch.optim.Optimizer):
         applies: Tensor | None = None,
         *,
         fused: bool = False,
+        loss_scale: LossScale | None = None,
     ) -> None:
         super().__init__(parameters, {})
         self.config = config
@@ -58,6 +61,9 @@ class Adam(torch.optim.Optimizer):
             raise ValueError(f"parameters of one device and one type are needed; got {', '.join(kinds)}")
         self.device, self.dtype = everything[0].device, everything[0].dtype
         self.applies = torch.ones((), dtype=torch.bool, device=self.device) if applies is None else applies
+        self.loss_scale = loss_scale
+        if loss_scale:
+            self.applies = loss_scale.applies
         for parameter in everything:
             self.state[parameter] = self._start(parameter)
         self.rate = torch.tensor(config.lr, dtype=torch.float64, device=self.device)
@@ -74,7 +80,7 @@ class Adam(torch.optim.Optimizer):
     def clipped_step(self, longest: float | None) -> None:
         """As `step`, with gradients longer than that (L2 norm over all parameters) scaled down to it; None: no clipping.
 
-        Gradients that are not finite turn `applies` to False, before anything moves.
+        Gradients that are not finite turn `applies` to False, before anything moves; with a loss scale for this step alone.
         """
         if self._mover:
             gradients = self._mover.gradients()
@@ -86,8 +92,14 @@ class Adam(torch.optim.Optimizer):
             )
             self._mover.move(gradients, factors, self.applies)
         else:
-            norm = nn.utils.get_total_norm([_gradient(parameter) for parameter in self._everything])
-            self.applies &= norm.isfinite()
+            found = [_gradient(parameter) for parameter in self._everything]
+            if self.loss_scale:
+                self.loss_scale.unscale(found)
+            norm = nn.utils.get_total_norm(found)
+            if self.loss_scale:
+                self.loss_scale.judge(norm)
+            else:
+                self.applies &= norm.isfinite()
             if longest is not None:
                 nn.utils.clip_grads_with_norm_(self._everything, longest, norm)
             self.step()
@@ -168,7 +180,13 @@ def _gradient(parameter: Tensor) -> Tensor:
 
 
 def make_optimizer(
-    config: OptimizerConfig, parameters: Iterable[nn.Parameter], applies: Tensor | None = None, *, fused: bool = False
+    config: OptimizerConfig,
+    parameters: Iterable[nn.Parameter],
+    applies: Tensor | None = None,
+    *,
+    fused: bool = False,
+    loss_scale: LossScale | None = None,
 ) -> Adam:
     """The optimizer of that config; the rest as in Adam."""
-    return {"adam": Adam, "nadam": Nadam}[config.name](config, parameters, applies, fused=fused)
+    kind = {"adam": Adam, "nadam": Nadam}[config.name]
+    return kind(config, parameters, applies, fused=fused, loss_scale=loss_scale)

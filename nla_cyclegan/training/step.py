@@ -17,11 +17,14 @@ from nla_cyclegan.training.ema import EMA
 from nla_cyclegan.training.gradients import AllReduce, GradientSum
 from nla_cyclegan.training.graph import CudaGraph, Replay
 from nla_cyclegan.training.image_pool import ImagePool
+from nla_cyclegan.training.loss_scale import LossScale
 from nla_cyclegan.training.optim import make_optimizer
 from nla_cyclegan.training.players import Discriminators, Generators, Losses, call
 
 if TYPE_CHECKING:
     import subprocess
+
+HALVES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class TrainingStep:
@@ -32,7 +35,8 @@ class TrainingStep:
     step reaches the device as tensors at fixed addresses, so that on one CUDA device a single graph replays all of it.
 
     Once a loss or a gradient on any rank is NaN or infinite, no weight, moment, count or average moves any more, in that
-    step or a later one. It is for the caller to read `finite`, at leisure, and to stop.
+    step or a later one. It is for the caller to read `finite`, at leisure, and to stop. (In fp16 such a step is only skipped, as
+    long as a smaller scale of the loss may help.)
 
     Args:
         seed: start of all randomness, the initial weights' and the image pool's.
@@ -46,6 +50,7 @@ class TrainingStep:
         optimizers: generators, discriminators.
         pools: a, b; this rank's part of the image pool.
         finite: bool scalar on the device, the same on all ranks.
+        loss_scales: generators, discriminators; empty unless step.precision is fp16.
         summary: how the steps are computed, and why, in a line.
 
     Raises: ValueError where step.kernels is fused and they do not cover the model on that device.
@@ -84,14 +89,17 @@ class TrainingStep:
             for name, player in self.players.items()
         }
         self.finite = torch.ones((), dtype=torch.bool, device=self.device)
+        self.loss_scales = {name: LossScale(self.finite) for name in self.players} if step.precision == "fp16" else {}
         self.optimizers = {
-            name: make_optimizer(optimizer, player.parameters(), self.finite, fused=way.fused)
+            name: make_optimizer(
+                optimizer, player.parameters(), self.finite, fused=way.fused, loss_scale=self.loss_scales.get(name)
+            )
             for name, player in self.players.items()
         }
         self.inference_generators = {"generator_ab": ab, "generator_ba": ba}
         self.ema: EMA | None = None
         if step.ema_half_life is not None:
-            self.ema = EMA(self.inference_generators, step.ema_half_life, self.finite)
+            self.ema = EMA(self.inference_generators, step.ema_half_life, self.optimizers["generators"].applies)
             self.inference_generators = self.ema.networks
         capacity = step.pool_size * (rank + 1) // world - step.pool_size * rank // world
         self.pools = {domain: ImagePool(capacity, self.device, self._memory_format) for domain in ("a", "b")}
@@ -120,8 +128,8 @@ class TrainingStep:
             images_seen: image pairs consumed by all ranks before this step.
             lr: the learning rate of this step, the generators'.
 
-        Returns: the unweighted losses and `generator_total`, detached scalars on the device, each times this rank's
-            share of the batch: their sum over the ranks is the mean over the global batch.
+        Returns: the unweighted losses and `generator_total`, in fp16 also both scales, detached scalars on the device, each
+            times this rank's share of the batch: their sum over the ranks is the mean over the global batch.
         """
         if self._compiling is not None:
             self._compiling.wait()
@@ -152,7 +160,9 @@ class TrainingStep:
             self.ema.update()
         generator_losses = {"generator_total": generator_losses.pop("total")} | generator_losses
         del discriminator_losses["total"]
-        losses = generator_losses | discriminator_losses
+        share = len(a) / self.global_batch
+        scales = {f"loss_scale_{name}": each.scale * share for name, each in self.loss_scales.items()}
+        losses = generator_losses | discriminator_losses | scales
         self._loss_names = list(losses)
         return torch.stack(list(losses.values()))
 
@@ -185,6 +195,8 @@ class TrainingStep:
         # its gradients NaN, and the sum carries that to all ranks: no message of its own, no waiting.
         share = len(images[0]) / self.global_batch
         weight = torch.full_like(total, share).masked_fill_(~total.detach().isfinite(), torch.nan)
+        if scale := self.loss_scales.get(name):
+            weight = weight * scale.scale
         gradient_sum = self._gradient_sums[name] if last else None
         with gradient_sum.during() if gradient_sum else nullcontext():
             total.backward(weight)
@@ -219,7 +231,8 @@ class TrainingStep:
         return torch.channels_last if self._channels_last else torch.contiguous_format
 
     def _autocast(self) -> torch.autocast:
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16")
+        dtype = HALVES.get(self.config.precision)
+        return torch.autocast(self.device.type, dtype, enabled=dtype is not None)
 
 
 def initialize(network: nn.Module, random: torch.Generator) -> None:

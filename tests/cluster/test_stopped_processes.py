@@ -40,7 +40,9 @@ def stopped(launcher: Sequence[str], config: RunConfig, folder: Path, number: in
     log = folder / "log"
     command = [*launcher, "train", "--local", "--config", str(folder / "run.yaml")]
     with log.open("w") as said:
-        process = subprocess.Popen(command, cwd=ROOT, stdout=said, stderr=said, start_new_session=True)
+        # As many threads as this process has: sums in another order differ in their last bits.
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        process = subprocess.Popen(command, cwd=ROOT, stdout=said, stderr=said, env=environment, start_new_session=True)
     began = time.monotonic()
     while "of 1200 images" not in log.read_text():
         if process.poll() is not None or time.monotonic() - began > TIMEOUT_S:

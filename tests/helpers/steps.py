@@ -52,6 +52,7 @@ def state(step: TrainingStep) -> dict[str, Tensor]:
     for name, optimizer in step.optimizers.items():
         for index, each in optimizer.state_dict()["state"].items():
             tensors |= {f"{name}.{index}.{key}": value for key, value in each.items()}
+    tensors |= {f"{name} {key}": v for name, scale in step.loss_scales.items() for key, v in scale.state().items()}
     tensors |= {f"pool {name}": pool.images for name, pool in step.pools.items() if pool.images is not None}
     return {name: tensor.detach().clone() for name, tensor in (tensors | {"finite": step.finite}).items()}
 
@@ -66,6 +67,9 @@ def resume(target: TrainingStep, source: TrainingStep) -> None:
         for mine, other in zip(target.optimizers[name].state.values(), optimizer.state.values(), strict=True):
             for key, value in on_the_cpu(other).items():
                 mine[key].copy_(value)
+    for name, scale in source.loss_scales.items():
+        for key, value in on_the_cpu(scale.state()).items():
+            target.loss_scales[name].state()[key].copy_(value)
     for domain, pool in source.pools.items():
         target.pools[domain].load_images(None if pool.images is None else pool.images.to("cpu", copy=True))
 

@@ -21,6 +21,7 @@ from cluster.training import loop
 from data_shards.errors import GpuMemoryError, NonFiniteLossError, UserError
 from data_shards.storage.folder import RunFolder
 from nla_cyclegan import ScheduleConfig, TrainingStep
+from nla_cyclegan.training import loss_scale
 from nla_cyclegan.weights.checkpoint import complete_checkpoints
 
 ALONE = World()
@@ -65,10 +66,18 @@ PAPERS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("changes", [{}, {"model": PAPERS}], ids=["defaults", "all that the paper can be read as"])
+FP16 = {"step": {"precision": "fp16", "pool_size": 6}, "loss": {"augment": ["color", "translation", "cutout"]}}
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, {"model": PAPERS}, FP16], ids=["defaults", "all that the paper can be read as", "fp16, augmented"]
+)
 def test_stopped_and_continued_equals_undisturbed_bit_for_bit(
-    uri: str, tmp_path: Path, changes: dict[str, Any]
+    uri: str, tmp_path: Path, changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # In fp16 the scale changes before and after the stop.
+    monkeypatch.setattr(loss_scale, "FIRST", 2.0**24)
+    monkeypatch.setattr(loss_scale, "DOUBLES_AFTER", 3)
     undisturbed = tiny.config(uri, tmp_path / "one", **changes)
     train(undisturbed)
     disturbed = tiny.config(uri, tmp_path / "two", **changes)
@@ -81,6 +90,7 @@ def test_stopped_and_continued_equals_undisturbed_bit_for_bit(
     assert one.keys() == two.keys()
     assert any("mu_product" in name for name in one)
     assert any("pool-0" in name for name in one)
+    assert any("loss_scales" in name for name in one) == (changes is FP16)
     assert [name for name in one if not torch.equal(one[name], two[name])] == []
     # Neither a hole nor a repetition in the log, and the same values.
     histories = [

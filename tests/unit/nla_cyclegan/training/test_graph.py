@@ -28,6 +28,7 @@ def training_step(config: dict[str, Any], *, graph: bool, **more: Any) -> Traini
         ({"pool_size": 0, "precision": "fp64"}, "nadam", False),
         (EVERYTHING, "nadam", True),
         (EVERYTHING | {"precision": "bf16", "channels_last": True}, "nadam", True),
+        (EVERYTHING | {"precision": "fp16"}, "nadam", True),
     ],
 )
 def test_replayed_steps_equal_called_ones_bit_for_bit(config: dict[str, Any], optimizer: str, paper: bool) -> None:
