@@ -1,6 +1,6 @@
 """The sliced Wasserstein distance between the colours of two sets of images, at several scales.
 
-Shape suffixes: N images, C = 3 channels (RGB, then L*a*b*), H x W pixels, P colours.
+Shape suffixes: N images, C = 3 channels, H x W pixels, P colours.
 """
 
 import torch
@@ -20,8 +20,8 @@ TO_XYZ = ((0.4124, 0.3576, 0.1805), (0.2126, 0.7152, 0.0722), (0.0193, 0.1192, 0
 def lab_distance(a_NCHW: Tensor, b_NCHW: Tensor, *, seed: int = 0) -> float:
     """How far apart the palettes of two sets of images are, in units of CIE 1976 L*a*b*: a step that can just be seen is about 2.
 
-    The images are averaged over patches of 1, 2, 4, ... px, as long as 4 px are left of the shorter side, and 128 places an
-    image are drawn at each scale. The distance is the mean 1-Wasserstein distance of their colours' projections on 128
+    The light of the images is averaged over patches of 1, 2, 4, ... px, as long as 4 px are left of the shorter side, and 128
+    places an image are drawn at each scale. The distance is the mean 1-Wasserstein distance of their colours' projections on 128
     random directions, over the scales. Nothing is normalised: a shift, a rotation or a loss of colour counts in full. At
     coarse scales it matters which colours lie together, and there each image has its own few.
 
@@ -50,7 +50,8 @@ def level_colours(images_NCHW: Tensor, level: int, seed: int = 0) -> Tensor:
     """L*a*b* [N * 128, 3] of patches of 2^level px at random places of uint8 images: what is compared at one scale."""
     places_N1P = torch.rand((len(images_NCHW), 1, COLOURS_PER_IMAGE), generator=keyed_generator(seed, 3, level))
     chunks = zip(images_NCHW.split(CHUNK), places_N1P.split(CHUNK), strict=True)
-    return torch.cat([_drawn(F.avg_pool2d(to_lab(images), 2**level), places) for images, places in chunks])
+    light = torch.cat([_drawn(F.avg_pool2d(linear(images), 2**level), places) for images, places in chunks])
+    return to_lab(light)
 
 
 def colour_distance(a_P3: Tensor, b_P3: Tensor, level: int, seed: int = 0) -> float:
@@ -58,20 +59,24 @@ def colour_distance(a_P3: Tensor, b_P3: Tensor, level: int, seed: int = 0) -> fl
     return projected_distance(a_P3, b_P3, (seed, 4, level), (seed, 5, level), 1)
 
 
-def to_lab(images_NCHW: Tensor) -> Tensor:
-    """uint8 sRGB -> float32 CIE 1976 L*a*b* under D65: L* 0..100, a* and b* about -100..100."""
-    value = torch.arange(256, dtype=torch.float64, device=images_NCHW.device) / 255
-    linear = torch.where(value <= 0.04045, value / 12.92, ((value + 0.055) / 1.055) ** 2.4)
-    matrix = torch.tensor(TO_XYZ, dtype=torch.float64, device=images_NCHW.device)
-    relative = (matrix / matrix.sum(dim=1, keepdim=True)).float()
-    xyz = torch.einsum("ij,njhw->nihw", relative, linear.float()[images_NCHW.int()])
+def linear(images: Tensor) -> Tensor:
+    """uint8 sRGB of any shape -> float32 light, 0..1: IEC 61966-2-1."""
+    value = torch.arange(256, dtype=torch.float64) / 255
+    light = torch.where(value <= 0.04045, value / 12.92, ((value + 0.055) / 1.055) ** 2.4)
+    return light.float().to(images.device)[images.int()]
+
+
+def to_lab(light_P3: Tensor) -> Tensor:
+    """Linear sRGB, 0..1 -> CIE 1976 L*a*b* under D65: L* 0..100, a* and b* about -100..100."""
+    matrix = torch.tensor(TO_XYZ, dtype=light_P3.dtype, device=light_P3.device)
+    relative = light_P3 @ (matrix / matrix.sum(dim=1, keepdim=True)).T
     edge = 6 / 29
-    f = torch.where(xyz > edge**3, xyz.clamp_min(edge**3) ** (1 / 3), xyz / (3 * edge**2) + 4 / 29)
-    x, y, z = f.unbind(dim=1)
+    cube_root = relative.clamp_min(edge**3) ** (1 / 3)
+    x, y, z = torch.where(relative > edge**3, cube_root, relative / (3 * edge**2) + 4 / 29).unbind(dim=1)
     return torch.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], dim=1)
 
 
 def _drawn(level_NCHW: Tensor, places_N1P: Tensor) -> Tensor:
-    colours_NCP = level_NCHW.flatten(2)
-    chosen = (places_N1P.to(level_NCHW.device) * colours_NCP.shape[2]).long().expand(-1, 3, -1)
-    return colours_NCP.gather(2, chosen).transpose(1, 2).flatten(0, 1)
+    light_NCP = level_NCHW.flatten(2)
+    chosen = (places_N1P.to(level_NCHW.device) * light_NCP.shape[2]).long().expand(-1, 3, -1)
+    return light_NCP.gather(2, chosen).transpose(1, 2).flatten(0, 1)
