@@ -1,128 +1,154 @@
-"""The paper's claims in figures with spread. Two cores take about an hour.
+"""The paper's claims, on the paper's network: CycleGAN and NLA-CycleGAN, Adam and Nadam, over seeds, with verdicts.
 
-    python tests/benchmarks/evidence.py FOLDER [--images 2000] [--lr 8e-4] [--seeds 0 1 2] [--data MONET2PHOTO]
+    python tests/benchmarks/evidence.py STATE --size cpu                     # 64 px, 16 channels, 900 pairs a run: hours on two cores
+    python tests/benchmarks/evidence.py STATE --size gpu --data SHARDS       # 128 px, 64 channels, 40,000 pairs a run
 
-FOLDER gets a dataset and two sweeps of the demo's run on it, which go on where they were stopped: {Adam, Nadam} x {CycleGAN,
-NLA-CycleGAN}, and with Nadam the non-local blocks early, late, and at three places. Every trial's photos, painted, are measured:
-against their true paintings where the program drew the dataset itself. FOLDER/results gets the tables and the plots.
+Instance norm, logits not scaled, transposed convolutions, 9 blocks, one pair a step. Each optimizer has its best rate of three,
+chosen on a seed outside the test; a pilot on such seeds says how many the test needs. The same command goes on where it was
+stopped, and writes what is known to STATE: tables.md and pictures. STATE is a folder outside the repository; what it misses is
+listed as open. SHARDS is a dataset packed at the size that --size names; without one, landscapes are drawn.
 """
 
 import argparse
-import json
+import multiprocessing
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import torch
-from commands import call, synthetic_dataset
-from evidence_report import Run, write_report
+from commands import call
+from evidence_cells import SCORE, SIZES, Size, Wanted
+from evidence_plan import Plan, open_runs
+from evidence_report import write_report
+from evidence_run import Images, make, steps_of
+from evidence_state import Done, State
 from timing import header
 from torch import Tensor
-from torch.nn import functional as F
 
-from data_shards.images.find import images_by_name
-from data_shards.images.transforms import load_whole
-from nla_cyclegan import load_generator
-from nla_cyclegan.inference.images import translate_images
-from nla_cyclegan.metrics.similarity import psnr, ssim
-from tuning.analysis.results import read_results
-from tuning.search_space.space import PLACED
-
-SIZE = 128
-MEASURED = "measured.json"
-# Pixels over which the direction of edges is averaged: a brush stroke's width has one anywhere, a grown object's outline over many.
-BLUR = 9
+from data_shards.dataset.manifest import open_dataset
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, metavar="FOLDER")
-    parser.add_argument("--images", type=int, default=2000, help="image pairs of a trial (default 2000)")
-    parser.add_argument("--lr", type=float, default=8e-4, help="learning rate of all trials (default 8e-4)")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of each kind of trial (default 0 1 2)")
-    parser.add_argument("--data", type=Path, metavar="MONET2PHOTO", help="trainA, ... instead of drawn images")
-    parser.add_argument("--samples", type=int, default=400, help="images of each domain to draw (default 400)")
-    parser.add_argument("--only-paper", action="store_true", help="leave out the placements")
+    parser.add_argument("state", type=Path, metavar="STATE", help="folder for what is known, outside the repository")
+    parser.add_argument("--size", choices=list(SIZES), default="cpu", help="of networks, images and runs (default cpu)")
+    parser.add_argument("--data", metavar="SHARDS", help="a packed dataset, instead of drawn landscapes")
+    parser.add_argument("--device", default="auto", help="cuda, cuda:1 or cpu (default: cuda with --size gpu)")
+    parser.add_argument("--minutes", type=float, help="start no run that would end after so many")
+    parser.add_argument("--together", type=int, help="runs at a time: processes of a thread each, streams on a GPU")
+    parser.add_argument(
+        "--most-seeds", type=int, default=20, help="of the test, whatever the pilot asks for (default 20)"
+    )
+    parser.add_argument("--descriptive-seeds", type=int, default=3, help="of each cell without a claim (default 3)")
+    parser.add_argument("--report", action="store_true", help="run nothing: write what is known")
     args = parser.parse_args()
-    folder = args.folder.absolute()
-    print(header(torch.device("cpu")))
-    images = args.data.absolute() if args.data else folder / "images"
-    if args.data is None:
-        synthetic_dataset(folder, size=SIZE, train=args.samples)
-    elif not (folder / "shards" / "manifest.json").exists():
-        call("data_shards", "pack", images, folder / "shards", "--size", SIZE)
-    sweeps = ["paper"] if args.only_paper else ["paper", "placement"]
-    for preset in sweeps:
-        call("tuning", "sweep", "--preset", preset, *options(preset, folder, args.images, args.lr, args.seeds))
-    runs = [run for preset in sweeps for run in measured(folder / "sweeps" / preset, images)]
-    inputs = photos(images)
-    write_report(folder / "results", runs, inputs, coherence(inputs), truths(images))
+    size, folder, until = SIZES[args.size], args.state.absolute(), time.monotonic() + 60 * (args.minutes or 1e9)
+    device = torch.device(("cuda" if args.size == "gpu" else "cpu") if args.device == "auto" else args.device)
+    print(header(device))
+    data = str(Path(args.data).absolute()) if args.data else drawn(folder, size)
+    state = State(folder, about(args.size, size, data))
+    seeds = {"most_seeds": args.most_seeds, "descriptive_seeds": args.descriptive_seeds}
+    if not args.report:
+        run_all(state, size, data, device, args.together or size.together, until, seeds)
+    plan = Plan.of(state, **seeds)
+    print("\n" + write_report(state, plan, size, Images(data, size, torch.device("cpu"))))
+    print("\n".join(open_runs(plan, state)) or "nothing is open")
 
 
-def options(preset: str, folder: Path, images: int, lr: float, seeds: list[int]) -> list[Any]:
-    """The demo's run instead of the paper's, evaluated ten times; the placements that are not among the paper's trials."""
-    every = max(4, images // 10)
-    space: dict[str, Any] = {PLACED: {"grid": ["early", "late", "several"]}, "seed": {"grid": seeds}}
-    if preset == "paper":
-        space |= {"optimizer.name": {"grid": ["adam", "nadam"]}, PLACED: {"grid": ["none", "middle"]}}
-    return [
-        *("--train", "cluster/configs/demo.yaml", "--storage", folder / "sweeps", "--data.uri", folder / "shards"),
-        *("--space", json.dumps(space), "--optimizer.lr", lr, "--schedule.images", images),
-        *("--validation.every", every, "--observe.every", every),
-        *("--observe.previews", images, "--checkpoint.every", images),
-        *("--scaling.workers", 1, "--scaling.cpus_per_worker", 1),
-    ]
+def drawn(folder: Path, size: Size) -> str:
+    """A dataset that the program draws, packed."""
+    shards = folder / "shards"
+    if not (shards / "manifest.json").exists():
+        test = max(16, size.samples * 4 // 25)
+        call("data_shards", "synth", folder / "images", "--size", size.load, "--train", size.samples, "--test", test)
+        call("data_shards", "pack", folder / "images", shards)
+    return str(shards)
 
 
-def measured(sweep: Path, images: Path) -> list[Run]:
-    """The finished trials of a sweep, each with what its paintings of all held-out photos are like; kept beside its checkpoints."""
-    runs = []
-    for trial in read_results(str(sweep)).trials:
-        assert trial.state == "finished", f"{sweep / trial.name} has not finished: the same command goes on with it"
-        file = sweep / trial.name / MEASURED
-        if not file.exists():
-            file.write_text(json.dumps(figures(sweep / trial.name, images)))
-        records = map(json.loads, (sweep / trial.name / "metrics.jsonl").read_text().splitlines())
-        rates = [record["images_per_s"] for record in records if "images_per_s" in record]
-        runs.append(Run(trial, sweep / trial.name, rates, **json.loads(file.read_text())))
-    return runs
+def about(name: str, size: Size, data: str) -> dict[str, object]:
+    """What all runs of a folder have in common: figures of others do not compare."""
+    splits = open_dataset(data).splits
+    images = {split: [info.samples, info.bytes] for split, info in splits.items()}
+    lasting = {field: value for field, value in asdict(size).items() if field not in ("together", "samples")}
+    return {"size": name, **lasting, "images": images, "score": SCORE}
 
 
-def figures(run: Path, images: Path) -> dict[str, list[float]]:
-    """Of each held-out photo's painting: SSIM to the photo; PSNR in dB and SSIM to the true painting, where that is known."""
-    originals, true = photos(images), truths(images)
-    painted = translate_images(load_generator(str(run), "B2A"), originals)
-    found = {"content": ssim(painted, originals)}
-    if true is not None:
-        found |= {"psnr_truth": psnr(painted, true), "ssim_truth": ssim(painted, true)}
-    return {name: values.tolist() for name, values in found.items()}
+def run_all(
+    state: State, size: Size, data: str, device: torch.device, together: int, until: float, seeds: dict[str, int]
+) -> None:
+    """Stage by stage, until all is done or the time is."""
+    while True:
+        stage, missing = Plan.of(state, **seeds).next(state)
+        if not missing:
+            return
+        print(f"{stage}: {len(missing)} runs to make", flush=True)
+        begun = 0
+        takes = in_turns if device.type == "cuda" or together == 1 else in_processes
+        for run, painted in takes(missing, size, data, device, together, until, state):
+            # Those that chose the rates have other rates than the cell's.
+            state.add(run, painted if run.seed == 0 else None)
+            begun += 1
+            print(f"{run.key}: {run.value:.3f} after {run.seconds:.0f} s", flush=True)
+        if begun < len(missing):
+            print("stopped: the time is over", flush=True)
+            return
 
 
-def photos(images: Path) -> Tensor:
-    """The held-out photos by name, uint8 [N, 3, SIZE, SIZE]."""
-    return torch.stack([load_whole(path, SIZE) for _, path in sorted(images_by_name(images / "testB").items())])
+def fits(state: State, until: float) -> bool:
+    """Whether a run that takes as long as the longest so far would end in time."""
+    return time.monotonic() + max((run.seconds for run in state.done.values()), default=0.0) < until
 
 
-def truths(images: Path) -> Tensor | None:
-    """Their true paintings, in the same order."""
-    folder = images / "truthB2A"
-    if not folder.exists():
-        return None
-    return torch.stack([load_whole(path, SIZE) for _, path in sorted(images_by_name(folder).items())])
+def in_processes(
+    missing: list[Wanted], size: Size, data: str, device: torch.device, together: int, until: float, state: State
+) -> Iterator[tuple[Done, Tensor]]:
+    """So many processes of a thread each."""
+    waiting, running = list(missing), set[Future[tuple[Done, Tensor]]]()
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(together, mp_context=context, initializer=_begin, initargs=(data, size)) as pool:
+        while waiting or running:
+            while waiting and len(running) < together and fits(state, until):
+                running.add(pool.submit(_make, waiting.pop(0)))
+            if not running:
+                return
+            finished = next(as_completed(running))
+            running.remove(finished)
+            yield finished.result()
 
 
-def coherence(images_NCHW: Tensor) -> Tensor:
-    """How much of an image is structure rather than texture, [N], 0 to 1.
+_images: Images
 
-    The coherence ((l1 - l2) / (l1 + l2))^2 of the structure tensor, l1 >= l2 its eigenvalues at a position, as a mean weighted
-    by l1 + l2, the energy of the edges there: 1 where edges run one way, 0 where they run every way (Jähne, Digital Image
-    Processing, chapter 13).
-    """
-    grey = images_NCHW.double().mean(dim=1, keepdim=True) / 255
-    dx, dy = grey[..., 1:-1, 2:] - grey[..., 1:-1, :-2], grey[..., 2:, 1:-1] - grey[..., :-2, 1:-1]
-    xx, yy, xy = (F.avg_pool2d(product, BLUR, stride=1) for product in (dx * dx, dy * dy, dx * dy))
-    energy = xx + yy
-    squared = ((xx - yy).square() + 4 * xy.square()) / energy.square().clamp(min=1e-12)
-    return ((squared * energy).sum(dim=(1, 2, 3)) / energy.sum(dim=(1, 2, 3))).clamp(0, 1)
+
+def _begin(data: str, size: Size) -> None:
+    global _images
+    torch.set_num_threads(1)
+    _images = Images(data, size, torch.device("cpu"))
+
+
+def _make(wanted: Wanted) -> tuple[Done, Tensor]:
+    return make(wanted, _images)
+
+
+def in_turns(
+    missing: list[Wanted], size: Size, data: str, device: torch.device, together: int, until: float, state: State
+) -> Iterator[tuple[Done, Tensor]]:
+    """In this process, so many runs, a step each in turn; on a GPU their kernels run side by side."""
+    images, waiting, running = Images(data, size, device), list(missing), list[Iterator[None]]()
+    first = True
+    while waiting or running:
+        while waiting and len(running) < together and fits(state, until):
+            running.append(steps_of(waiting.pop(0), images, prepare=first))
+            first = False
+        if not running:
+            return
+        for each in list(running):
+            try:
+                next(each)
+            except StopIteration as end:
+                running.remove(each)
+                yield end.value
 
 
 if __name__ == "__main__":

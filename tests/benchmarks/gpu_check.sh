@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# All that only a GPU can show, in about 8 minutes, stage by stage: a stage that fails or takes too long costs only itself.
-#   tests/benchmarks/gpu_check.sh OUT [SHARDS]        PYTHON=python3 STAGES="tests bench train paper" by default
+# All that only a GPU can show, in about 8 minutes, and 6 for the evidence; stage by stage: one that fails or takes too long costs only itself.
+#   tests/benchmarks/gpu_check.sh OUT [SHARDS]        PYTHON=python3 STAGES="tests bench train paper evidence" by default
 # OUT gets one log a stage, the bench's table and a summary. SHARDS is a packed dataset of images of at least 256 px; by default
-# a small one is drawn.
+# a small one is drawn. The stage `evidence` trains at 128 px: SHARDS may then be `data_shards pack IMAGES SHARDS --size 144`. It goes on from
+# the runs in the folder EVIDENCE_STATE, starts none that would end after EVIDENCE_MINUTES (6), and leaves all of them in OUT/evidence.
 set -uo pipefail
 cd "$(dirname "$0")/../.."
-out=$(realpath -m "$1") python=${PYTHON:-python3} stages=${STAGES:-tests bench train paper}
+out=$(realpath -m "$1") python=${PYTHON:-python3} stages=${STAGES:-tests bench train paper evidence}
 export PYTHONUNBUFFERED=1 PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH}
 work=$(mktemp -d) && mkdir -p "$out" && : >"$out/summary.txt"
 trap 'rm -rf "$work"' EXIT
@@ -48,6 +49,17 @@ paper_run() {
         --checkpoint.every 2000 --observe.previews none
 }
 
+evidence_runs() {
+    local state=$out/evidence minutes=${EVIDENCE_MINUTES:-6} size=${EVIDENCE_SIZE:-gpu} known
+    mkdir -p "$state"
+    for known in about.json runs.jsonl painted.safetensors; do
+        [ -e "${EVIDENCE_STATE:-$state}/$known" ] && [ ! -e "$state/$known" ] && cp "$EVIDENCE_STATE/$known" "$state/"
+    done
+    # A run that the time cuts off is lost alone: each is kept when it ends.
+    timeout -k 5 "$((60 * minutes + 90))" $python tests/benchmarks/evidence.py "$state" --size "$size" --data "$shards" --minutes "$minutes" \
+        ${EVIDENCE_OPTIONS:-} || $python tests/benchmarks/evidence.py "$state" --size "$size" --data "$shards" --report
+}
+
 rates() { # RUN: pairs a second of each record, and what was waited for
     $python - "$work/runs/$1/metrics.jsonl" "$work/began" "$work/killed.jsonl" <<'PY'
 import json, pathlib, statistics, sys
@@ -67,6 +79,7 @@ for name in $stages; do
     tests) stage tests 170 "$python" -m pytest tests/gpu -m gpu -q -x --maxfail 20 --durations 10 -o addopts= ;;
     bench) stage bench 240 "$python" tests/benchmarks/step_gpu.py --out "$out" --commit "${COMMIT:-unknown}" ${BENCH_OPTIONS:-} ;;
     train) (real_run) >"$out/train.log" 2>&1 && note "train: done" || note "train: failed"; rates real 2>&1 | tee -a "$out/summary.txt" ;;
+    evidence) (evidence_runs) >"$out/evidence.log" 2>&1 && note "evidence: done" || note "evidence: failed"; tail -n 60 "$out/evidence.log" ;;
     paper) (paper_run) >"$out/paper.log" 2>&1 && note "paper: done" || note "paper: failed"; rates paper 2>&1 | tee -a "$out/summary.txt" ;;
     esac
 done

@@ -2,7 +2,7 @@
 
     python tests/benchmarks/variants.py FOLDER [--images 1200] [--seeds 0 1 2] [--only ema spectral]
 
-FOLDER is one of evidence.py, whose dataset is used, or gets its own. What is an option of a run is given as one; what the
+FOLDER gets a dataset of drawn landscapes. What is an option of a run is given as one; what the
 literature offers beside that is put into the networks here, to be measured before anything of it is kept. The same command
 again goes on where it was stopped, and prints what is there.
 """
@@ -24,8 +24,7 @@ from commands import ROOT, synthetic_dataset
 from paired import ALPHA, Paired, holm
 from report_tables import spread, table
 from timing import header
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 from cluster import train
@@ -49,13 +48,6 @@ class Variant:
     prepare: Callable[[], None] | None = None
 
 
-class AugmentedJudge(PatchDiscriminator):
-    """Sees every image, real or generated, under one random change of colour, place and a hole (DiffAugment, Zhao et al. 2020)."""
-
-    def forward(self, image_BCHW: Tensor) -> Tensor:
-        return super().forward(augmented(image_BCHW))
-
-
 class SpectralJudge(PatchDiscriminator):
     """Convolutions divided by their largest singular value (Miyato et al. 2018), in place of instance norm, which would undo it."""
 
@@ -67,25 +59,6 @@ class SpectralJudge(PatchDiscriminator):
         for layer in self.body:
             if isinstance(layer, nn.Conv2d):
                 spectral_norm(layer)
-
-
-def augmented(images_BCHW: Tensor) -> Tensor:
-    """Brightness, saturation and contrast; moved by up to an eighth; a square of half the side set to 0."""
-    batch, _, height, width = images_BCHW.shape
-    bright, saturated, contrast = torch.rand(3, batch, 1, 1, 1)
-    x = images_BCHW + (bright - 0.5)
-    mean = x.mean(dim=1, keepdim=True)
-    x = (x - mean) * (2 * saturated) + mean
-    mean = x.mean(dim=(1, 2, 3), keepdim=True)
-    x = (x - mean) * (contrast + 0.5) + mean
-    most = height // 8
-    padded = F.pad(x, (most,) * 4)
-    places = torch.randint(0, 2 * most + 1, (batch, 2)).tolist()
-    x = torch.stack([each[:, y : y + height, z : z + width] for each, (y, z) in zip(padded, places, strict=True)])
-    keep = torch.ones(batch, 1, height, width)
-    for row, (y, z) in zip(keep, torch.randint(-height // 4, height * 3 // 4, (batch, 2)).tolist(), strict=True):
-        row[:, max(0, y) : y + height // 2, max(0, z) : z + width // 2] = 0
-    return x * keep
 
 
 def normalized_after_initialization() -> None:
@@ -104,7 +77,7 @@ GENERATOR = "--model.generator."
 VARIANTS = {
     BASELINE: Variant("cluster/configs/demo.yaml at a learning rate of 8e-4"),
     "ema": Variant("moving average of the generators, half-life 100 images", ("--step.ema_half_life=100",)),
-    "diffaug": Variant("differentiable augmentation", judge=AugmentedJudge),
+    "diffaug": Variant("differentiable augmentation", ("--loss.augment=color,translation,cutout",)),
     "spectral": Variant("spectral norm in the discriminators", judge=SpectralJudge, prepare=normalized_after_initialization),
     "nonlocal-d": Variant(
         "a non-local block in the discriminators, where the image has an eighth of its side",

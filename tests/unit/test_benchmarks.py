@@ -8,6 +8,10 @@ from pathlib import Path
 
 import pytest
 
+sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
+
+from evidence_cells import for_rates
+
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
@@ -48,11 +52,28 @@ def test_step_gpu_writes_its_results(tmp_path: Path) -> None:
     assert next(tmp_path.glob("step-gpu-*-cpu.txt")).read_text().splitlines()[-1] in printed
 
 
-def test_evidence_measures_and_draws(tmp_path: Path) -> None:
-    printed = run("evidence", str(tmp_path), "--images", "8", "--seeds", "0", "--samples", "16", "--only-paper")
-    assert "| NLA-CycleGAN gives better results than CycleGAN (abstract) |" in printed
-    assert {file.name for file in (tmp_path / "results").iterdir()} == {"tables.md", "convergence.png", "pictures.webp"}
-    # On the same dataset: what is put into the networks there fits them.
+def test_evidence_goes_on_and_lists_what_is_open(tmp_path: Path) -> None:
+    """Two calls that each have time for a few runs: none is made twice, and all that is missing is named."""
+    options = ("--size", "tiny", "--together", "2")
+    printed = run("evidence", str(tmp_path), *options, "--minutes", "0.3")
+    runs = (tmp_path / "runs.jsonl").read_text()
+    assert "stopped: the time is over" in printed
+    assert "| NLA-CycleGAN is better than CycleGAN |" in printed
+    again = run("evidence", str(tmp_path), *options, "--minutes", "0.3")
+    more = (tmp_path / "runs.jsonl").read_text()
+    assert more.startswith(runs)
+    keys = [tuple(json.loads(line)[name] for name in ("cell", "rate", "seed")) for line in more.splitlines()]
+    assert len(set(keys)) == len(keys) > len(runs.splitlines()) > 0
+    # All that were begun came to their end: the first ones of the plan, none left out.
+    wanted = [(run.cell, run.rate, run.seed) for run in for_rates()]
+    assert sorted(keys) == sorted(wanted[: len(keys)])
+    assert f"rates: {18 - len(keys)} of 18 runs open" in again
+    assert "pilot: open, it follows from the stage before" in again
+    assert "**open**" in (tmp_path / "tables.md").read_text()
+
+
+def test_variants_compare(tmp_path: Path) -> None:
+    """What is put into the networks there fits them."""
     printed = run(
         "variants", str(tmp_path), "--images", "8", "--seeds", "0", "--only", "spectral", "nonlocal-d", "diffaug"
     )
