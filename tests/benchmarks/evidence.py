@@ -10,6 +10,7 @@ listed as open. SHARDS is a dataset packed at the size that --size names; withou
 """
 
 import argparse
+import hashlib
 import multiprocessing
 import time
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ from pathlib import Path
 
 import torch
 from commands import call
-from evidence_cells import SCORE, SIZES, Size, Wanted
+from evidence_cells import SIZES, Size, Wanted
 from evidence_plan import Plan, open_runs
 from evidence_report import write_report
 from evidence_run import Images, make, steps_of
@@ -27,7 +28,9 @@ from evidence_state import Done, State
 from timing import header
 from torch import Tensor
 
-from data_shards.dataset.manifest import open_dataset
+from data_shards.dataset.manifest import MANIFEST
+from data_shards.storage import locate, read_file
+from nla_cyclegan.metrics.score import PATCHES, definition
 
 
 def main() -> None:
@@ -69,10 +72,10 @@ def drawn(folder: Path, size: Size) -> str:
 
 def about(name: str, size: Size, data: str) -> dict[str, object]:
     """What all runs of a folder have in common: figures of others do not compare."""
-    splits = open_dataset(data).splits
-    images = {split: [info.samples, info.bytes] for split, info in splits.items()}
+    manifest = read_file(locate(data), MANIFEST)
+    assert manifest is not None, data
     lasting = {field: value for field, value in asdict(size).items() if field not in ("together", "samples")}
-    return {"size": name, **lasting, "images": images, "score": SCORE}
+    return {"size": name, **lasting, "data": hashlib.sha256(manifest).hexdigest(), "score": definition(PATCHES)}
 
 
 def run_all(

@@ -77,6 +77,15 @@ class Images:
             found.append((crop.flip(-1) if random.random() < 0.5 else crop)[None])
         return found
 
+    def measure(self, step: TrainingStep) -> dict[str, float]:
+        """What validation measures of the EMA on all held-out images. Raises: SystemExit where that has no score."""
+        measured = self.validation.measure(step)
+        if "score" not in measured:
+            raise SystemExit(
+                f"{self.uri}: its held-out images have no score (too few, or the same ones in both domains)"
+            )
+        return measured
+
     def _read(self, split: str) -> Tensor:
         return torch.stack([image for _, image in read_split(self.dataset, split, size=self.size.load)])
 
@@ -119,8 +128,7 @@ def steps_of(wanted: Wanted, images: Images, *, prepare: bool = False) -> Iterat
             step(a, b, images_seen=position, lr=learning_rate(wanted.rate, size.schedule, position, total))
             if position + 1 in due:
                 seen.append(position + 1)
-                found.append(images.validation.measure(step) | attention_measured(model, step.networks, a, b))
-                found[-1].setdefault("score", found[-1]["swd"] / 100)
+                found.append(images.measure(step) | attention_measured(model, step.networks, a, b))
         yield
     with stream:
         generator = step.inference_generators["generator_ba"]
