@@ -1,5 +1,11 @@
 """Errors that the user can fix, as opposed to programming errors."""
 
+import os
+import re
+
+# Whatever ends a line, and what moves a terminal's cursor.
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+
 
 class UserError(ValueError):
     """Invalid input, damaged data, or storage that refuses access.
@@ -111,3 +117,9 @@ def check_range(option: str, value: int | None, lowest: int, highest: int) -> No
 def error_lines(error: ValueError) -> str:
     """A UserError for the console: `error:` before each line; indented lines belong to the one above."""
     return "\n".join(line if line.startswith(" ") else f"error: {line}" for line in str(error).splitlines())
+
+
+def shown_name(name: str | os.PathLike[str]) -> str:
+    """A file's name or path for a message: in one line, and text; what is not becomes \\n or \\xNN."""
+    text = os.fspath(name).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode(), text)

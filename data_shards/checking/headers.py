@@ -8,7 +8,7 @@ from PIL import Image
 from data_shards.errors import UserError
 from data_shards.images.read import JPEG_FORMATS, is_plain, opened, shown_size
 
-# Formats in which a truncated file can be recognised from its bytes; others are decoded to find out.
+# Formats in which a whole file can be recognised from its bytes; others are decoded to find out.
 SELF_EVIDENT = (*JPEG_FORMATS, "PNG", "WEBP", "GIF")
 
 JPEG_SCAN, JPEG_END = 0xDA, 0xD9
@@ -33,23 +33,30 @@ def look_at(data: bytes) -> Header:
             plain = is_plain(image, data)
             # A PNG without an orientation has to be decoded to find that out.
             size = image.size if plain else shown_size(image)
-            if image.format not in SELF_EVIDENT:
+            is_whole = image.format in SELF_EVIDENT and _is_whole(image, data)
+            if not is_whole:
+                # What is missing may be needless: the other frames of a GIF, the end mark of a PNG.
                 image.load()
-            # The checksums of a PNG's chunks; other formats have none.
-            with opened(data) as again:
-                again.verify()
-            return Header(*size, plain, "the file is cut short" if _is_cut(image, data) else "")
+            return Header(*size, plain and is_whole)
     except UserError as error:
         return Header(fault=str(error))
 
 
-def _is_cut(image: Image.Image, data: bytes) -> bool:
-    """Whether its end is missing. What lies behind its end, such as the film of a motion photo, does not matter."""
+def _is_whole(image: Image.Image, data: bytes) -> bool:
+    """Whether its end is there. What lies behind that, such as the film of a motion photo, does not matter."""
     if image.format in JPEG_FORMATS:
-        return not _jpeg_ends(data)
+        return _jpeg_ends(data)
     if image.format == "GIF":
-        return not _gif_ends(data)
-    return image.format == "WEBP" and len(data) < 8 + int.from_bytes(data[4:8], "little")
+        return _gif_ends(data)
+    if image.format == "WEBP":
+        return len(data) >= 8 + int.from_bytes(data[4:8], "little")
+    try:
+        # The checksums of its chunks.
+        with opened(data) as again:
+            again.verify()
+    except UserError:
+        return False
+    return True
 
 
 def _jpeg_ends(data: bytes) -> bool:

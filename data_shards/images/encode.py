@@ -9,6 +9,7 @@ from PIL import Image
 
 from data_shards.errors import UserError
 from data_shards.images.read import JPEG_FORMATS, UnreadableImageError, is_plain, opened, to_srgb
+from data_shards.images.write import LONGEST_SIDE
 
 # A re-encoded photograph that was lossy already; above this the file grows and nobody sees a difference.
 REENCODE_QUALITY = 95
@@ -69,7 +70,8 @@ def _encode(source: bytes, encoding: Encoding) -> tuple[bytes, str, tuple[int, i
         rgb = to_srgb(image)
         if encoding.size is not None and is_too_large:
             rgb = _reduce(rgb, encoding.size)
-        if encoding.quality is None and image.format not in LOSSY_FORMATS:
+        is_lossless = encoding.quality is None and image.format not in LOSSY_FORMATS
+        if is_lossless or max(rgb.size) > LONGEST_SIDE[".jpg"]:
             return _save(rgb, "PNG"), "png", rgb.size
         return _save(rgb, "JPEG", quality=encoding.quality or REENCODE_QUALITY, subsampling=0), "jpg", rgb.size
 

@@ -1,59 +1,23 @@
 """Finding image files: files, folders and globs. Every verb finds the same ones, and says what it leaves out and why."""
 
 import glob
-import itertools
 import os
-import re
-import stat
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 
-from data_shards.errors import UserError
-from data_shards.images.signatures import look
+from data_shards.errors import UserError, shown_name
+from data_shards.images.left_out import LeftOut
+from data_shards.images.signatures import SUFFIXES
+from data_shards.images.walk import files_below, images_among, images_below
 
-SUFFIXES = frozenset(
-    {".avif", ".bmp", ".gif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".mpo", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
-)  # fmt: skip
-# Where file managers, servers and archivers keep thumbnails and notes about the files beside them; hidden ones too.
-SYSTEM_FOLDERS = frozenset(
-    {"@eadir", "__macosx", "#recycle", "$recycle.bin", "lost+found", "system volume information", "thumbnails"}
-)
-# As `translate --attention` names them.
-ATTENTION = re.compile(r"(?P<stem>.+)\.attention\d+")
-NAMED = 5
-
-
-@dataclass
-class LeftOut:
-    """What is no image of the user's, by the reason."""
-
-    hidden: list[str] = field(default_factory=list)
-    others: list[str] = field(default_factory=list)
-    drawn: list[str] = field(default_factory=list)
-    irregular: list[str] = field(default_factory=list)
-    unreadable: list[str] = field(default_factory=list)
-    below: list[str] = field(default_factory=list)
-
-    @property
-    def remarks(self) -> list[str]:
-        """A line for each reason that there is."""
-        kinds = Counter(Path(name).suffix.lower() or "without a suffix" for name in self.others)
-        counted = [f"{count} {kind}" for kind, count in kinds.most_common()]
-        reasons = {
-            "hidden, or in a hidden, thumbnail or system folder": (self.hidden, []),
-            "no images": (self.others, counted),
-            "drawn by this project (attention, grids)": (self.drawn, self.drawn),
-            "no regular files": (self.irregular, self.irregular),
-            "cannot be read": (self.unreadable, self.unreadable),
-            "in sub-folders, by --no-recursive": (self.below, []),
-        }
-        return [f"{reason}: {_counted(len(names), details)}" for reason, (names, details) in reasons.items() if names]
-
-    def add(self, other: "LeftOut") -> None:
-        for name, found in vars(other).items():
-            getattr(self, name).extend(found)
+# Bytes of a file's name; of all file systems in use.
+LONGEST_NAME = 255
+# Of a result, such as .webp.
+LONGEST_SUFFIX = 5
+# How Python writes bytes that are no whole character.
+PARTS = "".join(map(chr, range(0xDC80, 0xDD00)))
 
 
 @dataclass(frozen=True)
@@ -86,20 +50,19 @@ def find_images(inputs: Iterable[str | Path], *, recursive: bool = True, without
 
 def _expand(entry: Path, recursive: bool, without: Path | None, left_out: LeftOut) -> list[tuple[Path, Path]]:
     # A name that exists is itself, even where it holds a glob's characters: photo[1].jpg.
-    if entry.is_file():
+    if os.path.isfile(entry):
         return [(entry, Path(entry.name))]
     here = LeftOut()
-    if entry.is_dir():
-        root, what = entry, f"folder {entry}"
-        relatives = list(walk(entry, here, recursive=recursive, without=without))
+    if os.path.isdir(entry):
+        root, what = entry, f"folder {shown_name(entry)}"
+        relatives = images_below(entry, here, recursive=recursive, without=without)
     else:
-        root, what = _before_wildcards(entry), f"{entry}"
-        matched = [Path(name) for name in sorted(glob.glob(str(entry), recursive=True))]
+        what = shown_name(entry)
+        root, pattern = _before_wildcards(entry)
+        matched = _matching(root, pattern)
         if not matched:
-            raise UserError(f"{entry}: no such file or folder, and no file matches it as a glob")
-        passed = without if without is not None and _inside(without, root) else None
-        names = [str(path.relative_to(root)) for path in matched if not path.is_dir() and not _inside(path, passed)]
-        relatives = sorted(_images(root, names, here))
+            raise UserError(f"{what}: no such file or folder, and no file matches it as a glob")
+        relatives = _images_among(root, matched, here, recursive, without)
     left_out.add(here)
     if not relatives:
         seen = "".join(f"; left out: {remark}" for remark in here.remarks)
@@ -107,87 +70,64 @@ def _expand(entry: Path, recursive: bool, without: Path | None, left_out: LeftOu
     return [(root / name, Path(name)) for name in relatives]
 
 
-def walk(root: Path, left_out: LeftOut, *, recursive: bool = True, without: Path | None = None) -> list[str]:
-    """Names of the images below a folder, relative to it, sorted.
-
-    Args:
-        left_out: is given what is no image.
-        recursive: also those in its sub-folders.
-        without: a folder in there that is passed over.
-    """
-    names, passed = [], without if without is not None and _inside(without, root) else None
-    for parent, folders, files in os.walk(root, followlinks=True):
-        inside = os.path.relpath(parent, root)
-        folders[:] = [name for name in folders if not _leads_back(parent, name)]
-        folders[:] = [name for name in folders if not _inside(Path(parent, name, "-"), passed)]
-        names += [name if inside == "." else f"{inside}/{name}" for name in files]
-    if not recursive:
-        below = [name for name in names if "/" in name]
-        left_out.below += _images(root, below, LeftOut())
-        names = [name for name in names if "/" not in name]
-    return sorted(_images(root, names, left_out))
+def _before_wildcards(pattern: Path) -> tuple[Path, list[str]]:
+    """The folder that a glob begins in, and the parts of the glob below it."""
+    root, parts = Path(), list(pattern.parts)
+    while len(parts) > 1 and (not glob.has_magic(parts[0]) or os.path.isdir(root / parts[0])):
+        root /= parts.pop(0)
+    return root, parts
 
 
-def _images(root: Path, names: Iterable[str], left_out: LeftOut) -> Iterator[str]:
-    """Those of the files that are images of the user's."""
-    names = list(names)
-    stems = {os.path.splitext(name)[0] for name in names}
-    for name in names:
-        kind = left_out.hidden if _is_hidden(name) else _kind(root / name, name, stems, left_out)
-        if kind is None:
-            yield name
-        else:
-            kind.append(name)
+def _matching(root: Path, pattern: list[str]) -> list[str]:
+    """Files and folders that match, relative to `root`; with ** files alone."""
+    if "**" in pattern:
+        # glob's own ** follows links in circles.
+        return [name for name in files_below(root, LeftOut()) if _fits(name.split("/"), pattern)]
+    return glob.glob("/".join(pattern), root_dir=root)
 
 
-def _kind(path: Path, name: str, stems: set[str], left_out: LeftOut) -> list[str] | None:
-    """Where a file belongs that is left out; None for an image."""
-    stem, suffix = os.path.splitext(name)
-    try:
-        if not stat.S_ISREG(path.stat().st_mode):
-            return left_out.irregular
-        is_image, is_drawn = look(path)
-    except FileNotFoundError:
-        # A link to nothing.
-        return left_out.irregular
-    except OSError:
-        # Who reads it says why that fails.
-        return None if suffix.lower() in SUFFIXES else left_out.unreadable
-    beside = ATTENTION.fullmatch(stem)
-    if is_drawn or (beside and beside["stem"] in stems):
-        return left_out.drawn
-    return None if is_image or suffix.lower() in SUFFIXES else left_out.others
+def _fits(parts: list[str], pattern: list[str]) -> bool:
+    if not (parts and pattern):
+        return not parts and all(part == "**" for part in pattern)
+    if pattern[0] == "**":
+        return _fits(parts, pattern[1:]) or _fits(parts[1:], pattern)
+    return fnmatchcase(parts[0], pattern[0]) and _fits(parts[1:], pattern[1:])
 
 
-def _is_hidden(name: str) -> bool:
-    # Hidden files beside photos (._photo.jpg) are a Mac's notes about them, not pictures.
-    *folders, _ = parts = name.split("/")
-    return any(part.startswith(".") for part in parts) or any(part.lower() in SYSTEM_FOLDERS for part in folders)
-
-
-def _leads_back(parent: str, name: str) -> bool:
-    """Whether a folder is a link to one that it lies in: walking into it would never end."""
-    place = os.path.join(parent, name)
-    return os.path.islink(place) and Path(parent).resolve().is_relative_to(Path(place).resolve())
+def _images_among(
+    root: Path, matched: list[str], left_out: LeftOut, recursive: bool, without: Path | None
+) -> list[str]:
+    """The images of a glob: files that match, and those in folders that do."""
+    names = []
+    for name in matched:
+        if not os.path.isdir(root / name):
+            names += [] if _inside(root / name, without) else [name]
+        elif not _inside(root / name / "-", without):
+            below = files_below(root / name, left_out, without=without)
+            names += [f"{name}/{file}" for file in below if recursive or "/" not in file]
+            left_out.below += [f"{name}/{file}" for file in below if not recursive and "/" in file]
+    return sorted(images_among(root, names, left_out))
 
 
 def _inside(path: Path, folder: Path | None) -> bool:
     return folder is not None and folder.resolve() in path.resolve().parents
 
 
-def _before_wildcards(pattern: Path) -> Path:
-    fixed = itertools.takewhile(lambda part: not glob.has_magic(part), pattern.parent.parts)
-    return Path(*fixed)
-
-
-def _counted(count: int, details: Sequence[str]) -> str:
-    named = ", ".join(details[:NAMED]) + (", ..." if len(details) > NAMED else "")
-    return f"{count:,} file{'' if count == 1 else 's'}" + (f" ({named})" if named else "")
-
-
 def without_suffix(path: Path) -> Path:
     """The path without the suffix of an image; "after 3.5 minutes" has none."""
     return path.with_suffix("") if path.suffix.lower() in SUFFIXES else path
+
+
+def match_name(path: Path) -> str:
+    """What an image, its translation and its truth have in common: the path without suffix, as long as a result's can be."""
+    name = shortened(without_suffix(path).name, LONGEST_NAME - LONGEST_SUFFIX)
+    return path.with_name(name).as_posix()
+
+
+def shortened(name: str, longest: int) -> str:
+    """The name of a file in at most so many bytes, whole characters."""
+    encoded = os.fsencode(name)
+    return name if len(encoded) <= longest else os.fsdecode(encoded[:longest]).rstrip(PARTS)
 
 
 def evenly(files: Sequence[Path], count: int) -> list[Path]:
@@ -204,17 +144,16 @@ def images_by_name(folder: str | Path, left_out: LeftOut | None = None) -> dict[
 
     Raises: UserError if it is no folder with images, or two files differ only in their suffix.
     """
-    if not Path(folder).is_dir():
-        raise UserError(f"{folder}: no such folder")
+    if not os.path.isdir(folder):
+        raise UserError(f"{shown_name(folder)}: no such folder")
     named: dict[str, Path] = {}
     found = find_images([folder])
     if left_out is not None:
         left_out.add(found.left_out)
     for path, relative in found.images.items():
-        name = without_suffix(relative).as_posix()
+        name = match_name(relative)
         if name in named:
-            raise UserError(
-                f"{folder}: {named[name].name} and {path.name} differ only in their suffix; rename one of them"
-            )
+            clash = " and ".join(shown_name(each.relative_to(folder)) for each in (named[name], path))
+            raise UserError(f"{shown_name(folder)}: {clash} differ only in their suffix; rename one of them")
         named[name] = path
     return named

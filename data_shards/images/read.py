@@ -11,14 +11,15 @@ import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, BinaryIO, TypeVar
 
 import numpy as np
 from PIL import Image, ImageCms, PngImagePlugin
 
 from data_shards.errors import UserError
-from data_shards.images.repair import has_damaged_chunks, repaired
+from data_shards.images.repair import chunks, needs_repair, repaired
 from data_shards.images.write import to_picture
 from data_shards.memory import available_bytes
 
@@ -31,6 +32,8 @@ Loaded = TypeVar("Loaded")
 JPEG_FORMATS = ("JPEG", "MPO")
 # What a colour profile can be the profile of.
 PROFILED_MODES = ("L", "RGB", "CMYK", "LAB")
+# Levels of 255 that two ways to write sRGB down may differ by.
+SAME_COLOUR = 2
 ORIENTATION = 0x0112
 UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -42,8 +45,10 @@ UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 SIDEWAYS = (5, 6, 7, 8)
-# Where a PNG may state an orientation, also behind its pixels.
-PNG_ORIENTATIONS = (b"eXIf", b"XML:com.adobe.xmp", b"Raw profile type exif")
+# Chunks of a PNG that state no orientation, and about which libpng, which torchvision decodes with, has nothing to say on stderr.
+SILENT_CHUNKS = (b"IHDR", b"IDAT", b"IEND", b"gAMA", b"cHRM", b"sRGB", b"pHYs", b"tEXt")
+TEXT_BYTES = 1 << 20
+EXIF_TEXT = b"Raw profile type exif"
 
 # Pillow's own limit of 89 million pixels would refuse a panorama; here the limit is the memory. An image is held as it was
 # stored, upright, and in sRGB, with alpha.
@@ -71,8 +76,11 @@ def opened(source: str | Path | bytes) -> Iterator[Image.Image]:
     Raises: UnreadableImageError, also for what fails inside the block; OSError if there is no such file.
     """
     try:
-        with _open(source) as image:
+        # A file that is open, not its name: Pillow maps files into memory by their names, and then mixes up the rows of a
+        # TIFF that is to be turned.
+        with io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb") as file, _open(file) as image:
             _refuse_too_large(image)
+            _shorten_transparency(image)
             yield image
     except (UserError, FileNotFoundError, IsADirectoryError, PermissionError):
         raise
@@ -83,31 +91,35 @@ def opened(source: str | Path | bytes) -> Iterator[Image.Image]:
         raise UnreadableImageError(" ".join(f"{type(error).__name__}: {error}".split())) from error
 
 
-def _open(source: str | Path | bytes) -> Image.Image:
-    """The image file as Pillow opens it; without metadata that Pillow would fail over, if there are such."""
-    if isinstance(source, bytes):
-        return _open_bytes(memoryview(source), io.BytesIO(source))
-    with open(source, "rb") as file:
-        if not os.fstat(file.fileno()).st_size:
-            return Image.open(file)
-        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content, memoryview(content) as data:
-            return _open_bytes(data, source)
-
-
-def _open_bytes(data: memoryview, source: str | Path | io.BytesIO) -> Image.Image:
+def _open(file: BinaryIO) -> Image.Image:
+    """The image as Pillow opens it; without metadata that Pillow would fail over, if there are such."""
     reason: Exception | None = None
-    try:
-        if not has_damaged_chunks(data):
-            return Image.open(source)
-    # Pillow's plug-ins raise nearly anything on damaged metadata.
-    except Exception as error:
-        reason = error
-    for content in repaired(data):
-        with suppress(Exception):
-            image = Image.open(io.BytesIO(content))
-            image.info[REPAIRED] = True
-            return image
+    with _content(file) as data:
+        try:
+            if not needs_repair(data):
+                return Image.open(file)
+        # Pillow's plug-ins raise nearly anything on damaged metadata.
+        except Exception as error:
+            reason = error
+        for content in repaired(data):
+            with suppress(Exception):
+                image = Image.open(io.BytesIO(content))
+                image.info[REPAIRED] = True
+                return image
     raise reason or Image.UnidentifiedImageError
+
+
+@contextmanager
+def _content(file: BinaryIO) -> Iterator[memoryview]:
+    """The bytes of a file, not copied."""
+    if isinstance(file, io.BytesIO):
+        with file.getbuffer() as data:
+            yield data
+    elif not os.fstat(file.fileno()).st_size:
+        yield memoryview(b"")
+    else:
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content, memoryview(content) as data:
+            yield data
 
 
 def _refuse_too_large(image: Image.Image) -> None:
@@ -121,6 +133,13 @@ def _refuse_too_large(image: Image.Image) -> None:
             f"{image.width:,} x {image.height:,} px take about {needed / 1e9:.1f} GB of memory, and {available / 1e9:.1f} GB can "
             "be had; make it smaller"
         )
+
+
+def _shorten_transparency(image: Image.Image) -> None:
+    """Of a 16-bit RGB PNG Pillow gives the upper 8 bits of the pixels, and all 16 of the colour that is transparent."""
+    transparent = image.info.get("transparency")
+    if isinstance(transparent, tuple) and "16" in str(image.tile):
+        image.info["transparency"] = tuple(value >> 8 for value in transparent)
 
 
 def read_picture(source: str | Path | bytes) -> Image.Image:
@@ -210,7 +229,9 @@ def shown_size(image: Image.Image) -> tuple[int, int]:
 
 def _orientation(image: Image.Image) -> int:
     try:
-        return int(image.getexif().get(ORIENTATION, 1))
+        value = image.getexif().get(ORIENTATION)
+        # As Pillow has it, which turns TIFF files itself: neither "6" nor (6, 6) is an orientation.
+        return int(value) if value in UPRIGHT else 1
     # EXIF bytes that are none make Pillow raise nearly anything; viewers show the image as it is.
     except Exception:
         return 1
@@ -225,7 +246,10 @@ def is_plain(image: Image.Image, data: bytes) -> bool:
         return False
     if image.format == "PNG":
         bit_depth = data[24]
-        return bit_depth == 8 and not any(mark in data for mark in PNG_ORIENTATIONS)
+        return bit_depth == 8 and all(
+            kind in SILENT_CHUNKS and (kind != b"tEXt" or (len(content) < TEXT_BYTES and content[:21] != EXIF_TEXT))
+            for kind, content, _ in chunks(memoryview(data))
+        )
     return image.format in JPEG_FORMATS and _orientation(image) not in UPRIGHT
 
 
@@ -247,36 +271,44 @@ def _eight_bit(image: Image.Image) -> Image.Image:
     """Grey values of 16 or 32 bits scaled to 8; Pillow's own conversion would clip them to white."""
     if image.mode not in ("F", "I") and not image.mode.startswith("I;16"):
         return image
-    values = np.nan_to_num(np.asarray(image).astype(np.float64))
-    highest = 65535.0 if image.mode != "F" else 1.0
-    if values.max() > highest or values.min() < 0:
+    values = np.asarray(image).astype(np.float64)
+    finite = values[np.isfinite(values)]
+    lowest, highest = 0.0, 65535.0 if image.mode != "F" else 1.0
+    if finite.size and (finite.max() > highest or finite.min() < 0):
         # Measurements rather than tones: shown from their lowest to their highest, as viewers do.
-        values, highest = values - values.min(), float(np.ptp(values))
-    return Image.fromarray(np.round(values * (255.0 / highest)).astype(np.uint8))
+        lowest, highest = float(finite.min()), float(finite.max())
+    values = np.nan_to_num(values, nan=lowest, posinf=highest, neginf=lowest)
+    share = (values - lowest) / (highest - lowest or 1.0)
+    grey = Image.fromarray(np.round(255.0 * share).astype(np.uint8))
+    if isinstance(transparent := image.info.get("transparency"), int):
+        grey.putalpha(Image.fromarray(np.uint8(255 * (np.asarray(image) != transparent))))
+    return grey
 
 
 def _profile(image: Image.Image) -> bytes | None:
     """The image's colour profile, if it is another than sRGB."""
     profile = image.info.get("icc_profile")
-    if not profile:
-        return None
-    try:
-        description = ImageCms.getProfileDescription(ImageCms.getOpenProfile(io.BytesIO(profile)))
-    except ImageCms.PyCMSError:
-        return None
-    return None if "srgb" in description.lower() else profile
+    return profile if profile and not _is_srgb(profile) else None
+
+
+@lru_cache(maxsize=64)
+def _is_srgb(profile: bytes) -> bool:
+    """Whether a profile leaves colours as they are, whatever it calls itself; also one that cannot be used."""
+    levels = np.arange(0, 256, 17, dtype=np.uint8)
+    colours = np.stack(np.meshgrid(levels, levels, levels), axis=-1).reshape(16, 256, 3)
+    converted = _converted(Image.fromarray(colours), profile)
+    return converted is not None and bool(np.abs(np.asarray(converted).astype(int) - colours).max() <= SAME_COLOUR)
 
 
 def _in_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
     if profile is None:
         return image.convert("RGB")
-    if image.mode not in PROFILED_MODES:
-        image = image.convert("RGB")
+    return _converted(image if image.mode in PROFILED_MODES else image.convert("RGB"), profile) or image.convert("RGB")
+
+
+def _converted(image: Image.Image, profile: bytes) -> Image.Image | None:
+    """In sRGB; None for a profile that does not fit the image (a grey profile on an RGB file): viewers ignore it too."""
     try:
-        converted = ImageCms.profileToProfile(
-            image, io.BytesIO(profile), ImageCms.createProfile("sRGB"), outputMode="RGB"
-        )
+        return ImageCms.profileToProfile(image, io.BytesIO(profile), ImageCms.createProfile("sRGB"), outputMode="RGB")
     except ImageCms.PyCMSError:
-        # A profile that does not fit the image (a grey profile on an RGB file): viewers ignore it too.
-        return image.convert("RGB")
-    return converted or image.convert("RGB")
+        return None

@@ -5,42 +5,56 @@ WebP one of chunks. What makes the pixels stays, and what says how they are to b
 """
 
 import io
+import re
 import struct
 import zlib
 from collections.abc import Callable, Iterator
+from functools import partial
 
 from PIL import Image
 from PIL.PngImagePlugin import PngStream
 
 PNG_START = b"\x89PNG\r\n\x1a\n"
+# Where its header has it.
+COLOUR_TYPE = 25
 # Of one pixel: its header, its data and its end, between which a chunk can be tried.
 ONE_PIXEL = (b"IHDR", struct.pack(">IIBBBBB", 1, 1, 8, 2, 0, 0, 0)), (b"IDAT", zlib.compress(bytes(4))), (b"IEND", b"")
 TRANSPARENCY = b"tRNS"
+# Bytes of it, by the colour type: one colour, or the opacity of up to 256.
+TRANSPARENCY_BYTES = {0: range(2, 3), 2: range(6, 7), 3: range(257)}
+# The first frame of an animation lies outside these, and nobody needs the others.
+ANIMATION = (b"acTL", b"fcTL", b"fdAT")
 # Segments of a JPEG that say what its colours are, and the bytes that they have at least.
 COLOUR_SEGMENTS = {0xE0: (b"JFIF\0", 14), 0xEE: (b"Adobe", 12)}
 EXIF, COMMENT, SCAN, END = 0xE1, 0xFE, 0xDA, 0xD9
+JP2_START = b"\0\0\0\x0cjP  \r\n\x87\n"
 
 
 def repaired(data: memoryview) -> Iterator[bytes]:
     """The file without what is damaged in its metadata, then without all of them; nothing where it is of another format."""
     if data[: len(PNG_START)] == PNG_START:
-        yield _png(data, _is_whole)
-        yield _png(data, lambda kind, content, crc: _is_pixels(kind))
+        yield _png(data, partial(_is_whole, data))
+        yield _png(data, lambda kind, content, crc: _is_critical(kind))
     elif data[:2] == b"\xff\xd8":
         yield _jpeg(data, lambda marker, content: marker == EXIF or _says_colours(marker, content))
         yield _jpeg(data, _says_colours)
     elif data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         yield _webp(data)
+    elif data[4:8] == b"ftyp":
+        yield _without_exif_item(data)
+    elif data[: len(JP2_START)] == JP2_START:
+        yield data[: _jp2_end(data)].tobytes()
 
 
-def has_damaged_chunks(data: memoryview) -> bool:
-    """Whether it is a PNG with metadata that Pillow would fail over, some of them only when it decodes the pixels."""
-    is_png = data[: len(PNG_START)] == PNG_START
-    return is_png and any(not _is_whole(*chunk) for chunk in _chunks(data))
+def needs_repair(data: memoryview) -> bool:
+    """Whether it is a file that Pillow would fail over, but only when it decodes the pixels."""
+    if data[: len(PNG_START)] == PNG_START:
+        return any(not _is_whole(data, *chunk) for chunk in chunks(data))
+    return data[: len(JP2_START)] == JP2_START and _jp2_end(data) < len(data)
 
 
-def _chunks(data: memoryview) -> Iterator[tuple[bytes, memoryview, memoryview]]:
-    """Kind, content and checksum of each chunk, as far as the file goes."""
+def chunks(data: memoryview) -> Iterator[tuple[bytes, memoryview, memoryview]]:
+    """Kind, content and checksum of each chunk of a PNG, as far as the file goes."""
     place = len(PNG_START)
     while place + 12 <= len(data):
         length, kind = struct.unpack_from(">I4s", data, place)
@@ -48,17 +62,19 @@ def _chunks(data: memoryview) -> Iterator[tuple[bytes, memoryview, memoryview]]:
         place += 12 + length
 
 
-def _is_pixels(kind: bytes) -> bool:
-    return kind == TRANSPARENCY or not kind[0] & 0x20
+def _is_critical(kind: bytes) -> bool:
+    return not kind[0] & 0x20
 
 
-def _is_whole(kind: bytes, content: memoryview, crc: memoryview) -> bool:
-    if _is_pixels(kind):
+def _is_whole(data: memoryview, kind: bytes, content: memoryview, crc: memoryview) -> bool:
+    if _is_critical(kind):
         return True
     if zlib.crc32(content, zlib.crc32(kind)).to_bytes(4, "big") != crc:
         return False
-    if not hasattr(PngStream, f"chunk_{kind.decode('latin-1')}"):
-        return True
+    if kind == TRANSPARENCY:
+        return len(content) in TRANSPARENCY_BYTES.get(data[COLOUR_TYPE], ())
+    if kind in ANIMATION or not hasattr(PngStream, f"chunk_{kind.decode('latin-1')}"):
+        return kind not in ANIMATION
     header, data, end = (_chunk(*part) for part in ONE_PIXEL)
     try:
         with Image.open(io.BytesIO(b"".join([PNG_START, header, _chunk(kind, content), data, end]))) as image:
@@ -76,7 +92,7 @@ def _chunk(kind: bytes, content: bytes | memoryview) -> bytes:
 
 def _png(data: memoryview, keep: Callable[[bytes, memoryview, memoryview], bool]) -> bytes:
     parts: list[bytes | memoryview] = [PNG_START]
-    for kind, content, crc in _chunks(data):
+    for kind, content, crc in chunks(data):
         if keep(kind, content, crc):
             parts += [struct.pack(">I", len(content)), kind, content, crc]
     return b"".join(parts)
@@ -91,10 +107,10 @@ def _jpeg(data: memoryview, keep: Callable[[int, memoryview], bool]) -> bytes:
     """Up to the scan; application segments and comments stay where they are to be kept."""
     out: list[memoryview] = [data[:2]]
     place = 2
-    while place + 4 <= len(data) and data[place] == 0xFF and data[place + 1] not in (SCAN, END):
+    while place + 4 <= len(data) and not (data[place] == 0xFF and data[place + 1] in (SCAN, END)):
         marker = data[place + 1]
-        if marker == 0xFF:
-            place += 1  # A fill byte.
+        if data[place] != 0xFF or marker in (0, 0xFF):
+            place += 1  # A fill byte, or what does not belong between segments.
             continue
         stop = place + 2 + int.from_bytes(data[place + 2 : place + 4], "big")
         if not (0xE0 <= marker <= 0xEF or marker == COMMENT) or keep(marker, data[place + 4 : stop]):
@@ -115,3 +131,20 @@ def _webp(data: memoryview) -> bytes:
         place = stop
     body = b"WEBP" + b"".join(out)
     return b"RIFF" + struct.pack("<I", len(body)) + body
+
+
+def _without_exif_item(data: memoryview) -> bytes:
+    """An AVIF or HEIC file whose entry of an item that is EXIF has another name; no byte moves."""
+    return re.sub(rb"(infe.{8})Exif", rb"\1none", data.tobytes(), flags=re.DOTALL)
+
+
+def _jp2_end(data: memoryview) -> int:
+    """Where its pixels end: OpenJPEG fails over boxes behind them that it does not expect."""
+    place = 0
+    while place + 16 <= len(data):
+        length, kind, long_length = struct.unpack_from(">I4sQ", data, place)
+        length = long_length if length == 1 else length
+        if kind == b"jp2c" or length < 8:
+            return place + length if length >= 8 else len(data)
+        place += length
+    return len(data)

@@ -1,16 +1,28 @@
 """What a file is, by its bytes: an image, whatever its suffix, or a picture that this project drew about images."""
 
 import os
+import re
 from pathlib import Path
 
 from PIL import Image
 
+SUFFIXES = frozenset(
+    {
+        *(".avif", ".bmp", ".gif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".mpo", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"),
+        *(".apng", ".dib", ".heic", ".heif", ".j2c", ".j2k", ".jpc", ".jpf", ".jpx", ".jxl", ".pbm", ".pfm", ".pnm", ".psd", ".qoi"),
+        *(".dds", ".ico", ".pcx", ".sgi", ".tga"),
+    }
+)  # fmt: skip
 # Of the formats that people keep photos and paintings in, and that Pillow reads, perhaps with a plug-in.
 STARTS = (
     *(b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"8BPS", b"qoif"),
     *(b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51"),
-    *(b"P%d%c" % (kind, space) for kind in range(1, 8) for space in b" \t\r\n"),
+    *(b"DDS ", b"icns", b"\0\0\1\0", b"\n\5\1", b"\x01\xda\0", b"\x01\xda\1", b"\xff\n", b"\0\0\0\x0cJXL "),
 )
+# Netpbm: a number follows, or a comment. A text that begins with "P1 " is none.
+NETPBM = re.compile(rb"P[1-7fF]\s+[\d#W-]")
+# A TGA says what it is at its end, if at all.
+TGA_END = b"TRUEVISION-XFILE.\0"
 # Brands of the ISO media files that are images; others are films.
 BRANDS = (b"avif", b"avis", b"heic", b"heix", b"heim", b"heis", b"mif1", b"msf1")
 BMP_HEADERS = (12, 40, 52, 56, 64, 108, 124)
@@ -23,7 +35,7 @@ DRAWN = "nla-cyclegan: drawn about images"
 
 def looks_like_image(head: bytes) -> bool:
     """Whether a file that begins like this is an image."""
-    if head.startswith(STARTS):
+    if head.startswith(STARTS) or NETPBM.match(head):
         return True
     if head[:4] == b"RIFF":
         return head[8:12] == b"WEBP"
@@ -45,4 +57,5 @@ def look(path: str | Path) -> tuple[bool, bool]:
         head = file.read(HEAD_BYTES)
         # A WebP has its EXIF at the end.
         file.seek(max(0, os.fstat(file.fileno()).st_size - HEAD_BYTES))
-        return looks_like_image(head), DRAWN.encode() in head + file.read(HEAD_BYTES)
+        tail = file.read(HEAD_BYTES)
+    return looks_like_image(head) or tail.endswith(TGA_END), DRAWN.encode() in head + tail

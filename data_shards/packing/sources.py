@@ -7,7 +7,8 @@ from pathlib import Path
 
 from data_shards.dataset.manifest import SPLITS
 from data_shards.errors import UserError
-from data_shards.images.find import LeftOut, walk
+from data_shards.images.left_out import LeftOut
+from data_shards.images.walk import images_below
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ def find_sources(root: Path) -> Sources:
     if not present:
         raise UserError(f"{root} has no {', '.join(SPLITS[:-1])} or {SPLITS[-1]} to pack{_hint(root, folders)}")
     left_out = {split: LeftOut() for split in present}
-    names = {split: walk(root / split, left_out[split]) for split in present}
+    names = {split: images_below(root / split, left_out[split]) for split in present}
     passed = [f"{split}: left out, {remark}" for split, found in left_out.items() for remark in found.remarks]
     filled = {split: found for split, found in names.items() if found}
     if not filled:

@@ -9,7 +9,7 @@ from pathlib import PurePath
 from typing import Any
 
 from data_shards.images.encode import EncodedImage
-from data_shards.images.find import SUFFIXES
+from data_shards.images.signatures import SUFFIXES
 
 # A tar header of the plain format holds 100 bytes; the rest of the name is the extension.
 LONGEST_KEY = 80

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from data_shards.errors import UserError
-from data_shards.images.find import LeftOut, find_images, images_by_name
+from data_shards.images.find import find_images, images_by_name
+from data_shards.images.left_out import LeftOut
 from data_shards.images.read import image_size, load_all
 from data_shards.images.transforms import load_whole
 from data_shards.progress import with_progress

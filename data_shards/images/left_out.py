@@ -1,0 +1,50 @@
+"""What is left out of an input, by the reason, and how that is said."""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from data_shards.errors import shown_name
+
+NAMED = 5
+
+
+@dataclass
+class LeftOut:
+    """Names of what is no image of the user's."""
+
+    hidden: list[str] = field(default_factory=list)
+    others: list[str] = field(default_factory=list)
+    drawn: list[str] = field(default_factory=list)
+    irregular: list[str] = field(default_factory=list)
+    unreadable: list[str] = field(default_factory=list)
+    closed: list[str] = field(default_factory=list)
+    below: list[str] = field(default_factory=list)
+
+    @property
+    def remarks(self) -> list[str]:
+        """A line for each reason that there is."""
+        kinds = Counter(Path(name).suffix.lower() or "without a suffix" for name in self.others)
+        counted = [f"{count} {kind}" for kind, count in kinds.most_common()]
+        reasons = {
+            "hidden, or in a hidden, thumbnail or system folder": (self.hidden, []),
+            "no images": (self.others, counted),
+            "drawn by this project (attention, grids)": (self.drawn, self.drawn),
+            "no regular files": (self.irregular, self.irregular),
+            "cannot be read": (self.unreadable, self.unreadable),
+            "in sub-folders, by --no-recursive": (self.below, []),
+        }
+        lines = [f"{reason}: {_counted(len(names), 'file', of)}" for reason, (names, of) in reasons.items() if names]
+        closed = [f"cannot be opened: {_counted(len(self.closed), 'folder', self.closed)}"] if self.closed else []
+        return lines + closed
+
+    def add(self, other: "LeftOut") -> None:
+        for name, found in vars(other).items():
+            getattr(self, name).extend(found)
+
+
+def _counted(count: int, what: str, details: Iterable[str]) -> str:
+    names = list(map(shown_name, details))
+    named = ", ".join(names[:NAMED]) + (", ..." if len(names) > NAMED else "")
+    return f"{count:,} {what}{'' if count == 1 else 's'}" + (f" ({named})" if named else "")

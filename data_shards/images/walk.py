@@ -1,0 +1,111 @@
+"""Walking folders: the files below one, and which of them are images of the user's."""
+
+import errno
+import os
+import re
+import stat
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from data_shards.images.left_out import LeftOut
+from data_shards.images.signatures import SUFFIXES, look
+
+# Where file managers, servers and archivers keep thumbnails and notes about the files beside them; hidden ones too.
+SYSTEM_FOLDERS = frozenset(
+    {
+        *("@eadir", "@recycle", "@recently-snapshot", "@tmp", "#recycle", "#snapshot", "__macosx", "$recycle.bin", "recycler"),
+        *("lost+found", "system volume information", "network trash folder", "temporary items", "thumbnails"),
+    }
+)  # fmt: skip
+# As `translate --attention` names them.
+ATTENTION = re.compile(r"(?P<stem>.+)\.attention\d+", re.DOTALL)
+# Of a link to nothing, and of links in a circle.
+LEADS_NOWHERE = (errno.ENOENT, errno.ELOOP)
+
+Place = tuple[int, int]
+"""What a folder is, whatever it is called: its device and inode."""
+
+
+def images_below(root: Path, left_out: LeftOut, *, recursive: bool = True, without: Path | None = None) -> list[str]:
+    """Names of the images below a folder, relative to it, sorted.
+
+    Args:
+        left_out: is given what is no image.
+        recursive: also those in its sub-folders.
+        without: a folder in there that is passed over.
+    """
+    names = files_below(root, left_out, without=without)
+    if not recursive:
+        left_out.below += images_among(root, [name for name in names if "/" in name], LeftOut())
+        names = [name for name in names if "/" not in name]
+    return sorted(images_among(root, names, left_out))
+
+
+def files_below(root: Path, left_out: LeftOut, *, without: Path | None = None) -> list[str]:
+    """Names of all files below a folder, relative to it. Links are followed, but not into a folder that they lie in."""
+    names: list[str] = []
+    passed = {without.stat()} if without is not None and without.is_dir() else set()
+    start = frozenset((about.st_dev, about.st_ino) for about in {root.stat(), *passed})
+    waiting = [("", start)]
+    while waiting:
+        inside, above = waiting.pop()
+        try:
+            with os.scandir(root / inside) as entries:
+                found = list(entries)
+        except OSError:
+            left_out.closed.append(inside or ".")
+            continue
+        for entry in found:
+            place = _folder(entry)
+            if place is None:
+                names.append(f"{inside}{entry.name}")
+            elif place not in above:
+                waiting.append((f"{inside}{entry.name}/", above | {place}))
+    return names
+
+
+def _folder(entry: "os.DirEntry[str]") -> Place | None:
+    """Which folder it is, or a link to; None for anything else."""
+    try:
+        about = entry.stat() if entry.is_dir() else None
+    except OSError:
+        # Links in a circle, or to where nobody may look.
+        return None
+    return (about.st_dev, about.st_ino) if about else None
+
+
+def images_among(root: Path, names: Iterable[str], left_out: LeftOut) -> Iterator[str]:
+    """Those of the files that are images of the user's."""
+    names = list(names)
+    stems = {os.path.splitext(name)[0] for name in names}
+    for name in names:
+        kind = left_out.hidden if is_hidden(name) else _kind(root / name, name, stems, left_out)
+        if kind is None:
+            yield name
+        else:
+            kind.append(name)
+
+
+def _kind(path: Path, name: str, stems: set[str], left_out: LeftOut) -> list[str] | None:
+    """Where a file belongs that is left out; None for an image."""
+    stem, suffix = os.path.splitext(name)
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            return left_out.irregular
+        is_image, is_drawn = look(path)
+    except OSError as error:
+        if error.errno in LEADS_NOWHERE:
+            return left_out.irregular
+        # Who reads it says why that fails.
+        return None if suffix.lower() in SUFFIXES else left_out.unreadable
+    beside = ATTENTION.fullmatch(stem)
+    if is_drawn or (beside and beside["stem"] in stems):
+        return left_out.drawn
+    return None if is_image or suffix.lower() in SUFFIXES else left_out.others
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a path is hidden, or lies in a hidden, thumbnail or system folder."""
+    # Hidden files beside photos (._photo.jpg) are a Mac's notes about them, not pictures.
+    *folders, _ = parts = [part for part in name.split("/") if part not in (".", "..")] or [""]
+    return any(part.startswith(".") for part in parts) or any(part.lower() in SYSTEM_FOLDERS for part in folders)
