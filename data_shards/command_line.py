@@ -1,6 +1,7 @@
 """`python -m PACKAGE VERB ...`: lists a package's verbs, runs one, and reports what went wrong without a traceback."""
 
 import argparse
+import io
 import os
 import sys
 import tempfile
@@ -39,6 +40,9 @@ def run_verb(
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     leave_no_torch_folder()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # As stderr does: a path need not be text, nor in the terminal's alphabet.
+        sys.stdout.reconfigure(errors="backslashreplace")
     if not arguments or arguments[0] not in verbs:
         _parser(prog, description, verbs).parse_args(arguments[:1])
     try:

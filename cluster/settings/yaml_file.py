@@ -1,78 +1,144 @@
 """Reading the YAML file of a run or a sweep: no key twice, and dotted keys as the nested ones that they name."""
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from data_shards.errors import UserError
+from data_shards.errors import UserError, shown_name
+
+MERGE, TEXT = "tag:yaml.org,2002:merge", "tag:yaml.org,2002:str"
+
+
+class _Name(str):
+    """The name of a field, and the line that it stands in."""
+
+    __slots__ = ("line",)
+    line: int
+
+    @classmethod
+    def at(cls, name: str, line: int) -> "_Name":
+        made = cls(name)
+        made.line = line
+        return made
 
 
 class _Loader(yaml.SafeLoader):
     """Refuses a key that stands twice in one mapping, of which YAML's readers silently drop the first."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        lines: dict[Any, int] = {}
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        # Here, where each mapping is seen as it is written: later the fields of merge keys (<<) are among its own.
+        node: yaml.MappingNode = super().compose_mapping_node(anchor)
+        lines: dict[str, int] = {}
         for key, _ in node.value:
-            # A merge key (<<) may be overridden.
-            if key.tag == "tag:yaml.org,2002:merge":
-                continue
-            name, line = self.construct_object(key, deep=True), key.start_mark.line + 1
-            if isinstance(name, str) and name in lines:
-                raise _TwiceError(name, lines[name], line)
-            if isinstance(name, str):
-                lines[name] = line
-        return super().construct_mapping(node, deep)
+            line = key.start_mark.line + 1
+            if key.tag not in (TEXT, MERGE):
+                name = key.value if isinstance(key.value, str) else "a list or a mapping"
+                raise _FieldError(f"line {line}: {name} is no name of a field: expected text")
+            if key.tag == TEXT and key.value in lines:
+                raise _twice(key.value, lines[key.value], line)
+            lines[key.value] = line
+        return node
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        mapping = super().construct_mapping(node, deep)
+        lines = {key.value: key.start_mark.line + 1 for key, _ in node.value}
+        return {_Name.at(str(name), lines[name]): value for name, value in mapping.items()}
 
 
-class _TwiceError(Exception):
-    def __init__(self, name: str, first: int, second: int) -> None:
-        super().__init__(f"{name} stands twice, in lines {first} and {second}: make one of them")
+class _FieldError(Exception):
+    """What is wrong with a field's name."""
+
+
+def _twice(name: str, first: int, second: int, how: str = "") -> _FieldError:
+    return _FieldError(f"{name} stands twice, {how}in lines {first} and {second}: make one of them")
 
 
 def read_yaml(file: str | None, *, dotted: tuple[str, ...] = ()) -> dict[str, Any]:
     """The fields in a file, nested; empty for no file.
 
     Args:
-        dotted: fields whose own keys are dotted names, such as a sweep's `space`.
+        dotted: fields whose own keys are dotted names, such as a sweep's `space`; see `flat_fields`.
 
     Raises: UserError where it cannot be read, is no YAML, or has a key twice.
     """
     if file is None:
         return {}
     try:
-        content = yaml.load(Path(file).read_text(), _Loader)
+        content = yaml.load(Path(file).read_bytes(), _Loader)
+        if not isinstance(content, dict | None):
+            raise _FieldError(f"expected fields (`name: value`), got {type(content).__name__}")
+        return _plain(_nested(content or {}, dotted), dotted)
     except OSError as error:
-        raise UserError(f"--config {file}: cannot be read ({error.strerror})") from error
-    except _TwiceError as error:
-        raise UserError(f"--config {file}: {error}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"--config {file}: not a YAML file ({' '.join(str(error).split())})") from error
-    if not isinstance(content, dict | None):
-        raise UserError(f"--config {file}: expected fields (`name: value`), got {type(content).__name__}")
-    try:
-        return _nested(content or {}, dotted)
-    except ValueError as error:
-        raise UserError(f"--config {file}: {error}") from error
+        raise UserError(f"--config {shown_name(file)}: cannot be read ({error.strerror})") from error
+    except _FieldError as error:
+        raise UserError(f"--config {shown_name(file)}: {shown_name(str(error))}") from error
+    except RecursionError as error:
+        raise UserError(f"--config {shown_name(file)}: a field holds itself, or is nested too deeply") from error
+    # ValueError: YAML takes 2024-99-99 for a date.
+    except (yaml.YAMLError, ValueError) as error:
+        raise UserError(f"--config {shown_name(file)}: not a YAML file ({' '.join(str(error).split())})") from error
 
 
-def _nested(fields: dict[Any, Any], dotted: tuple[str, ...], prefix: str = "") -> dict[Any, Any]:
-    """With `a.b: 1` as `a: {b: 1}`. Raises: ValueError where both stand there."""
-    nested: dict[Any, Any] = {}
+def flat_fields(
+    fields: Mapping[str, Any], is_value: Callable[[Mapping[str, Any]], bool], file: str | None, prefix: str
+) -> dict[str, Any]:
+    """A section that `read_yaml` has left dotted: nested fields under dotted names too, down to what is a value itself.
+
+    Raises: UserError where a field stands there twice.
+    """
+    flat: dict[_Name, Any] = {}
+
+    def add(fields: Mapping[Any, Any], above: str) -> None:
+        for key, value in fields.items():
+            name = _Name.at(f"{above}{key}", key.line)
+            if isinstance(value, Mapping) and not is_value(value):
+                add(value, f"{name}.")
+            elif name in flat:
+                reason = _twice(f"{prefix}.{name}", _line(flat, name), name.line, "once with a dot, ")
+                raise UserError(f"--config {shown_name(file or '')}: {reason}")
+            else:
+                flat[name] = value
+
+    add(fields, "")
+    return _plain(flat)
+
+
+def _nested(fields: Mapping[_Name, Any], dotted: tuple[str, ...], prefix: str = "") -> dict[_Name, Any]:
+    """With `a.b: 1` as `a: {b: 1}`. Raises: _FieldError where both stand there."""
+    nested: dict[_Name, Any] = {}
     for key, value in fields.items():
+        if "" in key.split("."):
+            raise _FieldError(f"line {key.line}: {prefix}{key} is no name of a field: nothing before or behind its dot")
         if isinstance(value, dict) and key not in dotted:
             value = _nested(value, dotted, f"{prefix}{key}.")
-        section, dot, rest = key.partition(".") if isinstance(key, str) else (key, "", "")
+        section, dot, rest = key.partition(".")
         if dot:
-            value = _nested({rest: value}, dotted, f"{prefix}{section}.")
-        nested[section] = _joined(nested[section], value, f"{prefix}{section}") if section in nested else value
+            value = _nested({_Name.at(rest, key.line): value}, dotted, f"{prefix}{section}.")
+        _join(nested, _Name.at(section, key.line), value, prefix)
     return nested
 
 
-def _joined(one: Any, other: Any, name: str) -> Any:
-    if not (isinstance(one, dict) and isinstance(other, dict)):
-        raise ValueError(f"{name} stands twice, once with a dot: make one of them")
-    joined = dict(one)
-    for key, value in other.items():
-        joined[key] = _joined(joined[key], value, f"{name}.{key}") if key in joined else value
-    return joined
+def _join(fields: dict[_Name, Any], name: _Name, value: Any, prefix: str) -> None:
+    """Add a field, or what a section has beside what is there already."""
+    there = fields.setdefault(name, value)
+    if there is value:
+        return
+    if not (isinstance(there, dict) and isinstance(value, dict)):
+        raise _twice(f"{prefix}{name}", _line(fields, name), name.line, "once with a dot, ")
+    for key, inner in value.items():
+        _join(there, key, inner, f"{prefix}{name}.")
+
+
+def _line(fields: Mapping[_Name, Any], name: str) -> int:
+    return next(key.line for key in fields if key == name)
+
+
+def _plain(value: Any, dotted: tuple[str, ...] = ()) -> Any:
+    """With names that are text and no more, but in the sections that are dotted."""
+    if isinstance(value, list):
+        return [_plain(each) for each in value]
+    if not isinstance(value, dict):
+        return value
+    return {str(name): each if name in dotted else _plain(each) for name, each in value.items()}

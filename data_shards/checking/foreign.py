@@ -4,15 +4,21 @@ import hashlib
 from collections import Counter
 from contextlib import closing
 from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import Any
 
 import pyarrow as pa
 
 from data_shards.checking.headers import Header, look_at
-from data_shards.checking.scan import BadShardError, Member, ShardStream, members
+from data_shards.checking.scan import BadShardError, Member, Passed, ShardStream, content, members
 from data_shards.dataset.manifest import INDEX_SCHEMA
+from data_shards.images.signatures import is_drawn
+from data_shards.images.walk import is_hidden
 from data_shards.packing.tars import IMAGE_SUFFIXES, key_and_suffix, printable
 from data_shards.storage import RangeReader, locate
+
+HIDDEN = "in a hidden, thumbnail or system folder"
+DRAWN_ABOUT = "drawn by this project (attention, grids)"
 
 
 @dataclass(frozen=True)
@@ -32,7 +38,7 @@ class Found:
 
     Attributes:
         links: its members that are links.
-        others: kind -> how many members are no images.
+        others: kind -> how many members are no images: .json, no suffix, no regular file.
     """
 
     shard: dict[str, Any] = field(default_factory=dict)
@@ -69,25 +75,35 @@ def look_through(task: Task) -> Found:
     with closing(RangeReader(locate(task.uri))) as ranges:
         stream = ShardStream(ranges, task.shard, task.size)
         try:
-            links: list[str] = []
-            samples = _group(stream, task.image_field, links)
+            passed = Passed()
+            samples = _group(stream, task.image_field, passed)
             sha256 = stream.sha256()
         except BadShardError as error:
             return Found(fault=f"{task.shard}: {error}")
     rows, skipped = [], []
+    hidden = _hidden(samples)
     for sample in samples:
         image = sample.image()
         place = {"split": task.split, "shard": task.shard, "key": sample.key}
-        if image is None or image.header.fault:
-            name, fault = (image.name, image.header.fault) if image else (sample.key, _without_image(sample))
+        fault = HIDDEN if sample.key in hidden else image.header.fault if image else _without_image(sample)
+        if image is None or fault:
+            name = image.name if image else sample.key
             skipped.append(place | {"name": name, "fault": fault})
             continue
         extent = {"offset": sample.start, "length": sample.end - sample.start}
         shown = {name: getattr(image.header, name) for name in ("width", "height", "is_plain")}
         rows.append(place | extent | shown | {"name": image.name, "sha256": image.sha256})
     shard = {"split": task.split, "name": task.shard, "samples": len(rows), "bytes": stream.size, "sha256": sha256}
-    others = Counter(suffix for sample in samples for suffix in sample.suffixes - sample.images.keys())
-    return Found(shard, pa.Table.from_pylist(rows, INDEX_SCHEMA), skipped, links=links, others=others)
+    others = Counter(f".{suffix}" for sample in samples for suffix in sample.suffixes - sample.images.keys())
+    others += Counter({"without a suffix, or hidden": len(passed.without_key), "no regular files": len(passed.special)})
+    return Found(shard, pa.Table.from_pylist(rows, INDEX_SCHEMA), skipped, links=passed.links, others=others)
+
+
+def _hidden(samples: list[_Sample]) -> set[str]:
+    """Keys in hidden, thumbnail and system folders, which are left out of folders too; seen from where all samples lie."""
+    folders = [sample.key.split("/")[:-1] for sample in samples]
+    common = sum(1 for _ in takewhile(lambda parts: len(set(parts)) == 1, zip(*folders, strict=False)))
+    return {sample.key for sample in samples if is_hidden("/".join(sample.key.split("/")[common:]))}
 
 
 def is_image_field(suffix: str, wanted: str | None) -> bool:
@@ -107,13 +123,14 @@ def _without_image(sample: _Sample) -> str:
     return f"no image in it ({there}): its suffix would be one of {', '.join(IMAGE_SUFFIXES)}, or name it with --field"
 
 
-def _group(stream: ShardStream, wanted: str | None, links: list[str]) -> list[_Sample]:
+def _group(stream: ShardStream, wanted: str | None, passed: Passed) -> list[_Sample]:
     """webdataset's rule: files that follow one another, with the same name up to the first dot, are a sample."""
     samples: dict[str, _Sample] = {}
     current: _Sample | None = None
-    for member in members(stream, links=links):
+    for member in members(stream, passed=passed):
         key, suffix = key_and_suffix(member.name)
         if key is None:
+            passed.without_key.append(member.name)
             continue
         if current is None or key != current.key:
             if key in samples:
@@ -135,5 +152,6 @@ def _add(sample: _Sample, suffix: str, member: Member, stream: ShardStream, want
     sample.suffixes.add(suffix)
     sample.end = member.end
     if is_image_field(suffix, wanted):
-        data = stream.read(member.size)
-        sample.images[suffix] = _Image(printable(member.name), hashlib.sha256(data).digest(), look_at(data))
+        data = content(stream, member)
+        header = Header(fault=DRAWN_ABOUT) if is_drawn(data) else look_at(data)
+        sample.images[suffix] = _Image(printable(member.name), hashlib.sha256(data).digest(), header)

@@ -9,7 +9,8 @@ from data_shards.errors import UserError
 from data_shards.images.read import JPEG_FORMATS, is_plain, opened, shown_size
 
 # Formats in which a whole file can be recognised from its bytes; others are decoded to find out.
-SELF_EVIDENT = (*JPEG_FORMATS, "PNG", "WEBP", "GIF")
+CUT_SHORT = (*JPEG_FORMATS, "WEBP", "GIF")
+SELF_EVIDENT = (*CUT_SHORT, "PNG")
 
 JPEG_SCAN, JPEG_END = 0xDA, 0xD9
 # In a scan a byte FF is followed by 0, or it is a restart mark, or filling.
@@ -36,7 +37,12 @@ def look_at(data: bytes) -> Header:
             is_whole = image.format in SELF_EVIDENT and _is_whole(image, data)
             if not is_whole:
                 # What is missing may be needless: the other frames of a GIF, the end mark of a PNG.
-                image.load()
+                try:
+                    image.load()
+                except Exception:
+                    if image.format in CUT_SHORT:
+                        return Header(fault="the file is cut short")
+                    raise
             return Header(*size, plain and is_whole)
     except UserError as error:
         return Header(fault=str(error))

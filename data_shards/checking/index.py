@@ -99,7 +99,7 @@ def _warn_of_members(tasks: list[Task], found: list[Found]) -> None:
         "links to other members, which no reader of WebDataset follows (tar --dereference --hard-dereference)", links
     )
     others: Counter[str] = sum((each.others for each in found), Counter())
-    listed("members that are no images, by kind", [f"{count:,} .{kind}" for kind, count in others.most_common()])
+    listed("members that are no images, by kind", [f"{count:,} {kind}" for kind, count in others.most_common()])
 
 
 def _check_vacant(location: Location, files: dict[str, int], *, force: bool) -> None:

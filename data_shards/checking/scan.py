@@ -4,15 +4,18 @@ import hashlib
 import re
 import tarfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeVar
 
+from data_shards.errors import UserError
 from data_shards.packing.processes import Workers, count, processes
+from data_shards.packing.tars import printable
 from data_shards.progress import Progress, megabytes
 from data_shards.storage import RangeReader
 
 # Bytes of one read from storage. A process holds one piece and one file of the shard in memory, whatever the shard's size.
 PIECE_BYTES = 4 << 20
+LARGEST_SPARSE_BYTES = 1 << 30
 # webdataset skips such files.
 META = re.compile(r"__[^/]*__($|/)")
 COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
@@ -69,8 +72,9 @@ class ShardStream:
         return self.last
 
     def seek(self, place: int) -> int:
-        """Skip forward to `place`."""
-        assert place >= self._place, f"{self.name} is read forward only"
+        """Skip forward to `place`. Raises: BadShardError where a header leads backwards."""
+        if place < self._place:
+            raise BadShardError(f"it is damaged at byte {self._place:,} (a header leads back to byte {place:,})")
         while self._place < place and self._has_piece():
             self._take(place - self._place)
         return self._place
@@ -100,19 +104,46 @@ class ShardStream:
 
 @dataclass(frozen=True)
 class Member:
-    """One regular file in a tar: from `start`, its first header block (long names have several), to `end`, bytes."""
+    """One regular file in a tar: from `start`, its first header block (long names have several), to `end`, bytes.
+
+    Of a sparse one, `parts` are the places and lengths of what is stored; the rest are zeros.
+    """
 
     name: str
     size: int
     start: int
     end: int
+    parts: tuple[tuple[int, int], ...] | None = None
 
 
-def members(stream: ShardStream, stop: int | None = None, links: list[str] | None = None) -> Iterator[Member]:
-    """The files from the stream's place, a header, up to `stop`, by default the tar's end; read(size) gives their content.
+@dataclass
+class Passed:
+    """Members that webdataset passes over: links to others, devices and the like, names without a dot."""
+
+    links: list[str] = field(default_factory=list)
+    special: list[str] = field(default_factory=list)
+    without_key: list[str] = field(default_factory=list)
+
+
+def content(stream: ShardStream, member: Member) -> bytes:
+    """The content of the member that `members` has just given. Raises: BadShardError."""
+    if member.parts is None:
+        return stream.read(member.size)
+    if member.size > LARGEST_SPARSE_BYTES or not all(0 <= at <= at + size <= member.size for at, size in member.parts):
+        raise BadShardError(
+            f"{printable(member.name)}: a sparse file of {member.size:,} bytes cannot be read; write it without --sparse"
+        )
+    whole = bytearray(member.size)
+    for at, size in member.parts:
+        whole[at : at + size] = stream.read(size)
+    return bytes(whole)
+
+
+def members(stream: ShardStream, stop: int | None = None, passed: Passed | None = None) -> Iterator[Member]:
+    """The files from the stream's place, a header, up to `stop`, by default the tar's end; `content` reads them.
 
     Args:
-        links: is given the members that are links to others, which webdataset passes over.
+        passed: is given the members that webdataset passes over.
 
     Raises BadShardError where the tar is damaged, or ends without its end mark.
     """
@@ -132,13 +163,19 @@ def members(stream: ShardStream, stop: int | None = None, links: list[str] | Non
             # TarFile would keep them all.
             tar.members = []  # type: ignore[attr-defined]
             if info.isreg() and not META.match(info.name):
-                yield Member(info.name, info.size, info.offset, place)
-            elif links is not None and (info.issym() or info.islnk()):
-                links.append(f"{info.name} -> {info.linkname}")
+                parts: Any = info.sparse
+                yield Member(info.name, info.size, info.offset, place, None if parts is None else tuple(parts))
+            elif passed is not None and (info.issym() or info.islnk()):
+                passed.links.append(f"{printable(info.name)} -> {printable(info.linkname)}")
+            elif passed is not None and not (info.isdir() or info.isreg()):
+                passed.special.append(info.name)
             if stop is not None and place >= stop:
                 return
             info = tar.next()
-    except tarfile.TarError as error:
+    except UserError:
+        raise
+    # What tarfile's headers make of numbers that are none, or too large.
+    except (tarfile.TarError, ValueError, ArithmeticError, LookupError) as error:
         raise BadShardError(_damage(stream, place, str(error))) from error
     # TarFile treats anything that is not a header as the end.
     if 0 < len(stream.last) < tarfile.BLOCKSIZE:

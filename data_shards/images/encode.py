@@ -1,5 +1,6 @@
 """Any image file -> an RGB JPEG or PNG that shows what a viewer would show, without touching what is already one."""
 
+import errno
 import hashlib
 import io
 from dataclasses import dataclass
@@ -7,13 +8,16 @@ from pathlib import Path
 
 from PIL import Image
 
-from data_shards.errors import UserError
+from data_shards.errors import UserError, shown_name
 from data_shards.images.read import JPEG_FORMATS, UnreadableImageError, is_plain, opened, to_srgb
 from data_shards.images.write import LONGEST_SIDE
 
 # A re-encoded photograph that was lossy already; above this the file grows and nobody sees a difference.
 REENCODE_QUALITY = 95
 LOSSY_FORMATS = (*JPEG_FORMATS, "WEBP", "AVIF", "JPEG2000")
+# How the fault of a file begins that cannot be read; and the errors that are the file's own.
+UNREADABLE = "cannot be read: "
+OF_THE_FILE = (errno.EACCES, errno.EPERM, errno.ENOENT, errno.ELOOP, errno.ENAMETOOLONG, errno.EISDIR, errno.ENXIO)
 
 
 @dataclass(frozen=True)
@@ -39,8 +43,10 @@ class EncodedImage:
 
 def encode_file(path: Path, encoding: Encoding) -> EncodedImage:
     """Read, check and where necessary re-encode one file. A file that does not decode comes back with its fault."""
-    source = _read(path)
+    source, reason = _read(path)
     digest = hashlib.sha256(source).digest()
+    if reason:
+        return EncodedImage(digest, fault=reason)
     try:
         data, suffix, (width, height) = _encode(source, encoding)
     except UnreadableImageError as error:
@@ -49,15 +55,18 @@ def encode_file(path: Path, encoding: Encoding) -> EncodedImage:
 
 
 def hash_file(path: Path) -> bytes:
-    return hashlib.sha256(_read(path)).digest()
+    return hashlib.sha256(_read(path)[0]).digest()
 
 
-def _read(path: Path) -> bytes:
+def _read(path: Path) -> tuple[bytes, str]:
+    """The bytes of a file, or the reason why it has none for us."""
     try:
-        return path.read_bytes()
+        return path.read_bytes(), ""
     except OSError as error:
-        # Not skipped like an image that does not decode: it may be there the next time.
-        raise UserError(f"cannot read {path}: {error.strerror}") from error
+        if error.errno in OF_THE_FILE:
+            return b"", f"{UNREADABLE}{error.strerror}"
+        # Not skipped: a disk or a server that fails may have it the next time.
+        raise UserError(f"cannot read {shown_name(path)}: {error.strerror}") from error
 
 
 def _encode(source: bytes, encoding: Encoding) -> tuple[bytes, str, tuple[int, int]]:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, BinaryIO, TypeVar
 import numpy as np
 from PIL import Image, ImageCms, PngImagePlugin
 
-from data_shards.errors import UserError
+from data_shards.errors import UserError, shown_name
 from data_shards.images.repair import chunks, needs_repair, repaired
 from data_shards.images.write import to_picture
 from data_shards.memory import available_bytes
@@ -79,7 +79,7 @@ def opened(source: str | Path | bytes) -> Iterator[Image.Image]:
         # A file that is open, not its name: Pillow maps files into memory by their names, and then mixes up the rows of a
         # TIFF that is to be turned.
         with io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb") as file, _open(file) as image:
-            _refuse_too_large(image)
+            _refuse_too_large(*image.size)
             _shorten_transparency(image)
             yield image
     except (UserError, FileNotFoundError, IsADirectoryError, PermissionError):
@@ -122,15 +122,15 @@ def _content(file: BinaryIO) -> Iterator[memoryview]:
             yield data
 
 
-def _refuse_too_large(image: Image.Image) -> None:
-    """Raises: UnreadableImageError where its pixels would not fit into memory."""
-    pixels = image.width * image.height
+def _refuse_too_large(width: int, height: int) -> None:
+    """Raises: UnreadableImageError where so many pixels would not fit into memory."""
+    pixels = width * height
     if pixels < SMALL_PIXELS:
         return
     needed, available = pixels * BYTES_A_PIXEL, available_bytes()
     if needed > available:
         raise UnreadableImageError(
-            f"{image.width:,} x {image.height:,} px take about {needed / 1e9:.1f} GB of memory, and {available / 1e9:.1f} GB can "
+            f"{width:,} x {height:,} px take about {needed / 1e9:.1f} GB of memory, and {available / 1e9:.1f} GB can "
             "be had; make it smaller"
         )
 
@@ -138,7 +138,7 @@ def _refuse_too_large(image: Image.Image) -> None:
 def _shorten_transparency(image: Image.Image) -> None:
     """Of a 16-bit RGB PNG Pillow gives the upper 8 bits of the pixels, and all 16 of the colour that is transparent."""
     transparent = image.info.get("transparency")
-    if isinstance(transparent, tuple) and "16" in str(image.tile):
+    if isinstance(transparent, tuple) and "16" in str(getattr(image, "tile", "")):
         image.info["transparency"] = tuple(value >> 8 for value in transparent)
 
 
@@ -158,9 +158,10 @@ def load_image(path: str | Path, *, shorter: int | None = None) -> "Tensor":
     """
     with naming(path):
         image = read_picture(path)
-    if shorter is not None and shorter != min(image.size):
-        height, width = scaled_size((image.height, image.width), shorter)
-        image = image.resize((width, height), Image.Resampling.BICUBIC)
+        if shorter is not None and shorter != min(image.size):
+            height, width = scaled_size((image.height, image.width), shorter)
+            _refuse_too_large(width, height)
+            image = image.resize((width, height), Image.Resampling.BICUBIC)
     return to_tensor(image)
 
 
@@ -189,11 +190,11 @@ def naming(path: str | Path) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError as error:
-        raise UserError(f"{path}: no such file") from error
+        raise UserError(f"{shown_name(path)}: no such file") from error
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
+        raise UserError(f"{shown_name(path)}: cannot be read ({error.strerror or error})") from error
     except UnreadableImageError as error:
-        raise UserError(f"{path}: not a readable image ({error})") from error
+        raise UserError(f"{shown_name(path)}: not a readable image ({error})") from error
 
 
 def scaled_size(size: tuple[int, int], shorter: int) -> tuple[int, int]:

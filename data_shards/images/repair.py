@@ -73,11 +73,13 @@ def _is_whole(data: memoryview, kind: bytes, content: memoryview, crc: memoryvie
         return False
     if kind == TRANSPARENCY:
         return len(content) in TRANSPARENCY_BYTES.get(data[COLOUR_TYPE], ())
-    if kind in ANIMATION or not hasattr(PngStream, f"chunk_{kind.decode('latin-1')}"):
-        return kind not in ANIMATION
-    header, data, end = (_chunk(*part) for part in ONE_PIXEL)
+    if kind in ANIMATION:
+        return False
+    if not hasattr(PngStream, f"chunk_{kind.decode('latin-1')}"):
+        return True
+    header, pixel, end = (_chunk(*part) for part in ONE_PIXEL)
     try:
-        with Image.open(io.BytesIO(b"".join([PNG_START, header, _chunk(kind, content), data, end]))) as image:
+        with Image.open(io.BytesIO(b"".join([PNG_START, header, _chunk(kind, content), pixel, end]))) as image:
             image.load()
     # Whatever Pillow raises on the chunk in the picture itself.
     except Exception:

@@ -6,12 +6,11 @@ from pathlib import Path
 
 from PIL import Image
 
-SUFFIXES = frozenset(
-    {
-        *(".avif", ".bmp", ".gif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".mpo", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"),
-        *(".apng", ".dib", ".heic", ".heif", ".j2c", ".j2k", ".jpc", ".jpf", ".jpx", ".jxl", ".pbm", ".pfm", ".pnm", ".psd", ".qoi"),
-        *(".dds", ".ico", ".pcx", ".sgi", ".tga"),
-    }
+# In the order in which one is taken of the files of a sample in a tar.
+SUFFIXES = (
+    *(".jpg", ".jpeg", ".png", ".webp", ".gif", ".avif", ".bmp", ".jfif", ".jp2", ".jpe", ".mpo", ".pgm", ".ppm", ".tif", ".tiff"),
+    *(".apng", ".dib", ".heic", ".heif", ".j2c", ".j2k", ".jpc", ".jpf", ".jpx", ".jxl", ".pbm", ".pfm", ".pnm", ".psd", ".qoi"),
+    *(".dds", ".icns", ".ico", ".pcx", ".sgi", ".tga"),
 )  # fmt: skip
 # Of the formats that people keep photos and paintings in, and that Pillow reads, perhaps with a plug-in.
 STARTS = (
@@ -51,11 +50,16 @@ def drawn_exif() -> Image.Exif:
     return exif
 
 
+def is_drawn(content: bytes) -> bool:
+    """Whether a file's bytes, or its first and its last, have the mark of a picture about images."""
+    # A WebP has its EXIF at the end.
+    return DRAWN.encode() in content[:HEAD_BYTES] or DRAWN.encode() in content[-HEAD_BYTES:]
+
+
 def look(path: str | Path) -> tuple[bool, bool]:
     """Whether a file is an image, and whether it is one that this project drew about images. Raises: OSError."""
     with open(path, "rb") as file:
         head = file.read(HEAD_BYTES)
-        # A WebP has its EXIF at the end.
         file.seek(max(0, os.fstat(file.fileno()).st_size - HEAD_BYTES))
         tail = file.read(HEAD_BYTES)
-    return looks_like_image(head) or tail.endswith(TGA_END), DRAWN.encode() in head + tail
+    return looks_like_image(head) or tail.endswith(TGA_END), is_drawn(head + tail)

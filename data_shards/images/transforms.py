@@ -11,6 +11,9 @@ from torchvision.io import ImageReadMode, decode_image
 from data_shards.dataset.epoch_plan import AUGMENTATION, draws
 from data_shards.images.read import UnreadableImageError, is_plain, naming, opened, read_picture
 
+# Sides of a square that a strip is cut to before it is resized: 1 x 70,000 pixels would take gigabytes.
+LONGEST_STRIP = 64
+
 
 def decode(data: bytes) -> Tensor:
     """The bytes of any image file -> uint8 RGB [3, H, W], as `images.read` reads it. Raises: UnreadableImageError."""
@@ -68,11 +71,12 @@ def whole(image: Tensor, size: int) -> Tensor:
 
 def centre(image: Tensor, size: int) -> Tensor:
     """uint8 [3, H, W] -> [3, size, size]: the shorter side resized to `size`, then the middle."""
+    longest = LONGEST_STRIP * min(image.shape[1:])
+    image = _middle(image, *(min(side, longest) for side in image.shape[1:]))
     _, height, width = image.shape
     scale = size / min(height, width)
     resized = resize(image, round(height * scale), round(width * scale))
-    top, left = (round((side - size) / 2) for side in resized.shape[1:])
-    return _crop(resized, top, left, size)
+    return _middle(resized, size, size)
 
 
 def resize(image: Tensor, height: int, width: int) -> Tensor:
@@ -80,6 +84,11 @@ def resize(image: Tensor, height: int, width: int) -> Tensor:
     if image.shape[-2:] == (height, width):
         return image
     return F.interpolate(image[None], (height, width), mode="bilinear", antialias=True)[0]
+
+
+def _middle(image: Tensor, height: int, width: int) -> Tensor:
+    top, left = (round((there - kept) / 2) for there, kept in zip(image.shape[1:], (height, width), strict=True))
+    return image[:, top : top + height, left : left + width]
 
 
 def _crop(image: Tensor, top: int, left: int, size: int) -> Tensor:

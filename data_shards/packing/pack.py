@@ -21,8 +21,8 @@ import pyarrow.compute as pc
 
 from data_shards.cores import usable_cores
 from data_shards.dataset.manifest import INDEX, INDEX_SCHEMA, SPLITS, commit, read_manifest
-from data_shards.errors import UserError, check_range
-from data_shards.images.encode import Encoding, encode_file, hash_file
+from data_shards.errors import UserError, check_range, shown_name
+from data_shards.images.encode import UNREADABLE, Encoding, encode_file, hash_file
 from data_shards.packing.processes import FILES_PER_TASK, Workers
 from data_shards.packing.report import report
 from data_shards.packing.shards import UNFINISHED, Record, ShardWriter, read_records
@@ -77,7 +77,7 @@ def pack(source: Path, dest: str, encoding: Encoding | None = None, *, shard_mb:
             print(f"{location.uri} is complete and holds these images already: nothing to do")
             return
         records = _write_shards(_claim(location, task), location, sources, encoding, shard_mb << 20, workers)
-    _finish(location, records, task)
+    _finish(location, records, task, source)
 
 
 def _is_there_already(location: Location, sources: Sources, task: dict[str, Any], workers: Workers) -> bool:
@@ -156,7 +156,7 @@ def _still_valid(records: Iterator[Record], sources: Sources, split: str, worker
         yield record
 
 
-def _finish(location: Location, records: list[Record], task: dict[str, Any]) -> None:
+def _finish(location: Location, records: list[Record], task: dict[str, Any], source: Path) -> None:
     rows = pa.concat_tables(record.rows.replace_schema_metadata() for record in records)
     is_packed = pc.equal(rows["fault"], "")
     packed = rows.filter(is_packed).select(INDEX_SCHEMA.names)
@@ -166,6 +166,9 @@ def _finish(location: Location, records: list[Record], task: dict[str, Any]) -> 
         if not pc.any(pc.equal(packed["split"], split)).as_py():
             _discard(location, OURS)
             first = next(row for row in skipped if row["split"] == split)
+            if first["fault"].startswith(UNREADABLE):
+                reason = first["fault"].removeprefix(UNREADABLE)
+                raise UserError(f"cannot read {shown_name(source / split / first['name'])}: {reason}")
             raise UserError(f"none of the files in {split} is an image that decodes: {first['name']}: {first['fault']}")
     shards = [record.shard for record in records if record.shard["samples"]]
     commit(location, packed, shards, {"pack": task, "sources": sources, "skipped": skipped})

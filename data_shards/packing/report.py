@@ -6,6 +6,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from data_shards.errors import shown_name
+
 LISTED = 10
 
 
@@ -37,6 +39,6 @@ def listed(what: str, lines: list[str]) -> None:
     if lines:
         print(f"warning: {what} ({len(lines)}):", file=sys.stderr)
     for line in lines[:LISTED]:
-        print(f"  {line}", file=sys.stderr)
+        print(f"  {shown_name(line)}", file=sys.stderr)
     if len(lines) > LISTED:
         print(f"  ... and {len(lines) - LISTED} more", file=sys.stderr)

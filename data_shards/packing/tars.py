@@ -14,7 +14,7 @@ from data_shards.images.signatures import SUFFIXES
 # A tar header of the plain format holds 100 bytes; the rest of the name is the extension.
 LONGEST_KEY = 80
 # Of a sample with several images, a reader takes the one whose suffix comes first.
-IMAGE_SUFFIXES = tuple(dict.fromkeys(["jpg", "jpeg", "png", "webp", "gif", *sorted(s[1:] for s in SUFFIXES)]))
+IMAGE_SUFFIXES = tuple(suffix[1:] for suffix in SUFFIXES)
 
 
 def key_and_suffix(name: str) -> tuple[str | None, str]:

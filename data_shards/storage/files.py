@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from pyarrow import fs
 
-from data_shards.errors import UserError
+from data_shards.errors import UserError, shown_name
 from data_shards.storage.checked import parsed
 from data_shards.storage.location import Location, read_at
 from data_shards.storage.patience import first_line, patiently
@@ -42,7 +42,7 @@ def writing(path: Path) -> Iterator[Path]:
     except UserError:
         raise
     except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be written ({error})") from error
+        raise UserError(f"{shown_name(path)}: cannot be written ({shown_name(str(error))})") from error
 
 
 def read_file(location: Location, name: str) -> bytes | None:

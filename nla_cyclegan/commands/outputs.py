@@ -1,18 +1,14 @@
 """What `translate` will read and write, from names and headers alone: checked before anything is translated."""
 
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from data_shards.errors import UserError
-from data_shards.images.find import without_suffix
+from data_shards.errors import UserError, shown_name
+from data_shards.images.find import LONGEST_NAME, shortened, without_suffix
 from data_shards.images.read import image_size, load_all, scaled_size
 from data_shards.images.write import LONGEST_SIDE
 from nla_cyclegan.inference.images import padded_pixels
 from nla_cyclegan.model.config import GeneratorConfig
-
-# Bytes; of all file systems in use.
-LONGEST_NAME = 255
 
 Size = tuple[int, int]
 """(height, width) in pixels."""
@@ -41,10 +37,7 @@ def drawn_beside(target: Path, config: GeneratorConfig) -> list[Path]:
 
 def _named(path: Path, ending: str) -> Path:
     """The path with this ending, its name cut where the file system would not take it."""
-    name = os.fsencode(path.name)[: LONGEST_NAME - len(ending)]
-    return path.with_name(
-        name.decode("utf-8", "ignore" if len(name) < len(os.fsencode(path.name)) else "surrogateescape") + ending
-    )
+    return path.with_name(shortened(path.name, LONGEST_NAME - len(ending)) + ending)
 
 
 def refuse_too_large(sizes: Iterable[Size], suffix: str) -> None:
@@ -73,14 +66,24 @@ def refuse_clashes(
     for source, target in _written(targets, beside):
         place = target.resolve()
         if place in inputs:
-            raise UserError(f"{target} is one of the inputs and would be overwritten; choose another --out")
+            raise UserError(f"{shown_name(target)} is one of the inputs and would be overwritten; choose another --out")
         if place in first:
-            raise UserError(f"{first[place]} and {source} would both be written to {target}; translate them apart")
+            both = f"{shown_name(first[place])} and {shown_name(source)}"
+            raise UserError(f"{both} would both be written to {shown_name(target)}; translate them apart")
         first[place] = source
+    for place, source in first.items():
+        folder = next((folder for folder in place.parents if folder in first), None)
+        if folder:
+            raise UserError(
+                f"{shown_name(folder)} would be the result of {shown_name(first[folder])}, and the folder of that of "
+                f"{shown_name(source)}; translate them apart"
+            )
     if also and (place := also.resolve()) in first:
-        raise UserError(f"{also} would be written twice, also for {first[place]}; choose another name")
+        raise UserError(
+            f"{shown_name(also)} would be written twice, also for {shown_name(first[place])}; choose another name"
+        )
     if also and also.resolve() in inputs:
-        raise UserError(f"{also} is one of the inputs and would be overwritten; choose another name")
+        raise UserError(f"{shown_name(also)} is one of the inputs and would be overwritten; choose another name")
 
 
 def _written(targets: Mapping[Path, Path], beside: Callable[[Path], Sequence[Path]]) -> Iterator[tuple[Path, Path]]:

@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from data_shards.errors import UserError
-from data_shards.images.find import evenly, find_images, images_by_name, without_suffix
+from data_shards.errors import UserError, shown_name
+from data_shards.images.find import evenly, find_images, images_by_name, match_name
 from data_shards.images.read import load_all, load_image, reduced
 from data_shards.images.write import save_image, save_picture, to_picture
 from data_shards.progress import PixelProgress
@@ -61,7 +61,7 @@ def translate_files(args: argparse.Namespace) -> int:
     if args.grid and done:
         _draw_grid(args, generator, generators[way_back], done, truths)
     left_out = f"; {len(skipped)} left out, see above" if skipped else ""
-    print(f"{len(done)} of {len(targets)} images translated ({args.direction}): {args.out}{left_out}")
+    print(f"{len(done)} of {len(targets)} images translated ({args.direction}): {shown_name(args.out)}{left_out}")
     return 1 if not done or (skipped and args.strict) else 0
 
 
@@ -72,7 +72,7 @@ def _truths(args: argparse.Namespace, images: Mapping[Path, Path]) -> dict[Path,
     if args.grid is None:
         raise UserError("--truth is a column of the picture grid: add --grid FILE")
     named = images_by_name(args.truth)
-    names = {source: without_suffix(below).as_posix() for source, below in images.items()}
+    names = {source: match_name(below) for source, below in images.items()}
     truths = {source: named[name] for source, name in names.items() if name in named}
     if not truths:
         raise UserError(f"{args.truth}: no image in it is named like one of the inputs")
@@ -140,4 +140,4 @@ def _draw_grid(
         translation = translate_both_ways(generator, back, image, args.direction, args.attention)
         pictures.append(translation.row(truth))
     save_picture(picture_grid(pictures), args.grid, drawn=True)
-    print(f"picture grid: {args.grid}")
+    print(f"picture grid: {shown_name(args.grid)}")

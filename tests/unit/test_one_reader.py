@@ -109,7 +109,7 @@ def test_index_and_stream(folder: Path, expected: dict[str, Tensor]) -> None:
     assert {row["key"]: (row["height"], row["width"]) for row in rows} == {
         key: tuple(image.shape[1:]) for key, image in expected.items()
     }
-    plain = {"plain_jpg", "grey_jpg", "progressive_jpg", "srgb_jpg", "no_exif_jpg", "plain_png", "grey_png", "text_png"}
+    plain = {"plain_jpg", "grey_jpg", "progressive_jpg", "srgb_jpg", "no_exif_jpg", "plain_png", "grey_png"}
     assert {row["key"] for row in rows if row["is_plain"]} == plain
     assert data_shards(["verify", dataset.uri]) == 0
 

@@ -1,7 +1,7 @@
 """The command line and the YAML file of a sweep. Options that are not the sweep's are those of its run."""
 
 import argparse
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,9 +10,19 @@ from pydantic import ValidationError
 from pydantic_settings import BaseSettings, CliSettingsSource
 
 from cluster.settings.config import RunConfig
+from cluster.settings.options import (
+    REMOVED,
+    Parser,
+    field_names,
+    field_options,
+    merge,
+    nearest,
+    option_text,
+    parse_options,
+    problem_line,
+)
 from cluster.settings.options import Options as RunOptions
-from cluster.settings.options import Parser, field_options, merge, option_text, parse_options, problem_line
-from cluster.settings.yaml_file import read_yaml
+from cluster.settings.yaml_file import flat_fields, read_yaml
 from data_shards.errors import UserError
 from tuning.analysis.objective import objective_problems
 from tuning.search_space.checks import space_problems
@@ -67,7 +77,7 @@ def parse_sweep(arguments: Sequence[str]) -> Options:
     try:
         config = SweepConfig.model_validate(merged)
     except ValidationError as error:
-        problems += [problem_line(each, given, file) for each in error.errors()]
+        problems += [_of_the_run(each["loc"][0], file) or problem_line(each, given, file) for each in error.errors()]
     try:
         run = _run_options(merged, of_the_run)
     except UserError as error:
@@ -114,7 +124,20 @@ def _run_options(merged: dict[str, Any], of_the_run: list[str]) -> RunOptions:
     """The options of the base run: its file, overridden by the sweep's file, overridden by the command line."""
     train, override = merged.get("train"), merged.get("override")
     file = ["--config", train] if isinstance(train, str) else []
-    return parse_options([*file, *as_options(override if isinstance(override, dict) else {}, of_the_run), *of_the_run])
+    override = override if isinstance(override, dict) else {}
+    unknown = [field for field in override if field not in (*field_names(RunConfig), *REMOVED)]
+    if unknown:
+        raise UserError(
+            "\n".join(f"override.{name}: no such field of a run; {nearest(name.split('.'))}" for name in unknown)
+        )
+    return parse_options([*file, *as_options(override, of_the_run), *of_the_run])
+
+
+def _of_the_run(name: Any, file: str | None) -> str | None:
+    """The problem of a field in the sweep's file that is the run's; None for another one."""
+    if name in SweepConfig.model_fields or name not in RunConfig.model_fields:
+        return None
+    return f"{name}: a field of the run{f' in {file}' if file else ''}; write it below override"
 
 
 def presets() -> list[str]:
@@ -140,17 +163,8 @@ def _read(file: str | None) -> dict[str, Any]:
     content = read_yaml(file, dotted=("override", "space"))
     for name, is_value in (("override", lambda value: False), ("space", lambda value: not KINDS.isdisjoint(value))):
         if isinstance(content.get(name), dict):
-            content[name] = _flat(content[name], is_value)
+            content[name] = flat_fields(content[name], is_value, file, name)
     return content
-
-
-def _flat(fields: Mapping[str, Any], is_value: Callable[[Mapping[str, Any]], bool], prefix: str = "") -> dict[str, Any]:
-    """Nested fields under dotted names, down to what is a value itself."""
-    flat: dict[str, Any] = {}
-    for name, value in fields.items():
-        is_section = isinstance(value, Mapping) and not is_value(value)
-        flat |= _flat(value, is_value, f"{prefix}{name}.") if is_section else {f"{prefix}{name}": value}
-    return flat
 
 
 def _search_problems(config: SweepConfig, space: Space) -> list[str]:

@@ -20,7 +20,11 @@ def read(tmp_path: Path, text: str, **options: tuple[str, ...]) -> object:
         ("data:\n  uri: a\n  load_size: 3\n  uri: b\n", "uri stands twice, in lines 2 and 4"),
         ("list:\n- {a: 1, a: 2}\n", "a stands twice, in lines 2 and 2"),
         ("optimizer: {lr: 1}\noptimizer.lr: 2\n", "optimizer.lr stands twice, once with a dot"),
-        ("optimizer.lr: 2\noptimizer: 3\n", "optimizer stands twice, once with a dot"),
+        ("optimizer.lr: 2\noptimizer: 3\n", "optimizer stands twice, once with a dot, in lines 1 and 2"),
+        ("a:\n  b.c: 1\n  b:\n    c: 2\n", "a.b.c stands twice, once with a dot, in lines 2 and 4"),
+        ("a.b: {c.d: 1}\na: {b.c: {d: 2}}\n", "a.b.c.d stands twice, once with a dot, in lines 1 and 2"),
+        ("a: {lr: 1, 'lr': 2}\n", "lr stands twice, in lines 1 and 1"),
+        ("a: &a {x: 1, x: 2}\nb: {<<: *a}\n", "x stands twice, in lines 1 and 1"),
     ],
 )
 def test_a_key_that_stands_twice_is_refused(tmp_path: Path, text: str, message: str) -> None:
@@ -37,6 +41,44 @@ def test_dotted_keys_are_what_they_name(tmp_path: Path) -> None:
 def test_a_merge_key_may_be_overridden(tmp_path: Path) -> None:
     text = "base: &base {a: 1, b: 2}\nuse:\n  <<: *base\n  b: 3\n"
     assert read(tmp_path, text) == {"base": {"a": 1, "b": 2}, "use": {"a": 1, "b": 3}}
+
+
+def test_merge_keys_of_merge_keys_are_not_taken_for_fields_that_stand_twice(tmp_path: Path) -> None:
+    """The deeper mapping is built after the one that merges it."""
+    text = "x:\n  y:\n    b: &b {lr: 1}\n    c: &c {<<: *b, lr: 2}\nuse: {<<: *c, lr: 3}\n"
+    assert read(tmp_path, text) == {"x": {"y": {"b": {"lr": 1}, "c": {"lr": 2}}}, "use": {"lr": 3}}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: 1\n2: 3\n", "line 2: 2 is no name of a field: expected text"),
+        ("on: 3\n", "line 1: on is no name of a field"),
+        ("? [a, b]\n: 1\n", "line 1: a list or a mapping is no name of a field"),
+        ("a..b: 3\n", "line 1: a..b is no name of a field: nothing before or behind its dot"),
+        ("- a: 1\n", "expected fields .*, got list"),
+        ("a:\n\tb: 1\n", "not a YAML file .*line 2"),
+        ("a: 2024-99-99\n", "not a YAML file .month must be in 1..12"),
+        ("a: &a {b: *a}\n", "a field holds itself, or is nested too deeply"),
+        ("a: 1\n---\nb: 2\n", "not a YAML file .*single document"),
+    ],
+)
+def test_what_holds_no_fields_is_refused_in_one_line(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(UserError, match=message) as refused:
+        read(tmp_path, text)
+    assert str(refused.value).isprintable()
+
+
+@pytest.mark.parametrize("text", [b"", b"# none\n", b"---\n", b"null\n"])
+def test_a_file_without_fields_is_empty(tmp_path: Path, text: bytes) -> None:
+    (tmp_path / "run.yaml").write_bytes(text)
+    assert read_yaml(str(tmp_path / "run.yaml")) == {}
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_what_windows_writes_is_read(tmp_path: Path, encoding: str) -> None:
+    (tmp_path / "run.yaml").write_text("name: é\n", encoding)
+    assert read_yaml(str(tmp_path / "run.yaml")) == {"name": "é"}
 
 
 def test_names_that_are_dotted_themselves_stay(tmp_path: Path) -> None:

@@ -54,6 +54,24 @@ def test_overrides_stand_between_the_runs_file_and_the_command_line(file: Path) 
     assert as_options({"a.b": True, "c": "x y", "d": []}, ["--c=1"]) == ["--a.b=true", "--d=[]"]
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("override: {schedule: {images: 5}, schedule.images: 6}", "override.schedule.images stands twice, once with a dot, in lines 2 and 2"),
+        ("space:\n  optimizer.lr: {choice: [1]}\n  optimizer:\n    lr: {uniform: [1, 2]}", "space.optimizer.lr stands twice, once with a dot, in lines 3 and 5"),
+        ("override.optimizer: {lr: 1}\noverride: {optimizer.lr: 2}", "override.optimizer.lr stands twice, once with a dot, in lines 2 and 3"),
+        ("optimizer: {lr: 1}", "optimizer: a field of the run in .*; write it below override"),
+        ("optimizer.lr: 1", "optimizer: a field of the run in .*; write it below override"),
+        ("override: {optimizer: {lrr: 1}}", "override.optimizer.lrr: no such field of a run; did you mean optimizer.lr?"),
+        ("override: {step.compile: true}", "step.compile: torch.compile is gone"),
+    ],
+)  # fmt: skip
+def test_fields_that_a_sweeps_file_has_twice_or_in_the_wrong_place(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "sweep.yaml").write_text(f"train: cluster/configs/demo.yaml\n{text}\n")
+    with pytest.raises(UserError, match=message):
+        parse_sweep(["--config", str(tmp_path / "sweep.yaml")])
+
+
 def test_fields_of_the_run_may_be_nested_in_the_sweeps_file(file: Path) -> None:
     nested = {
         "override": {"optimizer": {"lr": 0.03}, "schedule.images": 96},
