@@ -31,6 +31,11 @@ TRANSIENT |= {errno.ECONNABORTED, errno.ECONNREFUSED, errno.ECONNRESET, errno.EH
 TRANSIENT |= {errno.ENETDOWN, errno.ENETRESET, errno.ENETUNREACH}
 # What pyarrow's clients write where waiting does not help, and what the user can do about it. The first that is found.
 ADVICE = {
+    r"HTTP status 407|CONNECT tunnel failed, response 4": (
+        "the proxy refuses: write its user and password into HTTPS_PROXY and HTTP_PROXY (http://USER:PASSWORD@HOST:PORT), or the "
+        "store's host into NO_PROXY"
+    ),
+    "Could not resolve proxy": "there is no such proxy: correct HTTPS_PROXY and HTTP_PROXY",
     "AWS Error NO_SUCH_BUCKET|Bucket '.*' not found": "there is no such bucket: create it, or correct the URI",
     r"AWS Error (ACCESS_DENIED|INVALID_ACCESS_KEY_ID|\w*SIGNATURE\w*|MISSING_AUTHENTICATION_TOKEN|INVALID_CLIENT_TOKEN_ID"
     r"|UNRECOGNIZED_CLIENT|UNKNOWN \(HTTP status 40[13]\))|ExpiredToken|InvalidToken": (

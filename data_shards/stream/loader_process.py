@@ -2,6 +2,7 @@
 
 import contextlib
 import multiprocessing
+import re
 import signal
 import sys
 import tempfile
@@ -169,6 +170,11 @@ def _shared(shape: tuple[int, ...]) -> Tensor:
     try:
         return ring.share_memory_()
     except RuntimeError as error:
+        if not re.search("No space left|Cannot allocate memory", str(error)):
+            reason = str(error).splitlines()[0]
+            raise UserError(
+                f"no shared memory for a loader process ({reason}): data.loader_workers 0 needs none"
+            ) from error
         raise UserError(
             f"no room in /dev/shm for the {ring.nbytes / 1e6:,.0f} MB of a loader process: lower data.prefetch or "
             "data.loader_workers, or enlarge it (docker run --shm-size, emptyDir with medium: Memory)"

@@ -102,6 +102,8 @@ def _check_safe(file: Path) -> None:
         torch.load(file, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise UserError(f"{file}: no such file") from error
+    except OSError as error:
+        raise UserError(f"{file}: cannot be read ({error.strerror or error})") from error
     # Damaged bytes make it raise nearly anything (UnpicklingError, IndexError, KeyError, UnicodeDecodeError, EOFError).
     except Exception as error:
         raise _not_weights(file, error) from error

@@ -10,6 +10,7 @@ import copy
 import importlib
 import io
 import logging
+import os
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -58,6 +59,8 @@ def check_onnx(
 
     Raises: UserError if one is over `TOLERANCE`, or onnxruntime is missing.
     """
+    # It reads this when it is imported: else it keeps a file among the temporary ones, and reports to its maker.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     runtime = _needed("onnxruntime")
     session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     random = torch.Generator().manual_seed(0)

@@ -16,7 +16,7 @@ import torch
 from image_folders import make_dataset
 
 from data_shards import Dataset, StreamConfig, UnpairedStream
-from data_shards.errors import LoaderDiedError
+from data_shards.errors import LoaderDiedError, UserError
 from data_shards.stream import loader_process
 from data_shards.stream.loader_process import RESTARTS, LoaderProcess, ending
 from data_shards.stream.tracks import Task, read_parts
@@ -154,3 +154,23 @@ def test_memory_is_blamed_where_the_kernel_has_killed_for_it(kills: list[int | N
     assert ending(255, 4) == "died, and how is not known: the process that it was forked from is gone too"
     kills[0] = None
     assert ending(-9, 4) == "was killed by signal 9 (SIGKILL): by hand, or by the system for lack of memory (see dmesg)"
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        ("unable to allocate shared memory(shm) for file </x>: No space left on device (28)", "no room in /dev/shm"),
+        (
+            "unable to open shared memory object </x> in read-write mode: Too many open files (24)",
+            "Too many open files",
+        ),
+        ("unable to open shared memory object </x>: Permission denied (13)", "Permission denied"),
+    ],
+)
+def test_why_there_is_no_shared_memory(monkeypatch: pytest.MonkeyPatch, error: str, said: str) -> None:
+    def refused(tensor: torch.Tensor) -> torch.Tensor:
+        raise RuntimeError(error)
+
+    monkeypatch.setattr(torch.Tensor, "share_memory_", refused)
+    with pytest.raises(UserError, match=said):
+        loader_process._shared((2, 2))
