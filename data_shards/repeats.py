@@ -1,7 +1,11 @@
-"""Warnings that repeat are shown once and then counted, over all processes that a command starts on this machine."""
+"""Warnings that repeat are shown once and then counted, over all processes that a command starts on this machine.
+
+Of the ranks that share a machine the first speaks for all; what those of several machines say alike, Ray shows once.
+"""
 
 import logging
 import multiprocessing
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -60,6 +64,8 @@ class Repeats(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         kind: Any = getattr(record, "kind", None)
+        if kind and not _is_first_here():
+            return
         unseen = 0 if kind is None else self._unseen(KINDS.index(kind))
         if unseen is not None:
             more = f" ({unseen} more such before)" if unseen else ""
@@ -79,7 +85,7 @@ class Repeats(logging.Handler):
 
     def say_counts(self) -> None:
         """Say how many have not been shown, and count from 0 again."""
-        if _table is None:
+        if _table is None or not _is_first_here():
             return
         with _table.get_lock():
             unseen = [int(count) for count in _table[FIELDS - 1 :: FIELDS]]
@@ -87,3 +93,8 @@ class Repeats(logging.Handler):
         for kind, count in zip(KINDS, unseen, strict=True):
             if count:
                 print(f"warning: {kind}: {count} more times", file=sys.stderr, flush=True)
+
+
+def _is_first_here() -> bool:
+    """Whether this process, or the rank whose loader it is, is the first rank of its machine, or none."""
+    return os.environ.get("LOCAL_RANK", "0") == "0"

@@ -75,3 +75,14 @@ def test_processes_say_it_once_together(capfd: pytest.CaptureFixture[str]) -> No
         "warning: away",
         "warning: storage did not answer at once: 19 more times",
     ]
+
+
+@pytest.mark.parametrize(("rank", "shown"), [("0", "warning: away\nwarning: other\n"), ("1", "warning: other\n")])
+def test_the_first_rank_of_a_machine_speaks_for_all(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], rank: str, shown: str
+) -> None:
+    monkeypatch.setenv("LOCAL_RANK", rank)
+    with repeats_counted():
+        LOG.warning("away", extra=AWAY)
+        LOG.warning("other")
+    assert capsys.readouterr().err == shown
