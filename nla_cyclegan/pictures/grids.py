@@ -93,7 +93,8 @@ def comparison_row(generators: Mapping[str, Generator], image_CHW: Tensor, direc
 
 def _masks(mask_HW: Tensor | None, label: str = "") -> dict[str, Tensor]:
     """Heading -> picture of the mask, if there is one."""
-    return {} if mask_HW is None else {f"mask, {label}" if label else "mask": mask_picture(mask_HW)}
+    name = f"mask, {label}" if label else "mask"
+    return {} if mask_HW is None else {f"{name} (white: painted)": mask_picture(mask_HW)}
 
 
 def _overlays(image_CHW: Tensor, maps: Mapping[int, Tensor], point: Point, label: str = "") -> dict[str, Tensor]:

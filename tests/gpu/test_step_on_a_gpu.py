@@ -30,8 +30,8 @@ ways = pytest.mark.parametrize(
 )
 
 
-def training_step(**config: Any) -> TrainingStep:
-    return small_step(EVERYTHING | EXACT | config, channels=16, device="cuda")
+def training_step(*, paper: bool = False, **config: Any) -> TrainingStep:
+    return small_step(EVERYTHING | EXACT | config, channels=16, device="cuda", paper=paper)
 
 
 def steps(step: TrainingStep, *numbers: int) -> list[dict[str, torch.Tensor]]:
@@ -46,6 +46,23 @@ def test_a_graph_gives_the_bits_of_the_step_without_one(kernels: str, precision:
     assert_same(state(called), state(replayed))
     assert len(replayed._replay._graphs) == 1
     assert not called._replay._graphs
+
+
+@kernels
+def test_all_that_the_paper_can_be_read_as_is_a_graph_and_resumes_bit_for_bit(kernels: str) -> None:
+    """A masked output, attention in the discriminators, non-local blocks alone, no gain."""
+    config = {"kernels": kernels, "precision": "bf16", "paper": True}
+    called, replayed, resumed = (training_step(**config, graph=graph) for graph in (False, True, True))
+    assert (called._fused is not None) == (kernels == "fused")
+    for k in range(4):
+        assert_same(take(called, k, size=SIZE), take(replayed, k, size=SIZE))
+    resume(resumed, replayed)
+    for k in range(4, 7):
+        losses = take(called, k, size=SIZE)
+        assert_same(losses, take(replayed, k, size=SIZE))
+        assert_same(losses, take(resumed, k, size=SIZE))
+    assert_same(state(called), state(replayed))
+    assert_same(state(called), state(resumed))
 
 
 @ways

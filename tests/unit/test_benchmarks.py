@@ -7,10 +7,13 @@ import sys
 from pathlib import Path
 
 import pytest
+import tiny
+import torch
 
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 
-from evidence_cells import for_rates
+from evidence_cells import SIZES, for_rates
+from evidence_run import Images, make, steps_of
 
 pytestmark = pytest.mark.slow
 
@@ -70,6 +73,25 @@ def test_evidence_goes_on_and_lists_what_is_open(tmp_path: Path) -> None:
     assert f"rates: {18 - len(keys)} of 18 runs open" in again
     assert "pilot: open, it follows from the stage before" in again
     assert "**open**" in (tmp_path / "tables.md").read_text()
+
+
+def test_runs_in_turns_are_those_of_one_alone(tmp_path: Path) -> None:
+    images = Images(tiny.pack_dataset(tmp_path), SIZES["tiny"], torch.device("cpu"))
+    wanted = for_rates()[:2]
+    alone = [make(each, images) for each in wanted]
+    turns, ends = [steps_of(each, images) for each in wanted], []
+    while turns:
+        for each in list(turns):
+            try:
+                next(each)
+            except StopIteration as end:
+                turns.remove(each)
+                ends.append(end.value)
+    for (one, painted), (other, repainted) in zip(alone, ends, strict=True):
+        assert (one.key, one.measured, one.content) == (other.key, other.measured, other.content)
+        assert torch.equal(painted, repainted)
+    assert alone[0][0].scores != alone[1][0].scores
+    assert "attention_generator_ab_1" in alone[1][0].measured[-1]
 
 
 def test_variants_compare(tmp_path: Path) -> None:

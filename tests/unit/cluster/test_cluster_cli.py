@@ -79,7 +79,9 @@ def test_help_waits_for_nothing_heavy() -> None:
 
 
 def test_dry_run_prints_the_plan_and_writes_nothing(call: Call, file: str, tmp_path: Path) -> None:
-    status, plan, _ = call("train", "--config", file, "--scaling.workers", "2", "--dry-run")
+    options = ("--model.generator.output", "masked", "--model.discriminator.nonlocal_blocks", "1")
+    status, plan, _ = call("train", "--config", file, "--scaling.workers", "2", *options, "--dry-run")
+    assert "2 blocks (non-local: 1), 2 channels, output masked; discriminators non-local after convolution 1\n" in plan
     assert status == 0
     assert "12 steps of 4 image pairs: 48 images, 4 epochs (12 images or 3 steps an epoch)" in plan
     assert "trainA 10, trainB 12, testA 5, testB 4 images" in plan

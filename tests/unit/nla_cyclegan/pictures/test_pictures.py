@@ -52,17 +52,22 @@ def test_a_masked_output_shows_its_mask_in_grey():
     there, back = generators((), "masked")
     photo = noise(14, 22)
     row = translate_both_ways(there, back, photo, "B2A").row()
-    assert list(row) == ["photo", "painted", "back again", "mask"]
+    assert list(row) == ["photo", "painted", "back again", "mask (white: painted)"]
     # Padded to what the network takes, and cropped back.
     mask = there.translate(to_float(F.pad(photo[None].float(), (0, 2, 0, 2), mode="reflect")))[1][0, 0, :14, :22]
-    assert torch.equal(row["mask"], (mask * 255).round().to(torch.uint8).expand(3, -1, -1))
+    assert torch.equal(row["mask (white: painted)"], (mask * 255).round().to(torch.uint8).expand(3, -1, -1))
     with torch.no_grad():
         there.decoder[-1].bias[3] = -1e3
     row = translate_both_ways(there, back, photo, "B2A").row()
     assert torch.equal(row["painted"], photo)
-    assert row["mask"].max() == 0
+    assert row["mask (white: painted)"].max() == 0
     plain = generators(())[0]
-    assert list(comparison_row({"one": plain, "two": there}, photo, "B2A")) == ["photo", "one", "two", "mask, two"]
+    assert list(comparison_row({"one": plain, "two": there}, photo, "B2A")) == [
+        "photo",
+        "one",
+        "two",
+        "mask, two (white: painted)",
+    ]
 
 
 def test_a_comparison_shows_each_generator_then_where_each_looks_from_one_point():
