@@ -24,8 +24,12 @@ SHARED = 0o1777
 READ, READ_WRITE, OWNER_WRITES = 0o444, 0o666, 0o200
 
 
-def default_folder() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "data_shards"
+def default_folder() -> Path | None:
+    """None where this user has no home, as in containers whose user is only a number."""
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "data_shards"
+    except RuntimeError:
+        return None
 
 
 class DiskCache:

@@ -15,6 +15,7 @@ from data_shards.dataset.epoch_plan import rank_share, track_length
 from data_shards.dataset.manifest import Dataset
 from data_shards.dataset.rows import IndexRows
 from data_shards.errors import UserError
+from data_shards.repeats import UNWRITABLE_CACHE
 from data_shards.storage import RangeReader, locate, shown
 from data_shards.stream.cache import DiskCache, default_folder
 from data_shards.stream.config import StreamConfig
@@ -168,5 +169,12 @@ def _cache(dataset: Dataset, config: StreamConfig) -> DiskCache | None:
     # A local dataset is on a disk already.
     if not config.cache_gb or not locate(dataset.uri).is_object_store:
         return None
-    folder = Path(config.cache_folder).expanduser().absolute() if config.cache_folder else default_folder()
-    return DiskCache(folder, int(config.cache_gb * 1e9), is_shared=bool(config.cache_folder))
+    if config.cache_folder:
+        return DiskCache(Path(config.cache_folder).expanduser().absolute(), int(config.cache_gb * 1e9))
+    folder = default_folder()
+    if folder is None:
+        LOG.warning(
+            "no disk cache: this user has no home; choose a folder with data.cache_folder", extra=UNWRITABLE_CACHE
+        )
+        return None
+    return DiskCache(folder, int(config.cache_gb * 1e9), is_shared=False)

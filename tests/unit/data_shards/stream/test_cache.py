@@ -305,3 +305,14 @@ def test_nothing_but_files_is_read(folder: Path) -> None:
     (folder / other[:2] / other).unlink()
     os.mkfifo(folder / other[:2] / other)
     assert pieces.get(other) is None
+
+
+def test_a_user_without_a_home_has_no_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nobody() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", nobody)
+    assert cache.default_folder() is None
+    monkeypatch.setenv("XDG_CACHE_HOME", "/scratch")
+    assert cache.default_folder() == Path("/scratch/data_shards")
