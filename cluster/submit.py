@@ -1,13 +1,10 @@
 """`python -m cluster submit`: send a run to a cluster as a Ray job, with this project's code, and follow its log."""
 
-import shlex
 from collections.abc import Sequence
 
 from cluster.jobs.job import EXCLUDED, Job, variable_problems, variables_sent
 from cluster.jobs.submission import submit_command
-from cluster.records.recorded_run import flat
-from cluster.settings.config import RunConfig
-from cluster.settings.options import TAKE_OVER, option_text, parse_options
+from cluster.settings.options import TAKE_OVER, parse_options, train_command
 from cluster.settings.preflight import relative_paths
 from data_shards.errors import UserError
 
@@ -44,12 +41,6 @@ def make_job(of_the_run: Sequence[str], excludes: Sequence[str] = (), variables:
     if problems:
         raise UserError("\n".join(problems))
     config, take_over = options.config, [TAKE_OVER] if options.take_over else []
-    command = shlex.join(["python", "-m", "cluster", "train", *as_options(config), *take_over])
+    command = train_command(config, *take_over)
     metadata = {"run": config.name, "storage": config.storage}
     return Job(config.name, metadata, command, [*EXCLUDED, *excludes], variables_sent(variables))
-
-
-def as_options(config: RunConfig) -> list[str]:
-    """Options of `train` that say the same as a configuration, whatever files it came from."""
-    fields = flat(config.model_dump(mode="json", exclude_defaults=True))
-    return [f"--{name}={option_text(value)}" for name, value in fields.items()]

@@ -105,7 +105,9 @@ class Previews:
     def _draw(self, translations: Sequence[Translation], images_seen: int) -> None:
         with self._writing.attempt():
             picture = drawn(translations, f"after {images_seen:,} images")
-            save_picture(picture, self.root / PREVIEWS / f"images_{images_seen:012d}.png", drawn=True)
+            file = self.root / PREVIEWS / f"images_{images_seen:012d}.png"
+            save_picture(picture, file, drawn=True)
+            self.log.add_picture(file, images_seen)
             if self.config.tensorboard:
                 self._write_event(picture, images_seen)
 

@@ -28,7 +28,8 @@ from cluster.ranks.requests import STOP, Request
 from cluster.records import events
 from cluster.records.console_progress import ConsoleProgress
 from cluster.records.sinks import Forward
-from cluster.settings.config import RunConfig
+from cluster.records.trackers.names import VARIABLES
+from cluster.settings.config import RunConfig, has_credentials
 from cluster.settings.preflight import Prepared, claim, versions
 from cluster.settings.scaling import Resources, choose, compute_capability, this_machine
 from data_shards.cores import usable_cores
@@ -101,6 +102,12 @@ def say(config: RunConfig, text: str) -> None:
 def _record_start(prepared: Prepared, how: str, **fields: Any) -> None:
     begin = f"from {prepared.images_seen:,} images" if prepared.checkpoints else "at 0 images"
     events.add("start", f"{begin}; {how}", images=prepared.images_seen, **fields, versions=versions())
+
+
+def _tracker_variables(config: RunConfig) -> dict[str, str]:
+    """What this process knows of where trackers are, for the machine of rank 0; without credentials, which Ray would show."""
+    here = {name: os.environ[name] for name in VARIABLES if name in os.environ}
+    return {name: value for name, value in here.items() if config.observe.sinks and not has_credentials(value)}
 
 
 def _compile_ahead(config: RunConfig, resources: Resources) -> None:
@@ -215,6 +222,7 @@ def build_trainer(
             "threads": max(1, int(resources.cpus_per_worker)),
             "gpu": resources.use_gpu,
             "attempt": asdict(attempt) if attempt else None,
+            "variables": _tracker_variables(config),
         },
         backend_config=ProcessGroupConfig(backend, timeout_s=scaling.timeout_s + TORCH_LATER_S),
         scaling_config=scaling_config,

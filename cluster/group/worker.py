@@ -1,5 +1,6 @@
 """What each worker of Ray Train runs. The controller and the driver import this file too: torch comes when a worker trains."""
 
+import os
 import time
 from collections.abc import Mapping
 from functools import partial
@@ -28,7 +29,7 @@ def train_worker(settings: dict[str, Any]) -> dict[str, Any]:
 
     Args:
         settings: `config` (RunConfig as JSON values), `threads` (CPU threads of this worker), `gpu` (whether it has a GPU),
-            `attempt` (its fields) or None.
+            `attempt` (its fields) or None, `variables` (of the environment, where this machine has none of the name).
 
     Returns: `metrics`; or `error` or `out_of_memory`, failures that a restart would not fix; or `interrupted`, the
         arguments of the RunInterruptedError with which it left off.
@@ -43,6 +44,7 @@ def train_worker(settings: dict[str, Any]) -> dict[str, Any]:
 
     silence_reports()
     torch.set_num_threads(settings["threads"])
+    os.environ.update({name: value for name, value in settings["variables"].items() if name not in os.environ})
     config = RunConfig.model_validate(settings["config"])
     sinks: list[Sink] = [Forward(partial(publish, records_key(config))), PrometheusGauges(config.name)]
     # Ray names a device wherever CUDA has one, also to a worker that was planned on the CPU.

@@ -9,19 +9,35 @@ from pathlib import Path
 from typing import Any
 
 from cluster.machines.session import PACKAGES, ROOT
+from cluster.records.trackers import names as tracker_names
 from cluster.settings.config import has_credentials
 from data_shards.errors import UserError
 
 # Beside what .gitignore and .rayignore name. Patterns of git, seen from the folder that is sent.
 EXCLUDED = [
-    *("/.git", "/.venv", "/venv", "/data", "/demo", "/runs", "/sweeps", "/build", ".env", ".env.*", ".netrc", "*.pem"),
+    *(
+        "/.git",
+        "/.venv",
+        "/venv",
+        "/data",
+        "/demo",
+        "/runs",
+        "/sweeps",
+        "/build",
+        "/wandb",
+        ".env",
+        ".env.*",
+        ".netrc",
+        "*.pem",
+    ),
     *("__pycache__", ".*_cache", "*.egg-info", "*.tar", "*.safetensors"),
 ]
-# What a store needs to be found, or a network to be used; nothing that is secret.
+# What a store or a tracker needs to be found, or a network to be used; nothing that is secret.
 SENT = (
     *("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_DEFAULT_REGION"),
     *("AWS_REQUEST_CHECKSUM_CALCULATION", "AWS_RESPONSE_CHECKSUM_VALIDATION"),
     *("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME", "NCCL_DEBUG"),
+    *tracker_names.VARIABLES,
 )
 # How long `ray job stop` waits for a run or a sweep to save its checkpoints, before it kills it; Ray's default is 3 s.
 STOP_WAIT = {"RAY_JOB_STOP_WAIT_TIME_S": "90"}
@@ -75,7 +91,7 @@ def variable_problems(variables: Sequence[str]) -> Iterator[str]:
         if SECRET.search(name) or has_credentials(value):
             yield (
                 f"{name}: looks like a secret, and Ray shows a job's environment to everyone who sees its dashboard; "
-                "set it in the environment of the cluster's machines"
+                "set it in the environment of `ray start` on the cluster's machines (Kubernetes: envFrom a Secret)"
             )
 
 

@@ -1,6 +1,12 @@
 """The settings of what a run records."""
 
-from pydantic import BaseModel, ConfigDict, Field
+import re
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+TRACKERS = ("wandb", "mlflow")
+# module:Class
+CLASS = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
 
 
 class ObserveConfig(BaseModel):
@@ -14,3 +20,16 @@ class ObserveConfig(BaseModel):
     """Images seen between two picture grids of held-out images, the end of the run included; none: no pictures."""
     tensorboard: bool = True
     """Write TensorBoard events into the run's folder too."""
+    sinks: tuple[str, ...] = ()
+    """Where else records and previews go: wandb, mlflow (extras of these names), or a class of your own as module:Class."""
+
+    @field_validator("sinks")
+    @classmethod
+    def _named(cls, sinks: tuple[str, ...]) -> tuple[str, ...]:
+        if wrong := [sink for sink in sinks if sink not in TRACKERS and not CLASS.fullmatch(sink)]:
+            raise ValueError(
+                f"{wrong[0]!r} is none; allowed: {', '.join(TRACKERS)}, or module:Class, separated by commas"
+            )
+        if len(set(sinks)) < len(sinks):
+            raise ValueError("names one twice")
+        return sinks

@@ -1,8 +1,9 @@
-"""Where the records of a run go while it trains, beside its files (metrics_file.py): a function, Prometheus."""
+"""Where the records of a run go while it trains, beside its files (metrics_file.py): a function, Prometheus, trackers."""
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from cluster.ownership.attempt import Attempt
 from cluster.records.metrics_file import Record
@@ -22,6 +23,14 @@ class Sink(Protocol):
     def write(self, record: Record) -> None: ...
 
     def close(self) -> None: ...
+
+
+@runtime_checkable
+class PictureSink(Sink, Protocol):
+    """Takes preview pictures too."""
+
+    def picture(self, path: Path, images_seen: int) -> None:
+        """A PNG file has been written, which stays until the sink is closed; called from a thread of its own."""
 
 
 class Forward:

@@ -2,6 +2,7 @@
 
 import argparse
 import difflib
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
@@ -10,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, CliSettingsSource
 
+from cluster.records.recorded_run import flat
 from cluster.settings.config import RunConfig
 from cluster.settings.yaml_file import read_yaml
 from data_shards.errors import UserError
@@ -32,7 +34,7 @@ REMOVED = {
     "step.compile": "torch.compile is gone; step.kernels and step.graph are faster and on by default: remove this field"
 }
 TAKE_OVER = "--take-over"
-LIST_OPTIONS = ("--model.generator.nonlocal_blocks", "--model.discriminator.nonlocal_blocks")
+LIST_OPTIONS = ("--model.generator.nonlocal_blocks", "--model.discriminator.nonlocal_blocks", "--observe.sinks")
 
 
 class _Settings(RunConfig, BaseSettings):  # type: ignore[misc]
@@ -110,6 +112,17 @@ def field_options(parser: argparse.ArgumentParser, settings: type[BaseSettings])
         cli_parse_none_str="none",
         formatter_class=argparse.HelpFormatter,
     )
+
+
+def train_command(config: RunConfig, *flags: str) -> str:
+    """The command line of a run, whatever files its configuration came from."""
+    return shlex.join(["python", "-m", "cluster", "train", *as_options(config), *flags])
+
+
+def as_options(config: RunConfig) -> list[str]:
+    """Options of `train` that say the same as a configuration."""
+    fields = flat(config.model_dump(mode="json", exclude_defaults=True))
+    return [f"--{name}={option_text(value)}" for name, value in fields.items()]
 
 
 def option_text(value: Any) -> str:

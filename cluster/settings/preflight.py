@@ -12,6 +12,7 @@ from cluster.ownership.attempt import Attempt
 from cluster.ranks.clock import Clock
 from cluster.records.about import read_about
 from cluster.records.run_state import record_start
+from cluster.records.trackers.names import problems as tracker_problems
 from cluster.settings.config import DataConfig, RunConfig, differences
 from cluster.settings.options import merge
 from data_shards import Dataset, open_dataset
@@ -58,7 +59,7 @@ def prepare(config: RunConfig) -> Prepared:
         raise UserError("\n".join(problems))
     config = absolute(config)
     dataset = open_dataset(config.data.uri)
-    problems = misfits(config, dataset)
+    problems = [*tracker_problems(config.observe.sinks), *misfits(config, dataset)]
     if problems:
         raise UserError("\n".join(problems))
     folder = RunFolder(config.storage, config.name)

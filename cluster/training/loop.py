@@ -4,6 +4,7 @@ It knows neither Ray nor what started its process: it runs alone, under gloo or 
 """
 
 from collections.abc import Callable, Iterable
+from functools import partial
 
 from cluster.checkpoints.checkpoint import Checkpoints
 from cluster.evaluation.attention import AttentionLog
@@ -11,7 +12,7 @@ from cluster.evaluation.previews import Previews
 from cluster.evaluation.validate import Report, Validation
 from cluster.memory.copies import MemoryCopies
 from cluster.memory.shelf import Shelf
-from cluster.ownership.attempt import Attempt
+from cluster.ownership.attempt import Attempt, id_of
 from cluster.ranks.clock import Clock
 from cluster.ranks.pulse import beat
 from cluster.ranks.requests import Ask, Requests
@@ -20,8 +21,12 @@ from cluster.records import events
 from cluster.records.metrics_file import MetricsFiles, Record
 from cluster.records.observe import MetricsLog
 from cluster.records.sinks import OwnerCheck, Sink
+from cluster.records.trackers.background import Background
+from cluster.records.trackers.names import make
+from cluster.records.trackers.tracked_run import TrackedRun, run_id
 from cluster.records.upload import local_files
 from cluster.settings.config import RunConfig
+from cluster.settings.options import train_command
 from cluster.settings.preflight import about
 from cluster.training.data_faults import DataFaults
 from cluster.training.guards import NonFiniteGuard, out_of_memory_explained
@@ -96,7 +101,8 @@ def train(
         memory = MemoryCopies(config.checkpoint, clock, shelf, world, checkpoints.carried, say)
         metrics = MetricsFiles(config.observe, files.root, folder, recovered=lambda: memory.recovered)
         owner_check = [OwnerCheck(attempt)] if attempt and folder.is_local else []
-        log = MetricsLog(config.observe, clock, world, [*owner_check, metrics, *sinks, memory.tail])
+        trackers = _trackers(config, clock, folder, attempt, say) if world.rank == 0 else []
+        log = MetricsLog(config.observe, clock, world, [*owner_check, metrics, *sinks, memory.tail, *trackers])
         whole = fitting_side(config.data.load_size)
         validation = Validation(config.validation, dataset, clock, world, log, report, size=whole, say=say_of_data)
         previews = Previews(config.observe, dataset, clock, world, log, files.root, size=size, say=say_of_data)
@@ -143,3 +149,21 @@ def train(
                     checkpoints.save_now(step, images_seen, log.latest)
                     raise RunInterruptedError(request.kind, request.reason, images_seen)
     return log.latest
+
+
+def _trackers(
+    config: RunConfig, clock: Clock, folder: RunFolder, attempt: Attempt | None, say: Callable[[str], None]
+) -> list[Sink]:
+    """The sinks that the configuration names."""
+    if not config.observe.sinks:
+        return []
+    run = TrackedRun(
+        id=run_id(folder, attempt),
+        name=config.name,
+        folder=folder.label,
+        config=config.model_dump(mode="json"),
+        command=train_command(config),
+        attempt=id_of(attempt),
+        total_images=clock.total,
+    )
+    return [Background(name, partial(make, name, run), say) for name in config.observe.sinks]

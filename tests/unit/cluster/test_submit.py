@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from cluster import submit
 from cluster.jobs.job import SENT
 from cluster.settings.config import RunConfig
-from cluster.settings.options import parse_options
+from cluster.settings.options import as_options, parse_options
 from data_shards.errors import UserError
 
 PLACES = ("--storage", "s3://bucket/runs", "--data.uri", "s3://bucket/data")
@@ -33,7 +33,7 @@ def refused(*arguments: str) -> list[str]:
 
 
 def same(config: RunConfig) -> bool:
-    return parse_options(submit.as_options(config)).config == config
+    return parse_options(as_options(config)).config == config
 
 
 @settings(max_examples=20, deadline=None)
@@ -48,6 +48,7 @@ def same(config: RunConfig) -> bool:
                 {"generator": st.fixed_dictionaries({"nonlocal_blocks": st.lists(st.integers(0, 8), unique=True).map(sorted)})}
             ),
             "validation": st.fixed_dictionaries({"every": st.sampled_from([None, 100])}),
+            "observe": st.fixed_dictionaries({"sinks": st.sampled_from([(), ("mlflow",), ("wandb", "a.b:C")])}),
         }
     )
 )  # fmt: skip
