@@ -41,10 +41,11 @@ def _problem(sink: str) -> str | None:
         if spec is None:
             raise ModuleNotFoundError(f"No module named {module!r}")
         defined = _defines(spec, name)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         # Looking for a.b imports a, which is the user's code.
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
         return (
-            f"{sink}: module {module} cannot be imported ({type(error).__name__}: {error}); it must be installed, or lie in "
+            f"{sink}: module {module} cannot be imported ({reason}); it must be installed, or lie in "
             "the working directory, on every machine of the run"
         )
     return None if defined else f"{sink}: module {module} has no {name} ({spec.origin or 'a folder'})"

@@ -83,6 +83,18 @@ def test_the_store_is_found_from_there_and_secrets_stay_here(monkeypatch: pytest
     assert "hidden" not in str(job)
 
 
+def test_trackers_are_found_from_there_and_their_keys_are_the_machines(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://tracker:5000")
+    monkeypatch.setenv("WANDB_API_KEY", "hidden")
+    assert submit.make_job(PLACES).variables == {"MLFLOW_TRACKING_URI": "http://tracker:5000"}
+    names = ["WANDB_API_KEY", "MLFLOW_TRACKING_TOKEN", "MLFLOW_TRACKING_PASSWORD"]
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:hidden@tracker:5000")
+    lines = refused(*PLACES, *(f"--env={name}=hidden" for name in names))
+    assert {line.partition(":")[0] for line in lines} == {*names, "MLFLOW_TRACKING_URI"}
+    assert all("in the environment of `ray start`" in line and "envFrom a Secret" in line for line in lines)
+    assert "hidden" not in "".join(lines)
+
+
 def test_what_is_wrong_is_said_before_anything_is_sent() -> None:
     lines = refused(
         *("--address", "http://127.0.0.1:1", "--local", "--data.uri", "data", "--env", "novalue"),
