@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from nla_cyclegan.model.config import DiscriminatorConfig, GeneratorConfig, ModelConfig
     from nla_cyclegan.model.discriminator import PatchDiscriminator
     from nla_cyclegan.model.generator import Generator
-    from nla_cyclegan.training.config import LossConfig, OptimizerConfig, ScheduleConfig, StepConfig
+    from nla_cyclegan.training.config import InitConfig, LossConfig, OptimizerConfig, ScheduleConfig, StepConfig
     from nla_cyclegan.training.schedule import learning_rate, total_images
     from nla_cyclegan.training.step import TrainingStep
     from nla_cyclegan.weights.generators import load_generator, load_generators, metadata_of, save_generator
@@ -25,7 +25,7 @@ _HOMES = {
     "model.config": ["DiscriminatorConfig", "GeneratorConfig", "ModelConfig"],
     "model.discriminator": ["PatchDiscriminator"],
     "model.generator": ["Generator"],
-    "training.config": ["LossConfig", "OptimizerConfig", "ScheduleConfig", "StepConfig"],
+    "training.config": ["InitConfig", "LossConfig", "OptimizerConfig", "ScheduleConfig", "StepConfig"],
     "training.schedule": ["learning_rate", "total_images"],
     "training.step": ["TrainingStep"],
     "weights.generators": ["load_generator", "load_generators", "metadata_of", "save_generator"],
@@ -35,6 +35,7 @@ __all__ = [
     "DiscriminatorConfig",
     "Generator",
     "GeneratorConfig",
+    "InitConfig",
     "LossConfig",
     "ModelConfig",
     "NonLocalBlock",

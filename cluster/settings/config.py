@@ -12,7 +12,7 @@ from cluster.records.config import ObserveConfig
 from cluster.records.recorded_run import flat
 from cluster.settings.scaling import ScalingConfig
 from data_shards import StreamConfig
-from nla_cyclegan import LossConfig, ModelConfig, OptimizerConfig, ScheduleConfig, StepConfig
+from nla_cyclegan import InitConfig, LossConfig, ModelConfig, OptimizerConfig, ScheduleConfig, StepConfig
 
 # s3://KEY:SECRET@bucket, abfs://...?client_secret=SECRET. A secret may hold a slash; a port is none.
 CREDENTIALS = re.compile(r"://[^/?@:]*:(?!\d+(/|$))[^?]*@|[?&][^=&]*(secret|token|passw|key)[^=&]*=", re.IGNORECASE)
@@ -66,6 +66,7 @@ class RunConfig(BaseModel):
     """Start of all randomness: initial weights, order of the samples, augmentation, image pool."""
     data: DataConfig
     model: ModelConfig = ModelConfig()
+    init: InitConfig = InitConfig()
     loss: LossConfig = LossConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     schedule: ScheduleConfig = ScheduleConfig()

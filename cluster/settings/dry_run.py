@@ -113,6 +113,10 @@ def _start(prepared: Prepared) -> str:
         return "nothing: the run is finished"
     if prepared.checkpoints:
         return f"at {prepared.images_seen:,} images, from {prepared.checkpoints[0]}"
+    init = prepared.config.init
+    if init.source:
+        frozen = f"; {', '.join(init.freeze)} frozen" if init.freeze else ""
+        return f"at 0 images, with the {init.what} of {init.source}{frozen}"
     return "at 0 images: there is no checkpoint"
 
 

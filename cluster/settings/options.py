@@ -34,7 +34,13 @@ REMOVED = {
     "step.compile": "torch.compile is gone; step.kernels and step.graph are faster and on by default: remove this field"
 }
 TAKE_OVER = "--take-over"
-LIST_OPTIONS = ("--model.generator.nonlocal_blocks", "--model.discriminator.nonlocal_blocks", "--observe.sinks")
+LIST_OPTIONS = (
+    "--model.generator.nonlocal_blocks",
+    "--model.discriminator.nonlocal_blocks",
+    "--loss.augment",
+    "--init.freeze",
+    "--observe.sinks",
+)
 
 
 class _Settings(RunConfig, BaseSettings):  # type: ignore[misc]

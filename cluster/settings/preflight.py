@@ -20,6 +20,7 @@ from data_shards.errors import UserError
 from data_shards.storage.folder import RunFolder
 from nla_cyclegan.model.config import fitting_side
 from nla_cyclegan.weights.checkpoint import ABOUT, complete_checkpoints, images_of
+from nla_cyclegan.weights.references import folder_of
 
 # How images reach the model, not which: it may change when a run is continued.
 DELIVERY = ("uri", "loader_workers", "prefetch", "cache_gb", "cache_folder", "bad_sample_budget")
@@ -66,8 +67,17 @@ def prepare(config: RunConfig) -> Prepared:
     checkpoints = complete_checkpoints(folder)
     if checkpoints:
         check_same_run(folder, config, dataset)
+    elif config.init.source:
+        _check_source(config.init.source)
     clock = Clock.of(config.schedule, dataset, config.data.global_batch)
     return Prepared(config, dataset, clock, folder, checkpoints)
+
+
+def _check_source(source: str) -> None:
+    try:
+        folder_of(source)
+    except UserError as error:
+        raise UserError(f"init.from: {error}") from error
 
 
 def warnings(prepared: Prepared) -> list[str]:
@@ -132,6 +142,7 @@ def relative_paths(config: RunConfig) -> list[str]:
         "storage": config.storage,
         "data.uri": config.data.uri,
         "validation.inception": config.validation.inception,
+        "init.from": config.init.source,
     }
     return [
         f"{field}: {path!r} is relative, and the working directory of a Ray job is a temporary copy; "
@@ -146,7 +157,9 @@ def absolute(config: RunConfig) -> RunConfig:
     data = config.data.model_copy(update={"uri": _absolute(config.data.uri)})
     weights = config.validation.inception
     validation = config.validation.model_copy(update={"inception": weights and _absolute(weights)})
-    return config.model_copy(update={"storage": _absolute(config.storage), "data": data, "validation": validation})
+    init = config.init.model_copy(update={"from": config.init.source and _absolute(config.init.source)})
+    absolute = {"storage": _absolute(config.storage), "data": data, "validation": validation, "init": init}
+    return config.model_copy(update=absolute)
 
 
 def misfits(config: RunConfig, dataset: Dataset) -> list[str]:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 
 from cluster.checkpoints.checkpoint import Checkpoints
+from cluster.checkpoints.starting import start_from
 from cluster.evaluation.attention import AttentionLog
 from cluster.evaluation.previews import Previews
 from cluster.evaluation.validate import Report, Validation
@@ -73,7 +74,7 @@ def train(
         step = TrainingStep(
             config.model, config.loss, config.optimizer, config.step,
             seed=config.seed, global_batch=clock.batch, device=world.device, rank=world.rank, world=world.size,
-            all_reduce=world.all_reduce if world.size > 1 else None,
+            all_reduce=world.all_reduce if world.size > 1 else None, frozen=config.init.freeze,
         )  # fmt: skip
     except ValueError as error:
         # Which GPU there is, and what its kernels cover, shows only here.
@@ -111,6 +112,8 @@ def train(
         guard = NonFiniteGuard(world, clock, [config.observe.every, config.validation.every, config.checkpoint.every])
         from_memory = memory.restore(step, newer_than=checkpoints.find())
         images_seen = checkpoints.restore(step) if from_memory is None else from_memory
+        if not images_seen and config.init.source:
+            start_from(step, config.init.source, config.init.what, world, say)
         if world.rank == 0 and from_memory:
             events.add("resume", f"at {from_memory:,} images, from the machines' memory", images=from_memory)
         if config.validation.every:

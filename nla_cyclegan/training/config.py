@@ -2,7 +2,7 @@
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, create_model, model_validator
 
 Augmentation = Literal["color", "translation", "cutout"]
 
@@ -19,12 +19,6 @@ class LossConfig(BaseModel):
     augment: tuple[Augmentation, ...] = ()
     """What the discriminators see is changed at random, real and generated images alike, and gradients pass through (Zhao et al. 2020,
     DiffAugment): color, translation (by up to an eighth), cutout (a hole of half the side). For domains of few images."""
-
-    @field_validator("augment", mode="before")
-    @classmethod
-    def _none(cls, kinds: Any) -> Any:
-        """An option's empty value arrives as one empty word."""
-        return () if kinds in ("", [""]) else kinds
 
 
 class OptimizerConfig(BaseModel):
@@ -44,6 +38,37 @@ class OptimizerConfig(BaseModel):
     """Decay of the second moment (nu in the paper)."""
     momentum_decay: float = Field(4e-3, ge=0)
     """Nadam only: mu_t = beta1 * (1 - 0.5 * 0.96 ** (t * momentum_decay)), Dozat's warming momentum schedule."""
+
+
+Networks = Literal["generators", "networks"]
+
+# A field with the name of a keyword can only be made like this.
+_From: type[BaseModel] = create_model("_From", **{"from": (str | None, Field(None, min_length=1, description=(
+    "Weights to begin from: a run (RUN@best, RUN@newest, RUN@120000), a checkpoint's folder, a generator's file, or a folder of "
+    "pytorch-CycleGAN-and-pix2pix; a path or a URI; none: random ones."
+)))})  # type: ignore[call-overload]  # fmt: skip
+
+
+class InitConfig(_From):
+    """What a run begins from. Checkpoints of its own are preferred: it is read only while the run has none."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    what: Networks = "generators"
+    """generators; or networks: the discriminators too."""
+    freeze: tuple[str, ...] = ()
+    """Networks, or modules in them, whose weights stay as they are: generator_ab.encoder,generator_ba.encoder."""
+
+    @property
+    def source(self) -> str | None:
+        """`from`, which is a keyword."""
+        return getattr(self, "from")
+
+    @model_validator(mode="after")
+    def _frozen_is_given(self) -> "InitConfig":
+        if self.freeze and self.source is None:
+            raise ValueError("init.freeze without init.from would keep random weights; give --init.from")
+        return self
 
 
 class ScheduleConfig(BaseModel):

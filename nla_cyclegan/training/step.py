@@ -1,5 +1,6 @@
 """One training step of NLA-CycleGAN: the generators move, then the discriminators."""
 
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
@@ -43,6 +44,7 @@ class TrainingStep:
         global_batch: image pairs of one step over all ranks. The losses of a rank's part are weighted by its share, so
             that parts of different sizes (6 pairs over 4 ranks: 2, 1, 2, 1) give the same mean gradient as one process.
         all_reduce: begins to sum a tensor over all ranks; None: this is the only one.
+        frozen: networks and modules in them whose weights never move: `generator_ab.encoder`.
 
     Attributes:
         networks: generator_ab, generator_ba, discriminator_a, discriminator_b; never wrapped.
@@ -53,7 +55,8 @@ class TrainingStep:
         loss_scales: generators, discriminators; empty unless step.precision is fp16.
         summary: how the steps are computed, and why, in a line.
 
-    Raises: ValueError where step.kernels is fused and they do not cover the model on that device.
+    Raises: ValueError where step.kernels is fused and they do not cover the model on that device; where there is no such module
+        to freeze, or nothing is left to train.
     """
 
     def __init__(
@@ -69,6 +72,7 @@ class TrainingStep:
         rank: int = 0,
         world: int = 1,
         all_reduce: AllReduce | None = None,
+        frozen: Sequence[str] = (),
     ) -> None:
         self.config, self.device = step, torch.device(device)
         self.seed, self.global_batch, self.rank, self.world = seed, global_batch, rank, world
@@ -78,6 +82,7 @@ class TrainingStep:
         self.model = model
         self.networks = self._build(model)
         ab, ba, discriminator_a, discriminator_b = self.networks.values()
+        self._frozen = frozen_parameters(self.networks, frozen)
         self._fused = make_fused(step) if way.fused else None
         run = self._fused or call
         self.players: dict[str, nn.Module] = {
@@ -85,16 +90,15 @@ class TrainingStep:
             "discriminators": Discriminators(discriminator_a, discriminator_b, loss, run),  # type: ignore[arg-type]
         }
         self._gradient_sums = {
-            name: GradientSum(player.parameters(), all_reduce) if all_reduce else None
-            for name, player in self.players.items()
+            name: GradientSum(self._trained(name), all_reduce) if all_reduce else None for name in self.players
         }
         self.finite = torch.ones((), dtype=torch.bool, device=self.device)
         self.loss_scales = {name: LossScale(self.finite) for name in self.players} if step.precision == "fp16" else {}
         self.optimizers = {
             name: make_optimizer(
-                optimizer, player.parameters(), self.finite, fused=way.fused, loss_scale=self.loss_scales.get(name)
+                optimizer, self._trained(name), self.finite, fused=way.fused, loss_scale=self.loss_scales.get(name)
             )
-            for name, player in self.players.items()
+            for name in self.players
         }
         self.inference_generators = {"generator_ab": ab, "generator_ba": ba}
         self.ema: EMA | None = None
@@ -219,8 +223,15 @@ class TrainingStep:
         return networks
 
     def _train_discriminators(self, on: bool) -> None:
-        self.networks["discriminator_a"].requires_grad_(on)
-        self.networks["discriminator_b"].requires_grad_(on)
+        for parameter in self._trained("discriminators"):
+            parameter.requires_grad_(on)
+
+    def _trained(self, player: str) -> list[nn.Parameter]:
+        """The parameters of a player that move. Raises: ValueError where there are none."""
+        parameters = [each for each in self.players[player].parameters() if each not in self._frozen]
+        if not parameters:
+            raise ValueError(f"init.freeze: nothing of the {player} is left to train; leave a part out of it")
+        return parameters
 
     def _as_input(self, images_uint8: Tensor) -> Tensor:
         images = to_float(images_uint8.to(self.device, non_blocking=True), self.dtype)
@@ -233,6 +244,26 @@ class TrainingStep:
     def _autocast(self) -> torch.autocast:
         dtype = HALVES.get(self.config.precision)
         return torch.autocast(self.device.type, dtype, enabled=dtype is not None)
+
+
+def frozen_parameters(networks: Mapping[str, nn.Module], names: Sequence[str]) -> set[nn.Parameter]:
+    """Switch off the gradients of the modules with these names. Returns: their parameters. Raises: ValueError for no such module."""
+    frozen: set[nn.Parameter] = set()
+    for name in names:
+        network, _, inner = name.partition(".")
+        try:
+            module = networks[network].get_submodule(inner)
+        except (KeyError, AttributeError):
+            known = (
+                [f"{network}.{each}" for each, _ in networks[network].named_children()]
+                if network in networks
+                else networks
+            )
+            raise ValueError(
+                f"init.freeze: there is no {name}; there are {', '.join(known)}, and modules in them"
+            ) from None
+        frozen |= set(module.requires_grad_(False).parameters())
+    return frozen
 
 
 def initialize(network: nn.Module, random: torch.Generator) -> None:

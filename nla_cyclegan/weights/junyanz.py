@@ -79,6 +79,20 @@ def generator_from(state: Mapping[str, Tensor]) -> Generator:
     return generator.eval()
 
 
+def discriminator_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A discriminator's state dict in this layout (its `n_layers` or `basic`), under our names.
+
+    Both number the layers alike; the biases before a norm, which subtracts them again, are left out.
+    """
+    prefix = "module." if all(name.startswith("module.") for name in state) else ""  # of DataParallel
+    tensors = {name.removeprefix(prefix): tensor for name, tensor in state.items() if not name.endswith(_STATISTICS)}
+    places = sorted({int(match[1]) for name in tensors if (match := re.fullmatch(r"model\.(\d+)\.weight", name))})
+    # All but the first convolution and the last.
+    biases = {f"model.{place}.bias" for place in places[1:-1]}
+    kept = {name: tensor.float() for name, tensor in tensors.items() if name not in biases}
+    return {re.sub(r"^model\.", "body.", name): tensor for name, tensor in kept.items()}
+
+
 def state_of(generator: Generator) -> dict[str, Tensor]:
     """The generator's weights in this layout, fp32 on the CPU.
 

@@ -14,7 +14,7 @@ from typing import Any
 from data_shards.errors import UserError
 from data_shards.storage import Location, file_size, list_folder, locate, shown
 from data_shards.storage.files import read_json
-from data_shards.storage.folder import split_uri
+from data_shards.storage.folder import join_uri, split_uri
 from nla_cyclegan.weights.checkpoint import ABOUT, NAME, age, images_of, world_of
 
 BEST, NEWEST = "best", "newest"
@@ -168,6 +168,25 @@ def _listed(names: Sequence[str]) -> str:
     images = list(map(str, sorted({images_of(name) for name in names})))
     more = f" and {len(images) - LISTED} more" if len(images) > LISTED else ""
     return ", ".join(images[-LISTED:]) + more
+
+
+def folder_of(weights: str) -> str | None:
+    """The folder in which the files of some weights lie, of a run its chosen checkpoint's or its newest one's; None where they are a file.
+
+    Raises: UserError where nothing is there.
+    """
+    reference = Reference.of(weights)
+    place = locate(reference.uri)
+    if reference.choice:
+        return join_uri(reference.uri, select(place, reference.choice).name)
+    if file_size(*parent(place)) is not None:
+        return None
+    if not list_folder(place):
+        raise UserError(
+            f"{place.uri}: nothing is there; give a run, a checkpoint, a folder with weights or a file of them"
+        )
+    newest = next(iter(stored(place)), None)
+    return join_uri(reference.uri, newest) if newest else reference.uri
 
 
 def _exists(place: Location) -> bool:

@@ -61,6 +61,26 @@ def newest(config: RunConfig) -> dict[str, Tensor]:
     return tiny.newest(RunFolder(config.storage, config.name))
 
 
+def test_two_ranks_begin_from_weights_alike_and_what_is_frozen_stays(ranks: Ranks, uri: str, tmp_path: Path) -> None:
+    """Replicas that differed would stop the run. One of the ranks alone reads the weights."""
+    origin = tiny.config(uri, tmp_path / "origin", schedule={"images": 16})
+    ranks.run(1, train, origin)
+    init = {
+        "from": f"{origin.storage}/{origin.name}",
+        "what": "networks",
+        "freeze": ["generator_ab.encoder", "discriminator_b"],
+    }
+    step = {"precision": "fp16", "ema_half_life": 8, "pool_size": 6}
+    config = tiny.config(uri, tmp_path / "runs", init=init, step=step)
+    ranks.run(2, train, config)
+    begun, ended = newest(origin), newest(config)
+    still = ("training_generator_ab.safetensors/encoder", "discriminator_b.safetensors")
+    networks = {name for name in ended if name.startswith(("training_", "discriminator_"))}
+    for name in networks:
+        same = torch.equal(ended[name], begun[name.removeprefix("training_")])
+        assert same == name.startswith(still), name
+
+
 def test_two_ranks_stopped_and_continued_equal_two_undisturbed_bit_for_bit(
     ranks: Ranks, uri: str, tmp_path: Path
 ) -> None:

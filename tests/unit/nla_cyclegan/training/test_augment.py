@@ -2,10 +2,8 @@
 
 import pytest
 import torch
-from pydantic import ValidationError
 from torch import Tensor
 
-from nla_cyclegan import LossConfig
 from nla_cyclegan.training.augment import NUMBERS, VIEWS, Augment
 
 KINDS = ("color", "translation", "cutout")
@@ -63,10 +61,3 @@ def test_what_is_off_draws_nothing() -> None:
     assert torch.equal(random.get_state(), before)
     (numbers,) = Augment(KINDS).draw(4, random)
     assert numbers.shape == (4, VIEWS, NUMBERS)
-
-
-@pytest.mark.parametrize(("value", "kinds"), [("", ()), ([""], ()), (["color"], ("color",))])
-def test_an_empty_option_is_none(value: object, kinds: tuple[str, ...]) -> None:
-    assert LossConfig.model_validate({"augment": value}).augment == kinds
-    with pytest.raises(ValidationError, match="'color', 'translation' or 'cutout'"):
-        LossConfig.model_validate({"augment": ["colour"]})

@@ -1,0 +1,112 @@
+"""The weights that a run begins from: those of another run, of a checkpoint, of files of pytorch-CycleGAN-and-pix2pix."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import safetensors.torch
+from torch import Tensor, nn
+
+from data_shards.errors import UserError
+from data_shards.storage import Location, list_folder, locate, read_file
+from nla_cyclegan.model.generator import Generator
+from nla_cyclegan.weights.checkpoint import CheckpointReader, tensors_in, world_of
+from nla_cyclegan.weights.generators import load_generator
+from nla_cyclegan.weights.junyanz import discriminator_state, is_torch_file, read_state
+from nla_cyclegan.weights.names import FILE_NAMES, Direction, direction_of
+from nla_cyclegan.weights.references import folder_of
+
+GENERATORS: dict[Direction, str] = {"A2B": "generator_ab", "B2A": "generator_ba"}
+# Ours score the images of a domain. There D_A scores what G_A makes of domain A's images: images of our B.
+DISCRIMINATORS = {
+    "discriminator_a": ("discriminator_a.safetensors", "latest_net_D_B.pth"),
+    "discriminator_b": ("discriminator_b.safetensors", "latest_net_D_A.pth"),
+}
+
+
+def load_networks(networks: Mapping[str, nn.Module], source: str, *, discriminators: bool) -> list[str]:
+    """Fill networks with the weights of a source.
+
+    Args:
+        networks: generator_ab, generator_ba, discriminator_a, discriminator_b.
+        source: a run's folder (its newest checkpoint), RUN@best and the like, a checkpoint's folder, a folder with files of
+            pytorch-CycleGAN-and-pix2pix, or one generator's file, which fills that generator alone.
+        discriminators: whether those are filled too.
+
+    Returns: the names of those that were filled.
+
+    Raises: UserError where something is missing or does not fit; then some may be filled.
+    """
+    folder = folder_of(source)
+    if folder is None:
+        if discriminators:
+            raise UserError(f"{source}: a file of one generator; give a folder, or --init.what generators")
+        direction = direction_of(source.partition("?")[0] if "://" in source else source)
+        if direction is None:
+            raise UserError(
+                f"{source}: its name does not say what it translates; call it {' or '.join(FILE_NAMES.values())}"
+            )
+        return [_fill_generator(networks, source, direction)]
+    filled = [_fill_generator(networks, folder, direction) for direction in GENERATORS]
+    if discriminators:
+        filled += _fill_discriminators(networks, locate(folder))
+    return filled
+
+
+def _fill_generator(networks: Mapping[str, nn.Module], source: str, direction: Direction) -> str:
+    name = GENERATORS[direction]
+    ours, theirs = networks[name], load_generator(source, direction)
+    assert isinstance(ours, Generator)
+    different = _differences(theirs.config.model_dump(), ours.config.model_dump())
+    if different:
+        wanted = " ".join(f"--model.generator.{field} {_text(value)}" for field, value in different.items())
+        raise UserError(f"{source}: its generators are others than this run's; give {wanted}")
+    ours.load_state_dict(theirs.state_dict())
+    return name
+
+
+def _differences(theirs: dict[str, Any], ours: dict[str, Any]) -> dict[str, Any]:
+    """Their fields that ours differ from, in what the weights mean."""
+    # Where a gain is learned, its start value is not that of these weights any more.
+    gains = (theirs["nonlocal_gain"], ours["nonlocal_gain"])
+    ignored = {"nonlocal_gain"} if "fixed" not in gains or not theirs["nonlocal_blocks"] else set()
+    if not theirs["nonlocal_blocks"] and not ours["nonlocal_blocks"]:
+        ignored |= {"nonlocal_pooled", "nonlocal_scaled"}
+    return {field: value for field, value in theirs.items() if field not in ignored and value != ours[field]}
+
+
+def _text(value: Any) -> str:
+    return (",".join(map(str, value)) or '""') if isinstance(value, tuple | list) else str(value).lower()
+
+
+def _fill_discriminators(networks: Mapping[str, nn.Module], folder: Location) -> list[str]:
+    entries = list(list_folder(folder))
+    reader = CheckpointReader(folder) if world_of(entries) else None
+    for name, files in DISCRIMINATORS.items():
+        file = next((file for file in files if file in entries), None)
+        if file is None:
+            raise UserError(f"{folder.uri}: no {' or '.join(files)} in it; --init.what generators needs none")
+        content = reader.content(file) if reader else read_file(folder, file)
+        try:
+            networks[name].load_state_dict(_discriminator_tensors(content or b"", file))
+        except (RuntimeError, KeyError) as error:
+            # torch's message has a line for each tensor.
+            reason = " ".join(str(error).split())[:300]
+            raise UserError(
+                f"{folder.uri}/{file}: not the weights of this run's discriminators ({reason}); see model.discriminator, or "
+                "give --init.what generators"
+            ) from error
+    return list(DISCRIMINATORS)
+
+
+def _discriminator_tensors(content: bytes, file: str) -> dict[str, Tensor]:
+    return discriminator_state(read_state(content)) if is_torch_file(content) else tensors_in(content, file)
+
+
+def packed(networks: Mapping[str, nn.Module], names: list[str]) -> dict[str, bytes]:
+    """The weights of these networks as bytes, to be sent to other ranks."""
+    return {
+        name: safetensors.torch.save(
+            {key: value.cpu().contiguous() for key, value in networks[name].state_dict().items()}
+        )
+        for name in names
+    }
