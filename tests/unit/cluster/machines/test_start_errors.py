@@ -1,6 +1,7 @@
 """What Ray raises when it does not start, or cannot be joined, in words of the user's: each kind by itself."""
 
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -149,3 +150,17 @@ def test_the_folder_is_that_of_all_temporary_files_and_goes(monkeypatch: pytest.
     assert not folder.exists()
     assert os.environ["TMPDIR"] == "/tmp"
     assert own_folder.VARIABLE not in os.environ
+
+
+def test_what_a_killed_driver_has_left_is_deleted_by_its_fork_server(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(own_folder.VARIABLE, raising=False)
+    assert own_folder.scratch_parent() == tempfile.gettempdir()
+    own_folder.delete_left_by(os.getpid())
+    folder = tmp_path / "ray-x"
+    (folder / "session").mkdir(parents=True)
+    monkeypatch.setenv(own_folder.VARIABLE, str(folder))
+    assert own_folder.scratch_parent() == str(folder)
+    own_folder.delete_left_by(os.getpid())
+    assert not folder.exists()
