@@ -2,8 +2,9 @@
 
 import argparse
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
+from cluster.checkpoints.copying import copy_checkpoint
 from cluster.ownership.attempt import FOLDER
 from cluster.records.snapshot import is_run
 from data_shards.errors import UserError
@@ -54,7 +55,7 @@ def copy_run(source: RunFolder, target: RunFolder) -> tuple[int, int]:
             progress.advance(files[name])
         for name, inside in checkpoints.items():
             try:
-                copied |= _copy_checkpoint(source, target, name, inside, there)
+                copied |= copy_checkpoint(source, target, name, inside, there)
             except FileNotFoundError:
                 # The run still trains, and keeps a few.
                 print(f"{source.label}/{name}: deleted by the run meanwhile; left out", file=sys.stderr)
@@ -75,21 +76,3 @@ def _check_target(source: RunFolder, target: RunFolder) -> None:
 
 def _in_checkpoint(name: str) -> bool:
     return bool(by_checkpoint({name: None})) or name.startswith(f"{FOLDER}/")
-
-
-def _copy_checkpoint(
-    source: RunFolder, target: RunFolder, name: str, files: Mapping[str, int], there: Mapping[str, int]
-) -> dict[str, int]:
-    """Raises: FileNotFoundError when it is deleted meanwhile."""
-    # The lists of its files make it a checkpoint: they come last.
-    copied = {}
-    for file in sorted(files, key=lambda file: file.endswith(".json")):
-        path, size = f"{name}/{file}", files[file]
-        if there.get(path) != size:
-            # Whole files: pyarrow's own copying waits for itself between two places of one store.
-            content = source.read(path)
-            if content is None:
-                raise FileNotFoundError(path)
-            target.write(path, content)
-            copied[path] = size
-    return copied

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from cluster.jobs.job import EXCLUDED, Job, variable_problems, variables_sent
 from cluster.jobs.submission import submit_command
-from cluster.settings.options import TAKE_OVER, parse_options, train_command
+from cluster.settings.options import FORK_OF, TAKE_OVER, parse_options, train_command
 from cluster.settings.preflight import relative_paths
 from data_shards.errors import UserError
 
@@ -34,13 +34,15 @@ def main(arguments: Sequence[str]) -> int:
 def make_job(of_the_run: Sequence[str], excludes: Sequence[str] = (), variables: Sequence[str] = ()) -> Job:
     """Check a run before anything is sent. Raises: UserError."""
     options = parse_options(of_the_run)
-    problems = relative_paths(options.config)
+    problems = relative_paths(options.config, options.fork_of)
     if options.local:
         problems.append("--local: trains in this process: python -m cluster train --local")
     problems += variable_problems(variables)
     if problems:
         raise UserError("\n".join(problems))
-    config, take_over = options.config, [TAKE_OVER] if options.take_over else []
-    command = train_command(config, *take_over)
+    config, others = options.config, [TAKE_OVER] if options.take_over else []
+    if options.fork_of:
+        others += [FORK_OF, options.fork_of]
+    command = train_command(config, *others)
     metadata = {"run": config.name, "storage": config.storage}
     return Job(config.name, metadata, command, [*EXCLUDED, *excludes], variables_sent(variables))

@@ -14,7 +14,7 @@ from cluster.ownership.owner import owned
 from cluster.records import events
 from cluster.records.run_state import outcome_recorded
 from cluster.settings.options import parse_options
-from cluster.settings.preflight import Prepared, prepare, warnings
+from cluster.settings.preflight import Prepared, about, prepare, warnings
 from data_shards.errors import Stopped
 
 
@@ -22,7 +22,7 @@ from data_shards.errors import Stopped
 def main(arguments: Sequence[str]) -> None:
     """Raises: UserError for what the user can fix, a line for each problem; SystemExit with 130 or 143 when it was stopped."""
     options = parse_options(arguments)
-    prepared = prepare(options.config)
+    prepared = prepare(options.config, options.fork_of)
     if options.dry_run:
         # It imports torch, to build the networks.
         from cluster.settings.dry_run import plan_text
@@ -42,6 +42,8 @@ def main(arguments: Sequence[str]) -> None:
             StopSignals(partial(driver.say, prepared.config)) as signals,
             owner(prepared, signals, take_over=options.take_over) as attempt,
         ):
+            if prepared.origin and driver.is_first_rank():
+                prepared.origin.copy_into(prepared.folder, about(prepared.config, prepared.dataset))
             if options.local:
                 driver.train_in_process(prepared, signals, attempt)
             else:

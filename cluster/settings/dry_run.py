@@ -113,6 +113,8 @@ def _start(prepared: Prepared) -> str:
         return "nothing: the run is finished"
     if prepared.checkpoints:
         return f"at {prepared.images_seen:,} images, from {prepared.checkpoints[0]}"
+    if prepared.origin:
+        return f"at {prepared.images_seen:,} images, as a fork of {prepared.origin}"
     init = prepared.config.init
     if init.source:
         frozen = f"; {', '.join(init.freeze)} frozen" if init.freeze else ""

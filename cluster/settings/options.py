@@ -16,7 +16,7 @@ from cluster.settings.config import RunConfig
 from cluster.settings.yaml_file import read_yaml
 from data_shards.errors import UserError
 
-USAGE = "python -m cluster train --config FILE [--section.field VALUE ...] [--local] [--dry-run] [--take-over] [--address ADDRESS]"
+USAGE = "python -m cluster train --config FILE [--section.field VALUE ...] [--local] [--dry-run] [--take-over] [--fork-of RUN] [--address ADDRESS]"
 
 
 @dataclass(frozen=True)
@@ -28,12 +28,14 @@ class Options:
     dry_run: bool
     address: str | None
     take_over: bool = False
+    fork_of: str | None = None
 
 
 REMOVED = {
     "step.compile": "torch.compile is gone; step.kernels and step.graph are faster and on by default: remove this field"
 }
 TAKE_OVER = "--take-over"
+FORK_OF = "--fork-of"
 LIST_OPTIONS = (
     "--model.generator.nonlocal_blocks",
     "--model.discriminator.nonlocal_blocks",
@@ -65,6 +67,8 @@ def parse_options(arguments: Sequence[str]) -> Options:
     in_file = read_yaml(values.config)
     removed = [field for field in REMOVED if _take_out(in_file, field)]
     merged = merge(in_file, given)
+    if values.fork_of:
+        merged = _with_inherited(merged, values.fork_of)
     problems = [_unknown_option(argument) for argument in unknown if argument.startswith("-")]
     problems += [f"{argument}: unexpected argument" for argument in unknown if not problems]
     problems += [f"{field}: {REMOVED[field]} from {values.config}" for field in removed]
@@ -74,7 +78,19 @@ def parse_options(arguments: Sequence[str]) -> Options:
         problems += [problem_line(details, given, values.config) for details in error.errors()]
     if problems:
         raise UserError("\n".join(problems))
-    return Options(config, values.local, values.dry_run, values.address, values.take_over)
+    return Options(config, values.local, values.dry_run, values.address, values.take_over, values.fork_of)
+
+
+def _with_inherited(fields: dict[str, Any], fork_of: str) -> dict[str, Any]:
+    # Reads storage, which nothing else here does.
+    from cluster.settings.fork import Origin
+
+    inherited = Origin.of(fork_of).inherited()
+    for field in REMOVED:
+        _take_out(inherited, field)
+    if "name" not in fields:
+        raise UserError(f"{FORK_OF} {fork_of}: give the fork a --name of its own")
+    return merge(inherited, fields)
 
 
 def _with_empty_lists(arguments: Sequence[str]) -> list[str]:
@@ -102,6 +118,10 @@ def _parser() -> tuple[argparse.ArgumentParser, CliSettingsSource[Any]]:
         TAKE_OVER, action="store_true", help="end another process that trains this run now, and continue it here"
     )
     parser.add_argument(
+        FORK_OF, metavar="RUN[@N]",
+        help="go on from a checkpoint of another run, under another --name, with what you give here in place of its configuration",
+    )  # fmt: skip
+    parser.add_argument(
         "--address", metavar="ADDRESS", help="join this Ray cluster (default: RAY_ADDRESS, else a Ray of its own)"
     )
     return parser, field_options(parser, _Settings)
@@ -122,12 +142,18 @@ def field_options(parser: argparse.ArgumentParser, settings: type[BaseSettings])
 
 def train_command(config: RunConfig, *flags: str) -> str:
     """The command line of a run, whatever files its configuration came from."""
-    return shlex.join(["python", "-m", "cluster", "train", *as_options(config), *flags])
+    # Of a fork all fields: what it does not name it has from another run.
+    fields = as_options(config, defaults=FORK_OF in flags)
+    return shlex.join(["python", "-m", "cluster", "train", *fields, *flags])
 
 
-def as_options(config: RunConfig) -> list[str]:
-    """Options of `train` that say the same as a configuration."""
-    fields = flat(config.model_dump(mode="json", exclude_defaults=True))
+def as_options(config: RunConfig, *, defaults: bool = False) -> list[str]:
+    """Options of `train` that say the same as a configuration.
+
+    Args:
+        defaults: also for fields that have their default value.
+    """
+    fields = flat(config.model_dump(mode="json", exclude_defaults=not defaults))
     return [f"--{name}={option_text(value)}" for name, value in fields.items()]
 
 

@@ -14,6 +14,7 @@ from cluster.records.about import read_about
 from cluster.records.run_state import record_start
 from cluster.records.trackers.names import problems as tracker_problems
 from cluster.settings.config import DataConfig, RunConfig, differences
+from cluster.settings.fork import ORIGIN, Origin
 from cluster.settings.options import merge
 from data_shards import Dataset, open_dataset
 from data_shards.errors import UserError
@@ -40,9 +41,13 @@ class Prepared:
     folder: RunFolder
     checkpoints: list[str]
     """Complete checkpoints, newest first."""
+    origin: Origin | None = None
+    """Of a fork that has no checkpoint yet."""
 
     @property
     def images_seen(self) -> int:
+        if self.origin:
+            return self.origin.images
         return images_of(self.checkpoints[0]) if self.checkpoints else 0
 
     @property
@@ -50,8 +55,11 @@ class Prepared:
         return self.clock.ended(self.images_seen)
 
 
-def prepare(config: RunConfig) -> Prepared:
+def prepare(config: RunConfig, fork_of: str | None = None) -> Prepared:
     """Open and check what the run needs; writes nothing.
+
+    Args:
+        fork_of: RUN or RUN@N whose checkpoint the run goes on from while it has none itself.
 
     Raises: UserError with a line for each problem, or when the dataset cannot be opened.
     """
@@ -64,13 +72,34 @@ def prepare(config: RunConfig) -> Prepared:
     if problems:
         raise UserError("\n".join(problems))
     folder = RunFolder(config.storage, config.name)
+    if fork_of:
+        Origin.check_name(fork_of, folder)
     checkpoints = complete_checkpoints(folder)
     if checkpoints:
         check_same_run(folder, config, dataset)
-    elif config.init.source:
-        _check_source(config.init.source)
     clock = Clock.of(config.schedule, dataset, config.data.global_batch)
-    return Prepared(config, dataset, clock, folder, checkpoints)
+    origin = None if checkpoints else _origin(fork_of, folder, config, clock)
+    if config.init.source and not checkpoints and not origin:
+        _check_source(config.init.source)
+    return Prepared(config, dataset, clock, folder, checkpoints, origin)
+
+
+def _origin(fork_of: str | None, folder: RunFolder, config: RunConfig, clock: Clock) -> Origin | None:
+    """What a run without checkpoints goes on from, if it is a fork."""
+    if not fork_of:
+        if begun := read_about(folder, ABOUT).get(ORIGIN):
+            raise UserError(
+                f"{folder.label}: a fork of {begun['run']} that has not begun; give --fork-of again, or another --name"
+            )
+        return None
+    origin = Origin.of(fork_of)
+    origin.check(config)
+    if clock.ended(origin.images):
+        raise UserError(
+            f"--fork-of {origin}: {origin.images:,} images seen, and the schedule ends at {clock.total:,}: give a longer one, "
+            "--schedule.epochs or --schedule.images"
+        )
+    return origin
 
 
 def _check_source(source: str) -> None:
@@ -137,8 +166,9 @@ def in_ray_job() -> bool:
     return "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
 
 
-def relative_paths(config: RunConfig) -> list[str]:
+def relative_paths(config: RunConfig, fork_of: str | None = None) -> list[str]:
     paths = {
+        "fork-of": fork_of,
         "storage": config.storage,
         "data.uri": config.data.uri,
         "validation.inception": config.validation.inception,

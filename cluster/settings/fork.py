@@ -1,0 +1,99 @@
+"""A fork: a run that goes on from a checkpoint of another one, under a name of its own, with a longer schedule, another rate."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from cluster.checkpoints.copying import copy_checkpoint
+from cluster.memory.records import as_lines
+from cluster.records.about import read_about
+from cluster.records.metrics_file import IMAGES, METRICS, read_records
+from cluster.settings.config import RunConfig
+from data_shards.errors import UserError
+from data_shards.storage import locate
+from data_shards.storage.folder import RunFolder, split_uri
+from nla_cyclegan.weights.checkpoint import ABOUT, checkpoints_of, images_of, world_of
+from nla_cyclegan.weights.references import NEWEST, Reference, select
+
+ORIGIN = "origin"
+"""Of a fork's run.json: where it comes from."""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The checkpoint that a fork begins at.
+
+    Attributes:
+        folder: of the run that it belongs to.
+        config: that run's, as JSON values.
+    """
+
+    folder: RunFolder
+    checkpoint: str
+    config: dict[str, Any]
+
+    @classmethod
+    def of(cls, reference: str) -> "Origin":
+        """Of RUN, RUN@best or RUN@120000. Raises: UserError where there is no complete checkpoint."""
+        parsed = Reference.of(reference)
+        checkpoint = select(locate(parsed.uri), parsed.choice or NEWEST).name
+        folder = RunFolder(*split_uri(parsed.uri))
+        config = read_about(folder, ABOUT).get("config")
+        if not config or not world_of(folder.files_of(checkpoint)):
+            raise UserError(
+                f"--fork-of {reference}: {folder.label} has no complete checkpoint of a run; give RUN or RUN@120000"
+            )
+        return cls(folder, checkpoint, config)
+
+    @property
+    def images(self) -> int:
+        """Images seen."""
+        return images_of(self.checkpoint)
+
+    def __str__(self) -> str:
+        return f"{self.folder.label}/{self.checkpoint}"
+
+    @staticmethod
+    def check_name(reference: str, folder: RunFolder) -> None:
+        """Raises: UserError where the fork's folder is the run's own."""
+        if RunFolder(*split_uri(Reference.of(reference).uri)).label == folder.label:
+            raise UserError(
+                f"--fork-of {reference}: the fork needs a --name of its own; without --fork-of the run continues"
+            )
+
+    def inherited(self) -> dict[str, Any]:
+        """What a fork has of the other run's configuration, where it says nothing else."""
+        return {name: value for name, value in self.config.items() if name != "name"}
+
+    def check(self, config: RunConfig) -> None:
+        """Raises: UserError where the state in the checkpoint is not that of a run with this configuration."""
+        theirs, ours = RunConfig.model_validate(self.config), config
+        pairs = {
+            "model": (theirs.model, ours.model),
+            "init.freeze": (theirs.init.freeze, ours.init.freeze),
+            "optimizer.name": (theirs.optimizer.name, ours.optimizer.name),
+            "step.ema_half_life": (theirs.step.ema_half_life is None, ours.step.ema_half_life is None),
+            "step.precision": tuple(
+                each.step.precision in ("fp16", "fp64") and each.step.precision for each in (theirs, ours)
+            ),
+        }
+        different = [name for name, (there, here) in pairs.items() if there != here]
+        if different:
+            raise UserError(
+                f"--fork-of {self}: its state does not fit another {', '.join(different)}; leave that as it was, or begin from "
+                f"its weights alone: --init.from {self.folder.label}@{self.images}"
+            )
+
+    def copy_into(self, folder: RunFolder, about: dict[str, Any]) -> None:
+        """Make the folder of a fork: the checkpoint, the records up to it, and a run.json that says where it comes from.
+
+        Args:
+            about: of the fork.
+        """
+        folder.write_json(ABOUT, about | {ORIGIN: {"run": self.folder.label, "checkpoint": self.checkpoint}})
+        records = [record for record in read_records(self.folder) if record[IMAGES] <= self.images]
+        folder.write(METRICS, as_lines(records))
+        try:
+            # Complete with its last file.
+            copy_checkpoint(self.folder, folder, self.checkpoint, checkpoints_of(self.folder)[self.checkpoint])
+        except (KeyError, FileNotFoundError) as error:
+            raise UserError(f"--fork-of: {self} has been deleted meanwhile; choose another") from error
