@@ -43,7 +43,7 @@ def main() -> None:
                 for name, change in CHANGES.items():
                     found.setdefault(name, []).append(measured([measure(each, change, network) for each in directions]))
             print(f"\n{count} images of {size} px, {len(args.seeds)} seeds, means of both directions\n")
-            print(table(found))
+            print(table(found), flush=True)
 
 
 @dataclass(frozen=True)
