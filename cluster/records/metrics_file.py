@@ -28,7 +28,7 @@ FLUSH_S = 10
 # What a float still counts one by one.
 MOST_IMAGES = 2**53
 # Where a curve would say nothing.
-NOT_DRAWN = (IMAGES, "time")
+NOT_DRAWN = (IMAGES, "time", "score_version")
 
 Record = dict[str, Any]
 
