@@ -51,6 +51,10 @@ class Progress:
             self._last = now
             print(self._line(), file=sys.stderr, flush=True)
 
+    @property
+    def done(self) -> int:
+        return self._done
+
     def _line(self) -> str:
         rate = self._done / max(self._last - self._began, 1e-9)
         return f"{self._label}: {self._done:,} of {self._total:,} {self._unit}, {rate:,.1f} {self._unit}/s"

@@ -157,12 +157,22 @@ def load_image(path: str | Path, *, shorter: int | None = None) -> "Tensor":
     Raises: UserError if the file cannot be read as an image.
     """
     with naming(path):
-        image = read_picture(path)
-        if shorter is not None and shorter != min(image.size):
-            height, width = scaled_size((image.height, image.width), shorter)
-            _refuse_too_large(width, height)
-            image = image.resize((width, height), Image.Resampling.BICUBIC)
+        return decoded(path, shorter=shorter)
+
+
+def decoded(source: str | Path | bytes, *, shorter: int | None = None) -> "Tensor":
+    """An image file, or its bytes, as `load_image` gives it. Raises: as `opened`."""
+    image = read_picture(source)
+    if shorter is not None and shorter != min(image.size):
+        height, width = scaled_size((image.height, image.width), shorter)
+        _refuse_too_large(width, height)
+        image = image.resize((width, height), Image.Resampling.BICUBIC)
     return to_tensor(image)
+
+
+def ready_for_threads() -> None:
+    """To be called before several threads read images: Pillow loads its formats at the first use, and a second thread would miss some."""
+    Image.init()
 
 
 def image_size(path: str | Path) -> tuple[int, int]:

@@ -1,5 +1,6 @@
 """Writing images: whole files or none."""
 
+import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +35,13 @@ def save_picture(picture: Image.Image, path: str | Path, *, drawn: bool = False)
     mark: dict[str, Any] = {"exif": drawn_exif()} if drawn else {}
     with writing(path) as temporary:
         picture.save(temporary, quality=QUALITY.get(path.suffix.lower(), 95), **mark)
+
+
+def encoded(image_CHW: "Tensor", suffix: str) -> bytes:
+    """The file that `save_image` writes of uint8 [3, H, W] under a name with that suffix."""
+    content = io.BytesIO()
+    to_picture(image_CHW).save(content, Image.registered_extensions()[suffix], quality=QUALITY.get(suffix, 95))
+    return content.getvalue()
 
 
 def to_picture(image_CHW: "Tensor") -> Image.Image:

@@ -5,7 +5,7 @@ Everything here waits for storage that throttles or is away, see patience.py.
 
 import logging
 import os
-import zlib
+import secrets
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
@@ -23,6 +23,9 @@ LOG = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+# Names that `writing` writes to: a regular expression. No two writers have the same, also on different machines.
+TEMPORARY = r"\.[0-9a-f]{16}\.partial(\.[^./]*)?"
+
 
 @contextmanager
 def writing(path: Path) -> Iterator[Path]:
@@ -32,7 +35,7 @@ def writing(path: Path) -> Iterator[Path]:
     """
     try:
         # The suffix stays last: Pillow chooses the format by it. The name may be as long as the file system allows already.
-        temporary = path.with_name(f".{zlib.crc32(os.fsencode(path.name)):08x}.{os.getpid()}{path.suffix}")
+        temporary = path.with_name(f".{secrets.token_hex(8)}.partial{path.suffix}")
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             yield temporary
@@ -45,12 +48,17 @@ def writing(path: Path) -> Iterator[Path]:
         raise UserError(f"{shown_name(path)}: cannot be written ({shown_name(str(error))})") from error
 
 
-def read_file(location: Location, name: str) -> bytes | None:
-    """A whole file; None where it does not exist. UserError where storage refuses, stays away, or has no such bucket."""
+def read_file(location: Location, name: str, most: int | None = None) -> bytes | None:
+    """A whole file; None where it does not exist. UserError where storage refuses, stays away, or has no such bucket.
+
+    Args:
+        most: only so many bytes of it, from its start.
+    """
 
     def read() -> bytes:
         file, size = location.open(name)
         with file:
+            size = size if most is None else min(size, most)
             data = read_at(file, size, 0)
             if len(data) != size:
                 raise OSError(f"the transfer ended after {len(data)} of {size} bytes")
@@ -90,6 +98,15 @@ def write_file(location: Location, name: str, data: bytes | memoryview) -> None:
             location.filesystem.move(f"{path}.tmp", path)
 
     _do(location, f"write {name} to {location.uri}", write)
+
+
+def write_once(location: Location, name: str, data: bytes) -> None:
+    """As `write_file`, for a file that several processes may write at once, all of them the same."""
+    if not isinstance(location.filesystem, fs.LocalFileSystem):
+        write_file(location, name, data)
+        return
+    with writing(Path(location.path(name))) as temporary:
+        temporary.write_bytes(data)
 
 
 def _write(filesystem: fs.FileSystem, path: str, data: bytes | memoryview) -> None:

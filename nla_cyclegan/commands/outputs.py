@@ -3,11 +3,12 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from data_shards.cores import usable_cores
 from data_shards.errors import UserError, shown_name
 from data_shards.images.find import LONGEST_NAME, shortened, without_suffix
-from data_shards.images.read import image_size, load_all, scaled_size
+from data_shards.images.read import image_size, load_all, ready_for_threads, scaled_size
 from data_shards.images.write import LONGEST_SIDE
-from nla_cyclegan.inference.images import padded_pixels
+from nla_cyclegan.inference.stages import ahead, image_threads, images_a_batch
 from nla_cyclegan.model.config import GeneratorConfig
 
 Size = tuple[int, int]
@@ -16,7 +17,12 @@ Size = tuple[int, int]
 
 def plan_outputs(images: Mapping[Path, Path], out: Path, suffix: str) -> dict[Path, Path]:
     """Input file -> output file: its path below its input, below `out`, with the suffix of the format."""
-    return {source: _named(out / without_suffix(below), f".{suffix}") for source, below in images.items()}
+    return {source: out / output_name(below, f".{suffix}") for source, below in images.items()}
+
+
+def output_name(below: Path, suffix: str) -> Path:
+    """The path of a result below the folder for results, from that of its image below an input folder."""
+    return _named(without_suffix(below), suffix)
 
 
 def attention_file(target: Path, block: int) -> Path:
@@ -96,19 +102,23 @@ def _written(targets: Mapping[Path, Path], beside: Callable[[Path], Sequence[Pat
 def plan_batches(
     sources: Iterable[Path], batch: int, most_pixels: int, shorter: int | None = None
 ) -> tuple[list[tuple[Size, list[Path]]], dict[Path, str]]:
-    """Batches of images of one size, with it, and why for each image that cannot be used.
+    """Batches of images of one size, with it, and why for each image that cannot be used; see `images_a_batch`.
 
     Args:
-        batch: images in one at most.
-        most_pixels: of a batch together, padded; a larger image is a batch of its own.
         shorter: side that images are resized to; see `load_image`.
     """
-    by_size: dict[Size, list[Path]] = {}
-    sizes, skipped = load_all(sources, image_size)
-    for source, size in sizes.items():
-        by_size.setdefault(scaled_size(size, shorter) if shorter else size, []).append(source)
+    alike: dict[Size, list[Path]] = {}
+    skipped: dict[Path, str] = {}
+    ready_for_threads()
+    with image_threads(usable_cores()) as pool:
+        for sizes, unreadable in ahead(
+            sources, lambda source: load_all([source], image_size), pool, lambda source: 1 / batch
+        ):
+            skipped |= unreadable
+            for source, size in sizes.items():
+                alike.setdefault(scaled_size(size, shorter) if shorter else size, []).append(source)
     batches = []
-    for size, group in by_size.items():
-        count = max(1, min(batch, most_pixels // padded_pixels(*size)))
+    for size, group in alike.items():
+        count = images_a_batch(*size, batch, most_pixels)
         batches += [(size, group[start : start + count]) for start in range(0, len(group), count)]
     return batches, skipped

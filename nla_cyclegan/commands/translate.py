@@ -37,6 +37,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="at most N x N pixels at once (default: 1024, about 1.5 GB of memory at 64 channels); larger images are "
         "translated in tiles of that side that join without a seam",
     )  # fmt: skip
+    parser.add_argument(
+        "--precision", choices=["fp32", "bf16"], default="fp32",
+        help="of the network's arithmetic (default: fp32); bf16 is for GPUs: about twice as fast, and few pixels differ by more than one step",
+    )  # fmt: skip
     parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:1, ...")
     parser.add_argument("--limit", type=_positive, metavar="N", help="only the first N images")
     pictures = parser.add_argument_group("pictures", "Images over N x N pixels (--tile) are reduced to that for these.")

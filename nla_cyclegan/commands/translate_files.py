@@ -2,13 +2,15 @@
 
 import argparse
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
+from itertools import islice
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from data_shards.cores import usable_cores
 from data_shards.errors import UserError, shown_name
 from data_shards.images.find import evenly, find_images, images_by_name, match_name
 from data_shards.images.read import load_all, load_image, reduced
@@ -24,8 +26,9 @@ from nla_cyclegan.commands.outputs import (
     refuse_clashes,
     refuse_too_large,
 )
-from nla_cyclegan.inference.images import attention_maps, padded_pixels, translate_images, translation_masks
-from nla_cyclegan.inference.tiles import margin, smallest_tile, translate_tiles
+from nla_cyclegan.inference.images import attention_maps, padded_pixels, translation_masks
+from nla_cyclegan.inference.stages import ahead, batch_share, image_threads
+from nla_cyclegan.inference.tiles import margin, smallest_tile, translate_batch
 from nla_cyclegan.model.generator import Generator
 from nla_cyclegan.pictures.grids import picture_grid, pixel_at, translate_both_ways
 from nla_cyclegan.pictures.overlay import attention_overlay, mask_picture
@@ -89,35 +92,45 @@ def _translate_all(generator: Generator, targets: Mapping[Path, Path], args: arg
             f"as a margin of {margin(generator.config)} pixels on each side is cut off"
         )
     refuse_too_large((size for size, _ in batches), args.format)
+    shares = {source: batch_share(*size, args.batch, tile * tile) for size, batch in batches for source in batch}
     total = sum(height * width * len(batch) for (height, width), batch in batches)
-    with PixelProgress(total, sum(len(batch) for _, batch in batches)) as progress:
-        for _, batch in batches:
-            images, unreadable = load_all(batch, partial(load_image, shorter=args.size))
-            skipped |= unreadable
-            for source, translated in zip(images, _translate(generator, images, tile, progress), strict=True):
-                save_image(translated, targets[source])
-                if args.attention:
-                    shown = reduced(images[source], tile * tile)
-                    _draw_attention(generator, shown, args.attention, targets[source])
-                progress.image()
+    with PixelProgress(total, len(shares)) as progress, image_threads(usable_cores()) as pool:
+        load = partial(load_image, shorter=args.size)
+        read = ahead(shares, lambda source: load_all([source], load), pool, shares.__getitem__)
+
+        def paint() -> Iterator[tuple[Path, Tensor]]:
+            for _, batch in batches:
+                images: dict[Path, Tensor] = {}
+                for readable, unreadable in islice(read, len(batch)):
+                    images |= readable
+                    skipped.update(unreadable)
+                for source, translated in zip(images, _translate(generator, images, progress, args), strict=True):
+                    if args.attention:
+                        _draw_attention(
+                            generator, reduced(images[source], tile * tile), args.attention, targets[source]
+                        )
+                    yield source, translated
+
+        def write(painted: tuple[Path, Tensor]) -> None:
+            source, translated = painted
+            save_image(translated, targets[source])
+
+        for _ in ahead(paint(), write, pool, lambda painted: shares[painted[0]]):
+            progress.image()
     return skipped
 
 
 def _translate(
-    generator: Generator, images: Mapping[Path, Tensor], tile: int, progress: PixelProgress
-) -> Iterable[Tensor]:
+    generator: Generator, images: Mapping[Path, Tensor], progress: PixelProgress, args: argparse.Namespace
+) -> list[Tensor]:
     if not images:
         return []
-    batch = list(images.values())
-    height, width = batch[0].shape[-2:]
     try:
-        if padded_pixels(height, width) > tile * tile:
-            return [translate_tiles(generator, image, tile, progress.advance) for image in batch]
-        translated = translate_images(generator, torch.stack(batch))
+        return translate_batch(
+            generator, list(images.values()), args.tile // 4 * 4, progress.advance, precision=args.precision
+        )
     except torch.OutOfMemoryError as error:
         raise UserError("the device is out of memory: try a smaller --tile, which also bounds a batch") from error
-    progress.advance(translated[:, 0].numel())
-    return translated
 
 
 def _draw_attention(generator: Generator, image_CHW: Tensor, fractions: tuple[float, float], target: Path) -> None:

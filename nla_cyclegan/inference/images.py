@@ -19,7 +19,7 @@ def translate_images(generator: Generator, images_NCHW: Tensor) -> Tensor:
     Sides are reflect-padded to what the network takes (`padded_side`) and cropped back.
     """
     height, width = images_NCHW.shape[-2:]
-    return to_uint8(generator(_padded(generator, images_NCHW)))[..., :height, :width].cpu()
+    return to_uint8(outputs(generator, _padded(generator, images_NCHW)))[..., :height, :width].cpu()
 
 
 @torch.inference_mode()

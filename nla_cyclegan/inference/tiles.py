@@ -12,15 +12,18 @@ import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from nla_cyclegan.inference.images import as_input, padded_side, reflected
+from nla_cyclegan.inference.images import as_input, padded_pixels, padded_side, reflected, translate_images
 from nla_cyclegan.model.attention import NonLocalBlock
 from nla_cyclegan.model.config import GeneratorConfig
 from nla_cyclegan.model.generator import Generator
 from nla_cyclegan.pixels import to_uint8
+
+Precision = Literal["fp32", "bf16"]
 
 SAMPLE_CROPS = 16
 """Crops of the sample, each a quarter of a tile's side: together as many pixels as one tile."""
@@ -34,6 +37,25 @@ class Window:
     stop: int
     keep_start: int
     keep_stop: int
+
+
+def translate_batch(
+    generator: Generator,
+    images: Sequence[Tensor],
+    tile: int,
+    done: Callable[[int], object] = lambda pixels: None,
+    *,
+    precision: Precision = "fp32",
+) -> list[Tensor]:
+    """Translations of uint8 images [3, H, W] of one size, on the CPU: at once, or of larger ones in tiles; see `translate_tiles`."""
+    height, width = images[0].shape[-2:]
+    device = next(generator.parameters()).device.type
+    with torch.autocast(device, torch.bfloat16, enabled=precision == "bf16"):
+        if padded_pixels(height, width) > tile * tile:
+            return [translate_tiles(generator, image, tile, done) for image in images]
+        translated = translate_images(generator, torch.stack(list(images)))
+    done(translated[:, 0].numel())
+    return list(translated)
 
 
 @torch.inference_mode()

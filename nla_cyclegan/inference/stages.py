@@ -1,0 +1,86 @@
+"""Stages that overlap: images are read and written in threads, before and behind the network, which has the caller's thread."""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import TypeVar
+
+from torch import Tensor
+
+from nla_cyclegan.inference.images import padded_pixels
+
+# Batches' worth of images that a stage may have begun before its results are taken.
+AHEAD = 2.0
+# Batches' worth of images that wait, all sizes together, for others of their size.
+HELD = 4.0
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+@contextmanager
+def image_threads(count: int) -> Iterator[Executor]:
+    """Threads that read and write images; what has not begun when the context is left is dropped."""
+    pool = ThreadPoolExecutor(count, thread_name_prefix="images")
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def ahead(
+    items: Iterable[Item],
+    work: Callable[[Item], Result],
+    pool: Executor,
+    share: Callable[[Item], float],
+    most: float = AHEAD,
+) -> Iterator[Result]:
+    """What `work` makes of each item, in their order; the items that follow are worked on meanwhile.
+
+    Args:
+        share: how much of `most` an item takes up while it is worked on, or waits to be taken. One that takes more than all
+            goes alone.
+
+    Raises: what `work` raises, in place of that item's result.
+    """
+    begun: deque[tuple[float, Future[Result]]] = deque()
+    for item in items:
+        room = share(item)
+        while begun and (begun[0][1].done() or sum(each for each, _ in begun) + room > most):
+            yield begun.popleft()[1].result()
+        begun.append((room, pool.submit(work, item)))
+    while begun:
+        yield begun.popleft()[1].result()
+
+
+def images_a_batch(height: int, width: int, batch: int, most_pixels: int) -> int:
+    """Images of a size that go through the network at once.
+
+    Args:
+        batch: at most.
+        most_pixels: of all of them together, padded; a larger image goes alone.
+    """
+    return max(1, min(batch, most_pixels // padded_pixels(height, width)))
+
+
+def batch_share(height: int, width: int, batch: int, most_pixels: int) -> float:
+    """How much of a batch an image of a size is; over 1 for one that is larger than all that goes through the network at once."""
+    alone = padded_pixels(height, width) / most_pixels
+    return max(alone, 1 / images_a_batch(height, width, batch, most_pixels))
+
+
+def by_size(images: Iterable[tuple[Item, Tensor]], batch: int, most_pixels: int) -> Iterator[list[tuple[Item, Tensor]]]:
+    """Batches of images [3, H, W] of one size, see `images_a_batch`. Those of rare sizes wait until HELD are waiting, then the fullest batch goes."""
+    waiting: dict[tuple[int, int], list[tuple[Item, Tensor]]] = {}
+    filled: dict[tuple[int, int], float] = {}
+    for item, image in images:
+        height, width = size = (image.shape[-2], image.shape[-1])
+        group = waiting.setdefault(size, [])
+        group.append((item, image))
+        filled[size] = len(group) / images_a_batch(height, width, batch, most_pixels)
+        while filled and (max(filled.values()) >= 1 or sum(filled.values()) > HELD):
+            fullest = max(filled, key=filled.__getitem__)
+            del filled[fullest]
+            yield waiting.pop(fullest)
+    yield from waiting.values()
