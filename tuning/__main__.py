@@ -8,7 +8,8 @@ from data_shards.command_line import Verb, run_verb
 VERBS = {
     "sweep": Verb("tuning.sweep", "train variations of a run, or continue a sweep, and rank them"),
     "submit": Verb("tuning.submit", "send a sweep to a cluster and follow its log"),
-    "dashboard": Verb("tuning.dashboard", "write a sweep as one HTML page, or serve it while the sweep runs"),
+    "dashboard": Verb("tuning.dashboard", "write sweeps as one HTML page, or serve it while they run"),
+    "results": Verb("tuning.results", "print the trials of a sweep, best first: a table, CSV, JSON or Parquet"),
     "best": Verb("tuning.best", "print the configuration of the best trial, for `python -m cluster train`"),
 }
 

@@ -1,4 +1,4 @@
-"""What the page of a large sweep costs: python tests/benchmarks/dashboard.py [--trials 1000] [--pictures 12]
+"""What the page of a large sweep costs: python tests/benchmarks/dashboard.py [--trials 1000] [--pictures 12] [--grain 2]
 
 Reading the records, making the page, its size; records and pictures are fabricated.
 """
@@ -24,12 +24,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--trials", type=int, default=1000)
     parser.add_argument("--pictures", type=int, default=12)
+    parser.add_argument("--grain", type=int, default=2, help="detail of the pictures; 256: noise")
     args = parser.parse_args()
     print(header(torch.device("cpu")))
     with tempfile.TemporaryDirectory() as folder:
-        uri, page = sweep_records.sweep(Path(folder), args.trials), Path(folder) / "page.html"
+        uri, page = sweep_records.sweep(Path(folder), args.trials, is_timed=True), Path(folder) / "page.html"
         for trial in ranked(read_results(uri).trials)[: args.pictures]:
-            sweep_records.preview(uri, trial.number)
+            for images in range(sweep_records.EVERY, sweep_records.TOTAL + 1, sweep_records.EVERY):
+                sweep_records.preview(uri, trial.number, images, grain=args.grain)
         began = time.perf_counter()
         trials = read_results(uri).trials
         read_s = time.perf_counter() - began

@@ -18,10 +18,13 @@ DRAWN = {
     "curves": {".scatterlayer .trace": 3},
     "importance": {".barlayer .bars path": 4, ".errorbar": 4},
     "fields": {".main-svg": 8, ".scatterlayer .points path": 36},
+    "ranks": {".scatterlayer .points path": 5},
     "parallel": {"canvas": 3, ".y-axis": 6},
+    "timeline": {".barlayer .bars path": 10},
+    "costs": {".scatterlayer .points path": 5},
     "stops": {".scatterlayer .trace": 2, "tbody tr": 2},
     "samples": {"img": 2},
-    "best": {"img": 1},
+    "pictures": {"img": 2},
     "ranking": {"tbody tr": 10},
 }
 
@@ -31,16 +34,19 @@ def page(pages: Path) -> dict[int, str]:
     """Trials -> address of the page of a sweep of so many."""
     made = {}
     for trials in (10, 500):
-        uri = sweep_records.sweep(pages / str(trials), trials)
+        uri = sweep_records.sweep(pages / str(trials), trials, is_timed=True)
         for trial in ranked(read_results(uri).trials)[:3]:
-            sweep_records.preview(uri, trial.number)
+            for images in (300, 600, 900):
+                sweep_records.preview(uri, trial.number, images)
         assert main([uri, "--out", str(pages / f"{trials}.html")]) == 0
         made[trials] = f"file://{pages}/{trials}.html"
     return made
 
 
-@pytest.mark.parametrize("width", [PHONE, DESKTOP])
-@pytest.mark.parametrize("trials", [10, 500])
+@pytest.mark.parametrize(
+    ("trials", "width"),
+    [(10, PHONE), (500, DESKTOP), pytest.param(10, DESKTOP, marks=pytest.mark.slow), pytest.param(500, PHONE, marks=pytest.mark.slow)],
+)  # fmt: skip
 def test_a_sweep_is_drawn(browser: Browser, page: dict[int, str], trials: int, width: int) -> None:
     browser.open(page[trials], width)
     wanted = [(f"#{section} {inner}", least) for section, inside in DRAWN.items() for inner, least in inside.items()]
@@ -72,56 +78,25 @@ def test_charts_follow_the_window_and_the_theme(browser: Browser, page: dict[int
 
 def test_the_ranking_is_searched_and_sorted(browser: Browser, page: dict[int, str]) -> None:
     browser.open(page[500])
-    shown = "return [...document.querySelectorAll('.ranking tbody tr')].filter(row => !row.hidden)"
+    numbers = "return [...document.querySelectorAll('.ranking tbody tr')].map(row => row.dataset.trial)"
     browser.type("#search", "diverged")
-    assert browser.js(f"{shown}.map(row => row.dataset.trial)") == ["3"]
+    assert browser.js(numbers) == ["3"]
     browser.type("#search", "")
-    click = "[...document.querySelectorAll('.ranking th')].find(cell => cell.textContent === arguments[0]).click()"
-    rates = f"{shown}.map(row => Number(row.cells[7].textContent))"
+    heading = "[...document.querySelectorAll('.ranking th')].find(cell => cell.textContent === arguments[0])"
+    click = f"{heading}.querySelector('button').click()"
+    rates = f"const place = {heading}.cellIndex; return [...document.querySelectorAll('.ranking tbody tr')].map(row => Number(row.cells[place].textContent))"
     for descending in (False, True):
         browser.js(click, "lr")
-        found = browser.js(rates)
+        found = browser.js(rates, "lr")
         assert found == sorted(found, reverse=descending)
         assert len(found) == 500
-    assert browser.complaints() == []
-
-
-def test_a_click_on_a_trial_shows_its_curve(browser: Browser, page: dict[int, str]) -> None:
-    browser.open(page[10])
-    points = "return document.getElementById('chart-curves').data.at(-1).x.length"
-    row = "document.querySelectorAll('.ranking tbody tr')[1].click()"
-    assert browser.js(points) == 0
-    browser.js(row)
-    assert browser.js(points) >= 1
-    browser.js(row)
-    assert browser.js(points) == 0
-    assert browser.complaints() == []
-
-
-@pytest.fixture(scope="module")
-def paper(pages: Path) -> str:
-    """Address of the page of the paper's comparisons."""
-    uri = sweep_records.paper(pages / "paper", seeds=3)
-    for number in range(4):
-        sweep_records.preview(uri, number)
-    assert main([uri, "--out", str(pages / "paper.html")]) == 0
-    return f"file://{pages}/paper.html"
-
-
-@pytest.mark.parametrize("width", [PHONE, DESKTOP])
-def test_the_papers_page(browser: Browser, paper: str, width: int) -> None:
-    browser.open(paper, width)
-    verdicts = browser.js("return [...document.querySelectorAll('.verdict')].map(each => each.textContent)")
-    assert verdicts == ["holds", "holds", "holds", "not decided"]
-    assert browser.count("#losses .main-svg") >= 8
-    assert browser.count("#side-by-side img") == 2
-    assert browser.too_wide() == []
     assert browser.complaints() == []
 
 
 @pytest.fixture
 def server(pages: Path) -> Iterator[Server]:
     uri = sweep_records.sweep(pages / "watched", 12)
+    sweep_records.preview(uri, 0)
     with Server(LivePage(uri), "127.0.0.1", 0) as server:
         thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()
@@ -133,8 +108,9 @@ def server(pages: Path) -> Iterator[Server]:
 def test_a_watched_page_follows_the_sweep_where_it_stands(browser: Browser, server: Server) -> None:
     browser.open(f"http://127.0.0.1:{server.server_address[1]}/")
     browser.type("#search", "finished")
-    browser.js("scrollTo(0, 1500)")
-    before = browser.js("return [scrollY, document.querySelectorAll('.ranking tr:not([hidden])').length]")
+    browser.js("scrollTo(0, 1500); window.before = [...document.querySelectorAll('main *')]")
+    before = browser.js("return [scrollY, document.querySelectorAll('.ranking tbody tr').length]")
+    until(lambda: browser.js("return document.querySelector('#samples img').naturalWidth") > 0)
 
     folder = read_results(server.live.uri).folder
     running = next(trial for trial in read_results(server.live.uri).trials if trial.state == "running")
@@ -144,8 +120,11 @@ def test_a_watched_page_follows_the_sweep_where_it_stands(browser: Browser, serv
     server.live.update()
 
     until(lambda: browser.js("return document.querySelector('.big').textContent") == "11.25")
-    after = browser.js("return [scrollY, document.querySelectorAll('.ranking tr:not([hidden])').length]")
+    after = browser.js("return [scrollY, document.querySelectorAll('.ranking tbody tr').length]")
     assert after == [before[0], before[1] + 1]
     assert browser.js("return document.getElementById('search').value") == "finished"
+    # The charts, the controls and the pictures are the same elements: nothing was loaded again.
+    kept = "return before.filter(each => each.matches('.chart, input, select, section') && !each.isConnected).length"
+    assert browser.js(kept) == 0
     assert browser.count("#curves .scatterlayer .trace") >= 3
     assert browser.complaints() == []

@@ -30,8 +30,10 @@ class Browser:
         self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": media})
         self.driver.get_log("browser")
         self.driver.get(address)
-        # Plotly draws its charts after the page is loaded; until then the page is not as long as it will be.
-        until(lambda: self.count("[id^=chart-]:not([data-drawn])") == 0)
+        if address == "about:blank":
+            return
+        # The script draws the charts after the page is loaded; until then the page is not as long as it will be.
+        until(lambda: self.count("html[data-ready]") == 1 and self.count("[id^=chart-]:not([data-drawn])") == 0)
 
     def resize(self, width: int) -> None:
         metrics = {"width": width, "height": HEIGHT, "deviceScaleFactor": 1, "mobile": width == PHONE}

@@ -13,7 +13,7 @@ from PIL import Image
 from cluster.records.recorded_run import flat
 from cluster.settings.config import RunConfig
 from data_shards.storage.folder import RunFolder
-from tuning.analysis.results import SWEEP, TRIAL, Evaluation, Trial
+from tuning.analysis.results import SWEEP, TRIAL, Evaluation, Session, Trial
 from tuning.search_space.space import Dimension, Space, count, override, sample
 
 TOTAL, EVERY, BLOCKS = 900, 100, 3
@@ -84,8 +84,20 @@ def successive_halving(trials: list[Trial], reduction: int = 3) -> None:
         alive = alive[:keep]
 
 
-def sweep(folder: Path, trials: int = 10, *, name: str = "fabricated", scheduler: str = "asha", seed: int = 0) -> str:
-    """Write a sweep of so many trials, of which one diverged, one failed and one runs if there are ten; its URI."""
+def sweep(
+    folder: Path,
+    trials: int = 10,
+    *,
+    name: str = "fabricated",
+    scheduler: str = "asha",
+    seed: int = 0,
+    is_timed: bool = False,
+) -> str:
+    """Write a sweep of so many trials, of which one diverged, one failed and one runs if there are ten; its URI.
+
+    Args:
+        is_timed: with times of evaluations and sessions, see `take_time`.
+    """
     configs = [(sample(SPACE, seed, number), number) for number in range(trials)]
     made = [_trial(folder, name, SPACE, overrides, number) for overrides, number in configs]
     if scheduler == "asha":
@@ -95,7 +107,28 @@ def sweep(folder: Path, trials: int = 10, *, name: str = "fabricated", scheduler
         worst.state, worst.reason, worst.evaluations = "diverged", "the loss is not finite", worst.evaluations[:1]
         failing.state, failing.reason, failing.evaluations = "failed", "OSError: disk full", []
         running.state, running.evaluations = "running", running.evaluations[:1]
+    if is_timed:
+        take_time(made)
     return write(folder, name, SPACE, made, trials, scheduler)
+
+
+def take_time(trials: list[Trial], hosts: int = 2, begin: float = 1.7e9) -> None:
+    """Sessions on hosts of two lanes, a second an image; the second trial loses its process halfway, and resumes."""
+    free = [begin] * (2 * hosts)
+    for trial in trials:
+        lane = free.index(min(free))
+        start, host = free[lane], f"host-{lane // 2}"
+        trial.evaluations = [each.model_copy(update={"time": start + each.images}) for each in trial.evaluations]
+        end = start + max(30, trial.images)
+        is_running = trial.state == "running"
+        outcome = "interrupted" if trial.state == "waiting" else trial.state
+        last = Session(start=start, end=None if is_running else end, host=host, outcome=outcome)
+        trial.sessions = [last]
+        if trial.number == 1:
+            half = (start + end) / 2
+            lost = Session(start=start, end=half, host=host, outcome="lost")
+            trial.sessions = [lost, last.model_copy(update={"start": half + 5})]
+        free[lane] = end + 10
 
 
 def paper(folder: Path, seeds: int = 3, *, name: str = "paper", losses: bool = True) -> str:
@@ -135,10 +168,14 @@ def write(folder: Path, name: str, space: Space, trials: list[Trial], draws: int
     return storage.path
 
 
-def preview(uri: str, number: int, images: int = TOTAL, rows: int = 3) -> None:
-    """A preview grid in a trial's folder: smooth random pictures, in the columns of a run's previews."""
-    random = np.random.default_rng(number)
-    small = random.integers(0, 256, (rows * 2, 5 * 2, 3), dtype=np.uint8)
+def preview(uri: str, number: int, images: int = TOTAL, rows: int = 3, grain: int = 2) -> None:
+    """A preview grid in a trial's folder: random pictures, in the columns of a run's previews.
+
+    Args:
+        grain: blobs of a picture across; 256 is noise, which no codec makes small.
+    """
+    random = np.random.default_rng([number, images])
+    small = random.integers(0, 256, (rows * grain, 5 * grain, 3), dtype=np.uint8)
     picture = Image.fromarray(small).resize((5 * 256, rows * 256), Image.Resampling.BICUBIC)
     buffer = io.BytesIO()
     picture.save(buffer, "PNG")

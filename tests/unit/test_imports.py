@@ -14,7 +14,7 @@ PACKAGES = ["tuning", "cluster", "nla_cyclegan", "data_shards"]
 FLOORS = {
     "tuning": [
         {"__main__"},
-        {"sweep", "submit", "best", "dashboard"},
+        {"sweep", "submit", "best", "results", "dashboard"},
         {"trials"},
         {"settings"},
         {"analysis"},

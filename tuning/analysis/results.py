@@ -22,6 +22,8 @@ from data_shards.storage.folder import RunFolder, split_uri
 
 SWEEP, TRIAL, ERROR = "sweep.json", "trial.json", "error.txt"
 READERS = 32
+# The ranking's order: finished trials first, then those whose scores are of shorter trainings.
+STATE_ORDER = ("finished", "stopped", "running", "waiting", "failed", "diverged")
 
 
 class Evaluation(BaseModel):
@@ -50,6 +52,26 @@ class Exploit(BaseModel):
     """The values from here on."""
 
 
+class Session(BaseModel):
+    """A stretch of a trial's training in one process."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    start: float
+    """Seconds since 1970, as `end`."""
+    end: float | None = None
+    """None while it trains."""
+    host: str | None = None
+    """Of the process, with the first of its workers; None before its first evaluation."""
+    workers: int = 1
+    """Of a group that may shrink and grow, the most."""
+    outcome: Literal["running", "finished", "stopped", "diverged", "failed", "lost", "interrupted", "exploited"] = (
+        "running"
+    )
+    """lost: with its process or machine, the next session resumes; interrupted: with the sweep, by its user;
+    exploited: ended by population based training, the next session continues from another trial's checkpoint."""
+
+
 class Trial(BaseModel):
     """The record of a trial."""
 
@@ -64,6 +86,8 @@ class Trial(BaseModel):
     evaluations: list[Evaluation] = []
     exploits: list[Exploit] = []
     """With population based training; `overrides` and `config` are those since the last one."""
+    sessions: list[Session] = []
+    """In their order; empty in records of earlier versions."""
 
     @property
     def name(self) -> str:
@@ -78,6 +102,13 @@ class Trial(BaseModel):
     def score(self) -> float:
         """Of the last evaluation, not of the best; infinite without one, and for a diverged trial."""
         return self.evaluations[-1].score if self.evaluations and self.state != "diverged" else math.inf
+
+    @property
+    def last_seen(self) -> float | None:
+        """When it last gave a sign of life, in seconds since 1970; None where the record has no times."""
+        times = [each.time for each in self.evaluations[-1:] if each.time is not None]
+        times += [each.start if each.end is None else each.end for each in self.sessions[-1:]]
+        return max(times, default=None)
 
     @property
     def begun(self) -> bool:
@@ -154,8 +185,7 @@ def _read_trial(folder: RunFolder, name: str) -> Trial | None:
 
 def ranked(trials: Sequence[Trial]) -> list[Trial]:
     """Best first: finished trials by score, then the others, whose scores are those of shorter trainings."""
-    order = ["finished", "stopped", "running", "waiting", "failed", "diverged"]
-    return sorted(trials, key=lambda trial: (order.index(trial.state), trial.score, trial.number))
+    return sorted(trials, key=lambda trial: (STATE_ORDER.index(trial.state), trial.score, trial.number))
 
 
 def table(trials: Sequence[Trial]) -> str:
@@ -167,6 +197,11 @@ def table(trials: Sequence[Trial]) -> str:
         score = f"{trial.score:.2f}" if known else "-"
         values = [value_text(trial.overrides.get(field)) for field in fields]
         rows.append([str(rank), str(trial.number), trial.state, f"{trial.images:,}", score, *values])
+    return aligned(rows)
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> str:
+    """Rows of as many cells each, in columns."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
 

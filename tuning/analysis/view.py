@@ -8,7 +8,9 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
+from tuning.analysis.groups import repeats
 from tuning.analysis.results import Results, Trial, choice_text, ranked, short_names
+from tuning.analysis.stops import Stops, stops_of
 from tuning.search_space.space import Dimension, Space, count
 
 Scale = Literal["log", "linear", "choice"]
@@ -99,9 +101,13 @@ class View:
         return [(trial, known[trial.number]) for trial in self.trials if trial.number in known]
 
     @cached_property
-    def parts(self) -> list[str]:
-        """Names of the parts of the scores."""
-        return sorted({name for trial in self.trials for each in trial.evaluations[-1:] for name in each.distances})
+    def repeats(self) -> list[str]:
+        """Fields in which trials repeat each other, which the page collapses unless its reader chooses others."""
+        return repeats(self.trials)
+
+    @cached_property
+    def stops(self) -> Stops:
+        return stops_of(self.trials, self.total)
 
     @property
     def exploits(self) -> int:
@@ -116,12 +122,6 @@ def score_at(trial: Trial, images: int) -> float | None:
     """Score of the last evaluation up to these images; None for a trial that has seen fewer."""
     before = [evaluation.score for evaluation in trial.evaluations if evaluation.images <= images]
     return before[-1] if before and trial.images >= images else None
-
-
-def last_score(trial: Trial, images: int) -> float:
-    """Score of the last evaluation up to these images, else of the first."""
-    before = [each.score for each in trial.evaluations if each.images <= images]
-    return before[-1] if before else trial.evaluations[0].score
 
 
 def axes_of(space: Space, trials: Sequence[Trial]) -> list[Axis]:

@@ -1,4 +1,4 @@
-"""`python -m tuning dashboard`: a sweep as one HTML page, which opens from disk, or is served while the sweep runs."""
+"""`python -m tuning dashboard`: sweeps as one HTML page, which opens from disk, or is served while they run."""
 
 import argparse
 from collections.abc import Sequence
@@ -6,7 +6,6 @@ from pathlib import Path
 
 from data_shards.errors import UserError
 from data_shards.storage.files import writing
-from tuning.analysis.results import read_results
 
 HOST, PORT = "127.0.0.1", 8050
 
@@ -15,9 +14,12 @@ def main(arguments: Sequence[str]) -> int:
     """Raises: UserError."""
     parser = argparse.ArgumentParser(
         prog="python -m tuning dashboard",
-        description="Write a sweep as one HTML page: ranking, learning curves, importance of fields, cost, previews.",
+        description="Write a sweep as one HTML page: ranking, learning curves, importance of fields, cost, pictures. "
+        "Several sweeps: a comparison by what they spent. A storage: an index of its sweeps and runs.",
     )
-    parser.add_argument("uri", metavar="URI", help="the sweep's folder: STORAGE/NAME")
+    parser.add_argument(
+        "uris", metavar="URI", nargs="+", help="a sweep's folder, STORAGE/NAME; several of them; or a storage"
+    )
     parser.add_argument("--out", type=Path, metavar="FILE", help="the page (default: NAME.html, here)")
     parser.add_argument(
         "--watch", action="store_true", help="serve the page instead, and update it while the sweep runs"
@@ -30,12 +32,13 @@ def main(arguments: Sequence[str]) -> int:
             raise UserError("--out: not allowed with --watch, which serves the page instead of writing it")
         from tuning.dashboard.serve import serve
 
-        return serve(args.uri, args.host, args.port)
-    from tuning.dashboard.page import render
+        return serve(args.uris, args.host, args.port)
+    from tuning.dashboard.sources import source_of
 
-    results = read_results(args.uri)
-    out = args.out or Path(f"{results.folder.name}.html")
+    source = source_of(args.uris)
+    page = source.page().html()
+    out = args.out or Path(f"{source.name}.html")
     with writing(out) as partial:
-        partial.write_text(render(results, args.uri), encoding="utf-8")
-    print(f"written to {out}: {len(results.trials)} trials")
+        partial.write_text(page, encoding="utf-8")
+    print(f"written to {out}: {source.summary}")
     return 0

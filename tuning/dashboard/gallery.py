@@ -1,42 +1,86 @@
-"""The newest preview grids of the best trials, scaled down to be embedded in the page."""
+"""The preview grids of trials, scaled down to be embedded in the page or served beside it."""
 
 import base64
 import io
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import zip_longest
 
 from PIL import Image
 
 from data_shards.storage.folder import RunFolder
+from tuning.analysis.groups import grouped, ranked_groups
 from tuning.analysis.results import READERS, Trial
 
 PREVIEWS = "previews"
-# Number of pictures; noisy ones of this size take about 130 kB each.
-SHOWN = 12
-WIDTH, HEIGHT, QUALITY = 720, 900, 70
+NAME = re.compile(r"images_(\d+)\.png")
+# Of the best trials this many over their training, and of the next ones the newest alone.
+OVER_TIME, STEPS, NEWEST = 5, 8, 7
+# With a server, which sends what is looked at.
+SERVED = 60
+WIDTH, HEIGHT = 720, 900
+# All pictures together keep the page under 10 MB with plotly's 4.8.
+BYTES = 3_000_000
+TRIES = ((1.0, 70), (1.0, 45), (0.7, 45), (0.5, 40), (0.3, 30))
 
 
 @dataclass(frozen=True)
 class Picture:
-    """The preview grid of a trial, as a data URI."""
+    """A preview grid of a trial."""
 
-    trial: Trial
-    data: str
-    width: int
-    height: int
+    images: int
+    """Seen when it was made."""
+    source: str
+    """A data URI, or the address at the page's server."""
+    width: int | None = None
+    """Pixels, as `height`; None where it has not been read."""
+    height: int | None = None
 
 
-def pictures(folder: RunFolder, trials: Sequence[Trial]) -> list[Picture]:
-    """The pictures of the first trials that have any, in their order. Raises: UserError when storage fails."""
-    candidates = [trial for trial in trials if trial.evaluations][: 2 * SHOWN]
+def order(trials: Sequence[Trial], collapsed: Sequence[str]) -> list[Trial]:
+    """By rank, the best of each group before the second of any: repeats of the best would show the same twice."""
+    groups = [
+        sorted(group.trials, key=lambda trial: trial.score) for group, _ in ranked_groups(grouped(trials, collapsed))
+    ]
+    return [trial for level in zip_longest(*groups) for trial in level if trial and trial.evaluations]
+
+
+def embedded(folder: RunFolder, trials: Sequence[Trial]) -> dict[int, list[Picture]]:
+    """Number -> pictures in the order of their images, of the first trials that have any.
+
+    Raises: UserError when storage fails.
+    """
     with ThreadPoolExecutor(READERS) as pool:
-        found = list(pool.map(lambda trial: _picture(folder, trial), candidates))
-    return [picture for picture in found if picture][:SHOWN]
+        listed = [each for each in _listed(folder, trials[: 2 * (OVER_TIME + NEWEST)], pool) if each[1]]
+        chosen = [
+            (trial, _spread(names, STEPS if place < OVER_TIME else 1))
+            for place, (trial, names) in enumerate(listed[: OVER_TIME + NEWEST])
+        ]
+        most = BYTES // max(1, sum(len(names) for _, names in chosen))
+        wanted = [(trial, name) for trial, names in chosen for name in names]
+        made = list(pool.map(lambda each: _embedded(folder, each[0], each[1], most), wanted))
+    found: dict[int, list[Picture]] = {}
+    for (trial, _), picture in zip(wanted, made, strict=True):
+        if picture:
+            found.setdefault(trial.number, []).append(picture)
+    return found
 
 
-def thumbnail(content: bytes) -> tuple[str, int, int] | None:
-    """Data URI, width and height of a scaled-down picture; None for bytes that are no picture."""
+def served(folder: RunFolder, trials: Sequence[Trial], known: Mapping[int, list[Picture]]) -> dict[int, list[Picture]]:
+    """Number -> all its pictures, by their addresses at the server; those of decided trials are listed once."""
+    found = {trial.number: known[trial.number] for trial in trials[:SERVED] if trial.decided and trial.number in known}
+    asked = [trial for trial in trials[:SERVED] if trial.number not in found]
+    with ThreadPoolExecutor(READERS) as pool:
+        for trial, names in _listed(folder, asked, pool):
+            if names:
+                found[trial.number] = [Picture(_images(name), f"pictures/{trial.name}/{name}") for name in names]
+    return found
+
+
+def thumbnail(content: bytes, most: int = BYTES) -> tuple[bytes, int, int] | None:
+    """A WebP picture of at most so many bytes, if it can be, its width and height; None for bytes that are no picture."""
     try:
         with Image.open(io.BytesIO(content)) as opened:
             picture = opened.convert("RGB")
@@ -44,13 +88,43 @@ def thumbnail(content: bytes) -> tuple[str, int, int] | None:
     except Exception:
         return None
     picture.thumbnail((WIDTH, HEIGHT), Image.Resampling.LANCZOS)
-    buffer = io.BytesIO()
-    picture.save(buffer, "WEBP", quality=QUALITY)
-    return f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}", picture.width, picture.height
+    small, data = picture, b""
+    for scale, quality in TRIES:
+        size = max(1, round(picture.width * scale)), max(1, round(picture.height * scale))
+        small = picture if scale == 1 else picture.resize(size, Image.Resampling.LANCZOS)
+        buffer = io.BytesIO()
+        small.save(buffer, "WEBP", quality=quality)
+        data = buffer.getvalue()
+        if len(data) <= most:
+            break
+    return data, small.width, small.height
 
 
-def _picture(folder: RunFolder, trial: Trial) -> Picture | None:
-    names = sorted(name for name in folder.files_of(f"{trial.name}/{PREVIEWS}") if name.endswith(".png"))
-    content = folder.read(f"{trial.name}/{PREVIEWS}/{names[-1]}") if names else None
-    small = thumbnail(content) if content else None
-    return Picture(trial, *small) if small else None
+def _listed(folder: RunFolder, trials: Sequence[Trial], pool: ThreadPoolExecutor) -> Iterable[tuple[Trial, list[str]]]:
+    def names(trial: Trial) -> list[str]:
+        return sorted(name for name in folder.files_of(f"{trial.name}/{PREVIEWS}") if NAME.fullmatch(name))
+
+    return zip(trials, pool.map(names, trials), strict=True)
+
+
+def _spread(names: Sequence[str], most: int) -> list[str]:
+    """So many of the names, evenly, with the last; of one the last."""
+    if len(names) <= most:
+        return list(names)
+    step = (len(names) - 1) / max(1, most - 1)
+    return [names[-1]] if most == 1 else [names[round(place * step)] for place in range(most)]
+
+
+def _embedded(folder: RunFolder, trial: Trial, name: str, most: int) -> Picture | None:
+    content = folder.read(f"{trial.name}/{PREVIEWS}/{name}")
+    small = thumbnail(content, most) if content else None
+    if small is None:
+        return None
+    data, width, height = small
+    return Picture(_images(name), f"data:image/webp;base64,{base64.b64encode(data).decode()}", width, height)
+
+
+def _images(name: str) -> int:
+    match = NAME.fullmatch(name)
+    assert match, name
+    return int(match[1])

@@ -1,29 +1,31 @@
-"""Serves the page of a running sweep: the records are read every few seconds, and browsers poll for a new version."""
+"""Serves a page while its sweeps run: the records are read every few seconds, and browsers poll for a new version."""
 
+import ipaddress
 import sys
 import threading
+from collections.abc import Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from data_shards.errors import UserError
-from tuning.analysis.results import read_results
-from tuning.dashboard.page import render, version
+from tuning.dashboard.page import Page
+from tuning.dashboard.sources import source_of
 
 INTERVAL_S = 3.0
 
 
 class LivePage:
-    """The newest page of a sweep.
+    """The newest page of a sweep, of several, or of a storage.
 
-    Raises: UserError when there is no sweep.
+    Raises: UserError when there is nothing to show.
     """
 
-    def __init__(self, uri: str) -> None:
-        self.uri = uri
+    def __init__(self, *uris: str) -> None:
+        self.uri = uris[0]
+        self.source = source_of(uris, watching=True)
+        self.label = self.source.label
         self._trouble = ""
-        self._results = read_results(uri)
-        self.label = self._results.folder.label
-        self._publish()
+        self._publish(self.source.page())
 
     def follow(self, stop: threading.Event) -> None:
         """Update until `stop` is set; while storage fails, the last page stays."""
@@ -35,16 +37,13 @@ class LivePage:
                 self._warn(str(error))
 
     def update(self) -> None:
-        """Read the records, and render them if they have changed. Raises: UserError."""
-        decided = {trial.name: trial for trial in self._results.trials if trial.decided}
-        results = read_results(self.uri, decided)
-        if version(results) != self.version:
-            self._results = results
-            self._publish()
+        """Read the records, and make a new page if they have changed. Raises: UserError."""
+        newer = self.source.page()
+        if newer.version != self.version:
+            self._publish(newer)
 
-    def _publish(self) -> None:
-        page = render(self._results, self.uri, watching=True).encode()
-        self.page, self.version = page, version(self._results)
+    def _publish(self, page: Page) -> None:
+        self.page, self.data, self.version = page.html().encode(), page.document.encode(), page.version
 
     def _warn(self, trouble: str) -> None:
         if trouble and trouble != self._trouble:
@@ -53,7 +52,8 @@ class LivePage:
 
 
 class Server(ThreadingHTTPServer):
-    """Answers `/` with the page and `/version` with the hash of its records."""
+    """Answers `/` with the page, `/data` with what a page needs to become the newest, `/version` with the hash of its
+    records, and `/pictures/TRIAL/NAME` with a preview."""
 
     daemon_threads = True
 
@@ -66,9 +66,7 @@ class _Handler(BaseHTTPRequestHandler):
     server: Server
 
     def do_GET(self) -> None:
-        live = self.server.live
-        answers = {"/": ("text/html; charset=utf-8", live.page), "/version": ("text/plain", live.version.encode())}
-        found = answers.get(self.path.partition("?")[0])
+        found = self._answer(self.path.partition("?")[0])
         if found is None:
             self.send_error(404)
             return
@@ -76,22 +74,47 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(200)
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(content)))
-        self.send_header("Cache-Control", "no-store")
+        # A preview never changes.
+        self.send_header("Cache-Control", "max-age=86400" if kind == "image/webp" else "no-store")
         self.end_headers()
         self.wfile.write(content)
+
+    def _answer(self, path: str) -> tuple[str, bytes] | None:
+        live = self.server.live
+        match path.split("/")[1:]:
+            case [""]:
+                return "text/html; charset=utf-8", live.page
+            case ["data"]:
+                return "application/json", live.data
+            case ["version"]:
+                return "text/plain", live.version.encode()
+            case ["pictures", trial, name]:
+                try:
+                    picture = live.source.picture(trial, name)
+                except UserError:
+                    # Storage is away; the follower warns of it.
+                    return None
+                return ("image/webp", picture) if picture else None
+        return None
 
     def log_message(self, format: str, *args: Any) -> None:
         """Requests are not logged."""
 
 
-def serve(uri: str, host: str, port: int) -> int:
-    """Serve until interrupted. Raises: UserError when there is no sweep, or the port cannot be had."""
-    live = LivePage(uri)
+def serve(uris: Sequence[str], host: str, port: int) -> int:
+    """Serve until interrupted. Raises: UserError when there is nothing to show, or the port cannot be had."""
+    live = LivePage(*uris)
     try:
         server = Server(live, host, port)
     except (OSError, OverflowError) as error:
         reason = getattr(error, "strerror", None) or error
         raise UserError(f"--port: {host}:{port} cannot be listened on ({reason}); choose another") from error
+    if not is_loopback(host):
+        print(
+            f"warning: --host {host}: everyone who reaches this machine can read the page, there is no password; "
+            "from elsewhere, an SSH tunnel to the default host is safer",
+            file=sys.stderr,
+        )
     stop = threading.Event()
     follower = threading.Thread(target=live.follow, args=(stop,), name="follow", daemon=True)
     with server:
@@ -104,3 +127,11 @@ def serve(uri: str, host: str, port: int) -> int:
         finally:
             stop.set()
     return 0
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches an address."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -5,7 +5,7 @@ import json
 import math
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any, TextIO
 
@@ -19,6 +19,7 @@ from tuning.analysis.results import (
     TRIAL,
     Evaluation,
     Exploit,
+    Session,
     Trial,
     choice_text,
     ranked,
@@ -99,6 +100,9 @@ class Recorder(tune.Callback):
 
     def __init__(self, folder: RunFolder, trials: list[Trial], total: int, attempt: Attempt | None = None) -> None:
         self.folder, self.trials = folder, trials
+        for record in trials:
+            # Left open by a process of the sweep that was killed.
+            close_session(record, "lost", record.last_seen)
         self.writer = RecordsWriter(folder, attempt)
         self.progress = Progress(trials, total)
 
@@ -106,7 +110,10 @@ class Recorder(tune.Callback):
         record = self._record(trial)
         record.state, record.reason = "running", None
         exploit = trial.config["trial"]["exploit"]
-        if exploit and exploit["serial"] > len(record.exploits):
+        is_new = bool(exploit) and exploit["serial"] > len(record.exploits)
+        close_session(record, "exploited" if is_new else "lost")
+        record.sessions = [*record.sessions, Session(start=time.time(), workers=most_workers(trial.config["trial"]))]
+        if is_new:
             record.overrides, record.config = trial.config["trial"]["overrides"], trial.config["trial"]["config"]
             new = Exploit(images=exploit["images"], donor=exploit["donor"], overrides=record.overrides)
             record.exploits = [*record.exploits, new]
@@ -120,6 +127,8 @@ class Recorder(tune.Callback):
             earlier = [evaluation for evaluation in record.evaluations if evaluation.images < new.images]
             same = [each for each in record.evaluations if (each.images, each.score) == (new.images, new.score)]
             record.evaluations = [*earlier, *(same or [new])]
+        if record.sessions:
+            record.sessions[-1].host = result.get("hostname", record.sessions[-1].host)
         record.state, record.reason = result.get("state", record.state), result.get("reason")
         if "error" in result:
             self.writer.write(f"{record.name}/{ERROR}", result["error"].encode())
@@ -127,6 +136,8 @@ class Recorder(tune.Callback):
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
         reason = "its process died" if process_died(trial) else last_line(error_of(trial))
+        close_session(self._record(trial), "lost")
+        self._write(self._record(trial))
         self.progress.say(
             f"trial {self._record(trial).number} was lost ({reason}); it resumes from its newest checkpoint"
         )
@@ -149,6 +160,7 @@ class Recorder(tune.Callback):
         for record in self.trials:
             if record.state == "running":
                 record.state = "waiting"
+                close_session(record, "interrupted")
                 self._write(record)
         self.progress.close()
 
@@ -156,6 +168,7 @@ class Recorder(tune.Callback):
         return self.trials[trial.config["trial"]["number"]]
 
     def _end(self, record: Trial) -> None:
+        close_session(record, "interrupted" if record.state == "waiting" else record.state)
         self._write(record)
         self.progress.ended(record)
 
@@ -164,6 +177,19 @@ class Recorder(tune.Callback):
         if record.config["observe"]["tensorboard"]:
             self.writer.write(f"{record.name}/{EVENTS}", hparams_events(record))
         self.progress.update()
+
+
+def close_session(record: Trial, outcome: str, end: float | None = None) -> None:
+    """End the session that is open, if any; now, or at a time in seconds since 1970."""
+    if record.sessions and record.sessions[-1].end is None:
+        closed = {"end": time.time() if end is None else end, "outcome": outcome}
+        record.sessions = [*record.sessions[:-1], record.sessions[-1].model_copy(update=closed)]
+
+
+def most_workers(settings: Mapping[str, Any]) -> int:
+    """Of a trial's settings: its number of workers, the most of a group that may shrink and grow."""
+    workers = settings.get("resources", {}).get("workers", 1)
+    return max(workers) if isinstance(workers, Sequence) else int(workers)
 
 
 def hparams_events(trial: Trial) -> bytes:

@@ -19,7 +19,7 @@ def call_without(modules: tuple[str, ...], *arguments: str) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("verb", ["sweep", "submit", "dashboard", "best"])
+@pytest.mark.parametrize("verb", ["sweep", "submit", "dashboard", "best", "results"])
 def test_help_needs_neither_torch_nor_ray(verb: str) -> None:
     hidden = ("torch", "torchvision", "ray", "optuna", "plotly", "tensorboard")
     assert f"usage: python -m tuning {verb}" in call_without(hidden, verb, "--help")
@@ -29,5 +29,6 @@ def test_the_best_configuration_and_the_page_need_neither_torch_nor_ray(tmp_path
     hidden = ("torch", "torchvision", "ray", "tensorboard")
     uri = sweep_records.sweep(tmp_path, 10)
     assert "name: fabricated-trial-" in call_without((*hidden, "optuna", "plotly"), "best", uri)
+    assert "finished" in call_without((*hidden, "optuna", "plotly"), "results", uri)
     page = str(tmp_path / "page.html")
     assert "10 trials" in call_without(hidden, "dashboard", uri, "--out", page)

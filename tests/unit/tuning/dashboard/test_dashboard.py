@@ -1,3 +1,4 @@
+import io
 import json
 import re
 import shutil
@@ -8,9 +9,11 @@ import urllib.request
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sweep_records
+from PIL import Image
 
 from data_shards.errors import UserError
 from data_shards.storage.folder import RunFolder
@@ -19,11 +22,12 @@ from tuning.analysis.importance import FEWEST, importances
 from tuning.analysis.results import SWEEP, TRIAL, Evaluation, Exploit, Trial, choice_text, ranked, read_results
 from tuning.analysis.stops import Rung, stops_of
 from tuning.analysis.view import View, axes_of
-from tuning.dashboard import serve
-from tuning.dashboard.charts import learning_curves
-from tuning.dashboard.gallery import WIDTH, pictures
-from tuning.dashboard.page import render
+from tuning.dashboard import gallery, serve
+from tuning.dashboard.page import modules
+from tuning.dashboard.sweep_page import render
 from tuning.search_space.space import Dimension
+
+BLOCKS = "model.generator.nonlocal_blocks"
 
 
 def trial(number: int, state: str = "finished", scores: tuple[float, ...] = (), **overrides: object) -> Trial:
@@ -142,6 +146,12 @@ def test_stops_count_images() -> None:
 # The page.
 
 
+def data_of(page: str) -> dict[str, Any]:
+    found = re.search(r'id="data">(.*?)</script>', page, re.DOTALL)
+    assert found is not None
+    return dict(json.loads(found[1]))
+
+
 def _text(sweep: View) -> str:
     return render(read_results(sweep.folder.path), sweep.folder.path)
 
@@ -177,7 +187,8 @@ def test_strings_of_the_records_are_text(tmp_path: Path) -> None:
         RunFolder(uri, found.name).write_json(TRIAL, found.model_dump(mode="json"))
     page = render(read_results(uri), uri)
     assert hostile not in page
-    assert Fetched(page).tags.count("script") == 3
+    # Modules, plotly, data, and the import that starts the page.
+    assert Fetched(page).tags.count("script") == 4
 
 
 def test_no_credentials_of_a_uri_are_shown(tmp_path: Path) -> None:
@@ -219,24 +230,61 @@ def test_a_population_shows_who_learned_from_whom(tmp_path: Path) -> None:
     RunFolder(uri, learner.name).write_json(TRIAL, learner.model_dump(mode="json"))
     page = render(read_results(uri), uri)
     assert "another trial continued from this checkpoint (1)." in page
-    marks = next(trace for trace in learning_curves(view(uri)).data if trace.marker.symbol == "diamond")
-    assert (list(marks.x), [list(pair) for pair in marks.customdata]) == ([300], [[2, 1]])
-    assert marks.y[0] == read_results(uri).trials[1].evaluations[2].score
+    data = data_of(page)
+    assert data["sweep"]["trials"][2]["exploits"] == [[300, 1]]
 
 
-def test_pictures_are_the_newest_small_and_whole(tmp_path: Path) -> None:
-    uri = sweep_records.sweep(tmp_path, 3, scheduler="none")
+def test_the_scripts_import_each_other_by_the_names_they_have() -> None:
+    folder = Path(dashboard.__file__).parent / "script"
+    found = {file.stem: re.findall(r'from "page/(\w+)"', file.read_text()) for file in folder.glob("*.js")}
+    assert {f"page/{name}" for name in found} == modules().keys()
+    assert {name for imports in found.values() for name in imports} <= found.keys()
+    # No circles: what a module imports lies below it.
+    below: dict[str, set[str]] = {}
+    while len(below) < len(found):
+        free = [name for name in found if name not in below and below.keys() >= set(found[name])]
+        assert free, f"a circle among {sorted(found.keys() - below.keys())}"
+        below |= {name: set(found[name]) for name in free}
+
+
+# Pictures.
+
+
+def test_the_best_trials_have_pictures_over_their_training_and_the_next_the_newest(tmp_path: Path) -> None:
+    uri = sweep_records.sweep(tmp_path, 14, scheduler="none")
     results = read_results(uri)
-    assert pictures(results.folder, results.trials) == []
-    sweep_records.preview(uri, 1, images=100, rows=1)
-    sweep_records.preview(uri, 1, images=900)
-    RunFolder(uri, "trial-0002").write("previews/images_000000000900.png", b"no picture")
-    (found,) = pictures(results.folder, results.trials)
-    assert found.trial.number == 1
-    assert found.width == WIDTH
-    # Three rows, not the older picture's one.
-    assert found.height == WIDTH * 3 // 5
-    assert len(found.data) < 200_000
+    assert gallery.embedded(results.folder, results.trials) == {}
+    small = io.BytesIO()
+    Image.new("RGB", (50, 30)).save(small, "PNG")
+    for number in range(14):
+        for images in range(100, 1000, 90):
+            RunFolder(uri, f"trial-{number:04d}").write(f"previews/images_{images:012d}.png", small.getvalue())
+    order = ranked(results.trials)
+    found = gallery.embedded(results.folder, order)
+    assert list(found) == [trial.number for trial in order[: gallery.OVER_TIME + gallery.NEWEST]]
+    assert [len(each) for each in found.values()] == [gallery.STEPS] * gallery.OVER_TIME + [1] * gallery.NEWEST
+    steps = [picture.images for picture in found[order[0].number]]
+    assert (steps[0], steps[-1]) == (100, 910)
+    assert found[order[11].number][0].images == 910
+
+
+def test_repeats_of_the_best_do_not_hide_the_others(tmp_path: Path) -> None:
+    trials = read_results(sweep_records.paper(tmp_path, seeds=3, losses=False)).trials
+    first = gallery.order(trials, ["seed"])[:4]
+    assert len({(trial.overrides["optimizer.name"], str(trial.overrides[BLOCKS])) for trial in first}) == 4
+    assert len(gallery.order(trials, ["seed"])) == 12
+
+
+def test_noise_is_made_small(tmp_path: Path) -> None:
+    uri = sweep_records.sweep(tmp_path, 1, scheduler="none")
+    sweep_records.preview(uri, 0, grain=256)
+    content = RunFolder(uri, "trial-0000").read("previews/images_000000000900.png")
+    assert content is not None
+    whole, small = gallery.thumbnail(content), gallery.thumbnail(content, 60_000)
+    assert whole is not None
+    assert small is not None
+    assert whole[1] == gallery.WIDTH
+    assert len(small[0]) <= 60_000 < len(whole[0])
 
 
 @pytest.mark.parametrize(("place", "value"), [(11, 5), (36, 46)])
@@ -249,7 +297,7 @@ def test_a_damaged_picture_is_left_out(tmp_path: Path, place: int, value: int) -
     content[place] = value
     file.write_bytes(content)
     results = read_results(uri)
-    assert pictures(results.folder, results.trials) == []
+    assert gallery.embedded(results.folder, results.trials) == {}
 
 
 # The command.
@@ -283,6 +331,8 @@ def test_a_page_that_cannot_be_written(tmp_path: Path, out: str, message: str) -
 def test_bad_input_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"^no sweep at .*nothing: sweep.json not found; give the folder of a sweep"):
         dashboard.main([str(tmp_path / "nothing")])
+    with pytest.raises(UserError, match=r"^no sweep at .*nothing: sweep.json not found"):
+        dashboard.main([str(tmp_path / "nothing"), str(tmp_path)])
     with pytest.raises(UserError, match=r"^--out: not allowed with --watch"):
         dashboard.main([str(tmp_path), "--watch", "--out", "page.html"])
 
@@ -309,9 +359,8 @@ def _get(server: serve.Server, path: str) -> str:
 def test_a_server_has_the_page_and_its_version(server: serve.Server) -> None:
     assert _get(server, "/") == server.live.page.decode()
     assert _get(server, "/version") == server.live.version
-    data = re.search(r'id="data">(.*?)</script>', _get(server, "/"), re.DOTALL)
-    assert data is not None
-    assert json.loads(data[1])["version"] == server.live.version
+    assert data_of(_get(server, "/"))["version"] == server.live.version
+    assert json.loads(_get(server, "/data"))["version"] == server.live.version
     with pytest.raises(urllib.error.HTTPError, match="404"):
         _get(server, "/../pyproject.toml")
 
@@ -349,14 +398,58 @@ def test_a_page_outlives_its_storage(
     assert capsys.readouterr().err.count("the page stays as it is") == 1
 
 
+def test_a_server_sends_the_pictures_that_are_looked_at(server: serve.Server) -> None:
+    uri = server.live.uri
+    best = ranked(read_results(uri).trials)[0]
+    for images in (300, 900):
+        sweep_records.preview(uri, best.number, images)
+    found = serve.LivePage(uri)
+    server.live = found
+    (sources,) = json.loads(found.data)["sweep"]["pictures"].values()
+    assert [each["images"] for each in sources] == [300, 900]
+    with urllib.request.urlopen(
+        f"http://127.0.0.1:{server.server_address[1]}/{sources[1]['source']}", timeout=10
+    ) as answer:
+        assert answer.headers["Content-Type"] == "image/webp"
+        with Image.open(io.BytesIO(answer.read())) as picture:
+            assert picture.format == "WEBP"
+    for wrong in (
+        "trial-0000/../sweep.json",
+        f"{best.name}/images_000000000001.png",
+        "trial-9999/images_000000000900.png",
+    ):
+        with pytest.raises(urllib.error.HTTPError, match="404"):
+            _get(server, f"/pictures/{wrong}")
+
+
+@pytest.mark.parametrize(("host", "is_warned"), [("127.0.0.1", False), ("localhost", False), ("0.0.0.0", True)])
+def test_an_address_that_others_reach_is_warned_of(
+    tmp_path: Path, host: str, is_warned: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(server: serve.Server) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(serve.Server, "serve_forever", interrupted)
+    uri = sweep_records.sweep(tmp_path, 1)
+    assert dashboard.main([uri, "--watch", "--host", host, "--port", "0"]) == 0
+    assert (f"warning: --host {host}: everyone who reaches this machine" in capsys.readouterr().err) == is_warned
+
+
+@pytest.mark.parametrize("host", ["::1", "127.8.9.1", "localhost"])
+def test_loopback_is_this_machine_alone(host: str) -> None:
+    assert serve.is_loopback(host)
+    assert not serve.is_loopback("10.0.0.1")
+    assert not serve.is_loopback("example.org")
+
+
 def test_a_port_that_is_taken(server: serve.Server) -> None:
     port = server.server_address[1]
     with pytest.raises(
         UserError, match=rf"^--port: 127.0.0.1:{port} cannot be listened on \(.*in use\); choose another$"
     ):
-        serve.serve(server.live.uri, "127.0.0.1", port)
+        serve.serve([server.live.uri], "127.0.0.1", port)
     with pytest.raises(UserError, match=r"^--port: 127.0.0.1:99999 cannot be listened on"):
-        serve.serve(server.live.uri, "127.0.0.1", 99_999)
+        serve.serve([server.live.uri], "127.0.0.1", 99_999)
 
 
 def test_records_are_read_side_by_side(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -216,3 +216,57 @@ def test_tensorboards_hparams_tab_lists_the_trials(tmp_path: Path) -> None:
     assert placed == ["0, 1", "none", "0, 1"]
     succeeded = [group.sessions[0].status == api_pb2.STATUS_SUCCESS for group in groups.values()]
     assert succeeded == [True, False, False]
+
+
+# Sessions.
+
+
+def sessions(recorder: Recorder, number: int) -> list[tuple[str, bool, str | None]]:
+    return [(each.outcome, each.end is not None, each.host) for each in stored(recorder, number).sessions]
+
+
+def test_a_record_says_when_and_where_a_trial_trained(recorder: Recorder) -> None:
+    heard = Heard(recorder, 1)
+    heard.trial.config["trial"]["resources"] = {"workers": [1, 3]}
+    heard("start")
+    assert sessions(recorder, 1) == [("running", False, None)]
+    heard.result(100, 9, hostname="node-7")
+    heard.result(200, 8, state="finished", hostname="node-7")
+    heard("complete")
+    assert sessions(recorder, 1) == [("finished", True, "node-7")]
+    assert stored(recorder, 1).sessions[0].workers == 3
+
+
+def test_losses_exploits_and_interruptions_end_sessions(recorder: Recorder, tmp_path: Path) -> None:
+    heard = Heard(recorder, 1)
+    (tmp_path / "error.txt").write_text("Failure\nStorageAwayError: cannot read\n")
+    heard.trial.error_file = str(tmp_path / "error.txt")
+    heard.trial.pickled_error_file = str(tmp_path / "error.pkl")
+    (tmp_path / "error.pkl").write_bytes(pickle.dumps(StorageAwayError()))
+    heard("start")
+    heard("recover")
+    heard("start")
+    exploited = {"serial": 1, "images": 100, "donor": 0}
+    heard.trial.config["trial"] |= {
+        "exploit": exploited,
+        "overrides": {},
+        "config": {"observe": {"tensorboard": False}},
+    }
+    heard("start")
+    recorder.on_experiment_end([])
+    assert [outcome for outcome, *_ in sessions(recorder, 1)] == ["lost", "exploited", "interrupted"]
+    assert all(ended for _, ended, _ in sessions(recorder, 1))
+    starts_and_ends = [time for each in stored(recorder, 1).sessions for time in (each.start, each.end or 0)]
+    assert starts_and_ends == sorted(starts_and_ends)
+
+
+def test_a_session_that_was_killed_with_the_sweep_ended_at_its_last_evaluation(tmp_path: Path) -> None:
+    killed = trial(0, "running", (9, 8))
+    killed.evaluations[-1] = killed.evaluations[-1].model_copy(update={"time": 150.0})
+    killed.sessions = [results.Session(start=100.0)]
+    again = Recorder(RunFolder(str(tmp_path), "few"), [killed], 1)
+    again.progress.stream = io.StringIO()
+    Heard(again, 0)("start")
+    first, second = stored(again, 0).sessions
+    assert (first.outcome, first.end) == ("lost", 150.0)
+    assert second.end is None

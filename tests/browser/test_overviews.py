@@ -1,0 +1,64 @@
+"""Pages of several sweeps, of a storage, and of a thousand trials."""
+
+import time
+from pathlib import Path
+
+import pytest
+import sweep_records
+from window import DESKTOP, PHONE, Browser, until
+
+from tuning.analysis.results import ranked, read_results
+from tuning.dashboard import main
+
+
+@pytest.mark.parametrize("width", [DESKTOP, PHONE])
+def test_sweeps_are_compared_by_what_they_spent(browser: Browser, pages: Path, width: int) -> None:
+    uris = [
+        sweep_records.sweep(pages / f"several-{width}", 12, name=name, scheduler=name, is_timed=True)
+        for name in ("asha", "none")
+    ]
+    assert main([*uris, "--out", str(pages / "several.html")]) == 0
+    browser.open(f"file://{pages}/several.html", width)
+    cells = "return [...document.querySelectorAll('#sweeps tbody tr')].map(row => [...row.cells].map(cell => cell.textContent))"
+    both = browser.js(cells)
+    assert [row[0] for row in both] == ["asha", "none"]
+    best = [min(each.score for each in read_results(uri).trials if each.state == "finished") for uri in uris]
+    assert [row[2] for row in both] == [f"{score:.2f}" for score in best]
+    # Successive halving reaches the score that both reach with fewer images.
+    browser.js("const t = document.getElementById('target'); t.value = 1; t.dispatchEvent(new Event('input'))")
+    assert [row[5] for row in browser.js(cells)] == ["not reached"] * 2
+    assert browser.js("return document.getElementById('chart-progress').data.length") == 2
+    assert browser.too_wide() == []
+    assert browser.complaints() == []
+
+
+def test_a_storage_has_an_index(browser: Browser, pages: Path) -> None:
+    for name, scheduler in (("first", "asha"), ("second", "none")):
+        sweep_records.sweep(pages / "storage", 12, name=name, scheduler=scheduler)
+    assert main([str(pages / "storage"), "--out", str(pages / "index.html")]) == 0
+    browser.open(f"file://{pages}/index.html", PHONE)
+    names = browser.js("return [...document.querySelectorAll('#index tbody tr')].map(row => row.cells[0].textContent)")
+    assert sorted(names) == ["first", "second"]
+    assert browser.too_wide() == []
+    assert browser.complaints() == []
+
+
+@pytest.mark.slow
+def test_a_thousand_trials_are_one_small_quick_page(browser: Browser, pages: Path) -> None:
+    uri = sweep_records.sweep(pages / "large", 1000, scheduler="none", is_timed=True)
+    for trial in ranked(read_results(uri).trials)[:12]:
+        for images in range(100, 1000, 100):
+            sweep_records.preview(uri, trial.number, images, grain=256)
+    began = time.monotonic()
+    assert main([uri, "--out", str(pages / "large.html")]) == 0
+    assert time.monotonic() - began < 30
+    assert (pages / "large.html").stat().st_size < 10_000_000
+    began = time.monotonic()
+    browser.open(f"file://{pages}/large.html")
+    assert time.monotonic() - began < 30
+    browser.type("#search", "finished")
+    until(
+        lambda: browser.js("return document.getElementById('selected').textContent").endswith("of 1000 trials selected")
+    )
+    assert browser.count("#pictures img") == 2
+    assert browser.complaints() == []

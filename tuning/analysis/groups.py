@@ -1,0 +1,87 @@
+"""Groups of trials that repeat each other but for some fields, as a rule the seed, and what their repeats agree on."""
+
+import math
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from tuning.analysis.measures import SCORE, Reduction, is_higher_better, measure
+from tuning.analysis.results import STATE_ORDER, Trial
+
+SEED = "seed"
+# 97.5 % quantiles of Student's t by degrees of freedom, from 1; the last one is conservative for more.
+T = (
+    12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228,
+    2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093,
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Interval:
+    """The mean of independent values with its 95 % interval, mean - margin to mean + margin."""
+
+    mean: float
+    """NaN without values."""
+    margin: float
+    """Infinite with fewer than two values."""
+    n: int
+
+
+@dataclass(frozen=True)
+class Group:
+    """Trials that agree in all fields but the collapsed ones; by number, never none."""
+
+    trials: tuple[Trial, ...]
+
+    @property
+    def first(self) -> Trial:
+        return self.trials[0]
+
+    @cached_property
+    def state(self) -> str:
+        """Of the trial that is furthest from finished: a group with a diverged repeat ranks behind those without."""
+        return max((trial.state for trial in self.trials), key=STATE_ORDER.index)
+
+    def interval(self, metric: str = SCORE, reduction: Reduction = "last") -> Interval:
+        """Over the trials that have the measure."""
+        return interval(value for each in self.trials if (value := measure(each, metric, reduction)) is not None)
+
+
+def interval(values: Iterable[float]) -> Interval:
+    """Mean and 95 % interval by Student's t."""
+    found = list(values)
+    if len(found) < 2:
+        return Interval(found[0] if found else math.nan, math.inf, len(found))
+    margin = T[min(len(found) - 1, len(T)) - 1] * statistics.stdev(found) / math.sqrt(len(found))
+    return Interval(statistics.fmean(found), margin, len(found))
+
+
+def grouped(trials: Sequence[Trial], collapsed: Sequence[str]) -> list[Group]:
+    """The trials by their values of all fields but these, in the order of their first trials."""
+    found: dict[tuple[Any, ...], list[Trial]] = {}
+    for trial in trials:
+        # Exact values: two draws that look alike in three digits are no repeats.
+        key = tuple((field, repr(value)) for field, value in sorted(trial.overrides.items()) if field not in collapsed)
+        found.setdefault(key, []).append(trial)
+    return [Group(tuple(each)) for each in found.values()]
+
+
+def ranked_groups(
+    groups: Sequence[Group], metric: str = SCORE, reduction: Reduction = "last"
+) -> list[tuple[Group, Interval]]:
+    """Best first, as `ranked` has the trials: by state, then by the mean of the measure."""
+    sign = -1 if is_higher_better(metric) else 1
+    measured = [(group, group.interval(metric, reduction)) for group in groups]
+
+    def key(each: tuple[Group, Interval]) -> tuple[int, float, int]:
+        group, found = each
+        return STATE_ORDER.index(group.state), sign * found.mean if found.n else math.inf, group.first.number
+
+    return sorted(measured, key=key)
+
+
+def repeats(trials: Sequence[Trial]) -> list[str]:
+    """The fields that the page collapses unless its reader chooses others: the seed, where trials differ in it alone."""
+    return [SEED] if any(len(group.trials) > 1 for group in grouped(trials, [SEED])) else []

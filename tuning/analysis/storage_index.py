@@ -1,0 +1,104 @@
+"""All sweeps and runs in a storage: state, best score, cost, when they were last written."""
+
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import pairwise
+from statistics import median
+from typing import Literal
+
+from cluster.records.health import health
+from cluster.records.snapshot import is_run, take_snapshot
+from data_shards.errors import UserError
+from data_shards.storage import list_folder, locate
+from data_shards.storage.folder import RunFolder, join_uri
+from tuning.analysis.cost import seconds_of
+from tuning.analysis.results import SWEEP, Results, read_results
+from tuning.analysis.view import View
+
+READERS = 8
+# Folders in folders: STORAGE/sweeps/NAME.
+DEPTH = 3
+# A sweep with running trials that has written nothing for so long, or for five of its intervals, is shown as stalled.
+SILENT_S = 600.0
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A sweep or a run."""
+
+    name: str
+    """Its folder, from the storage on."""
+    kind: Literal["sweep", "run"]
+    state: str
+    trials: int | None
+    """Of a sweep."""
+    best: float | None
+    """Score of a sweep's best finished trial; of a run the lowest `swd` of its checkpoints."""
+    images: int
+    seconds: float | None
+    """Of workers; None where the records have no times."""
+    written: float | None
+    """Seconds since 1970."""
+    trouble: str = ""
+    """Why it could not be read."""
+
+
+def entries(storage: str) -> list[Entry]:
+    """Newest first. Raises: UserError when storage does not answer."""
+    found = list(_find(storage, "", DEPTH))
+    with ThreadPoolExecutor(READERS) as pool:
+        read = list(pool.map(lambda each: _entry(storage, *each), found))
+    return sorted(read, key=lambda entry: (-(entry.written or 0.0), entry.name))
+
+
+def _find(storage: str, inside: str, depth: int) -> Iterator[tuple[str, Literal["sweep", "run"]]]:
+    names = list_folder(locate(join_uri(storage, inside) if inside else storage))
+    if inside and SWEEP in names:
+        yield inside, "sweep"
+    elif inside and is_run(names):
+        yield inside, "run"
+    elif depth:
+        for name, info in names.items():
+            if not info.is_file and not name.startswith("."):
+                yield from _find(storage, f"{inside}/{name}" if inside else name, depth - 1)
+
+
+def _entry(storage: str, name: str, kind: Literal["sweep", "run"]) -> Entry:
+    uri = join_uri(storage, name)
+    try:
+        return _sweep(name, read_results(uri)) if kind == "sweep" else _run(name, RunFolder(storage, name))
+    except UserError as error:
+        if error.retryable:
+            raise
+        return Entry(name, kind, "unreadable", None, None, 0, None, None, str(error))
+
+
+def _sweep(name: str, results: Results) -> Entry:
+    view = View(results)
+    listed = list_folder(results.folder.location, recursive=True).values()
+    written = max((info.mtime.timestamp() for info in listed if info.is_file and info.mtime), default=None)
+    return Entry(
+        name, "sweep", _state(view, written), len(view.trials), view.best.score if view.best else None,
+        sum(trial.images for trial in view.trials), sum(map(seconds_of, view.trials)) or None, written,
+    )  # fmt: skip
+
+
+def _state(view: View, written: float | None) -> str:
+    if view.count_of("running"):
+        times = [[each.time for each in trial.evaluations if each.time is not None] for trial in view.trials]
+        gaps = [later - earlier for each in times for earlier, later in pairwise(each)]
+        patience = max(SILENT_S, 5 * median(gaps) if gaps else 0.0)
+        return "running" if written is None or time.time() - written < patience else "stalled"
+    undecided = any(not trial.decided for trial in view.trials) or len(view.trials) < view.planned
+    return "interrupted" if undecided else "finished"
+
+
+def _run(name: str, folder: RunFolder) -> Entry:
+    run = take_snapshot(folder)
+    now = health(run, time.time())
+    times = [record["time"] for record in run.records if "time" in record]
+    best = run.best.score if run.best else min((each["swd"] for each in run.records if "swd" in each), default=None)
+    seconds = times[-1] - times[0] if len(times) > 1 else None
+    return Entry(name, "run", now.state, None, best, run.images, seconds, now.since)

@@ -1,0 +1,101 @@
+"""What the runs of trials have recorded themselves: losses over their training (figures 4 and 5 of the paper), and restarts."""
+
+import sys
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+
+from cluster.records.curves import smooth
+from cluster.records.events import EVENTS, event_files, merged, parse_events
+from cluster.records.metrics_file import METRICS
+from cluster.records.recorded_run import RecordedRun, read_run
+from cluster.records.snapshot import MOST_EVENT_FILES
+from data_shards.errors import UserError
+from data_shards.storage.folder import RunFolder, join_uri, split_uri
+from tuning.analysis.results import READERS, Trial
+
+# Name -> label, and the losses in metrics.jsonl whose mean is drawn.
+LOSSES = {
+    "loss_total": ("loss of the generators, total", ("generator_total",)),
+    "loss_gan": ("loss of the generators, adversarial", ("gan_ab", "gan_ba")),
+    "loss_discriminators": ("loss of the discriminators", ("discriminator_a", "discriminator_b")),
+    "loss_cycle": ("loss of the cycles", ("cycle_a", "cycle_b")),
+    "loss_identity": ("loss of the identities", ("identity_a", "identity_b")),
+}
+# Files of metrics are long: those of the best trials are read.
+MOST_RUNS = 24
+POINTS, SMOOTHED = 60, 25
+RESTART = "restart"
+
+Losses = dict[str, list[float | None]]
+"""`images` and the losses of LOSSES there, smoothed; None where none was recorded."""
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """Of one run."""
+
+    run: RecordedRun | None
+    """None where no losses are recorded."""
+    restarts: list[tuple[float, str]]
+    """When its workers began again within a session, in seconds since 1970, and why."""
+
+
+@dataclass
+class RunReader:
+    """Reads the runs of the best trials; those of trials that have not gone on since are kept."""
+
+    uri: str
+
+    def __post_init__(self) -> None:
+        # Name -> images and state when it was read, and the run.
+        self._known: dict[str, tuple[int, str, Recorded]] = {}
+
+    def read(self, ranking: Sequence[Trial]) -> dict[int, Recorded]:
+        """Number of a trial -> what its run has recorded. Raises: UserError when storage stays away."""
+        begun = [trial for trial in ranking if trial.begun][:MOST_RUNS]
+        with ThreadPoolExecutor(READERS) as pool:
+            return {trial.number: found for trial, found in zip(begun, pool.map(self._recorded, begun), strict=True)}
+
+    def _recorded(self, trial: Trial) -> Recorded:
+        images, state, found = self._known.get(trial.name, (-1, "", Recorded(None, [])))
+        if (images, state) != (trial.images, trial.state):
+            folder = RunFolder(*split_uri(join_uri(self.uri, trial.name)))
+            found = Recorded(_read(folder, join_uri(self.uri, trial.name)), _restarts(folder))
+            self._known[trial.name] = trial.images, trial.state, found
+        return found
+
+
+def losses_of(recorded: Mapping[int, Recorded]) -> dict[int, Losses]:
+    """Number of a trial -> its losses, at the same images for all."""
+    runs = {number: each.run for number, each in recorded.items() if each.run}
+    last = max((run.images for run in runs.values()), default=0)
+    at = np.linspace(0, last, POINTS + 1)[1:]
+    return {number: _losses(run, at) for number, run in runs.items()}
+
+
+def _read(folder: RunFolder, uri: str) -> RecordedRun | None:
+    if METRICS not in folder.names():
+        return None
+    try:
+        return read_run(uri)
+    except UserError as error:
+        print(f"warning: {error}", file=sys.stderr)
+        return None
+
+
+def _restarts(folder: RunFolder) -> list[tuple[float, str]]:
+    files = event_files(f"{EVENTS}/{name}" for name in folder.files_of(EVENTS))
+    events = merged(parse_events(folder.read(name) or b"") for name in files[:MOST_EVENT_FILES])
+    return [(event["time"], event["text"]) for event in events if event["kind"] == RESTART]
+
+
+def _losses(run: RecordedRun, at: "np.typing.NDArray[np.float64]") -> Losses:
+    found: Losses = {"images": [round(float(images), 1) for images in at]}
+    for name, (_, parts) in LOSSES.items():
+        series = [smooth(x, y, at[-1] / SMOOTHED, at) for x, y in map(run.series, parts) if len(x)]
+        if len(series) == len(parts):
+            found[name] = [float(f"{value:.5g}") if np.isfinite(value) else None for value in np.mean(series, axis=0)]
+    return found
