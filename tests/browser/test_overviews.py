@@ -23,7 +23,7 @@ def test_sweeps_are_compared_by_what_they_spent(browser: Browser, pages: Path, w
     both = browser.js(cells)
     assert [row[0] for row in both] == ["asha", "none"]
     best = [min(each.score for each in read_results(uri).trials if each.state == "finished") for uri in uris]
-    assert [row[2] for row in both] == [f"{score:.2f}" for score in best]
+    assert [row[2] for row in both] == [f"{score:.4g}" for score in best]
     # Successive halving reaches the score that both reach with fewer images.
     browser.js("const t = document.getElementById('target'); t.value = 1; t.dispatchEvent(new Event('input'))")
     assert [row[5] for row in browser.js(cells)] == ["not reached"] * 2

@@ -70,7 +70,7 @@ def test_repeats_of_a_seed_are_one_line_with_a_band(browser: Browser, pages: Pat
     cells = "return [...document.querySelectorAll('.ranking tbody tr')].map(row => [...row.cells].map(cell => cell.textContent))"
     texts = browser.js(cells)
     assert [(line[2], line[5], line[6]) for line in texts] == [
-        ("3", f"{row['score']:.2f}", f"{row['margin']:.2f}") for row in expected
+        ("3", f"{row['score']:.4g}", f"{row['margin']:.3g}") for row in expected
     ]
     traces = browser.js("return document.getElementById('chart-curves').data.map(t => [t.fill ?? '', t.name ?? ''])")
     assert sum(fill == "toself" for fill, _ in traces) == 4

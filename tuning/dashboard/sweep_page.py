@@ -124,7 +124,7 @@ def _gain(view: View) -> str:
     if view.best is None or len(scores) < 3:
         return ""
     median = scores[len(scores) // 2]
-    return f"{1 - view.best.score / median:.0%} below the median of the {len(scores)} finished trials ({median:.1f})"
+    return f"{1 - view.best.score / median:.0%} below the median of the {len(scores)} finished trials ({median:.4g})"
 
 
 def _best_group(view: View) -> str:
@@ -135,8 +135,8 @@ def _best_group(view: View) -> str:
     if not found.n:
         return ""
     values = ", ".join(f"{axis.label} {axis.text(group.first)}" for axis in view.axes if axis.field not in view.repeats)
-    margin = f" ± {found.margin:.2f}" if found.n > 1 else ""
-    return f"{found.mean:.2f}{margin} ({values or 'all trials'}; {found.n} trials)"
+    margin = f" ± {found.margin:.3g}" if found.n > 1 else ""
+    return f"{found.mean:.4g}{margin} ({values or 'all trials'}; {found.n} trials)"
 
 
 def _commands(view: View) -> list[str]:

@@ -3,7 +3,7 @@
 import { interval } from "page/groups";
 import { money } from "page/cost";
 import { choices, choose, costOf, sweep, toggle, valueOf, view } from "page/store";
-import { download, duration, element, fixed, number } from "page/text";
+import { download, duration, element, number } from "page/text";
 
 const open = new Set(); // keys of the groups that show their trials
 
@@ -16,7 +16,7 @@ function columns() {
   const others = sweep.metrics.filter((metric) => metric.name !== view.metric.name);
   const metricColumn = (metric) => ({
     key: metric.name, label: metric.label, isNumber: true, value: (row) => mean(row, metric),
-    text: (value) => (metric.name === "score" ? fixed(value) : number(value)),
+    text: (value) => number(value),
   });
   return [
     { key: "rank", label: "rank", isNumber: true, value: (row) => row.rank },
@@ -27,7 +27,7 @@ function columns() {
     { key: "images", label: "images", isNumber: true, value: (row) => sum(row, (trial) => trial.images) },
     metricColumn(view.metric),
     ...(isGrouped ? [{
-      key: "margin", label: "± 95 %", isNumber: true, value: (row) => (Number.isFinite(row.found.margin) ? row.found.margin : null), text: (value) => fixed(value),
+      key: "margin", label: "± 95 %", isNumber: true, value: (row) => (Number.isFinite(row.found.margin) ? row.found.margin : null), text: (value) => number(value, 3),
     }] : []),
     ...view.axes.map((axis) => ({
       key: axis.field, label: axis.label, isNumber: axis.scale !== "choice", value: (row) => row.trials[0].plain[axis.place], text: (_, row) => row.trials[0].texts[axis.place],

@@ -2,7 +2,7 @@
 
 import { draw, shade } from "page/plot";
 import { choices, choose, page } from "page/store";
-import { duration, element, fixed, number } from "page/text";
+import { duration, element, number } from "page/text";
 
 export function prepareSeveral() {
   document.querySelector("#target").addEventListener("input", ({ target }) => choose({ target: target.value === "" ? null : target.valueAsNumber }));
@@ -15,7 +15,7 @@ export function drawSeveral() {
   // By default the score that all sweeps have reached.
   const target = choices.target ?? (reached.length ? Math.max(...reached) : null);
   const input = document.querySelector("#target");
-  if (document.activeElement !== input) input.value = target === null ? "" : Number(target.toFixed(3));
+  if (document.activeElement !== input) input.value = target === null ? "" : Number(target.toPrecision(5));
   const unit = document.querySelector("[name=spent]").value;
   const colour = (i) => shade(sweeps.length > 1 ? i / (sweeps.length - 1) : 0);
   const traces = sweeps.map((each, i) => ({
@@ -31,7 +31,7 @@ export function drawSeveral() {
   }, { height: 440, brush: false, label: `Best score so far over what was spent, of ${sweeps.length} sweeps.` });
   document.querySelector("#sweeps tbody").replaceChildren(...sweeps.map((each) => {
     const there = target === null ? undefined : each.progress.find((point) => point.best <= target);
-    const cells = [each.name, number(each.trials), fixed(each.best), number(each.images), duration(each.seconds), there ? number(there.images) : "not reached", there ? duration(there.seconds) : "–"];
+    const cells = [each.name, number(each.trials), number(each.best), number(each.images), duration(each.seconds), there ? number(there.images) : "not reached", there ? duration(there.seconds) : "–"];
     return element("tr", {}, ...cells.map((cell, i) => element(i ? "td" : "th", { class: i ? "number" : null, scope: i ? null : "row" }, cell)));
   }));
 }

@@ -7,10 +7,6 @@ export function number(value, digits = 4) {
   return size >= 0.001 && size < 1e6 ? String(Number(value.toPrecision(digits))) : value.toExponential(Math.max(0, digits - 2));
 }
 
-export function fixed(value, digits = 2) {
-  return value === null || value === undefined || !Number.isFinite(value) ? "–" : value.toFixed(digits);
-}
-
 export function duration(seconds) {
   if (!seconds) return "–";
   if (seconds < 90) return `${Math.round(seconds)} s`;
