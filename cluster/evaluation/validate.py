@@ -1,5 +1,6 @@
 """Validation: the score of translated held-out images against the held-out images of the other domain."""
 
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -193,8 +194,8 @@ class Validation:
         def both(images: Tensor, rows: slice) -> Tensor:
             return torch.stack([measure(images, translated[rows]) for measure in (ssim, scene_ssim)], dim=1)
 
-        each: list[float] = self.held_out.each(split, both, 2, dtype=torch.float64).mean(dim=0).tolist()
-        return each
+        each = self.held_out.each(split, both, 2, dtype=torch.float64)
+        return [math.fsum(values) / len(values) for values in each.T.tolist()]
 
     def _features(self, split: str, images_NCHW: Tensor) -> Tensor:
         """Inception features [n, 2048], on the CPU, of images that correspond to those of the split."""

@@ -40,6 +40,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="weights of torch-fidelity's Inception, for KID and FID; auto (default): those in torch's hub cache, and "
         "without any no KID and FID; none: no KID and FID",
     )  # fmt: skip
+    parser.add_argument(
+        "--train-images", metavar="DIR",
+        help="training images of the domain translated to: adds MiFID, which is FID but for translations that copy them",
+    )  # fmt: skip
+    parser.add_argument(
+        "--statistics", type=Path, metavar="FILE",
+        help="keep what is computed of the real and the training images in this .npz file, and take it from there the next time, "
+        "as long as the images, the size, the seed and the network are the same",
+    )  # fmt: skip
     parser.add_argument("--seed", type=int, default=0, help="of the sampled patches and projections (default: 0)")
     parser.add_argument("--device", default="auto", help="of the networks: auto (default), cpu, cuda, cuda:1, ...")
     parser.add_argument("--strict", action="store_true", help="exit with status 1 where an image was left out")

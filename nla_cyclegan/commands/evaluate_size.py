@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data_shards.errors import UserError
+from data_shards.errors import UserError, shown_name
 from nla_cyclegan.metrics.sliced_wasserstein import COARSEST
 from nla_cyclegan.model.config import SIDES, fitting_side
 
@@ -68,7 +68,7 @@ def _of_images(sets: Mapping[str, Mapping[Path, tuple[int, int]]], translates: b
     path = min(smaller, key=lambda path: smaller[path])
     return Size(
         pixels,
-        f"{len(smaller)} of {len(all_images)} images are smaller and enlarged, such as {path} ({smaller[path]} px); --size "
+        f"{len(smaller)} of {len(all_images)} images are smaller and enlarged, such as {shown_name(path)} ({smaller[path]} px); --size "
         "chooses another",
     )
 

@@ -3,16 +3,16 @@
 Shape suffixes: N images, C = 3 channels, H x W pixels, P colours.
 """
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from nla_cyclegan.metrics.sampled import Kind, sample
 from nla_cyclegan.metrics.sliced_wasserstein import projected_distance
-from nla_cyclegan.pixels import keyed_generator
 
-COLOURS_PER_IMAGE = 128
 COARSEST = 4
-CHUNK = 16
 # IEC 61966-2-1: XYZ of linear sRGB, whose rows sum to the white D65.
 TO_XYZ = ((0.4124, 0.3576, 0.1805), (0.2126, 0.7152, 0.0722), (0.0193, 0.1192, 0.9505))
 
@@ -47,11 +47,18 @@ def colour_sides(side: int) -> list[int]:
 
 
 def level_colours(images_NCHW: Tensor, level: int, seed: int = 0) -> Tensor:
-    """L*a*b* [N * 128, 3] of patches of 2^level px at random places of uint8 images: what is compared at one scale."""
-    places_N1P = torch.rand((len(images_NCHW), 1, COLOURS_PER_IMAGE), generator=keyed_generator(seed, 3, level))
-    chunks = zip(images_NCHW.split(CHUNK), places_N1P.split(CHUNK), strict=True)
-    light = torch.cat([_drawn(F.avg_pool2d(linear(images), 2**level), places) for images, places in chunks])
-    return to_lab(light)
+    """L*a*b* [P, 3] of patches of 2^level px at random places of uint8 images: what is compared at one scale."""
+    return sample(COLOUR, images_NCHW, level, seed)
+
+
+def _averaged(images_NCHW: Tensor, levels: range) -> Iterator[Tensor]:
+    light_NCHW = linear(images_NCHW)
+    for level in levels:
+        yield F.avg_pool2d(light_NCHW, 2**level)
+
+
+def _places(images: int, count: int, random: torch.Generator) -> Tensor:
+    return torch.rand((images, 1, count), generator=random)
 
 
 def colour_distance(a_P3: Tensor, b_P3: Tensor, level: int, seed: int = 0) -> float:
@@ -80,3 +87,6 @@ def _drawn(level_NCHW: Tensor, places_N1P: Tensor) -> Tensor:
     light_NCP = level_NCHW.flatten(2)
     chosen = (places_N1P.to(level_NCHW.device) * light_NCP.shape[2]).long().expand(-1, 3, -1)
     return light_NCP.gather(2, chosen).transpose(1, 2).flatten(0, 1)
+
+
+COLOUR = Kind("lab", 3, colour_sides, _averaged, _places, _drawn, to_lab, colour_distance)

@@ -7,12 +7,19 @@ from typing import Any
 
 from torch import Tensor
 
-from nla_cyclegan.metrics.distances import KernelDistance, frechet_distance, kernel_distance
-from nla_cyclegan.metrics.lab_colours import lab_distance
-from nla_cyclegan.metrics.round_trip import RoundTrip
+from nla_cyclegan.metrics.distances import (
+    MEMORIZED,
+    KernelDistance,
+    frechet_distance,
+    kernel_distance,
+    memorization_distance,
+    memorization_informed,
+)
+from nla_cyclegan.metrics.gathered import KINDS, Gathered, distances
+from nla_cyclegan.metrics.lab_colours import COLOUR
+from nla_cyclegan.metrics.pairs import Mean, Pairs
 from nla_cyclegan.metrics.score import CONTENT, KERNEL, PATCHES, definition, score
-from nla_cyclegan.metrics.similarity import psnr, scene_ssim, ssim
-from nla_cyclegan.metrics.sliced_wasserstein import SlicedWasserstein, sliced_wasserstein
+from nla_cyclegan.metrics.sliced_wasserstein import STRUCTURE, SlicedWasserstein
 
 # Heusel et al.'s own advice: more images than values of a feature vector, else the covariances are not of full rank.
 ENOUGH_FOR_FID = 2048
@@ -46,6 +53,10 @@ class Scores:
     """To the inputs, as the next; of the inputs themselves 1."""
     scene: float
     """At some 32 px."""
+    mifid: float | None = None
+    """FID, divided by the next where images are memorized; None without training images to compare with."""
+    memorization: float | None = None
+    """`memorization_distance` to the training images of the domain translated to."""
 
     def distances(self, names: tuple[str, ...]) -> dict[str, float]:
         """What a score may be made of, by name."""
@@ -64,7 +75,7 @@ class Evaluation:
     inputs: Scores
     translations: Scores
     cycle_l1: float | None = None
-    """As in `RoundTrip`; None where the generators were not at hand."""
+    """Mean of `round_trip`'s; None where the generators were not at hand."""
     identity_l1: float | None = None
 
     @property
@@ -94,38 +105,74 @@ class Evaluation:
 
 
 def evaluate_images(
-    inputs: ImageSet,
-    translations: ImageSet,
-    real: ImageSet,
-    truth_NCHW: Tensor | None = None,
-    round_trip: RoundTrip | None = None,
-    *,
-    seed: int = 0,
+    inputs: ImageSet, translations: ImageSet, real: ImageSet, truth_NCHW: Tensor | None = None, *, seed: int = 0
 ) -> Evaluation:
     """Measure sets of images of one size; translation n and truth n belong to input n, the real ones to none."""
+    a, b, c = (Gathered.of(each.images, each.features, seed=seed) for each in (inputs, translations, real))
+    of_inputs, of_translations = Pairs(), Pairs()
+    of_inputs.add(inputs.images, inputs.images, truth_NCHW)
+    of_translations.add(translations.images, inputs.images, truth_NCHW)
+    return evaluate_sets(a, b, c, of_inputs, of_translations)
 
-    def scores(measured: ImageSet) -> Scores:
-        images, a, b = measured.images, measured.features, real.features
-        return Scores(
-            swd=sliced_wasserstein(images, real.images, seed=seed),
-            lab=lab_distance(images, real.images, seed=seed),
+
+def evaluate_sets(
+    inputs: Gathered,
+    translations: Gathered,
+    real: Gathered,
+    of_inputs: Pairs,
+    of_translations: Pairs,
+    *,
+    cycle: Mean | None = None,
+    identity: Mean | None = None,
+    training_ND: Tensor | None = None,
+    done: Callable[[], object] = lambda: None,
+) -> Evaluation:
+    """The figures of sets that have been gathered.
+
+    Args:
+        of_inputs, of_translations: those to the inputs and the truth.
+        cycle, identity: as of `round_trip`, where the generators were at hand.
+        training_ND: features of the training images of the domain translated to, which may have been memorized.
+        done: called after each piece of work, see `work`.
+    """
+
+    def scores(measured: Gathered, pairs: Pairs) -> Scores:
+        a, b = measured.features, real.features
+        levels = distances(STRUCTURE, measured, real, done)
+        colours = distances(COLOUR, measured, real, done)
+        fid, nearest = None, None
+        if a is not None and b is not None:
+            fid = frechet_distance(a, b)
+            nearest = None if training_ND is None else memorization_distance(a, training_ND)
+        found = Scores(
+            swd=SlicedWasserstein(sum(levels.values()) / len(levels), levels),
+            lab=sum(colours.values()) / len(colours),
             kid=None if a is None or b is None else kernel_distance(a, b),
-            fid=None if a is None or b is None else frechet_distance(a, b),
-            psnr_truth=None if truth_NCHW is None else psnr(images, truth_NCHW).mean().item(),
-            ssim_truth=None if truth_NCHW is None else ssim(images, truth_NCHW).mean().item(),
-            ssim_content=ssim(images, inputs.images).mean().item(),
-            scene=scene_ssim(images, inputs.images).mean().item(),
+            fid=fid,
+            psnr_truth=pairs.psnr_truth.value,
+            ssim_truth=pairs.ssim_truth.value,
+            ssim_content=pairs.content.value or 0.0,
+            scene=pairs.scene.value or 0.0,
+            mifid=None if fid is None or nearest is None else memorization_informed(fid, nearest),
+            memorization=nearest,
         )
+        done()
+        return found
 
     return Evaluation(
-        size=inputs.images.shape[-1],
-        images=len(inputs.images),
-        real_images=len(real.images),
-        inputs=scores(inputs),
-        translations=scores(translations),
-        cycle_l1=round_trip.cycle_l1 if round_trip else None,
-        identity_l1=round_trip.identity_l1 if round_trip else None,
+        size=inputs.size,
+        images=inputs.count,
+        real_images=real.count,
+        inputs=scores(inputs, of_inputs),
+        translations=scores(translations, of_translations),
+        cycle_l1=cycle.value if cycle else None,
+        identity_l1=identity.value if identity else None,
     )
+
+
+def work(size: int) -> int:
+    """Pieces of work of the distances of one direction, for a progress bar."""
+    return 2 * (1 + sum(len(kind.sides(size)) for kind in KINDS))
 
 
 def as_table(evaluation: Evaluation, direction: str) -> str:
@@ -147,6 +194,9 @@ def _rows(evaluation: Evaluation) -> Iterator[tuple[str, str, str, str]]:
         yield "KID x 10^3", _kid_text(a.kid), _kid_text(b.kid), "lower"
     if a.fid is not None:
         yield "FID", f"{a.fid:.1f}", f"{b.fid:.1f}", "lower"
+    if a.mifid is not None:
+        yield "MiFID", f"{a.mifid:.1f}", f"{b.mifid:.1f}", "lower"
+        yield "  nearest in training", f"{a.memorization:.3f}", f"{b.memorization:.3f}", "higher"
     if a.psnr_truth is not None:
         yield "PSNR to truth, dB", f"{a.psnr_truth:.2f}", f"{b.psnr_truth:.2f}", "higher"
         yield "SSIM to truth", f"{a.ssim_truth:.3f}", f"{b.ssim_truth:.3f}", "higher"
@@ -175,6 +225,8 @@ def _notes(evaluation: Evaluation) -> Iterator[str]:
             f"warning: FID is biased upwards below {ENOUGH_FOR_FID:,} images, and there are {fewest:,}: prefer KID, "
             "which is unbiased (± its standard error)."
         )
+    if evaluation.translations.mifid is not None:
+        yield f"MiFID: FID, divided by the distance to the nearest training image (1 - cos of features) where that is below {MEMORIZED}."
     if evaluation.cycle_l1 is not None:
         yield "Cycle and identity L1 are in the networks' range, -1 to 1, as in training."
 
@@ -188,6 +240,8 @@ def _scores_json(scores: Scores) -> dict[str, Any]:
         "kid": scores.kid.value if scores.kid else None,
         "kid_standard_error": scores.kid.standard_error if scores.kid else None,
         "fid": scores.fid,
+        "mifid": scores.mifid,
+        "memorization": scores.memorization,
         "psnr_truth": scores.psnr_truth if finite else None,
         "ssim_truth": scores.ssim_truth,
         "ssim_content": scores.ssim_content,

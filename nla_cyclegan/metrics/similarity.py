@@ -8,8 +8,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from nla_cyclegan.metrics.filters import separable
+from nla_cyclegan.metrics.sampled import chunks
 
-CHUNK = 64
 SCENE = 32
 
 
@@ -18,7 +18,7 @@ def psnr(a_NCHW: Tensor, b_NCHW: Tensor) -> Tensor:
 
     Args: a_NCHW, b_NCHW: uint8 [N, 3, H, W].
     """
-    error = (a_NCHW.double() - b_NCHW.double()).square().mean(dim=(1, 2, 3))
+    error = _mean((a_NCHW.double() - b_NCHW.double()).square())
     return 10 * (255**2 / error).log10()
 
 
@@ -29,7 +29,7 @@ def ssim(a_NCHW: Tensor, b_NCHW: Tensor) -> Tensor:
 
     Args: a_NCHW, b_NCHW: uint8, or floats of that range, [N, 3, H, W], H and W at least 11.
     """
-    return torch.cat([_ssim(*pair) for pair in zip(a_NCHW.split(CHUNK), b_NCHW.split(CHUNK), strict=True)])
+    return torch.cat([_ssim(*pair) for pair in zip(chunks(a_NCHW), chunks(b_NCHW), strict=True)])
 
 
 def scene_ssim(a_NCHW: Tensor, b_NCHW: Tensor) -> Tensor:
@@ -55,7 +55,12 @@ def _ssim(a_NCHW: Tensor, b_NCHW: Tensor) -> Tensor:
     c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
     luminance = (2 * mean_a * mean_b + c1) / (mean_a.square() + mean_b.square() + c1)
     structure = (2 * covariance + c2) / (var_a + var_b + c2)
-    return (luminance * structure).mean(dim=(1, 2, 3))
+    return _mean(luminance * structure)
+
+
+def _mean(values_NCHW: Tensor) -> Tensor:
+    """Of each image, [N]; row by row, because the order of a longer sum depends on the numbers of images and threads."""
+    return values_NCHW.mean(dim=3).mean(dim=(1, 2))
 
 
 def _luma(images_NCHW: Tensor) -> Tensor:

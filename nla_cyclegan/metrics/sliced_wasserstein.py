@@ -3,6 +3,7 @@
 Shape suffixes: N images, C = 3 channels, H x W pixels, P patches, D = C * 7 * 7 values of a patch.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,12 +12,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from nla_cyclegan.metrics.filters import separable
+from nla_cyclegan.metrics.sampled import Kind, sample
 from nla_cyclegan.pixels import keyed_generator
 
-PATCH, PATCHES_PER_IMAGE = 7, 128
+PATCH = 7
 REPEATS, DIRECTIONS = 4, 128
+# Directions on which vectors are projected at once.
+BLOCK = 32
 COARSEST = 16
-CHUNK = 64
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,8 @@ def sliced_wasserstein(a_NCHW: Tensor, b_NCHW: Tensor, *, seed: int = 0) -> Slic
 
     Sets may differ in size: the patches of the larger one are drawn down to the number of the smaller one. Everything
     random is a function of the seed (and a set's patch positions of nothing else), so the distances of two
-    sets to a third one are compared at the same places, and the distance of a set to itself is 0.
+    sets to a third one are compared at the same places, and the distance of a set to itself is 0. Of a set of more than 512
+    images there are fewer patches an image, 65,536 in all.
 
     Args:
         a_NCHW, b_NCHW: uint8 [N, 3, H, W] with the same H and W, both at least 16; N may differ.
@@ -72,14 +76,19 @@ def level_sides(side: int) -> list[int]:
 
 
 def level_patches(images_NCHW: Tensor, level: int, seed: int = 0) -> Tensor:
-    """The normalised patches [N * 128, D] of a set of uint8 images at one level: what `sliced_wasserstein` compares there."""
-    shape = (len(images_NCHW), PATCHES_PER_IMAGE, 2)
-    places_NP2 = torch.rand(shape, generator=keyed_generator(seed, 0, level), dtype=torch.float64)
-    chunks = zip(images_NCHW.split(CHUNK), places_NP2.split(CHUNK), strict=True)
-    patches_PCHW = torch.cat([_cut(_pyramid_level(images.float(), level), places) for images, places in chunks])
-    mean = patches_PCHW.mean(dim=(0, 2, 3), keepdim=True)
-    std = patches_PCHW.std(dim=(0, 2, 3), keepdim=True, correction=0)
-    return ((patches_PCHW - mean) / std.clamp_min(1e-6)).flatten(1)
+    """The normalised patches [P, D] of a set of uint8 images at one level: what `sliced_wasserstein` compares there."""
+    return sample(STRUCTURE, images_NCHW, level, seed)
+
+
+def _normalised(patches_PD: Tensor) -> Tensor:
+    patches = patches_PD.unflatten(1, (3, PATCH**2))
+    mean = patches.mean(dim=(0, 2), keepdim=True)
+    std = patches.std(dim=(0, 2), keepdim=True, correction=0)
+    return ((patches - mean) / std.clamp_min(1e-6)).flatten(1)
+
+
+def _places(images: int, count: int, random: torch.Generator) -> Tensor:
+    return torch.rand((images, count, 2), generator=random, dtype=torch.float64)
 
 
 def _cut(level_NCHW: Tensor, places_NP2: Tensor) -> Tensor:
@@ -87,17 +96,19 @@ def _cut(level_NCHW: Tensor, places_NP2: Tensor) -> Tensor:
     rows_NP = (places_NP2[..., 0] * windows.shape[1]).long().to(level_NCHW.device)
     cols_NP = (places_NP2[..., 1] * windows.shape[2]).long().to(level_NCHW.device)
     image_N1 = torch.arange(len(level_NCHW), device=level_NCHW.device)[:, None]
-    return windows[image_N1, rows_NP, cols_NP].flatten(0, 1)
+    return windows[image_N1, rows_NP, cols_NP].flatten(0, 1).flatten(1)
 
 
-def _pyramid_level(images_NCHW: Tensor, level: int) -> Tensor:
+def _pyramid(images_NCHW: Tensor, levels: range) -> Iterator[Tensor]:
     """Laplacian pyramid (Burt and Adelson 1983): what a level adds to the next coarser one; the coarsest is the image itself."""
-    for _ in range(level):
-        images_NCHW = _halve(images_NCHW)
-    smaller = _halve(images_NCHW)
-    if min(smaller.shape[-2:]) < COARSEST:
-        return images_NCHW
-    return images_NCHW - _double(smaller)[..., : images_NCHW.shape[2], : images_NCHW.shape[3]]
+    images_NCHW = images_NCHW.float()
+    for level in range(levels.stop):
+        smaller = _halve(images_NCHW)
+        is_coarsest = min(smaller.shape[-2:]) < COARSEST
+        if level in levels:
+            height, width = images_NCHW.shape[2:]
+            yield images_NCHW if is_coarsest else images_NCHW - _double(smaller)[..., :height, :width]
+        images_NCHW = smaller
 
 
 def _halve(images_NCHW: Tensor) -> Tensor:
@@ -133,14 +144,16 @@ def projected_distance(
     random = keyed_generator(*directions_key)
     count = min(len(a_PD), len(b_PD))
     a_PD, b_PD = (_draw(vectors, count, drawn_key) for vectors in (a_PD, b_PD))
-    total = a_PD.new_zeros(())
+    total = 0.0
     for _ in range(repeats):
         directions = torch.randn(a_PD.shape[1], DIRECTIONS, generator=random).to(a_PD.device)
         directions = directions / directions.norm(dim=0)
-        # In one dimension optimal transport pairs the values in sorted order.
-        a_sorted, b_sorted = (_sorted(directions.T @ vectors.T) for vectors in (a_PD, b_PD))
-        total += (a_sorted - b_sorted).abs().mean()
-    return total.item() / repeats
+        for some in directions.T.split(BLOCK):
+            # In one dimension optimal transport pairs the values in sorted order.
+            a_sorted, b_sorted = (_sorted(some @ vectors.T) for vectors in (a_PD, b_PD))
+            # Summed for each direction alone: a sum of everything has another order with every number of threads.
+            total += (a_sorted - b_sorted).abs().mean(dim=1).double().sum().item()
+    return total / repeats / DIRECTIONS
 
 
 def _sorted(rows: Tensor) -> Tensor:
@@ -154,3 +167,6 @@ def _draw(vectors_PD: Tensor, count: int, key: tuple[int, ...]) -> Tensor:
         return vectors_PD
     chosen = torch.randperm(len(vectors_PD), generator=keyed_generator(*key))[:count]
     return vectors_PD[chosen.to(vectors_PD.device)]
+
+
+STRUCTURE = Kind("swd", 0, level_sides, _pyramid, _places, _cut, _normalised, patch_distance)

@@ -8,6 +8,7 @@ Reading one runs no code: the files are safetensors and JSON. Nor does a list le
 """
 
 import hashlib
+import math
 import re
 import secrets
 from collections.abc import Container, Iterable, Mapping
@@ -178,9 +179,13 @@ def score_of(folder: RunFolder, name: str) -> StoredScore | None:
         about = folder.read_json(f"{name}/{ABOUT}")
     except UserError:
         return None
-    fields = about if isinstance(about, dict) else {}
-    score, definition = fields.get("score"), fields.get("score_definition", SWD_ALONE)
-    return StoredScore(score, str(definition)) if isinstance(score, int | float) else None
+    return score_in(about if isinstance(about, dict) else {})
+
+
+def score_in(about: Mapping[str, Any]) -> StoredScore | None:
+    """The score in a checkpoint's run.json, None if it was not evaluated."""
+    score, definition = about.get("score"), about.get("score_definition", SWD_ALONE)
+    return StoredScore(score, str(definition)) if isinstance(score, int | float) and math.isfinite(score) else None
 
 
 def best_of(scores: Mapping[str, StoredScore | None]) -> str | None:

@@ -4,7 +4,6 @@ The mark stands at the end of the last part of a path, or of a URI's path, befor
 ends like that is itself.
 """
 
-import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from data_shards.errors import UserError
 from data_shards.storage import Location, file_size, list_folder, locate, shown
 from data_shards.storage.files import read_json
 from data_shards.storage.folder import join_uri, split_uri
-from nla_cyclegan.weights.checkpoint import ABOUT, NAME, age, images_of, world_of
+from nla_cyclegan.weights.checkpoint import ABOUT, NAME, age, best_of, images_of, score_in, world_of
 
 BEST, NEWEST = "best", "newest"
 MARK = re.compile(r"(?P<run>.*)@(?P<choice>best|newest|[0-9]{1,18})/?", re.DOTALL)
@@ -112,15 +111,17 @@ def select(run: Location, choice: str) -> Selection:
 
 def _best(run: Location, names: Sequence[str]) -> Selection:
     abouts = {name: about(run.inside(name)) for name in names}
-    scores = {name: score for name in names if (score := score_in(abouts[name])) is not None}
-    if not scores:
+    scores = {name: score_in(each) for name, each in abouts.items()}
+    name = best_of(scores)
+    if name is None:
         raise UserError(
             f"{run.uri}: none of its {len(names)} checkpoints was evaluated (validation.every), so none is the best; give "
             f"@newest, or the images seen of one: {_listed(names)}"
         )
-    # Of two that are as good the older one, as with those that are kept.
-    name = min(scores, key=lambda name: (scores[name], age(name)))
-    why = f"the best of {len(scores)} evaluated checkpoints: {_evidence(abouts[name], scores[name])}"
+    best = scores[name]
+    assert best
+    alike = [score for score in scores.values() if score and score.definition == best.definition]
+    why = f"the best of {len(alike)} evaluated checkpoints by {best.definition}: {_evidence(abouts[name], best.value)}"
     return Selection(name, why, abouts[name])
 
 
@@ -155,12 +156,6 @@ def about(folder: Location) -> dict[str, Any]:
             raise
         return {}
     return content if isinstance(content, dict) else {}
-
-
-def score_in(about: dict[str, Any]) -> float | None:
-    """The score of the evaluation that a checkpoint was stored with."""
-    score = about.get("score")
-    return float(score) if isinstance(score, int | float) and math.isfinite(score) else None
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -26,7 +26,7 @@ from data_shards.images.transforms import whole
 from data_shards.storage import RangeReader, locate
 from data_shards.stream.read import SampleReader, decoded
 from nla_cyclegan.__main__ import main as nla_cyclegan
-from nla_cyclegan.commands import evaluate_files, translate_files
+from nla_cyclegan.commands import evaluate_reading, translate_files
 from nla_cyclegan.model.config import GeneratorConfig
 from nla_cyclegan.pictures import grids
 from nla_cyclegan.weights import generators
@@ -142,7 +142,7 @@ def test_evaluate(folder: Path, expected: dict[str, Tensor]) -> None:
     for path in folder.iterdir():
         assert image_size(path) == tuple(expected[path.stem].shape[1:])
         tolerance = 0.5 if path.suffix == ".jpg" else 0.0
-        difference = evaluate_files.load_whole(path, 24).int() - whole(expected[path.stem], 24).int()
+        difference = evaluate_reading.load_whole(path, 24).int() - whole(expected[path.stem], 24).int()
         assert difference.abs().float().mean() <= tolerance, path.name
 
 

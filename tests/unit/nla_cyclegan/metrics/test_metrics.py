@@ -133,7 +133,7 @@ def test_it_is_a_function_of_the_seed():
 def test_many_images_are_one_set(monkeypatch):
     a, b = blobs(5), noise(5)
     whole = sliced_wasserstein(a, b)
-    monkeypatch.setattr("nla_cyclegan.metrics.sliced_wasserstein.CHUNK", 2)
+    monkeypatch.setattr("nla_cyclegan.metrics.sampled.PIXELS", 2 * 32 * 32)
     assert sliced_wasserstein(a, b).levels == pytest.approx(whole.levels, rel=1e-5)
 
 

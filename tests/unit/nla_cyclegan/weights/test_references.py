@@ -22,13 +22,16 @@ CONFIG = GeneratorConfig(base_channels=2, num_blocks=1, nonlocal_blocks=())
 SCORES = {10: 7.0, 20: 5.0, 30: 5.0, 40: None, 50: 6.0}
 
 
-def write_checkpoint(run: Path, images: int, score: float | None, config: dict[str, Any] | None = None) -> Path:
+def write_checkpoint(
+    run: Path, images: int, score: float | None, config: dict[str, Any] | None = None, definition: str | None = None
+) -> Path:
     folder = run / f"checkpoint_{images:012d}"
     folder.mkdir(parents=True)
     for direction in ("ab", "ba"):
         torch.manual_seed(images)
         save_generator(Generator(CONFIG), folder / f"generator_{direction}.safetensors")
-    (folder / "run.json").write_text(json.dumps({"images_seen": images, "score": score, "config": config or {}}))
+    about = {"images_seen": images, "score": score, "config": config or {}}
+    (folder / "run.json").write_text(json.dumps(about | ({"score_definition": definition} if definition else {})))
     stored = RunFolder(str(run.parent), run.name)
     files = {path.name: stored.upload(path, f"{folder.name}/{path.name}") for path in sorted(folder.iterdir())}
     whole = {name: StoredFile(file.sha256, file.size_bytes) for name, file in files.items()}
@@ -66,9 +69,18 @@ def test_the_mark_chooses_the_checkpoint(run: Path, scheme: str, mark: str, imag
 def test_the_best_says_what_chose_it(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     load_generators(f"{run}@best")
     assert capsys.readouterr().err == (
-        "weights: checkpoint_000000000020, the best of 4 evaluated checkpoints: score 5, chosen by the first 9 held-out images "
+        "weights: checkpoint_000000000020, the best of 4 evaluated checkpoints by swd: score 5, chosen by the first 9 held-out images "
         "of testA and testB of /shards\n"
     )
+
+
+def test_scores_of_another_definition_do_not_compare(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A run that went on with a newer version: the best is among those that were scored as the newest."""
+    for images, score in ((60, 0.9), (70, 0.95)):
+        write_checkpoint(run, images, score, definition="swd+lab 1")
+    load_generators(f"{run}@best")
+    said = capsys.readouterr().err
+    assert said == "weights: checkpoint_000000000060, the best of 2 evaluated checkpoints by swd+lab 1: score 0.9\n"
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,77 @@
+"""Which files `evaluate` measures: found, matched by name, and checked before anything is read."""
+
+import argparse
+import sys
+from collections.abc import Container, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from data_shards.errors import UserError, shown_name
+from data_shards.images.find import find_images, images_by_name
+from data_shards.images.left_out import LeftOut
+from nla_cyclegan.weights.names import BOTH
+
+
+@dataclass(frozen=True)
+class Folders:
+    """What is measured, each list in the order of the inputs; no translations where the run translates."""
+
+    translations: list[Path]
+    inputs: list[Path]
+    real: list[Path]
+    truth: list[Path]
+    training: list[Path]
+
+    @classmethod
+    def found(cls, args: argparse.Namespace) -> "Folders":
+        """Raises: UserError where a folder is missing or has no images, or an image belongs to none."""
+        if not (args.translations or args.weights or args.dry_run):
+            raise UserError("what is to be measured? give --translations DIR, or --weights to translate first")
+        if args.direction == BOTH and not args.weights:
+            raise UserError("--direction both needs the generators: give --weights instead of --translations")
+        if args.direction == BOTH and args.train_images:
+            raise UserError("--train-images are of one domain: give a --direction, B2A or A2B")
+        translate, left_out = args.weights or args.dry_run, LeftOut()
+        named = images_by_name(args.inputs if translate else args.translations, left_out)
+        translations = [] if translate else list(named.values())
+        inputs = list(named.values()) if translate else _matching(args.inputs, named, left_out)
+        truth = _matching(args.truth, named, left_out) if args.truth else []
+        others = [find_images([folder]) if folder else None for folder in (args.real, args.train_images)]
+        for found in filter(None, others):
+            left_out.add(found.left_out)
+        for remark in left_out.remarks:
+            print(f"left out: {remark}", file=sys.stderr)
+        real, training = (list(found.images) if found else [] for found in others)
+        return cls(translations, inputs, real, truth, training)
+
+    def all(self) -> list[Path]:
+        return [*self.translations, *self.inputs, *self.real, *self.truth, *self.training]
+
+    def counts(self) -> str:
+        truth = f", {len(self.truth)} true results" if self.truth else ""
+        training = f", {len(self.training)} training images" if self.training else ""
+        return f"{len(self.inputs)} inputs, {len(self.real)} real images{truth}{training}: the folders can be measured"
+
+    def without(self, skipped: Container[Path]) -> "Folders":
+        """Without these files, and without the input, translation and truth that belong to one of them."""
+        lists = [each for each in (self.translations, self.inputs, self.truth) if each]
+        kept = [row for row in zip(*lists, strict=True) if not any(path in skipped for path in row)]
+        columns: Iterator[list[Path]] = iter(
+            [list(column) for column in zip(*kept, strict=True)] if kept else [[] for _ in lists]
+        )
+        translations, inputs, truth = (
+            next(columns) if each else [] for each in (self.translations, self.inputs, self.truth)
+        )
+        real, training = ([path for path in each if path not in skipped] for each in (self.real, self.training))
+        return Folders(translations, inputs, real, truth, training)
+
+
+def _matching(folder: str, wanted: Mapping[str, Path], left_out: LeftOut) -> list[Path]:
+    """The folder's images that are named like these, in their order."""
+    named = images_by_name(folder, left_out)
+    missing = [name for name in wanted if name not in named]
+    if missing:
+        raise UserError(
+            f"{shown_name(folder)}: no image named like {shown_name(missing[0])} ({len(missing)} of {len(wanted)} have none)"
+        )
+    return [named[name] for name in wanted]

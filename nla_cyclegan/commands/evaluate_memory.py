@@ -1,0 +1,77 @@
+"""The memory that `evaluate` needs at a size: refused before the start where it is not there, explained where it ends."""
+
+import errno
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from data_shards.errors import UserError
+from data_shards.memory import available_bytes
+from nla_cyclegan.metrics.sampled import PIXELS
+from nla_cyclegan.model.config import GeneratorConfig, fitting_side
+
+# Bytes a pixel that is worked on: a batch of squares, their pyramids in fp32, their similarities in fp64.
+METRICS_BYTES = 400
+# Bytes a pixel and channel of a generator's first layer, for its activations in fp32.
+NETWORK_BYTES = 40
+# Vectors of two sets at one scale, and their projections.
+DISTANCES_BYTES = 400e6
+
+
+def needed_bytes(size: int, config: GeneratorConfig | None) -> float:
+    """About what squares of a size take, beside what the program takes at all.
+
+    Args:
+        config: of the generators that translate one at a time; None: there are none.
+    """
+    network = NETWORK_BYTES * config.base_channels * size**2 if config else 0.0
+    return METRICS_BYTES * max(PIXELS, size**2) + network + DISTANCES_BYTES
+
+
+def check_memory(size: int, config: GeneratorConfig | None) -> None:
+    """Raises: UserError where this size does not fit into the memory that is free, with one that does."""
+    free = available_bytes()
+    if needed_bytes(size, config) > free:
+        raise UserError(_too_little(size, config, free))
+
+
+@contextmanager
+def memory_explained(size: int, config: GeneratorConfig | None) -> Iterator[None]:
+    """Raises: UserError for memory, or room for temporary files, that ends inside."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise UserError(
+            f"the device is out of memory at {size} px ({_first_line(error)}); try --size {fitting_side(size // 2)}, or "
+            "--device cpu"
+        ) from error
+    except MemoryError as error:
+        raise UserError(_too_little(size, config, available_bytes())) from error
+    except RuntimeError as error:
+        # torch's word for it on a CPU; other errors of this kind are faults of the program.
+        if "alloc" not in str(error).lower():
+            raise
+        raise UserError(_too_little(size, config, available_bytes())) from error
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        raise UserError(
+            f"{tempfile.gettempdir()}: no room for temporary files; make some, or name another folder in TMPDIR"
+        ) from error
+
+
+def _too_little(size: int, config: GeneratorConfig | None, free: float) -> str:
+    fitting = size
+    while fitting >= 4 and needed_bytes(fitting, config) > free:
+        fitting = fitting_side(fitting - 1)
+    advice = f"--size {fitting} fits" if 16 <= fitting < size else "no size fits: end other programs"
+    return (
+        f"too little memory at {size} px: about {needed_bytes(size, config) / 1e9:.1f} GB are needed, {free / 1e9:.1f} GB are "
+        f"free; {advice}"
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0].partition(". ")[0]

@@ -1,0 +1,69 @@
+"""Whether images that are evaluated are those by which a run's best checkpoint was chosen: then its figures flatter it."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from data_shards.dataset.manifest import open_dataset
+from data_shards.errors import UserError
+from data_shards.images.transforms import whole
+from data_shards.stream.read import read_split
+
+# Images are recognized by their colours at this size, which packing, encoding and resizing leave alone.
+SIDE = 16
+# Mean difference of the colours, of 255.
+ALIKE = 2.0
+SPLITS = ("testA", "testB")
+
+
+class Overlap:
+    """Counts the images that a run's validation has seen.
+
+    Args:
+        about: run.json of a checkpoint that was chosen as the best.
+    """
+
+    def __init__(self, about: Mapping[str, Any]) -> None:
+        self.seen, self.problem = 0, ""
+        self._known = torch.zeros(0, 3, SIDE, SIDE)
+        try:
+            self._known = torch.stack([_small(image[None])[0] for image in _held_out(about)])
+        except (UserError, KeyError, TypeError, RuntimeError) as error:
+            self.problem = f"the images that chose it cannot be compared with these ({error})"
+
+    def look(self, images_BCHW: Tensor) -> None:
+        """uint8 images [B, 3, H, W]."""
+        for image in _small(images_BCHW) if len(self._known) else ():
+            self.seen += int((self._known - image).abs().mean(dim=(1, 2, 3)).min() < ALIKE)
+
+    @property
+    def warning(self) -> str:
+        """Empty where there is nothing to warn of."""
+        if self.problem:
+            return self.problem
+        if not self.seen:
+            return ""
+        return (
+            f"{self.seen} of these images are held-out images that chose this checkpoint as the best: it was picked for "
+            "scoring well on them; evaluate other images, or @newest"
+        )
+
+
+def _held_out(about: Mapping[str, Any]) -> Iterator[Tensor]:
+    """The images uint8 [3, SIDE, SIDE] that such a run evaluates itself on."""
+    dataset, most = open_dataset(about["config"]["data"]["uri"]), about["config"]["validation"]["images"]
+    for split in SPLITS:
+        for number in range(min(most, dataset.require(split).samples)):
+            try:
+                for _, image in read_split(dataset, split, size=SIDE, indices=[number], fit=whole):
+                    yield image
+            except UserError as error:
+                if error.retryable:
+                    raise
+                # Damaged: no evaluation has seen it.
+
+
+def _small(images_BCHW: Tensor) -> Tensor:
+    return torch.stack([whole(image, SIDE) for image in images_BCHW]).float()

@@ -1,0 +1,154 @@
+"""The passes of `evaluate` over its images: what each direction needs of them, gathered batch by batch."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from torch import Tensor
+
+from data_shards.progress import Progress
+from nla_cyclegan.commands.evaluate_folders import Folders
+from nla_cyclegan.commands.evaluate_reading import Reader, check_enough
+from nla_cyclegan.commands.evaluate_statistics import REAL, TRAINING, Statistics
+from nla_cyclegan.metrics.gathered import FEATURES, Gathered, Rows
+from nla_cyclegan.metrics.inception import Inception
+from nla_cyclegan.metrics.pairs import Mean, Pairs
+from nla_cyclegan.metrics.round_trip import identity_l1, round_trip
+from nla_cyclegan.metrics.scores import Evaluation, evaluate_sets, work
+from nla_cyclegan.model.generator import Generator
+from nla_cyclegan.weights.names import BOTH, OPPOSITE, Direction
+
+
+@dataclass
+class Passes:
+    """One evaluation.
+
+    Args:
+        statistics: of the real and the training images, from an earlier evaluation.
+        look: is shown the inputs and the real images of a run's evaluation, as they are read.
+    """
+
+    reader: Reader
+    network: Inception | None
+    statistics: Statistics | None
+    seed: int
+    look: Callable[[Tensor], None] = lambda images: None
+    _sets: dict[tuple[Path, ...], Gathered] = field(default_factory=dict)
+    _shown: set[tuple[Path, ...]] = field(default_factory=set)
+
+    def of_translations(self, direction: Direction, files: Folders) -> Evaluation:
+        """Of translations in files."""
+        real = self._real(files.real, None)[0]
+        source = self._new(files.inputs), self._new(files.inputs)
+        pairs = Pairs(), Pairs()
+        truth = [files.truth] if files.truth else []
+        for inputs, translated, *true in self.reader.batches(
+            f"{direction}: translations", files.inputs, files.translations, *truth
+        ):
+            self._add(source, pairs, inputs, translated, *true)
+        return self._evaluated(direction, *source, real, pairs, files.training)
+
+    def of_run(
+        self, wanted: str, files: Folders, generators: Mapping[Direction, Generator]
+    ) -> dict[Direction, Evaluation]:
+        """Of a run, of one direction or of both: the inputs are the real images of the other one."""
+        first: Direction = "B2A" if wanted == BOTH else wanted  # type: ignore[assignment]
+        plans = [(first, files.inputs, files.real, files.truth)]
+        if wanted == BOTH:
+            plans.append((OPPOSITE[first], files.real, files.inputs, []))
+        found = {}
+        for direction, inputs, targets, truth in plans:
+            there, back = generators[direction], generators[OPPOSITE[direction]]
+            real, identity = self._real(targets, there)
+            known = self._sets.get(tuple(inputs))
+            source, pairs, cycle = (known or self._new(inputs), self._new(inputs)), (Pairs(), Pairs()), Mean()
+            for images, *true in self.reader.batches(f"{direction}: translated", inputs, *([truth] if truth else [])):
+                translated, misses = round_trip(there, back, images)
+                cycle.add(misses)
+                self._show(inputs, images)
+                self._add(source, pairs, images, translated, *true, inputs_too=not known)
+            found[direction] = self._evaluated(direction, *source, real, pairs, files.training, cycle, identity)
+            self._sets[tuple(inputs)] = source[0]
+            self._shown.add(tuple(inputs))
+        return found
+
+    def _show(self, paths: Sequence[Path], images: Tensor) -> None:
+        """Let `look` see images, each once."""
+        if tuple(paths) not in self._shown:
+            self.look(images)
+
+    def _new(self, paths: Sequence[Path]) -> Gathered:
+        return Gathered(self.reader.size, len(paths), self.network, seed=self.seed)
+
+    def _add(
+        self,
+        source: tuple[Gathered, Gathered],
+        pairs: tuple[Pairs, Pairs],
+        inputs: Tensor,
+        translated: Tensor,
+        truth: Tensor | None = None,
+        *,
+        inputs_too: bool = True,
+    ) -> None:
+        if inputs_too:
+            source[0].add(inputs)
+        source[1].add(translated)
+        for each, images in zip(pairs, (inputs, translated), strict=True):
+            each.add(images, inputs, truth)
+
+    def _real(self, paths: Sequence[Path], there: Generator | None) -> tuple[Gathered, Mean]:
+        """The real images of a direction, and what its generator changes in them."""
+        known, identity = self._sets.get(tuple(paths)) or self._stored(paths), Mean()
+        found, skipped = known or self._new(paths), len(self.reader.skipped)
+        for [images] in self.reader.batches("real images", paths) if there or not known else ():
+            self._show(paths, images)
+            if not known:
+                found.add(images)
+            if there:
+                identity.add(identity_l1(there, images))
+        if not known:
+            found.finish()
+            # Of a set with damage it would not be known the next time what was left out.
+            if self.statistics and len(self.reader.skipped) == skipped:
+                self.statistics.keep(REAL, paths, found.count, found.parts())
+        self._sets[tuple(paths)] = found
+        self._shown.add(tuple(paths))
+        return found, identity
+
+    def _stored(self, paths: Sequence[Path]) -> Gathered | None:
+        return self.statistics.real(paths, self.reader.size, self.seed) if self.statistics else None
+
+    def _training(self, paths: Sequence[Path]) -> Tensor | None:
+        """Features of the training images; None where there are none to compare with."""
+        if not paths or not self.network:
+            return None
+        stored = self.statistics.training(paths) if self.statistics else None
+        if stored is not None:
+            return stored
+        rows, skipped = Rows(), len(self.reader.skipped)
+        for [images] in self.reader.batches("training images", paths):
+            rows.add(self.network(images))
+        if self.statistics and len(self.reader.skipped) == skipped:
+            self.statistics.keep(TRAINING, paths, len(rows.read()), {FEATURES: rows.read})
+        return rows.read()
+
+    def _evaluated(
+        self,
+        direction: Direction,
+        inputs: Gathered,
+        translations: Gathered,
+        real: Gathered,
+        pairs: tuple[Pairs, Pairs],
+        training: Sequence[Path],
+        cycle: Mean | None = None,
+        identity: Mean | None = None,
+    ) -> Evaluation:
+        for each in (inputs, translations):
+            each.finish()
+        features = self._training(training)
+        check_enough(inputs.count, real.count, self.reader.skipped, with_kid=self.network is not None)
+        with Progress(f"{direction}: distances", work(self.reader.size), "scales") as progress:
+            return evaluate_sets(
+                inputs, translations, real, *pairs,
+                cycle=cycle, identity=identity, training_ND=features, done=progress.advance,
+            )  # fmt: skip

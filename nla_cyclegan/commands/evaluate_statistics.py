@@ -1,0 +1,134 @@
+"""What is known of the real images and of the training images, in a file, for the next evaluation of the same ones.
+
+The file is an .npz: arrays by name and `about`, JSON that says of which images they are, at which size, by which network.
+"""
+
+import hashlib
+import json
+import sys
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from data_shards.progress import Progress
+from data_shards.storage.files import writing
+from nla_cyclegan.metrics.gathered import FEATURES, Gathered
+
+# Of how images become what is kept here: what another one has written is computed anew.
+VERSION = 1
+REAL, TRAINING = "real", "training"
+Parts = Mapping[str, Callable[[], Tensor]]
+
+
+class Statistics:
+    """The statistics in a file, as far as they are those of this evaluation.
+
+    Args:
+        how: the size, the seed and the network of the evaluation, as JSON values.
+        say: called with what is used again, and with why something is not.
+    """
+
+    def __init__(
+        self, file: Path, how: Mapping[str, Any], say: Callable[[str], None] = lambda text: print(text, file=sys.stderr)
+    ) -> None:
+        self.file, self.how, self.say = file, {"version": VERSION, **how}, say
+        self._about = _read_about(file)
+        self._names: dict[tuple[str, tuple[Path, ...]], str] = {}
+        self._new: dict[str, tuple[str, int, Parts]] = {}
+
+    def real(self, paths: Sequence[Path], size: int, seed: int) -> Gathered | None:
+        """The set of these images; None where the file holds another one."""
+        found = self._found(REAL, paths)
+        if found is None:
+            return None
+        return Gathered.restored(size, found["count"], partial(self._array, REAL), found["arrays"], seed=seed)
+
+    def training(self, paths: Sequence[Path]) -> Tensor | None:
+        """Features of these images; None where the file holds those of others."""
+        return None if self._found(TRAINING, paths) is None else self._array(TRAINING, FEATURES)
+
+    def keep(self, what: str, paths: Sequence[Path], count: int, parts: Parts) -> None:
+        """Keep what has been computed of these images; `write` stores it."""
+        self._new[what] = (self._name(what, paths), count, parts)
+
+    def write(self) -> None:
+        """Store what is new beside what still holds. Raises: UserError where the file cannot be written."""
+        if not self._new:
+            return
+        sets = dict(self._about.get("sets", {})) if self._is_alike() else {}
+        parts: dict[str, Callable[[], Tensor]] = {}
+        for what, known in sets.items():
+            parts |= {f"{what}.{name}": partial(self._array, what, name) for name in known["arrays"]}
+        for what, (name, count, arrays) in self._new.items():
+            sets[what] = {"images": name, "count": count, "arrays": list(arrays)}
+            parts = {key: read for key, read in parts.items() if not key.startswith(f"{what}.")}
+            parts |= {f"{what}.{key}": read for key, read in arrays.items()}
+        about = {"how": self.how, "sets": sets}
+        with writing(self.file) as temporary, zipfile.ZipFile(temporary, "w") as archive:
+            _add(archive, "about", np.array(json.dumps(about)))
+            for key, read in parts.items():
+                _add(archive, key, read().numpy())
+        self.say(f"statistics of {' and '.join(self._new)} images are kept in {self.file}")
+
+    def _is_alike(self) -> bool:
+        return self._about.get("how") == self.how
+
+    def _found(self, what: str, paths: Sequence[Path]) -> dict[str, Any] | None:
+        known = self._about.get("sets", {}).get(what)
+        if known is None:
+            return None
+        if not self._is_alike() or known["images"] != self._name(what, paths):
+            why = "other images" if self._is_alike() else "another size, seed, network or version of this program"
+            self.say(f"{self.file}: its statistics of {what} images are of {why}, and are computed anew")
+            return None
+        self.say(f"statistics of {known['count']} {what} images are taken from {self.file}")
+        return dict(known)
+
+    def _array(self, what: str, name: str) -> Tensor:
+        with np.load(self.file) as arrays:
+            return torch.from_numpy(arrays[f"{what}.{name}"])
+
+    def _name(self, what: str, paths: Sequence[Path]) -> str:
+        """Of these images: a digest of their contents, in their order."""
+        key = (what, tuple(paths))
+        if key not in self._names:
+            digest = hashlib.sha256()
+            with Progress(f"{what} images: contents", len(paths)) as progress:
+                for path in paths:
+                    digest.update(_sha256(path))
+                    progress.advance()
+            self._names[key] = digest.hexdigest()
+        return self._names[key]
+
+
+def _read_about(file: Path) -> dict[str, Any]:
+    """What a file says of itself; empty where there is none, or it is no such file."""
+    try:
+        with np.load(file) as arrays:
+            about = json.loads(str(arrays["about"]))
+        return about if isinstance(about, dict) else {}
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        print(f"{file}: no statistics of this program, or damaged ({error}); written anew", file=sys.stderr)
+        return {}
+
+
+def _add(archive: zipfile.ZipFile, name: str, array: np.ndarray[Any, Any]) -> None:
+    with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+        np.lib.format.write_array(member, array, allow_pickle=False)
+
+
+def _sha256(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").digest()
+    except OSError:
+        # Whoever reads it says why that fails.
+        return b"unreadable"

@@ -1,0 +1,137 @@
+"""What the distances need to know of a set of images, gathered while the images pass by once.
+
+Memory does not grow with the number of images: their vectors lie in files without a name, which the system deletes at the end.
+"""
+
+import tempfile
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import BinaryIO
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nla_cyclegan.metrics.lab_colours import COLOUR
+from nla_cyclegan.metrics.sampled import Kind, Sampler, chunks
+from nla_cyclegan.metrics.sliced_wasserstein import STRUCTURE
+
+KINDS = (STRUCTURE, COLOUR)
+FEATURES = "features"
+
+
+class Rows:
+    """Vectors in a file, float32.
+
+    Args:
+        stored: reads them, where they have been gathered before.
+    """
+
+    def __init__(self, stored: Callable[[], Tensor] | None = None) -> None:
+        self._stored = stored
+        self._file: BinaryIO = tempfile.TemporaryFile()  # noqa: SIM115 - as long as the rows
+        self._width = 0
+
+    def add(self, rows_ND: Tensor) -> None:
+        """Raises: OSError where the folder for temporary files is full."""
+        self._width = rows_ND.shape[1]
+        self._file.write(rows_ND.cpu().contiguous().numpy().data)
+
+    def read(self) -> Tensor:
+        """All rows [N, D]; they stay in the file, and are read where they are used."""
+        if self._stored:
+            return self._stored()
+        self._file.flush()
+        if not self._width or not self._file.tell():
+            return torch.empty(0, self._width)
+        # Copied where it is written to, which nobody does: torch wants memory that could be.
+        return torch.from_numpy(np.memmap(self._file, np.float32, "c").reshape(-1, self._width))
+
+
+class Gathered:
+    """A set of images, all squares of one size.
+
+    Args:
+        size: side in pixels.
+        images: how many will come at most.
+        network: uint8 [B, 3, size, size] -> features [B, D]; None: none are needed, or `features` is set.
+        seed: of the places of the vectors.
+
+    Attributes:
+        count: images that have come.
+        features: of all of them, [count, D]; None where there is no network.
+    """
+
+    def __init__(
+        self, size: int, images: int, network: Callable[[Tensor], Tensor] | None = None, *, seed: int = 0
+    ) -> None:
+        self.size, self.network, self.seed, self.count = size, network, seed, 0
+        self._samplers = {
+            kind: [Sampler(kind, level, images, seed) for level in range(len(kind.sides(size)))] for kind in KINDS
+        }
+        self._rows = {kind: [Rows() for _ in samplers] for kind, samplers in self._samplers.items()}
+        self._features = Rows()
+        self.features: Tensor | None = None
+
+    @classmethod
+    def of(cls, images_NCHW: Tensor, features_ND: Tensor | None = None, *, seed: int = 0) -> "Gathered":
+        """A set that is in memory."""
+        found = cls(images_NCHW.shape[-1], len(images_NCHW), seed=seed)
+        for chunk in chunks(images_NCHW):
+            found.add(chunk)
+        found.features = features_ND
+        return found
+
+    @classmethod
+    def restored(
+        cls, size: int, count: int, read: Callable[[str], Tensor], names: Sequence[str], *, seed: int = 0
+    ) -> "Gathered":
+        """A set of which the parts, see `parts`, are read by their names."""
+        found = cls(size, count, seed=seed)
+        found.count = count
+        found._rows = {
+            kind: [Rows(partial(read, f"{kind.name}.{level}")) for level in range(len(rows))]
+            for kind, rows in found._rows.items()
+        }
+        found.features = read(FEATURES) if FEATURES in names else None
+        return found
+
+    def parts(self) -> dict[str, Callable[[], Tensor]]:
+        """All that is known of the set, by name, and how it is read."""
+        vectors = {
+            f"{kind.name}.{level}": each.read for kind, rows in self._rows.items() for level, each in enumerate(rows)
+        }
+        features = self.features
+        return vectors if features is None else vectors | {FEATURES: lambda: features}
+
+    def add(self, images_BCHW: Tensor) -> None:
+        """Images that follow those that have come: uint8 [B, 3, size, size]."""
+        self.count += len(images_BCHW)
+        for kind, samplers in self._samplers.items():
+            scaled = kind.scales(images_BCHW, range(len(samplers)))
+            for each, draw, rows in zip(scaled, samplers, self._rows[kind], strict=True):
+                rows.add(draw(each))
+        if self.network:
+            self._features.add(self.network(images_BCHW))
+
+    def finish(self) -> None:
+        """All have come."""
+        if self.network:
+            self.features = self._features.read()
+
+    def vectors(self, kind: Kind, level: int) -> Tensor:
+        """Those of one scale, as they are compared, [P, D]."""
+        return kind.finish(self._rows[kind][level].read())
+
+
+def distances(kind: Kind, a: Gathered, b: Gathered, done: Callable[[], object] = lambda: None) -> dict[int, float]:
+    """How far apart two sets are at each scale: its shorter side in pixels -> the distance there.
+
+    Args:
+        done: called after each scale.
+    """
+    found = {}
+    for level, side in enumerate(kind.sides(a.size)):
+        found[side] = kind.distance(a.vectors(kind, level), b.vectors(kind, level), level, a.seed)
+        done()
+    return found

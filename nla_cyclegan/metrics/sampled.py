@@ -1,0 +1,68 @@
+"""What sliced distances compare: vectors at random places of the images of a set, as many of each image, at a few scales.
+
+Shape suffixes: N images of a set, B of a batch, C = 3 channels, H x W pixels, P vectors of D values.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from nla_cyclegan.pixels import keyed_generator
+
+PER_IMAGE = 128
+# Vectors of a set at one scale: of more than 512 images, fewer of each.
+MOST = 65_536
+# Of the images that are worked on at once.
+PIXELS = 2**20
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of vectors."""
+
+    name: str
+    key: int
+    """Of the randomness of the places."""
+    sides: Callable[[int], list[int]]
+    """Shorter side of images in pixels -> those of their scales, finest first."""
+    scales: Callable[[Tensor, range], Iterator[Tensor]]
+    """uint8 images [B, 3, H, W], numbers of scales -> the images at these scales."""
+    places: Callable[[int, int, torch.Generator], Tensor]
+    """Number of images, number of places in each -> the places, in 0..1."""
+    cut: Callable[[Tensor, Tensor], Tensor]
+    """Images at a scale, places -> the vectors [P, D] there."""
+    finish: Callable[[Tensor], Tensor]
+    """All vectors of a set at a scale, as they are compared."""
+    distance: Callable[[Tensor, Tensor, int, int], float]
+    """Finished vectors of two sets, number of the scale, seed -> how far apart they are there."""
+
+
+class Sampler:
+    """Draws the vectors of a set at one scale; the images come in order, in batches of any size.
+
+    Args:
+        images: how many there are in all.
+    """
+
+    def __init__(self, kind: Kind, level: int, images: int, seed: int) -> None:
+        self.kind, self.count = kind, max(1, min(PER_IMAGE, MOST // max(1, images)))
+        self.random = keyed_generator(seed, kind.key, level)
+
+    def __call__(self, scaled_BCHW: Tensor) -> Tensor:
+        """Images at that scale -> [B * count, D]."""
+        return self.kind.cut(scaled_BCHW, self.kind.places(len(scaled_BCHW), self.count, self.random))
+
+
+def sample(kind: Kind, images_NCHW: Tensor, level: int, seed: int) -> Tensor:
+    """The finished vectors of a set of uint8 images in memory at one scale."""
+    draw = Sampler(kind, level, len(images_NCHW), seed)
+    scaled = (image for chunk in chunks(images_NCHW) for image in kind.scales(chunk, range(level, level + 1)))
+    return kind.finish(torch.cat([draw(each) for each in scaled]))
+
+
+def chunks(images_NCHW: Tensor) -> tuple[Tensor, ...]:
+    """The images, a few at a time, so that what is computed of them takes little memory."""
+    height, width = images_NCHW.shape[-2:]
+    return images_NCHW.split(max(1, PIXELS // (height * width)))
