@@ -11,22 +11,20 @@ listed as open. SHARDS is a dataset packed at the size that --size names; withou
 
 import argparse
 import hashlib
-import multiprocessing
 import time
-from collections.abc import Iterator
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import torch
 from commands import call
-from evidence_cells import SIZES, Size, Wanted
+from evidence_cells import SIZES, Size
 from evidence_plan import Plan, open_runs
 from evidence_report import write_report
-from evidence_run import Images, make, steps_of
-from evidence_state import Done, State
+from evidence_run import Images
+from evidence_state import State
+from evidence_turns import in_processes, in_turns
 from timing import header
-from torch import Tensor
 
 from data_shards.dataset.manifest import MANIFEST
 from data_shards.storage import locate, read_file
@@ -82,19 +80,23 @@ def run_all(
     state: State, size: Size, data: str, device: torch.device, together: int, until: float, seeds: dict[str, int]
 ) -> None:
     """Stage by stage, until all is done or the time is."""
+    images: Images | None = None
     while True:
         stage, missing = Plan.of(state, **seeds).next(state)
         if not missing:
             return
         print(f"{stage}: {len(missing)} runs to make", flush=True)
-        begun = 0
-        takes = in_turns if device.type == "cuda" or together == 1 else in_processes
-        for run, painted in takes(missing, size, data, device, together, until, state):
-            # Those that chose the rates have other rates than the cell's.
+        if device.type == "cuda" or together == 1:
+            images = images or Images(data, size, device)
+            ended = in_turns(missing, images, together, until, partial(fits, state, until))
+        else:
+            ended = in_processes(missing, size, data, together, partial(fits, state, until))
+        count = 0
+        for run, painted in ended:
+            count += 1
             state.add(run, painted if run.seed == 0 else None)
-            begun += 1
             print(f"{run.key}: {run.value:.3f} after {run.seconds:.0f} s", flush=True)
-        if begun < len(missing):
+        if count < len(missing):
             print("stopped: the time is over", flush=True)
             return
 
@@ -102,56 +104,6 @@ def run_all(
 def fits(state: State, until: float) -> bool:
     """Whether a run that takes as long as the longest so far would end in time."""
     return time.monotonic() + max((run.seconds for run in state.done.values()), default=0.0) < until
-
-
-def in_processes(
-    missing: list[Wanted], size: Size, data: str, device: torch.device, together: int, until: float, state: State
-) -> Iterator[tuple[Done, Tensor]]:
-    """So many processes of a thread each."""
-    waiting, running = list(missing), set[Future[tuple[Done, Tensor]]]()
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(together, mp_context=context, initializer=_begin, initargs=(data, size)) as pool:
-        while waiting or running:
-            while waiting and len(running) < together and fits(state, until):
-                running.add(pool.submit(_make, waiting.pop(0)))
-            if not running:
-                return
-            finished = next(as_completed(running))
-            running.remove(finished)
-            yield finished.result()
-
-
-_images: Images
-
-
-def _begin(data: str, size: Size) -> None:
-    global _images
-    torch.set_num_threads(1)
-    _images = Images(data, size, torch.device("cpu"))
-
-
-def _make(wanted: Wanted) -> tuple[Done, Tensor]:
-    return make(wanted, _images)
-
-
-def in_turns(
-    missing: list[Wanted], size: Size, data: str, device: torch.device, together: int, until: float, state: State
-) -> Iterator[tuple[Done, Tensor]]:
-    """In this process, so many runs, a step each in turn; on a GPU their kernels run side by side."""
-    images, waiting, running = Images(data, size, device), list(missing), list[Iterator[None]]()
-    first = True
-    while waiting or running:
-        while waiting and len(running) < together and fits(state, until):
-            running.append(steps_of(waiting.pop(0), images, prepare=first))
-            first = False
-        if not running:
-            return
-        for each in list(running):
-            try:
-                next(each)
-            except StopIteration as end:
-                running.remove(each)
-                yield end.value
 
 
 if __name__ == "__main__":

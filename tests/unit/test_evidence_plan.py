@@ -3,7 +3,9 @@
 import math
 import sys
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ import pytest
 pytest.importorskip("scipy")
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 
+import evidence_turns
 from evidence_cells import ADAM, CELLS, EVALUATIONS, NADAM, PRIMARY, SIZES, Wanted
 from evidence_plan import CLAIMS, Plan, open_runs
 from evidence_state import Done, State
@@ -134,3 +137,30 @@ def test_cells_are_the_papers_network_but_for_what_they_compare() -> None:
     assert [SIZES[name].load for name in ("cpu", "gpu")] == [72, 144]
     optimizer = Wanted("NLA-CycleGAN, Nadam, mu = beta1", 2e-4, 0).optimizer()
     assert optimizer.beta1 * (1 - 0.5 * 0.96**optimizer.momentum_decay) == pytest.approx(optimizer.beta1)
+
+
+def test_runs_that_would_not_end_in_time_are_put_off_so_that_the_others_do(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Three take turns of a second each; there is time for a little more than one run of 1,000 steps."""
+    clock = [0.0]
+
+    def steps(wanted: Wanted, images: object, *, prepare: bool) -> Iterator[None]:
+        for _ in range(1000):
+            clock[0] += 1
+            yield
+        return wanted
+
+    monkeypatch.setattr(evidence_turns, "steps_of", steps)
+    monkeypatch.setattr(evidence_turns.time, "monotonic", lambda: clock[0])
+    images = SimpleNamespace(size=SimpleNamespace(pairs=1000))
+    wanted = [Wanted(name, 1e-4, 0) for name in list(CELLS)[:4]]
+    ended = list(evidence_turns.in_turns(wanted, images, 3, 2100.0, lambda: clock[0] == 0 or clock[0] < 900))
+    assert ended == wanted[:1]
+    assert clock[0] < 2100
+    assert capsys.readouterr().out.count("put off, it would not end in time") == 2
+    clock[0] = 0
+    assert list(evidence_turns.in_turns(wanted, images, 2, 1e9, lambda: True)) == wanted
+    clock[0] = 0
+    assert list(evidence_turns.in_turns(wanted, images, 2, 500.0, lambda: clock[0] < 500)) == []
+    assert clock[0] < 1000, "what cannot end is not begun to its end"
