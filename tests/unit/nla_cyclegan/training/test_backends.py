@@ -98,8 +98,8 @@ from steps import take
 
 backends.why_not = lambda *args, **kwargs: None
 model = ModelConfig(
-    generator=GeneratorConfig(base_channels=8, num_blocks=1, nonlocal_blocks=()),
-    discriminator=DiscriminatorConfig(base_channels=8, num_layers=1),
+    generator=GeneratorConfig(base_channels=8, num_blocks=1, nonlocal_blocks=(), output="masked"),
+    discriminator=DiscriminatorConfig(base_channels=8, num_layers=1, nonlocal_blocks=(0, 1), nonlocal_gain="fixed"),
 )
 losses, weights = [], []
 for kernels in ("plain", "fused"):
