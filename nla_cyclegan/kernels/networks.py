@@ -16,7 +16,6 @@ from nla_cyclegan.kernels.conv7 import FEW, conv7_to_few, conv7_to_many
 from nla_cyclegan.kernels.launch import nhwc
 from nla_cyclegan.kernels.norm import norm_act, norm_act_both
 from nla_cyclegan.kernels.pad import reflect_pad
-from nla_cyclegan.model.attention import NonLocalBlock
 from nla_cyclegan.model.discriminator import PatchDiscriminator
 from nla_cyclegan.model.generator import Generator, ResidualBlock, masked
 
@@ -90,8 +89,9 @@ def discriminate(net: PatchDiscriminator, weights: Weights, image_BCHW: Tensor, 
                 x = F.leaky_relu_(x, 0.2)
             elif stage is not last:
                 x = norm_act(x, slope=0.2)
-        elif isinstance(stage, NonLocalBlock):
-            x = _called(stage, f"body.{i}.", weights, x)
+        elif isinstance(stage, nn.Sequential):
+            # The activation, which is done by now, and a non-local block.
+            x = _called(stage[1], f"body.{i}.1.", weights, x)
     return x
 
 

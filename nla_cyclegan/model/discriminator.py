@@ -18,23 +18,23 @@ class PatchDiscriminator(nn.Module):
         self.config = config or DiscriminatorConfig()
         base, layers = self.config.base_channels, self.config.num_layers
         widths = [base * min(2**i, 8) for i in range(layers + 1)]
-        stages: list[nn.Module] = [nn.Conv2d(3, base, 4, stride=2, padding=1), nn.LeakyReLU(0.2, inplace=True)]
-        stages += self._attention(0, base)
+        stages: list[nn.Module] = [nn.Conv2d(3, base, 4, stride=2, padding=1), self._activation(0, base)]
         for i in range(layers):
             stride = 2 if i < layers - 1 else 1
             stages += [
                 # No bias before a norm: the norm subtracts it again.
                 nn.Conv2d(widths[i], widths[i + 1], 4, stride=stride, padding=1, bias=False),
                 InstanceNorm2d(widths[i + 1]),
-                nn.LeakyReLU(0.2, inplace=True),
-                *self._attention(i + 1, widths[i + 1]),
+                self._activation(i + 1, widths[i + 1]),
             ]
         self.body = nn.Sequential(*stages, nn.Conv2d(widths[layers], 1, 4, padding=1))
 
     def forward(self, image_BCHW: Tensor) -> Tensor:
         return self.body(image_BCHW)
 
-    def _attention(self, convolution: int, channels: int) -> list[nn.Module]:
-        """What stands after that convolution's activation."""
-        wanted = convolution in self.config.nonlocal_blocks
-        return [NonLocalBlock.of(self.config, channels)] if wanted else []
+    def _activation(self, convolution: int, channels: int) -> nn.Module:
+        """That convolution's, with a non-local block after it where one is wanted: in one place, so that no other weight changes its name."""
+        activation = nn.LeakyReLU(0.2, inplace=True)
+        if convolution not in self.config.nonlocal_blocks:
+            return activation
+        return nn.Sequential(activation, NonLocalBlock.of(self.config, channels))
