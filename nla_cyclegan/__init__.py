@@ -13,10 +13,12 @@ if TYPE_CHECKING:
     from nla_cyclegan.model.config import DiscriminatorConfig, GeneratorConfig, ModelConfig
     from nla_cyclegan.model.discriminator import PatchDiscriminator
     from nla_cyclegan.model.generator import Generator
+    from nla_cyclegan.pictures.paint import paint
     from nla_cyclegan.training.config import InitConfig, LossConfig, OptimizerConfig, ScheduleConfig, StepConfig
     from nla_cyclegan.training.schedule import learning_rate, total_images
     from nla_cyclegan.training.step import TrainingStep
     from nla_cyclegan.weights.generators import load_generator, load_generators, metadata_of, save_generator
+    from nla_cyclegan.weights.hub import from_pretrained
 
 _HOMES = {
     "inference.images": ["translate_images"],
@@ -25,10 +27,12 @@ _HOMES = {
     "model.config": ["DiscriminatorConfig", "GeneratorConfig", "ModelConfig"],
     "model.discriminator": ["PatchDiscriminator"],
     "model.generator": ["Generator"],
+    "pictures.paint": ["paint"],
     "training.config": ["InitConfig", "LossConfig", "OptimizerConfig", "ScheduleConfig", "StepConfig"],
     "training.schedule": ["learning_rate", "total_images"],
     "training.step": ["TrainingStep"],
     "weights.generators": ["load_generator", "load_generators", "metadata_of", "save_generator"],
+    "weights.hub": ["from_pretrained"],
 }
 
 __all__ = [
@@ -44,10 +48,12 @@ __all__ = [
     "ScheduleConfig",
     "StepConfig",
     "TrainingStep",
+    "from_pretrained",
     "learning_rate",
     "load_generator",
     "load_generators",
     "metadata_of",
+    "paint",
     "save_generator",
     "total_images",
     "translate_images",

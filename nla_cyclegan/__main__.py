@@ -13,7 +13,7 @@ VERBS = {
     ),
     "export": Verb(
         "nla_cyclegan.commands.export",
-        "write a generator to one file: safetensors, ONNX, or the layout of pytorch-CycleGAN-and-pix2pix",
+        "write generators for other programs: safetensors, ONNX, the layout of pytorch-CycleGAN-and-pix2pix, Hugging Face Hub",
     ),
     "import-weights": Verb(
         "nla_cyclegan.commands.import_weights", "convert weights of pytorch-CycleGAN-and-pix2pix to this format"

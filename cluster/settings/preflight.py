@@ -15,7 +15,7 @@ from cluster.records.run_state import record_start
 from cluster.records.trackers.names import problems as tracker_problems
 from cluster.settings.config import DataConfig, RunConfig, differences
 from cluster.settings.fork import ORIGIN, Origin
-from cluster.settings.options import merge
+from cluster.settings.options import merge, train_command
 from data_shards import Dataset, open_dataset
 from data_shards.errors import UserError
 from data_shards.storage.folder import RunFolder
@@ -150,6 +150,7 @@ def about(config: RunConfig, dataset: Dataset) -> dict[str, Any]:
     """What a run is, as JSON values."""
     return {
         "config": config.model_dump(mode="json"),
+        "command": train_command(config),
         "dataset": dataset.fingerprint,
         "clock": asdict(Clock.of(config.schedule, dataset, config.data.global_batch)),
         "versions": versions(),

@@ -1,4 +1,4 @@
-"""Write a generator to one file for other programs: python -m nla_cyclegan export."""
+"""Write generators for other programs: python -m nla_cyclegan export."""
 
 import argparse
 import io
@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from data_shards.errors import UserError
-from nla_cyclegan.weights.names import FILE_NAMES, LAYOUT, WEIGHTS
+from nla_cyclegan.weights.names import BOTH, FILE_NAMES, LAYOUT, WEIGHTS, Direction
+
+HUB = "hub"
 
 # What needs torch is imported where it is used: --help should not wait for it.
 if TYPE_CHECKING:
@@ -17,14 +19,17 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--weights", required=True, help=WEIGHTS)
     parser.add_argument(
-        "--direction", choices=list(FILE_NAMES), default="B2A", help="which generator (default: B2A, photo to Monet)"
-    )
-    parser.add_argument(
-        "--format", required=True, choices=list(_WRITERS),
-        help=f"safetensors: this project's own, weights and architecture; onnx: a graph for any batch and size, "
-        f"checked against torch; junyanz: the .pth layout of {LAYOUT}",
+        "--direction", choices=[*FILE_NAMES, BOTH],
+        help="which generator (default: B2A, photo to Monet; for hub both, in one repository)",
     )  # fmt: skip
-    parser.add_argument("--out", required=True, type=Path, metavar="FILE", help="the file to write")
+    parser.add_argument(
+        "--format", required=True, choices=[*_WRITERS, HUB],
+        help=f"safetensors: this project's own, weights and architecture; onnx: a graph for any batch and size, "
+        f"checked against torch; junyanz: the .pth layout of {LAYOUT}; hub: a folder for the Hugging Face Hub, with a model card",
+    )  # fmt: skip
+    parser.add_argument("--out", type=Path, metavar="FILE", help="the file to write, or the folder for hub")
+    parser.add_argument("destination", type=Path, nargs="?", metavar="DIR", help="the same as --out")
+    parser.add_argument("--license", metavar="NAME", help="for hub: the licence in the model card, such as apache-2.0")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -32,14 +37,26 @@ def run(args: argparse.Namespace) -> int:
     from data_shards.storage.files import writing
     from nla_cyclegan.weights.generators import load_generator
 
-    if args.out.is_dir():
-        raise UserError(f"--out {args.out} is a folder; name a file in it")
-    if args.out.exists() and args.out.resolve() == Path(args.weights).expanduser().resolve():
-        raise UserError(f"--out {args.out} is the weight file that is read; choose another name")
-    generator = load_generator(args.weights, args.direction)
-    with writing(args.out) as temporary:
+    if (args.out is None) == (args.destination is None):
+        raise UserError("--out: required, and once: the file to write, or the folder for --format hub")
+    out = args.out or args.destination
+    if args.format == HUB:
+        from nla_cyclegan.commands.export_hub import export_hub
+
+        directions: list[Direction] = list(FILE_NAMES) if args.direction in (None, BOTH) else [args.direction]
+        print(f"{out}: {export_hub(args.weights, directions, out, args.license)}")
+        return 0
+    if args.direction == BOTH or args.license:
+        raise UserError("--direction both and --license: for --format hub alone")
+    direction: Direction = args.direction or "B2A"
+    if out.is_dir():
+        raise UserError(f"--out {out} is a folder; name a file in it")
+    if out.exists() and out.resolve() == Path(args.weights).expanduser().resolve():
+        raise UserError(f"--out {out} is the weight file that is read; choose another name")
+    generator = load_generator(args.weights, direction)
+    with writing(out) as temporary:
         said = _WRITERS[args.format](generator, temporary)
-    print(f"{args.out}: {args.direction}, {said}")
+    print(f"{out}: {direction}, {said}")
     return 0
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import safetensors.torch
 import torch
 from pydantic import ValidationError
+from torch import Tensor
 
 from data_shards.errors import UserError
 from data_shards.storage import Location, file_size, list_folder, locate, read_file
@@ -162,7 +163,15 @@ def _generator(content: bytes) -> Generator:
         raise UserError(f"format version {version}, but this program reads up to {VERSION}; use a newer one")
     try:
         tensors = safetensors.torch.load(content)
-        config = GeneratorConfig.model_validate_json(metadata.get("config", ""))
+    except safetensors.SafetensorError as error:
+        raise UserError(f"damaged: {error}") from error
+    return build_generator(metadata.get("config", ""), tensors)
+
+
+def build_generator(config_json: str, tensors: dict[str, Tensor]) -> Generator:
+    """A generator of these weights, in eval mode on the CPU. Raises: UserError where they do not fit the config."""
+    try:
+        config = GeneratorConfig.model_validate_json(config_json)
         if config.num_blocks > len(tensors):
             raise UserError(f"damaged: a config of {config.num_blocks} blocks for {len(tensors)} tensors")
         with torch.device("meta"):
@@ -170,7 +179,7 @@ def _generator(content: bytes) -> Generator:
             Generator(config).load_state_dict(tensors, assign=True)
         generator = Generator(config)
         generator.load_state_dict(tensors)
-    except (ValidationError, RuntimeError, TypeError, OverflowError, KeyError, safetensors.SafetensorError) as error:
+    except (ValidationError, RuntimeError, TypeError, OverflowError, KeyError) as error:
         reason = problem(error) if isinstance(error, ValidationError) else " ".join(str(error).split())
         raise UserError(f"damaged: weights and config do not make a generator ({reason})") from error
     return generator.eval()

@@ -1,0 +1,143 @@
+"""`export --format hub`: a folder to upload to the Hugging Face Hub, with a model card."""
+
+import math
+import re
+import shlex
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from data_shards.errors import UserError, shown_name
+from data_shards.storage import Location, file_size, list_folder, locate, read_file
+from data_shards.storage.files import writing
+from nla_cyclegan.weights.generators import load_generators
+from nla_cyclegan.weights.hub import CONFIG, WEIGHTS, is_hub_folder, save_hub
+from nla_cyclegan.weights.names import Direction
+from nla_cyclegan.weights.references import NEWEST, Reference, about, parent, select, stored
+
+CARD, PICTURE = "README.md", "preview.png"
+PREVIEW = re.compile(r"images_(\d+)\.png", re.ASCII)
+# Of what was recorded last before the checkpoint: score and distances, and how well images come back. The rest is about the training.
+FIGURES = re.compile(r"(score|swd|lab|kid|fid|cycle|identity)(_\w+)?")
+LICENSE = re.compile(r"[a-z0-9][a-z0-9.-]*")
+# Options whose values are places of the machine that trained: left out of a public page, or named by their last part.
+LEFT_OUT, LAST_PART = ("--storage",), ("--data.uri", "--validation.inception", "--data.cache_folder")
+
+
+def export_hub(weights: str, directions: list[Direction], folder: Path, license: str | None = None) -> str:
+    """Write config.json, model.safetensors, README.md and the run's newest picture of that checkpoint. Returns: what it is.
+
+    Raises: UserError where the folder holds files of the same names that are not of this format.
+    """
+    if license is not None and not LICENSE.fullmatch(license):
+        raise UserError(f"--license {license}: expected an identifier of the Hub's, such as apache-2.0 or cc-by-nc-4.0")
+    _check_free(folder)
+    run, recorded = _run_of(weights)
+    generators = load_generators(weights, directions)
+    picture = _picture(run, recorded.get("images_seen"))
+    folder.mkdir(parents=True, exist_ok=True)
+    if picture:
+        with writing(folder / PICTURE) as temporary:
+            temporary.write_bytes(picture)
+    else:
+        (folder / PICTURE).unlink(missing_ok=True)
+    with writing(folder / CARD) as temporary:
+        temporary.write_text(_card(recorded, list(generators), license, has_picture=picture is not None), "utf-8")
+    save_hub(generators, folder, {"images_seen": recorded.get("images_seen")})
+    return f"{' and '.join(generators)}; to upload it: hf upload USER/NAME {shlex.quote(shown_name(folder))}"
+
+
+def _check_free(folder: Path) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{shown_name(folder)}: a file; name a folder")
+    there = [name for name in (CONFIG, WEIGHTS, CARD, PICTURE) if (folder / name).exists()]
+    if there and not is_hub_folder(folder):
+        raise UserError(f"{shown_name(folder)}: holds {', '.join(there)} of something else; name another folder")
+
+
+def _run_of(weights: str) -> tuple[Location, dict[str, Any]]:
+    """The folder that a run's pictures lie in, and the run.json of the checkpoint; empty where there is none."""
+    reference = Reference.of(weights)
+    place = locate(reference.uri)
+    folder, name = parent(place)
+    if file_size(folder, name) is not None:
+        # Of a checkpoint, which lies in the run's.
+        return parent(folder)[0], about(folder)
+    if reference.choice or stored(place):
+        return place, select(place, reference.choice or NEWEST).about
+    return folder, about(place)
+
+
+def _picture(run: Location, images: Any) -> bytes | None:
+    """The newest preview that is not newer than the checkpoint."""
+    previews = run.inside("previews")
+    named = {int(match[1]): name for name in list_folder(previews) if (match := PREVIEW.fullmatch(name))}
+    suitable = [seen for seen in named if isinstance(images, int) and seen <= images]
+    return read_file(previews, named[max(suitable)]) if suitable else None
+
+
+def _card(recorded: Mapping[str, Any], directions: list[Direction], license: str | None, *, has_picture: bool) -> str:
+    config = _mapping(recorded.get("config"))
+    name = str(config.get("name", "NLA-CycleGAN"))
+    return "\n".join(_lines(name, recorded, config, directions, license, has_picture)) + "\n"
+
+
+def _lines(
+    name: str,
+    recorded: Mapping[str, Any],
+    config: Mapping[str, Any],
+    directions: list[Direction],
+    license: str | None,
+    has_picture: bool,
+) -> Iterator[str]:
+    yield "---"
+    if license:
+        yield f"license: {license}"
+    yield from ("library_name: nla-cyclegan", "pipeline_tag: image-to-image")
+    yield from ("tags:", "- cyclegan", "- unpaired-image-translation", "- image-to-image", "---", "")
+    yield from (f"# {name}", "")
+    ways = " and ".join(directions)
+    yield from (f"Generators of NLA-CycleGAN (Sun 2023), unpaired image-to-image translation: {ways}.", "")
+    if has_picture:
+        yield from (f"![held-out images and their translations]({PICTURE})", "")
+    yield from ("## Use", "", "```python")
+    yield from (
+        "# pip install 'nla-cyclegan[hub]'",
+        "from PIL import Image",
+        "from nla_cyclegan import from_pretrained, paint",
+    )
+    yield from (f'generator = from_pretrained("USER/NAME", "{directions[-1]}")',)
+    yield from ('paint(generator, Image.open("input.jpg")).save("output.png")', "```", "")
+    if images := recorded.get("images_seen"):
+        data = _mapping(config.get("data"))
+        of = f" of {_last_part(str(data['uri']))}" if "uri" in data else ""
+        yield from ("## Training", "", f"{images:,} image pairs{of} seen.", "")
+    if command := recorded.get("command"):
+        yield from ("```bash", _public(str(command)), "```", "")
+    figures = {
+        key: value
+        for key, value in _mapping(recorded.get("metrics")).items()
+        if FIGURES.fullmatch(key) and isinstance(value, int | float) and math.isfinite(value)
+    }
+    if figures:
+        yield from ("## Figures", "", "As the run recorded them last before this checkpoint; lower is better.", "")
+        yield from ("| | |", "|---|---|", *(f"| `{key}` | {value:.4g} |" for key, value in figures.items()), "")
+
+
+def _public(command: str) -> str:
+    """The command without the places of the machine that it ran on."""
+    options = [option.partition("=") for option in shlex.split(command)]
+    kept = [
+        f"{name}={_last_part(value)}" if name in LAST_PART else name + equals + value
+        for name, equals, value in options
+        if name not in LEFT_OUT
+    ]
+    return shlex.join(kept)
+
+
+def _last_part(place: str) -> str:
+    return place.partition("?")[0].rstrip("/").rpartition("/")[2]
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}

@@ -1,0 +1,25 @@
+"""One picture in, one picture out: what a notebook needs."""
+
+import torch
+from PIL import Image, ImageOps
+
+from data_shards.images.read import to_srgb, to_tensor
+from data_shards.images.write import to_picture
+from nla_cyclegan.inference.images import padded_pixels, translate_images
+from nla_cyclegan.inference.tiles import smallest_tile, translate_tiles
+from nla_cyclegan.model.generator import Generator
+
+# Pixels of a side that are translated at once.
+TILE = 1024
+
+
+def paint(generator: Generator, picture: Image.Image) -> Image.Image:
+    """The translation of a picture of any mode and size, RGB and of the same size; on the device of the generator.
+
+    A picture of more than TILE x TILE pixels is translated in tiles.
+    """
+    image_CHW = to_tensor(to_srgb(ImageOps.exif_transpose(picture)))
+    tile = max(TILE, smallest_tile(generator.config))
+    if padded_pixels(*image_CHW.shape[-2:]) > tile * tile:
+        return to_picture(translate_tiles(generator, image_CHW, tile))
+    return to_picture(translate_images(generator, torch.stack([image_CHW]))[0])
