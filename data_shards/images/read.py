@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image, ImageCms, PngImagePlugin
 
 from data_shards.errors import UserError, shown_name
-from data_shards.images.repair import chunks, needs_repair, repaired
+from data_shards.images.repair import chunks, damaged_pixels, needs_repair, repaired
 from data_shards.images.write import to_picture
 from data_shards.memory import available_bytes
 
@@ -70,15 +70,21 @@ class UnreadableImageError(UserError):
 
 
 @contextmanager
-def opened(source: str | Path | bytes) -> Iterator[Image.Image]:
+def opened(source: str | Path | bytes, *, for_pixels: bool = True) -> Iterator[Image.Image]:
     """An image file, or its bytes, opened by Pillow: header read, pixels not yet.
+
+    Args:
+        for_pixels: False where only the header matters; then not all of the file is read.
 
     Raises: UnreadableImageError, also for what fails inside the block; OSError if there is no such file.
     """
     try:
         # A file that is open, not its name: Pillow maps files into memory by their names, and then mixes up the rows of a
         # TIFF that is to be turned.
-        with io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb") as file, _open(file) as image:
+        with (
+            io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb") as file,
+            _open(file, for_pixels=for_pixels) as image,
+        ):
             _refuse_too_large(*image.size)
             _shorten_transparency(image)
             yield image
@@ -91,10 +97,12 @@ def opened(source: str | Path | bytes) -> Iterator[Image.Image]:
         raise UnreadableImageError(" ".join(f"{type(error).__name__}: {error}".split())) from error
 
 
-def _open(file: BinaryIO) -> Image.Image:
+def _open(file: BinaryIO, *, for_pixels: bool) -> Image.Image:
     """The image as Pillow opens it; without metadata that Pillow would fail over, if there are such."""
     reason: Exception | None = None
     with _content(file) as data:
+        if for_pixels and (chunk := damaged_pixels(data)):
+            raise UnreadableImageError(f"the checksum of its {chunk} is wrong")
         try:
             if not needs_repair(data):
                 return Image.open(file)
@@ -177,7 +185,7 @@ def ready_for_threads() -> None:
 
 def image_size(path: str | Path) -> tuple[int, int]:
     """(height, width) as shown, from the header alone. Raises: UserError if the file is no readable image."""
-    with naming(path), opened(path) as image:
+    with naming(path), opened(path, for_pixels=False) as image:
         width, height = shown_size(image)
     return height, width
 
@@ -257,11 +265,20 @@ def is_plain(image: Image.Image, data: bytes) -> bool:
         return False
     if image.format == "PNG":
         bit_depth = data[24]
-        return bit_depth == 8 and all(
-            kind in SILENT_CHUNKS and (kind != b"tEXt" or (len(content) < TEXT_BYTES and content[:21] != EXIF_TEXT))
-            for kind, content, _ in chunks(memoryview(data))
-        )
+        return bit_depth == 8 and _is_silent(data)
     return image.format in JPEG_FORMATS and _orientation(image) not in UPRIGHT
+
+
+def _is_silent(data: bytes) -> bool:
+    """Whether a PNG that is opened is whole, which torchvision's decoder takes for granted, and has the plainest chunks only."""
+    for kind, content, crc in chunks(memoryview(data)):
+        if kind not in SILENT_CHUNKS or len(crc) < 4:
+            return False
+        if kind == b"tEXt" and (len(content) >= TEXT_BYTES or content[: len(EXIF_TEXT)] == EXIF_TEXT):
+            return False
+        if kind == b"IEND":
+            return True
+    return False
 
 
 def to_srgb(image: Image.Image) -> Image.Image:

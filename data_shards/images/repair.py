@@ -59,7 +59,21 @@ def chunks(data: memoryview) -> Iterator[tuple[bytes, memoryview, memoryview]]:
     while place + 12 <= len(data):
         length, kind = struct.unpack_from(">I4s", data, place)
         yield kind, data[place + 8 : place + 8 + length], data[place + 8 + length : place + 12 + length]
-        place += 12 + length
+        # What lies behind its end is none of the PNG's.
+        place += 12 + length if kind != b"IEND" else len(data)
+
+
+def damaged_pixels(data: memoryview) -> str:
+    """The chunk of a PNG's pixels whose checksum is wrong: Pillow decodes it all the same. Empty if there is none."""
+    is_png = data[: len(PNG_START)] == PNG_START
+    for kind, content, crc in chunks(data) if is_png else ():
+        if _is_critical(kind) and len(crc) == 4 and not _agrees(kind, content, crc):
+            return kind.decode("latin-1")
+    return ""
+
+
+def _agrees(kind: bytes, content: memoryview, crc: memoryview) -> bool:
+    return zlib.crc32(content, zlib.crc32(kind)).to_bytes(4, "big") == crc
 
 
 def _is_critical(kind: bytes) -> bool:
@@ -69,7 +83,7 @@ def _is_critical(kind: bytes) -> bool:
 def _is_whole(data: memoryview, kind: bytes, content: memoryview, crc: memoryview) -> bool:
     if _is_critical(kind):
         return True
-    if zlib.crc32(content, zlib.crc32(kind)).to_bytes(4, "big") != crc:
+    if not _agrees(kind, content, crc):
         return False
     if kind == TRANSPARENCY:
         return len(content) in TRANSPARENCY_BYTES.get(data[COLOUR_TYPE], ())

@@ -22,6 +22,9 @@ def key_and_suffix(name: str) -> tuple[str | None, str]:
     # Here: webdataset imports torch, which takes seconds, and writing tars needs neither.
     from webdataset.tariterators import base_plus_ext
 
+    # A Mac's notes about a file beside it (._photo.jpg): to webdataset all of a folder's are one sample.
+    if name.rpartition("/")[2].startswith("."):
+        return None, ""
     return base_plus_ext(printable(name))
 
 

@@ -1,5 +1,6 @@
 """Image files of every kind, made in code, and what a viewer shows of each."""
 
+import io
 import struct
 import zlib
 from collections.abc import Callable
@@ -9,7 +10,7 @@ from typing import Any
 import numpy as np
 from image_folders import picture
 from numpy.typing import NDArray
-from PIL import Image, ImageCms, PngImagePlugin
+from PIL import Image, ImageCms, PngImagePlugin, features
 
 WIDTH, HEIGHT = 48, 40
 PICTURE = picture(1, WIDTH, HEIGHT)
@@ -52,17 +53,57 @@ def turned() -> Image.Exif:
     return exif
 
 
-def deep_png(values: Pixels) -> Write:
+def chunk(name: bytes, data: bytes, crc: int | None = None) -> bytes:
+    """A chunk of a PNG."""
+    return (
+        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data) if crc is None else crc)
+    )
+
+
+def encoded(image: Image.Image, file_format: str, **options: Any) -> bytes:
+    data = io.BytesIO()
+    image.save(data, file_format, **options)
+    return data.getvalue()
+
+
+def written(*parts: bytes) -> Write:
+    return lambda path: path.write_bytes(b"".join(parts))
+
+
+def with_chunk(name: bytes, data: bytes, crc: int | None = None) -> Write:
+    """A PNG with one more chunk before its pixels."""
+    png = encoded(PICTURE, "PNG")
+    place = png.index(b"IDAT") - 4
+    return written(png[:place], chunk(name, data, crc), png[place:])
+
+
+def with_broken_exif(path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x010F] = "maker"
+    data = encoded(PICTURE, "AVIF", quality=95, exif=exif)
+    path.write_bytes(data.replace(b"MM\0*", b"none").replace(b"II*\0", b"none"))
+
+
+def tiff_turned(image: Image.Image) -> Write:
+    return saved(image, tiffinfo={ORIENTATION: QUARTER})
+
+
+def more_frames() -> dict[str, Any]:
+    # A new one each time: Pillow leaves on an image how it was saved.
+    return {"save_all": True, "append_images": [PICTURE.rotate(180)]}
+
+
+def strip(width: int, height: int) -> Image.Image:
+    return Image.new("RGB", (width, height), (10, 100, 200))
+
+
+def deep_png(values: Pixels, transparent: bytes = b"") -> Write:
     """A 16-bit PNG of grey, grey + alpha, RGB or RGBA, which Pillow does not write."""
     height, width, channels = values.shape
-
-    def chunk(name: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
-
     header = struct.pack(">IIBBBBB", width, height, 16, {1: 0, 2: 4, 3: 2, 4: 6}[channels], 0, 0, 0)
     lines = b"".join(b"\0" + line.astype(">u2").tobytes() for line in values)
-    data = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(lines)) + chunk(b"IEND", b"")
-    return lambda path: path.write_bytes(data)
+    parts = [chunk(b"IHDR", header), transparent, chunk(b"IDAT", zlib.compress(lines)), chunk(b"IEND", b"")]
+    return lambda path: path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
 
 
 def exchanged_profile() -> bytes:
@@ -80,6 +121,11 @@ def png_with_text(path: Path) -> None:
     PICTURE.save(path, pnginfo=info)
 
 
+def profile_named_srgb() -> bytes:
+    """The same, which says of itself that it is sRGB."""
+    return exchanged_profile().replace("test".encode("utf-16-be"), "sRGB".encode("utf-16-be"))
+
+
 SRGB = {"icc_profile": ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()}
 NO_EXIF = {"exif": b"Exif\0\0this is no tiff at all"}
 EXCHANGED = {"icc_profile": exchanged_profile()}
@@ -89,6 +135,20 @@ FIRST = np.asarray(PALETTE) == 0
 CMYK = PICTURE.convert("CMYK")
 ALPHA = np.tile(np.linspace(0, 255, WIDTH).round().astype(int), (HEIGHT, 1))
 HALF = np.where(np.arange(WIDTH) < WIDTH // 2, 0, 255) * np.ones((HEIGHT, 1), int)
+
+EXCHANGED_RGB = RGB[..., [1, 0, 2]]
+HALVES = np.where(RAMP > 127, 255, 0)
+LAB = ImageCms.profileToProfile(
+    PICTURE, ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB"), outputMode="LAB"
+)
+XMP = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
+# Behind the end of an image: the film of a motion photo, which has bytes that look like a JPEG's.
+FILM = b"\0\0\0\x18ftypmp42\0\0\0\0isommp42\xff\xda\0\x08abcdefgh\xff\xd8\xff\xe0" + bytes(range(256))
+JPEG = encoded(PICTURE, "JPEG", quality=95)
+# A hole where RAMP is dark, and in 16 bits the colour that stands for it.
+HOLE = RAMP < 100
+DARK_16, COLOURS_16 = np.where(HOLE, 1000, 257 * RAMP), np.where(HOLE[..., None], [1000, 2000, 3000], 257 * RGB)
+WITH_HOLE, COLOURS_WITH_HOLE = grey(np.where(HOLE, 255, RAMP)), np.where(HOLE[..., None], 255, RGB)
 
 # name: how it is written, what a viewer shows, how far off a pixel may be on average (lossy formats), its suffix in the shard
 CASES: dict[str, tuple[Write, Pixels, float, str]] = {
@@ -146,4 +206,66 @@ CASES: dict[str, tuple[Write, Pixels, float, str]] = {
     "a wrong suffix.png": (saved(PICTURE, format="JPEG", quality=95), RGB, 3, "jpg"),
     "ünïcödé 日本 name with  spaces.png": (saved(PICTURE), RGB, 0, "png"),
     "deep er/fol der/x.y.z.PNG": (saved(PICTURE), RGB, 0, "png"),
+    # Profiles are what they do, not what they call themselves; broken ones are none.
+    "named_srgb.jpg": (saved(PICTURE, quality=95, icc_profile=profile_named_srgb()), EXCHANGED_RGB, 4, "jpg"),
+    "profile.tif": (saved(PICTURE, **EXCHANGED), EXCHANGED_RGB, 1, "png"),
+    "profile.webp": (saved(PICTURE, quality=95, **EXCHANGED), EXCHANGED_RGB, 5, "jpg"),
+    "cut_profile.png": (saved(PICTURE, icc_profile=exchanged_profile()[:200]), RGB, 0, "png"),
+    "no_profile.jpg": (saved(PICTURE, quality=95, icc_profile=b"junk" * 100), RGB, 3, "jpg"),
+    "lab.tif": (saved(LAB), RGB, 3, "png"),
+    # Orientations that are elsewhere, and in modes that Pillow maps into memory.
+    "xmp.jpg": (saved(PICTURE, quality=95, xmp=XMP), TURNED, 3, "jpg"),
+    "xmp.tif": (saved(PICTURE, tiffinfo={700: XMP}), TURNED, 0, "png"),
+    "turned_grey.tif": (tiff_turned(array(RAMP, np.uint8)), np.rot90(grey(RAMP), k=-1), 0, "png"),
+    "turned_palette.tif": (tiff_turned(PALETTE), np.rot90(PALETTE_RGB, k=-1), 0, "png"),
+    "turned_alpha.tif": (tiff_turned(with_alpha(HALF)), np.rot90(over_white(RGB, HALF), k=-1), 1, "png"),
+    "turned_lzw.tif": (saved(PICTURE, tiffinfo={ORIENTATION: QUARTER}, compression="tiff_lzw"), TURNED, 0, "png"),
+    # Values outside 8 bits.
+    "flat_float.tif": (saved(Image.fromarray(np.full((HEIGHT, WIDTH), 7, np.float32))), grey(0 * RAMP), 0, "png"),
+    "infinite.tif": (saved(array(np.where(RAMP > 127, np.inf, 0), np.float32)), grey(HALVES), 0, "png"),
+    "no_numbers.tif": (saved(array(np.where(RAMP > 127, 1, np.nan), np.float32)), grey(HALVES), 0, "png"),
+    "deep_hole.png": (deep_png(DARK_16[..., None], chunk(b"tRNS", struct.pack(">H", 1000))), WITH_HOLE, 1, "png"),
+    "deep_rgb_hole.png": (
+        deep_png(COLOURS_16, chunk(b"tRNS", struct.pack(">3H", 1000, 2000, 3000))),
+        COLOURS_WITH_HOLE,
+        1,
+        "png",
+    ),
+    # Bytes behind the end.
+    "film.jpg": (written(JPEG, FILM), RGB, 3, "jpg"),
+    "film.png": (written(encoded(PICTURE, "PNG"), FILM), RGB, 0, "png"),
+    "film.gif": (written(encoded(PALETTE, "GIF"), FILM), PALETTE_RGB, 0, "png"),
+    "film.webp": (written(encoded(PICTURE, "WEBP", quality=95), FILM), RGB, 4, "jpg"),
+    "film.jp2": (written(encoded(PICTURE, "JPEG2000"), FILM), RGB, 4, "jpg"),
+    "film.bmp": (written(encoded(PICTURE, "BMP"), FILM), RGB, 0, "png"),
+    # Ends that are missing, and frames that nobody needs.
+    "endless.png": (written(encoded(PICTURE, "PNG")[:-12]), RGB, 0, "png"),
+    "endless.gif": (written(encoded(PALETTE, "GIF")[:-1]), PALETTE_RGB, 0, "png"),
+    "moving.png": (saved(PICTURE, **more_frames()), RGB, 0, "png"),
+    "cut_moving.png": (written(encoded(PICTURE, "PNG", **more_frames())[:-300]), RGB, 0, "png"),
+    "two.mpo": (saved(PICTURE, quality=95, format="MPO", **more_frames()), RGB, 3, "jpg"),
+    "pages.tif": (saved(PICTURE, **more_frames()), RGB, 0, "png"),
+    # Metadata that are damaged.
+    "no_hole.png": (with_chunk(b"tRNS", bytes(6), crc=1), RGB, 0, "png"),
+    "short_hole.png": (with_chunk(b"tRNS", b"\0"), RGB, 0, "png"),
+    "no_frames.png": (with_chunk(b"fcTL", bytes(26)), RGB, 0, "png"),
+    "between.jpg": (written(JPEG[:20], b"junk", JPEG[20:]), RGB, 3, "jpg"),
+    # Of any size, in formats that few use.
+    "one.png": (saved(strip(1, 1)), np.asarray(strip(1, 1)), 0, "png"),
+    "three.gif": (saved(strip(3, 1)), np.asarray(strip(3, 1)), 0, "png"),
+    "long.png": (saved(strip(2, 3000)), np.asarray(strip(2, 3000)), 0, "png"),
+    "over_jpeg.jp2": (saved(strip(70_000, 2)), np.asarray(strip(70_000, 2)), 1, "png"),
+    "plain.qoi": (saved(PICTURE), RGB, 0, "png"),
+    "plain.tga": (saved(PICTURE), RGB, 0, "png"),
+    "plain.dds": (saved(PICTURE), RGB, 0, "png"),
 }
+if features.check("avif"):
+    CASES |= {
+        "photo.avif": (saved(PICTURE, quality=95), RGB, 4, "jpg"),
+        # Pillow takes the orientation out of the EXIF that it is given.
+        "turned.avif": (lambda path: PICTURE.save(path, quality=95, exif=turned()), TURNED, 4, "jpg"),
+        "profile.avif": (saved(PICTURE, quality=95, **EXCHANGED), EXCHANGED_RGB, 5, "jpg"),
+        "no_exif.avif": (with_broken_exif, RGB, 4, "jpg"),
+        "film.avif": (written(encoded(PICTURE, "AVIF", quality=95), FILM), RGB, 4, "jpg"),
+        "moving.avif": (saved(PICTURE, quality=95, **more_frames()), RGB, 4, "jpg"),
+    }

@@ -1,0 +1,161 @@
+"""Folders and tars through every verb: a row each, and what all verbs do with it. See tests/helpers/gallery_folders.py."""
+
+import os
+import tarfile
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from gallery import PICTURE
+from gallery_folders import ROWS, Row
+from torch import Tensor, nn
+
+from data_shards import Dataset, open_dataset
+from data_shards.__main__ import main as data_shards
+from data_shards.dataset.rows import IndexRows
+from data_shards.images.find import find_images
+from data_shards.images.read import load_image
+from data_shards.images.transforms import whole
+from data_shards.packing.tars import IMAGE_SUFFIXES, key_and_suffix, printable
+from data_shards.storage import RangeReader, locate
+from data_shards.stream.read import SampleReader, decoded
+from nla_cyclegan.__main__ import main as nla_cyclegan
+from nla_cyclegan.commands import evaluate_files, translate_files
+from nla_cyclegan.commands.outputs import plan_outputs
+from nla_cyclegan.model.config import GeneratorConfig
+
+EVALUATED = 32
+
+
+class Identity(nn.Module):
+    config = GeneratorConfig(nonlocal_blocks=())
+
+    def __init__(self) -> None:
+        super().__init__()
+        # Where a generator's parameters are says which device and type its input gets.
+        self.scale = nn.Parameter(torch.ones(()))
+
+    def forward(self, x_NCHW: Tensor) -> Tensor:
+        return x_NCHW
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The exit status of a verb, and the images that it has read: path below the folder -> uint8 [3, H, W]."""
+
+    status: int
+    images: dict[str, Tensor]
+
+
+def streamed(dataset: Dataset) -> dict[str, Tensor]:
+    """What training decodes, before the augmentation, by the name of the source."""
+    with closing(RangeReader(locate(dataset.uri))) as ranges:
+        index = IndexRows(ranges, dataset)
+        names = index.table(["name"])["name"].to_pylist()
+        samples = SampleReader(dataset, "trainA", ranges, index).read(np.arange(len(names)))
+    images = dict(zip(names, map(decoded, samples), strict=True))
+    assert [image for image in images.values() if isinstance(image, str)] == []
+    return images  # type: ignore[return-value]
+
+
+def pack(folder: Path, out: Path, patch: pytest.MonkeyPatch) -> Outcome:
+    status = data_shards(["pack", str(folder.parent), str(out), "--jobs", "1"])
+    assert data_shards(["verify", str(out), "--jobs", "1"]) == 0
+    assert data_shards(["inspect", str(out), "--contact-sheet", str(out / "sheet.png")]) == 0
+    return Outcome(status, streamed(open_dataset(out)))
+
+
+def index(folder: Path, out: Path, patch: pytest.MonkeyPatch) -> Outcome:
+    """Of a tar that has all that the folder has."""
+    out.mkdir()
+    with tarfile.open(out / "trainA.tar", "w") as tar:
+        tar.add(folder, ".")
+    status = data_shards(["index", str(out), "--jobs", "1"])
+    assert data_shards(["verify", str(out), "--jobs", "1"]) == 0
+    return Outcome(status, {name.removeprefix("./"): image for name, image in streamed(open_dataset(out)).items()})
+
+
+def translate(folder: Path, out: Path, patch: pytest.MonkeyPatch) -> Outcome:
+    patch.setattr(translate_files, "load_generators", lambda _, directions: dict.fromkeys(directions, Identity()))
+    status = nla_cyclegan(["translate", "--weights", "none", "--out", str(out), "--device", "cpu", str(folder)])
+    found = find_images([folder]).images
+    targets = {str(found[source]): target for source, target in plan_outputs(found, out, "png").items()}
+    return Outcome(status, {name: load_image(target) for name, target in targets.items() if target.exists()})
+
+
+def evaluate(folder: Path, out: Path, patch: pytest.MonkeyPatch) -> Outcome:
+    taken: dict[str, Tensor] = {}
+    load = evaluate_files.load_whole
+
+    def note(path: Path, size: int) -> Tensor:
+        return taken.setdefault(os.path.relpath(path, folder), load(path, size))
+
+    patch.setattr(evaluate_files, "load_whole", note)
+    patch.setattr(evaluate_files, "load_generators", lambda _: {"A2B": Identity(), "B2A": Identity()})
+    patch.setattr(evaluate_files, "about_weights", lambda _: {})
+    out.mkdir()
+    PICTURE.save(out / "real.png")
+    arguments = ["--weights", "none", "--inputs", str(folder), "--real", str(out), "--size", str(EVALUATED)]
+    status = nla_cyclegan(["evaluate", *arguments, "--inception", "none", "--device", "cpu"])
+    return Outcome(status, {name: image for name, image in taken.items() if not name.startswith("../")})
+
+
+VERBS: dict[str, Callable[[Path, Path, pytest.MonkeyPatch], Outcome]] = {
+    verb.__name__: verb for verb in (pack, index, translate, evaluate)
+}
+
+
+def expected_of(row: Row, verb: str) -> dict[str, tuple[Tensor, float]]:
+    """What a verb shows of a row. In a tar links are none, and the suffix says which file of a sample is its image."""
+    expected = {}
+    for name, (pixels, tolerance) in row.shown.items():
+        image = torch.from_numpy(np.ascontiguousarray(pixels)).round().to(torch.uint8).permute(2, 0, 1)
+        if verb == "evaluate":
+            image = whole(image, EVALUATED)
+        if verb in ("pack", "index"):
+            # A JPEG is decoded by another library there, and a WebP is encoded once more by `pack`.
+            tolerance += 2 if tolerance else 0
+            name = printable(name)
+        key, suffix = key_and_suffix(name)
+        if verb != "index" or (key and suffix.lower() in IMAGE_SUFFIXES):
+            expected[name] = image, tolerance
+    return expected
+
+
+@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("name", ROWS)
+def test_what_a_verb_does(
+    name: str, verb: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    row, folder = ROWS[name], tmp_path / "images" / "trainA"
+    folder.mkdir(parents=True)
+    row.make(folder)
+    outcome = VERBS[verb](folder, tmp_path / "out", monkeypatch)
+    out, err = capsys.readouterr()
+    assert outcome.status == 0
+    expected = expected_of(row, verb)
+    links = {shown for shown in expected if any(path.is_symlink() for path in _steps(folder, shown))}
+    assert outcome.images.keys() == (expected.keys() - links if verb == "index" else expected.keys())
+    for shown, image in outcome.images.items():
+        pixels, tolerance = expected[shown]
+        assert image.shape == pixels.shape, shown
+        assert (image.int() - pixels.int()).abs().float().mean() <= tolerance + 0.5, shown
+    for said in row.in_tar if verb == "index" else row.said:
+        assert said in err
+    # The first ten on the terminal, all of them in the manifest.
+    manifest = tmp_path / "out" / "manifest.json"
+    named = err + (manifest.read_text() if manifest.exists() else "")
+    assert [skipped for skipped in row.skipped if skipped not in named] == []
+    count = {"translate": f"; {len(row.skipped)} left out", "evaluate": f"left out: {len(row.skipped)} of"}
+    assert not row.skipped or count.get(verb, f"skipped ({len(row.skipped)})") in out + err
+    assert "Traceback" not in err
+    assert "Warning" not in err
+
+
+def _steps(folder: Path, name: str) -> list[Path]:
+    path = folder / name
+    return [path, *(parent for parent in path.parents if parent != folder and folder in parent.parents)]
