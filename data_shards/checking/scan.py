@@ -155,6 +155,8 @@ def members(stream: ShardStream, stop: int | None = None, passed: Passed | None 
         # TarFile reads the first header at once, and would look for one again where there was none.
         info = tar.next() if tar.firstmember else None  # type: ignore[attr-defined]
         while info is not None:
+            if info.size < 0 or tar.offset <= info.offset:
+                raise BadShardError(_damage(stream, place, "a header leads back"))
             place = tar.offset
             if place > stream.size:
                 raise BadShardError(

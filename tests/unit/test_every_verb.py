@@ -1,6 +1,8 @@
-"""Folders and tars through every verb: a row each, and what all verbs do with it. See tests/helpers/gallery_folders.py."""
+"""Folders and tars through every verb: a row each, and what all verbs do with it. See tests/helpers/gallery_*.py."""
 
+import io
 import os
+import re
 import tarfile
 from collections.abc import Callable
 from contextlib import closing
@@ -12,6 +14,9 @@ import pytest
 import torch
 from gallery import PICTURE
 from gallery_folders import ROWS, Row
+from gallery_tars import ROWS as TARS
+from gallery_tars import holed
+from PIL import Image
 from torch import Tensor, nn
 
 from data_shards import Dataset, open_dataset
@@ -24,7 +29,7 @@ from data_shards.packing.tars import IMAGE_SUFFIXES, key_and_suffix, printable
 from data_shards.storage import RangeReader, locate
 from data_shards.stream.read import SampleReader, decoded
 from nla_cyclegan.__main__ import main as nla_cyclegan
-from nla_cyclegan.commands import evaluate_files, translate_files
+from nla_cyclegan.commands import evaluate_files, evaluate_reading, translate_files
 from nla_cyclegan.commands.outputs import plan_outputs
 from nla_cyclegan.model.config import GeneratorConfig
 
@@ -89,12 +94,12 @@ def translate(folder: Path, out: Path, patch: pytest.MonkeyPatch) -> Outcome:
 
 def evaluate(folder: Path, out: Path, patch: pytest.MonkeyPatch) -> Outcome:
     taken: dict[str, Tensor] = {}
-    load = evaluate_files.load_whole
+    load = evaluate_reading.load_whole
 
     def note(path: Path, size: int) -> Tensor:
         return taken.setdefault(os.path.relpath(path, folder), load(path, size))
 
-    patch.setattr(evaluate_files, "load_whole", note)
+    patch.setattr(evaluate_reading, "load_whole", note)
     patch.setattr(evaluate_files, "load_generators", lambda _: {"A2B": Identity(), "B2A": Identity()})
     patch.setattr(evaluate_files, "about_weights", lambda _: {})
     out.mkdir()
@@ -159,3 +164,62 @@ def test_what_a_verb_does(
 def _steps(folder: Path, name: str) -> list[Path]:
     path = folder / name
     return [path, *(parent for parent in path.parents if parent != folder and folder in parent.parents)]
+
+
+@pytest.mark.parametrize("name", TARS)
+def test_what_becomes_of_a_tar(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    row, dataset = TARS[name], str(tmp_path)
+    row.make(tmp_path / row.file)
+    status = data_shards(["index", dataset, "--jobs", "1", *row.options])
+    err = capsys.readouterr().err
+    assert [said for said in row.said if said not in err] == []
+    assert status == (0 if row.names else 2)
+    if not row.names:
+        # One line, and nothing is written.
+        assert err.count("error: ") == 1
+        assert [path.name for path in tmp_path.iterdir()] == [row.file]
+        return
+    images = streamed(open_dataset(dataset))
+    assert tuple(images) == row.names
+    for shown, image in images.items():
+        source = PICTURE if not shown.endswith(".bmp") else Image.open(io.BytesIO(holed())).convert("RGB")
+        pixels = torch.from_numpy(np.array(source)).permute(2, 0, 1).int()
+        assert (image.int() - pixels).abs().float().mean() <= (3 if shown.endswith(".jpg") else 0)
+    assert data_shards(["verify", dataset, "--jobs", "1"]) == 0
+    assert data_shards(["inspect", dataset, "--contact-sheet", str(tmp_path / "sheet.png")]) == 0
+
+
+def test_nothing_came_through(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(translate_files, "load_generators", lambda _, directions: dict.fromkeys(directions, Identity()))
+    folder = tmp_path / "images"
+    folder.mkdir()
+    (folder / "bad.jpg").write_bytes(b"no picture")
+    arguments = ["translate", "--weights", "none", "--device", "cpu", "--out", str(tmp_path / "out"), str(folder)]
+    assert nla_cyclegan(arguments) == 1
+    PICTURE.save(folder / "good.png")
+    assert nla_cyclegan(arguments) == 0
+    assert nla_cyclegan([*arguments, "--strict"]) == 1
+    assert capsys.readouterr().out.splitlines()[-1].endswith("; 1 left out, see above")
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (("000.jpg", "000.png"), "would both be written to"),
+        (("a", "a.png"), "would both be written to"),
+        (("x.jpg", "x.png/y.jpg"), "would be the result of .* and the folder of"),
+    ],
+)
+def test_results_that_would_clash_are_known_before(
+    names: tuple[str, ...], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in names:
+        (tmp_path / "images" / name).parent.mkdir(parents=True, exist_ok=True)
+        PICTURE.save(tmp_path / "images" / name, "PNG")
+    assert (
+        nla_cyclegan(["translate", "--weights", "none", "--out", str(tmp_path / "out"), str(tmp_path / "images")]) == 2
+    )
+    assert re.search(message, capsys.readouterr().err)
+    assert not (tmp_path / "out").exists()
