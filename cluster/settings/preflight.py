@@ -112,6 +112,20 @@ def _check_source(source: str) -> None:
 def warnings(prepared: Prepared) -> list[str]:
     """What is allowed, and probably not meant, a line each."""
     config, clock = prepared.config, prepared.clock
+    return [*_enlarged(config, prepared.dataset), *_seldom_best(config, clock)]
+
+
+def _enlarged(config: RunConfig, dataset: Dataset) -> list[str]:
+    smallest = {split: dataset.require(split) for split in ("trainA", "trainB")}
+    return [
+        f"{split} has images of {info.min_width} px width or {info.min_height} px height, which are enlarged to data.load_size "
+        f"{config.data.load_size} px; `pack --min-size` leaves small ones out"
+        for split, info in smallest.items()
+        if min(info.min_width, info.min_height) < config.data.crop_size
+    ]
+
+
+def _seldom_best(config: RunConfig, clock: Clock) -> list[str]:
     evaluations, saves = config.validation.every, config.checkpoint.every
     if evaluations is None or not config.checkpoint.keep_best:
         return []
@@ -198,11 +212,6 @@ def misfits(config: RunConfig, dataset: Dataset) -> list[str]:
     problems = []
     for split in ("trainA", "trainB"):
         info = dataset.require(split)
-        if min(info.min_width, info.min_height) < config.data.crop_size:
-            problems.append(
-                f"data.crop_size: {config.data.crop_size} px, but {split} has images of {info.min_width} px width or "
-                f"{info.min_height} px height; lower --data.crop_size, or pack larger images"
-            )
         if info.samples < config.data.global_batch:
             problems.append(
                 f"data.global_batch: {config.data.global_batch}, but {split} has only {info.samples} images; lower it"

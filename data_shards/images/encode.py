@@ -4,6 +4,7 @@ import errno
 import hashlib
 import io
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from PIL import Image
@@ -11,6 +12,7 @@ from PIL import Image
 from data_shards.errors import UserError, shown_name
 from data_shards.images.read import JPEG_FORMATS, UnreadableImageError, is_plain, opened, to_srgb
 from data_shards.images.write import LONGEST_SIDE
+from data_shards.storage import Location, locate, read_file
 
 # A re-encoded photograph that was lossy already; above this the file grows and nobody sees a difference.
 REENCODE_QUALITY = 95
@@ -22,10 +24,32 @@ OF_THE_FILE = (errno.EACCES, errno.EPERM, errno.ENOENT, errno.ELOOP, errno.ENAME
 
 @dataclass(frozen=True)
 class Encoding:
-    """How images are stored. size: the shorter side is reduced to so many pixels; quality: re-encode as JPEG (1-100)."""
+    """How images are stored. size: the shorter side is reduced to so many pixels; quality: re-encode as JPEG (1-100); min_size:
+    what is smaller, by its shorter side, is left out."""
 
     size: int | None = None
     quality: int | None = None
+    min_size: int | None = None
+
+
+@dataclass(frozen=True)
+class StoredImage:
+    """An image file in storage.
+
+    Attributes:
+        place: path or URI of the folder that it lies in.
+        size_bytes: -1 where that is not known.
+    """
+
+    place: str
+    name: str
+    size_bytes: int
+
+    def __str__(self) -> str:
+        return f"{locate(self.place).uri}/{self.name}"
+
+
+ImageFile = Path | StoredImage
 
 
 @dataclass(frozen=True)
@@ -41,7 +65,7 @@ class EncodedImage:
     fault: str = ""
 
 
-def encode_file(path: Path, encoding: Encoding) -> EncodedImage:
+def encode_file(path: ImageFile, encoding: Encoding) -> EncodedImage:
     """Read, check and where necessary re-encode one file. A file that does not decode comes back with its fault."""
     source, reason = _read(path)
     digest = hashlib.sha256(source).digest()
@@ -54,12 +78,15 @@ def encode_file(path: Path, encoding: Encoding) -> EncodedImage:
     return EncodedImage(digest, data, suffix, width, height, hashlib.sha256(data).digest())
 
 
-def hash_file(path: Path) -> bytes:
+def hash_file(path: ImageFile) -> bytes:
     return hashlib.sha256(_read(path)[0]).digest()
 
 
-def _read(path: Path) -> tuple[bytes, str]:
+def _read(path: ImageFile) -> tuple[bytes, str]:
     """The bytes of a file, or the reason why it has none for us."""
+    if isinstance(path, StoredImage):
+        content = read_file(_located(path.place), path.name)
+        return (b"", f"{UNREADABLE}not there any more") if content is None else (content, "")
     try:
         return path.read_bytes(), ""
     except OSError as error:
@@ -69,9 +96,18 @@ def _read(path: Path) -> tuple[bytes, str]:
         raise UserError(f"cannot read {shown_name(path)}: {error.strerror}") from error
 
 
+@lru_cache(8)
+def _located(place: str) -> Location:
+    return locate(place)
+
+
 def _encode(source: bytes, encoding: Encoding) -> tuple[bytes, str, tuple[int, int]]:
     with opened(source) as image:
         image.load()
+        if encoding.min_size is not None and min(image.size) < encoding.min_size:
+            raise UnreadableImageError(
+                f"{image.width} x {image.height} px, smaller than --min-size {encoding.min_size}"
+            )
         is_kept = image.format in JPEG_FORMATS and image.mode == "RGB" and is_plain(image, source)
         is_too_large = encoding.size is not None and min(image.size) > encoding.size
         if is_kept and encoding.quality is None and not is_too_large:

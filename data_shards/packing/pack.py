@@ -26,19 +26,33 @@ from data_shards.images.encode import UNREADABLE, Encoding, encode_file, hash_fi
 from data_shards.packing.processes import FILES_PER_TASK, Workers
 from data_shards.packing.report import report
 from data_shards.packing.shards import UNFINISHED, Record, ShardWriter, read_records
-from data_shards.packing.sources import Sources, find_sources
+from data_shards.packing.sources import Sources, find_pair, find_sources
 from data_shards.packing.tars import Keys, printable
 from data_shards.progress import Progress
 from data_shards.storage import Location, delete_files, list_files, locate, read_file, write_file
 
+HELD_OUT = 0.1
 CLAIM = f"{UNFINISHED}/pack.json"
 OURS = rf"({'|'.join(SPLITS)})-\d{{6}}\.tar(\.tmp)?|{UNFINISHED}/.*"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("source", type=Path, metavar="SRC", help=f"folder with {', '.join(SPLITS)} (any of them)")
+    parser.usage = f"{parser.prog} [options] SRC DEST\n       {parser.prog} [options] --a MONETS --b PHOTOS DEST"
     parser.add_argument(
-        "dest", metavar="DEST", help="where the dataset goes: a folder or a URI such as s3://bucket/prefix"
+        "places", nargs="+", metavar="SRC DEST",
+        help=f"a folder with {', '.join(SPLITS)} (any of them), and where the dataset goes; folders, or URIs such as "
+        "s3://bucket/prefix",
+    )  # fmt: skip
+    parser.add_argument(
+        "--a", metavar="MONETS",
+        help="images of domain A, in place of SRC: a folder, a URI, or a text file with a path or URI in each line",
+    )  # fmt: skip
+    parser.add_argument("--b", metavar="PHOTOS", help="images of domain B")
+    parser.add_argument(
+        "--held-out", type=float, metavar="SHARE", help="of --a and --b, for testA and testB (default 0.1; 0: none)"
+    )
+    parser.add_argument(
+        "--min-size", type=int, metavar="PIXELS", help="leave out images with a shorter side (default: none)"
     )
     parser.add_argument("--size", type=int, metavar="PIXELS", help="reduce larger images to this shorter side")
     parser.add_argument(
@@ -55,21 +69,47 @@ def run(args: argparse.Namespace) -> int:
     check_range("--quality", args.quality, 1, 100)
     check_range("--shard-mb", args.shard_mb, 1, 4096)
     check_range("--jobs", args.jobs, 1, 1024)
-    pack(args.source, args.dest, Encoding(args.size, args.quality), shard_mb=args.shard_mb, jobs=args.jobs)
+    check_range("--min-size", args.min_size, 1, 65_500)
+    *source, dest = args.places
+    encoding = Encoding(args.size, args.quality, args.min_size)
+    pack(_sources(source, args.a, args.b, args.held_out), dest, encoding, shard_mb=args.shard_mb, jobs=args.jobs)
     return 0
 
 
-def pack(source: Path, dest: str, encoding: Encoding | None = None, *, shard_mb: int = 64, jobs: int = 1) -> None:
+def _sources(source: list[str], a: str | None, b: str | None, held_out: float | None) -> Sources:
+    """What the command line names. Raises: UserError."""
+    if a is None and b is None:
+        if held_out is not None:
+            raise UserError("--held-out: of SRC, the images in testA and testB are held out; it goes with --a and --b")
+        if len(source) != 1:
+            raise UserError("give SRC and DEST, or --a MONETS --b PHOTOS DEST")
+        return find_sources(source[0])
+    if a is None or b is None:
+        raise UserError(
+            f"{'--a' if a is None else '--b'}: training needs both domains; give --a MONETS --b PHOTOS DEST"
+        )
+    if source:
+        raise UserError(f"{source[0]}: with --a and --b there is no SRC; give DEST alone")
+    share = HELD_OUT if held_out is None else held_out
+    if not 0 <= share < 1:
+        raise UserError(f"--held-out: {share:g}; give a share from 0 to below 1")
+    return find_pair(a, b, share)
+
+
+def pack(
+    source: str | Path | Sources, dest: str, encoding: Encoding | None = None, *, shard_mb: int = 64, jobs: int = 1
+) -> None:
     """Pack a folder's splits into a dataset at `dest` (path or URI), saying on stdout and stderr what was done.
 
     Raises UserError for a source without images, a destination that holds something else, storage that fails.
     """
     encoding = encoding or Encoding()
-    sources = find_sources(source)
+    sources = source if isinstance(source, Sources) else find_sources(source)
     for remark in sources.remarks:
         print(f"warning: {remark}", file=sys.stderr)
     location = locate(dest)
     task = {"size": encoding.size, "quality": encoding.quality, "shard_mb": shard_mb, "listing": sources.digest}
+    task |= {"min_size": encoding.min_size} if encoding.min_size else {}
     with Workers(min(jobs, -(-sources.count // FILES_PER_TASK))) as workers:
         if _is_there_already(location, sources, task, workers):
             # A run that was killed after its commit has left them, and `index` would take the pack for an interrupted one.
@@ -77,7 +117,7 @@ def pack(source: Path, dest: str, encoding: Encoding | None = None, *, shard_mb:
             print(f"{location.uri} is complete and holds these images already: nothing to do")
             return
         records = _write_shards(_claim(location, task), location, sources, encoding, shard_mb << 20, workers)
-    _finish(location, records, task, source)
+    _finish(location, records, task, sources)
 
 
 def _is_there_already(location: Location, sources: Sources, task: dict[str, Any], workers: Workers) -> bool:
@@ -156,22 +196,23 @@ def _still_valid(records: Iterator[Record], sources: Sources, split: str, worker
         yield record
 
 
-def _finish(location: Location, records: list[Record], task: dict[str, Any], source: Path) -> None:
+def _finish(location: Location, records: list[Record], task: dict[str, Any], sources: Sources) -> None:
     rows = pa.concat_tables(record.rows.replace_schema_metadata() for record in records)
     is_packed = pc.equal(rows["fault"], "")
     packed = rows.filter(is_packed).select(INDEX_SCHEMA.names)
     skipped = rows.filter(pc.invert(is_packed)).select(["split", "name", "fault"]).to_pylist()
-    sources = {split: _digest_of(rows, split) for split in pc.unique(rows["split"]).to_pylist()}
-    for split in sources:
+    digests = {split: _digest_of(rows, split) for split in pc.unique(rows["split"]).to_pylist()}
+    for split in digests:
         if not pc.any(pc.equal(packed["split"], split)).as_py():
             _discard(location, OURS)
             first = next(row for row in skipped if row["split"] == split)
             if first["fault"].startswith(UNREADABLE):
                 reason = first["fault"].removeprefix(UNREADABLE)
-                raise UserError(f"cannot read {shown_name(source / split / first['name'])}: {reason}")
+                file = next(file for name, file in sources.files[split].items() if printable(name) == first["name"])
+                raise UserError(f"cannot read {shown_name(str(file))}: {reason}")
             raise UserError(f"none of the files in {split} is an image that decodes: {first['name']}: {first['fault']}")
     shards = [record.shard for record in records if record.shard["samples"]]
-    commit(location, packed, shards, {"pack": task, "sources": sources, "skipped": skipped})
+    commit(location, packed, shards, {"pack": task, "sources": digests, "skipped": skipped})
     _discard(location, rf"{UNFINISHED}/.*")
     report("packed", location.uri, packed, shards, skipped)
 

@@ -1,64 +1,102 @@
-"""The source of a dataset: the image files of a folder with trainA, trainB, testA and testB."""
+"""The source of a dataset: the images of a folder with trainA, trainB, testA and testB, or of two places, one for each domain."""
 
 import hashlib
 import os
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from data_shards.dataset.manifest import SPLITS
-from data_shards.errors import UserError
+from data_shards.errors import UserError, shown_name
+from data_shards.images.encode import ImageFile, StoredImage
 from data_shards.images.left_out import LeftOut
-from data_shards.images.walk import images_below
+from data_shards.packing.listing import Listing, images_of
 
 
 @dataclass(frozen=True)
 class Sources:
-    """The files of each split, relative to its folder and sorted; the listing's digest; what the user should know."""
+    """The files of each split by their names in the dataset, sorted; the listing's digest; what the user should know."""
 
-    root: Path
-    names: dict[str, list[str]]
+    files: dict[str, dict[str, ImageFile]]
     digest: str
     remarks: list[str]
 
-    def paths(self, split: str, names: list[str]) -> list[Path]:
-        return [self.root / split / name for name in names]
+    @property
+    def names(self) -> dict[str, list[str]]:
+        return {split: list(files) for split, files in self.files.items()}
+
+    def paths(self, split: str, names: list[str]) -> list[ImageFile]:
+        return [self.files[split][name] for name in names]
 
     @property
     def count(self) -> int:
-        return sum(len(names) for names in self.names.values())
+        return sum(len(files) for files in self.files.values())
 
 
-def find_sources(root: Path) -> Sources:
-    """List the splits of a folder. UserError where there is no folder, no split in it, or no file in the splits."""
-    if not root.is_dir():
-        raise UserError(f"no such folder: {root}")
-    folders = sorted(entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+def find_sources(root: str | Path) -> Sources:
+    """List the splits of a folder, which may be a URI. UserError where there is no folder, no split in it, or no file in the splits."""
+    listing = Listing.of(root)
+    folders = listing.folders()
     present = [split for split in SPLITS if split in folders]
     if not present:
-        raise UserError(f"{root} has no {', '.join(SPLITS[:-1])} or {SPLITS[-1]} to pack{_hint(root, folders)}")
+        raise UserError(f"{root} has no {', '.join(SPLITS[:-1])} or {SPLITS[-1]} to pack{_hint(listing, folders)}")
     left_out = {split: LeftOut() for split in present}
-    names = {split: images_below(root / split, left_out[split]) for split in present}
-    passed = [f"{split}: left out, {remark}" for split, found in left_out.items() for remark in found.remarks]
-    filled = {split: found for split, found in names.items() if found}
+    found = {split: listing.images(split, left_out[split]) for split in present}
+    passed = [f"{split}: left out, {remark}" for split, each in left_out.items() for remark in each.remarks]
+    filled = {split: files for split, files in found.items() if files}
     if not filled:
         reason = "; ".join(passed) or f"{', '.join(present)} {'is' if len(present) == 1 else 'are'} empty"
         raise UserError(f"{root} has no images: {reason}")
-    return Sources(root, filled, _digest(root, filled), [*_remarks(folders, names), *passed])
+    return Sources(filled, _digest(filled), [*_remarks(folders, found), *passed])
 
 
-def _hint(root: Path, folders: list[str]) -> str:
+def find_pair(a: str, b: str, held_out: float) -> Sources:
+    """The images of two places, one for each domain: a folder, a URI, or a text file with a path or a URI in each line.
+
+    Args:
+        held_out: the share of each domain's images that becomes testA and testB, 0 to 1. Which they are follows from their names
+            alone, so that images that are added later move few others.
+
+    Raises: UserError where a place does not exist or has no image.
+    """
+    filled: dict[str, dict[str, ImageFile]] = {}
+    remarks = []
+    for option, place, domain in (("--a", a, "A"), ("--b", b, "B")):
+        left_out = LeftOut()
+        files = images_of(place, left_out)
+        if not files:
+            seen = "".join(f"; left out: {remark}" for remark in left_out.remarks)
+            raise UserError(f"{option} {shown_name(place)}: no image in it{seen}")
+        remarks += [f"{option}: left out, {remark}" for remark in left_out.remarks]
+        test = _held_out(files, held_out)
+        if len(test) == len(files):
+            raise UserError(f"--held-out {held_out:g}: all {len(files)} images of {option} would be held out; lower it")
+        splits = {f"train{domain}": files.keys() - test, f"test{domain}": test}
+        filled |= {split: {name: files[name] for name in sorted(names)} for split, names in splits.items() if names}
+    ordered = {split: filled[split] for split in SPLITS if split in filled}
+    return Sources(ordered, _digest(ordered), remarks)
+
+
+def _held_out(names: Iterable[str], share: float) -> set[str]:
+    ordered = sorted(names, key=lambda name: hashlib.sha256(os.fsencode(name)).digest())
+    # At least one where any is wanted: without held-out images nothing is measured.
+    count = max(1, round(share * len(ordered))) if share else 0
+    return set(ordered[:count])
+
+
+def _hint(listing: Listing, folders: list[str]) -> str:
     for folder in folders:
-        if any((root / folder / split).is_dir() for split in SPLITS):
-            return f"; did you mean {root / folder}?"
+        if any(split in SPLITS for split in listing.folders(folder)):
+            return f"; did you mean {listing.root}/{folder}?"
     found = (
         f"its folders are {', '.join(folders[:5])}{', ...' if len(folders) > 5 else ''}"
         if folders
         else "it has no folders"
     )
-    return f"; {found}. Put images of domain A in trainA, of domain B in trainB"
+    return f"; {found}. Put images of domain A in trainA, of domain B in trainB, or give two folders: --a MONETS --b PHOTOS"
 
 
-def _remarks(folders: list[str], names: dict[str, list[str]]) -> list[str]:
+def _remarks(folders: list[str], names: Mapping[str, Mapping[str, ImageFile]]) -> list[str]:
     remarks = [f"{split} has no images" for split, found in names.items() if not found]
     remarks += [f"{name} is not packed (only {', '.join(SPLITS)} are)" for name in folders if name not in SPLITS]
     for here, there in (("trainA", "trainB"), ("trainB", "trainA")):
@@ -67,18 +105,20 @@ def _remarks(folders: list[str], names: dict[str, list[str]]) -> list[str]:
     return remarks
 
 
-def _digest(root: Path, names: dict[str, list[str]]) -> str:
+def _digest(files: Mapping[str, Mapping[str, ImageFile]]) -> str:
     digest = hashlib.sha256()
-    for split, found in names.items():
-        for name in found:
+    for split, found in files.items():
+        for name, file in found.items():
             # As the file system has it: a name need not be text.
-            digest.update(os.fsencode(f"{split}/{name} {_size(root / split / name)}\n"))
+            digest.update(os.fsencode(f"{split}/{name} {_size(file)}\n"))
     return digest.hexdigest()
 
 
-def _size(path: Path) -> int:
+def _size(file: ImageFile) -> int:
+    if isinstance(file, StoredImage):
+        return file.size_bytes
     try:
-        return path.stat().st_size
+        return file.stat().st_size
     except OSError:
         # Who reads it says why that fails.
         return -1
