@@ -136,7 +136,7 @@ GENERATORS = [
     ({"base_channels": 8, "num_blocks": 0, "nonlocal_blocks": ()}, (2, 8, 8)),
     (
         {"base_channels": 8, "num_blocks": 2, "nonlocal_blocks": "all", "nonlocal_gain": "fixed", "output": "masked"},
-        (2, 8, 12),
+        (1, 8, 8),
     ),
 ]
 DISCRIMINATORS = [

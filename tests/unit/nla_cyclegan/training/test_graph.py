@@ -26,7 +26,6 @@ def training_step(config: dict[str, Any], *, graph: bool, **more: Any) -> Traini
         (EVERYTHING, "adam", False),
         (EVERYTHING | {"precision": "bf16", "channels_last": True}, "nadam", False),
         ({"pool_size": 0, "precision": "fp64"}, "nadam", False),
-        (EVERYTHING, "nadam", True),
         (EVERYTHING | {"precision": "bf16", "channels_last": True}, "nadam", True),
         (EVERYTHING | {"precision": "fp16"}, "nadam", True),
     ],
