@@ -4,6 +4,7 @@ import re
 import shlex
 import subprocess
 import sys
+import tarfile
 from argparse import ArgumentParser
 from collections.abc import Iterator
 from importlib import import_module
@@ -13,6 +14,7 @@ import pytest
 from image_folders import make_dataset
 
 from cluster.settings.options import parse_options
+from data_shards.__main__ import main as data_shards
 from data_shards.command_line import Verb
 
 ROOT = Path(__file__).parents[2]
@@ -79,3 +81,46 @@ def test_the_streaming_example_runs_as_a_script(tmp_path: Path) -> None:
     assert set(done.stdout.splitlines()) == {"(4, 3, 256, 256)", "once"}
     assert done.stdout.count("once") == 1
     assert done.stderr == ""
+
+
+# What stands in the place of the pages' own, and the reason why the other verbs are not run here.
+PLACES = {"IMAGES": "images", "DATASET": "shards", "s3://BUCKET/monet2photo": "shards", "s3://BUCKET/theirs": "theirs"}
+RUN_HERE = ("pack", "inspect", "verify", "index")
+NOT_HERE = {
+    "data_shards": {
+        "download": "fetches hundreds of MB",
+        "bench": "measures for a minute; make slow runs the benchmarks",
+    },
+    "nla_cyclegan": dict.fromkeys(("translate", "evaluate", "export", "import-weights"), "needs trained weights"),
+    "cluster": dict.fromkeys(
+        ("train", "submit", "status", "compare", "copy", "remove"), "needs a run, hours, or a cluster"
+    ),
+    "tuning": dict.fromkeys(("sweep", "dashboard", "best", "results"), "needs a sweep, or hours"),
+}
+
+
+def test_each_command_is_run_or_listed() -> None:
+    verbs = {(match[1], shlex.split(match[2])[0]) for _, line in GIVEN if (match := COMMAND.match(line))}
+    listed = {(package, verb) for package, reasons in NOT_HERE.items() for verb in reasons}
+    assert verbs <= listed | {("data_shards", verb) for verb in RUN_HERE}
+
+
+@pytest.mark.slow
+def test_commands_that_need_nothing_run_as_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_dataset(tmp_path, {"trainA": 20, "trainB": 20})
+    monkeypatch.chdir(tmp_path)
+    for split, folder in (("trainA", "monet"), ("trainB", "photo")):
+        (tmp_path / "theirs" / folder).mkdir(parents=True)
+        with tarfile.open(tmp_path / "theirs" / folder / "0.tar", "w") as tar:
+            for path in sorted((tmp_path / "images" / split).iterdir()):
+                tar.add(path, f"{path.stem}.input.jpg")
+    ran = set()
+    for _, line in GIVEN:
+        for there, here in PLACES.items():
+            line = line.replace(there, here)
+        verb, *arguments = shlex.split(line.partition("-m data_shards ")[2]) or [""]
+        if verb in RUN_HERE:
+            assert data_shards([verb, *arguments]) == 0, line
+            ran.add(verb)
+    assert ran == set(RUN_HERE)
+    assert (tmp_path / "sheet.png").exists()
