@@ -121,8 +121,8 @@ def budget_text(budget: BudgetConfig) -> str:
 def objective_text(objective: ObjectiveConfig, run: RunConfig) -> str:
     kernel = (objective.distance or ("kid" if run.validation.inception else "swd")) == "kid"
     name = "kernel distance" if kernel else "squared sliced Wasserstein distances of structure and colour"
-    content = f" + {objective.content:g} x lost content (1 - SSIM)" if objective.content else ""
-    return f"{name}, 1 for a copy of the inputs{content}"
+    content = f" + {objective.content:g} (1 - SSIM of the scene)" if objective.content else ""
+    return f"{name} in units of the inputs'{content}"
 
 
 def _check_same_sweep(options: Options, run: Prepared) -> None:
