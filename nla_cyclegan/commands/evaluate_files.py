@@ -22,7 +22,7 @@ from nla_cyclegan.commands.evaluate_reading import Reader, check_enough
 from nla_cyclegan.commands.evaluate_size import choose_size
 from nla_cyclegan.commands.evaluate_statistics import Statistics
 from nla_cyclegan.metrics.inception import Inception, find_inception
-from nla_cyclegan.metrics.scores import Evaluation, as_table
+from nla_cyclegan.metrics.scores import Evaluation, as_table, headline, mean_score
 from nla_cyclegan.weights.generators import load_generators
 from nla_cyclegan.weights.names import Direction
 from nla_cyclegan.weights.references import BEST, Reference, about_weights
@@ -93,8 +93,11 @@ def _report(evaluations: Mapping[Direction, Evaluation], network: Inception | No
     print("\n\n".join(as_table(evaluation, direction) for direction, evaluation in evaluations.items()))
     if network and not network.published:
         print("warning: not the published Inception weights: KID and FID compare only with others from the same file")
+    print(f"\n{headline(evaluations)}")
     if args.json:
         about: dict[str, Any] = {"seed": args.seed, "inception_sha256": network.sha256 if network else None}
-        figures = {direction: evaluation.as_json() for direction, evaluation in evaluations.items()}
+        figures: dict[str, Any] = {direction: evaluation.as_json() for direction, evaluation in evaluations.items()}
+        if len(evaluations) > 1:
+            about["score"] = mean_score(evaluations.values())
         with writing(args.json) as file:
             file.write_text(json.dumps(about | figures, indent=2) + "\n")

@@ -1,7 +1,7 @@
 """The figures of an evaluation: inputs and translations measured alike against held-out images, as JSON and as a table."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -173,6 +173,21 @@ def evaluate_sets(
 def work(size: int) -> int:
     """Pieces of work of the distances of one direction, for a progress bar."""
     return 2 * (1 + sum(len(kind.sides(size)) for kind in KINDS))
+
+
+def mean_score(evaluations: Collection[Evaluation]) -> float | None:
+    """The score of both directions, or of the only one; None where one has none."""
+    scores = [evaluation.score for evaluation in evaluations if evaluation.score is not None]
+    return sum(scores) / len(scores) if len(scores) == len(evaluations) else None
+
+
+def headline(evaluations: Mapping[Any, Evaluation]) -> str:
+    """The score in a line."""
+    mean = mean_score(evaluations.values())
+    if mean is None:
+        return "no score: the inputs are no further from the real images than these from themselves"
+    each = ", ".join(f"{direction} {evaluation.score:.3f}" for direction, evaluation in evaluations.items())
+    return f"score {mean:.3f}{f' ({each})' if len(evaluations) > 1 else ''}; a copy of the inputs has 1"
 
 
 def as_table(evaluation: Evaluation, direction: str) -> str:

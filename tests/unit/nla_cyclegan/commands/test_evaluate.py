@@ -94,6 +94,7 @@ def test_table_and_json_say_the_same(folders, capsys):
     a, b, shown = one["inputs"], one["translations"], rows(table)
     assert shown["score"] == ["1.000", f"{one['score']:.3f}"]
     assert one["score_definition"] == "swd+lab 1"
+    assert f"score {one['score']:.3f}; a copy of the inputs has 1" in table.splitlines()
     assert shown["Lab"] == [f"{a['lab']:.2f}", f"{b['lab']:.2f}"]
     assert shown["of the scene"] == [f"{each['scene']:.3f}" for each in (a, b)]
     assert shown["SWD x 10^3"] == [f"{a['swd']:.1f}", f"{b['swd']:.1f}"]
@@ -144,6 +145,10 @@ def test_both_directions_swap_the_folders(folders, checkpoint, capsys):
     assert both["A2B"] == back["A2B"]
     assert [line.split()[0] for line in table.splitlines() if line.endswith("better")] == ["B2A", "A2B"]
     assert table.count("cycle L1") == 2
+    scores = [both[direction]["score"] for direction in ("B2A", "A2B")]
+    assert both["score"] == sum(scores) / 2
+    headline = f"score {both['score']:.3f} (B2A {scores[0]:.3f}, A2B {scores[1]:.3f}); a copy of the inputs has 1"
+    assert headline in table.splitlines()
 
 
 def test_kid_and_fid_are_the_distances_of_the_features_in_the_file(folders, inception, capsys):
