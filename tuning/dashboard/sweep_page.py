@@ -63,6 +63,7 @@ def records(*sweeps: Results) -> bytes:
 
 def _facts(view: View, pictures: Mapping[int, list[Picture]]) -> dict[str, Any]:
     """The texts and tables of the page."""
+    illustrated = next((trial for trial in view.ranking if trial.number in pictures), None)
     return {
         "title": f"{view.name}: sweep",
         "view": view,
@@ -71,7 +72,8 @@ def _facts(view: View, pictures: Mapping[int, list[Picture]]) -> dict[str, Any]:
         "score_is": score_text(view),
         "gain": _gain(view),
         "best_group": _best_group(view),
-        "picture": pictures[view.leader.number][-1] if view.leader and view.leader.number in pictures else None,
+        "illustrated": illustrated,
+        "picture": pictures[illustrated.number][-1] if illustrated else None,
         "commands": _commands(view),
         "importance_note": _importance_note(view),
         "stops_note": _stops_note(view.stops),
