@@ -29,7 +29,7 @@ class LivePage:
 
     def follow(self, stop: threading.Event) -> None:
         """Update until `stop` is set; while storage fails, the last page stays."""
-        while not stop.wait(INTERVAL_S):
+        while not stop.wait(INTERVAL_S * self.source.patience):
             try:
                 self.update()
                 self._warn("")

@@ -15,6 +15,9 @@ from tuning.dashboard.sweep_page import SweepPages
 class Sweeps:
     """One sweep, or several to compare; trials that were decided at an earlier reading are not read again."""
 
+    patience = 1
+    """How many times as long as others it is left alone between two readings."""
+
     def __init__(self, uris: Sequence[str], watching: bool) -> None:
         self.uris, self.watching, self.summary = uris, watching, ""
         self._pages = SweepPages(uris[0], watching)
@@ -42,7 +45,9 @@ class Sweeps:
 
 
 class Storage:
-    """All sweeps and runs in a storage."""
+    """All sweeps and runs in a storage, whose folders are all listed at each reading."""
+
+    patience = 10
 
     def __init__(self, uri: str, watching: bool) -> None:
         self.uri, self.watching = uri, watching
