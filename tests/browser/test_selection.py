@@ -76,7 +76,7 @@ def test_repeats_of_a_seed_are_one_line_with_a_band(browser: Browser, pages: Pat
     assert sum(fill == "toself" for fill, _ in traces) == 4
     assert sum(bool(name) for _, name in traces) == 4
     # One line a group in every chart.
-    assert browser.js("return document.getElementById('chart-ranks').data[0].x.length") == 4
+    assert browser.js("return document.getElementById('chart-ranks').data.at(-1).x.length") == 4
     assert browser.js("return document.getElementById('chart-parallel').data[0].dimensions[0].values.length") == 4
     # Single trials are a click away.
     browser.js("document.querySelector('.ranking .expand').click()")

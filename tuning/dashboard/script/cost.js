@@ -42,7 +42,7 @@ export function drawCosts() {
   const all = view.shown.reduce((sum, trial) => ({ images: sum.images + trial.images, seconds: sum.seconds + trial.seconds }), { images: 0, seconds: 0 });
   section.querySelector(".spent").textContent = `${view.shown.length} trials: ${number(all.images)} images`
     + (all.seconds ? `, ${duration(all.seconds)} of workers` : "") + (isMoney ? `, ${money(all.seconds / 3600 * choices.price)} in all` : "") + ".";
-  if (points.length < 2) return remove("costs");
+  if (!points.length) return remove("costs");
   draw("costs", section.querySelector(".holder"), [{
     type: "scatter", mode: "markers", x: points.map((point) => point.spent), y: points.map((point) => point.found.mean),
     marker: { size: points.length <= 50 ? 10 : 6, opacity: 0.8, color: points.map((point) => shade(point.place)) },

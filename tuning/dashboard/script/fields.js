@@ -2,7 +2,7 @@
 
 import { interval } from "page/groups";
 import { BLUE, FAINT, GREY, colorscale, draw, remove, shade } from "page/plot";
-import { choices, sweep, valueAt, view } from "page/store";
+import { choices, isFiltered, sweep, valueAt, view } from "page/store";
 import { element, number, options } from "page/text";
 
 const BOXED = 6; // fewer points get no box
@@ -31,12 +31,13 @@ export function drawImportance() {
 }
 
 // Groups with the measure where trials are compared: after `age` images; diverged trials are as bad as the worst.
-function compared() {
-  const measured = new Map(view.shown.map((trial) => [trial.number, valueAt(trial, sweep.age)]));
+function compared(groups) {
+  const trials = groups.flatMap((group) => group.trials);
+  const measured = new Map(trials.map((trial) => [trial.number, valueAt(trial, sweep.age)]));
   const known = [...measured.values()].filter((value) => value !== null);
   const worst = known.length ? Math[view.metric.isHigherBetter ? "min" : "max"](...known) : null;
-  for (const trial of view.shown) if (trial.state === "diverged") measured.set(trial.number, worst);
-  return view.groups
+  for (const trial of trials) if (trial.state === "diverged") measured.set(trial.number, worst);
+  return groups
     .map((group) => {
       const values = group.trials.map((trial) => measured.get(trial.number)).filter((value) => value !== null);
       return { ...group, values, value: interval(values).mean };
@@ -46,8 +47,8 @@ function compared() {
 
 export function drawFields() {
   const section = document.querySelector("#fields");
-  const points = compared();
-  section.hidden = points.length < 2 || !view.axes.length;
+  const points = compared(view.groups), all = compared(view.everything);
+  section.hidden = all.length < 2 || !view.axes.length;
   const grid = section.querySelector(".grid");
   for (const holder of [...grid.children]) {
     if (!section.hidden && view.axes.some((axis) => holder.dataset.field === axis.field)) continue;
@@ -62,15 +63,17 @@ export function drawFields() {
       holder = element("div", { "data-field": axis.field, "data-chart": `field-${axis.place}` }, element("h3", {}, axis.label));
       grid.append(holder);
     }
-    drawField(axis, points, holder);
+    drawField(axis, points, all, holder);
   }
 }
 
-function drawField(axis, points, holder) {
+function drawField(axis, points, all, holder) {
   const isChoice = axis.scale === "choice";
   const values = points.map((point) => point.value);
   const places = placesOf(axis, points);
-  const traces = isChoice ? boxes(axis, points) : [];
+  const [allValues, allPlaces] = [all.map((point) => point.value), placesOf(axis, all)];
+  const behind = isChoice ? context(all, allValues, allPlaces) : context(all, allPlaces, allValues);
+  const traces = [...(isChoice ? boxes(axis, points) : []), ...behind];
   const spread = {
     type: "data", symmetric: false, color: GREY, thickness: 1.2, width: 3, visible: points.some((point) => point.values.length > 1),
     array: points.map((point) => Math.max(...point.values) - point.value),
@@ -83,8 +86,8 @@ function drawField(axis, points, holder) {
   });
   const measured = { title: { text: view.label } };
   const layout = isChoice
-    ? { xaxis: measured, yaxis: { ...axisOf(axis, points), range: [axis.choices.length - 0.5, -0.5] } }
-    : { xaxis: axisOf(axis, points), yaxis: measured };
+    ? { xaxis: measured, yaxis: { ...axisOf(axis, all), range: [axis.choices.length - 0.5, -0.5] } }
+    : { xaxis: axisOf(axis, all), yaxis: measured };
   draw(holder.dataset.chart, holder, traces, layout, {
     height: Math.max(240, 70 + 46 * axis.choices.length),
     label: `${view.label} by ${axis.label}: ${points.length} points.`,
@@ -93,8 +96,8 @@ function drawField(axis, points, holder) {
 
 export function drawRanks() {
   const section = document.querySelector("#ranks");
-  const points = view.groups.filter((group) => group.found.n);
-  section.hidden = view.axes.length < 2 || points.length < 2;
+  const [points, all] = [view.groups, view.everything].map((groups) => groups.filter((group) => group.found.n));
+  section.hidden = view.axes.length < 2 || all.length < 2;
   if (section.hidden) return remove("ranks");
   const order = [...sweep.importance.map((row) => row.field), ...view.axes.map((axis) => axis.field)]
     .filter((field) => view.axes.some((axis) => axis.field === field));
@@ -104,13 +107,20 @@ export function drawRanks() {
   options(section.querySelector("[name=y]"), pairs, y.field);
   const holder = section.querySelector(".holder");
   const places = view.axes.length;
-  draw("ranks", holder, [{
+  const behind = context(all, placesOf(x, all), placesOf(y, all));
+  draw("ranks", holder, [...behind, {
     ...marks(points, true), x: placesOf(x, points), y: placesOf(y, points),
     customdata: points.map((point) => [point.numbers, point.name, point.rank, number(point.found.mean), point.trials[0].texts[x.place], point.trials[0].texts[y.place]]),
     hovertemplate: `%{customdata[1]}: rank %{customdata[2]}, %{customdata[3]}<br>${x.label} %{customdata[4]}, ${y.label} %{customdata[5]}<extra></extra>`,
   }], {
-    xaxis: { ...axisOf(x, points), title: { text: x.label } }, yaxis: { ...axisOf(y, points), title: { text: y.label } },
+    xaxis: { ...axisOf(x, all), title: { text: x.label } }, yaxis: { ...axisOf(y, all), title: { text: y.label } },
   }, { height: 400, label: `Ranks of ${points.length} points by ${x.label} and ${y.label}, two of ${places} fields.` });
+}
+
+// What is not selected, faint, so that the axes and the page stay as they are.
+function context(all, x, y) {
+  const marker = { size: all.length <= 50 ? 7 : 5, color: FAINT };
+  return isFiltered() ? [{ type: "scatter", mode: "markers", x, y, marker, hoverinfo: "skip", customdata: all.map((point) => [point.numbers]) }] : [];
 }
 
 function two(order) {

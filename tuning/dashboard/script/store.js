@@ -72,6 +72,8 @@ function derive() {
     // Rows of the ranking: a click on one does not hide the others.
     rows: named(ofTrials(passing)),
     groups: named(ofTrials(shown)),
+    // All of them, whatever is selected, as what the others are seen against.
+    everything: named(everything),
     // The fields that tell groups apart.
     axes: sweep.axes.map((axis, place) => ({ ...axis, place })).filter((axis) => !collapsed.includes(axis.field)),
     label: at === "last" ? metric.label : `${metric.label}, ${at}`,
