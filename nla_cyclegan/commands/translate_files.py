@@ -27,7 +27,7 @@ from nla_cyclegan.commands.outputs import (
     refuse_too_large,
 )
 from nla_cyclegan.inference.images import attention_maps, padded_pixels, translation_masks
-from nla_cyclegan.inference.stages import ahead, batch_share, image_threads
+from nla_cyclegan.inference.stages import ahead, batch_share, behind, image_threads
 from nla_cyclegan.inference.tiles import margin, smallest_tile, translate_batch
 from nla_cyclegan.model.generator import Generator
 from nla_cyclegan.pictures.grids import picture_grid, pixel_at, translate_both_ways
@@ -115,7 +115,7 @@ def _translate_all(generator: Generator, targets: Mapping[Path, Path], args: arg
             source, translated = painted
             save_image(translated, targets[source])
 
-        for _ in ahead(paint(), write, pool, lambda painted: shares[painted[0]]):
+        for _ in behind(paint(), write, pool, lambda painted: shares[painted[0]]):
             progress.image()
     return skipped
 

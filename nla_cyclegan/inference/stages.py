@@ -30,26 +30,42 @@ def image_threads(count: int) -> Iterator[Executor]:
 
 
 def ahead(
-    items: Iterable[Item],
-    work: Callable[[Item], Result],
-    pool: Executor,
-    share: Callable[[Item], float],
-    most: float = AHEAD,
+    items: Iterable[Item], work: Callable[[Item], Result], pool: Executor, share: Callable[[Item], float]
 ) -> Iterator[Result]:
-    """What `work` makes of each item, in their order; the items that follow are worked on meanwhile.
+    """What `work` makes of each item, in their order; as many of those that follow as there is room for are begun before one is given.
 
     Args:
-        share: how much of `most` an item takes up while it is worked on, or waits to be taken. One that takes more than all
+        share: how much of AHEAD an item takes up while it is worked on, or waits to be taken. One that takes more than all
             goes alone.
 
     Raises: what `work` raises, in place of that item's result.
     """
+    return _overlapping(items, work, pool, share, prompt=False)
+
+
+def behind(
+    items: Iterable[Item], work: Callable[[Item], Result], pool: Executor, share: Callable[[Item], float]
+) -> Iterator[Result]:
+    """As `ahead`, for items that take long to come: what is ready is given before the next one is waited for."""
+    return _overlapping(items, work, pool, share, prompt=True)
+
+
+def _overlapping(
+    items: Iterable[Item],
+    work: Callable[[Item], Result],
+    pool: Executor,
+    share: Callable[[Item], float],
+    *,
+    prompt: bool,
+) -> Iterator[Result]:
     begun: deque[tuple[float, Future[Result]]] = deque()
     for item in items:
         room = share(item)
-        while begun and (begun[0][1].done() or sum(each for each, _ in begun) + room > most):
+        while begun and sum(each for each, _ in begun) + room > AHEAD:
             yield begun.popleft()[1].result()
         begun.append((room, pool.submit(work, item)))
+        while prompt and begun and begun[0][1].done():
+            yield begun.popleft()[1].result()
     while begun:
         yield begun.popleft()[1].result()
 

@@ -6,7 +6,7 @@ import time
 import pytest
 import torch
 
-from nla_cyclegan.inference.stages import HELD, ahead, batch_share, by_size, image_threads, images_a_batch
+from nla_cyclegan.inference.stages import HELD, ahead, batch_share, behind, by_size, image_threads, images_a_batch
 
 PIXELS = 64 * 64
 
@@ -40,12 +40,46 @@ def test_no_more_is_begun_than_there_is_room_for():
         return item
 
     with image_threads(4) as pool:
-        for _ in ahead(range(100), work, pool, lambda item: 0.25, most=2.0):
+        for _ in ahead(range(100), work, pool, lambda item: 0.25):
             time.sleep(0.001)
             taken += 1
     assert begun == 100
     # One more is being taken by the caller.
     assert 2 <= most_between <= 9
+
+
+def test_all_that_there_is_room_for_is_begun_before_the_first_is_given():
+    """Else the next batch is read while the network waits."""
+    begun = []
+    with image_threads(1) as pool:
+        results = ahead(range(100), begun.append, pool, lambda item: 0.25)
+        next(results)
+        pool.submit(int).result()
+        assert len(begun) == 8
+        results.close()
+
+
+def test_what_is_written_is_told_before_the_next_batch_is_painted():
+    written, painted = threading.Event(), []
+
+    def paint():
+        for item in range(3):
+            painted.append(item)
+            yield item
+            # Of the thread that writes.
+            written.wait(10)
+            written.clear()
+            time.sleep(0.05)
+
+    def write(item):
+        written.set()
+        return item
+
+    with image_threads(1) as pool:
+        results = behind(paint(), write, pool, lambda item: 0.25)
+        for item in range(3):
+            assert next(results) == item
+            assert len(painted) <= item + 2
 
 
 def test_one_that_takes_more_than_all_goes_alone():
@@ -83,7 +117,7 @@ def test_the_network_does_not_wait_for_reading_and_writing():
     began = time.perf_counter()
     with image_threads(2) as pool:
         read = ahead(range(count), work, pool, lambda item: 1 / 8)
-        assert list(ahead(network(read), work, pool, lambda item: 1 / 8)) == list(range(count))
+        assert list(behind(network(read), work, pool, lambda item: 1 / 8)) == list(range(count))
     assert (time.perf_counter() - began) / count < 2 * wait_s
 
 
