@@ -16,20 +16,18 @@ from cluster.records.observe import MetricsLog
 from data_shards import Dataset
 from nla_cyclegan import Generator, TrainingStep
 from nla_cyclegan.metrics.distances import KernelDistance, kernel_distance
+from nla_cyclegan.metrics.gathered import KINDS
 from nla_cyclegan.metrics.inception import FEATURES, Inception
-from nla_cyclegan.metrics.lab_colours import colour_distance, colour_sides, level_colours
+from nla_cyclegan.metrics.sampled import sample
 from nla_cyclegan.metrics.score import KERNEL, VERSION, definition, names_in, scores_of
 from nla_cyclegan.metrics.similarity import scene_ssim, ssim
-from nla_cyclegan.metrics.sliced_wasserstein import level_patches, level_sides, patch_distance
 
 # direction -> generator, source split, target split
 DIRECTIONS = {"A2B": ("generator_ab", "testA", "testB"), "B2A": ("generator_ba", "testB", "testA")}
 
-# Sliced distance -> the sides of its scales, the vectors of a set of images at one of them, the distance of two sets there.
-SLICED = {
-    "swd": (level_sides, level_patches, patch_distance),
-    "lab": (colour_sides, level_colours, colour_distance),
-}
+# Of the places that are compared: those of `evaluate`, unless it is given another.
+SEED = 0
+SLICED = {kind.name: kind for kind in KINDS}
 
 Report = Callable[[Mapping[str, Any]], None]
 
@@ -68,9 +66,9 @@ class Validation:
         self.held_out = HeldOut(dataset, world, size=size, most=config.images, say=say)
         self.work = [
             (name, direction, level)
-            for name, (sides, _, _) in SLICED.items()
+            for name, kind in SLICED.items()
             for direction in DIRECTIONS
-            for level in range(len(sides(size)))
+            for level in range(len(kind.sides(size)))
         ]
         self.inception = Inception(Path(config.inception)) if config.every and config.inception else None
         if self.inception:
@@ -150,8 +148,7 @@ class Validation:
         self._vectors_of_real = {}
         for place in self.held_out.dealt(list(range(len(self.work)))):
             name, direction, level = self.work[place]
-            vectors = SLICED[name][1]
-            self._vectors_of_real[place] = vectors(real[DIRECTIONS[direction][2]], level)
+            self._vectors_of_real[place] = sample(SLICED[name], real[DIRECTIONS[direction][2]], level, SEED)
         distances = self._zeros()
         for direction, (_, source, target) in DIRECTIONS.items():
             self._measure(direction, real[source], distances)
@@ -172,8 +169,8 @@ class Validation:
         for place, real in (self._vectors_of_real or {}).items():
             name, of, level = self.work[place]
             if of == direction:
-                _, vectors, distance = SLICED[name]
-                distances[place] = distance(vectors(images, level), real, level)
+                kind = SLICED[name]
+                distances[place] = kind.distance(sample(kind, images, level, SEED), real, level, SEED)
 
     def _means(self, distances: Tensor) -> dict[str, float]:
         """`swd_A2B` and so on over the scales, of what all ranks have filled in."""
