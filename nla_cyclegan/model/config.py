@@ -125,8 +125,8 @@ class ModelConfig(BaseModel):
         gain = ", gain fixed" if generator.nonlocal_blocks and generator.nonlocal_gain == "fixed" else ""
         output = ", output masked" if generator.output == "masked" else ""
         after = ", ".join(map(str, discriminator.nonlocal_blocks))
-        judged = f"; discriminators non-local after convolution {after}" if after else ""
-        return f"{generator.num_blocks} blocks (non-local: {blocks}{gain}), {generator.base_channels} channels{output}{judged}"
+        attended = f"; discriminators non-local after convolution {after}" if after else ""
+        return f"{generator.num_blocks} blocks (non-local: {blocks}{gain}), {generator.base_channels} channels{output}{attended}"
 
 
 def placement(name: str, num_blocks: int) -> list[int]:

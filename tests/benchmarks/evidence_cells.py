@@ -91,7 +91,7 @@ MASKED = Network(
     "NLA-CycleGAN, masked", '"the attention maps are combined with the input image" (section 4)',
     NLA_BLOCK | {"output": "masked"}, {},
 )  # fmt: skip
-JUDGED = Network(
+ATTENTION_IN_BOTH = Network(
     "NLA-CycleGAN, discriminators too", '"provides the generator and discriminator with greater ability" (section 3.2)',
     NLA_BLOCK, {"nonlocal_blocks": (2,), "nonlocal_gain": "fixed"},
 )  # fmt: skip
@@ -110,7 +110,7 @@ OPTIMIZERS: dict[str, dict[str, Any]] = {
 }
 PRIMARY = tuple(Cell(network, optimizer) for network, optimizer in product((CYCLEGAN, NLA), (ADAM, NADAM)))
 DESCRIPTIVE = (
-    Cell(CYCLEGAN, NADAM_LATE), Cell(NLA, NADAM_LATE), Cell(LEARNED, NADAM), Cell(MASKED, NADAM), Cell(JUDGED, NADAM), Cell(ALL, NADAM),
+    Cell(CYCLEGAN, NADAM_LATE), Cell(NLA, NADAM_LATE), Cell(LEARNED, NADAM), Cell(MASKED, NADAM), Cell(ATTENTION_IN_BOTH, NADAM), Cell(ALL, NADAM),
 )  # fmt: skip
 CELLS = {cell.name: cell for cell in (*PRIMARY, *DESCRIPTIVE)}
 

@@ -44,11 +44,11 @@ class Variant:
 
     what: str
     options: tuple[str, ...] = ()
-    judge: type[PatchDiscriminator] | None = None
+    discriminator: type[PatchDiscriminator] | None = None
     prepare: Callable[[], None] | None = None
 
 
-class SpectralJudge(PatchDiscriminator):
+class SpectralDiscriminator(PatchDiscriminator):
     """Convolutions divided by their largest singular value (Miyato et al. 2018), in place of instance norm, which would undo it."""
 
     def __init__(self, config: Any = None) -> None:
@@ -67,7 +67,7 @@ def normalized_after_initialization() -> None:
 
     def both(network: nn.Module, random: torch.Generator) -> None:
         initialize(network, random)
-        if isinstance(network, SpectralJudge):
+        if isinstance(network, SpectralDiscriminator):
             network.normalize()
 
     step.initialize = both
@@ -78,7 +78,7 @@ VARIANTS = {
     BASELINE: Variant("cluster/configs/demo.yaml at a learning rate of 8e-4"),
     "ema": Variant("moving average of the generators, half-life 100 images", ("--step.ema_half_life=100",)),
     "diffaug": Variant("differentiable augmentation", ("--loss.augment=color,translation,cutout",)),
-    "spectral": Variant("spectral norm in the discriminators", judge=SpectralJudge, prepare=normalized_after_initialization),
+    "spectral": Variant("spectral norm in the discriminators", discriminator=SpectralDiscriminator, prepare=normalized_after_initialization),
     "nonlocal-d": Variant(
         "a non-local block in the discriminators, where the image has an eighth of its side",
         ("--model.discriminator.nonlocal_blocks=2", "--model.discriminator.nonlocal_scaled=true"),
@@ -137,8 +137,8 @@ def train_variant(folder: Path, images: int, name: str, seed: int) -> None:
     torch.set_num_threads(1)
     torch.manual_seed(seed)
     variant = VARIANTS[name]
-    if variant.judge:
-        step.PatchDiscriminator = variant.judge
+    if variant.discriminator:
+        step.PatchDiscriminator = variant.discriminator
     if variant.prepare:
         variant.prepare()
     every = max(4, images // 10)

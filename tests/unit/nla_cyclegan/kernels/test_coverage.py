@@ -11,8 +11,8 @@ def test_the_papers_networks_are_covered():
     for precision in ("fp32", "bf16"):
         assert uncovered(GeneratorConfig(), DiscriminatorConfig(), precision=precision, size=256) is None
         other = GeneratorConfig(output="masked", nonlocal_blocks="all", nonlocal_gain="fixed")
-        judged = DiscriminatorConfig(nonlocal_blocks=(0, 3))
-        assert uncovered(other, judged, precision=precision, size=256) is None
+        attended = DiscriminatorConfig(nonlocal_blocks=(0, 3))
+        assert uncovered(other, attended, precision=precision, size=256) is None
 
 
 @pytest.mark.parametrize(

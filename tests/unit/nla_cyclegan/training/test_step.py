@@ -25,9 +25,9 @@ from nla_cyclegan.training.players import call
 EXACT = {"precision": "fp64", "pool_size": 3}
 
 
-def model(*, judging=(), **generator) -> ModelConfig:
+def model(*, attended=(), **generator) -> ModelConfig:
     fields = {"base_channels": 4, "num_blocks": 3, "nonlocal_blocks": (1,)} | generator
-    discriminator = DiscriminatorConfig(base_channels=4, num_layers=1, nonlocal_blocks=judging, nonlocal_gain=0.5)
+    discriminator = DiscriminatorConfig(base_channels=4, num_layers=1, nonlocal_blocks=attended, nonlocal_gain=0.5)
     return ModelConfig(generator=GeneratorConfig(**fields), discriminator=discriminator)
 
 
@@ -89,7 +89,7 @@ PLAIN = {"upsample": "transposed", "norm": "instance"}
         ({"upsample": "resize", "norm": "group", "nonlocal_blocks": (0, 2)}, 0.5, "nadam", None),
         ({"upsample": "resize", "norm": "group", "nonlocal_blocks": ()}, 0.0, "adam", 2),
         (PLAIN | {"output": "masked", "nonlocal_gain": "fixed"}, 0.5, "nadam", None),
-        (PLAIN | {"nonlocal_blocks": "all", "judging": (0, 1)}, 0.5, "nadam", 2),
+        (PLAIN | {"nonlocal_blocks": "all", "attended": (0, 1)}, 0.5, "nadam", 2),
     ],
 )
 def test_losses_and_gradients_are_the_textbook_steps(generator, identity, optimizer, micro_batch):
@@ -178,7 +178,7 @@ def test_a_rate_of_their_own_moves_the_discriminators_alone():
 
 def test_no_parameter_is_without_effect():
     """A bias before an instance norm would have a gradient of zero but for rounding."""
-    step = training_step(nonlocal_gain=0.5, output="masked", judging=(0, 1))
+    step = training_step(nonlocal_gain=0.5, output="masked", attended=(0, 1))
     step(*batch_of(0), images_seen=0, lr=1e-3)
     for name, network in step.networks.items():
         for key, parameter in network.named_parameters():
