@@ -15,7 +15,7 @@ PER_IMAGE = 128
 # Vectors of a set at one scale: of more than 512 images, fewer of each.
 MOST = 65_536
 # Of the images that are worked on at once.
-PIXELS = 2**20
+PIXELS = 2**19
 
 
 @dataclass(frozen=True)

@@ -84,7 +84,7 @@ def _normalised(patches_PD: Tensor) -> Tensor:
     patches = patches_PD.unflatten(1, (3, PATCH**2))
     mean = patches.mean(dim=(0, 2), keepdim=True)
     std = patches.std(dim=(0, 2), keepdim=True, correction=0)
-    return ((patches - mean) / std.clamp_min(1e-6)).flatten(1)
+    return (patches - mean).div_(std.clamp_min(1e-6)).flatten(1)
 
 
 def _places(images: int, count: int, random: torch.Generator) -> Tensor:
