@@ -99,6 +99,8 @@ def _run(name: str, folder: RunFolder) -> Entry:
     run = take_snapshot(folder)
     now = health(run, time.time())
     times = [record["time"] for record in run.records if "time" in record]
-    best = run.best.score if run.best else min((each["swd"] for each in run.records if "swd" in each), default=None)
+    # Runs of before there was a score have the distance.
+    scores, distances = ([each[name] for each in run.records if name in each] for name in ("score", "swd"))
+    best = run.best.score if run.best else min(scores or distances, default=None)
     seconds = times[-1] - times[0] if len(times) > 1 else None
     return Entry(name, "run", now.state, None, best, run.images, seconds, now.since)
