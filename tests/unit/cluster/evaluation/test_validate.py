@@ -154,3 +154,6 @@ def test_evaluate_repeats_it_to_the_last_digit(tmp_path: Path, step: dict[str, A
         assert scores["size"] == 36
         assert scores["translations"]["swd"] == measured[f"swd_{direction}"]
         assert scores["translations"]["ssim_content"] == measured[f"ssim_{direction}"]
+        for name in ("lab", "scene"):
+            assert scores["translations"][name] == measured[f"{name}_{direction}"]
+        assert scores["score"] == measured[f"score_{direction}"]
