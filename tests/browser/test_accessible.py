@@ -58,7 +58,7 @@ def address(pages: Path) -> str:
     return f"file://{pages}/accessible.html#price=2"
 
 
-@pytest.mark.parametrize(("width", "theme"), [(DESKTOP, "light"), (PHONE, "dark")])
+@pytest.mark.parametrize(("width", "theme"), [pytest.param(DESKTOP, "light", marks=pytest.mark.slow), (PHONE, "dark")])
 def test_everything_has_a_name_and_enough_contrast(browser: Browser, address: str, width: int, theme: str) -> None:
     browser.open(address, width, theme)
     browser.js("document.querySelector('.ranking tbody button').click()")

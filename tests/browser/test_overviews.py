@@ -11,7 +11,7 @@ from tuning.analysis.results import ranked, read_results
 from tuning.dashboard import main
 
 
-@pytest.mark.parametrize("width", [DESKTOP, PHONE])
+@pytest.mark.parametrize("width", [pytest.param(DESKTOP, marks=pytest.mark.slow), PHONE])
 def test_sweeps_are_compared_by_what_they_spent(browser: Browser, pages: Path, width: int) -> None:
     uris = [
         sweep_records.sweep(pages / f"several-{width}", 12, name=name, scheduler=name, is_timed=True)

@@ -148,7 +148,10 @@ def test_a_box_in_a_chart_selects(browser: Browser, pages: Path, sweep: str) -> 
     assert browser.complaints() == []
 
 
-@pytest.mark.parametrize(("metric", "at"), [("score", "last"), ("score", "min"), ("swd_A2B", "max"), ("score", "mean")])
+@pytest.mark.parametrize(
+    ("metric", "at"),
+    [("swd_A2B", "max"), *(pytest.param("score", at, marks=pytest.mark.slow) for at in ("last", "min", "mean"))],
+)
 def test_files_have_the_numbers_of_the_page(
     browser: Browser, pages: Path, sweep: str, metric: str, at: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -161,6 +164,7 @@ def test_files_have_the_numbers_of_the_page(
     _same(json.loads(saved(browser, "#json")), rows(read_results(sweep).trials, (), metric, at, 2.5))  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_files_of_groups_have_the_numbers_of_the_page(browser: Browser, pages: Path, repeated: str) -> None:
     browser.open(f"file://{pages}/repeated.html")
     _same(json.loads(saved(browser, "#json")), rows(read_results(repeated).trials, ["seed"]))
