@@ -23,7 +23,7 @@ SERVED = 60
 WIDTH, HEIGHT = 720, 900
 # All pictures together keep the page under 10 MB with plotly's 4.8.
 BYTES = 3_000_000
-TRIES = ((1.0, 70), (1.0, 45), (0.7, 45), (0.5, 40), (0.3, 30))
+TRIES = ((1.0, 70), (0.7, 50), (0.45, 40), (0.3, 30))
 
 
 @dataclass(frozen=True)
