@@ -29,7 +29,7 @@ export function drawCurves() {
     showlegend: named && lines.length > 1,
     legend: { orientation: "h", y: -0.18, x: 0, traceorder: "reversed" },
     xaxis: { title: { text: "images seen" }, rangemode: "tozero", tickformat: ",~s" },
-    yaxis: { title: { text: metric?.label ?? name }, range: range(lines) },
+    yaxis: { title: { text: metric?.label ?? name }, range: range(lines, name) },
     ...marks(name, named ? null : best),
   }, {
     height: 440 + (named && lines.length > 3 ? 24 * Math.ceil(lines.length / 3) : 0),
@@ -113,12 +113,12 @@ function diamonds(name) {
   } : null;
 }
 
-// Without a few outliers that would flatten all other curves.
-function range(lines) {
+// Without a few outliers that would flatten all other curves; with the values that readers know.
+function range(lines, name) {
   const values = lines.flatMap((line) => (line.low ? [...line.low, ...line.high] : line.y)).filter(Number.isFinite).sort((a, b) => a - b);
   if (!values.length) return undefined;
-  const [low, most] = [values[0], values[Math.floor(0.97 * (values.length - 1))]];
-  const high = Math.min(values.at(-1), low + 2 * (most - low));
+  const most = values[Math.floor(0.97 * (values.length - 1))], known = sweep.references.filter((each) => each.metric === name).map((each) => each.value);
+  const low = Math.min(values[0], ...known), high = Math.max(Math.min(values.at(-1), values[0] + 2 * (most - values[0])), ...known);
   const edge = 0.06 * (high - low) || 1;
   return [low - 1.6 * edge, high + edge];
 }

@@ -18,10 +18,12 @@ export function drawSeveral() {
   if (document.activeElement !== input) input.value = target === null ? "" : Number(target.toPrecision(5));
   const unit = document.querySelector("[name=spent]").value;
   const colour = (i) => shade(sweeps.length > 1 ? i / (sweeps.length - 1) : 0);
+  // The line goes on to the end of what was spent.
+  const courseOf = (each) => (each.progress.length ? [...each.progress, { ...each.progress.at(-1), images: each.images, seconds: each.seconds }] : []);
   const traces = sweeps.map((each, i) => ({
-    type: "scatter", mode: "lines+markers", name: each.name, x: each.progress.map((point) => point[unit] / (unit === "seconds" ? 3600 : 1)),
-    y: each.progress.map((point) => point.best), line: { shape: "hv", width: 2.5, color: colour(i), dash: ["solid", "dash", "dot", "dashdot"][i % 4] },
-    customdata: each.progress.map((point) => [[], point.trial]), hovertemplate: `${each.name}: %{y:.4~g} by trial %{customdata[1]}<extra></extra>`,
+    type: "scatter", mode: "lines+markers", name: each.name, x: courseOf(each).map((point) => point[unit] / (unit === "seconds" ? 3600 : 1)),
+    y: courseOf(each).map((point) => point.best), line: { shape: "hv", width: 2.5, color: colour(i), dash: ["solid", "dash", "dot", "dashdot"][i % 4] },
+    customdata: courseOf(each).map((point) => [[], point.trial]), hovertemplate: `${each.name}: %{y:.4~g} by trial %{customdata[1]}<extra></extra>`,
   }));
   draw("progress", document.querySelector("#progress .holder"), traces, {
     showlegend: true, legend: { orientation: "h", y: -0.22, x: 0 },
