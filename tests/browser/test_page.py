@@ -95,7 +95,7 @@ def test_the_ranking_is_searched_and_sorted(browser: Browser, page: dict[int, st
 
 @pytest.fixture
 def server(pages: Path) -> Iterator[Server]:
-    uri = sweep_records.sweep(pages / "watched", 12)
+    uri = sweep_records.sweep(pages / "watched", 30)
     sweep_records.preview(uri, ranked(read_results(uri).trials)[0].number)
     with Server(LivePage(uri), "127.0.0.1", 0) as server:
         thread = threading.Thread(target=server.serve_forever, daemon=True)
