@@ -121,7 +121,8 @@ def test_a_selection_is_everywhere_and_in_the_address(browser: Browser, pages: P
     browser.type("#search", "stopped")
     states = "return [...new Set([...document.querySelectorAll('.ranking .state')].map(each => each.textContent))]"
     assert browser.js(states) == ["stopped"]
-    assert browser.count("#samples figure") == 0
+    # The charts and the pictures follow when the typing rests.
+    until(lambda: browser.count("#samples figure") == 0)
     assert browser.complaints() == []
 
 

@@ -7,7 +7,7 @@ import { element, options } from "page/text";
 
 export function prepareControls() {
   const on = (selector, event, act) => document.querySelector(selector).addEventListener(event, act);
-  on("#search", "input", ({ target }) => choose({ search: target.value }));
+  on("#search", "input", ({ target }) => choose({ search: target.value }, true));
   on("#price", "input", ({ target }) => choose({ price: target.value === "" || target.valueAsNumber < 0 ? null : target.valueAsNumber }));
   for (const name of ["metric", "at", "curve", "x", "y"]) on(`[name=${name}]`, "change", ({ target }) => choose({ [name]: target.value }));
   for (const name of ["a", "b"]) on(`[name=${name}]`, "change", ({ target }) => choose({ [name]: Number(target.value) }));

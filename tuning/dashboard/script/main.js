@@ -11,10 +11,10 @@ import { drawSeveral, prepareSeveral } from "page/several";
 import { follow, load, page } from "page/store";
 
 const POLL_MS = 2000;
-const SWEEP = [drawControls, drawRanking, drawCurves, drawImportance, drawFields, drawRanks, drawParallel, drawComparison, drawGallery, drawTimeline, drawCosts, drawStops];
+const SWEEP = [drawCurves, drawImportance, drawFields, drawRanks, drawParallel, drawComparison, drawGallery, drawTimeline, drawCosts, drawStops];
 
 const first = JSON.parse(document.getElementById("data").textContent);
-if (first.sweep) { prepareControls(); SWEEP.forEach(follow); }
+if (first.sweep) { prepareControls(); follow(drawControls, true); follow(drawRanking, true); SWEEP.forEach((draw) => follow(draw)); }
 if (first.several) { prepareSeveral(); follow(drawSeveral); }
 load(first);
 document.documentElement.dataset.ready = "";

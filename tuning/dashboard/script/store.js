@@ -8,8 +8,10 @@ export let sweep = null;
 export let choices = read(location.hash);
 export let view = null; // what follows: see `derive`
 
+// `quick`: what follows each key while a search is typed; the rest follows when the typing rests.
+const REST_MS = 200;
 const followers = [];
-export const follow = (draw) => followers.push(draw);
+export const follow = (draw, quick = false) => followers.push({ draw, quick });
 
 export function load(newer) {
   page = newer;
@@ -19,11 +21,11 @@ export function load(newer) {
 }
 
 // Change choices; the address follows.
-export function choose(changes) {
+export function choose(changes, isTyped = false) {
   Object.assign(choices, changes);
   const hash = write(choices);
   history.replaceState(null, "", hash ? `#${hash}` : location.pathname + location.search);
-  publish();
+  publish(isTyped);
 }
 
 export function toggle(numbers) {
@@ -40,9 +42,12 @@ export const isFiltered = () => Boolean(choices.search || choices.brush || choic
 
 addEventListener("hashchange", () => { choices = read(location.hash); publish(); });
 
-function publish() {
+let resting = 0;
+function publish(isTyped = false) {
+  clearTimeout(resting);
   if (sweep) view = derive();
-  for (const draw of followers) draw();
+  for (const { draw, quick } of followers) if (quick || !isTyped) draw();
+  if (isTyped) resting = setTimeout(publish, REST_MS);
 }
 
 function derive() {
