@@ -36,6 +36,7 @@ FLOORS = {
     ],
     "nla_cyclegan": [
         {"__main__", "__init__"},
+        {"show"},
         {"commands"},
         {"metrics", "pictures"},
         {"training", "inference", "weights"},

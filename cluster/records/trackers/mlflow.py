@@ -66,11 +66,13 @@ class MlflowTracker:
         self._client.set_terminated(self._id, "FINISHED" if done else "KILLED")
 
     def _experiment(self, name: str) -> str:
+        """The id of the experiment of that name, which is made where there is none."""
+        if found := self._client.get_experiment_by_name(name):
+            return str(found.experiment_id)
         try:
             return str(self._client.create_experiment(name))
         except MlflowException:
-            # It is there, also where another run has made it a moment ago.
-            experiment = self._client.get_experiment_by_name(name)
-            if experiment is None:
-                raise
-            return str(experiment.experiment_id)
+            # Another run has made it at the same moment.
+            if found := self._client.get_experiment_by_name(name):
+                return str(found.experiment_id)
+            raise
