@@ -30,8 +30,9 @@ function show(id, source) {
 }
 
 function complain(error) {
+  const away = error instanceof TypeError ? "The server does not answer. Was it stopped?" : "";
   at("error").hidden = !error;
-  at("error").textContent = error ? error.message || "the server does not answer: was it stopped?" : "";
+  at("error").textContent = error ? away || error.message : "";
 }
 
 async function paint() {
@@ -76,7 +77,7 @@ function take(file) {
 
 function choose(chosen) {
   direction = chosen;
-  for (const button of at("directions").children) button.ariaChecked = String(button.value === chosen);
+  for (const button of at("directions").children) button.setAttribute("aria-checked", button.value === chosen);
   at("there").textContent = `Translation, ${NAMES[chosen]}`;
   paint();
 }
@@ -89,12 +90,14 @@ function label() {
 async function start() {
   about = await ask("about");
   at("weights").textContent = about.weights;
-  at("slider").max = at("slider").value = about.checkpoints.length - 1;
+  at("slider").max = about.checkpoints.length - 1;
+  at("slider").value = at("slider").max;
   at("checkpoint").hidden = about.checkpoints.length < 2;
   label();
   for (const value of [...about.directions].sort().reverse()) {
     const button = document.createElement("button");
-    Object.assign(button, { value, textContent: NAMES[value], role: "radio", onclick: () => choose(value) });
+    Object.assign(button, { value, textContent: NAMES[value], onclick: () => choose(value) });
+    button.setAttribute("role", "radio");
     at("directions").append(button);
   }
   choose(at("directions").firstChild.value);

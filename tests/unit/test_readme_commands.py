@@ -114,6 +114,7 @@ SMALL = {
 NOT_HERE = {
     "data_shards download": "fetches hundreds of MB",
     "data_shards bench": "measures for minutes; make slow runs the benchmarks",
+    "nla_cyclegan show": "serves until Ctrl-C; tests/browser/test_show_page.py uses it",
     "--watch": "does not end",
     "--train-images": "needs Inception's weights; tests/unit/nla_cyclegan/commands/test_evaluate.py has a stand-in",
 }
@@ -172,7 +173,7 @@ def test_the_commands_run_as_given_at_a_tiny_size(written: Path, capsys: pytest.
             (written / target).write_text(said.out)
         ran.add((package, verb))
     verbs = {(match[1], shlex.split(match[2])[0]) for _, line in GIVEN if (match := COMMAND.match(line))}
-    assert verbs - ran == {("data_shards", "download"), ("data_shards", "bench")}
+    assert verbs - ran == {("data_shards", "download"), ("data_shards", "bench"), ("nla_cyclegan", "show")}
     for file in ("sheet.png", "grid.png", "monet.onnx", "kept/monet/run.json", "painted"):
         assert (written / file).exists(), file
     assert not (written / "runs" / "adam").exists()
