@@ -1,5 +1,6 @@
 """`export --format hub`: a folder to upload to the Hugging Face Hub, with a model card."""
 
+import json
 import math
 import re
 import shlex
@@ -11,7 +12,7 @@ from data_shards.errors import UserError, shown_name
 from data_shards.storage import Location, file_size, list_folder, locate, read_file
 from data_shards.storage.files import writing
 from nla_cyclegan.weights.generators import load_generators
-from nla_cyclegan.weights.hub import CONFIG, WEIGHTS, is_hub_folder, save_hub
+from nla_cyclegan.weights.hub import CONFIG, WEIGHTS, is_config, save_hub
 from nla_cyclegan.weights.names import Direction
 from nla_cyclegan.weights.references import NEWEST, Reference, about, parent, select, stored
 
@@ -51,8 +52,15 @@ def _check_free(folder: Path) -> None:
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{shown_name(folder)}: a file; name a folder")
     there = [name for name in (CONFIG, WEIGHTS, CARD, PICTURE) if (folder / name).exists()]
-    if there and not is_hub_folder(folder):
+    if there and not _is_earlier(folder):
         raise UserError(f"{shown_name(folder)}: holds {', '.join(there)} of something else; name another folder")
+
+
+def _is_earlier(folder: Path) -> bool:
+    try:
+        return is_config(json.loads((folder / CONFIG).read_bytes()))
+    except (OSError, ValueError, RecursionError):
+        return False
 
 
 def _run_of(weights: str) -> tuple[Location, dict[str, Any]]:

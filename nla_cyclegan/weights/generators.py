@@ -11,17 +11,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import safetensors.torch
-import torch
-from pydantic import ValidationError
-from torch import Tensor
 
 from data_shards.errors import UserError
 from data_shards.storage import Location, file_size, list_folder, locate, read_file
-from data_shards.storage.checked import problem
 from data_shards.storage.files import writing
-from nla_cyclegan.model.config import GeneratorConfig
 from nla_cyclegan.model.generator import Generator
+from nla_cyclegan.weights.build import build_generator
 from nla_cyclegan.weights.checkpoint import CheckpointReader, world_of
+from nla_cyclegan.weights.hub import is_repository, read_repository
 from nla_cyclegan.weights.junyanz import generator_from, is_torch_file, read_state
 from nla_cyclegan.weights.names import CHOICES, FILE_NAMES, LAYOUT, PTH_ENDINGS, Direction, direction_of
 from nla_cyclegan.weights.references import NEWEST, Reference, parent, select, stored
@@ -63,7 +60,7 @@ def load_generators(path: str | Path, directions: Sequence[Direction] = ("A2B", 
     Args:
         path: a weight file (for one direction), a checkpoint folder, or a run folder, whose newest checkpoint that is
             complete and sound is taken, or, of RUN@best or RUN@120000, that one; local, or a URI that pyarrow opens
-            (s3://bucket/run, gs://...). A file or a folder may be one of pytorch-CycleGAN-and-pix2pix (latest_net_G_A.pth).
+            (s3://bucket/run, gs://...). A folder may be a repository of the Hugging Face Hub (see hub.py), a file or a folder one of pytorch-CycleGAN-and-pix2pix (latest_net_G_A.pth).
 
     Raises: UserError that says what was looked for where.
     """
@@ -78,6 +75,8 @@ def load_generators(path: str | Path, directions: Sequence[Direction] = ("A2B", 
     if not entries:
         hint = f" ({CHOICES})" if "@" in place.root.rpartition("/")[2] else ""
         raise UserError(f"{place.uri}: no such weight file, checkpoint folder or run folder{hint}")
+    if is_repository(entries):
+        return read_repository(place, directions)
     return _read_all(place, entries, directions) or _read_newest(place, directions)
 
 
@@ -166,23 +165,6 @@ def _generator(content: bytes) -> Generator:
     except safetensors.SafetensorError as error:
         raise UserError(f"damaged: {error}") from error
     return build_generator(metadata.get("config", ""), tensors)
-
-
-def build_generator(config_json: str, tensors: dict[str, Tensor]) -> Generator:
-    """A generator of these weights, in eval mode on the CPU. Raises: UserError where they do not fit the config."""
-    try:
-        config = GeneratorConfig.model_validate_json(config_json)
-        if config.num_blocks > len(tensors):
-            raise UserError(f"damaged: a config of {config.num_blocks} blocks for {len(tensors)} tensors")
-        with torch.device("meta"):
-            # Takes no memory: whether they fit is known before any is taken for what the config says.
-            Generator(config).load_state_dict(tensors, assign=True)
-        generator = Generator(config)
-        generator.load_state_dict(tensors)
-    except (ValidationError, RuntimeError, TypeError, OverflowError, KeyError) as error:
-        reason = problem(error) if isinstance(error, ValidationError) else " ".join(str(error).split())
-        raise UserError(f"damaged: weights and config do not make a generator ({reason})") from error
-    return generator.eval()
 
 
 def _metadata(content: bytes) -> dict[str, str]:

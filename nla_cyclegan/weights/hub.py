@@ -6,17 +6,18 @@ One repository holds both directions, or the one that there is: in model.safeten
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import safetensors.torch
 
 from data_shards.errors import StorageAwayError, UserError
+from data_shards.storage import Location, locate, read_file
 from data_shards.storage.checked import parsed
 from data_shards.storage.files import writing
 from nla_cyclegan.model.generator import Generator
-from nla_cyclegan.weights.generators import build_generator
+from nla_cyclegan.weights.build import build_generator
 from nla_cyclegan.weights.names import FILE_NAMES, Direction
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
@@ -60,55 +61,62 @@ def from_pretrained(
         raise UserError(f"direction {direction!r}: allowed: {', '.join(FILE_NAMES)}")
     folder = Path(source).expanduser()
     if not folder.exists():
-        folder = _downloaded(str(source), revision, token)
-    elif not folder.is_dir():
+        place = locate(_downloaded(str(source), revision, token))
+        # Named as it was asked for, not by its place in the cache.
+        place = Location(place.filesystem, place.root, str(source))
+    elif folder.is_dir():
+        place = locate(folder)
+    else:
         raise UserError(f"{folder}: a file; give the folder that `export --format hub` wrote")
-    return _read(folder, direction, str(source))
+    return read_repository(place, [direction])[direction]
 
 
-def is_hub_folder(folder: Path) -> bool:
-    """Whether a local folder says that it is of this format."""
+def is_repository(entries: Collection[str]) -> bool:
+    """Whether a folder with these entries is to be read as a repository."""
+    return CONFIG in entries and WEIGHTS in entries
+
+
+def read_repository(folder: Location, directions: Sequence[Direction]) -> dict[Direction, Generator]:
+    """The generators of these directions, in eval mode on the CPU. Raises: UserError where it is none, or lacks one."""
+    config = parsed(_content(folder, CONFIG), f"{folder.uri}/{CONFIG}")
+    if not is_config(config):
+        raise UserError(
+            f"{folder.uri}/{CONFIG}: not of {FORMAT}, which `python -m nla_cyclegan export --format hub` writes"
+        )
+    version, configs = config.get("version"), config.get("generators")
+    if not isinstance(version, int) or not isinstance(configs, dict):
+        raise UserError(f"{folder.uri}/{CONFIG}: damaged (no version, or no generators)")
+    if version > VERSION:
+        raise UserError(
+            f"{folder.uri}: format version {version}, but this program reads up to {VERSION}; use a newer one"
+        )
+    if lacking := [direction for direction in directions if direction not in configs]:
+        raise UserError(f"{folder.uri}: holds {', '.join(configs) or 'no generator'}, but {lacking[0]} is asked for")
     try:
-        content = json.loads((folder / CONFIG).read_bytes())
-    except (OSError, ValueError, RecursionError):
-        return False
+        tensors = safetensors.torch.load(_content(folder, WEIGHTS))
+    except safetensors.SafetensorError as error:
+        raise UserError(f"{folder.uri}/{WEIGHTS}: damaged ({error})") from error
+    generators: dict[Direction, Generator] = {}
+    for direction in directions:
+        prefix = f"{direction}."
+        own = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+        try:
+            generators[direction] = build_generator(json.dumps(configs[direction]), own)
+        except UserError as error:
+            raise UserError(f"{folder.uri}: {error}") from error
+    return generators
+
+
+def is_config(content: Any) -> bool:
+    """Whether the value of a config.json says that it is of this format."""
     return isinstance(content, dict) and content.get("format") == FORMAT
 
 
-def _read(folder: Path, direction: Direction, source: str) -> Generator:
-    config = parsed(_content(folder / CONFIG, source), f"{source}/{CONFIG}")
-    if not isinstance(config, dict) or config.get("format") != FORMAT:
-        raise UserError(
-            f"{source}/{CONFIG}: not of {FORMAT}, which `python -m nla_cyclegan export --format hub` writes"
-        )
-    version, generators = config.get("version"), config.get("generators")
-    if not isinstance(version, int) or not isinstance(generators, dict):
-        raise UserError(f"{source}/{CONFIG}: damaged (no version, or no generators)")
-    if version > VERSION:
-        raise UserError(f"{source}: format version {version}, but this program reads up to {VERSION}; use a newer one")
-    if direction not in generators:
-        raise UserError(f"{source}: holds {', '.join(generators) or 'no generator'}, but {direction} is asked for")
-    try:
-        tensors = safetensors.torch.load(_content(folder / WEIGHTS, source))
-    except safetensors.SafetensorError as error:
-        raise UserError(f"{source}/{WEIGHTS}: damaged ({error})") from error
-    prefix = f"{direction}."
-    own = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
-    try:
-        return build_generator(json.dumps(generators[direction]), own)
-    except UserError as error:
-        raise UserError(f"{source}: {error}") from error
-
-
-def _content(file: Path, source: str) -> bytes:
-    try:
-        return file.read_bytes()
-    except FileNotFoundError:
-        raise UserError(
-            f"{source}: no {file.name} in it; `python -m nla_cyclegan export --format hub` writes it"
-        ) from None
-    except OSError as error:
-        raise UserError(f"{source}/{file.name}: cannot be read ({error.strerror})") from error
+def _content(folder: Location, name: str) -> bytes:
+    content = read_file(folder, name)
+    if content is None:
+        raise UserError(f"{folder.uri}: no {name} in it; `python -m nla_cyclegan export --format hub` writes it")
+    return content
 
 
 def _downloaded(repository: str, revision: str | None, token: str | None) -> Path:

@@ -46,18 +46,25 @@ def source(browser: Browser, name: str) -> str:
     return str(browser.js("return document.getElementById(arguments[0]).src", name))
 
 
-@pytest.mark.parametrize("width", [DESKTOP, PHONE])
-def test_a_photo_is_painted(browser: Browser, address: str, pages: Path, width: int) -> None:
-    browser.open(address, width)
+def fits(browser: Browser, width: int) -> bool:
+    browser.resize(width)
+    return browser.js("return document.documentElement.scrollWidth") <= width and browser.too_wide() == []
+
+
+def test_a_photo_is_painted(browser: Browser, address: str, pages: Path) -> None:
+    browser.open(address)
+    assert fits(browser, PHONE)
+    assert fits(browser, DESKTOP)
     assert browser.js("return getComputedStyle(document.getElementById('pictures')).display") == "none"
     upload(browser, pages / "photo.png")
+    until(lambda: browser.js("return document.getElementById('mask').naturalWidth") > 0)
     shown = "return [...document.querySelectorAll('#pictures figure')].map(figure => figure.offsetHeight > 0)"
     assert browser.js(shown) == [True, True, True, True]
-    assert browser.js("return document.documentElement.scrollWidth") <= width
-    assert browser.too_wide() == []
 
     browser.driver.find_element("css selector", "#image").click()
     until(lambda: browser.count("#maps img") == 2)
+    assert fits(browser, PHONE)
+    assert fits(browser, DESKTOP)
     first, map_before = source(browser, "translated"), source_of_map(browser)
     move = "const s = document.getElementById('slider'); s.value = 0; s.oninput(); s.onchange()"
     browser.js(move)
@@ -71,7 +78,6 @@ def test_a_photo_is_painted(browser: Browser, address: str, pages: Path, width: 
     upload(browser, pages / "photo.png")
     until(lambda: bool(browser.js("return document.getElementById('error').hidden")))
     assert browser.js("return document.getElementById('attention').hidden")
-    assert browser.too_wide() == []
     # What the browser says of an answer that is an error.
     assert [line for line in browser.complaints() if "400 (Bad Request)" not in line] == []
 

@@ -68,6 +68,7 @@ def test_both_directions_come_back_exactly(run: Path, tmp_path: Path, capsys: An
         read = from_pretrained(out, direction)
         assert same(read, load_generator(run, direction))
         assert not read.training
+        assert same(read, load_generator(out, direction))
     assert from_pretrained(str(out)).config == CONFIG
     card = (out / "README.md").read_text()
     head, body = card.removeprefix("---\n").split("\n---\n")

@@ -1,0 +1,27 @@
+"""A generator of stored weights and config."""
+
+import torch
+from pydantic import ValidationError
+from torch import Tensor
+
+from data_shards.errors import UserError
+from data_shards.storage.checked import problem
+from nla_cyclegan.model.config import GeneratorConfig
+from nla_cyclegan.model.generator import Generator
+
+
+def build_generator(config_json: str, tensors: dict[str, Tensor]) -> Generator:
+    """A generator of these weights, in eval mode on the CPU. Raises: UserError where they do not fit the config."""
+    try:
+        config = GeneratorConfig.model_validate_json(config_json)
+        if config.num_blocks > len(tensors):
+            raise UserError(f"damaged: a config of {config.num_blocks} blocks for {len(tensors)} tensors")
+        with torch.device("meta"):
+            # Takes no memory: whether they fit is known before any is taken for what the config says.
+            Generator(config).load_state_dict(tensors, assign=True)
+        generator = Generator(config)
+        generator.load_state_dict(tensors)
+    except (ValidationError, RuntimeError, TypeError, OverflowError, KeyError) as error:
+        reason = problem(error) if isinstance(error, ValidationError) else " ".join(str(error).split())
+        raise UserError(f"damaged: weights and config do not make a generator ({reason})") from error
+    return generator.eval()
