@@ -7,7 +7,8 @@ from data_shards.command_line import Verb, run_verb
 
 VERBS = {
     "train": Verb("cluster.train", "train a run, or continue it"),
-    "submit": Verb("cluster.submit", "send a run to a cluster and follow its log"),
+    "translate": Verb("cluster.translate", "translate a folder of any size, on this machine or on a Ray cluster"),
+    "submit": Verb("cluster.submit", "send a run, or a translation, to a cluster and follow its log"),
     "status": Verb("cluster.status", "show the state of runs, from their storage alone"),
     "copy": Verb("cluster.copy", "copy a run to another place"),
     "remove": Verb("cluster.remove", "delete a run"),

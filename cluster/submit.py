@@ -1,17 +1,26 @@
-"""`python -m cluster submit`: send a run to a cluster as a Ray job, with this project's code, and follow its log."""
+"""`python -m cluster submit`: send a run, or a translation, to a cluster as a Ray job, with this project's code, and follow its log."""
 
+import re
+import shlex
 from collections.abc import Sequence
 
 from cluster.jobs.job import EXCLUDED, Job, variable_problems, variables_sent
 from cluster.jobs.submission import submit_command
 from cluster.settings.options import FORK_OF, TAKE_OVER, parse_options, train_command
 from cluster.settings.preflight import relative_paths
+from cluster.translation.options import parse, parser, shown_credentials
+from cluster.translation.options import relative_paths as relative_paths_of
 from data_shards.errors import UserError
+from data_shards.storage.folder import split_uri
 
-USAGE = "python -m cluster submit [--address URL] [--no-wait] [--dry-run] [--exclude PATTERN] [--env NAME=VALUE] TRAIN OPTIONS"
+USAGE = (
+    "python -m cluster submit [--address URL] [--no-wait] [--dry-run] [--exclude PATTERN] [--env NAME=VALUE] "
+    "TRAIN OPTIONS | translate OPTIONS IN OUT"
+)
+TRANSLATE = "translate"
 TRAIN_HELP = (
     "Every other option is one of the run: --config, --data.uri, --scaling.workers, ...: see python -m cluster train "
-    "--help. Credentials are not sent: they belong in the environment of the cluster's machines, or in their role."
+    "--help. After the word translate: those of a translation, see python -m cluster translate --help. Credentials are not sent: they belong in the environment of the cluster's machines, or in their role."
 )
 
 
@@ -25,14 +34,16 @@ def main(arguments: Sequence[str]) -> int:
         make_job,
         "python -m cluster submit",
         USAGE,
-        "Send a run to a Ray cluster and follow its log; the same command again follows a run in training. "
-        "Ctrl-C leaves the log, a second one at once stops the run.",
+        "Send a run, or a translation, to a Ray cluster and follow its log; the same command again follows one that is at "
+        "work. Ctrl-C leaves the log, a second one at once stops the job.",
         TRAIN_HELP,
     )
 
 
 def make_job(of_the_run: Sequence[str], excludes: Sequence[str] = (), variables: Sequence[str] = ()) -> Job:
-    """Check a run before anything is sent. Raises: UserError."""
+    """Check a run, or a translation, before anything is sent. Raises: UserError."""
+    if TRANSLATE in of_the_run[:1]:
+        return _translation(of_the_run[1:], excludes, variables)
     options = parse_options(of_the_run)
     problems = relative_paths(options.config, options.fork_of)
     if options.local:
@@ -46,3 +57,17 @@ def make_job(of_the_run: Sequence[str], excludes: Sequence[str] = (), variables:
     command = train_command(config, *others)
     metadata = {"run": config.name, "storage": config.storage}
     return Job(config.name, metadata, command, [*EXCLUDED, *excludes], variables_sent(variables))
+
+
+def _translation(arguments: Sequence[str], excludes: Sequence[str], variables: Sequence[str]) -> Job:
+    given = parser().parse_args(arguments)
+    problems = [*relative_paths_of(given), *shown_credentials(given), *variable_problems(variables)]
+    if problems:
+        raise UserError("\n".join(problems))
+    parse(arguments)
+    command = shlex.join(["python", "-m", "cluster", TRANSLATE, *arguments])
+    # Its name, which is the beginning of the job's, has no other letters.
+    name = re.sub(r"[^A-Za-z0-9_-]+", "-", f"{TRANSLATE}-{split_uri(given.out)[1]}").strip("-")
+    return Job(
+        name, {TRANSLATE: given.out}, command, [*EXCLUDED, *excludes], variables_sent(variables), "at work", "OUT"
+    )

@@ -51,6 +51,8 @@ class Job:
     Attributes:
         name: of the run or the sweep; the job's own name begins with it.
         metadata: which run or sweep it is, and its storage: no two jobs of the same may run.
+        doing: in words, while it runs.
+        named_by: the option that makes it another one.
     """
 
     name: str
@@ -58,6 +60,8 @@ class Job:
     command: str
     excludes: list[str]
     variables: dict[str, str]
+    doing: str = "in training"
+    named_by: str = "--name"
 
     @property
     def folders(self) -> list[Path]:

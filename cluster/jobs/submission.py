@@ -80,7 +80,7 @@ def submit(job: Job, options: argparse.Namespace) -> int:
         return 0
     client = connect(options.address or os.environ.get("RAY_API_SERVER_ADDRESS") or os.environ.get("RAY_ADDRESS"))
     job_id = running_job(client, job)
-    status = "is in training already; nothing was sent" if job_id else f"submitted ({sent})"
+    status = f"is {job.doing} already; nothing was sent" if job_id else f"submitted ({sent})"
     job_id = job_id or _send(client, job)
     try:
         print(f"{job_id}: {status}", file=sys.stderr)
@@ -184,8 +184,8 @@ def running_job(client: "JobSubmissionClient", job: Job) -> str | None:
         if same and not other.status.is_terminal():
             if _without_take_over(other.entrypoint) != _without_take_over(job.command):
                 raise UserError(
-                    f"name: {job.name} is in training with other options, as job {other.submission_id}; choose another "
-                    f"--name, or stop it first: ray job stop --address {client.get_address()} {other.submission_id}"
+                    f"name: {job.name} is {job.doing} with other options, as job {other.submission_id}; choose another "
+                    f"{job.named_by}, or stop it first: ray job stop --address {client.get_address()} {other.submission_id}"
                 )
             return str(other.submission_id)
     return None

@@ -23,7 +23,8 @@ FLOORS = {
     ],
     "cluster": [
         {"__main__"},
-        {"train", "submit", "status", "copy", "remove", "compare"},
+        {"train", "translate", "submit", "status", "copy", "remove", "compare"},
+        {"translation"},
         {"jobs", "group"},
         {"machines"},
         {"training"},
@@ -73,6 +74,8 @@ RAY_FILES = {
     "cluster/machines/ray_internals.py": True,
     "cluster/machines/session.py": False,
     "cluster/records/sinks.py": False,
+    "cluster/translation/painter.py": False,
+    "cluster/translation/run.py": False,
     # `bench` measures against Ray Data, and imports it for that alone.
     "data_shards/commands/peers.py": False,
     "tuning/trials/driver.py": False,

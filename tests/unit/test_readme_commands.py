@@ -15,6 +15,7 @@ import pytest
 from image_folders import make_dataset, make_folder
 
 from cluster.settings.options import parse_options
+from cluster.translation.options import parse as parse_translation
 from data_shards.command_line import Verb
 
 ROOT = Path(__file__).parents[2]
@@ -61,6 +62,8 @@ def test_a_command_is_one_that_its_program_takes(page: str, line: str, monkeypat
     elif (package, verb) == ("cluster", "train"):
         # What the command before it writes.
         parse_options(["cluster/configs/demo.yaml" if each == "best.yaml" else each for each in arguments])
+    elif (package, verb) == ("cluster", "translate"):
+        parse_translation(arguments)
     else:
         assert hasattr(module, "main")
 

@@ -28,7 +28,9 @@ def command(*arguments: str) -> str:
     return f"from cluster.__main__ import main\ntry:\n    main({list(arguments)!r})\nexcept SystemExit as end:\n    assert not end.code"
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["submit", "--help"], ["status", "--help"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["train", "--help"], ["translate", "--help"], ["submit", "--help"], ["status", "--help"]]
+)
 def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     check(command(*arguments))
 

@@ -6,6 +6,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[3] / "cluster"
 # From the top; the files beside them are the verbs.
 FLOORS = (
+    "translation",
     "jobs",
     "group",
     "machines",

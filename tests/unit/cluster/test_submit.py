@@ -108,3 +108,25 @@ def test_what_is_wrong_is_said_before_anything_is_sent() -> None:
 
 def test_a_mistake_in_an_option_of_the_run() -> None:
     assert refused(*PLACES, "--optimizer.rl=1") == ["--optimizer.rl: no such option; did you mean optimizer.lr?"]
+
+
+PHOTOS, PAINTED = "s3://bucket/photos", "s3://bucket/painted"
+
+
+def test_a_translation_is_sent_as_it_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = ["translate", "--weights", "s3://bucket/run@best", "--size", "64", PHOTOS, PAINTED, "--strict"]
+    job = submit.make_job(given, ["*.log"], ["NAME=value"])
+    assert job.command == f"python -m cluster {' '.join(given)}"
+    assert (job.name, job.metadata) == ("translate-painted", {"translate": PAINTED})
+    assert "*.log" in job.excludes
+    assert job.variables["NAME"] == "value"
+
+
+def test_what_a_translation_would_lack_on_the_cluster_is_said_before_it_is_sent() -> None:
+    problems = refused(
+        "translate", "--weights", "run", "photos", "s3://key:secret@bucket/painted", "--env", "API_KEY=1"
+    )
+    assert [problem.partition(":")[0] for problem in problems] == ["IN", "--weights", "OUT", "API_KEY"]
+    assert not any("key:secret" in problem for problem in problems)
+    assert "--size" in refused("translate", "--weights", "s3://b/run", "--size", "0", PHOTOS, PAINTED)[0]
+    assert "--workers 0" in refused("translate", "--weights", "s3://b/run", "--workers", "0", PHOTOS, PAINTED)[0]

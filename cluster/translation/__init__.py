@@ -1,0 +1,1 @@
+"""Translating folders of any size on a cluster: what is missing, by Ray Data's actors, into another folder."""

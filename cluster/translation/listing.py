@@ -1,0 +1,168 @@
+"""What there is to translate: one listing of IN, one of OUT, and their difference, as columns of a table.
+
+A million names are a few hundred megabytes while they are listed, and a hundred afterwards.
+"""
+
+import os
+import re
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyarrow import fs
+
+from data_shards.errors import UserError
+from data_shards.images.left_out import LeftOut
+from data_shards.images.signatures import SUFFIXES
+from data_shards.images.walk import ATTENTION, is_hidden
+from data_shards.storage import Location, delete_files
+from data_shards.storage.files import TEMPORARY
+from data_shards.storage.patience import patiently
+from nla_cyclegan.commands.outputs import output_name
+
+# No file is written for so long (seconds): what is left of one is a killed command's.
+LONGEST_WRITE_S = 3600.0
+AT_ONCE = 10_000
+# A suffix that says what a file is; "after 3.5 minutes" has none.
+KIND = re.compile(r"\.[\w+~-]{1,12}")
+
+
+@dataclass(frozen=True)
+class Work:
+    """What is to be done.
+
+    Attributes:
+        images: `name` below IN, `target` below OUT, and `size` in bytes, of each image that OUT lacks.
+        total: number of images in IN.
+        left_out: what is no image, by its name.
+    """
+
+    images: pa.Table
+    total: int
+    left_out: LeftOut
+
+
+def list_work(
+    source: Location, out: Location, suffix: str, *, recursive: bool = True, limit: int | None = None
+) -> Work:
+    """The images of IN whose results OUT lacks. By their names: a file without a suffix is looked at by who reads it.
+
+    Args:
+        suffix: of the results: ".png".
+        limit: only the first images, by name.
+
+    Raises: UserError when IN has no images, two of them would be written to one file, or storage does not answer.
+    """
+    if source.path("") == out.path(""):
+        raise UserError(f"{out.uri}: IN and OUT are one folder; give another OUT, it may lie inside IN")
+    left_out = LeftOut()
+    listed = _named(source, left_out.unreadable, inside=out.path(""))
+    named = images_among(listed, left_out, recursive=recursive).sort_by("name")[:limit]
+    if not named.num_rows:
+        seen = "".join(f"; left out: {remark}" for remark in left_out.remarks)
+        raise UserError(f"{source.uri}: no image in it{seen}; give a folder or a prefix")
+    targets = pa.array((str(output_name(Path(name), suffix)) for name in _texts(named["name"])), pa.large_string())
+    named = named.append_column("target", targets)
+    _refuse_clashes(named, out)
+    there = pc.is_in(named["target"], value_set=_written(out)["name"])
+    return Work(named.filter(pc.invert(there)), named.num_rows, left_out)
+
+
+def images_among(listed: pa.Table, left_out: LeftOut, *, recursive: bool) -> pa.Table:
+    """Those that are images by their names, or have a name without a suffix."""
+    others = [(name, kind) for name in _texts(listed["name"]) if (kind := _kind(name, left_out, recursive)) is not None]
+    for name, kind in others:
+        kind.append(name)
+    images = listed.filter(
+        pc.invert(pc.is_in(listed["name"], value_set=pa.array([name for name, _ in others], pa.large_string())))
+    )
+    drawn = _drawn(images["name"])
+    left_out.drawn += drawn
+    return images.filter(pc.invert(pc.is_in(images["name"], value_set=pa.array(drawn, pa.large_string()))))
+
+
+def _kind(name: str, left_out: LeftOut, recursive: bool) -> list[str] | None:
+    if is_hidden(name):
+        return left_out.hidden
+    if "/" in name and not recursive:
+        return left_out.below
+    suffix = os.path.splitext(name)[1].lower()
+    return left_out.others if KIND.fullmatch(suffix) and suffix not in SUFFIXES else None
+
+
+def _drawn(names: pa.ChunkedArray) -> list[str]:
+    """Pictures of attention that lie beside what they were drawn about."""
+    suspects = [
+        (name, beside["stem"])
+        for name in _texts(names.filter(pc.match_substring(names, ".attention")))
+        if (beside := ATTENTION.fullmatch(name.rpartition(".")[0]))
+    ]
+    if not suspects:
+        return []
+    stems = pc.replace_substring_regex(names, r"\.[^./]*$", "")
+    there = pc.is_in(pa.array([stem for _, stem in suspects], pa.large_string()), value_set=stems).to_pylist()
+    return [name for (name, _), is_there in zip(suspects, there, strict=True) if is_there]
+
+
+def _refuse_clashes(named: pa.Table, out: Location) -> None:
+    counted = pc.value_counts(named["target"])
+    twice = counted.filter(pc.greater(counted.field("counts"), 1))
+    if len(twice):
+        target = twice.field("values")[0].as_py()
+        first, second = named.filter(pc.equal(named["target"], target))["name"].to_pylist()[:2]
+        raise UserError(
+            f"{first} and {second} would both be written to {target} of {out.uri}; keep one of them, or translate them apart"
+        )
+
+
+def _written(out: Location) -> pa.Table:
+    """The files of OUT; what killed commands have left there is deleted."""
+    listed = _named(out, [])
+    is_temporary = pc.match_substring_regex(listed["name"], rf"(^|/){TEMPORARY}$")
+    old = pc.less(listed["written"], time.time() - LONGEST_WRITE_S)
+    for name in listed.filter(pc.and_(is_temporary, old))["name"].to_pylist():
+        folder, _, file = name.rpartition("/")
+        delete_files(out.inside(folder) if folder else out, [file])
+    return listed.filter(pc.and_(pc.invert(is_temporary), pc.greater(listed["size"], 0)))
+
+
+def _named(location: Location, not_text: list[str], inside: str | None = None) -> pa.Table:
+    """`name`, `size` in bytes and `written` (seconds since 1970) of each file below a location.
+
+    Args:
+        not_text: is given names that are none.
+        inside: a path whose files are passed over.
+    """
+    selector = fs.FileSelector(location.root, allow_not_found=True, recursive=True)
+    try:
+        found = patiently(f"list {location.uri}", lambda: location.filesystem.get_file_info(selector))
+    except NotADirectoryError as error:
+        raise UserError(f"{location.uri}: a file; give a folder or a prefix") from error
+    if not found:
+        location.check_bucket()
+    start, names, files = len(location.path("")), [], []
+    for info in (info for info in found if info.is_file):
+        try:
+            path = info.path
+        except UnicodeDecodeError as error:
+            # A name that is no text, which a path of a local folder may be.
+            not_text.append(error.object[start:].decode("utf-8", "backslashreplace"))
+            continue
+        if not (inside and path.startswith(inside)):
+            names.append(path[start:])
+            files.append(info)
+    return pa.table(
+        {
+            "name": pa.array(names, pa.large_string()),
+            "size": pa.array((info.size for info in files), pa.int64()),
+            "written": pa.array(((info.mtime_ns or 0) / 1e9 for info in files), pa.float64()),
+        }
+    )
+
+
+def _texts(column: pa.ChunkedArray) -> Iterator[str]:
+    for start in range(0, len(column), AT_ONCE):
+        yield from column.slice(start, AT_ONCE).to_pylist()

@@ -1,0 +1,129 @@
+"""The options of `cluster translate`, and how each image is translated."""
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from cluster.settings.config import has_credentials
+from cluster.settings.options import Parser
+from cluster.settings.preflight import in_ray_job
+from cluster.settings.scaling import parse_workers
+from data_shards.errors import UserError
+from nla_cyclegan.weights.names import FILE_NAMES, WEIGHTS, Direction
+
+PROG = "python -m cluster translate"
+DESCRIPTION = """Translate every image of a folder, on this machine or on a Ray cluster. Names and sub-folders are kept. What is in OUT
+already is left as it is: kill it anywhere, the same command translates what is missing."""
+WORKER_CPUS = 4
+
+
+@dataclass(frozen=True)
+class Way:
+    """How each image is translated, for all workers alike.
+
+    Attributes:
+        size: side that the shorter one is resized to; None: as it is.
+        batch: images of one size at once, at most.
+        tile: side in pixels of the largest square that goes through the network at once; a multiple of 4.
+    """
+
+    direction: Direction
+    suffix: str
+    size: int | None
+    batch: int
+    tile: int
+    precision: Literal["fp32", "bf16"]
+
+
+def parser() -> argparse.ArgumentParser:
+    """Raises UserError for a wrong option."""
+    parser = Parser(prog=PROG, description=DESCRIPTION, allow_abbrev=False)
+    parser.add_argument(
+        "source", metavar="IN", help="folder or prefix with images, such as s3://bucket/photos; its sub-folders too"
+    )
+    parser.add_argument("out", metavar="OUT", help="folder or prefix for the results, which all machines reach")
+    parser.add_argument("--weights", required=True, help=WEIGHTS)
+    parser.add_argument(
+        "--direction", choices=list(FILE_NAMES), default="B2A", help="B2A: photo to Monet (default); A2B: Monet to photo"
+    )  # fmt: skip
+    parser.add_argument("--format", choices=["png", "jpg", "webp"], default="png", help="of the results (default: png)")
+    parser.add_argument(
+        "--size", type=_positive, metavar="N", help="resize the shorter side to N pixels first (default: as they are)"
+    )
+    parser.add_argument("--batch", type=_positive, default=8, help="images of one size at once (default: 8)")
+    parser.add_argument(
+        "--tile", type=_positive, default=1024, metavar="N",
+        help="at most N x N pixels at once (default: 1024); larger images are translated in tiles of that side",
+    )  # fmt: skip
+    parser.add_argument(
+        "--precision", choices=["auto", "fp32", "bf16"], default="auto",
+        help="auto (default): bf16 on GPUs, fp32 on cores, as `nla_cyclegan translate` does",
+    )  # fmt: skip
+    parser.add_argument("--limit", type=_positive, metavar="N", help="only the first N images, by name")
+    parser.add_argument(
+        "--recursive", action=argparse.BooleanOptionalAction, default=True, help="also the folders inside IN (default)"
+    )
+    parser.add_argument("--strict", action="store_true", help="exit with status 1 where an image was left out")
+    where = parser.add_argument_group("machines")
+    where.add_argument(
+        "--address", help="the Ray cluster's HOST:PORT (default: RAY_ADDRESS; else a Ray of this process's own)"
+    )
+    where.add_argument(
+        "--gpu", action=argparse.BooleanOptionalAction, help="one GPU a worker (default: where there is one)"
+    )
+    where.add_argument(
+        "--cpus", type=float, metavar="N",
+        help=f"cores of each worker, which read and write beside its network (default: a GPU's share of its machine; without GPUs {WORKER_CPUS} at most)",
+    )  # fmt: skip
+    where.add_argument(
+        "--workers", metavar="N | MIN,MAX", help="default: from 1 to as many as the cluster has or gets room for"
+    )
+    return parser
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """Raises: UserError with a line for each problem."""
+    options = parser().parse_args(arguments)
+    problems = relative_paths(options) if in_ray_job() else []
+    try:
+        workers = parse_workers(options.workers)
+    except ValueError as error:
+        problems.append(f"--workers {options.workers}: {error}")
+    if options.cpus is not None and options.cpus <= 0:
+        problems.append(f"--cpus {options.cpus:g}: expected more than 0")
+    if problems:
+        raise UserError("\n".join(problems))
+    options.workers = workers if isinstance(workers, tuple) else (workers, workers) if workers else (1, None)
+    for name in ("source", "out"):
+        path = getattr(options, name)
+        setattr(options, name, path if "://" in path else str(Path(path).expanduser().absolute()))
+    return options
+
+
+def relative_paths(options: argparse.Namespace) -> list[str]:
+    """What a job would look for in its own temporary folder, a line for each."""
+    paths = {"IN": options.source, "OUT": options.out, "--weights": options.weights}
+    return [
+        f"{name}: {path!r} is relative, and the working directory of a Ray job is a temporary copy; give an absolute path or a "
+        "URI that all machines reach"
+        for name, path in paths.items()
+        if "://" not in path and not Path(path).expanduser().is_absolute()
+    ]
+
+
+def shown_credentials(options: argparse.Namespace) -> list[str]:
+    """What a job's command must not hold, a line for each: Ray shows it to everyone who sees its dashboard."""
+    paths = {"IN": options.source, "OUT": options.out, "--weights": options.weights}
+    return [
+        f"{name}: has credentials in its URI, which Ray would show; set them in the environment of the cluster's machines"
+        for name, path in paths.items()
+        if has_credentials(path)
+    ]
+
+
+def _positive(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1")
+    return int(text)

@@ -1,0 +1,142 @@
+"""A worker: reads, translates and writes the images of each call, all three at once. Ray Data starts it, and again where it is lost."""
+
+import json
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from cluster.machines.device import rank_device
+from cluster.translation.options import Way
+from data_shards.errors import UserError
+from data_shards.images.read import UnreadableImageError, decoded, ready_for_threads
+from data_shards.images.signatures import HEAD_BYTES, SUFFIXES, is_drawn, looks_like_image
+from data_shards.images.write import LONGEST_SIDE, encoded
+from data_shards.storage import Location, locate, read_file
+from data_shards.storage.files import write_once
+from nla_cyclegan.inference.images import padded_pixels
+from nla_cyclegan.inference.stages import ahead, batch_share, behind, by_size
+from nla_cyclegan.inference.tiles import smallest_tile, translate_batch
+from nla_cyclegan.model.generator import Generator
+
+# Of a photograph as JPEG, about; how much of it may be in memory is decided before it is read.
+PIXELS_A_BYTE = 4
+NO_IMAGE = "no image by its bytes"
+
+
+class Painter:
+    """Translates images named by tables with `name`, `target` and `size`, see `Work`.
+
+    Two calls may run at once: one's images are read while the other's last ones are written.
+
+    Args:
+        generators: the one in it is Ray's reference to the generator, which each machine gets once.
+        source, out: folders, paths or URIs.
+        threads: that read and write, and of torch on a CPU.
+
+    Raises: UserError where no GPU can be used and one is planned.
+    """
+
+    def __init__(self, generators: list[Any], source: str, out: str, way: Way, threads: int, use_gpu: bool) -> None:
+        import ray
+
+        self.device = rank_device(use_gpu, 0)
+        torch.set_num_threads(threads)
+        # As `nla_cyclegan translate`.
+        torch.backends.cudnn.deterministic = True
+        generator: Generator = ray.get(generators[0])
+        self.generator, self.way = generator.to(self.device).eval(), way
+        self.source, self.out = locate(source), locate(out)
+        self._network = threading.Lock()
+        ready_for_threads()
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="images")
+
+    def __call__(self, images: pa.Table) -> dict[str, list[Any]]:
+        """Returns: `done`, the number of images that were written, and `left_out`, JSON of why others were not.
+
+        Raises: UserError where storage refuses or stays away: another try may be luckier with all that is missing.
+        """
+        left_out: dict[str, str] = {}
+        rows = images.select(["name", "target", "size"]).to_pylist()
+        read = ahead(rows, self._read, self._pool, self._share)
+        written = behind(self._paint(read, left_out), self._write, self._pool, self._painted_share)
+        done = sum(1 for _ in written)
+        return {"done": [done], "left_out": [json.dumps(left_out)]}
+
+    def _read(self, row: dict[str, Any]) -> tuple[dict[str, Any], Tensor | str]:
+        """The image, or why it is left out."""
+        try:
+            content = read_image(self.source, row["name"])
+            image = content if isinstance(content, str) else decoded(content, shorter=self.way.size)
+        except UserError as error:
+            if error.retryable:
+                raise
+            reason = f"not a readable image ({error})" if isinstance(error, UnreadableImageError) else str(error)
+            return row, reason
+        return row, image if isinstance(image, str) else self._fitting(image)
+
+    def _fitting(self, image: Tensor) -> Tensor | str:
+        longest, (height, width) = LONGEST_SIDE[self.way.suffix], image.shape[-2:]
+        if max(height, width) > longest:
+            return f"{width:,} x {height:,} px, and {self.way.suffix} holds up to {longest:,} a side: give another --format"
+        smallest = smallest_tile(self.generator.config)
+        if padded_pixels(height, width) > self._most and self.way.tile < smallest:
+            return f"{width:,} x {height:,} px, which takes --tile {smallest} or more"
+        return image
+
+    def _paint(
+        self, read: Iterator[tuple[dict[str, Any], Tensor | str]], left_out: dict[str, str]
+    ) -> Iterator[tuple[str, Tensor]]:
+        def readable() -> Iterator[tuple[dict[str, Any], Tensor]]:
+            for row, image in read:
+                if isinstance(image, str):
+                    left_out[row["name"]] = image
+                else:
+                    yield row, image
+
+        for batch in by_size(readable(), self.way.batch, self._most):
+            try:
+                with self._network:
+                    translated = translate_batch(
+                        self.generator, [image for _, image in batch], self.way.tile, precision=self.way.precision
+                    )
+            except torch.OutOfMemoryError as error:
+                raise UserError(
+                    f"{batch[0][0]['name']}: the device is out of memory: give a smaller --tile, which also bounds a batch"
+                ) from error
+            yield from ((row["target"], image) for (row, _), image in zip(batch, translated, strict=True))
+
+    def _write(self, painted: tuple[str, Tensor]) -> None:
+        target, image = painted
+        write_once(self.out, target, encoded(image, self.way.suffix))
+
+    @property
+    def _most(self) -> int:
+        return self.way.tile**2
+
+    def _share(self, row: dict[str, Any]) -> float:
+        return max(1 / self.way.batch, PIXELS_A_BYTE * row["size"] / self._most)
+
+    def _painted_share(self, painted: tuple[str, Tensor]) -> float:
+        height, width = painted[1].shape[-2:]
+        return batch_share(height, width, self.way.batch, self._most)
+
+
+def read_image(source: Location, name: str) -> bytes | str:
+    """The content of an image file, or why it is left out: it is gone, none by its bytes, or drawn by this project.
+
+    Raises: UserError where storage refuses or stays away.
+    """
+    if Path(name).suffix.lower() not in SUFFIXES:
+        head = read_file(source, name, most=HEAD_BYTES)
+        if head is not None and not looks_like_image(head):
+            return NO_IMAGE
+    content = read_file(source, name)
+    if content is None:
+        return "it was there when IN was listed, and is gone"
+    return "drawn by this project (attention, grids)" if is_drawn(content) else content

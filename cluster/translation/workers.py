@@ -1,0 +1,93 @@
+"""How many workers translate, and what each has of its machine."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from cluster.machines.autoscaler import growth
+from cluster.machines.session import cluster_machines
+from cluster.settings.scaling import Machine, places
+from cluster.translation.options import WORKER_CPUS
+from data_shards.errors import UserError
+
+
+@dataclass(frozen=True)
+class Workers:
+    """Each takes `cpus` cores, and a GPU where `use_gpu`.
+
+    Attributes:
+        at_once: how many fit on what is there.
+        most: None: as many as the cluster gets room for.
+    """
+
+    cpus: float
+    use_gpu: bool
+    fewest: int
+    at_once: int
+    most: int | None
+
+    def __str__(self) -> str:
+        each = f"{self.cpus:g} cores" + (" and a GPU" if self.use_gpu else "")
+        return f"{self.at_once} worker{'' if self.at_once == 1 else 's'} with {each} each"
+
+
+def choose_workers(limits: tuple[int, int | None], cpus: float | None, gpu: bool | None, *, joined: bool) -> Workers:
+    """The workers on this cluster; Ray is running.
+
+    Args:
+        limits: fewest and most.
+        joined: whether it is a cluster that others use too, and that an autoscaler may enlarge.
+    """
+    machines, unknown = [_whole(machine) for machine in cluster_machines()], False
+    to_come: tuple[Machine, ...] = ()
+    if joined and not _fitting(machines, cpus, gpu):
+        # The autoscaler is asked only where it matters: that starts a process on the head.
+        more = growth()
+        to_come, unknown = more.machines, more.unknown
+    return choose(machines, to_come, limits, cpus, gpu, joined=joined, unknown=unknown)
+
+
+def choose(
+    machines: Sequence[Machine],
+    to_come: Sequence[Machine],
+    limits: tuple[int, int | None],
+    cpus: float | None,
+    gpu: bool | None,
+    *,
+    joined: bool,
+    unknown: bool = False,
+) -> Workers:
+    """The workers for these machines, and for those that an autoscaler may add; see `choose_workers`.
+
+    Args:
+        unknown: whether it may add others that are not known.
+
+    Raises: UserError when no machine can hold one.
+    """
+    hosts = _fitting([*machines, *to_come], cpus, gpu)
+    use_gpu = bool(gpu) if gpu is not None else any(machine.gpus for machine in hosts)
+    if use_gpu:
+        hosts = [machine for machine in hosts if machine.gpus >= 1]
+    if not hosts and not unknown:
+        wanted = f"{cpus or 1:g} cores" + (" and a GPU" if gpu else "")
+        largest = max((machine.cpus for machine in [*machines, *to_come]), default=0)
+        gpus = sum(machine.gpus for machine in [*machines, *to_come])
+        raise UserError(
+            f"--cpus, --gpu: no machine has {wanted} for a worker; the largest has {largest:g} cores, and there are {gpus:g} GPUs"
+        )
+    if cpus is None:
+        shares = [machine.cpus // machine.gpus if use_gpu else min(machine.cpus, WORKER_CPUS) for machine in hosts]
+        cpus = max(1.0, min(shares, default=1.0))
+    room = places(list(machines), cpus, use_gpu)
+    fewest, most = limits
+    most = most if joined else min(most or room, room)
+    return Workers(cpus, use_gpu, min(fewest, most or fewest), max(1, min(room, most or room)), most)
+
+
+def _fitting(machines: Sequence[Machine], cpus: float | None, gpu: bool | None) -> list[Machine]:
+    """Those that can hold a worker; where it is not said, GPUs are asked for if there are any."""
+    return [machine for machine in machines if machine.cpus >= (cpus or 1) and machine.gpus >= bool(gpu)]
+
+
+def _whole(machine: Machine) -> Machine:
+    """With what others use of it now, which comes free."""
+    return Machine(machine.cpus + machine.busy_cpus, machine.gpus + machine.busy_gpus)

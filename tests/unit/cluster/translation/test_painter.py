@@ -1,0 +1,169 @@
+"""What a worker makes of the images of a call; Ray hands it the generator and nothing else."""
+
+import json
+import threading
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import ray
+import torch
+from PIL import Image
+
+from cluster.translation import painter
+from cluster.translation.listing import list_work
+from cluster.translation.options import Way
+from cluster.translation.painter import NO_IMAGE, Painter
+from data_shards.errors import StorageAwayError, UserError
+from data_shards.images.write import save_picture
+from data_shards.storage import locate
+from nla_cyclegan import Generator, GeneratorConfig
+from nla_cyclegan.__main__ import main
+from nla_cyclegan.weights.generators import load_generator, save_generator
+
+TINY = GeneratorConfig(base_channels=2, num_blocks=2, nonlocal_blocks=(1,), nonlocal_gain=1.0)
+SIZES = [(32, 32), (18, 41), (9, 30)]
+WAY = Way("B2A", ".png", None, 4, 1024, "fp32")
+
+
+@pytest.fixture(autouse=True)
+def no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray, "get", lambda reference: reference)
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    file = tmp_path_factory.mktemp("weights") / "generator_ba.safetensors"
+    save_generator(Generator(TINY), file)
+    return file
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    random = np.random.default_rng(0)
+    for index in range(15):
+        file = tmp_path / "photos" / f"sub {index % 2}" / f"{index}.jpg"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(random.integers(0, 256, (*SIZES[index % 3], 3), np.uint8)).save(file)
+    return tmp_path / "photos"
+
+
+def paint(worker: Painter, folder: Path, out: Path) -> tuple[int, dict[str, str]]:
+    report = worker(list_work(locate(folder), locate(out), worker.way.suffix).images)
+    return report["done"][0], json.loads(report["left_out"][0])
+
+
+def test_the_files_are_those_of_translate(weights: Path, photos: Path, tmp_path: Path) -> None:
+    """To the last byte, though they went through the network with others."""
+    for suffix, size in {"png": None, "webp": 20}.items():
+        given = ["--format", suffix, *(["--size", str(size)] if size else [])]
+        one, two = tmp_path / f"one {suffix}", tmp_path / f"two {suffix}"
+        command = ["translate", "--weights", str(weights), "--device", "cpu", *given, "--out", str(one), str(photos)]
+        assert main(command) == 0
+        way = Way("B2A", f".{suffix}", size, 4, 1024, "fp32")
+        worker = Painter([load_generator(weights)], str(photos), str(two), way, 2, use_gpu=False)
+        assert paint(worker, photos, two) == (15, {})
+        for file in photos.rglob("*.jpg"):
+            name = file.relative_to(photos).with_suffix(f".{suffix}")
+            assert (one / name).read_bytes() == (two / name).read_bytes()
+
+
+def test_what_does_not_come_through_is_named_and_the_rest_is_done(weights: Path, photos: Path, tmp_path: Path) -> None:
+    (photos / "broken.jpg").write_bytes(b"nothing")
+    (photos / "README").write_text("about these photos")
+    (photos / "an image").write_bytes((photos / "sub 0" / "0.jpg").read_bytes())
+    save_picture(Image.new("RGB", (8, 8)), photos / "grid.webp", drawn=True)
+    Image.new("RGB", (20_000, 8)).save(photos / "wide.png")
+    Image.new("RGB", (60, 60)).save(photos / "over the tile.png")
+    work = list_work(locate(photos), locate(tmp_path / "out"), ".webp")
+    (photos / "sub 1" / "1.jpg").unlink()
+    way = Way("B2A", ".webp", None, 4, 44, "fp32")
+    report = Painter([load_generator(weights)], str(photos), str(tmp_path / "out"), way, 2, use_gpu=False)(work.images)
+    left_out = json.loads(report["left_out"][0])
+    assert report["done"] == [15]
+    assert {name: reason.partition(" (")[0].partition(",")[0] for name, reason in left_out.items()} == {
+        "README": NO_IMAGE,
+        "broken.jpg": "not a readable image",
+        "grid.webp": "drawn by this project",
+        "wide.png": "20",
+        "over the tile.png": "60 x 60 px",
+        "sub 1/1.jpg": "it was there when IN was listed",
+    }
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["an image.webp", "sub 0", "sub 1"]
+
+
+def test_storage_that_stays_away_ends_the_call(weights: Path, photos: Path, tmp_path: Path, monkeypatch) -> None:
+    def away(*arguments: object) -> bytes:
+        raise StorageAwayError("cannot read 3.jpg, tried for 60 s")
+
+    worker = Painter([load_generator(weights)], str(photos), str(tmp_path / "out"), WAY, 2, use_gpu=False)
+    monkeypatch.setattr(painter, "read_file", away)
+    with pytest.raises(UserError, match="tried for 60 s"):
+        paint(worker, photos, tmp_path / "out")
+
+
+def test_two_calls_at_once_share_the_network_and_the_folder(weights: Path, photos: Path, tmp_path: Path) -> None:
+    worker = Painter([load_generator(weights)], str(photos), str(tmp_path / "out"), WAY, 2, use_gpu=False)
+    images = list_work(locate(photos), locate(tmp_path / "out"), ".png").images
+    reports: list[dict] = []
+    calls = [threading.Thread(target=lambda: reports.append(worker(images))) for _ in range(2)]
+    for call in calls:
+        call.start()
+    for call in calls:
+        call.join()
+    assert [report["done"] for report in reports] == [[15], [15]]
+    files = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
+    assert len(files) == 15
+    for file in files:
+        Image.open(file).load()
+
+
+class Watching(torch.nn.Module):
+    """A stand-in that sees how many images are read and written whenever it is given one; on a CPU it is given one at a time."""
+
+    config = TINY
+
+    def __init__(self, counts: Counter[str]) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(()))
+        self.counts, self.seen = counts, list[tuple[int, int]]()
+
+    def forward(self, x_BCHW: torch.Tensor) -> torch.Tensor:
+        self.seen.append((self.counts["read_file"], self.counts["write_once"]))
+        return x_BCHW
+
+
+def test_images_are_read_ahead_of_the_network_and_written_behind_it(photos: Path, tmp_path: Path, monkeypatch) -> None:
+    counts: Counter[str] = Counter()
+    for name in ("read_file", "write_once"):
+        work = getattr(painter, name)
+        monkeypatch.setattr(
+            painter, name, lambda *given, name=name, work=work: (work(*given), counts.update([name]))[0]
+        )
+    for index in range(25):
+        (photos / f"{index}.jpg").write_bytes((photos / "sub 0" / "0.jpg").read_bytes())
+    network = Watching(counts)
+    worker = Painter([network], str(photos), str(tmp_path / "out"), WAY, 2, use_gpu=False)
+    # On a thread of its own the reading is done when the network begins.
+    worker._pool = Immediate()
+    assert paint(worker, photos, tmp_path / "out") == (40, {})
+    assert counts == {"read_file": 40, "write_once": 40}
+    batch = WAY.batch
+    for before, (read, written) in enumerate(network.seen):
+        # Two batches more than this one are begun, and all before are written.
+        assert read >= min(40, before // batch * batch + 3 * batch - 1)
+        assert before - batch <= written <= before
+
+
+class Immediate:
+    """Threads that are faster than anything."""
+
+    def submit(self, work: Callable[..., Any], *given: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        future.set_result(work(*given))
+        return future

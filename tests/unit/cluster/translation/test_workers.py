@@ -1,0 +1,57 @@
+"""How many workers translate on which machines, and how the images are dealt to them."""
+
+import pyarrow as pa
+import pytest
+
+from cluster.settings.scaling import Machine
+from cluster.translation.run import calls
+from cluster.translation.workers import Workers, choose
+from data_shards.errors import UserError
+
+CORES, GPUS = Machine(8), Machine(16, 4)
+ANY = (1, None)
+
+
+@pytest.mark.parametrize(
+    ("machines", "options", "expected"),
+    [
+        ([Machine(2)], {}, Workers(2, False, 1, 1, 1)),
+        ([CORES], {}, Workers(4, False, 1, 2, 2)),
+        ([CORES], {"cpus": 1.0}, Workers(1, False, 1, 8, 8)),
+        ([CORES], {"cpus": 1.0, "limits": (1, 3)}, Workers(1, False, 1, 3, 3)),
+        ([GPUS], {}, Workers(4, True, 1, 4, 4)),
+        ([GPUS, CORES], {"joined": True}, Workers(4, True, 1, 4, None)),
+        ([GPUS, CORES], {"gpu": False}, Workers(4, False, 1, 6, 6)),
+        ([GPUS], {"cpus": 8.0}, Workers(8, True, 1, 2, 2)),
+        ([CORES], {"joined": True, "limits": (2, 40)}, Workers(4, False, 2, 2, 40)),
+    ],
+)
+def test_workers(machines, options, expected) -> None:
+    given = {"cpus": None, "gpu": None, "limits": ANY, "joined": False} | options
+    limits, cpus, gpu = (given.pop(name) for name in ("limits", "cpus", "gpu"))
+    assert choose(machines, [], limits, cpus, gpu, **given) == expected
+
+
+def test_machines_that_an_autoscaler_may_add_count() -> None:
+    chosen = choose([Machine(2)], [GPUS], ANY, None, True, joined=True)
+    assert chosen == Workers(4, True, 1, 1, None)
+    assert choose([Machine(2)], [], ANY, 64, None, joined=True, unknown=True).cpus == 64
+
+
+@pytest.mark.parametrize(("cpus", "gpu"), [(64.0, None), (None, True)])
+def test_a_worker_that_no_machine_holds_is_refused(cpus, gpu) -> None:
+    with pytest.raises(
+        UserError, match=r"no machine has .* for a worker; the largest has 8 cores, and there are 0 GPUs"
+    ):
+        choose([CORES], [], ANY, cpus, gpu, joined=True)
+
+
+@pytest.mark.parametrize(("count", "workers", "size"), [(1, 1, 1), (10, 2, 2), (1000, 2, 32), (7, 8, 1)])
+def test_each_image_is_in_one_call_and_each_worker_has_several(count, workers, size) -> None:
+    names = [str(index) for index in range(count)]
+    table = pa.table({"name": names, "target": names, "size": [1] * count})
+    dealt = [call["name"].to_pylist() for call in calls(table, 8, Workers(1, False, 1, workers, workers))]
+    assert [name for names in dealt for name in names] == names
+    # Of the last columns only: what is sent does not grow with the table.
+    assert max(map(len, dealt)) <= 32
+    assert len(dealt[0]) == size or count == 10
