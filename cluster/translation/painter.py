@@ -4,6 +4,7 @@ import json
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 from cluster.machines.device import rank_device
+from cluster.translation.calls import Report, received
 from cluster.translation.options import Way
 from data_shards.errors import UserError
 from data_shards.images.read import UnreadableImageError, decoded, ready_for_threads
@@ -30,7 +32,7 @@ NO_IMAGE = "no image by its bytes"
 
 
 class Painter:
-    """Translates images named by tables with `name`, `target` and `size`, see `Work`.
+    """Translates the images that tables name, see `Work`.
 
     Two calls may run at once: one's images are read while the other's last ones are written.
 
@@ -39,13 +41,18 @@ class Painter:
         source, out: folders, paths or URIs.
         threads: that read and write, and of torch on a CPU.
 
-    Raises: UserError where no GPU can be used and one is planned.
+    A UserError is no exception here, which Ray Data would log with all that is above it: it is in the report.
     """
 
     def __init__(self, generators: list[Any], source: str, out: str, way: Way, threads: int, use_gpu: bool) -> None:
         import ray
 
-        self.device = rank_device(use_gpu, 0)
+        self._problem: UserError | None = None
+        try:
+            self.device = rank_device(use_gpu, 0)
+        except UserError as error:
+            self._problem = error
+            return
         torch.set_num_threads(threads)
         # As `nla_cyclegan translate`.
         torch.backends.cudnn.deterministic = True
@@ -56,17 +63,28 @@ class Painter:
         ready_for_threads()
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="images")
 
-    def __call__(self, images: pa.Table) -> dict[str, list[Any]]:
-        """Returns: `done`, the number of images that were written, and `left_out`, JSON of why others were not.
+    def __call__(self, given: dict[str, Any]) -> dict[str, list[Any]]:
+        """Args: given: `images`, tables as `sent` makes them.
 
-        Raises: UserError where storage refuses or stays away: another try may be luckier with all that is missing.
+        Returns: of each table a `Report` as JSON.
         """
+        return {"report": [json.dumps(asdict(self._report(received(table)))) for table in given["images"]]}
+
+    def _report(self, images: pa.Table) -> Report:
+        try:
+            if self._problem is not None:
+                raise self._problem
+            return self.paint(images)
+        except UserError as error:
+            return Report(error=str(error), retryable=error.retryable)
+
+    def paint(self, images: pa.Table) -> Report:
+        """Translate them. Raises: UserError where storage refuses or stays away, or the device has too little memory."""
         left_out: dict[str, str] = {}
         rows = images.select(["name", "target", "size"]).to_pylist()
         read = ahead(rows, self._read, self._pool, self._share)
         written = behind(self._paint(read, left_out), self._write, self._pool, self._painted_share)
-        done = sum(1 for _ in written)
-        return {"done": [done], "left_out": [json.dumps(left_out)]}
+        return Report(sum(1 for _ in written), left_out)
 
     def _read(self, row: dict[str, Any]) -> tuple[dict[str, Any], Tensor | str]:
         """The image, or why it is left out."""

@@ -6,28 +6,25 @@ import logging
 import os
 import sys
 from collections.abc import Iterator
-from typing import Any
 
 import pyarrow as pa
 
-from cluster.group.retry import fixable
+from cluster.group.retry import describe
 from cluster.machines.session import ray_session
+from cluster.translation.calls import CALLS, Report, calls, sent
 from cluster.translation.listing import Work, list_work
 from cluster.translation.options import Way
 from cluster.translation.record import LEFT_OUT, begin, write_left_out
 from cluster.translation.workers import Workers, choose_workers
+from data_shards.errors import ExhaustedError, StorageAwayError, UserError
 from data_shards.progress import Progress
 from data_shards.storage import Location, locate
 from nla_cyclegan.inference.tiles import Precision
 from nla_cyclegan.model.generator import Generator
 from nla_cyclegan.weights.generators import load_generators
 
-# Of a worker at once; one's last images are written while the other's first ones are read.
-CALLS = 2
-# Batches in one, which are translated again where its worker is lost: on a GPU they are a second or two.
-BATCHES_A_CALL, BATCHES_A_CALL_ON_CORES = 16, 4
-# A call whose worker has died so often may be what kills it.
-MOST_DEATHS = 10
+# Without any call of any worker that ended; machines that are started count too.
+LONGEST_WAIT_S = 3600.0
 
 
 def translate(options: argparse.Namespace) -> int:
@@ -73,15 +70,29 @@ def _translate_missing(
         with Progress("translated", missing) as progress:
             try:
                 for report in _reports(options, generator, way, workers, work.images):
-                    done += report["done"]
-                    left_out |= json.loads(report["left_out"])
+                    if report.error is not None:
+                        raise (StorageAwayError if report.retryable else UserError)(report.error)
+                    done += report.done
+                    left_out |= report.left_out
                     progress.advance(done + len(left_out) - progress.done)
-            # Ray Data wraps what a worker raises in types of several kinds.
-            except Exception as error:
-                if reason := fixable(error):
-                    raise reason from error
+            except UserError:
                 raise
+            # Of Ray, and of Ray Data, which has many.
+            except Exception as error:
+                if not has_given_up(error):
+                    raise
+                raise ExhaustedError(
+                    f"workers were lost too often, the last time with {describe(error)}; the same command translates what is missing"
+                ) from error
     return done, left_out
+
+
+def has_given_up(error: Exception) -> bool:
+    """Whether machines or Ray failed, rather than a worker's code or this one's."""
+    from ray.data.exceptions import ExecutionTimeoutError
+    from ray.exceptions import RayError, RayTaskError
+
+    return isinstance(error, ExecutionTimeoutError | RayError) and not isinstance(error, RayTaskError)
 
 
 def way_of(options: argparse.Namespace, workers: Workers) -> Way:
@@ -92,8 +103,8 @@ def way_of(options: argparse.Namespace, workers: Workers) -> Way:
 
 def _reports(
     options: argparse.Namespace, generator: Generator, way: Way, workers: Workers, images: pa.Table
-) -> Iterator[dict[str, Any]]:
-    """What each call of a worker returned, as they come."""
+) -> Iterator[Report]:
+    """What has become of each call, as they end."""
     import ray
     import ray.data
 
@@ -102,13 +113,15 @@ def _reports(
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = context.print_on_execution_start = False
+    context.execution_no_progress_timeout_s = LONGEST_WAIT_S
     # Once in the store of this machine, from where each other one gets it once.
     generators = [ray.put(generator)]
-    dataset = ray.data.from_arrow(list(calls(images, way.batch, workers))).map_batches(
+    given = [{"images": sent(call)} for call in calls(images, way.batch, workers)]
+    # By default a worker that is lost is started again, and its calls are repeated, without end.
+    dataset = ray.data.from_items(given, override_num_blocks=len(given)).map_batches(
         Painter,
         fn_constructor_args=[generators, options.source, options.out, way, max(1, int(workers.cpus)), workers.use_gpu],
         batch_size=None,
-        batch_format="pyarrow",
         compute=ray.data.ActorPoolStrategy(
             min_size=workers.fewest,
             max_size=workers.most,
@@ -118,17 +131,7 @@ def _reports(
         ),
         num_cpus=workers.cpus,
         num_gpus=1 if workers.use_gpu else 0,
-        max_restarts=-1,
-        max_task_retries=MOST_DEATHS,
     )
-    for block in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
-        yield from block.to_pylist()
-
-
-def calls(images: pa.Table, batch: int, workers: Workers) -> Iterator[pa.Table]:
-    """The images of each call: few enough that every worker has several, so that all end at about the same time."""
-    most = batch * (BATCHES_A_CALL if workers.use_gpu else BATCHES_A_CALL_ON_CORES)
-    count = max(1, min(most, -(-images.num_rows // (2 * CALLS * workers.at_once))))
-    columns = images.select(["name", "target", "size"]).combine_chunks()
-    for start in range(0, images.num_rows, count):
-        yield columns.slice(start, count)
+    for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+        for report in batch["report"].to_pylist():
+            yield Report(**json.loads(report))

@@ -17,6 +17,7 @@ from object_stores import ObjectStore
 from PIL import Image
 
 from data_shards.images.read import load_image
+from data_shards.storage import locate, read_file, write_file
 from nla_cyclegan import Generator, GeneratorConfig, load_generator, translate_images
 from nla_cyclegan.weights.generators import save_generator
 
@@ -124,28 +125,37 @@ def test_workers_and_the_command_may_be_killed(weights: Path, tmp_path: Path) ->
     check(weights, source, out)
 
 
-def test_from_a_bucket_into_a_bucket(weights: Path, tmp_path: Path, rclone: ObjectStore) -> None:
+def test_from_a_bucket_into_a_bucket(
+    weights: Path, tmp_path: Path, rclone: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rclone.use(monkeypatch)
     draw(tmp_path / "in", 12, 32)
     bucket = rclone.make_bucket()
-    filesystem = pytest.importorskip("pyarrow.fs").S3FileSystem(
-        access_key=rclone.key, secret_key=rclone.secret, endpoint_override=f"127.0.0.1:{rclone.port}", scheme="http"
-    )
-    environment = rclone.environment()
-    places = (bucket.uri("photos"), bucket.uri("painted"))
-    for file in (tmp_path / "in").rglob("*.png"):
-        with filesystem.open_output_stream(f"{bucket.name}/photos/{file.relative_to(tmp_path / 'in')}") as stream:
-            stream.write(file.read_bytes())
-    status, said, errors = ended(start(weights, *places, "--cpus", "1", **environment))
+    photos, painted = (bucket.uri(name) for name in ("photos", "painted"))
+    for name in written(tmp_path / "in"):
+        write_file(locate(photos), name, (tmp_path / "in" / name).read_bytes())
+    status, said, errors = ended(start(weights, photos, painted, "--cpus", "1"))
     assert (status, said.partition(":")[0]) == (0, "12 of 12 images translated (B2A)"), errors
-    status, said, errors = ended(start(weights, *places, "--cpus", "1", **environment))
+    status, said, errors = ended(start(weights, photos, painted, "--cpus", "1"))
     assert status == 0, errors
     assert said.endswith("; 12 of them were there\n")
     assert "Ray" not in errors
     for name in written(tmp_path / "in"):
         (tmp_path / "out" / name).parent.mkdir(parents=True, exist_ok=True)
-        with filesystem.open_input_file(f"{bucket.name}/painted/{name}") as file:
-            (tmp_path / "out" / name).write_bytes(file.read())
+        (tmp_path / "out" / name).write_bytes(read_file(locate(painted), name) or b"")
     check(weights, tmp_path / "in", tmp_path / "out")
+
+
+def test_what_a_worker_cannot_write_ends_the_command_in_a_line(weights: Path, tmp_path: Path) -> None:
+    draw(tmp_path / "in", 12, 32)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "sub 1").write_text("in the way")
+    status, _, errors = ended(start(weights, tmp_path / "in", tmp_path / "out", "--cpus", "1"))
+    assert status == 2, errors
+    last = errors.splitlines()[-1]
+    assert last.startswith(f"error: {tmp_path}/out/sub 1/")
+    assert "cannot be written" in last
+    assert "Traceback" not in errors
 
 
 def test_a_job_on_machines_that_an_autoscaler_starts(weights: Path, tmp_path: Path) -> None:

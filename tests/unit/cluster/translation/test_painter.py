@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 
 from cluster.translation import painter
+from cluster.translation.calls import Report, sent
 from cluster.translation.listing import list_work
 from cluster.translation.options import Way
 from cluster.translation.painter import NO_IMAGE, Painter
@@ -54,8 +55,8 @@ def photos(tmp_path: Path) -> Path:
 
 
 def paint(worker: Painter, folder: Path, out: Path) -> tuple[int, dict[str, str]]:
-    report = worker(list_work(locate(folder), locate(out), worker.way.suffix).images)
-    return report["done"][0], json.loads(report["left_out"][0])
+    report = worker.paint(list_work(locate(folder), locate(out), worker.way.suffix).images)
+    return report.done, report.left_out
 
 
 def test_the_files_are_those_of_translate(weights: Path, photos: Path, tmp_path: Path) -> None:
@@ -83,9 +84,11 @@ def test_what_does_not_come_through_is_named_and_the_rest_is_done(weights: Path,
     work = list_work(locate(photos), locate(tmp_path / "out"), ".webp")
     (photos / "sub 1" / "1.jpg").unlink()
     way = Way("B2A", ".webp", None, 4, 44, "fp32")
-    report = Painter([load_generator(weights)], str(photos), str(tmp_path / "out"), way, 2, use_gpu=False)(work.images)
-    left_out = json.loads(report["left_out"][0])
-    assert report["done"] == [15]
+    report = Painter([load_generator(weights)], str(photos), str(tmp_path / "out"), way, 2, use_gpu=False).paint(
+        work.images
+    )
+    left_out = report.left_out
+    assert report.done == 15
     assert {name: reason.partition(" (")[0].partition(",")[0] for name, reason in left_out.items()} == {
         "README": NO_IMAGE,
         "broken.jpg": "not a readable image",
@@ -105,18 +108,32 @@ def test_storage_that_stays_away_ends_the_call(weights: Path, photos: Path, tmp_
     monkeypatch.setattr(painter, "read_file", away)
     with pytest.raises(UserError, match="tried for 60 s"):
         paint(worker, photos, tmp_path / "out")
+    images = list_work(locate(photos), locate(tmp_path / "out"), ".png").images
+    (report,) = worker({"images": [sent(images.slice(3, 2))]})["report"]
+    assert json.loads(report) | {"left_out": {}} == {
+        "done": 0, "left_out": {}, "error": "cannot read 3.jpg, tried for 60 s", "retryable": True,
+    }  # fmt: skip
+
+
+def test_a_gpu_that_is_planned_and_not_there_is_reported(weights: Path, photos: Path, tmp_path: Path) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is one")
+    worker = Painter([load_generator(weights)], str(photos), str(tmp_path / "out"), WAY, 2, use_gpu=True)
+    images = list_work(locate(photos), locate(tmp_path / "out"), ".png").images
+    (report,) = worker({"images": [sent(images)]})["report"]
+    assert "torch" in json.loads(report)["error"]
 
 
 def test_two_calls_at_once_share_the_network_and_the_folder(weights: Path, photos: Path, tmp_path: Path) -> None:
     worker = Painter([load_generator(weights)], str(photos), str(tmp_path / "out"), WAY, 2, use_gpu=False)
     images = list_work(locate(photos), locate(tmp_path / "out"), ".png").images
-    reports: list[dict] = []
-    calls = [threading.Thread(target=lambda: reports.append(worker(images))) for _ in range(2)]
+    reports: list[Report] = []
+    calls = [threading.Thread(target=lambda: reports.append(worker.paint(images))) for _ in range(2)]
     for call in calls:
         call.start()
     for call in calls:
         call.join()
-    assert [report["done"] for report in reports] == [[15], [15]]
+    assert [report.done for report in reports] == [15, 15]
     files = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
     assert len(files) == 15
     for file in files:

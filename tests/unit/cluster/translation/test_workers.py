@@ -4,7 +4,7 @@ import pyarrow as pa
 import pytest
 
 from cluster.settings.scaling import Machine
-from cluster.translation.run import calls
+from cluster.translation.calls import calls, received, sent
 from cluster.translation.workers import Workers, choose
 from data_shards.errors import UserError
 
@@ -50,7 +50,9 @@ def test_a_worker_that_no_machine_holds_is_refused(cpus, gpu) -> None:
 def test_each_image_is_in_one_call_and_each_worker_has_several(count, workers, size) -> None:
     names = [str(index) for index in range(count)]
     table = pa.table({"name": names, "target": names, "size": [1] * count})
-    dealt = [call["name"].to_pylist() for call in calls(table, 8, Workers(1, False, 1, workers, workers))]
+    dealt = [
+        received(sent(call))["name"].to_pylist() for call in calls(table, 8, Workers(1, False, 1, workers, workers))
+    ]
     assert [name for names in dealt for name in names] == names
     # Of the last columns only: what is sent does not grow with the table.
     assert max(map(len, dealt)) <= 32
