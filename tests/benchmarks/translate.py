@@ -1,21 +1,23 @@
 """Whether reading and writing overlap with the network: rates of `nla_cyclegan translate`, and of each of its stages alone.
 
-    python tests/benchmarks/translate.py [--size 256] [--images 96] [--cluster]
+    python tests/benchmarks/translate.py [--size 256] [--images 96]
 
-Each line is a network. `network` is the time that it takes of all images that are read already; `files` the time that threads take
-to read and write all of them without a network; `translate` the whole command. With both stages at once at best the slower one's
-rate is reached: `of slower` is that share. `in turns` is what one after the other would take. Where the network takes all cores
-itself, as a real one does on a CPU, the stages share them: `of sum` is the rate against that of both stages' work, one after the other,
-on all cores. Medians of rounds that alternate.
+Each line is a network, each column a rate: `network` of the network alone, on images that are read already; `files` of reading and
+writing in threads, without a network; `in turns` of one after the other; `translate` of the whole command, `worker` of a worker of
+`cluster translate`, without Ray. Both stages at once reach the slower one's rate at best: behind the last two is their share of it,
+and of `in turns`. A real network takes the cores that the files need too: there `in turns` is what can be reached. Medians of rounds
+that alternate.
 """
 
 import argparse
 import contextlib
 import io
+import shutil
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from unittest import mock
 
@@ -25,9 +27,13 @@ from PIL import Image
 from timing import header
 from torch import Tensor, nn
 
+from cluster.translation.listing import list_work
+from cluster.translation.options import Way
+from cluster.translation.painter import Painter
 from data_shards.cores import usable_cores
 from data_shards.images.read import load_image
 from data_shards.images.write import save_image
+from data_shards.storage import locate
 from nla_cyclegan.__main__ import main as command
 from nla_cyclegan.commands import translate_files
 from nla_cyclegan.inference.stages import ahead, image_threads
@@ -108,6 +114,16 @@ def whole(generator: nn.Module, files: list[Path], out: Path, batch: int) -> Non
             raise RuntimeError("not all images were translated")
 
 
+def by_worker(generator: nn.Module, files: list[Path], out: Path, batch: int) -> None:
+    shutil.rmtree(out, ignore_errors=True)
+    work = list_work(locate(files[0].parent), locate(out), ".png")
+    with mock.patch("ray.get", lambda reference: reference):
+        way = Way("B2A", ".png", None, batch, 1024, "fp32")
+        worker = Painter([generator], str(files[0].parent), str(out), way, usable_cores(), use_gpu=False)
+    if worker.paint(work.images).done != len(files):
+        raise RuntimeError("not all images were translated")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--size", type=int, default=256, help="pixels of a side (default: 256)")
@@ -124,28 +140,36 @@ def main() -> None:
     networks: dict[str, nn.Module] = {f"waits {1000 * WAIT_S:g} ms an image": Waiting()}
     for channels in options.channels:
         networks[f"{channels} channels"] = Generator(GeneratorConfig(base_channels=channels)).eval()
-    print(f"{'images/s':24} {'network':>9} {'files':>9} {'translate':>10} {'in turns':>9} {'of slower':>10}")
+    print(f"{'images/s':24} {'network':>9} {'files':>9} {'in turns':>9}   translate                  worker")
     with tempfile.TemporaryDirectory() as folder:
         files = draw(Path(folder, "photos"), options.images, options.size)
         images = [load_image(file) for file in files]
         for name, network in networks.items():
             stages = {
-                "network": lambda network=network: only_network(network, images, options.batch),
-                "files": lambda: only_files(files, Path(folder, "copies")),
-                "translate": lambda network=network: whole(network, files, Path(folder, "out"), options.batch),
+                "network": partial(only_network, network, images, options.batch),
+                "files": partial(only_files, files, Path(folder, "copies")),
+                "translate": partial(whole, network, files, Path(folder, "out"), options.batch),
+                "worker": partial(by_worker, network, files, Path(folder, "painted"), options.batch),
             }
             taken: dict[str, list[float]] = {stage: [] for stage in stages}
             for _ in range(options.rounds):
                 for stage, work in stages.items():
                     taken[stage].append(seconds(work))
-            rates = {stage: options.images / statistics.median(each) for stage, each in taken.items()}
-            turns = 1 / (1 / rates["network"] + 1 / rates["files"])
-            of_slower = statistics.median(
-                max(network_s, files_s) / whole_s
-                for network_s, files_s, whole_s in zip(*(taken[stage] for stage in stages), strict=True)
-            )
-            row = " ".join(f"{rate:9.1f}" for rate in (rates["network"], rates["files"]))
-            print(f"{name:24} {row} {rates['translate']:10.1f} {turns:9.1f} {of_slower:9.2f}x", flush=True)
+            print(row(name, options.images, taken), flush=True)
+
+
+def row(name: str, images: int, taken: Mapping[str, list[float]]) -> str:
+    network, files = taken["network"], taken["files"]
+    turns = [sum(each) for each in zip(network, files, strict=True)]
+    slower = [max(each) for each in zip(network, files, strict=True)]
+    cells = [f"{images / statistics.median(each):9.1f}" for each in (network, files, turns)]
+    for stage in ("translate", "worker"):
+        of_slower, of_turns = (
+            statistics.median(one / whole for one, whole in zip(alone, taken[stage], strict=True))
+            for alone in (slower, turns)
+        )
+        cells.append(f"{images / statistics.median(taken[stage]):8.1f} {of_slower:6.2f}x {of_turns:6.2f}x")
+    return " ".join([f"{name:24}", *cells])
 
 
 if __name__ == "__main__":

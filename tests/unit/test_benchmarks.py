@@ -36,6 +36,7 @@ def run(script: str, *arguments: str) -> str:
         ("step_cpu", [*TINY_STEP, "--only", "textbook fp32", "step fp32"], "x textbook fp32"),
         ("nonlocal_block", TINY_BLOCK, "MB extra, "),
         ("weak_scaling", ["--step-ms", "50", "--network", "100"], "  1,024  "),
+        ("translate", ["--images", "8", "--size", "32", "--channels", "2", "--rounds", "1"], "waits 15 ms an image"),
         ("dashboard", ["--trials", "20", "--pictures", "1"], "20 trials: read in "),
         ("degradations", ["--sizes", "32", "--images", "2", "--seeds", "0"], "| copy of the input | 1.000 |"),
     ],
