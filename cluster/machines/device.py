@@ -9,13 +9,17 @@ if TYPE_CHECKING:
     import torch
 
 NVIDIA_SMI_S = 30.0
+TO_CPU = "train on CPU cores with --scaling.gpu false"
 # NVIDIA's drivers: the oldest that runs programs of a CUDA of that major version, and each version's own.
 OLDEST = {12: 525, 13: 580}
 OWN = {"12.6": 560, "12.8": 570, "12.9": 575, "13.0": 580}
 
 
-def rank_device(use_gpu: bool, index: int | None) -> "torch.device":
+def rank_device(use_gpu: bool, index: int | None, to_cpu: str = TO_CPU) -> "torch.device":
     """The GPU of that index, which becomes this process's current one; or the CPU, whatever GPUs there are.
+
+    Args:
+        to_cpu: what to do where none can be used.
 
     Raises: UserError when a GPU is planned and torch cannot use one.
     """
@@ -23,21 +27,21 @@ def rank_device(use_gpu: bool, index: int | None) -> "torch.device":
 
     if not use_gpu:
         return torch.device("cpu")
-    require_cuda()
+    require_cuda(to_cpu)
     device = torch.device("cuda", index or 0)
     torch.cuda.set_device(device)
     return device
 
 
-def require_cuda() -> None:
+def require_cuda(to_cpu: str = TO_CPU) -> None:
     """Raises: UserError when torch cannot use a GPU here; it says which driver is missing."""
     import torch
 
     if not torch.cuda.is_available():
-        raise UserError(no_cuda(torch.__version__, torch.version.cuda, driver_version()))
+        raise UserError(no_cuda(torch.__version__, torch.version.cuda, driver_version(), to_cpu))
 
 
-def no_cuda(torch_version: str, cuda: str | None, driver: str | None) -> str:
+def no_cuda(torch_version: str, cuda: str | None, driver: str | None, to_cpu: str = TO_CPU) -> str:
     """Why torch cannot use a GPU, in one line.
 
     Args:
@@ -45,7 +49,6 @@ def no_cuda(torch_version: str, cuda: str | None, driver: str | None) -> str:
         driver: the version of NVIDIA's driver: "570.86.15".
     """
     said = f"a worker on a GPU was planned, and torch {torch_version} finds no CUDA device on its machine"
-    to_cpu = "train on CPU cores with --scaling.gpu false"
     if cuda is None:
         return f"{said}: it is a build for CPUs; install one for CUDA, or {to_cpu}"
     if driver is None:

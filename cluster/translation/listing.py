@@ -56,10 +56,11 @@ def list_work(
 
     Raises: UserError when IN has no images, two of them would be written to one file, or storage does not answer.
     """
-    if source.path("") == out.path(""):
+    results = out.path("") if source.filesystem == out.filesystem else None
+    if source.path("") == results:
         raise UserError(f"{out.uri}: IN and OUT are one folder; give another OUT, it may lie inside IN")
     left_out = LeftOut()
-    listed = _named(source, left_out.unreadable, inside=out.path(""))
+    listed = _named(source, left_out.unreadable, inside=results)
     named = images_among(listed, left_out, recursive=recursive).sort_by("name")[:limit]
     if not named.num_rows:
         seen = "".join(f"; left out: {remark}" for remark in left_out.remarks)

@@ -11,6 +11,7 @@ from cluster.settings.options import Parser
 from cluster.settings.preflight import in_ray_job
 from cluster.settings.scaling import parse_workers
 from data_shards.errors import UserError
+from nla_cyclegan.commands.translate import positive
 from nla_cyclegan.weights.names import FILE_NAMES, WEIGHTS, Direction
 
 PROG = "python -m cluster translate"
@@ -50,18 +51,18 @@ def parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     parser.add_argument("--format", choices=["png", "jpg", "webp"], default="png", help="of the results (default: png)")
     parser.add_argument(
-        "--size", type=_positive, metavar="N", help="resize the shorter side to N pixels first (default: as they are)"
+        "--size", type=positive, metavar="N", help="resize the shorter side to N pixels first (default: as they are)"
     )
-    parser.add_argument("--batch", type=_positive, default=8, help="images of one size at once (default: 8)")
+    parser.add_argument("--batch", type=positive, default=8, help="images of one size at once (default: 8)")
     parser.add_argument(
-        "--tile", type=_positive, default=1024, metavar="N",
+        "--tile", type=positive, default=1024, metavar="N",
         help="at most N x N pixels at once (default: 1024); larger images are translated in tiles of that side",
     )  # fmt: skip
     parser.add_argument(
         "--precision", choices=["auto", "fp32", "bf16"], default="auto",
         help="auto (default): bf16 on GPUs, fp32 on cores, as `nla_cyclegan translate` does",
     )  # fmt: skip
-    parser.add_argument("--limit", type=_positive, metavar="N", help="only the first N images, by name")
+    parser.add_argument("--limit", type=positive, metavar="N", help="only the first N images, by name")
     parser.add_argument(
         "--recursive", action=argparse.BooleanOptionalAction, default=True, help="also the folders inside IN (default)"
     )
@@ -121,9 +122,3 @@ def shown_credentials(options: argparse.Namespace) -> list[str]:
         for name, path in paths.items()
         if has_credentials(path)
     ]
-
-
-def _positive(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1")
-    return int(text)

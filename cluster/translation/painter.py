@@ -49,7 +49,8 @@ class Painter:
 
         self._problem: UserError | None = None
         try:
-            self.device = rank_device(use_gpu, 0)
+            self.device = rank_device(use_gpu, 0, to_cpu="translate on CPU cores with --no-gpu")
+            self.source, self.out = locate(source), locate(out)
         except UserError as error:
             self._problem = error
             return
@@ -58,8 +59,7 @@ class Painter:
         torch.backends.cudnn.deterministic = True
         generator: Generator = ray.get(generators[0])
         self.generator, self.way = generator.to(self.device).eval(), way
-        self.source, self.out = locate(source), locate(out)
-        self._network = threading.Lock()
+        self._network, self._has_read = threading.Lock(), False
         ready_for_threads()
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="images")
 
@@ -90,9 +90,11 @@ class Painter:
         """The image, or why it is left out."""
         try:
             content = read_image(self.source, row["name"])
+            self._has_read = True
             image = content if isinstance(content, str) else decoded(content, shorter=self.way.size)
         except UserError as error:
-            if error.retryable:
+            # A bucket that gives nothing refuses this machine, not an image.
+            if error.retryable or (self.source.is_object_store and not self._has_read):
                 raise
             reason = f"not a readable image ({error})" if isinstance(error, UnreadableImageError) else str(error)
             return row, reason

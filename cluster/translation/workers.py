@@ -26,7 +26,7 @@ class Workers:
     most: int | None
 
     def __str__(self) -> str:
-        each = f"{self.cpus:g} cores" + (" and a GPU" if self.use_gpu else "")
+        each = f"{self.cpus:g} core{'' if self.cpus == 1 else 's'}" + (" and a GPU" if self.use_gpu else "")
         return f"{self.at_once} worker{'' if self.at_once == 1 else 's'} with {each} each"
 
 

@@ -28,12 +28,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--strict", action="store_true", help="exit with status 1 where an image was left out")
     parser.add_argument("--format", choices=["png", "jpg", "webp"], default="png", help="of the results (default: png)")
     parser.add_argument(
-        "--size", type=_positive, metavar="N",
+        "--size", type=positive, metavar="N",
         help="resize the shorter side to N pixels first, such as the size of training (default: as they are)",
     )  # fmt: skip
-    parser.add_argument("--batch", type=_positive, default=8, help="images of one size at once (default: 8)")
+    parser.add_argument("--batch", type=positive, default=8, help="images of one size at once (default: 8)")
     parser.add_argument(
-        "--tile", type=_positive, default=1024, metavar="N",
+        "--tile", type=positive, default=1024, metavar="N",
         help="at most N x N pixels at once (default: 1024, about 1.5 GB of memory at 64 channels); larger images are "
         "translated in tiles of that side that join without a seam",
     )  # fmt: skip
@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="of the network's arithmetic (default: fp32); bf16 is for GPUs: about twice as fast, and few pixels differ by more than one step",
     )  # fmt: skip
     parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:1, ...")
-    parser.add_argument("--limit", type=_positive, metavar="N", help="only the first N images")
+    parser.add_argument("--limit", type=positive, metavar="N", help="only the first N images")
     pictures = parser.add_argument_group("pictures", "Images over N x N pixels (--tile) are reduced to that for these.")
     pictures.add_argument(
         "--attention", type=_fractions, metavar="X,Y",
@@ -67,7 +67,8 @@ def run(args: argparse.Namespace) -> int:
     return translate_files(args)
 
 
-def _positive(text: str) -> int:
+def positive(text: str) -> int:
+    """The type of an option that counts. Raises: ArgumentTypeError."""
     if not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1")
     return int(text)
