@@ -63,12 +63,12 @@ class Painter:
         ready_for_threads()
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="images")
 
-    def __call__(self, given: dict[str, Any]) -> dict[str, list[Any]]:
+    def __call__(self, given: pa.Table) -> dict[str, list[str]]:
         """Args: given: `images`, tables as `sent` makes them.
 
         Returns: of each table a `Report` as JSON.
         """
-        return {"report": [json.dumps(asdict(self._report(received(table)))) for table in given["images"]]}
+        return {"report": [json.dumps(asdict(self._report(received(table)))) for table in given["images"].to_pylist()]}
 
     def _report(self, images: pa.Table) -> Report:
         try:

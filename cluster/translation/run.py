@@ -122,6 +122,7 @@ def _reports(
         Painter,
         fn_constructor_args=[generators, options.source, options.out, way, max(1, int(workers.cpus)), workers.use_gpu],
         batch_size=None,
+        batch_format="pyarrow",
         compute=ray.data.ActorPoolStrategy(
             min_size=workers.fewest,
             max_size=workers.most,

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import ray
 import torch
@@ -109,7 +110,7 @@ def test_storage_that_stays_away_ends_the_call(weights: Path, photos: Path, tmp_
     with pytest.raises(UserError, match="tried for 60 s"):
         paint(worker, photos, tmp_path / "out")
     images = list_work(locate(photos), locate(tmp_path / "out"), ".png").images
-    (report,) = worker({"images": [sent(images.slice(3, 2))]})["report"]
+    (report,) = worker(pa.table({"images": [sent(images.slice(3, 2))]}))["report"]
     assert json.loads(report) | {"left_out": {}} == {
         "done": 0, "left_out": {}, "error": "cannot read 3.jpg, tried for 60 s", "retryable": True,
     }  # fmt: skip
@@ -120,7 +121,7 @@ def test_a_gpu_that_is_planned_and_not_there_is_reported(weights: Path, photos: 
         pytest.skip("there is one")
     worker = Painter([load_generator(weights)], str(photos), str(tmp_path / "out"), WAY, 2, use_gpu=True)
     images = list_work(locate(photos), locate(tmp_path / "out"), ".png").images
-    (report,) = worker({"images": [sent(images)]})["report"]
+    (report,) = worker(pa.table({"images": [sent(images)]}))["report"]
     assert "translate on CPU cores with --no-gpu" in json.loads(report)["error"]
 
 
