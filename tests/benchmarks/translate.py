@@ -151,6 +151,9 @@ def main() -> None:
                 "translate": partial(whole, network, files, Path(folder, "out"), options.batch),
                 "worker": partial(by_worker, network, files, Path(folder, "painted"), options.batch),
             }
+            # The first calls choose kernels, and load Pillow's formats.
+            for work in stages.values():
+                work()
             taken: dict[str, list[float]] = {stage: [] for stage in stages}
             for _ in range(options.rounds):
                 for stage, work in stages.items():
