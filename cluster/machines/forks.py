@@ -19,7 +19,13 @@ from cluster.processes.launch import start_server
 
 # This project's code, which travels to the machines: none of them needs it installed.
 ROOT = Path(__file__).parents[2]
-MODULES = ("ray.train", "ray.train.torch", "cluster.group.worker", "cluster.training.loop")
+MODULES = (
+    "cluster.machines.forked_ids",
+    "ray.train",
+    "ray.train.torch",
+    "cluster.group.worker",
+    "cluster.training.loop",
+)
 AT_END = "cluster.machines.own_folder:delete_left_by"
 ENDS_WITHIN_S = 10.0
 # What a Ray job may have in its runtime environment beside forks; the rest may choose a Python of its own.

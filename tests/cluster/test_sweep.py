@@ -170,6 +170,10 @@ def test_a_sweep_that_is_stopped_saves_its_trials_and_continues_them(tmp_path: P
         records = [record(sweep, number) for number in range(2)]
         assert [each and each.state for each in records] == ["waiting"] * 2
         assert [each and each.reason for each in records] == [f"saved at {each['images']:,} images" for each in states]
+        # Each has trained its own run, though they started together.
+        for number, folder in enumerate(folders):
+            config = folder.read_json(f"{complete_checkpoints(folder)[0]}/run.json")["config"]
+            assert (config["name"], config["optimizer"]["lr"]) == (folder.name, [1e-4, 2e-4][number])
         assert record(sweep, 2) is None
         saved = [each["images"] for each in states]
 

@@ -70,6 +70,7 @@ RAY_FILES = {
     "cluster/jobs/follow.py": False,
     "cluster/jobs/submission.py": False,
     "cluster/machines/autoscaler.py": False,
+    "cluster/machines/forked_ids.py": True,
     "cluster/machines/memory_check.py": False,
     "cluster/machines/ray_internals.py": True,
     "cluster/machines/session.py": False,

@@ -2,6 +2,7 @@
 
 import traceback
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from ray import tune
@@ -108,7 +109,9 @@ def final_evaluation(folder: RunFolder, objective: ObjectiveConfig) -> dict[str,
 
     Raises: UserError when the checkpoint has none.
     """
-    newest = complete_checkpoints(folder)[0]
+    newest = next(iter(complete_checkpoints(folder)), None)
+    if newest is None:
+        raise UserError(f"{folder.label}: its training has ended without a checkpoint; choose another --name")
     evaluation = evaluation_of(read_about(folder, f"{newest}/{ABOUT}").get("metrics", {}), objective)
     if evaluation is None:
         raise UserError(f"{folder.label}/{newest}: it was not evaluated; choose another --name")
@@ -128,4 +131,5 @@ def _train(prepared: Prepared, resources: Resources, objective: ObjectiveConfig,
     attempt_id = attempt.id if attempt else "0"
     with events.opened(prepared.folder, attempt_id, "driver"), outcome_recorded(prepared.folder, attempt):
         events.add("start", f"at {prepared.images_seen:,} images; {resources.summary}", images=prepared.images_seen)
-        retry_training(once, prepared.folder, prepared.config.scaling.max_failures, say=print)
+        resumed = partial(events.furthest, prepared.folder, attempt_id, "rank-0", "resume")
+        retry_training(once, prepared.folder, prepared.config.scaling.max_failures, print, resumed)

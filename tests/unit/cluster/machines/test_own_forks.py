@@ -39,7 +39,7 @@ def test_a_machine_without_this_python_takes_its_own(monkeypatch: pytest.MonkeyP
     done = subprocess.run(
         ["bash", "-c", command], env={"PATH": f"{tmp_path}:{os.environ['PATH']}"}, capture_output=True, text=True
     )
-    assert done.stdout.startswith("own -m cluster.processes.launch name ray.train,")
+    assert done.stdout.startswith("own -m cluster.processes.launch name cluster.machines.forked_ids,ray.train,")
     assert done.stdout.endswith("worker.py\n")
 
 
@@ -52,6 +52,29 @@ def test_the_server_ends_with_the_session() -> None:
             time.sleep(0.01)
         assert len(_servers(name)) == 1
     assert _servers(name) == []
+
+
+IDS_OF_FORKS = """
+import importlib, os, sys
+for module in sys.argv[1:]:
+    importlib.import_module(module)
+import ray
+for _ in range(3):
+    if not os.fork():
+        print(ray.ObjectID.from_random().hex(), flush=True)
+        os._exit(0)
+    os.wait()
+"""
+
+
+def test_no_two_forks_give_out_the_same_ids() -> None:
+    """Two trials of a sweep would store their functions under one id, and one of them train the other's run."""
+    done = subprocess.run(
+        [sys.executable, "-c", IDS_OF_FORKS, *forks.MODULES],
+        capture_output=True, text=True, check=True, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )  # fmt: skip
+    ids = done.stdout.splitlines()
+    assert len(ids) == len(set(ids)) == 3
 
 
 def _servers(name: str) -> list[str]:
