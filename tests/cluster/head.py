@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from listening import command_line
+from listening import command_line, family
 
 START_S = 90
 # Beside the interpreter that runs the tests, so that a job's `python` is the same.
@@ -135,9 +135,10 @@ def _wait_for(address: str, token: str, head: subprocess.Popen[bytes], log: Path
 
 
 def _end_all_that_name(folder: str) -> None:
-    """End the head's processes, each of which has its own folder on its command line."""
-    while pids := [pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if folder in command_line(pid)]:
-        for pid in pids:
+    """End the head's processes and those of its machines: they have its folder on their command lines, or come from one that has."""
+    while named := [pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if folder in command_line(pid)]:
+        # Before their parents, whom they would outlive for seconds.
+        for pid in reversed([member for each in named for member in family(each)]):
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         time.sleep(0.1)
