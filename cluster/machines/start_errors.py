@@ -104,7 +104,7 @@ def missing_of_ray(error: Exception, version: str) -> UserError:
         return missing_module(error, "Ray cannot be imported")
     return UserError(
         f"Ray {version} lacks what this project uses of it ({_one_line(str(error))}); "
-        f"install one that it was tested with: pip install 'ray[default,train,tune]=={TESTED_RAY[-1]}.*'"
+        f"install one that it was tested with: pip install 'ray[data,default,train,tune]=={TESTED_RAY[-1]}.*'"
     )
 
 

@@ -63,6 +63,7 @@ def saved(browser: Browser, button: str) -> str:
     return str(browser.js("return saved[0]"))
 
 
+@pytest.mark.slow
 def test_repeats_of_a_seed_are_one_line_with_a_band(browser: Browser, pages: Path, repeated: str) -> None:
     browser.open(f"file://{pages}/repeated.html")
     expected = rows(read_results(repeated).trials, ["seed"])
@@ -126,6 +127,7 @@ def test_a_selection_is_everywhere_and_in_the_address(browser: Browser, pages: P
     assert browser.complaints() == []
 
 
+@pytest.mark.slow
 def test_a_box_in_a_chart_selects(browser: Browser, pages: Path, sweep: str) -> None:
     browser.open(f"file://{pages}/selected.html")
     chart = browser.driver.find_element("id", "chart-ranks")

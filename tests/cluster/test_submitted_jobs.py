@@ -21,6 +21,8 @@ from cluster.settings.config import RunConfig
 from data_shards.storage.folder import RunFolder
 from nla_cyclegan.weights.checkpoint import complete_checkpoints, images_of
 
+pytestmark = pytest.mark.slow
+
 SECRET = "wJalrXUtnFEMIbPxRfiCYEXAMPLEKEY"
 SECRETS = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": SECRET, "AWS_REGION": "eu-central-1"}
 Submission = subprocess.Popen[str]
@@ -105,7 +107,6 @@ def says(run: Submission, words: str) -> str:
     raise RuntimeError(f"{words!r} was not said: {run.communicate()}")
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_ctrl_c_leaves_the_job_and_twice_stops_it(cluster: Cluster) -> None:
     status, out, err = ends(submit(cluster.environment, "--config", cluster.long_file, "--no-wait"))
@@ -142,7 +143,6 @@ def test_ctrl_c_leaves_the_job_and_twice_stops_it(cluster: Cluster) -> None:
     assert f"stopped (SIGTERM, saved at {state['images']:,} images)" in out
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_a_run_is_followed_to_its_end_and_no_secret_goes_with_it(cluster: Cluster) -> None:
     status, out, err = ends(submit(cluster.environment | SECRETS, "--config", cluster.short_file))
@@ -177,7 +177,6 @@ def test_a_cluster_wants_its_token(run: str, said: str, cluster: Cluster) -> Non
     assert "set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN" in err
 
 
-@pytest.mark.slow
 def test_where_a_cluster_would_repeat_it_an_error_that_stays_stops_the_job(cluster: Cluster, tmp_path: Path) -> None:
     """As KubeRay would; a job that failed is repeated there, one that was stopped is not."""
     places = ("--storage", str(tmp_path), "--data.uri", str(tmp_path / "nothing"), "--name", "for-good")

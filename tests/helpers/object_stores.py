@@ -195,14 +195,14 @@ def _used(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Ob
     return server
 
 
-# Google's has tests of its own, test_google.py, that are not slow.
-@pytest.fixture(params=["rclone", "moto", pytest.param("google", marks=pytest.mark.slow)])
+# Google's has tests of its own, test_google.py, that are not slow; and rclone's, test_faults.py.
+@pytest.fixture(params=["moto", *(pytest.param(name, marks=pytest.mark.slow) for name in ("rclone", "google"))])
 def store(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> ObjectStore:
     """Each of the servers in turn, this process being its client."""
     return _used(request, monkeypatch)
 
 
-@pytest.fixture(params=["rclone", "moto"])
+@pytest.fixture(params=["moto", pytest.param("rclone", marks=pytest.mark.slow)])
 def s3_store(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> ObjectStore:
     """Each of those that speak S3."""
     return _used(request, monkeypatch)

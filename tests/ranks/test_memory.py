@@ -70,7 +70,7 @@ def recorded(config: RunConfig) -> list[int]:
     return [json.loads(line)["images"] for line in text.splitlines()]
 
 
-@pytest.mark.parametrize("lost", [0, 1, None])
+@pytest.mark.parametrize("lost", [pytest.param(0, marks=pytest.mark.slow), 1, None])
 def test_a_machine_is_lost_and_a_new_one_comes(
     ranks: Ranks, uri: str, tmp_path: Path, machines: list[Path], lost: int | None
 ) -> None:

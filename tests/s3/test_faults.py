@@ -41,7 +41,9 @@ def expected(local: Dataset) -> list[UnpairedBatch]:
 # While a stream reads
 
 
-@pytest.mark.parametrize("kind", FAULTS)
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=pytest.mark.slow) if kind in ("hang", "close") else kind for kind in FAULTS]
+)
 def test_a_stream_through_faults(kind: str, packed: Packed, proxy: FaultProxy, expected: list[UnpairedBatch]) -> None:
     dataset = open_dataset(packed.bucket.uri("data", proxy))
     fault, times = FAULTS[kind]

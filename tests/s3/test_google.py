@@ -71,6 +71,7 @@ def test_files_are_whole_through_faults(kind: str, bucket: Bucket, proxy: Outsid
     assert RangeReader(location).read("name", 250, 10) == bytes([*range(250, 256), *range(4)])
 
 
+@pytest.mark.slow
 def test_a_store_that_stays_away_is_one_line_within_our_own_patience(
     bucket: Bucket, proxy: OutsideProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -84,7 +84,7 @@ def test_the_setup_command_lists_the_dependencies(cloud: str, tmp_path: Path) ->
     assert (and_, pip.split()[:2]) == ("&&", ["pip", "install"])
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     subprocess.run(["bash", "-c", command], check=True, env={**os.environ, "PATH": path})
-    assert {"torch", "ray[default,train,tune]", "webdataset"} <= {
+    assert {"torch", "ray[data,default,train,tune]", "webdataset"} <= {
         re.split("[<>=!]", line)[0] for line in (tmp_path / "list").read_text().splitlines()
     }
 

@@ -331,6 +331,7 @@ def test_what_is_no_dataset_gets_no_verdict(tmp_path: Path, capsys: pytest.Captu
     assert "no dataset at" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_large_shard_needs_little_memory(tmp_path: Path) -> None:
     """A shard of 300 MB, verified within 60 MB more than the imports take."""
     folder = tmp_path / "large"

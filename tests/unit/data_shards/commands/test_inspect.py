@@ -78,6 +78,7 @@ def test_bad_options_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str
         assert message in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_order_of_a_million_samples_needs_their_keys_only(tmp_path: Path) -> None:
     fabricate(tmp_path, {"trainA": 10, "trainB": 1_000_000}, samples_per_shard=2_000)
     program = """

@@ -46,9 +46,14 @@ def test_a_file_of_one_direction_reads_back_exactly(checkpoint, tmp_path, capsys
     "change",
     [
         {},
-        {"nonlocal_blocks": (0, 1), "nonlocal_gain": 1.0},
-        {"nonlocal_blocks": (1,), "nonlocal_gain": 1.0, "nonlocal_pooled": True, "nonlocal_scaled": True, "upsample": "resize"},
-        {"norm": "group", "upsample": "resize"},
+        *(
+            pytest.param(change, marks=pytest.mark.slow)
+            for change in (
+                {"nonlocal_blocks": (0, 1), "nonlocal_gain": 1.0},
+                {"nonlocal_blocks": (1,), "nonlocal_gain": 1.0, "nonlocal_pooled": True, "nonlocal_scaled": True, "upsample": "resize"},
+                {"norm": "group", "upsample": "resize"},
+            )
+        ),
         {"output": "masked", "nonlocal_blocks": "all", "nonlocal_gain": "fixed"},
     ],
 )  # fmt: skip

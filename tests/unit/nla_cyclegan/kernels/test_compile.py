@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+# Half a minute, for what changes with the kernels alone.
+pytestmark = pytest.mark.slow
+
 HERE = Path(__file__).parent
 ROOT = HERE.parents[3]
 KERNELS = {
