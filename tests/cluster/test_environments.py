@@ -198,7 +198,20 @@ def test_nothing_is_left_of_a_sweep(place: Place, arguments: list[str]) -> None:
     sweep = ["--train", str(place.folder / "run.yaml"), "--name", "few", "--storage", str(place.folder / "sweeps")]
     process = started(
         place,
-        [sys.executable, "-m", "tuning", *arguments, *sweep, "--trials", "2", '--space={"optimizer.lr": [1e-4, 2e-4]}'],
+        [
+            sys.executable,
+            "-m",
+            "tuning",
+            *arguments,
+            *sweep,
+            "--trials",
+            "2",
+            "--validation.every",
+            "16",
+            "--validation.images",
+            "4",
+            '--space={"optimizer.lr": {"choice": [1e-4, 2e-4]}}',
+        ],
     )
     with suppress(subprocess.TimeoutExpired):
         output, _ = process.communicate(timeout=300)
