@@ -10,7 +10,7 @@ VERBS = {
     "translate": Verb("cluster.translate", "translate a folder of any size, on this machine or on a Ray cluster"),
     "submit": Verb("cluster.submit", "send a run, or a translation, to a cluster and follow its log"),
     "status": Verb("cluster.status", "show the state of runs, from their storage alone"),
-    "copy": Verb("cluster.copy", "copy a run to another place"),
+    "copy": Verb("cluster.copy_run", "copy a run to another place"),
     "remove": Verb("cluster.remove", "delete a run"),
     "compare": Verb("cluster.compare", "draw two runs side by side: loss curves, and translations of held-out images"),
 }

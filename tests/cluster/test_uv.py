@@ -27,7 +27,8 @@ def test_what_uv_starts_trains(tmp_path: Path, where: str, verb: str) -> None:
         (tmp_path / "pyproject.toml").write_text('[project]\nname = "theirs"\nversion = "1"\n')
         with (tmp_path / "data.bin").open("wb") as file:
             file.truncate(LARGE_BYTES)
-    settings = tiny.settings(tiny.pack_dataset(tmp_path), tmp_path / "runs", scaling={"workers": 1})
+    changes = {"scaling": {"workers": 1}, "validation": {"every": 16, "images": 4}}
+    settings = tiny.settings(tiny.pack_dataset(tmp_path), tmp_path / "runs", **changes)
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(settings))
     command = {
         "train": ["cluster", "train", "--config", str(tmp_path / "run.yaml")],

@@ -23,7 +23,7 @@ FLOORS = {
     ],
     "cluster": [
         {"__main__"},
-        {"train", "translate", "submit", "status", "copy", "remove", "compare"},
+        {"train", "translate", "submit", "status", "copy_run", "remove", "compare"},
         {"translation"},
         {"jobs", "group"},
         {"machines"},
@@ -206,3 +206,10 @@ def test_the_parser_sees_what_it_should(tmp_path: Path) -> None:
     file.write_text("from .near import x\n")
     with pytest.raises(AssertionError, match="relative imports"):
         list(imports(file))
+
+
+def test_no_file_has_the_name_of_a_module_of_pythons_own() -> None:
+    """`python -m cluster` in the folder `cluster` would import that one in its place."""
+    assert [
+        file for package in PACKAGES for file in (ROOT / package).glob("*.py") if file.stem in sys.stdlib_module_names
+    ] == []

@@ -134,6 +134,7 @@ def written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     with tarfile.open(archive) as tar:
         tar.extractall(tmp_path, filter="data")
     make_folder(tmp_path / "images", {"trainA": 20, "trainB": 20, "testA": 8, "testB": 8})
+    shutil.copytree(tmp_path / "images" / "testB", tmp_path / "photos")
     for name in ("runs/monet", "runs/adam", "runs/nadam"):
         shutil.copytree(tmp_path / "runs" / "run", tmp_path / name)
     for name in ("sweeps/first", "sweeps/second", "demo/sweeps/demo"):

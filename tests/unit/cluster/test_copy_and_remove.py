@@ -12,7 +12,7 @@ import tiny
 import torch
 from safetensors.torch import load_file
 
-from cluster import copy, remove, status
+from cluster import copy_run, remove, status
 from cluster.__main__ import main
 from cluster.ownership.owner import owned
 from cluster.ranks.world import World
@@ -87,7 +87,7 @@ def test_a_copy_that_was_interrupted_goes_on_and_is_never_taken_for_a_whole_one(
     assert main(["copy", str(source), str(target)]) == 0
     assert "checkpoints  2 complete, 0 not" in shown(target, capsys)
     # Nothing is left to do.
-    assert copy.copy_run(RunFolder(str(source.parent), source.name), RunFolder(str(tmp_path), "kept")) == (0, 0)
+    assert copy_run.copy_run(RunFolder(str(source.parent), source.name), RunFolder(str(tmp_path), "kept")) == (0, 0)
 
 
 def shown(folder: Path, capsys: pytest.CaptureFixture[str]) -> str:
@@ -115,19 +115,19 @@ def test_a_checkpoint_that_the_run_deletes_meanwhile_is_left_out(
 def test_what_is_there_is_not_copied_over(run: RunConfig, tmp_path: Path) -> None:
     source = tmp_path / "runs" / run.name
     with pytest.raises(UserError, match=r"the run itself"):
-        copy.main([str(source), f"{source}/"])
+        copy_run.main([str(source), f"{source}/"])
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "letter.txt").touch()
     with pytest.raises(UserError, match=r"is there, and no copy of"):
-        copy.main([str(source), str(tmp_path / "full")])
+        copy_run.main([str(source), str(tmp_path / "full")])
     with pytest.raises(UserError, match=r"no run's folder"):
-        copy.main([str(tmp_path / "full"), str(tmp_path / "new")])
+        copy_run.main([str(tmp_path / "full"), str(tmp_path / "new")])
     assert not (tmp_path / "new").exists()
-    copy.main([str(source), str(tmp_path / "kept")])
+    copy_run.main([str(source), str(tmp_path / "kept")])
     with owned(str(tmp_path), "kept", take_over=False, say=print):
         pass
     with pytest.raises(UserError, match=r"has been trained there"):
-        copy.main([str(source), str(tmp_path / "kept")])
+        copy_run.main([str(source), str(tmp_path / "kept")])
 
 
 def test_a_run_is_deleted_when_the_user_agrees(
