@@ -61,6 +61,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Measure, print the tables, write the JSON. Returns 1 with --strict where an image was left out, else 0."""
     # Not before: torch takes seconds, and --help should not.
-    from nla_cyclegan.commands.evaluate_files import evaluate_files
+    from nla_cyclegan.commands.evaluation.files import evaluate_files
 
     return evaluate_files(args)

@@ -17,7 +17,8 @@ from gallery_folders import ROWS, Row
 from gallery_tars import ROWS as TARS
 from gallery_tars import holed
 from PIL import Image
-from torch import Tensor, nn
+from stand_ins import Identity
+from torch import Tensor
 
 from data_shards import Dataset, open_dataset
 from data_shards.__main__ import main as data_shards
@@ -29,23 +30,12 @@ from data_shards.packing.tars import IMAGE_SUFFIXES, key_and_suffix, printable
 from data_shards.storage import RangeReader, locate
 from data_shards.stream.read import SampleReader, decoded
 from nla_cyclegan.__main__ import main as nla_cyclegan
-from nla_cyclegan.commands import evaluate_files, evaluate_reading, translate_files
+from nla_cyclegan.commands import translate_files
+from nla_cyclegan.commands.evaluation import files as evaluate_files
+from nla_cyclegan.commands.evaluation import reading as evaluate_reading
 from nla_cyclegan.commands.outputs import plan_outputs
-from nla_cyclegan.model.config import GeneratorConfig
 
 EVALUATED = 32
-
-
-class Identity(nn.Module):
-    config = GeneratorConfig(nonlocal_blocks=())
-
-    def __init__(self) -> None:
-        super().__init__()
-        # Where a generator's parameters are says which device and type its input gets.
-        self.scale = nn.Parameter(torch.ones(()))
-
-    def forward(self, x_NCHW: Tensor) -> Tensor:
-        return x_NCHW
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from gallery import CASES, PICTURE
 from PIL import Image, ImageOps, features
-from torch import Tensor, nn
+from stand_ins import Identity
+from torch import Tensor
 
 from cluster import compare
 from data_shards import Dataset, open_dataset
@@ -24,24 +24,11 @@ from data_shards.images.encode import Encoding, encode_file
 from data_shards.images.read import image_size, load_image
 from data_shards.storage import RangeReader, locate
 from data_shards.stream.read import SampleReader, decoded
-from nla_cyclegan.model.config import GeneratorConfig
 from nla_cyclegan.pictures import grids
 from nla_cyclegan.weights import generators
 
 # In a tar the suffix says which file of a sample is its image.
 NAMES = [name for name in CASES if name.isascii() and " " not in name and "." in name]
-
-
-class Identity(nn.Module):
-    config = GeneratorConfig(nonlocal_blocks=())
-
-    def __init__(self) -> None:
-        super().__init__()
-        # Where a generator's parameters are says which device and type its input gets.
-        self.scale = nn.Parameter(torch.ones(()))
-
-    def forward(self, x_NCHW: Tensor) -> Tensor:
-        return x_NCHW
 
 
 @pytest.fixture(scope="module")

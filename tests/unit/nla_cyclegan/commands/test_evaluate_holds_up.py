@@ -18,7 +18,7 @@ from torch import Tensor
 from cluster.ranks.world import World
 from cluster.training.loop import train
 from nla_cyclegan.__main__ import main
-from nla_cyclegan.commands import evaluate_files, evaluate_memory, evaluate_passes
+from nla_cyclegan.commands.evaluation import files, memory, passes
 from nla_cyclegan.metrics import gathered, sampled
 from nla_cyclegan.metrics.distances import frechet_distance, memorization_distance
 from nla_cyclegan.metrics.gathered import Gathered, distances
@@ -53,7 +53,7 @@ def write(folder: Path, seeds: range) -> Path:
 
 @pytest.fixture
 def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(evaluate_files, "find_inception", lambda choice: StandIn())
+    monkeypatch.setattr(files, "find_inception", lambda choice: StandIn())
     for number, name in enumerate(("inputs", "painted", "real")):
         write(tmp_path / name, range(100 * number, 100 * number + 20))
     return tmp_path
@@ -100,13 +100,13 @@ def test_statistics_are_kept_and_used_again(
     first = evaluate(folders, *options)
     assert "statistics of real and training images are kept in" in capsys.readouterr().err
     read: list[Path] = []
-    load = evaluate_passes.Reader.batches
+    load = passes.Reader.batches
 
     def watched(self: Any, label: str, *columns: Any) -> Any:
         read.extend(path for column in columns for path in column)
         return load(self, label, *columns)
 
-    monkeypatch.setattr(evaluate_passes.Reader, "batches", watched)
+    monkeypatch.setattr(passes.Reader, "batches", watched)
     StandIn.calls = 0
     assert evaluate(folders, *options) == first
     said = capsys.readouterr().err
@@ -156,7 +156,7 @@ def test_mifid_is_fid_unless_training_images_were_copied(folders: Path) -> None:
 
 def test_every_phase_has_a_bar(folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     labels: list[str] = []
-    real = evaluate_passes.Progress.__init__
+    real = passes.Progress.__init__
 
     def named(self: Any, label: str, *arguments: Any) -> None:
         labels.append(label)
@@ -173,7 +173,7 @@ def test_every_phase_has_a_bar(folders: Path, monkeypatch: pytest.MonkeyPatch) -
 def test_a_size_for_which_memory_is_too_little_is_refused(
     folders: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, free_bytes: float, advice: str
 ) -> None:
-    monkeypatch.setattr(evaluate_memory, "available_bytes", lambda: free_bytes)
+    monkeypatch.setattr(memory, "available_bytes", lambda: free_bytes)
     paths = ["--translations", "painted", "--inputs", "inputs", "--real", "real"]
     monkeypatch.chdir(folders)
     assert main(["evaluate", *paths, "--size", "8192", "--device", "cpu"]) == 2

@@ -7,9 +7,9 @@ from pathlib import Path
 from torch import Tensor
 
 from data_shards.progress import Progress
-from nla_cyclegan.commands.evaluate_folders import Folders
-from nla_cyclegan.commands.evaluate_reading import Reader, check_enough
-from nla_cyclegan.commands.evaluate_statistics import REAL, TRAINING, Statistics
+from nla_cyclegan.commands.evaluation.folders import Folders
+from nla_cyclegan.commands.evaluation.reading import Reader, check_enough
+from nla_cyclegan.commands.evaluation.statistics import REAL, TRAINING, Statistics
 from nla_cyclegan.metrics.gathered import FEATURES, Gathered, Rows
 from nla_cyclegan.metrics.inception import Inception
 from nla_cyclegan.metrics.pairs import Mean, Pairs

@@ -14,13 +14,13 @@ from data_shards.images.read import image_size
 from data_shards.progress import Progress
 from data_shards.storage.files import writing
 from nla_cyclegan.commands.device import choose_device
-from nla_cyclegan.commands.evaluate_folders import Folders
-from nla_cyclegan.commands.evaluate_memory import check_memory, memory_explained
-from nla_cyclegan.commands.evaluate_overlap import Overlap
-from nla_cyclegan.commands.evaluate_passes import Passes
-from nla_cyclegan.commands.evaluate_reading import Reader, check_enough
-from nla_cyclegan.commands.evaluate_size import choose_size
-from nla_cyclegan.commands.evaluate_statistics import Statistics
+from nla_cyclegan.commands.evaluation.folders import Folders
+from nla_cyclegan.commands.evaluation.memory import check_memory, memory_explained
+from nla_cyclegan.commands.evaluation.overlap import Overlap
+from nla_cyclegan.commands.evaluation.passes import Passes
+from nla_cyclegan.commands.evaluation.reading import Reader, check_enough
+from nla_cyclegan.commands.evaluation.size import choose_size
+from nla_cyclegan.commands.evaluation.statistics import Statistics
 from nla_cyclegan.metrics.inception import Inception, find_inception
 from nla_cyclegan.metrics.scores import Evaluation, as_table, headline, mean_score
 from nla_cyclegan.weights.generators import load_generators
