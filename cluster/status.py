@@ -15,7 +15,7 @@ from typing import Any
 from cluster.records.console_progress import duration_text, losses_text, score_text, wait_text
 from cluster.records.health import Health, Pace, health, pace
 from cluster.records.snapshot import READERS, CheckpointSnapshot, RunSnapshot, is_run, take_snapshot
-from data_shards.errors import UserError
+from data_shards.errors import UserError, shown_name
 from data_shards.storage import list_folder, locate
 from data_shards.storage.folder import RunFolder, split_uri
 from nla_cyclegan.model.config import ModelConfig
@@ -69,12 +69,28 @@ def _look(options: argparse.Namespace) -> tuple[str, bool]:
     """What to show, and whether none of the runs trains, or may yet begin to."""
     folders, is_one = find_runs(options.uri)
     with ThreadPoolExecutor(READERS) as readers:
-        runs = list(readers.map(partial(take_snapshot, verify=options.verify), folders))
+        read = list(readers.map(partial(_read, verify=options.verify), folders))
+    runs = [each for each in read if isinstance(each, RunSnapshot)]
+    damaged = [each for each in read if isinstance(each, UserError)]
+    if not runs:
+        raise damaged[0]
+    for error in damaged:
+        print(f"warning: {shown_name(str(error))}", file=sys.stderr)
     now = time.time()
     ended = all(health(run, now).state in ENDED for run in runs)
     if options.json:
         return json.dumps([as_json(run, now) for run in runs], indent=1), ended
     return text_of(runs[0], now) if is_one else table_of(runs, now), ended
+
+
+def _read(folder: RunFolder, verify: bool) -> RunSnapshot | UserError:
+    """A run, or what is damaged in it: the others are shown all the same."""
+    try:
+        return take_snapshot(folder, verify=verify)
+    except UserError as error:
+        if error.retryable:
+            raise
+        return error
 
 
 def find_runs(uri: str) -> tuple[list[RunFolder], bool]:
@@ -114,7 +130,8 @@ def text_of(run: RunSnapshot, now: float) -> str:
         newest = run.events[-EVENTS_SHOWN:]
         rows.append(f"{'events':<13}the newest {len(newest)} of {len(run.events)}")
         rows += [f"  {_at(event['time'])}  {event['kind']:<10}  {event['text']}" for event in newest]
-    return "\n".join([*(f"{name:<13}{text}" for name, text in lines), *rows, *warnings_of(run)])
+    # What is in storage may be a stranger's: a terminal gets no control characters.
+    return "\n".join(map(shown_name, [*(f"{name:<13}{text}" for name, text in lines), *rows, *warnings_of(run)]))
 
 
 def table_of(runs: Sequence[RunSnapshot], now: float) -> str:
@@ -128,7 +145,7 @@ def table_of(runs: Sequence[RunSnapshot], now: float) -> str:
         stored = f"{sound}" if sound == len(run.checkpoints) else f"{sound} of {len(run.checkpoints)}"
         rate = f"{recent.images_per_s:.1f}" if recent else "-"
         left = left_text(run, recent) if recent and state.state == "training" else "-"
-        name = run.label.rpartition("/")[2]
+        name = shown_name(run.label.rpartition("/")[2])
         rows.append([name, state.state, ago_text(state.since, now), f"{run.images:,}", done, rate, left, score, stored])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(

@@ -3,8 +3,8 @@
 import os
 import re
 
-# Whatever ends a line, and what moves a terminal's cursor.
-CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+# Whatever ends a line, what moves a terminal's cursor, and halves of characters that stand for no byte.
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udc7f\udd00-\udfff]")
 
 
 class UserError(ValueError):
@@ -115,11 +115,19 @@ def check_range(option: str, value: int | None, lowest: int, highest: int) -> No
 
 
 def error_lines(error: ValueError) -> str:
-    """A UserError for the console: `error:` before each line; indented lines belong to the one above."""
-    return "\n".join(line if line.startswith(" ") else f"error: {line}" for line in str(error).splitlines())
+    """A UserError for the console: `error:` before each line; indented lines belong to the one above.
+
+    What it quotes may be a stranger's: a terminal gets no control characters.
+    """
+    lines = map(shown_name, str(error).splitlines())
+    return "\n".join(line if line.startswith(" ") else f"error: {line}" for line in lines)
 
 
 def shown_name(name: str | os.PathLike[str]) -> str:
     """A file's name or path for a message: in one line, and text; what is not becomes \\n or \\xNN."""
-    text = os.fspath(name).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    text = _without_control(os.fspath(name)).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return _without_control(text)
+
+
+def _without_control(text: str) -> str:
     return CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode(), text)

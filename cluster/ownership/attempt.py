@@ -17,6 +17,7 @@ FOLDER, RECORD, ENDED, GONE = "owner", ".json", ".ended", ".gone"
 # Seconds after which a record that is not there is looked for again, one time after the other.
 LOOKS_S = (0.2, 0.5, 1.0, 2.0, 4.0)
 ID = re.compile(r"(\d{1,9})([a-z]{4})", re.ASCII)
+LAST = 10**9 - 1
 
 
 @dataclass(frozen=True)

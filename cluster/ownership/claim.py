@@ -12,7 +12,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from string import ascii_lowercase
 
-from cluster.ownership.attempt import ENDED, GONE, RECORD, Attempt, number_of
+from cluster.ownership.attempt import ENDED, GONE, LAST, RECORD, Attempt, number_of
 from cluster.ownership.records import Record, Records, highest_number, live, own_record
 from data_shards.errors import LostRunError, UserError
 from data_shards.storage.folder import RunFolder
@@ -76,6 +76,10 @@ class Claim:
     def _new(self) -> tuple[Attempt, Record]:
         writers = [writer for name in self.folder.names() if NAME.fullmatch(name) and (writer := writer_of(name))]
         number = 1 + max([highest_number(self.records.names()), *(writer.number for writer in writers)])
+        if number > LAST:
+            raise UserError(
+                f"{self.folder.label}: holds files of attempt {number - 1:,}, after which there is none; choose another --name"
+            )
         letters = "".join(secrets.choice(ascii_lowercase) for _ in range(4))
         since = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S")
         return Attempt(f"{number}{letters}", self.storage, self.name), own_record(since)

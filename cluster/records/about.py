@@ -1,20 +1,22 @@
 """`run.json` and `state.json` of a run's folder as they are read: whoever wrote them, they have the shape that readers rely on."""
 
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import ConfigDict, NonNegativeInt, TypeAdapter
+from pydantic import ConfigDict, Field, TypeAdapter
 from typing_extensions import TypedDict
 
+from cluster.records.metrics_file import MOST_IMAGES
 from data_shards.storage.checked import checked
 from data_shards.storage.folder import RunFolder
 
 OPEN = ConfigDict(extra="allow")
+Images = Annotated[int, Field(ge=0, lt=MOST_IMAGES)]
 
 
 class ClockFields(TypedDict, total=False):
     __pydantic_config__ = OPEN  # type: ignore[misc]
-    epoch: NonNegativeInt
-    total: NonNegativeInt
+    epoch: Images
+    total: Images
 
 
 class AboutFields(TypedDict, total=False):
@@ -23,13 +25,14 @@ class AboutFields(TypedDict, total=False):
     dataset: str
     clock: ClockFields
     metrics: dict[str, Any]
+    origin: dict[str, Any]
 
 
 class StateFields(TypedDict, total=False):
     __pydantic_config__ = OPEN  # type: ignore[misc]
     state: str
     reason: str | None
-    images: NonNegativeInt | None
+    images: Images | None
     time: float
 
 

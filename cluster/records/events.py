@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from cluster.records.upload import OptionalWork
+from data_shards.storage.checked import parsed
 from data_shards.storage.folder import RunFolder
 
 EVENTS = "events"
@@ -122,9 +123,9 @@ def parse_events(content: bytes) -> list[Event]:
     events = []
     for line in content.decode(errors="replace").splitlines():
         try:
-            event = json.loads(line)
+            event = parsed(line.encode(), EVENTS)
             valid = math.isfinite(event["time"]) and isinstance(event["kind"], str) and isinstance(event["text"], str)
-        except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
+        except (ValueError, KeyError, TypeError, OverflowError):
             continue
         if valid:
             events.append(event)

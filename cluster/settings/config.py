@@ -12,6 +12,7 @@ from cluster.records.config import ObserveConfig
 from cluster.records.recorded_run import flat
 from cluster.settings.scaling import ScalingConfig
 from data_shards import StreamConfig
+from data_shards.storage.checked import shortened
 from nla_cyclegan import InitConfig, LossConfig, ModelConfig, OptimizerConfig, ScheduleConfig, StepConfig
 
 # s3://KEY:SECRET@bucket, abfs://...?client_secret=SECRET. A secret may hold a slash; a port is none.
@@ -91,4 +92,5 @@ def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     """Fields that differ between two configurations as JSON values, as `field: old there, new here`."""
     there, here = flat(old), flat(new)
     changed = [field for field in sorted(there.keys() | here.keys()) if there.get(field) != here.get(field)]
-    return [f"{field}: {there.get(field)} there, {here.get(field)} here" for field in changed]
+    shown = {field: [shortened(str(values.get(field))) for values in (there, here)] for field in changed}
+    return [f"{shortened(field)}: {old} there, {new} here" for field, (old, new) in shown.items()]

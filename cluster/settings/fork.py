@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic import ValidationError
+
 from cluster.checkpoints.copying import copy_checkpoint
 from cluster.memory.records import as_lines
 from cluster.records.about import read_about
@@ -10,6 +12,7 @@ from cluster.records.metrics_file import IMAGES, METRICS, read_records
 from cluster.settings.config import RunConfig
 from data_shards.errors import UserError
 from data_shards.storage import locate
+from data_shards.storage.checked import problem
 from data_shards.storage.folder import RunFolder, split_uri
 from nla_cyclegan.weights.checkpoint import ABOUT, checkpoints_of, images_of, world_of
 from nla_cyclegan.weights.references import NEWEST, Reference, select
@@ -25,24 +28,27 @@ class Origin:
     Attributes:
         folder: of the run that it belongs to.
         config: that run's, as JSON values.
+        storage: where that run lies now.
     """
 
     folder: RunFolder
     checkpoint: str
     config: dict[str, Any]
+    storage: str
 
     @classmethod
     def of(cls, reference: str) -> "Origin":
         """Of RUN, RUN@best or RUN@120000. Raises: UserError where there is no complete checkpoint."""
         parsed = Reference.of(reference)
         checkpoint = select(locate(parsed.uri), parsed.choice or NEWEST).name
-        folder = RunFolder(*split_uri(parsed.uri))
+        storage, name = split_uri(parsed.uri)
+        folder = RunFolder(storage, name)
         config = read_about(folder, ABOUT).get("config")
         if not config or not world_of(folder.files_of(checkpoint)):
             raise UserError(
                 f"--fork-of {reference}: {folder.label} has no complete checkpoint of a run; give RUN or RUN@120000"
             )
-        return cls(folder, checkpoint, config)
+        return cls(folder, checkpoint, config, storage)
 
     @property
     def images(self) -> int:
@@ -61,12 +67,16 @@ class Origin:
             )
 
     def inherited(self) -> dict[str, Any]:
-        """What a fork has of the other run's configuration, where it says nothing else."""
-        return {name: value for name, value in self.config.items() if name != "name"}
+        """What a fork has of the other run's configuration, where it says nothing else. It is written beside that run, not where
+        that once was, or says that it was."""
+        return {name: value for name, value in self.config.items() if name != "name"} | {"storage": self.storage}
 
     def check(self, config: RunConfig) -> None:
         """Raises: UserError where the state in the checkpoint is not that of a run with this configuration."""
-        theirs, ours = RunConfig.model_validate(self.config), config
+        try:
+            theirs, ours = RunConfig.model_validate(self.config), config
+        except ValidationError as error:
+            raise UserError(f"{self.folder.label}/{ABOUT}: damaged (config: {problem(error)})") from error
         pairs = {
             "model": (theirs.model, ours.model),
             "init.freeze": (theirs.init.freeze, ours.init.freeze),

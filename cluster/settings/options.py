@@ -14,7 +14,7 @@ from pydantic_settings import BaseSettings, CliSettingsSource
 from cluster.records.recorded_run import flat
 from cluster.settings.config import RunConfig
 from cluster.settings.yaml_file import read_yaml
-from data_shards.errors import UserError
+from data_shards.errors import UserError, shown_name
 
 USAGE = "python -m cluster train --config FILE [--section.field VALUE ...] [--local] [--dry-run] [--take-over] [--fork-of RUN] [--address ADDRESS]"
 
@@ -36,6 +36,8 @@ REMOVED = {
 }
 TAKE_OVER = "--take-over"
 FORK_OF = "--fork-of"
+# Characters of a value in a message.
+LONGEST_VALUE = 200
 LIST_OPTIONS = (
     "--model.generator.nonlocal_blocks",
     "--model.discriminator.nonlocal_blocks",
@@ -182,7 +184,7 @@ def _take_out(fields: dict[str, Any], dotted: str) -> bool:
 def problem_line(error: ErrorDetails, given: dict[str, Any], file: str | None) -> str:
     """One problem of a configuration: field, value received, what is allowed."""
     path = [str(part) for part in error["loc"]]
-    field, message = ".".join(path), error["msg"].removeprefix("Value error, ")
+    field, message = shown_name(".".join(path)), error["msg"].removeprefix("Value error, ")
     if error["type"] == "extra_forbidden":
         return f"{field}: no such field{_from(path, given, file)}; {nearest(path)}"
     if error["type"] == "missing":
@@ -190,7 +192,9 @@ def problem_line(error: ErrorDetails, given: dict[str, Any], file: str | None) -
     if not field or isinstance(error["input"], dict) or error["type"] == "credentials":
         # From a check of several fields together, whose message names them, or of what is not to be repeated.
         return f"{field}: {message}" if field else message
-    return f"{field}: {message[0].lower()}{message[1:]}; got {error['input']!r}{_from(path, given, file)}"
+    got = repr(error["input"])
+    got = got if len(got) <= LONGEST_VALUE else f"{got[:LONGEST_VALUE]}..."
+    return f"{field}: {message[0].lower()}{message[1:]}; got {got}{_from(path, given, file)}"
 
 
 def _from(path: list[str], given: dict[str, Any], file: str | None) -> str:

@@ -17,10 +17,10 @@ from cluster.settings.config import DataConfig, RunConfig, differences
 from cluster.settings.fork import ORIGIN, Origin
 from cluster.settings.options import merge, train_command
 from data_shards import Dataset, open_dataset
-from data_shards.errors import UserError
+from data_shards.errors import UserError, shown_name
 from data_shards.storage.folder import RunFolder
 from nla_cyclegan.model.config import fitting_side
-from nla_cyclegan.weights.checkpoint import ABOUT, complete_checkpoints, images_of
+from nla_cyclegan.weights.checkpoint import ABOUT, NAME, complete_checkpoints, images_of
 from nla_cyclegan.weights.references import folder_of
 
 # How images reach the model, not which: it may change when a run is continued.
@@ -72,6 +72,7 @@ def prepare(config: RunConfig, fork_of: str | None = None) -> Prepared:
     if problems:
         raise UserError("\n".join(problems))
     folder = RunFolder(config.storage, config.name)
+    _check_links(folder)
     if fork_of:
         Origin.check_name(fork_of, folder)
     checkpoints = complete_checkpoints(folder)
@@ -89,7 +90,7 @@ def _origin(fork_of: str | None, folder: RunFolder, config: RunConfig, clock: Cl
     if not fork_of:
         if begun := read_about(folder, ABOUT).get(ORIGIN):
             raise UserError(
-                f"{folder.label}: a fork of {begun['run']} that has not begun; give --fork-of again, or another --name"
+                f"{folder.label}: a fork of {begun.get('run', 'another run')} that has not begun; give --fork-of again, or another --name"
             )
         return None
     origin = Origin.of(fork_of)
@@ -100,6 +101,15 @@ def _origin(fork_of: str | None, folder: RunFolder, config: RunConfig, clock: Cl
             "--schedule.epochs or --schedule.images"
         )
     return origin
+
+
+def _check_links(folder: RunFolder) -> None:
+    """Raises: UserError where a run would write outside its folder. Of checkpoints that are links, whole ones are only read."""
+    if links := [name for name in folder.links_out() if not NAME.fullmatch(name)]:
+        raise UserError(
+            f"{folder.label}/{shown_name(links[0])}: a link that leads out of the run's folder, and a run writes nothing outside; "
+            "delete the link, or choose another --name"
+        )
 
 
 def _check_source(source: str) -> None:

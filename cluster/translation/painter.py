@@ -19,8 +19,7 @@ from data_shards.errors import UserError
 from data_shards.images.read import UnreadableImageError, decoded, ready_for_threads
 from data_shards.images.signatures import HEAD_BYTES, SUFFIXES, is_drawn, looks_like_image
 from data_shards.images.write import LONGEST_SIDE, encoded
-from data_shards.storage import Location, locate, read_file
-from data_shards.storage.files import write_once
+from data_shards.storage import Location, locate, read_file, write_file
 from nla_cyclegan.inference.images import padded_pixels
 from nla_cyclegan.inference.stages import ahead, batch_share, behind, by_size
 from nla_cyclegan.inference.tiles import smallest_tile, translate_batch
@@ -133,7 +132,7 @@ class Painter:
 
     def _write(self, painted: tuple[str, Tensor]) -> None:
         target, image = painted
-        write_once(self.out, target, encoded(image, self.way.suffix))
+        write_file(self.out, target, encoded(image, self.way.suffix))
 
     @property
     def _most(self) -> int:

@@ -8,8 +8,8 @@ from typing import Any
 
 from cluster.translation.options import Way
 from data_shards.errors import UserError, shown_name
-from data_shards.storage import Location, delete_files, file_size
-from data_shards.storage.files import read_json, write_once
+from data_shards.storage import Location, delete_files, file_size, write_file
+from data_shards.storage.files import read_json
 from nla_cyclegan.model.generator import Generator
 
 ABOUT = "translation.json"
@@ -23,7 +23,7 @@ def begin(out: Location, generator: Generator, way: Way) -> None:
     del ours["batch"]
     there = read_json(out, ABOUT)
     if there is None:
-        write_once(out, ABOUT, json.dumps(ours, indent=1).encode())
+        write_file(out, ABOUT, json.dumps(ours, indent=1).encode())
     elif there != ours:
         raise UserError(f"{out.uri}: was begun with {_difference(there, ours)}; give another OUT, or the same as then")
 
@@ -50,6 +50,6 @@ def write_left_out(out: Location, left_out: Mapping[str, str]) -> None:
     """Name them and why in a file of OUT; none where all came through."""
     if left_out:
         lines = [f"{shown_name(name)}\t{reason}\n" for name, reason in sorted(left_out.items())]
-        write_once(out, LEFT_OUT, "".join(lines).encode())
+        write_file(out, LEFT_OUT, "".join(lines).encode())
     elif file_size(out, LEFT_OUT) is not None:
         delete_files(out, [LEFT_OUT])

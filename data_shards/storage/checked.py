@@ -13,6 +13,8 @@ from data_shards.errors import UserError
 LONGEST_PART = 255
 # Categories of Unicode: controls, half a character, what ends a line.
 UNWRITABLE = ("Cc", "Cs", "Zl", "Zp")
+# What this project writes has less than ten.
+DEEPEST = 100
 T = TypeVar("T")
 
 
@@ -48,9 +50,23 @@ def checked(shape: TypeAdapter[T], value: Any, source: str) -> T:
 def parsed(content: bytes, source: str) -> Any:
     """The value of JSON text. Raises: UserError that names the source."""
     try:
-        return json.loads(content)
+        value = json.loads(content)
     except (ValueError, RecursionError) as error:
         raise UserError(f"{source}: damaged ({error})") from error
+    # What is deeper than this would end whatever calls itself for each level.
+    if content.count(b"[") + content.count(b"{") > DEEPEST and _depth(value) > DEEPEST:
+        raise UserError(f"{source}: damaged (lists or fields in each other, more than {DEEPEST} deep)")
+    return value
+
+
+def _depth(value: Any) -> int:
+    """How many lists and dicts lie in each other, counted up to a little more than DEEPEST."""
+    depth, level = 0, [value]
+    while level and depth <= DEEPEST:
+        level = [each for each in level if isinstance(each, list | dict)]
+        depth += bool(level)
+        level = [inner for each in level for inner in (each.values() if isinstance(each, dict) else each)]
+    return depth
 
 
 def problem(error: ValidationError) -> str:

@@ -7,7 +7,7 @@ import logging
 import os
 import secrets
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -86,27 +86,29 @@ def file_size(location: Location, name: str) -> int | None:
 
 
 def write_file(location: Location, name: str, data: bytes | memoryview) -> None:
-    """Write a whole file: readers see all of it or nothing. UserError where storage refuses or stays away."""
-    path = location.path(name)
+    """Write a whole file: readers see all of it or nothing. UserError where storage refuses or stays away.
+
+    Several processes may write the same one. What lies in its place is replaced, also a link, which is not followed.
+    """
+    path, filesystem = location.path(name), location.filesystem
 
     def write() -> None:
         if location.is_object_store:
-            _write(location.filesystem, path, data)
-        else:
-            location.filesystem.create_dir(os.path.dirname(path), recursive=True)
-            _write(location.filesystem, f"{path}.tmp", data)
-            location.filesystem.move(f"{path}.tmp", path)
+            _write(filesystem, path, data)
+            return
+        folder = os.path.dirname(path)
+        # No name that somebody can have put a link under.
+        temporary = f"{folder}/.{secrets.token_hex(8)}.partial"
+        filesystem.create_dir(folder, recursive=True)
+        try:
+            _write(filesystem, temporary, data)
+            filesystem.move(temporary, path)
+        except BaseException:
+            with suppress(OSError):
+                filesystem.delete_file(temporary)
+            raise
 
     _do(location, f"write {name} to {location.uri}", write)
-
-
-def write_once(location: Location, name: str, data: bytes) -> None:
-    """As `write_file`, for a file that several processes may write at once, all of them the same."""
-    if not isinstance(location.filesystem, fs.LocalFileSystem):
-        write_file(location, name, data)
-        return
-    with writing(Path(location.path(name))) as temporary:
-        temporary.write_bytes(data)
 
 
 def _write(filesystem: fs.FileSystem, path: str, data: bytes | memoryview) -> None:

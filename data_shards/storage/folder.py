@@ -78,6 +78,14 @@ class RunFolder:
         """Names and sizes in bytes of the files of one folder of the run; empty where there is no such folder."""
         return list_files(self.location.inside(folder))
 
+    def links_out(self) -> list[str]:
+        """Names of the entries that are links to somewhere outside: what is written under them is not in the folder."""
+        if not (self.is_local and os.path.isdir(self.path)):
+            return []
+        inside = os.path.join(os.path.realpath(self.path), "")
+        links = sorted(entry.name for entry in os.scandir(self.path) if entry.is_symlink())
+        return [name for name in links if not os.path.realpath(os.path.join(self.path, name)).startswith(inside)]
+
     def read(self, name: str) -> bytes | None:
         """The content of a file, None where there is none."""
         return read_file(self.location, name)

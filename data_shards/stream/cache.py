@@ -162,7 +162,8 @@ class DiskCache:
         return used, kept
 
     def _pieces(self) -> Iterator[tuple[Path, float, int]]:
-        for path in self._folder.glob("*/*"):
+        # Names begin with a checksum. What else lies in a folder that was not made for this is nobody's to drop.
+        for path in self._folder.glob("[0-9a-f][0-9a-f]/*"):
             try:
                 status = path.stat()
             except FileNotFoundError:

@@ -8,9 +8,9 @@ Reading one runs no code: the files are safetensors and JSON. Nor does a list le
 """
 
 import hashlib
-import math
 import re
 import secrets
+import sys
 from collections.abc import Container, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pydantic import NonNegativeInt, PositiveInt, TypeAdapter
 from pydantic.dataclasses import dataclass as checked_dataclass
 
-from data_shards.errors import UserError
+from data_shards.errors import UserError, shown_name
 from data_shards.storage import Location, list_folder, read_file
 from data_shards.storage.checked import InsideName, checked
 from data_shards.storage.files import read_json
@@ -185,7 +185,10 @@ def score_of(folder: RunFolder, name: str) -> StoredScore | None:
 def score_in(about: Mapping[str, Any]) -> StoredScore | None:
     """The score in a checkpoint's run.json, None if it was not evaluated."""
     score, definition = about.get("score"), about.get("score_definition", SWD_ALONE)
-    return StoredScore(score, str(definition)) if isinstance(score, int | float) and math.isfinite(score) else None
+    # An integer may be longer than any float.
+    if not isinstance(score, int | float) or not abs(score) <= sys.float_info.max:
+        return None
+    return StoredScore(score, shown_name(str(definition)))
 
 
 def best_of(scores: Mapping[str, StoredScore | None]) -> str | None:

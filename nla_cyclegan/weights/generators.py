@@ -12,7 +12,7 @@ from pathlib import Path
 
 import safetensors.torch
 
-from data_shards.errors import UserError
+from data_shards.errors import UserError, shown_name
 from data_shards.storage import Location, file_size, list_folder, locate, read_file
 from data_shards.storage.files import writing
 from nla_cyclegan.model.generator import Generator
@@ -23,7 +23,7 @@ from nla_cyclegan.weights.junyanz import generator_from, is_torch_file, read_sta
 from nla_cyclegan.weights.names import CHOICES, FILE_NAMES, LAYOUT, PTH_ENDINGS, Direction, direction_of
 from nla_cyclegan.weights.references import NEWEST, Reference, parent, select, stored
 
-FORMAT, VERSION = "nla_cyclegan.generator", 1
+FORMAT, VERSIONS = "nla_cyclegan.generator", ("1",)
 
 
 def save_generator(generator: Generator, path: str | Path) -> None:
@@ -36,7 +36,7 @@ def save_generator(generator: Generator, path: str | Path) -> None:
 
 def metadata_of(generator: Generator) -> dict[str, str]:
     """What a weight file says beside the weights: its format, and the config that they fit."""
-    return {"format": FORMAT, "version": str(VERSION), "config": generator.config.model_dump_json()}
+    return {"format": FORMAT, "version": VERSIONS[-1], "config": generator.config.model_dump_json()}
 
 
 def load_generator(path: str | Path, direction: Direction = "B2A") -> Generator:
@@ -158,8 +158,10 @@ def _generator(content: bytes) -> Generator:
     if metadata.get("format") != FORMAT:
         raise UserError(f"not a generator's weight file (neither safetensors of {FORMAT} nor .pth of {LAYOUT})")
     version = metadata.get("version", "")
-    if not version.isdecimal() or int(version) > VERSION:
-        raise UserError(f"format version {version}, but this program reads up to {VERSION}; use a newer one")
+    if version not in VERSIONS:
+        raise UserError(
+            f"format version {shown_name(version[:20])}, but this program reads up to {VERSIONS[-1]}; use a newer one"
+        )
     try:
         tensors = safetensors.torch.load(content)
     except safetensors.SafetensorError as error:

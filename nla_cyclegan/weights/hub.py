@@ -14,7 +14,7 @@ import safetensors.torch
 
 from data_shards.errors import StorageAwayError, UserError
 from data_shards.storage import Location, locate, read_file
-from data_shards.storage.checked import parsed
+from data_shards.storage.checked import parsed, shortened
 from data_shards.storage.files import writing
 from nla_cyclegan.model.generator import Generator
 from nla_cyclegan.weights.build import build_generator
@@ -88,10 +88,12 @@ def read_repository(folder: Location, directions: Sequence[Direction]) -> dict[D
         raise UserError(f"{folder.uri}/{CONFIG}: damaged (no version, or no generators)")
     if version > VERSION:
         raise UserError(
-            f"{folder.uri}: format version {version}, but this program reads up to {VERSION}; use a newer one"
+            f"{folder.uri}: format version {shortened(str(version))}, but this program reads up to {VERSION}; use a newer one"
         )
     if lacking := [direction for direction in directions if direction not in configs]:
-        raise UserError(f"{folder.uri}: holds {', '.join(configs) or 'no generator'}, but {lacking[0]} is asked for")
+        raise UserError(
+            f"{folder.uri}: holds {', '.join(map(shortened, configs)) or 'no generator'}, but {lacking[0]} is asked for"
+        )
     try:
         tensors = safetensors.torch.load(_content(folder, WEIGHTS))
     except safetensors.SafetensorError as error:

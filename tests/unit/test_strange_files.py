@@ -4,6 +4,8 @@ import copy
 import hashlib
 import io
 import json
+import math
+import re
 import shutil
 import tarfile
 import tempfile
@@ -29,15 +31,16 @@ from cluster.status import main as status
 from data_shards import open_dataset, read_split
 from data_shards.checking.index import index
 from data_shards.dataset.rows import IndexRows
-from data_shards.errors import UserError
+from data_shards.errors import UserError, error_lines
 from data_shards.storage import RangeReader, locate
 from data_shards.storage.checked import inside_name
 from data_shards.storage.folder import RunFolder
 from data_shards.stream.cache import DiskCache
 from data_shards.stream.read import SampleReader
 from nla_cyclegan import Generator, GeneratorConfig, load_generator
-from nla_cyclegan.weights.checkpoint import CheckpointReader, commit_file, share_file
+from nla_cyclegan.weights.checkpoint import CheckpointReader, Commit, commit_file, name_of, share_file, write_commit
 from nla_cyclegan.weights.generators import metadata_of
+from nla_cyclegan.weights.references import select
 from tuning.analysis.results import Trial, best_config, read_results, table
 
 EVIL = ["../../outside.txt", "..", ".", "", "/etc/passwd", "a/../../b", "a//b", "..\\b", "C:\\b", "C:b", "a\0b", "a\nb"]
@@ -201,6 +204,110 @@ def test_strange_records_are_skipped(records: Any) -> None:
     for record in parse_records("\n".join([*lines, "[" * 100_000, "{}"]).encode()):
         assert record["images"] >= 0
         assert all(float(value) is not None for value in record.values() if value is not None)
+
+
+DEEP = json.loads('{"a":' * 900 + "1" + "}" * 900)
+RECORD_LINE = b'{"images": 8, "time": 2.0, "generator_total": 1.5, "images_per_s": 2.0}\n'
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"clock": {"epoch": 10**400, "total": 10**400}},
+        {"clock": {"epoch": 2**53, "total": 8}},
+        {"origin": 5},
+        {"origin": {"run": "\x1b[2J"}},
+        {"config": {"a": DEEP}},
+        {"config": {"\x1b[2J": 1, "model": {}}},
+        {"score": 10**400, "score_definition": "\x1b[2J"},
+    ],
+    ids=lambda fields: "-".join(fields),
+)
+def test_a_strange_run_json(
+    uri: str, tmp_path: Path, fields: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tiny.config(uri, tmp_path / "runs")
+    prepared = prepare(config)
+    whole = about(prepared.config, prepared.dataset)
+    strange = {**whole, **fields, "config": {**whole["config"], **fields.get("config", {})}}
+    files = {"run.json": strange, "state.json": {"state": "training", "time": 1e300}}
+    name = name_of(8, "1abcd1ab")
+    for file, value in {**files, f"{name}/run.json": strange}.items():
+        prepared.folder.write_json(file, value)
+    write_commit(prepared.folder, name, Commit({}, 1))
+    prepared.folder.write("metrics.jsonl", RECORD_LINE * 3)
+    fork = config.model_copy(update={"name": "fork"})
+    path = prepared.folder.path
+    for act in (
+        lambda: status([path]),
+        lambda: status([path, "--json"]),
+        lambda: prepare(config),
+        lambda: prepare(fork, path),
+        lambda: select(locate(path), "best"),
+    ):
+        try:
+            act()
+        except UserError as error:
+            print(error_lines(error))
+    said = capsys.readouterr().out
+    assert all(line.isprintable() for line in said.splitlines())
+
+
+def test_events_reach_a_terminal_without_control_characters(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Garbage lines, fields of other types, escape codes, half characters: what is an event is shown, in one line."""
+    events = [
+        {"time": 1.0, "kind": "saved\x1b[2J", "text": "one\ntwo\x1b[31m\u2028three \ud800"},
+        *({"time": time, "kind": "x", "text": "lost"} for time in (10**400, "1", None, [1], math.nan)),
+        {"time": 2.0, "kind": "x", "text": "lost", "more": DEEP},
+    ]
+    lines = [*(json.dumps(event).encode() for event in events), b"garbage \xff", b"[" * 100_000, b"5", b"null"]
+    folder = RunFolder(str(tmp_path), "run")
+    folder.write("events/1abcd-driver.jsonl", b"\n".join(lines))
+    folder.write_json("run.json", {})
+    assert status([folder.path]) == 0
+    said = capsys.readouterr().out
+    assert re.search(r"saved\\x1b\[2J +one\\ntwo\\x1b\[31m\\u2028three \\ud800\n", said)
+    assert "lost" not in said
+    assert all(line.isprintable() for line in said.splitlines())
+
+
+def test_a_damaged_run_does_not_hide_the_others(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, content in {"one": b"{}", "two": b"{"}.items():
+        RunFolder(str(tmp_path), name).write("run.json", content)
+    assert status([str(tmp_path)]) == 0
+    said = capsys.readouterr()
+    assert "one " in said.out
+    assert said.err.startswith(f"warning: {tmp_path}/two/run.json: damaged (")
+    with pytest.raises(UserError, match=r"two/run\.json: damaged"):
+        status([str(tmp_path / "two")])
+
+
+@pytest.mark.parametrize(
+    "name", ["state.json.tmp", "run.json.tmp", "state.json", "metrics.jsonl", ".metrics.jsonl", "previews"]
+)
+def test_links_in_a_strangers_folder_lead_to_nothing_that_is_written(uri: str, tmp_path: Path, name: str) -> None:
+    """The folder of somebody's run, out of a tar, is trained on: a link in it was written through."""
+    for outside in (tmp_path / "outside.txt", tmp_path / "pictures" / "images_000000000008.png"):
+        outside.parent.mkdir(exist_ok=True)
+        outside.write_text("private")
+    folder = RunFolder(str(tmp_path / "inside"), "run")
+    folder.write("checkpoint_000000000008-1abcd1ab/run.json", b"{}")
+    (Path(folder.path) / name).symlink_to(tmp_path / ("pictures" if name == "previews" else "outside.txt"))
+    with pytest.raises(UserError, match=rf"^{folder.path}/{name}: a link that leads out of the run's folder[^\n]*$"):
+        prepare(tiny.config(uri, tmp_path / "inside", name="run"))
+    harmless(tmp_path, lambda: [folder.write(each, b"{}") for each in ("state.json", "run.json", "metrics.jsonl")])
+
+
+def test_a_checkpoint_that_is_a_link_is_deleted_as_a_link(tmp_path: Path) -> None:
+    (tmp_path / "outside" / "sub").mkdir(parents=True)
+    (tmp_path / "outside" / "sub" / "precious.txt").write_text("private")
+    folder = RunFolder(str(tmp_path / "inside"), "run")
+    folder.write("run.json", b"{}")
+    name = "checkpoint_000000000008-1abcd1ab"
+    (Path(folder.path) / name).symlink_to(tmp_path / "outside")
+    assert folder.links_out() == [name]
+    harmless(tmp_path, lambda: folder.delete_folder(name))
+    assert folder.names() == ["run.json"]
 
 
 TRIAL = Trial(

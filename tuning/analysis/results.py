@@ -177,10 +177,15 @@ def read_trials(folder: RunFolder, decided: Mapping[str, Trial] = MappingProxyTy
 
 def _read_trial(folder: RunFolder, name: str) -> Trial | None:
     record = folder.read_json(f"{name}/{TRIAL}")
+    if record is None:
+        return None
     try:
-        return None if record is None else Trial.model_validate(record)
+        trial = Trial.model_validate(record)
     except ValidationError as error:
         raise UserError(f"{folder.label}/{name}/{TRIAL}: damaged ({problem(error)})") from error
+    if trial.name != name:
+        raise UserError(f"{folder.label}/{name}/{TRIAL}: damaged (it is the record of {trial.name})")
+    return trial
 
 
 def ranked(trials: Sequence[Trial]) -> list[Trial]:

@@ -4,14 +4,17 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic import ValidationError
+
 from cluster.records.recorded_run import flat
 from cluster.settings.config import RunConfig, differences
 from cluster.settings.preflight import Prepared, decisive, misfits, prepare
 from data_shards.errors import UserError
+from data_shards.storage.checked import problem, shortened
 from data_shards.storage.folder import join_uri
 from nla_cyclegan.metrics.score import VERSION
 from tuning.analysis.objective import ObjectiveConfig
-from tuning.analysis.results import SWEEP, Trial, read_sweep, read_trials, trial_name
+from tuning.analysis.results import SWEEP, TRIAL, Trial, read_sweep, read_trials, trial_name
 from tuning.search_space.checks import each_candidate
 from tuning.search_space.space import Overrides, count, override, sample
 from tuning.settings.config import BudgetConfig
@@ -163,12 +166,13 @@ def _planned(options: Options, run: Prepared) -> list[Trial]:
     trials: list[Trial] = []
     for number in numbers:
         before = known.get(number)
-        overrides = before.overrides if before else _overrides(options, number, trials)
-        trial = _trial(options, run, number, overrides)
         if before:
-            trial.evaluations, trial.exploits = before.evaluations, before.exploits
+            trial = _as_recorded(options, run, before)
+            trial.evaluations, trial.exploits, trial.sessions = before.evaluations, before.exploits, before.sessions
             if before.decided:
                 trial.state, trial.reason = before.state, before.reason
+        else:
+            trial = _trial(options, run, number, _overrides(options, number, trials))
         trials.append(trial)
     return trials
 
@@ -179,6 +183,18 @@ def _overrides(options: Options, number: int, trials: Sequence[Trial]) -> Overri
     if options.config.search == "optuna":
         return propose(options.space, seed, number, trials)
     return sample(options.space, seed, number)
+
+
+def _as_recorded(options: Options, run: Prepared, before: Trial) -> Trial:
+    """A trial with the values of its record, which may vary what the sweep varies. Raises: UserError for other ones."""
+    source = f"{run.folder.label}/{before.name}/{TRIAL}"
+    if before.overrides.keys() != options.space.keys():
+        named = ", ".join(map(shortened, before.overrides)) or "nothing"
+        raise UserError(f"{source}: damaged (overrides: {named} in place of {', '.join(options.space)})")
+    try:
+        return _trial(options, run, before.number, before.overrides)
+    except ValidationError as error:
+        raise UserError(f"{source}: damaged (overrides: {problem(error)})") from error
 
 
 def _trial(options: Options, run: Prepared, number: int, overrides: Overrides) -> Trial:

@@ -186,3 +186,12 @@ def test_the_number_grows_with_attempts_and_checkpoints(tmp_path: Path) -> None:
     attempt, _ = Claim(str(tmp_path), "run", take_over=False, say=print).make()
     assert attempt.number == 8
     attempt.check()
+
+
+@pytest.mark.parametrize("name", ["owner/999999999abcd.ended", "checkpoint_000000000008-999999999abcd1ab/run.json"])
+def test_after_the_last_attempt_there_is_none_that_others_would_not_see(tmp_path: Path, name: str) -> None:
+    """Its record would have a name of ten digits, which nobody takes for one: two would own the folder."""
+    (tmp_path / "run" / name).parent.mkdir(parents=True)
+    (tmp_path / "run" / name).write_text("{}")
+    with pytest.raises(UserError, match="holds files of attempt 999,999,999, after which there is none"):
+        Claim(str(tmp_path), "run", take_over=False, say=print).make()

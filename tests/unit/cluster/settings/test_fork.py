@@ -1,6 +1,8 @@
 """`train --fork-of RUN@N`: another run goes on from a checkpoint of one that is left as it is."""
 
+import json
 import shlex
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +79,15 @@ def test_of_a_run_the_newest_checkpoint_and_another_rate(origin: RunConfig, tmp_
     prepared = prepare(config, options.fork_of)
     assert (prepared.images_seen, prepared.finished) == (32, False)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_it_is_written_beside_the_run_wherever_that_says_that_it_lies(origin: RunConfig, tmp_path: Path) -> None:
+    shutil.copytree(Path(origin.storage) / origin.name, tmp_path / "moved")
+    about = json.loads((tmp_path / "moved" / "run.json").read_text())
+    about["config"]["storage"] = "/somewhere/else"
+    (tmp_path / "moved" / "run.json").write_text(json.dumps(about))
+    options = parse_options([FORK_OF, f"{tmp_path}/moved", "--name", "longer", "--schedule.images", "40"])
+    assert options.config.storage == str(tmp_path)
 
 
 def test_one_that_was_interrupted_while_it_was_copied_begins_as_a_fork_all_the_same(

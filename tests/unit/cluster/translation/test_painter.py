@@ -152,13 +152,13 @@ class Watching(torch.nn.Module):
         self.counts, self.seen = counts, list[tuple[int, int]]()
 
     def forward(self, x_BCHW: torch.Tensor) -> torch.Tensor:
-        self.seen.append((self.counts["read_file"], self.counts["write_once"]))
+        self.seen.append((self.counts["read_file"], self.counts["write_file"]))
         return x_BCHW
 
 
 def test_images_are_read_ahead_of_the_network_and_written_behind_it(photos: Path, tmp_path: Path, monkeypatch) -> None:
     counts: Counter[str] = Counter()
-    for name in ("read_file", "write_once"):
+    for name in ("read_file", "write_file"):
         work = getattr(painter, name)
         monkeypatch.setattr(
             painter, name, lambda *given, name=name, work=work: (work(*given), counts.update([name]))[0]
@@ -170,7 +170,7 @@ def test_images_are_read_ahead_of_the_network_and_written_behind_it(photos: Path
     # On a thread of its own the reading is done when the network begins.
     worker._pool = Immediate()
     assert paint(worker, photos, tmp_path / "out") == (40, {})
-    assert counts == {"read_file": 40, "write_once": 40}
+    assert counts == {"read_file": 40, "write_file": 40}
     batch = WAY.batch
     for before, (read, written) in enumerate(network.seen):
         # Two batches more than this one are begun, and all before are written.

@@ -7,7 +7,7 @@ import tiny
 from data_shards.errors import UserError
 from tuning import sweep
 from tuning.__main__ import main
-from tuning.analysis.results import SWEEP, TRIAL, Evaluation, read_results
+from tuning.analysis.results import SWEEP, TRIAL, Evaluation, Session, read_results
 from tuning.settings.options import parse_sweep
 from tuning.settings.sweep_plan import Sweep, about, prepare_sweep
 
@@ -53,6 +53,14 @@ def test_each_trial_is_a_run_of_its_own(file: Path, tmp_path: Path) -> None:
         assert trial.config["optimizer"]["lr"] == trial.overrides["optimizer.lr"]
     assert len({trial.overrides["optimizer.lr"] for trial in plan.trials}) == 3
     assert not (tmp_path / "sweeps").exists()
+
+
+def test_what_a_trial_took_before_is_not_forgotten(file: Path) -> None:
+    plan = prepared(file)
+    plan.trials[0].sessions = [Session(start=1.0, end=5.0, outcome="interrupted")]
+    store(plan, "waiting")
+    (again, *_) = prepared(file).trials
+    assert again.sessions == plan.trials[0].sessions
 
 
 def test_the_same_command_goes_on_with_what_is_left(file: Path) -> None:
@@ -187,3 +195,28 @@ def test_candidates_that_do_not_fit_the_dataset_are_refused_before_they_are_draw
     with pytest.raises(UserError) as caught:
         prepared(file, "--search", "optuna", "--space", '{"data.global_batch": {"choice": [4, 12]}}')
     assert str(caught.value) == "data.global_batch: 12, but trainA has only 10 images; lower it"
+
+
+@pytest.mark.parametrize(
+    ("number", "overrides", "problem"),
+    [
+        (1, {"optimizer.lr": 0.1}, r"it is the record of trial-0001"),
+        (0, {"storage": "/etc"}, r"overrides: storage in place of optimizer.lr"),
+        (0, {"optimizer.lr": 0.1, "data.cache_folder": "/etc"}, r"overrides: optimizer.lr, data.cache_folder in place of "),
+        (0, {"a.b.c": 1}, r"overrides: a.b.c in place of "),
+        (0, {"optimizer.lr": "\x1b[2J"}, r"overrides: optimizer.lr: .* number"),
+        (0, {"optimizer.lr": -1}, r"overrides: optimizer.lr: "),
+        (0, {}, r"overrides: nothing in place of optimizer.lr"),
+    ],
+)  # fmt: skip
+def test_a_record_varies_what_the_sweep_varies(
+    file: Path, number: int, overrides: dict[str, object], problem: str
+) -> None:
+    """Whoever wrote it: the sweep trains with its own settings."""
+    plan = prepared(file)
+    store(plan, "running")
+    strange = plan.trials[0].model_copy(update={"number": number, "overrides": overrides})
+    plan.run.folder.write_json(f"trial-0000/{TRIAL}", strange.model_dump(mode="json"))
+    with pytest.raises(UserError, match=rf"^.*/trial-0000/trial.json: damaged \({problem}[^\n]*$") as caught:
+        prepared(file)
+    assert str(caught.value).isprintable()
