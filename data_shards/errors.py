@@ -74,7 +74,7 @@ class Stopped(KeyboardInterrupt):
     """A command was stopped by a signal. It is no Exception: nothing retries it.
 
     Attributes:
-        signal_number: SIGINT or SIGTERM.
+        signal_number: SIGINT, SIGTERM or SIGHUP.
         images: images seen at the checkpoint that was saved for it, None where none was.
     """
 
@@ -92,7 +92,7 @@ class Stopped(KeyboardInterrupt):
 
     @property
     def status(self) -> int:
-        """The exit status of the command: 130 after Ctrl-C, 143 after SIGTERM."""
+        """The exit status of the command: 130 after Ctrl-C, 143 after SIGTERM, 129 after a closed terminal."""
         return 128 + self.signal_number
 
 

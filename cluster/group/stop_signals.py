@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: the first one lets the run save a checkpoint before it ends, the second one ends it at once."""
+"""Ctrl-C, SIGTERM, a closed terminal: the first one lets the run save a checkpoint before it ends, a second Ctrl-C ends it at once."""
 
 import os
 import signal
@@ -21,7 +21,8 @@ ANSWER_S = 20.0
 END_S = 10.0
 # Some programs pass on a Ctrl-C that the terminal has sent to this process too.
 SAME_S = 0.2
-NAMES: dict[int, str] = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
+NAMES: dict[int, str] = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM", signal.SIGHUP: "terminal closed"}
+OUTPUTS = (1, 2)
 
 IDLE = "no step was under way"
 
@@ -31,8 +32,9 @@ Asker = Callable[[], bool]
 class StopSignals:
     """Turns the signals into Stopped, raised in the main thread, while in this context.
 
-    Where there is nothing to save, such as while Ray starts, the first signal already ends the run. SIGTERM never counts as
-    the second one: systems send it several times. In another thread than the main one this class does nothing.
+    Where there is nothing to save, such as while Ray starts, the first signal already ends the run. Only Ctrl-C counts as the
+    second one: systems send the others several times. Under `nohup` a closed terminal stays ignored. In another
+    thread than the main one this class does nothing.
 
     Args:
         say: shows the user a line; called from another thread.
@@ -51,11 +53,18 @@ class StopSignals:
         self._left = threading.Event()
         self._received_at = 0.0
         self._before: dict[int, Any] = {}
+        self._terminals: list[int] = []
         self._killer: threading.Timer | None = None
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._handle) for number in NAMES}
+            self._before = {number: signal.getsignal(number) for number in NAMES}
+            if self._before[signal.SIGHUP] == signal.SIG_IGN:
+                del self._before[signal.SIGHUP]
+            # Asked now: one that is closed is none any more.
+            self._terminals = [output for output in OUTPUTS if os.isatty(output)]
+            for number in self._before:
+                signal.signal(number, self._handle)
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -112,6 +121,8 @@ class StopSignals:
     def _handle(self, number: int, frame: object) -> None:
         """In the main thread, between two of its instructions."""
         now = time.monotonic()
+        if number == signal.SIGHUP:
+            self._leave_terminals()
         if self.received is None:
             self.received, self._received_at = number, now
             if self._ask is not None:
@@ -125,6 +136,13 @@ class StopSignals:
         for each in self._before:
             signal.signal(each, signal.SIG_DFL)
         raise self._ending
+
+    def _leave_terminals(self) -> None:
+        """What is written to a closed one is an error, which would end the run."""
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        for output in self._terminals:
+            os.dup2(nowhere, output)
+        os.close(nowhere)
 
     def stopped(self, how: str, images: int | None = None) -> Stopped:
         """The end of a run that was stopped by a signal, with what came of that."""

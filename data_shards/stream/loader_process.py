@@ -183,13 +183,13 @@ def _shared(shape: tuple[int, ...]) -> Tensor:
 
 @contextlib.contextmanager
 def _signals_held() -> Iterator[None]:
-    """A fork server that starts in this context never gets Ctrl-C or SIGTERM, which may be sent to all processes of a program.
+    """A fork server that starts in this context never gets Ctrl-C, SIGTERM or SIGHUP, which may be sent to all processes of a program.
 
     It protects itself from Ctrl-C alone, and only when it has imported what it preloads.
     """
     # First: starting it lets the signals through again.
     resource_tracker.ensure_running()
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
     try:
         yield
     finally:

@@ -54,7 +54,8 @@ def stopped(launcher: Sequence[str], config: RunConfig, folder: Path, number: in
 
 
 @pytest.mark.parametrize(
-    ("number", "name", "status"), [(signal.SIGINT, "Ctrl-C", 130), (signal.SIGTERM, "SIGTERM", 143)]
+    ("number", "name", "status"),
+    [(signal.SIGINT, "Ctrl-C", 130), (signal.SIGTERM, "SIGTERM", 143), (signal.SIGHUP, "terminal closed", 129)],
 )
 def test_a_signal_to_all_processes_saves_and_the_run_continues_bit_for_bit(
     config: RunConfig, tmp_path: Path, number: int, name: str, status: int

@@ -1,11 +1,15 @@
 """Signals to this very process."""
 
+import fcntl
 import os
+import pty
 import signal
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -13,14 +17,14 @@ from cluster.group import stop_signals
 from cluster.group.stop_signals import Asker, StopSignals
 from data_shards.errors import RunInterruptedError, Stopped, UserError
 
-BOTH = [(signal.SIGINT, "Ctrl-C", 130), (signal.SIGTERM, "SIGTERM", 143)]
+ALL = [(signal.SIGINT, "Ctrl-C", 130), (signal.SIGTERM, "SIGTERM", 143), (signal.SIGHUP, "terminal closed", 129)]
 
 
 @pytest.fixture(autouse=True)
 def handlers_come_back() -> Iterator[None]:
-    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
     yield
-    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)] == before
 
 
 def receive(number: int) -> None:
@@ -55,7 +59,7 @@ def receive_and_train_on(said: list[str]) -> None:
     pytest.fail("it went on")
 
 
-@pytest.mark.parametrize(("number", "name", "status"), BOTH)
+@pytest.mark.parametrize(("number", "name", "status"), ALL)
 def test_where_nothing_trains_the_first_signal_ends_the_run(number: int, name: str, status: int) -> None:
     with pytest.raises(Stopped) as caught, StopSignals(print):
         receive(number)
@@ -63,7 +67,7 @@ def test_where_nothing_trains_the_first_signal_ends_the_run(number: int, name: s
     assert (str(end), end.status, end.images) == (f"{name}, no step was under way", status, None)
 
 
-@pytest.mark.parametrize(("number", "name", "status"), BOTH)
+@pytest.mark.parametrize(("number", "name", "status"), ALL)
 def test_the_first_signal_lets_the_run_save(number: int, name: str, status: int) -> None:
     def save(said: list[str]) -> None:
         receive(number)
@@ -181,3 +185,51 @@ def test_what_hangs_at_the_end_is_cut_off() -> None:
     assert (done.returncode, done.stderr) == (
         143, "stopped (SIGTERM, no step was under way); the same command continues from the newest checkpoint\n",
     )  # fmt: skip
+
+
+TERMINAL = """
+import sys, time
+from cluster.group.stop_signals import StopSignals
+from data_shards.errors import RunInterruptedError, Stopped
+said = []
+def say(text):
+    print(text, flush=True)
+    said.append(text)
+try:
+    with StopSignals(say) as signals, signals.asking(lambda: True):
+        print("ready", flush=True)
+        while not said:
+            time.sleep(0.01)
+        raise RunInterruptedError("stop", "stop", 8)
+except Stopped as stopped:
+    print(stopped.line, flush=True)
+    open(sys.argv[1], "w").write(f"{stopped.status} {stopped}")
+"""
+
+
+@pytest.mark.parametrize("ignored", [False, True], ids=["", "nohup"])
+def test_a_terminal_that_is_closed_is_a_signal_and_its_output_no_error(tmp_path: Path, ignored: bool) -> None:
+    """An ssh connection that breaks: whoever writes to the terminal gets an error from then on."""
+    ours, theirs = pty.openpty()
+
+    def in_terminal() -> None:
+        fcntl.ioctl(theirs, termios.TIOCSCTTY, 0)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN if ignored else signal.SIG_DFL)
+
+    command = [sys.executable, "-c", TERMINAL, str(tmp_path / "end")]
+    process = subprocess.Popen(
+        command, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True, preexec_fn=in_terminal
+    )
+    try:
+        os.close(theirs)
+        assert os.read(ours, 100).startswith(b"ready")
+        os.close(ours)
+        if ignored:
+            with pytest.raises(subprocess.TimeoutExpired):
+                process.wait(0.5)
+            return
+        process.wait(30)
+        assert (tmp_path / "end").read_text() == "129 terminal closed, saved at 8 images"
+    finally:
+        process.kill()
+        process.wait()
