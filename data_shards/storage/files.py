@@ -6,6 +6,7 @@ Everything here waits for storage that throttles or is away, see patience.py.
 import logging
 import os
 import secrets
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -128,12 +129,38 @@ def list_folder(location: Location, *, recursive: bool = False) -> dict[str, fs.
     # Google has no folders, and a listing that is not recursive names none.
     are_implied = location.filesystem.type_name == "gcs" and not recursive
     selector = fs.FileSelector(location.root, allow_not_found=True, recursive=recursive or are_implied)
-    found = _do(location, f"list {location.uri}", lambda: location.filesystem.get_file_info(selector))
+
+    def listed() -> list[fs.FileInfo]:
+        if recursive and isinstance(location.filesystem, fs.LocalFileSystem):
+            return _below(location.filesystem, location.root)
+        return location.filesystem.get_file_info(selector)
+
+    found = _do(location, f"list {location.uri}", listed)
     if not found:
         location.check_bucket()
     start = len(location.root) + 1
     names = {info.path[start:]: info for info in sorted(found, key=lambda info: info.path)}
     return _at_the_top(location, names) if are_implied else names
+
+
+def _below(filesystem: fs.LocalFileSystem, root: str) -> list[fs.FileInfo]:
+    """All files and folders below a local one. Of links, which may lead in circles, pyarrow would list every way through them."""
+    found: list[fs.FileInfo] = []
+    times = Counter[tuple[int, int]]()
+    folders = deque([root])
+    while folders:
+        folder = folders.popleft()
+        with suppress(FileNotFoundError):
+            about = os.stat(folder)
+            times[about.st_dev, about.st_ino] += 1
+            # By its own name, and by that of one link.
+            if times[about.st_dev, about.st_ino] > 2:
+                continue
+        infos = filesystem.get_file_info(fs.FileSelector(folder, allow_not_found=True))
+        found += infos
+        inside = [info.path for info in infos if info.type == fs.FileType.Directory]
+        folders += sorted(inside, key=os.path.islink)
+    return found
 
 
 def _at_the_top(location: Location, names: Mapping[str, fs.FileInfo]) -> dict[str, fs.FileInfo]:

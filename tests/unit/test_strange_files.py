@@ -298,6 +298,21 @@ def test_links_in_a_strangers_folder_lead_to_nothing_that_is_written(uri: str, t
     harmless(tmp_path, lambda: [folder.write(each, b"{}") for each in ("state.json", "run.json", "metrics.jsonl")])
 
 
+@pytest.mark.timeout(20)
+def test_links_that_lead_in_circles_are_listed_to_an_end(tmp_path: Path) -> None:
+    folder = RunFolder(str(tmp_path), "run")
+    for name in ("a", "b"):
+        folder.write(f"checkpoint_000000000008-1abcd1{name}{name}/run.json", b"{}")
+    places = [Path(folder.path), *(Path(folder.path) / name for name in folder.names())]
+    for place in places:
+        for number, target in enumerate(places):
+            (place / f"link-{number}").symlink_to(target)
+    names = folder.files()
+    assert {f"checkpoint_000000000008-1abcd1{each}/run.json" for each in ("aa", "bb")} <= names.keys()
+    assert len(names) < 100
+    assert status([folder.path]) == 0
+
+
 def test_a_checkpoint_that_is_a_link_is_deleted_as_a_link(tmp_path: Path) -> None:
     (tmp_path / "outside" / "sub").mkdir(parents=True)
     (tmp_path / "outside" / "sub" / "precious.txt").write_text("private")
