@@ -16,7 +16,8 @@ from cluster.machines.device import rank_device
 from cluster.translation.calls import Report, received
 from cluster.translation.options import Way
 from data_shards.errors import UserError
-from data_shards.images.read import UnreadableImageError, decoded, ready_for_threads
+from data_shards.images.open import UnreadableImageError
+from data_shards.images.read import decoded, ready_for_threads
 from data_shards.images.signatures import HEAD_BYTES, SUFFIXES, is_drawn, looks_like_image
 from data_shards.images.write import LONGEST_SIDE, encoded
 from data_shards.storage import Location, locate, read_file, write_file

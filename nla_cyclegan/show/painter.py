@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from data_shards.errors import UserError
-from data_shards.images.read import UnreadableImageError, decoded, reduced
+from data_shards.images.open import UnreadableImageError
+from data_shards.images.read import decoded, reduced
 from data_shards.images.write import to_picture
 from data_shards.storage import file_size, list_folder, locate
 from data_shards.storage.uri import join_uri

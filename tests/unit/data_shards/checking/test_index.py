@@ -25,7 +25,8 @@ from data_shards.__main__ import main
 from data_shards.checking.foreign import Task, look_through
 from data_shards.checking.headers import Header, look_at
 from data_shards.errors import UserError
-from data_shards.images.read import UnreadableImageError, read_picture
+from data_shards.images.open import UnreadableImageError
+from data_shards.images.read import read_picture
 from data_shards.images.transforms import decode
 from data_shards.packing.processes import Workers
 from data_shards.packing.tars import image_of

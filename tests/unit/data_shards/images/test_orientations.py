@@ -10,7 +10,8 @@ from PIL import Image, features
 
 from data_shards.checking.headers import look_at
 from data_shards.images.encode import Encoding, encode_file
-from data_shards.images.read import ORIENTATION, UPRIGHT, image_size, load_image
+from data_shards.images.orientation import ORIENTATION, UPRIGHT
+from data_shards.images.read import image_size, load_image
 
 FORMATS = {
     "JPEG": {"quality": 95, "subsampling": 0},

@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from data_shards.errors import UserError
-from data_shards.images import read
+from data_shards.images import open as opening
 from data_shards.images.read import image_size, load_image, reduced
 from data_shards.images.transforms import augment, decode_plain, load_whole, resize
 from data_shards.images.write import save_image
@@ -137,7 +137,7 @@ def test_panoramas_are_read_as_long_as_they_fit_into_memory(tmp_path, monkeypatc
     """Pillow's own limit would refuse it."""
     Image.new("1", (20_000, 10_000)).save(tmp_path / "wide.png")
     assert image_size(tmp_path / "wide.png") == (10_000, 20_000)
-    monkeypatch.setattr(read, "available_bytes", lambda: 10**9)
+    monkeypatch.setattr(opening, "available_bytes", lambda: 10**9)
     with pytest.raises(
         UserError, match=r"wide.png.*20,000 x 10,000 px take about 2.4 GB of memory, and 1.0 GB can be had"
     ):

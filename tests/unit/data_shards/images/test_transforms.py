@@ -9,7 +9,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
-from data_shards.images.read import UnreadableImageError
+from data_shards.images.open import UnreadableImageError
 from data_shards.images.transforms import augment, centre, decode, decode_plain, resize
 
 SIZES = {"load_size": 40, "crop_size": 32}

@@ -1,0 +1,82 @@
+"""The pixels of an opened image as 8-bit sRGB: depth, palette, colour model, ICC profile, alpha."""
+
+import io
+from functools import lru_cache
+
+import numpy as np
+from PIL import Image, ImageCms
+
+from data_shards.images.orientation import upright
+
+# What a colour profile can be the profile of.
+PROFILED_MODES = ("L", "RGB", "CMYK", "LAB")
+# Levels of 255 that two ways to write sRGB down may differ by.
+SAME_COLOUR = 2
+# Rows that are scaled at a time: in fp64 a panorama would take several times its memory.
+ROWS = 256
+
+
+def to_srgb(image: Image.Image) -> Image.Image:
+    """An opened image as 8-bit sRGB, upright, alpha over white; of an animation the first frame."""
+    image.load()
+    profile = own_profile(image)
+    image = _eight_bit(upright(image))
+    if not image.has_transparency_data:
+        return _in_srgb(image, profile)
+    # A profile is for the colours alone.
+    rgba = _in_srgb(image.convert("L" if image.mode in ("L", "LA") else "RGB"), profile)
+    rgba.putalpha(image.convert("RGBA").getchannel("A"))
+    return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
+
+
+def own_profile(image: Image.Image) -> bytes | None:
+    """The image's ICC profile, if it is another than sRGB."""
+    profile = image.info.get("icc_profile")
+    return profile if profile and not _is_srgb(profile) else None
+
+
+def _eight_bit(image: Image.Image) -> Image.Image:
+    """Grey values of 16 or 32 bits scaled to 8; Pillow's own conversion would clip them to white."""
+    if image.mode not in ("F", "I") and not image.mode.startswith("I;16"):
+        return image
+    values = np.asarray(image)
+    strips = [slice(top, top + ROWS) for top in range(0, len(values), ROWS)]
+    lowest, highest = _range(values, strips, 65535.0 if image.mode != "F" else 1.0)
+    shown = np.empty(values.shape, np.uint8)
+    for strip in strips:
+        rows = np.nan_to_num(values[strip].astype(np.float64), nan=lowest, posinf=highest, neginf=lowest)
+        shown[strip] = np.round(255.0 * ((rows - lowest) / (highest - lowest or 1.0)))
+    grey = Image.fromarray(shown)
+    if isinstance(transparent := image.info.get("transparency"), int):
+        grey.putalpha(Image.fromarray(np.uint8(255) * (values != transparent)))
+    return grey
+
+
+def _range(values: np.ndarray, strips: list[slice], white: float) -> tuple[float, float]:
+    """What is shown black and white: 0 and `white`, or the lowest and the highest where they are measurements rather than tones."""
+    ends = [(rows.min(), rows.max()) for strip in strips if (rows := values[strip][np.isfinite(values[strip])]).size]
+    lowest, highest = min((low for low, _ in ends), default=0.0), max((high for _, high in ends), default=white)
+    return (float(lowest), float(highest)) if lowest < 0 or highest > white else (0.0, white)
+
+
+@lru_cache(maxsize=64)
+def _is_srgb(profile: bytes) -> bool:
+    """Whether a profile leaves colours as they are, whatever it calls itself; also one that cannot be used."""
+    levels = np.arange(0, 256, 17, dtype=np.uint8)
+    colours = np.stack(np.meshgrid(levels, levels, levels), axis=-1).reshape(16, 256, 3)
+    converted = _converted(Image.fromarray(colours), profile)
+    return converted is not None and bool(np.abs(np.asarray(converted).astype(int) - colours).max() <= SAME_COLOUR)
+
+
+def _in_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
+    if profile is None:
+        return image.convert("RGB")
+    return _converted(image if image.mode in PROFILED_MODES else image.convert("RGB"), profile) or image.convert("RGB")
+
+
+def _converted(image: Image.Image, profile: bytes) -> Image.Image | None:
+    """In sRGB; None for a profile that does not fit the image (a grey profile on an RGB file): viewers ignore it too."""
+    try:
+        return ImageCms.profileToProfile(image, io.BytesIO(profile), ImageCms.createProfile("sRGB"), outputMode="RGB")
+    except ImageCms.PyCMSError:
+        return None
