@@ -5,7 +5,7 @@ from contextlib import closing
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL import Image, ImageDraw, ImageFont
 
 from data_shards.dataset.epoch_plan import Integers, draws
 from data_shards.dataset.manifest import Dataset
@@ -82,7 +82,9 @@ def _cell(sheet: Image.Image, pen: ImageDraw.ImageDraw, x: int, y: int, sample: 
     else:
         full = Image.fromarray(image.permute(1, 2, 0).numpy())
         size = f"{full.width} x {full.height}"
-        thumb = ImageOps.contain(full, (THUMB, THUMB), Image.Resampling.LANCZOS)
+        # Of a strip at least a line.
+        width, height = (max(1, round(side * THUMB / max(full.size))) for side in full.size)
+        thumb = full.resize((width, height), Image.Resampling.LANCZOS)
         sheet.paste(thumb, (x + (THUMB - thumb.width) // 2, y + (THUMB - thumb.height) // 2))
     pen.text((x, y + THUMB + 4), fitted(sample.key, _font(13), THUMB), INK, _font(13))
     pen.text((x, y + THUMB + 20), size, FAINT, _font(11))

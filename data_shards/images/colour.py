@@ -76,7 +76,17 @@ def _in_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
 
 def _converted(image: Image.Image, profile: bytes) -> Image.Image | None:
     """In sRGB; None for a profile that does not fit the image (a grey profile on an RGB file): viewers ignore it too."""
+    transform = _transform(profile, image.mode)
     try:
-        return ImageCms.profileToProfile(image, io.BytesIO(profile), ImageCms.createProfile("sRGB"), outputMode="RGB")
+        return ImageCms.applyTransform(image, transform) if transform else None
+    except ImageCms.PyCMSError:
+        return None
+
+
+# A profile of tables, as printers and scanners have, takes longer to be read than a photo to be converted.
+@lru_cache(maxsize=16)
+def _transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
+    try:
+        return ImageCms.buildTransform(io.BytesIO(profile), ImageCms.createProfile("sRGB"), mode, "RGB")
     except ImageCms.PyCMSError:
         return None

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from icc_tables import shown, table_profile
 from image_folders import picture
 from numpy.typing import NDArray
 from PIL import Image, ImageCms, PngImagePlugin, features
@@ -127,6 +128,8 @@ def profile_named_srgb() -> bytes:
 
 
 SRGB = {"icc_profile": ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()}
+# Of JPEG, all colours of all pixels.
+EXACT = {"quality": 98, "subsampling": 0}
 NO_EXIF = {"exif": b"Exif\0\0this is no tiff at all"}
 EXCHANGED = {"icc_profile": exchanged_profile()}
 PALETTE = PICTURE.quantize(16)
@@ -213,6 +216,21 @@ CASES: dict[str, tuple[Write, Pixels, float, str]] = {
     "cut_profile.png": (saved(PICTURE, icc_profile=exchanged_profile()[:200]), RGB, 0, "png"),
     "no_profile.jpg": (saved(PICTURE, quality=95, icc_profile=b"junk" * 100), RGB, 3, "jpg"),
     "lab.tif": (saved(LAB), RGB, 3, "png"),
+    # Of tables: one channel says how light a pixel is.
+    "table.jpg": (saved(PICTURE, icc_profile=table_profile(b"RGB ", 1), **EXACT), grey(shown(RGB[..., 1])), 2, "jpg"),
+    "table_cmyk.jpg": (
+        saved(CMYK, icc_profile=table_profile(b"CMYK", 0, inverted=True), **EXACT),
+        grey(shown(RGB[..., 0])),
+        2,
+        "jpg",
+    ),
+    "table_cmyk.tif": (saved(CMYK, icc_profile=table_profile(b"CMYK", 2)), grey(shown(255 - RGB[..., 2])), 1, "png"),
+    "table_lab.tif": (
+        saved(LAB, icc_profile=table_profile(b"Lab ", 0, inverted=True)),
+        grey(shown(255 - np.asarray(LAB)[..., 0])),
+        1,
+        "png",
+    ),
     # Orientations that are elsewhere, and in modes that Pillow maps into memory.
     "xmp.jpg": (saved(PICTURE, quality=95, xmp=XMP), TURNED, 3, "jpg"),
     "xmp.tif": (saved(PICTURE, tiffinfo={700: XMP}), TURNED, 0, "png"),

@@ -103,7 +103,8 @@ def test_contact_sheet(folder: Path, expected: dict[str, Tensor], tmp_path: Path
         row, column = divmod(place, contact_sheet.COLUMNS)
         x, y = contact_sheet.MARGIN + column * contact_sheet.CELL_X, top + row * contact_sheet.CELL_Y
         image = Image.fromarray(list(expected.values())[number].permute(1, 2, 0).numpy())
-        thumb = ImageOps.contain(image, (side, side), Image.Resampling.LANCZOS)
+        width, height = ImageOps.contain(image, (side, side)).size
+        thumb = image.resize((max(1, width), max(1, height)), Image.Resampling.LANCZOS)
         left, above = x + (side - thumb.width) // 2, y + (side - thumb.height) // 2
         shown = sheet.crop((left, above, left + thumb.width, above + thumb.height))
         assert np.abs(np.asarray(shown).astype(int) - np.asarray(thumb)).mean() <= 1
