@@ -105,7 +105,10 @@ def _grid(args: argparse.Namespace, labels: list[str]) -> "Image.Image":
     from nla_cyclegan.pictures.grids import comparison_row, picture_grid
     from nla_cyclegan.weights.generators import load_generator
 
-    sizes, skipped = load_all(find_images(args.inputs).images, image_size)
+    found = find_images(args.inputs)
+    for remark in found.left_out.remarks:
+        print(f"left out: {remark}", file=sys.stderr)
+    sizes, skipped = load_all(found.images, image_size)
     chosen = evenly(list(sizes), args.rows)
     images, damaged = load_all(chosen, lambda file: load_image(file, shorter=min(args.size, *sizes[file])))
     for reason in (skipped | damaged).values():

@@ -1,6 +1,7 @@
 """`python -m PACKAGE VERB ...`: lists a package's verbs, runs one, and reports what went wrong without a traceback."""
 
 import argparse
+import errno
 import io
 import os
 import sys
@@ -10,8 +11,12 @@ from contextlib import suppress
 from importlib import import_module
 from typing import NamedTuple
 
-from data_shards.errors import UserError, error_lines, missing_module
+from data_shards.errors import UserError, error_lines, missing_module, shown_name
 from data_shards.repeats import repeats_counted
+
+# Of files and folders of the user's that are closed, lie on a full disk or have too long a name; what else the system refuses
+# is a fault of the program.
+OF_A_PLACE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENAMETOOLONG, errno.ELOOP)
 
 
 class Verb(NamedTuple):
@@ -35,7 +40,8 @@ def run_verb(
 ) -> int:
     """Run the verb that `argv` (default: the process's arguments) starts with; return the exit status.
 
-    A UserError is printed as `error: ...` lines, status 2; so is a package that is not installed. Ctrl-C prints `interrupted`, status 130. A reader of stdout that
+    A UserError is printed as `error: ...` lines, status 2; so is a package that is not installed, and a place that is closed
+    or full. Ctrl-C prints `interrupted`, status 130. A reader of stdout that
     has gone (`| head`) is no error.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
@@ -61,6 +67,12 @@ def run_verb(
         # Without this the interpreter complains when it flushes.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        if error.errno not in OF_A_PLACE:
+            raise
+        place = f"{shown_name(os.fsdecode(error.filename))}: " if isinstance(error.filename, str | bytes) else ""
+        print(f"error: {place}{error.strerror}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print(interrupted, file=sys.stderr)
         return 130

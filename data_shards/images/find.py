@@ -61,13 +61,26 @@ def _expand(entry: Path, recursive: bool, without: Path | None, left_out: LeftOu
         root, pattern = _before_wildcards(entry)
         matched = _matching(root, pattern)
         if not matched:
-            raise UserError(f"{what}: no such file or folder, and no file matches it as a glob")
+            raise UserError(
+                f"{what}: {_why_missing(entry, 'no such file or folder, and no file matches it as a glob')}"
+            )
         relatives = _images_among(root, matched, here, recursive, without)
     left_out.add(here)
     if not relatives:
         seen = "".join(f"; left out: {remark}" for remark in here.remarks)
         raise UserError(f"{what}: no image in it{seen}")
     return [(root / name, Path(name)) for name in relatives]
+
+
+def _why_missing(entry: Path, otherwise: str) -> str:
+    """Why there is nothing at that path: it lies in a folder that is closed to us, or, as far as one sees, nowhere."""
+    try:
+        entry.stat()
+    except PermissionError as error:
+        return f"cannot be opened ({error.strerror})"
+    except (OSError, ValueError):
+        return otherwise
+    return otherwise
 
 
 def _before_wildcards(pattern: Path) -> tuple[Path, list[str]]:
@@ -145,7 +158,7 @@ def images_by_name(folder: str | Path, left_out: LeftOut | None = None) -> dict[
     Raises: UserError if it is no folder with images, or two files differ only in their suffix.
     """
     if not os.path.isdir(folder):
-        raise UserError(f"{shown_name(folder)}: no such folder")
+        raise UserError(f"{shown_name(folder)}: {_why_missing(Path(folder), 'no such folder')}")
     named: dict[str, Path] = {}
     found = find_images([folder])
     if left_out is not None:

@@ -39,6 +39,11 @@ class LeftOut:
         closed = [f"cannot be opened: {_counted(len(self.closed), 'folder', self.closed)}"] if self.closed else []
         return lines + closed
 
+    @property
+    def unseen(self) -> int:
+        """Folders and files that could not be opened: there may be images of the user's in them."""
+        return len(self.closed) + len(self.unreadable)
+
     def add(self, other: "LeftOut") -> None:
         for name, found in vars(other).items():
             getattr(self, name).extend(found)

@@ -51,7 +51,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument("--seed", type=int, default=0, help="of the sampled patches and projections (default: 0)")
     parser.add_argument("--device", default="auto", help="of the networks: auto (default), cpu, cuda, cuda:1, ...")
-    parser.add_argument("--strict", action="store_true", help="exit with status 1 where an image was left out")
+    parser.add_argument(
+        "--strict",
+        action="store_true",
+        help="exit with status 1 where an image, or a folder that cannot be opened, was left out",
+    )
     parser.add_argument(
         "--dry-run", action="store_true", help="only check the folders: names, sub-folders, what each image belongs to"
     )

@@ -25,7 +25,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--recursive", action=argparse.BooleanOptionalAction, default=True,
         help="also the folders inside input folders (default); --no-recursive: not those",
     )  # fmt: skip
-    parser.add_argument("--strict", action="store_true", help="exit with status 1 where an image was left out")
+    parser.add_argument(
+        "--strict",
+        action="store_true",
+        help="exit with status 1 where an image, or a folder that cannot be opened, was left out",
+    )
     parser.add_argument("--format", choices=["png", "jpg", "webp"], default="png", help="of the results (default: png)")
     parser.add_argument(
         "--size", type=positive, metavar="N",

@@ -58,14 +58,15 @@ def translate_files(args: argparse.Namespace) -> int:
         refuse_clashes(targets, partial(drawn_beside, config=generator.config), also=args.grid)
 
     skipped = _translate_all(generator, targets, args)
-    for message in skipped.values():
-        print(f"skipped: {message}", file=sys.stderr)
     done = [source for source in targets if source not in skipped]
     if args.grid and done:
-        _draw_grid(args, generator, generators[way_back], done, truths)
-    left_out = f"; {len(skipped)} left out, see above" if skipped else ""
+        skipped |= _draw_grid(args, generator, generators[way_back], done, truths)
+    for message in skipped.values():
+        print(f"skipped: {message}", file=sys.stderr)
+    missing = len(skipped) + found.left_out.unseen
+    left_out = f"; {missing} left out, see above" if missing else ""
     print(f"{len(done)} of {len(targets)} images translated ({args.direction}): {shown_name(args.out)}{left_out}")
-    return 1 if not done or (skipped and args.strict) else 0
+    return 1 if not done or (missing and args.strict) else 0
 
 
 def _truths(args: argparse.Namespace, images: Mapping[Path, Path]) -> dict[Path, Path]:
@@ -145,12 +146,15 @@ def _draw_attention(generator: Generator, image_CHW: Tensor, fractions: tuple[fl
 
 def _draw_grid(
     args: argparse.Namespace, generator: Generator, back: Generator, done: list[Path], truths: Mapping[Path, Path]
-) -> None:
+) -> dict[Path, str]:
+    """Returns why for each true result that cannot be read."""
     pictures = []
-    for source in evenly(done, args.grid_rows):
+    drawn = evenly(done, args.grid_rows)
+    true, damaged = load_all([truths[source] for source in drawn if source in truths], load_image)
+    for source in drawn:
         image = reduced(load_image(source, shorter=args.size), args.tile**2)
-        truth = load_image(truths[source]) if source in truths else None
         translation = translate_both_ways(generator, back, image, args.direction, args.attention)
-        pictures.append(translation.row(truth))
+        pictures.append(translation.row(true.get(truths[source]) if source in truths else None))
     save_picture(picture_grid(pictures), args.grid, drawn=True)
     print(f"picture grid: {shown_name(args.grid)}")
+    return damaged

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from closed_files import modes_hold
 from gallery import PICTURE
 from gallery_folders import ROWS, Row
 from gallery_tars import ROWS as TARS
@@ -192,6 +193,45 @@ def test_nothing_came_through(
     assert nla_cyclegan(arguments) == 0
     assert nla_cyclegan([*arguments, "--strict"]) == 1
     assert capsys.readouterr().out.splitlines()[-1].endswith("; 1 left out, see above")
+
+
+@pytest.mark.parametrize("verb", ["pack", "translate", "evaluate"])
+def test_what_is_closed_is_left_out(
+    verb: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "images" / "trainA"
+    (folder / "closed").mkdir(parents=True)
+    for name in ("good.png", "shut.png", "shut", "closed/one.png"):
+        PICTURE.save(folder / name, "PNG")
+    (folder / "shut.png").chmod(0)
+    (folder / "shut").chmod(0)
+    (folder / "closed").chmod(0)
+    with modes_hold():
+        outcome = VERBS[verb](folder, tmp_path / "out", monkeypatch)
+    out, err = capsys.readouterr()
+    assert outcome.status == 0
+    assert outcome.images.keys() == {"good.png"}
+    assert "cannot be opened: 1 folder (closed/)" in err
+    assert "cannot be read: 1 file (shut)" in err
+    assert re.search(r"shut\.png: cannot be read.*Permission denied", err)
+    assert verb != "translate" or out.endswith("; 3 left out, see above\n")
+    (folder / "closed").chmod(0o700)
+
+
+@pytest.mark.parametrize("verb", [translate, evaluate])
+def test_a_closed_folder_is_not_all_where_all_are_asked_for(
+    verb: Callable[..., Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "images"
+    (folder / "closed").mkdir(parents=True)
+    PICTURE.save(folder / "good.png")
+    lax = nla_cyclegan
+    monkeypatch.setattr(f"{__name__}.nla_cyclegan", lambda arguments: lax([*arguments, "--strict"]))
+    assert verb(folder, tmp_path / "out", monkeypatch).status == 0
+    (folder / "closed").chmod(0)
+    with modes_hold():
+        assert verb(folder, tmp_path / "again", monkeypatch).status == 1
+    (folder / "closed").chmod(0o700)
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ from nla_cyclegan.weights.references import BEST, Reference, about_weights
 
 def evaluate_files(args: argparse.Namespace) -> int:
     """Measure, print the tables, write the JSON. Returns 1 with --strict where an image was left out, else 0."""
-    files = Folders.found(args)
+    files, left_out = Folders.found(args)
     if args.dry_run:
         print(files.counts())
         return 0
@@ -72,7 +72,7 @@ def evaluate_files(args: argparse.Namespace) -> int:
         print(f"skipped: {reason}", file=sys.stderr)
     if skipped:
         print(f"left out: {len(skipped)} of {len(files.all())} images, see above, and what belongs to them")
-    return 1 if skipped and args.strict else 0
+    return 1 if (skipped or left_out.unseen) and args.strict else 0
 
 
 def _sizes(paths: Sequence[Path]) -> tuple[dict[Path, tuple[int, int]], dict[Path, str]]:

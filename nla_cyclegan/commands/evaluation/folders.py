@@ -23,8 +23,8 @@ class Folders:
     training: list[Path]
 
     @classmethod
-    def found(cls, args: argparse.Namespace) -> "Folders":
-        """Raises: UserError where a folder is missing or has no images, or an image belongs to none."""
+    def found(cls, args: argparse.Namespace) -> tuple["Folders", LeftOut]:
+        """And what is in them beside these. Raises: UserError where a folder is missing or has no images, or an image belongs to none."""
         if not (args.translations or args.weights or args.dry_run):
             raise UserError("what is to be measured? give --translations DIR, or --weights to translate first")
         if args.direction == BOTH and not args.weights:
@@ -42,7 +42,7 @@ class Folders:
         for remark in left_out.remarks:
             print(f"left out: {remark}", file=sys.stderr)
         real, training = (list(found.images) if found else [] for found in others)
-        return cls(translations, inputs, real, truth, training)
+        return cls(translations, inputs, real, truth, training), left_out
 
     def all(self) -> list[Path]:
         return [*self.translations, *self.inputs, *self.real, *self.truth, *self.training]

@@ -1,6 +1,7 @@
 """The dispatch that the four packages' command lines share: both kinds of verbs, their errors, Ctrl-C, a closed pipe, a quick --help."""
 
 import argparse
+import errno
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -64,6 +65,30 @@ def test_a_users_error_is_a_line_each_and_status_2(run, capsys: pytest.CaptureFi
 
     assert run(Whole(fail), "go") == 2
     assert capsys.readouterr().err == "error: size 0\n  too small\nerror: name x: taken\n"
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        (PermissionError(errno.EACCES, "Permission denied", "a\nb"), "a\\nb: Permission denied"),
+        (OSError(errno.ENOSPC, "No space left on device"), "No space left on device"),
+        (OSError(errno.EROFS, "Read-only file system", b"caf\xe9"), "caf\\xe9: Read-only file system"),
+    ],
+)
+def test_a_place_that_is_closed_or_full_is_a_line(run, fault, said, capsys: pytest.CaptureFixture[str]) -> None:
+    def fail(_: Sequence[str]) -> int:
+        raise fault
+
+    assert run(Whole(fail), "go") == 2
+    assert capsys.readouterr().err == f"error: {said}\n"
+
+
+def test_other_refusals_of_the_system_are_faults_of_the_program(run) -> None:
+    def fail(_: Sequence[str]) -> int:
+        raise OSError(errno.EBADF, "Bad file descriptor")
+
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        run(Whole(fail), "go")
 
 
 def test_ctrl_c_is_130_with_what_to_do(run, capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+from closed_files import modes_hold
 from image_folders import picture
 
 from data_shards.errors import UserError
@@ -23,6 +24,15 @@ def test_files_folders_and_globs_sorted_each_once(tmp_path):
     assert names(".") == ["a.PNG", "b 2.jpg", "c[1].png"]
     assert names("c[1].png", "*.jpg", ".", "odd.dat") == ["c[1].png", "b 2.jpg", "a.PNG", "odd.dat"]
     assert names("**/*.webp") == ["d.webp"]
+
+
+def test_what_lies_in_a_closed_folder_is_not_said_to_be_missing(tmp_path):
+    (tmp_path / "closed").mkdir(mode=0)
+    for name in ("a.png", "folder", "*.png"):
+        with modes_hold(), pytest.raises(UserError, match=r"closed/.*: cannot be opened \(Permission denied\)$"):
+            find_images([tmp_path / "closed" / name])
+    with modes_hold(), pytest.raises(UserError, match="closed/folder: cannot be opened"):
+        images_by_name(tmp_path / "closed" / "folder")
 
 
 def test_paths_below_the_input_that_named_them(tmp_path, monkeypatch):

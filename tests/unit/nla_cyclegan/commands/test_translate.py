@@ -326,6 +326,11 @@ def test_the_grid_shows_every_stage(weights, photos, tmp_path, capsys):
     # Four columns (photo, painted, back again, attention), then the truth.
     assert Image.open(grid).width * 4 > without * 4 + 4 * 256
     assert f"picture grid: {grid}" in capsys.readouterr().out
+    (truth / "2014 1.png").write_bytes(b"no picture")
+    assert translate(weights, tmp_path / "out", *arguments, photos) == 0
+    out, err = capsys.readouterr()
+    assert f"skipped: {truth}/2014 1.png: not a readable image" in err
+    assert out.endswith("4 of 4 images translated (B2A): " + f"{tmp_path / 'out'}; 1 left out, see above\n")
 
 
 @pytest.mark.parametrize(
