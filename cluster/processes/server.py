@@ -5,6 +5,7 @@ with its owner, or at SIGUSR1, or when nobody has needed it for a while; its for
 first two cases it calls AT_END, `module:function`, with the number of this process: to delete what its forks have left.
 """
 
+import atexit
 import ctypes
 import errno
 import gc
@@ -33,6 +34,8 @@ PR_SET_PDEATHSIG = 1
 # Ray's library reads it when it is imported.
 FIXED = ("RAY_JOB_ID",)
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+END = types.SimpleNamespace(status=1)
+"""Of a fork: the status with which it ends; 1 after an exception."""
 
 
 @dataclass
@@ -56,6 +59,8 @@ def main(arguments: list[str]) -> None:
     for number in SIGNALS:
         # It ends with its owner alone: a signal to a whole group of processes must not take the forks with it.
         signal.signal(number, signal.SIG_IGN)
+    # Before the modules register theirs, and so called after them.
+    atexit.register(_leave)
     for module in modules.split(","):
         importlib.import_module(module)
     # What it holds is not looked at again by its forks' garbage collectors, and so stays shared with them.
@@ -210,7 +215,23 @@ def _run(request: Request) -> None:
     sys.path[:] = [str(Path(script).parent), *program["path"]]
     # Without a file, so that the processes that this one spawns do not import the script once more.
     main = sys.modules["__main__"] = types.ModuleType("__main__")
-    exec(compile(Path(script).read_bytes(), script, "exec"), main.__dict__)
+    try:
+        exec(compile(Path(script).read_bytes(), script, "exec"), main.__dict__)
+        END.status = 0
+    except SystemExit as asked:
+        END.status = asked.code if isinstance(asked.code, int) else int(asked.code is not None)
+        raise
+    except KeyboardInterrupt:
+        END.status = 128 + signal.SIGINT
+        raise
+
+
+def _leave() -> None:
+    """End without taking the imported modules down: that takes a second, and extensions report all that is frozen as leaked."""
+    for file in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            file.flush()
+    os._exit(END.status & 0xFF)
 
 
 if __name__ == "__main__":

@@ -101,6 +101,32 @@ def test_a_launcher_ends_as_its_fork_does(start: Launch, script: str, status: in
     assert launcher.wait(60) == status
 
 
+def test_a_fork_calls_its_handlers_and_takes_no_module_down(tmp_path: Path) -> None:
+    """Taking modules down takes a second, and extensions would report what is frozen as leaked."""
+    (tmp_path / "imported.py").write_text(
+        "import atexit\n"
+        "class Held:\n"
+        "    def __del__(self): print('taken down')\n"
+        "held = Held()\n"
+        "atexit.register(print, 'handler of the module')\n"
+    )
+    file = tmp_path / "script.py"
+    file.write_text(
+        "import atexit, os, sys, threading, time\n"
+        "print(os.getppid())\n"
+        "atexit.register(print, 'handler of the script')\n"
+        "threading.Thread(target=lambda: (time.sleep(0.2), print('thread'))).start()\n"
+        "sys.exit(3)\n"
+    )
+    command = [sys.executable, "-m", "cluster.processes.launch", secrets.token_hex(16), "imported", AT_END, str(file)]
+    environment = {**os.environ, "PYTHONPATH": f"{PATH}:{tmp_path}"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    server, *said = done.stdout.splitlines()
+    os.kill(int(server), signal.SIGKILL)
+    assert said == ["thread", "handler of the script", "handler of the module"]
+    assert (done.returncode, done.stderr) == (3, "")
+
+
 def test_a_fork_ends_with_its_launcher(start: Launch) -> None:
     launcher = start("import os, time; print(os.getpid(), flush=True); time.sleep(60)")
     assert launcher.stdout
