@@ -11,6 +11,7 @@ from data_shards.progress import polling
 
 POLL_S = 0.5
 CLOSE_S = 10.0
+RETURNING = {"returning": True}
 
 
 def records_key(config: RunConfig) -> str:
@@ -29,7 +30,8 @@ def requests_key(config: RunConfig) -> str:
 
 
 def looks_key(config: RunConfig) -> str:
-    """Whether the workers look for requests, as {"rank": 0}; empty before their first step, and when one is lost."""
+    """Whether the workers look for requests, as {"rank": 0}; empty before their first step. RETURNING: they did, one was lost, and
+    those that take their place will."""
     return f"{records_key(config)}/looks"
 
 
@@ -38,15 +40,18 @@ def send_request(config: RunConfig, request: Request) -> bool:
     from cluster.machines.ray_internals import publish, published
 
     publish(requests_key(config), asdict(request))
-    return bool(published(looks_key(config)))
+    return "rank" in (published(looks_key(config)) or {})
 
 
 def request_stop(config: RunConfig) -> bool:
-    """Ask the workers of a run to save and end. Returns: whether they are going to, as far as the head answers."""
+    """Ask the workers of a run to save and end, or those that take the place of lost ones. Returns: whether they are going to, as
+    far as the head answers."""
     from ray.exceptions import RayError
 
+    from cluster.machines.ray_internals import published
+
     try:
-        return send_request(config, Request(STOP, "stop"))
+        return send_request(config, Request(STOP, "stop")) or published(looks_key(config)) == RETURNING
     except RayError:
         return False
 

@@ -1,12 +1,14 @@
 """An elastic group that is to have another size: machines that arrive together are waited for, and a checkpoint is saved first."""
 
+import math
 import time
 from contextlib import ExitStack
 from typing import Any
 
 from cluster.group.free_scaling import FreeScaling
-from cluster.group.progress import events_key, forget_requests, looks_key, send_request
+from cluster.group.progress import RETURNING, events_key, looks_key, requests_key, send_request
 from cluster.machines.ray_internals import (
+    WAITING_STATES,
     ControllerCallback,
     NoopDecision,
     ResizeDecision,
@@ -18,6 +20,7 @@ from cluster.machines.ray_internals import (
     WorkerGroupPollStatus,
     WorkerGroupState,
     publish,
+    published,
 )
 from cluster.ranks.requests import RESIZE, Request
 from cluster.records import events
@@ -31,6 +34,8 @@ LONGEST_IN_QUIETS = 4
 # For the checkpoint before a resize; what was done since the one before is repeated when it takes longer.
 SAVE_S = 60.0
 POLL_S = 0.5
+# Another group is there within seconds, unless it has to wait for machines.
+WAITS_S = 20.0
 # Of a larger group the event log has their number.
 NAMED_HOSTS = 8
 
@@ -100,6 +105,7 @@ class GroupChanges(WorkerGroupCallback, ControllerCallback):
         self.config, self.attempt = config, attempt
         self._group: WorkerGroup | None = None
         self._resizing = False
+        self._waits_since = math.inf
 
     def after_controller_start(self, train_run_context: Any) -> None:
         folder = RunFolder(self.config.storage, self.config.name)
@@ -114,9 +120,17 @@ class GroupChanges(WorkerGroupCallback, ControllerCallback):
     ) -> None:
         # From that state on until the group is shut down; a group that failed, or the first one, never is in it.
         self._resizing = isinstance(previous_state, ResizingState)
+        if not isinstance(current_state, WAITING_STATES):
+            self._waits_since = math.inf
+        elif self._waits_since == math.inf:
+            self._waits_since = time.monotonic()
+        elif time.monotonic() - self._waits_since > WAITS_S:
+            # For machines, which may take minutes: whoever stops the run does not wait for them.
+            publish(looks_key(self.config), {})
 
     def before_worker_group_start(self, worker_group_context: Any) -> None:
-        forget_requests(self.config)
+        self._another_comes()
+        publish(requests_key(self.config), {})
 
     def after_worker_group_start(self, worker_group: WorkerGroup) -> None:
         self._group = worker_group
@@ -126,8 +140,7 @@ class GroupChanges(WorkerGroupCallback, ControllerCallback):
 
     def after_worker_group_poll_status(self, worker_group_status: WorkerGroupPollStatus) -> None:
         if worker_group_status.errors:
-            # Nobody saves any more until there is another group.
-            publish(looks_key(self.config), {})
+            self._another_comes()
 
     def before_worker_group_shutdown(self, worker_group: WorkerGroup) -> None:
         self._group = None
@@ -148,6 +161,11 @@ class GroupChanges(WorkerGroupCallback, ControllerCallback):
         except Exception as error:
             text = f"{change}, without a checkpoint: {next(iter(str(error).splitlines()), type(error).__name__)}"
         events.add("resize", text, workers=resize_decision.num_workers)
+
+    def _another_comes(self) -> None:
+        """Nobody saves any more until there is another group; where one has trained, that goes on from the machines' memory."""
+        if published(looks_key(self.config)):
+            publish(looks_key(self.config), RETURNING)
 
     def _save(self, group: WorkerGroup, change: str) -> str:
         """Let the group save and leave off. Returns: what came of it."""

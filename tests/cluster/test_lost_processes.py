@@ -143,3 +143,20 @@ def test_a_hung_rank_a_killed_driver_and_a_killed_worker_leave_no_trace(tmp_path
     assert [key for key, value in undisturbed.items() if not torch.equal(value, after[key])] == []
     records = map(json.loads, (tmp_path / "ray" / "tiny" / "metrics.jsonl").read_text().splitlines())
     assert [record["images"] for record in records] == list(range(80, 641, 80))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_a_stop_while_a_killed_worker_is_replaced_saves_what_the_machines_remember(tmp_path: Path) -> None:
+    """No checkpoint was due yet: all that was trained would be lost."""
+    changes = {"schedule": {"images": 40_000}, "checkpoint": {"every": 40_000}, "observe": {"every": 40}}
+    config = tiny.config(tiny.pack_dataset(tmp_path), tmp_path / "ray", scaling={"workers": 2}, **changes)
+    run = Run(config, tmp_path)
+    run.wait_for("120 of 40000 images")
+    run.kill_a_worker()
+    run.wait_for("; all workers restart")
+    run.process.send_signal(signal.SIGTERM)
+    assert run.end() == 128 + signal.SIGTERM, run.said.read_text()
+    saved = images_of(complete_checkpoints(run.folder)[0])
+    assert saved >= 80
+    assert f"stopped (SIGTERM, saved at {saved:,} images)" in run.said.read_text()

@@ -17,8 +17,9 @@ from ray.train.v2._internal.execution.scaling_policy import ResizeDecision
 from ray.train.v2._internal.execution.worker_group.poll import WorkerGroupPollStatus, WorkerStatus
 
 from cluster.group import resize
+from cluster.group.progress import request_stop, send_request
 from cluster.group.resize import Arrivals, GroupChanges
-from cluster.ranks.requests import RESIZE
+from cluster.ranks.requests import RESIZE, Request
 
 DECISION = ResizeDecision(3, {"CPU": 1})
 RUNNING, SAVED = WorkerStatus(running=True), WorkerStatus(False, return_value={"interrupted": ("resize", "", 1240)})
@@ -82,7 +83,7 @@ def store(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
     for module in ("cluster.machines.ray_internals", "cluster.group.resize"):
         monkeypatch.setattr(f"{module}.publish", publish)
-    monkeypatch.setattr("cluster.machines.ray_internals.published", lambda key: store.get(key.rpartition("/")[2]))
+        monkeypatch.setattr(f"{module}.published", lambda key: store.get(key.rpartition("/")[2], {}))
     monkeypatch.setattr(resize, "POLL_S", 0.001)
     monkeypatch.setattr(resize, "SAVE_S", 0.1)
     return store
@@ -161,12 +162,41 @@ def test_what_was_asked_of_one_group_is_not_asked_of_the_next(tmp_path: Any, sto
     to_resize(watching)
     watching.before_worker_group_shutdown(Group())  # type: ignore[arg-type]
     watching.before_worker_group_start(None)
-    assert (store["requests"], store["looks"]) == ({}, {})
+    assert store["requests"] == {}
 
 
-def test_a_group_with_a_lost_worker_saves_nothing_more(tmp_path: Any, store: dict[str, Any]) -> None:
+LOST = WorkerGroupPollStatus({0: WorkerStatus(False, error=RuntimeError("lost"))})
+
+
+def test_a_stop_while_a_lost_worker_is_replaced_is_for_the_next_group(tmp_path: Any, store: dict[str, Any]) -> None:
+    """It goes on from the machines' memory: what was done since the newest checkpoint would be lost otherwise."""
     watching = changes(tmp_path, Group(), store=store)
     watching.after_worker_group_poll_status(WorkerGroupPollStatus({0: RUNNING}))
-    assert store["looks"]
-    watching.after_worker_group_poll_status(WorkerGroupPollStatus({0: WorkerStatus(False, error=RuntimeError("lost"))}))
-    assert store["looks"] == {}
+    assert store["looks"] == {"rank": 0}
+    watching.after_worker_group_poll_status(LOST)
+    # Nobody would answer a request to save before a resize.
+    assert not send_request(watching.config, Request(RESIZE, "3 workers"))
+    assert request_stop(watching.config)
+    watching.before_worker_group_shutdown(Group())  # type: ignore[arg-type]
+    watching.before_worker_group_start(None)
+    watching.after_worker_group_start(Group())  # type: ignore[arg-type]
+    # What was asked is asked again, twice a second.
+    assert store["requests"] == {}
+    assert request_stop(watching.config)
+
+
+def test_a_stop_before_the_first_step_or_while_machines_are_waited_for_ends_at_once(
+    tmp_path: Any, store: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watching = changes(tmp_path, Group(), steps=False, store=store)
+    watching.after_worker_group_poll_status(LOST)
+    assert not request_stop(watching.config)
+    store["looks"] = {"rank": 0}
+    watching.after_worker_group_poll_status(LOST)
+    now = [0.0]
+    monkeypatch.setattr(resize.time, "monotonic", lambda: now[0])
+    waiting = RestartingState(RuntimeError("lost")), SchedulingState(DECISION)
+    for now[0] in (0.0, 15.0, 25.0):
+        assert request_stop(watching.config)
+        watching.after_controller_state_update(*waiting)
+    assert not request_stop(watching.config)
