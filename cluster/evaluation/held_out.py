@@ -1,7 +1,8 @@
 """The held-out images that a run evaluates itself on, dealt out over its ranks."""
 
-from collections.abc import Callable, Sequence
-from itertools import chain
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from itertools import accumulate, chain
 from typing import Any, TypeVar
 
 import torch
@@ -10,15 +11,17 @@ from torch import Tensor
 from cluster.ranks.world import World
 from data_shards import Dataset, read_split
 from data_shards.errors import UserError
+from data_shards.images.fit import Fit
 from data_shards.images.transforms import centre, whole
 from nla_cyclegan import Generator
 from nla_cyclegan.inference.images import as_input, as_stored, outputs
+from nla_cyclegan.metrics.sampled import runs
 from nla_cyclegan.pixels import to_uint8
 
 SPLITS = ("testA", "testB")
 BATCH = 4
-# Among what a checkpoint carries: side in pixels of the images that are evaluated.
-CARRIED = "evaluated_px"
+# Among what a checkpoint carries: side in pixels of the images that are evaluated, and how they are made to fit it.
+CARRIED, CARRIED_FIT = "evaluated_px", "evaluated_fit"
 # Of the images that are left out, in one message.
 LISTED = 5
 
@@ -32,17 +35,25 @@ class HeldOut:
     it is the same in every world.
 
     Args:
-        size: side of the images in pixels; each is resized whole, as in training before the crop.
+        size, fit: how each is made to fit as a whole, see images.transforms.whole; of `keep` they differ in size.
         most: images of each split that are used.
         say: called by rank 0 with the damaged images, once.
     """
 
     def __init__(
-        self, dataset: Dataset, world: World, *, size: int, most: int, say: Callable[[str], None] = lambda text: None
+        self,
+        dataset: Dataset,
+        world: World,
+        *,
+        size: int,
+        fit: Fit = "stretch",
+        most: int,
+        say: Callable[[str], None] = lambda text: None,
     ) -> None:
-        self.dataset, self.world, self.size, self.most, self.say = dataset, world, size, most, say
-        self._counts: dict[str, int] = {}
-        self._batches: dict[str, dict[int, Tensor]] = {}
+        self.dataset, self.world, self.size, self.fit, self.most, self.say = dataset, world, size, fit, most, say
+        # Of each image that is used its height and width, on every rank.
+        self._sizes: dict[str, list[tuple[int, int]]] = {}
+        self._batches: dict[str, dict[int, list[Tensor]]] = {}
 
     def go_on(self, images_seen: int, carried: dict[str, Any]) -> None:
         """Say where evaluations up to these images are of another size, and carry the size of those to come.
@@ -50,18 +61,20 @@ class HeldOut:
         Args:
             carried: see `Checkpoints`; earlier versions left it out, and shrank images to the size of a crop.
         """
-        if self.world.rank == 0 and images_seen and carried.get(CARRIED) != self.size:
+        fit = carried.get(CARRIED_FIT, "stretch")
+        if self.world.rank == 0 and images_seen and (carried.get(CARRIED), fit) != (self.size, self.fit):
             before = f"at {carried[CARRIED]} px" if CARRIED in carried else "shrunk to data.crop_size"
+            then, now = (f", data.fit {each}," if fit != self.fit else "" for each in (fit, self.fit))
             self.say(
-                f"held-out images are evaluated whole at {self.size} px from here on; up to {images_seen:,} images they were "
-                f"evaluated {before}: the figures before and after do not compare"
+                f"held-out images are evaluated whole at {self.size} px{now} from here on; up to {images_seen:,} images they were "
+                f"evaluated {before}{then.rstrip(',')}: the figures before and after do not compare"
             )
-        carried[CARRIED] = self.size
+        carried |= {CARRIED: self.size, CARRIED_FIT: self.fit}
 
     def count(self, split: str) -> int:
         """How many images of a split are used."""
         self._read_once()
-        return self._counts[split]
+        return len(self._sizes[split])
 
     def each(
         self, split: str, change: Callable[[Tensor, slice], Tensor], *shape: int, dtype: torch.dtype = torch.float32
@@ -69,29 +82,51 @@ class HeldOut:
         """A function of each image, [n, *shape], on every rank.
 
         Args:
-            change: takes a batch uint8 [b, 3, size, size] on the world's device and which of the images it holds; returns
-                [b, *shape].
+            change: takes some images of one size, uint8 [b, 3, H, W] on the world's device, and which of the images they are;
+                returns [b, *shape].
         """
         changed = torch.zeros((self.count(split), *shape), dtype=dtype, device=self.world.device)
-        for start, images in self._batches[split].items():
-            rows = slice(start, start + len(images))
-            changed[rows] = change(images.to(self.world.device), rows)
+        for rows, images in self._runs(split):
+            changed[rows] = change(images, rows)
         # Each rank has filled in its own batches, and left zeros elsewhere.
         return self.world.sum(changed)
 
-    def translated(self, split: str, generator: Generator) -> Tensor:
-        """The translations of the images, uint8 [n, 3, size, size], on every rank: those of `evaluate`, to the last bit on a CPU."""
+    def pictures(
+        self, split: str, change: Callable[[Tensor, slice], Tensor] = lambda images, rows: images
+    ) -> list[Tensor]:
+        """The images, or others of their sizes, uint8 [3, H, W] each, on every rank.
+
+        Args:
+            change: as of `each`; returns uint8 [b, 3, H, W].
+        """
+        self._read_once()
+        lengths = [3 * height * width for height, width in self._sizes[split]]
+        ends = [0, *accumulate(lengths)]
+        values = torch.zeros(ends[-1], dtype=torch.uint8, device=self.world.device)
+        for rows, images in self._runs(split):
+            values[ends[rows.start] : ends[rows.stop]] = change(images, rows).flatten()
+        parts = self.world.sum(values).split(lengths)
+        return [part.view(3, *size) for part, size in zip(parts, self._sizes[split], strict=True)]
+
+    def translated(self, split: str, generator: Generator) -> list[Tensor]:
+        """The translations of the images, uint8 [3, H, W] each, on every rank: those of `evaluate`, to the last bit on a CPU."""
         stored = as_stored(generator)
 
         @torch.inference_mode()
         def translate(images: Tensor, rows: slice) -> Tensor:
             return to_uint8(outputs(stored, as_input(stored, images)))
 
-        return self.each(split, translate, 3, self.size, self.size, dtype=torch.uint8)
+        return self.pictures(split, translate)
 
     def dealt(self, work: list[T]) -> list[T]:
         """This rank's part of it."""
         return work[self.world.rank :: self.world.size]
+
+    def _runs(self, split: str) -> Iterator[tuple[slice, Tensor]]:
+        """This rank's images, some of one size at a time, on the device, with their places among all."""
+        for start, images in self._batches[split].items():
+            for run in runs([image.shape for image in images], BATCH * self.size**2):
+                yield slice(start + run.start, start + run.stop), torch.stack(images[run]).to(self.world.device)
 
     def _read_once(self) -> None:
         """Keep this rank's batches: split -> number of the first image among the sound ones -> images."""
@@ -102,17 +137,19 @@ class HeldOut:
         damage: list[str] = []
         for split in SPLITS:
             batches = [range(start, min(start + BATCH, asked[split])) for of, start in mine if of == split]
-            found = read_sound(
-                self.dataset, split, list(chain(*batches)), size=self.size, warn=damage.append, fit=whole
-            )
-            sound = torch.zeros(asked[split], dtype=torch.int64, device=self.world.device)
-            sound[list(found)] = 1
-            sound = self.world.sum(sound).cpu()
+            numbers = list(chain(*batches))
+            fit = partial(whole, fit=self.fit)
+            found = read_sound(self.dataset, split, numbers, size=self.size, warn=damage.append, fit=fit)
+            sizes = torch.zeros(asked[split], 2, dtype=torch.int64)
+            for number, image in found.items():
+                sizes[number] = torch.tensor(image.shape[1:])
+            sizes = self.world.sum(sizes.to(self.world.device)).cpu()
+            sound = (sizes[:, 0] > 0).long()
             before = (sound.cumsum(0) - sound).tolist()
-            self._counts[split] = int(sound.sum())
+            self._sizes[split] = [(height, width) for height, width in sizes.tolist() if height]
             kept = {batch.start: [found[number] for number in batch if number in found] for batch in batches}
-            self._batches[split] = {before[start]: torch.stack(images) for start, images in kept.items() if images}
-        if self._counts != asked:
+            self._batches[split] = {before[start]: images for start, images in kept.items() if images}
+        if {split: len(sizes) for split, sizes in self._sizes.items()} != asked:
             lines = list(chain(*self.world.gather(damage)))
             if self.world.rank == 0:
                 self.say(f"held-out images that are damaged are left out of evaluations: {listed(lines)}")
@@ -127,7 +164,7 @@ def read_sound(
     warn: Callable[[str], None],
     fit: Callable[[Tensor, int], Tensor] = centre,
 ) -> dict[int, Tensor]:
-    """Images uint8 [3, size, size] of a split by their numbers, without those that cannot be read: `warn` gets why not.
+    """Images uint8 [3, H, W] of a split by their numbers, without those that cannot be read: `warn` gets why not.
 
     Args:
         fit: makes an image that size, see `read_split`.

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Self, cast
 
@@ -17,6 +18,8 @@ from cluster.records.metrics_file import TENSORBOARD
 from cluster.records.observe import MetricsLog
 from cluster.records.upload import OptionalWork
 from data_shards import Dataset
+from data_shards.images.fit import Fit
+from data_shards.images.transforms import centre, whole
 from data_shards.images.write import save_picture
 from nla_cyclegan import Generator, TrainingStep
 from nla_cyclegan.pictures.grids import Translation, picture_grid, translate_both_ways
@@ -40,7 +43,8 @@ class Previews:
 
     Args:
         root: local folder to write into.
-        size: side of the images in pixels, the training crop's.
+        size: side of the images in pixels, the training crop's: of `fit` keep the shorter side of the whole image, else that of the
+            square in the middle, which is never stretched.
         say: called by rank 0 with images that are damaged, and left out.
     """
 
@@ -54,10 +58,12 @@ class Previews:
         root: Path,
         *,
         size: int,
+        fit: Fit = "stretch",
         say: Callable[[str], None] = lambda text: None,
     ) -> None:
         self.config, self.dataset, self.clock, self.world = config, dataset, clock, world
         self.log, self.root, self.size, self.say = log, root, size, say
+        self._fit = partial(whole, fit=fit) if fit == "keep" else centre
         self._images: dict[Direction, list[Tensor]] = {}
         self._drawing: threading.Thread | None = None
         self._writing = OptionalWork("previews cannot be written")
@@ -97,7 +103,7 @@ class Previews:
         split = f"test{domain}" if f"test{domain}" in self.dataset.splits else f"train{domain}"
         damage: list[str] = []
         numbers = range(min(ROWS, self.dataset.splits[split].samples))
-        images = read_sound(self.dataset, split, numbers, size=self.size, warn=damage.append)
+        images = read_sound(self.dataset, split, numbers, size=self.size, warn=damage.append, fit=self._fit)
         if damage:
             self.say(f"images that are damaged are left out of previews: {listed(damage)}")
         return list(images.values())

@@ -1,7 +1,7 @@
 """Validation: the score of translated held-out images against the held-out images of the other domain."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,6 +14,7 @@ from cluster.ranks.clock import Clock
 from cluster.ranks.world import World
 from cluster.records.observe import MetricsLog
 from data_shards import Dataset
+from data_shards.images.fit import Fit
 from nla_cyclegan import Generator, TrainingStep
 from nla_cyclegan.metrics.distances import KernelDistance, kernel_distance
 from nla_cyclegan.metrics.gathered import KINDS
@@ -45,7 +46,7 @@ class Validation:
 
     Args:
         report: called after an evaluation with the newest value of everything recorded.
-        size: side of the images in pixels: those that training crops from, whole.
+        size: side of the images in pixels: those that training crops from, whole. Of `fit` keep it is their shorter side.
         say: called by rank 0 with held-out images that are damaged, and what cannot be measured without them.
     """
 
@@ -59,11 +60,12 @@ class Validation:
         report: Report,
         *,
         size: int,
+        fit: Fit = "stretch",
         say: Callable[[str], None] = lambda text: None,
     ) -> None:
         self.config, self.clock, self.world, self.log, self.report = config, clock, world, log, report
         self.say = say if world.rank == 0 else lambda text: None
-        self.held_out = HeldOut(dataset, world, size=size, most=config.images, say=say)
+        self.held_out = HeldOut(dataset, world, size=size, fit=fit, most=config.images, say=say)
         self.work = [
             (name, direction, level)
             for name, kind in SLICED.items()
@@ -139,10 +141,7 @@ class Validation:
 
     def _keep_real(self) -> None:
         """Vectors of the real images at this rank's scales, features of all of them, and the untouched inputs' distances."""
-        real = {
-            split: self.held_out.each(split, lambda images, rows: images, *self._shape, dtype=torch.uint8)
-            for split in SPLITS
-        }
+        real = {split: self.held_out.pictures(split) for split in SPLITS}
         if self.inception:
             self._features_of_real = {split: self._features(split, real[split]) for split in SPLITS}
         self._vectors_of_real = {}
@@ -164,7 +163,7 @@ class Validation:
         """A distance for each piece of work."""
         return torch.zeros(len(self.work), dtype=torch.float64, device=self.world.device)
 
-    def _measure(self, direction: str, images: Tensor, distances: Tensor) -> None:
+    def _measure(self, direction: str, images: Sequence[Tensor], distances: Tensor) -> None:
         """Fill in this rank's distances of a direction."""
         for place, real in (self._vectors_of_real or {}).items():
             name, of, level = self.work[place]
@@ -182,24 +181,23 @@ class Validation:
     def _kernel(self, features: Tensor, target: str) -> KernelDistance:
         return kernel_distance(features, self._features_of_real[target])
 
-    def _translated(self, split: str, generator: nn.Module) -> Tensor:
+    def _translated(self, split: str, generator: nn.Module) -> list[Tensor]:
         return self.held_out.translated(split, cast(Generator, generator))
 
-    def _content_kept(self, split: str, translated: Tensor) -> list[float]:
+    def _content_kept(self, split: str, translated: Sequence[Tensor]) -> list[float]:
         """Mean SSIM of images and scenes."""
 
         def both(images: Tensor, rows: slice) -> Tensor:
-            return torch.stack([measure(images, translated[rows]) for measure in (ssim, scene_ssim)], dim=1)
+            theirs = torch.stack(list(translated[rows]))
+            return torch.stack([measure(images, theirs) for measure in (ssim, scene_ssim)], dim=1)
 
         each = self.held_out.each(split, both, 2, dtype=torch.float64)
         return [math.fsum(values) / len(values) for values in each.T.tolist()]
 
-    def _features(self, split: str, images_NCHW: Tensor) -> Tensor:
+    def _features(self, split: str, pictures: Sequence[Tensor]) -> Tensor:
         """Inception features [n, 2048], on the CPU, of images that correspond to those of the split."""
         assert self.inception
         inception = self.inception
-        return self.held_out.each(split, lambda images, rows: inception(images_NCHW[rows]), FEATURES).cpu()
-
-    @property
-    def _shape(self) -> tuple[int, int, int]:
-        return 3, self.held_out.size, self.held_out.size
+        return self.held_out.each(
+            split, lambda images, rows: inception(torch.stack(list(pictures[rows]))), FEATURES
+        ).cpu()

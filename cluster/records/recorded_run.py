@@ -17,7 +17,7 @@ from nla_cyclegan.weights.checkpoint import ABOUT, NAME
 
 # What a run learns and how; not where it is kept, or on how many machines it trains.
 SECTIONS = ("seed", "model", "loss", "optimizer", "schedule", "step")
-OF_DATA = ("load_size", "crop_size", "flip", "global_batch")
+OF_DATA = ("load_size", "crop_size", "fit", "flip", "global_batch")
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,8 @@ def _settings(folder: RunFolder) -> dict[str, Any]:
         return {}
     try:
         config = about["config"]
-        data = config.get("data", {})
+        # A run of before this field.
+        data = {"fit": "stretch"} | config.get("data", {})
         chosen = {section: config[section] for section in SECTIONS if section in config}
         return flat(chosen | {"data": {name: data[name] for name in OF_DATA if name in data}})
     except (KeyError, TypeError, AttributeError) as error:

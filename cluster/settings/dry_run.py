@@ -12,6 +12,11 @@ from data_shards.memory import available_bytes, total_bytes
 
 # CUDA itself; cuDNN's workspaces and fragmentation.
 CUDA_BYTES, GPU_MORE = 1e9, 4 / 3
+RESIZED = {
+    "stretch": "resized to",
+    "keep": "the shorter side resized to",
+    "crop": "the square in the middle resized to",
+}
 
 
 def plan_text(prepared: Prepared, *, local: bool) -> str:
@@ -41,7 +46,7 @@ def plan_text(prepared: Prepared, *, local: bool) -> str:
 def _dataset(prepared: Prepared) -> str:
     splits = ", ".join(f"{name} {info.samples:,}" for name, info in prepared.dataset.splits.items())
     data = prepared.config.data
-    return f"{prepared.dataset.uri} ({splits} images), resized to {data.load_size} px, cropped to {data.crop_size} px"
+    return f"{prepared.dataset.uri} ({splits} images), {RESIZED[data.fit]} {data.load_size} px, cropped to {data.crop_size} px"
 
 
 def _length(prepared: Prepared) -> str:

@@ -105,8 +105,11 @@ def train(
         trackers = _trackers(config, clock, folder, attempt, say) if world.rank == 0 else []
         log = MetricsLog(config.observe, clock, world, [*owner_check, metrics, *sinks, memory.tail, *trackers])
         whole = fitting_side(config.data.load_size)
-        validation = Validation(config.validation, dataset, clock, world, log, report, size=whole, say=say_of_data)
-        previews = Previews(config.observe, dataset, clock, world, log, files.root, size=size, say=say_of_data)
+        fit = config.data.fit
+        validation = Validation(
+            config.validation, dataset, clock, world, log, report, size=whole, fit=fit, say=say_of_data
+        )
+        previews = Previews(config.observe, dataset, clock, world, log, files.root, size=size, fit=fit, say=say_of_data)
         attention = AttentionLog(config.observe, config.model, clock, world, log)
         requests = Requests(world, ask)
         guard = NonFiniteGuard(world, clock, [config.observe.every, config.validation.every, config.checkpoint.every])

@@ -9,12 +9,10 @@ from torch.nn import functional as F
 from torchvision.io import ImageReadMode, decode_image
 
 from data_shards.dataset.epoch_plan import AUGMENTATION, draws
+from data_shards.images.fit import LONGEST_STRIP, LONGEST_WHOLE, Fit, whole_size
 from data_shards.images.open import UnreadableImageError, naming, opened
 from data_shards.images.plain import is_plain
 from data_shards.images.read import read_picture
-
-# Sides of a square that a strip is cut to before it is resized: 1 x 70,000 pixels would take gigabytes.
-LONGEST_STRIP = 64
 
 
 def decode(data: bytes) -> Tensor:
@@ -33,8 +31,8 @@ def decode_plain(data: bytes) -> Tensor:
         raise UnreadableImageError(" ".join(str(error).split())) from error
 
 
-def load_whole(path: str | Path, size: int) -> Tensor:
-    """An image file as the stream sees it before the crop: uint8 [3, size, size], the whole image, resized as in training.
+def load_whole(path: str | Path, size: int, fit: Fit = "stretch") -> Tensor:
+    """An image file as `whole` makes it.
 
     Raises: UserError if the file cannot be read as an image.
     """
@@ -42,7 +40,7 @@ def load_whole(path: str | Path, size: int) -> Tensor:
         data = Path(path).read_bytes()
         with opened(data) as image:
             plain = is_plain(image, data)
-        return whole(_decode_either(data) if plain else decode(data), size)
+        return whole(_decode_either(data) if plain else decode(data), size, fit)
 
 
 def _decode_either(data: bytes) -> Tensor:
@@ -54,31 +52,58 @@ def _decode_either(data: bytes) -> Tensor:
 
 
 def augment(
-    image: Tensor, *, load_size: int, crop_size: int, flip: bool, seed: int, domain: int, position: int
+    image: Tensor,
+    *,
+    load_size: int,
+    crop_size: int,
+    flip: bool,
+    seed: int,
+    domain: int,
+    position: int,
+    fit: Fit = "stretch",
 ) -> Tensor:
-    """CycleGAN's augmentation: resize to load_size x load_size, crop at random, mirror every second image.
+    """CycleGAN's augmentation: resize to load_size x load_size, or as `fit` says, crop at random, mirror every second image.
 
     uint8 [3, H, W] -> [3, crop_size, crop_size]; a pure function of (seed, domain, position).
     """
     top, left, mirrored = draws(3, AUGMENTATION, seed, domain, position).tolist()
-    room = load_size - crop_size + 1
-    crop = _crop(resize(image, load_size, load_size), top % room, left % room, crop_size)
+    resized = scaled(image, load_size) if fit == "keep" else whole(image, load_size, fit)
+    rows, columns = (side - crop_size + 1 for side in resized.shape[1:])
+    crop = _crop(resized, top % rows, left % columns, crop_size)
     return crop.flip(-1) if flip and mirrored % 2 else crop
 
 
-def whole(image: Tensor, size: int) -> Tensor:
-    """uint8 [3, H, W] -> [3, size, size]: all of the image, as `augment` crops from it."""
-    return resize(image, size, size)
+def whole(image: Tensor, size: int, fit: Fit = "stretch") -> Tensor:
+    """An image as networks take it whole: uint8 [3, H, W] -> [3, *whole_size].
+
+    Stretched to a square; its middle, a square; or all of it with its proportions, of which the longer side is a multiple of 4, the
+    middle of what is longer than 4 to 1.
+    """
+    if fit == "crop":
+        return centre(image, size)
+    if fit == "keep":
+        image = _shortened(image, LONGEST_WHOLE)
+    _, height, width = image.shape
+    return resize(image, *whole_size(height, width, size, fit))
 
 
 def centre(image: Tensor, size: int) -> Tensor:
     """uint8 [3, H, W] -> [3, size, size]: the shorter side resized to `size`, then the middle."""
-    longest = LONGEST_STRIP * min(image.shape[1:])
-    image = _middle(image, *(min(side, longest) for side in image.shape[1:]))
+    return _middle(scaled(image, size), size, size)
+
+
+def scaled(image: Tensor, size: int) -> Tensor:
+    """uint8 [3, H, W] with the shorter side resized to `size`, the proportions kept; the middle of what is longer than 64 to 1."""
+    image = _shortened(image, LONGEST_STRIP)
     _, height, width = image.shape
     scale = size / min(height, width)
-    resized = resize(image, round(height * scale), round(width * scale))
-    return _middle(resized, size, size)
+    return resize(image, round(height * scale), round(width * scale))
+
+
+def _shortened(image: Tensor, longest: int) -> Tensor:
+    """The middle of a strip whose longer side is more than `longest` times the shorter one."""
+    most = longest * min(image.shape[1:])
+    return _middle(image, *(min(side, most) for side in image.shape[1:]))
 
 
 def resize(image: Tensor, height: int, width: int) -> Tensor:

@@ -1,6 +1,6 @@
 """The settings of a stream. This file imports pydantic alone, so that reading a configuration is quick."""
 
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -11,9 +11,12 @@ class StreamConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     load_size: Annotated[int, Field(ge=1)] = 286
-    """Images are resized to a square of so many pixels before the crop."""
+    """Images are resized to so many pixels before the crop, as `fit` says."""
     crop_size: Annotated[int, Field(ge=1)] = 256
     """Side of the random crop that training sees, pixels; at most load_size."""
+    fit: Literal["stretch", "keep", "crop"] = "stretch"
+    """stretch: to a square of load_size, as in the paper; keep: the shorter side to load_size, crops come from anywhere in the
+    image; crop: the shorter side too, crops come from the square in the middle. Held-out images are made to fit alike."""
     flip: bool = True
     """Mirror every second image, at random."""
     loader_workers: Annotated[int, Field(ge=0)] = 2

@@ -138,13 +138,13 @@ def read_split(
     indices: Iterable[int] | None = None,
     fit: Callable[[Tensor, int], Tensor] = centre,
 ) -> Iterator[tuple[str, Tensor]]:
-    """(key, uint8 [3, size, size]) of a split's images in the order of the index, without augmentation.
+    """(key, uint8 [3, H, W]) of a split's images in the order of the index, without augmentation, as `fit` makes them.
 
     `indices` selects images by number, `limit` the first so many of them.
 
     Args:
-        fit: makes an image uint8 [3, H, W] that size: `centre` (images.transforms) resizes the shorter side and cuts the
-            middle out, `whole` resizes all of it, as in training.
+        fit: makes an image uint8 [3, H, W] fit that size: `centre` (images.transforms) resizes the shorter side and cuts the
+            middle out, a square, `whole` resizes all of it, as in evaluations.
 
     Raises: UserError where there is no such split or image, or one is damaged.
     """

@@ -153,6 +153,7 @@ class DomainReader:
                 image,
                 load_size=task.config.load_size,
                 crop_size=task.config.crop_size,
+                fit=task.config.fit,
                 flip=task.config.flip,
                 seed=task.seed,
                 domain=self._domain,

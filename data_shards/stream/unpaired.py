@@ -3,20 +3,17 @@
 import logging
 import weakref
 from collections.abc import Callable, Iterable
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
-import pyarrow.compute as pc
 from torch import Tensor
 
 from data_shards.dataset.epoch_plan import rank_share, track_length
 from data_shards.dataset.manifest import Dataset
-from data_shards.dataset.rows import IndexRows
 from data_shards.errors import UserError
 from data_shards.repeats import UNWRITABLE_CACHE
-from data_shards.storage import RangeReader, locate, shown
+from data_shards.storage import locate, shown
 from data_shards.stream.cache import DiskCache, default_folder
 from data_shards.stream.config import StreamConfig
 from data_shards.stream.damage import Damage
@@ -56,8 +53,8 @@ class UnpairedStream:
     Attributes:
         loader_restarts: how many loader processes of this rank have been replaced.
 
-    Raises: UserError where the dataset does not fit (a split missing, fewer samples than `global_batch`, images smaller
-    than the crop), and, while iterating, where shards are missing or more samples are damaged than the budget allows.
+    Raises: UserError where the dataset does not fit (a split missing, fewer samples than `global_batch`), and, while
+    iterating, where shards are missing or more samples are damaged than the budget allows.
     """
 
     def __init__(
@@ -77,7 +74,7 @@ class UnpairedStream:
     ) -> None:
         tracks = rank_share(global_batch, rank, world)
         for split in (split_a, split_b):
-            _check_split(dataset, split, config, global_batch)
+            track_length(dataset.require(split).samples, global_batch, f"{split} of {shown(dataset.uri)}")
         if not 0 <= seed < 2**32:
             raise UserError(f"seed {seed} is out of range: 0 to {2**32 - 1}")
         if start_images < 0 or start_images % global_batch:
@@ -142,27 +139,6 @@ class UnpairedStream:
 
     def __exit__(self, *error: object) -> None:
         self.close()
-
-
-def _check_split(dataset: Dataset, split: str, config: StreamConfig, global_batch: int) -> None:
-    info = dataset.require(split)
-    track_length(info.samples, global_batch, f"{split} of {shown(dataset.uri)}")
-    if min(info.min_width, info.min_height) < config.crop_size:
-        small = _smaller_than(dataset, split, config.crop_size)
-        first = small[0]
-        raise UserError(
-            f"{len(small)} of the {info.samples} images in {split} of {shown(dataset.uri)} are smaller than crop_size "
-            f"{config.crop_size}, the first is {first['name']} ({first['width']} x {first['height']}): "
-            "lower crop_size (and load_size), or pack without the small images"
-        )
-
-
-def _smaller_than(dataset: Dataset, split: str, side: int) -> list[dict[str, Any]]:
-    """The index rows of a split's images that are not `side` pixels wide and high."""
-    with closing(RangeReader(locate(dataset.uri))) as ranges:
-        index = IndexRows(ranges, dataset).table(["split", "name", "width", "height"])
-    is_small = pc.less(pc.min_element_wise(index["width"], index["height"]), side)
-    return index.filter(pc.and_(pc.equal(index["split"], split), is_small)).to_pylist()
 
 
 def _cache(dataset: Dataset, config: StreamConfig) -> DiskCache | None:

@@ -9,6 +9,7 @@ images that need no change left alone? The identity distance.
 import argparse
 from pathlib import Path
 
+from data_shards.images.fit import FITS
 from nla_cyclegan.weights.names import BOTH, CHOICES, FILE_NAMES
 
 
@@ -34,6 +35,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--size", type=int,
         help="measure at this size in pixels (default: that of the run's own validation; without a run, the shorter side that "
         "nearly all images have)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--fit", choices=FITS,
+        help="how images are made to fit that size: stretch to a square, keep their proportions (the size is then that of the shorter "
+        "side), or crop to the square in the middle (default: data.fit of the run; without a run, stretch)",
     )  # fmt: skip
     parser.add_argument(
         "--inception", default="auto", metavar="FILE",

@@ -3,7 +3,7 @@
 Shape suffixes: N images of a set, B of a batch, C = 3 channels, H x W pixels, P vectors of D values.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -55,14 +55,28 @@ class Sampler:
         return self.kind.cut(scaled_BCHW, self.kind.places(len(scaled_BCHW), self.count, self.random))
 
 
-def sample(kind: Kind, images_NCHW: Tensor, level: int, seed: int) -> Tensor:
-    """The finished vectors of a set of uint8 images in memory at one scale."""
-    draw = Sampler(kind, level, len(images_NCHW), seed)
-    scaled = (image for chunk in chunks(images_NCHW) for image in kind.scales(chunk, range(level, level + 1)))
+def sample(kind: Kind, images: Tensor | Sequence[Tensor], level: int, seed: int) -> Tensor:
+    """The finished vectors of a set of images in memory at one scale: uint8 [N, 3, H, W], or [3, H, W] each, of one shorter side."""
+    draw = Sampler(kind, level, len(images), seed)
+    scaled = (image for chunk in chunks(images) for image in kind.scales(chunk, range(level, level + 1)))
     return kind.finish(torch.cat([draw(each) for each in scaled]))
 
 
-def chunks(images_NCHW: Tensor) -> tuple[Tensor, ...]:
-    """The images, a few at a time, so that what is computed of them takes little memory."""
-    height, width = images_NCHW.shape[-2:]
-    return images_NCHW.split(max(1, PIXELS // (height * width)))
+def chunks(images: Tensor | Sequence[Tensor]) -> Iterator[Tensor]:
+    """The images, a few of one size at a time, [n, 3, H, W], so that what is computed of them takes little memory."""
+    if isinstance(images, Tensor):
+        height, width = images.shape[-2:]
+        yield from images.split(max(1, PIXELS // (height * width)))
+    else:
+        yield from (torch.stack(list(images[run])) for run in runs([image.shape for image in images], PIXELS))
+
+
+def runs(shapes: Sequence[Sequence[int]], most_pixels: int) -> Iterator[slice]:
+    """Parts of a list of images: neighbours of one shape [..., H, W], at most so many pixels together, one image at least."""
+    start = 0
+    while start < len(shapes):
+        *_, height, width = shapes[start]
+        most = min(len(shapes), start + max(1, most_pixels // (height * width)))
+        end = next((place for place in range(start, most) if shapes[place] != shapes[start]), most)
+        yield slice(start, end)
+        start = end

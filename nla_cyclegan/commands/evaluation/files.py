@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from data_shards.errors import UserError
+from data_shards.images.fit import Fit
 from data_shards.images.read import image_size
 from data_shards.progress import Progress
 from data_shards.storage.files import writing
@@ -19,7 +20,7 @@ from nla_cyclegan.commands.evaluation.memory import check_memory, memory_explain
 from nla_cyclegan.commands.evaluation.overlap import Overlap
 from nla_cyclegan.commands.evaluation.passes import Passes
 from nla_cyclegan.commands.evaluation.reading import Reader, check_enough
-from nla_cyclegan.commands.evaluation.size import choose_size
+from nla_cyclegan.commands.evaluation.size import choose_fit, choose_size, longest_of
 from nla_cyclegan.commands.evaluation.statistics import Statistics
 from nla_cyclegan.metrics.inception import Inception, find_inception
 from nla_cyclegan.metrics.scores import Evaluation, as_table, headline, mean_score
@@ -38,8 +39,10 @@ def evaluate_files(args: argparse.Namespace) -> int:
     sizes, skipped = _sizes(files.all())
     sets = {name: {path: sizes[path] for path in paths if path in sizes} for name, paths in vars(files).items()}
     size = choose_size(args.size, about, sets, translates=bool(args.weights))
+    fit = choose_fit(args.fit, about)
     if size.why:
-        print(f"measured at {size.pixels} px: {size.why}", file=sys.stderr)
+        how = f", data.fit {fit}" if fit != "stretch" else ""
+        print(f"measured at {size.pixels} px: {size.why}{how}", file=sys.stderr)
     sound = files.without(skipped)
     network = find_inception(args.inception)
     if args.train_images and not network:
@@ -50,14 +53,16 @@ def evaluate_files(args: argparse.Namespace) -> int:
     if network:
         network.to(device)
     config = next(iter(generators.values())).config if generators else None
-    check_memory(size.pixels, config if device.type == "cpu" else None)
-    overlap = Overlap(about) if args.weights and Reference.of(args.weights).choice == BEST else None
-    how = {"size": size.pixels, "seed": args.seed, "inception": network.sha256 if network else None}
-    statistics = Statistics(args.statistics, how) if args.statistics else None
-    passes = Passes(Reader(size.pixels, skipped), network, statistics, args.seed)
+    longest = longest_of(sets, size.pixels, fit)
+    check_memory(size.pixels, config if device.type == "cpu" else None, longest)
+    overlap = Overlap(about, fit) if args.weights and Reference.of(args.weights).choice == BEST else None
+    measured = {"size": size.pixels, "seed": args.seed, "inception": network.sha256 if network else None}
+    measured |= {"fit": fit} if fit != "stretch" else {}
+    statistics = Statistics(args.statistics, measured) if args.statistics else None
+    passes = Passes(Reader(size.pixels, skipped, fit), network, statistics, args.seed)
     if overlap:
         passes.look = overlap.look
-    with memory_explained(size.pixels, config):
+    with memory_explained(size.pixels, config, longest):
         evaluations = (
             passes.of_run(args.direction, sound, generators)
             if generators
@@ -65,7 +70,7 @@ def evaluate_files(args: argparse.Namespace) -> int:
         )
         if statistics:
             statistics.write()
-    _report(evaluations, network, args)
+    _report(evaluations, network, fit, args)
     if overlap and overlap.warning:
         print(f"warning: {args.weights}: {overlap.warning}", file=sys.stderr)
     for reason in skipped.values():
@@ -89,13 +94,15 @@ def _sizes(paths: Sequence[Path]) -> tuple[dict[Path, tuple[int, int]], dict[Pat
     return sizes, unreadable
 
 
-def _report(evaluations: Mapping[Direction, Evaluation], network: Inception | None, args: argparse.Namespace) -> None:
+def _report(
+    evaluations: Mapping[Direction, Evaluation], network: Inception | None, fit: Fit, args: argparse.Namespace
+) -> None:
     print("\n\n".join(as_table(evaluation, direction) for direction, evaluation in evaluations.items()))
     if network and not network.published:
         print("warning: not the published Inception weights: KID and FID compare only with others from the same file")
     print(f"\n{headline(evaluations)}")
     if args.json:
-        about: dict[str, Any] = {"seed": args.seed, "inception_sha256": network.sha256 if network else None}
+        about: dict[str, Any] = {"seed": args.seed, "inception_sha256": network.sha256 if network else None, "fit": fit}
         figures: dict[str, Any] = {direction: evaluation.as_json() for direction, evaluation in evaluations.items()}
         if len(evaluations) > 1:
             about["score"] = mean_score(evaluations.values())

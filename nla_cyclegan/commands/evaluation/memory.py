@@ -20,25 +20,27 @@ NETWORK_BYTES = 40
 DISTANCES_BYTES = 400e6
 
 
-def needed_bytes(size: int, config: GeneratorConfig | None) -> float:
-    """About what squares of a size take, beside what the program takes at all.
+def needed_bytes(size: int, config: GeneratorConfig | None, longest: float = 1) -> float:
+    """About what images of a size take, beside what the program takes at all.
 
     Args:
         config: of the generators that translate one at a time; None: there are none.
+        longest: pixels of the largest image to those of a square; see `longest_of`.
     """
-    network = NETWORK_BYTES * config.base_channels * size**2 if config else 0.0
-    return METRICS_BYTES * max(PIXELS, size**2) + network + DISTANCES_BYTES
+    area = longest * size**2
+    network = NETWORK_BYTES * config.base_channels * area if config else 0.0
+    return METRICS_BYTES * max(PIXELS, area) + network + DISTANCES_BYTES
 
 
-def check_memory(size: int, config: GeneratorConfig | None) -> None:
+def check_memory(size: int, config: GeneratorConfig | None, longest: float = 1) -> None:
     """Raises: UserError where this size does not fit into the memory that is free, with one that does."""
     free = available_bytes()
-    if needed_bytes(size, config) > free:
-        raise UserError(_too_little(size, config, free))
+    if needed_bytes(size, config, longest) > free:
+        raise UserError(_too_little(size, config, longest, free))
 
 
 @contextmanager
-def memory_explained(size: int, config: GeneratorConfig | None) -> Iterator[None]:
+def memory_explained(size: int, config: GeneratorConfig | None, longest: float = 1) -> Iterator[None]:
     """Raises: UserError for memory, or room for temporary files, that ends inside."""
     try:
         yield
@@ -48,12 +50,12 @@ def memory_explained(size: int, config: GeneratorConfig | None) -> Iterator[None
             "--device cpu"
         ) from error
     except MemoryError as error:
-        raise UserError(_too_little(size, config, available_bytes())) from error
+        raise UserError(_too_little(size, config, longest, available_bytes())) from error
     except RuntimeError as error:
         # torch's word for it on a CPU; other errors of this kind are faults of the program.
         if "alloc" not in str(error).lower():
             raise
-        raise UserError(_too_little(size, config, available_bytes())) from error
+        raise UserError(_too_little(size, config, longest, available_bytes())) from error
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise
@@ -62,13 +64,13 @@ def memory_explained(size: int, config: GeneratorConfig | None) -> Iterator[None
         ) from error
 
 
-def _too_little(size: int, config: GeneratorConfig | None, free: float) -> str:
+def _too_little(size: int, config: GeneratorConfig | None, longest: float, free: float) -> str:
     fitting = size
-    while fitting >= 4 and needed_bytes(fitting, config) > free:
+    while fitting >= 4 and needed_bytes(fitting, config, longest) > free:
         fitting = fitting_side(fitting - 1)
     advice = f"--size {fitting} fits" if 16 <= fitting < size else "no size fits: end other programs"
     return (
-        f"too little memory at {size} px: about {needed_bytes(size, config) / 1e9:.1f} GB are needed, {free / 1e9:.1f} GB are "
+        f"too little memory at {size} px: about {needed_bytes(size, config, longest) / 1e9:.1f} GB are needed, {free / 1e9:.1f} GB are "
         f"free; {advice}"
     )
 

@@ -1,6 +1,7 @@
 """Whether images that are evaluated are those by which a run's best checkpoint was chosen: then its figures flatter it."""
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -8,6 +9,7 @@ from torch import Tensor
 
 from data_shards.dataset.manifest import open_dataset
 from data_shards.errors import UserError
+from data_shards.images.fit import Fit
 from data_shards.images.transforms import whole
 from data_shards.stream.read import read_split
 
@@ -23,13 +25,14 @@ class Overlap:
 
     Args:
         about: run.json of a checkpoint that was chosen as the best.
+        fit: how the images that are evaluated are made to fit.
     """
 
-    def __init__(self, about: Mapping[str, Any]) -> None:
+    def __init__(self, about: Mapping[str, Any], fit: Fit = "stretch") -> None:
         self.seen, self.problem = 0, ""
         self._known = torch.zeros(0, 3, SIDE, SIDE)
         try:
-            self._known = torch.stack([_small(image[None])[0] for image in _held_out(about)])
+            self._known = torch.stack([_small(image[None])[0] for image in _held_out(about, fit)])
         except (UserError, KeyError, TypeError, RuntimeError) as error:
             self.problem = f"the images that chose it cannot be compared with these ({error})"
 
@@ -51,13 +54,13 @@ class Overlap:
         )
 
 
-def _held_out(about: Mapping[str, Any]) -> Iterator[Tensor]:
-    """The images uint8 [3, SIDE, SIDE] that such a run evaluates itself on."""
+def _held_out(about: Mapping[str, Any], fit: Fit) -> Iterator[Tensor]:
+    """The images that such a run evaluates itself on, uint8 [3, H, W] that fit SIDE."""
     dataset, most = open_dataset(about["config"]["data"]["uri"]), about["config"]["validation"]["images"]
     for split in SPLITS:
         for number in range(min(most, dataset.require(split).samples)):
             try:
-                for _, image in read_split(dataset, split, size=SIDE, indices=[number], fit=whole):
+                for _, image in read_split(dataset, split, size=SIDE, indices=[number], fit=partial(whole, fit=fit)):
                     yield image
             except UserError as error:
                 if error.retryable:

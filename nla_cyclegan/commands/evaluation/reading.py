@@ -10,9 +10,10 @@ from torch import Tensor
 
 from data_shards.cores import usable_cores
 from data_shards.errors import UserError
-from data_shards.images.transforms import load_whole
+from data_shards.images.fit import Fit
+from data_shards.images.transforms import load_whole, resize
 from data_shards.progress import Progress
-from nla_cyclegan.metrics.sampled import PIXELS
+from nla_cyclegan.metrics.sampled import PIXELS, runs
 
 READERS = 4
 # A kernel distance and its standard error take three vectors.
@@ -20,26 +21,26 @@ FEWEST_FOR_KID = 3
 
 
 class Reader:
-    """Reads whole images as squares of one size.
+    """Reads whole images, made to fit one size; see images.transforms.whole.
 
     Attributes:
         skipped: file -> why it cannot be read.
     """
 
-    def __init__(self, size: int, skipped: dict[Path, str]) -> None:
-        self.size, self.skipped = size, skipped
+    def __init__(self, size: int, skipped: dict[Path, str], fit: Fit = "stretch") -> None:
+        self.size, self.skipped, self.fit = size, skipped, fit
         # As many as make up the pixels that metrics work on at once.
         self.batch = max(1, PIXELS // size**2)
 
     def batches(self, label: str, *columns: Sequence[Path]) -> Iterator[list[Tensor]]:
-        """uint8 [B, 3, size, size] of each column; of rows in which a file cannot be read, nothing.
+        """uint8 [B, 3, H, W] of each column, B rows of one size; of rows in which a file cannot be read, nothing.
 
         Args:
             label: what is done with them, for the progress bar.
         """
         rows = list(zip(*columns, strict=True))
         starts = iter(range(0, len(rows), self.batch))
-        load = partial(load_whole, size=self.size)
+        load = partial(load_whole, size=self.size, fit=self.fit)
         with ThreadPoolExecutor(min(READERS, usable_cores())) as readers, Progress(label, len(rows)) as progress:
 
             def ask() -> list[list[Future[Tensor]]]:
@@ -52,8 +53,8 @@ class Reader:
                 following = ask()
                 paths = rows[start : start + len(asked)]
                 sound = [images for row, files in zip(asked, paths, strict=True) if (images := self._read(row, files))]
-                if sound:
-                    yield [torch.stack(column) for column in zip(*sound, strict=True)]
+                for run in runs([images[0].shape for images in sound], PIXELS):
+                    yield [torch.stack(column) for column in zip(*sound[run], strict=True)]
                 progress.advance(len(asked))
                 asked, start = following, start + len(asked)
 
@@ -64,7 +65,10 @@ class Reader:
                 images.append(asked.result())
             except UserError as error:
                 self.skipped[path] = str(error)
-        return images if len(images) == len(row) else []
+        if len(images) != len(row):
+            return []
+        # A translation or truth with other proportions than its input: they are compared pixel by pixel.
+        return [resize(image, *images[0].shape[1:]) for image in images]
 
 
 def check_enough(inputs: int, real: int, skipped: Mapping[Path, str], *, with_kid: bool) -> None:

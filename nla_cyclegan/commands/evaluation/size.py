@@ -1,4 +1,4 @@
-"""The size in pixels at which sets of images are measured: all are resized to one square."""
+"""How sets of images are measured: their size in pixels, and how all are made to fit it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from data_shards.errors import UserError, shown_name
+from data_shards.images.fit import FITS, Fit, whole_size
 from nla_cyclegan.metrics.sliced_wasserstein import COARSEST
 from nla_cyclegan.model.config import SIDES, fitting_side
 
@@ -16,7 +17,7 @@ FEW = 3
 
 @dataclass(frozen=True)
 class Size:
-    """A side in pixels.
+    """A side in pixels, of the square or, of images that keep their proportions, the shorter one.
 
     Attributes:
         why: in words, where there is something to say.
@@ -46,6 +47,24 @@ def choose_size(
     if size.pixels < COARSEST:
         raise UserError(f"images of {size.pixels} px cannot be measured: the distance needs at least {COARSEST} px")
     return size
+
+
+def choose_fit(asked: Fit | None, about: Mapping[str, Any]) -> Fit:
+    """What was asked for, else `data.fit` of the run; of earlier runs, and of none, stretch. Raises: UserError."""
+    try:
+        fit = asked or about["config"]["data"]["fit"]
+    except (KeyError, TypeError):
+        return "stretch"
+    if fit not in FITS:
+        raise UserError(f"run.json: damaged (data.fit {fit!r}; expected {', '.join(FITS)}); give --fit")
+    return fit
+
+
+def longest_of(sets: Mapping[str, Mapping[Path, tuple[int, int]]], size: int, fit: Fit) -> float:
+    """Of the image that has the most pixels when it fits that size: its pixels to those of the square."""
+    sizes = {each for images in sets.values() for each in images.values()}
+    areas = (high * wide for high, wide in (whole_size(*each, size, fit) for each in sizes))
+    return max(areas, default=size**2) / size**2
 
 
 def _of_run(about: Mapping[str, Any]) -> Size | None:

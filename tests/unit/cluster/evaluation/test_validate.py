@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import tiny
 import torch
-from image_folders import make_dataset
+from image_folders import make_folder, picture
 from inception_file import write_inception
 
 from cluster.evaluation.validate import Validation
@@ -138,20 +138,29 @@ def test_images_too_small_to_be_compared_are_refused(uri: str, tmp_path: Path) -
         prepare(config)
 
 
-@pytest.mark.parametrize("step", [{}, {"channels_last": True, "ema_half_life": 8}, {"precision": "fp64"}], ids=str)
-def test_evaluate_repeats_it_to_the_last_digit(tmp_path: Path, step: dict[str, Any]) -> None:
-    # JPEG files that are not square, and a size that is no multiple of 4.
-    uri, images = make_dataset(tmp_path, tiny.SPLITS).uri, tmp_path / "images"
+@pytest.mark.parametrize(
+    ("fit", "step"),
+    [("stretch", {}), ("keep", {"channels_last": True, "ema_half_life": 8}), ("crop", {"precision": "fp64"})],
+)
+def test_evaluate_repeats_it_to_the_last_digit(tmp_path: Path, fit: str, step: dict[str, Any]) -> None:
+    # JPEG files that are not square, of several sizes, and a size that is no multiple of 4.
+    images = make_folder(tmp_path / "images", tiny.SPLITS)
+    for number, size in enumerate(((48, 40), (20, 61), (31, 30), (330, 41))):
+        picture(number, *size).save(images / "testA" / f"0{number}10.jpg", quality=90)
+        picture(9 + number, *size).save(images / "testB" / f"{number}110.jpg", quality=90)
+    pack(images, str(tmp_path / "shards"))
     config = tiny.config(
-        uri, tmp_path / "runs", schedule={"images": 8}, validation={"every": 8}, data={"load_size": 39}, step=step
-    )
+        str(tmp_path / "shards"), tmp_path / "runs", schedule={"images": 8}, validation={"every": 8},
+        data={"load_size": 39, "fit": fit}, step=step,
+    )  # fmt: skip
     measured = train(config, World())
     for direction, inputs, real in (("B2A", "testB", "testA"), ("A2B", "testA", "testB")):
         folders = ["--inputs", f"{images}/{inputs}", "--real", f"{images}/{real}", "--inception", "none"]
         written = ["--json", str(tmp_path / "scores.json"), "--direction", direction]
         assert nla_cyclegan(["evaluate", "--weights", str(tmp_path / "runs" / "tiny"), *folders, *written]) == 0
-        scores = json.loads((tmp_path / "scores.json").read_text())[direction]
-        assert scores["size"] == 36
+        written_there = json.loads((tmp_path / "scores.json").read_text())
+        scores = written_there[direction]
+        assert (scores["size"], written_there["fit"]) == (36, fit)
         assert scores["translations"]["swd"] == measured[f"swd_{direction}"]
         assert scores["translations"]["ssim_content"] == measured[f"ssim_{direction}"]
         for name in ("lab", "scene"):

@@ -9,8 +9,10 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
+from data_shards.dataset.epoch_plan import AUGMENTATION, draws
+from data_shards.images.fit import Fit
 from data_shards.images.open import UnreadableImageError
-from data_shards.images.transforms import augment, centre, decode, decode_plain, resize
+from data_shards.images.transforms import augment, centre, decode, decode_plain, resize, whole
 
 SIZES = {"load_size": 40, "crop_size": 32}
 
@@ -95,6 +97,50 @@ def test_augmentation_resizes_then_crops_and_mirrors() -> None:
     # Every row, column and direction occurs, and half are mirrored.
     assert {top for top, _, _ in seen} == {left for _, left, _ in seen} == set(range(9))
     assert 110 < sum(mirrored for _, _, mirrored in seen) < 190
+
+
+@pytest.mark.parametrize(
+    ("fit", "height", "width", "loaded"),
+    [
+        ("keep", 30, 90, (40, 120)),
+        ("keep", 48, 40, (48, 40)),
+        ("crop", 30, 90, (40, 40)),
+        ("keep", 40, 9000, (40, 2560)),
+    ],
+)
+def test_proportions_are_kept(fit: Fit, height: int, width: int, loaded: tuple[int, int]) -> None:
+    # Rows and columns of the middle, at most 64 to 1, as they are numbered after the resize: a crop shows where it came from.
+    image = torch.rand(3, height, width, generator=torch.Generator().manual_seed(0)).mul(255).to(torch.uint8)
+    middle = image[:, :, (width - min(width, 64 * height)) // 2 :][:, :, : 64 * height]
+    scale = 40 / min(height, width)
+    resized = resize(middle, round(height * scale), round(middle.shape[2] * scale))
+    if fit == "crop":
+        resized = resized[:, :, 40:80]
+    assert resized.shape[1:] == loaded
+    seen = set()
+    for position in range(200):
+        crop = augment(image, **SIZES, fit=fit, flip=False, seed=5, domain=0, position=position)
+        top, left = (
+            int(value) % (side - 31)
+            for value, side in zip(draws(3, AUGMENTATION, 5, 0, position), loaded, strict=False)
+        )
+        assert torch.equal(crop, resized[:, top : top + 32, left : left + 32])
+        seen.add((top, left))
+    assert {top for top, _ in seen} == set(range(loaded[0] - 31))
+    assert max(left for _, left in seen) > 0.97 * (loaded[1] - 32)
+
+
+@pytest.mark.parametrize(
+    ("fit", "height", "width", "size"),
+    [("stretch", 30, 90, (36, 36)), ("crop", 30, 90, (36, 36)), ("keep", 30, 90, (36, 108)), ("keep", 50, 49, (36, 36)),
+     ("keep", 97, 40, (84, 36)), ("keep", 10, 5000, (36, 144)), ("keep", 1, 1, (36, 36))],
+)  # fmt: skip
+def test_whole_images_fit_a_size(fit: Fit, height: int, width: int, size: tuple[int, int]) -> None:
+    image = torch.arange(height * width).reshape(height, width).to(torch.uint8).expand(3, -1, -1)
+    fitted = whole(image, 36, fit)
+    assert fitted.shape == (3, *size)
+    kept = image[:, :, (width - 4 * height) // 2 :][:, :, : 4 * height] if width > 4 * height else image
+    assert torch.equal(fitted, centre(image, 36) if fit == "crop" else resize(kept, *size))
 
 
 def test_nothing_is_mirrored_unless_asked() -> None:

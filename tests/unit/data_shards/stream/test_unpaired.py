@@ -15,13 +15,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from image_folders import REAL, ROOT, make_dataset
+from image_folders import REAL, ROOT, make_dataset, make_folder, picture
 from pydantic import ValidationError
 
 from data_shards import Dataset, StreamConfig, UnpairedBatch, UnpairedStream, open_dataset
 from data_shards.dataset.epoch_plan import EpochPlan
 from data_shards.dataset.rows import IndexRows, Row
 from data_shards.errors import UserError
+from data_shards.images.fit import Fit
 from data_shards.images.transforms import augment, decode
 from data_shards.packing.pack import pack
 from data_shards.storage import RangeReader, locate
@@ -85,6 +86,25 @@ def test_a_batch_is_what_the_plan_says(dataset: Dataset) -> None:
             data = (Path(dataset.uri).parent / "images" / split / f"{key}.jpg").read_bytes()
             options = {"load_size": 36, "crop_size": 32, "flip": True, "seed": 3, "domain": domain}
             assert torch.equal(images[position % 6], augment(decode(data), position=position, **options))
+
+
+@pytest.mark.parametrize("fit", ["stretch", "keep", "crop"])
+def test_small_and_long_images_are_resized_like_the_others(fit: Fit, tmp_path: Path) -> None:
+    folder = make_folder(tmp_path / "images", {"trainA": 4, "trainB": 4})
+    picture(77, 7, 5).save(folder / "trainA" / "small.png")
+    picture(78, 900, 9).save(folder / "trainA" / "strip.png")
+    pack(folder, str(tmp_path / "shards"))
+    config = CONFIG.model_copy(update={"fit": fit})
+    (batch,) = take(open_dataset(tmp_path / "shards"), 1, config, global_batch=4)
+    (other,) = take(open_dataset(tmp_path / "shards"), 1, CONFIG, global_batch=4)
+    seen = {
+        key: image
+        for b in take(open_dataset(tmp_path / "shards"), 3, config, global_batch=4)
+        for key, image in zip(b.keys_a, b.a, strict=True)
+    }
+    assert {"small", "strip"} <= seen.keys()
+    assert batch.keys_a == other.keys_a
+    assert torch.equal(batch.a, other.a) == (fit == "stretch")
 
 
 def test_batches_are_uint8_of_the_crop_size(dataset: Dataset) -> None:
@@ -196,13 +216,6 @@ def refusal(dataset: Dataset, config: StreamConfig = CONFIG, **options: int) -> 
     with pytest.raises(UserError) as caught:
         stream(dataset, config, **options)
     return str(caught.value)
-
-
-def test_images_smaller_than_the_crop_are_named(dataset: Dataset) -> None:
-    config = StreamConfig(load_size=64, crop_size=48, loader_workers=0)
-    message = refusal(dataset, config)
-    assert f"{COUNT_A} of the {COUNT_A} images in trainA" in message
-    assert "smaller than crop_size 48, the first is 0000.jpg (48 x 40): lower crop_size" in message
 
 
 def test_a_domain_that_is_missing_is_named(tmp_path: Path) -> None:
