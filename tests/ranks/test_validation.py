@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import tiny
 from group import Ranks
+from image_folders import picture
 
 from cluster.evaluation import held_out
 from cluster.evaluation.validate import Validation
@@ -13,6 +14,7 @@ from cluster.ranks.world import World
 from cluster.records.observe import MetricsLog
 from cluster.settings.config import RunConfig
 from data_shards import open_dataset
+from data_shards.packing.pack import pack
 from nla_cyclegan import TrainingStep
 
 
@@ -31,7 +33,9 @@ def measured_twice(config: RunConfig) -> tuple[dict[str, float], dict[str, float
         world, dataset = World.current(), open_dataset(config.data.uri)
         clock = Clock.of(config.schedule, dataset, 4)
         log = MetricsLog(config.observe, clock, world)
-        validation = Validation(config.validation, dataset, clock, world, log, lambda metrics: None, size=20)
+        validation = Validation(
+            config.validation, dataset, clock, world, log, lambda metrics: None, size=20, fit=config.data.fit
+        )
         step = TrainingStep(config.model, config.loss, config.optimizer, config.step, seed=0, global_batch=4)
         first, second = validation.measure(step), validation.measure(step)
         return first, second, read, len(validation._vectors_of_real or {})
@@ -41,8 +45,15 @@ def measured_twice(config: RunConfig) -> tuple[dict[str, float], dict[str, float
 
 def test_any_number_of_ranks_measures_the_same(ranks: Ranks, tmp_path: Path) -> None:
     # 5 images of one domain and 4 of the other are three batches; two directions with one scale of SWD and three of Lab are
-    # eight distances.
-    config = tiny.config(tiny.pack_dataset(tmp_path), tmp_path / "runs", validation={"every": 8, "images": 5})
+    # eight distances. The images have sizes of their own.
+    tiny.pack_dataset(tmp_path)
+    for number, size in enumerate(((24, 60), (24, 60), (31, 24))):
+        for split in ("testA", "testB"):
+            picture(number, *size).save(tmp_path / "images" / split / f"00{number}.png")
+    pack(tmp_path / "images", str(tmp_path / "sizes"))
+    config = tiny.config(
+        str(tmp_path / "sizes"), tmp_path / "runs", validation={"every": 8, "images": 5}, data={"fit": "keep"}
+    )
     found = {world: ranks.run(world, measured_twice, config) for world in (1, 2, 3)}
     alone = found[1][0][0]
     assert alone["swd"] == pytest.approx((alone["swd_A2B"] + alone["swd_B2A"]) / 2)

@@ -102,7 +102,8 @@ def _report(
         print("warning: not the published Inception weights: KID and FID compare only with others from the same file")
     print(f"\n{headline(evaluations)}")
     if args.json:
-        about: dict[str, Any] = {"seed": args.seed, "inception_sha256": network.sha256 if network else None, "fit": fit}
+        about: dict[str, Any] = {"seed": args.seed, "inception_sha256": network.sha256 if network else None}
+        about |= {} if fit == "stretch" else {"fit": fit}
         figures: dict[str, Any] = {direction: evaluation.as_json() for direction, evaluation in evaluations.items()}
         if len(evaluations) > 1:
             about["score"] = mean_score(evaluations.values())
