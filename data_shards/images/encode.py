@@ -41,11 +41,13 @@ class StoredImage:
     Attributes:
         place: path or URI of the folder that it lies in.
         size_bytes: -1 where that is not known.
+        mtime_ns: when it was written last; 0 where that is not known.
     """
 
     place: str
     name: str
     size_bytes: int
+    mtime_ns: int = 0
 
     def __str__(self) -> str:
         return f"{locate(self.place).uri}/{self.name}"

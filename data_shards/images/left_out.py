@@ -8,11 +8,16 @@ from pathlib import Path
 from data_shards.errors import shown_name
 
 NAMED = 5
+IRREGULAR = "no regular files"
 
 
 @dataclass
 class LeftOut:
-    """Names of what is no image of the user's."""
+    """Names of what is no image of the user's.
+
+    Attributes:
+        lines: of a text file, those that name what is no regular file.
+    """
 
     hidden: list[str] = field(default_factory=list)
     others: list[str] = field(default_factory=list)
@@ -21,6 +26,7 @@ class LeftOut:
     unreadable: list[str] = field(default_factory=list)
     closed: list[str] = field(default_factory=list)
     below: list[str] = field(default_factory=list)
+    lines: list[int] = field(default_factory=list)
 
     @property
     def remarks(self) -> list[str]:
@@ -31,11 +37,16 @@ class LeftOut:
             "hidden, or in a hidden, thumbnail or system folder": (self.hidden, []),
             "no images": (self.others, counted),
             "drawn by this project (attention, grids)": (self.drawn, self.drawn),
-            "no regular files": (self.irregular, self.irregular),
+            IRREGULAR: (self.irregular, self.irregular),
             "cannot be read": (self.unreadable, self.unreadable),
             "in sub-folders, by --no-recursive": (self.below, []),
         }
-        lines = [f"{reason}: {_counted(len(names), 'file', of)}" for reason, (names, of) in reasons.items() if names]
+        where = {IRREGULAR: f", line {_some(map(str, self.lines))}" if self.lines else ""}
+        lines = [
+            f"{reason}: {_counted(len(names), 'file', of)}{where.get(reason, '')}"
+            for reason, (names, of) in reasons.items()
+            if names
+        ]
         closed = [f"cannot be opened: {_counted(len(self.closed), 'folder', self.closed)}"] if self.closed else []
         return lines + closed
 
@@ -50,6 +61,10 @@ class LeftOut:
 
 
 def _counted(count: int, what: str, details: Iterable[str]) -> str:
-    names = list(map(shown_name, details))
-    named = ", ".join(names[:NAMED]) + (", ..." if len(names) > NAMED else "")
+    named = _some(map(shown_name, details))
     return f"{count:,} {what}{'' if count == 1 else 's'}" + (f" ({named})" if named else "")
+
+
+def _some(details: Iterable[str]) -> str:
+    names = list(details)
+    return ", ".join(names[:NAMED]) + (", ..." if len(names) > NAMED else "")

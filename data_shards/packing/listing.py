@@ -1,17 +1,21 @@
-"""Where images to be packed are: a folder, a URI, or a text file that names them."""
+"""Where images to be packed are: a folder or a URI, or a text file that names them."""
 
 import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
+from pyarrow import fs
+
 from data_shards.errors import UserError, shown_name
 from data_shards.images.encode import ImageFile, StoredImage
 from data_shards.images.left_out import LeftOut
-from data_shards.images.signatures import SUFFIXES, look
+from data_shards.images.signatures import SUFFIXES
 from data_shards.images.walk import images_below, is_hidden
-from data_shards.storage import list_files, locate, shown
-from data_shards.storage.folder import join_uri, split_uri
+from data_shards.packing.text_list import TextList
+from data_shards.storage import locate, shown
+from data_shards.storage.files import list_folder
+from data_shards.storage.uri import is_uri, join_uri
 
 
 @dataclass(frozen=True)
@@ -24,20 +28,21 @@ class Listing:
     def of(cls, root: str | Path) -> "Listing":
         """Raises: UserError where there is no such folder."""
         text = os.fspath(root)
-        if "://" not in text and not os.path.isdir(text):
+        if not is_uri(text) and not os.path.isdir(text):
             raise UserError(f"no such folder: {shown_name(text)}")
         return cls(text)
 
     @cached_property
-    def _stored(self) -> dict[str, int]:
-        found = list_files(locate(self.root))
+    def _stored(self) -> dict[str, fs.FileInfo]:
+        there = list_folder(locate(self.root), recursive=True)
+        found = {name: info for name, info in there.items() if info.is_file}
         if not found:
             raise UserError(f"no such folder: {shown(self.root)}")
         return found
 
     def folders(self, inside: str = "") -> list[str]:
         """Names of the folders in it, or in one of those."""
-        if "://" not in self.root:
+        if not is_uri(self.root):
             entries = Path(self.root, inside).iterdir()
             return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
         start = f"{inside}/" if inside else ""
@@ -46,12 +51,12 @@ class Listing:
 
     def images(self, inside: str, left_out: LeftOut) -> dict[str, ImageFile]:
         """The images in one of its folders, at any depth, by their path in there, sorted."""
-        if "://" not in self.root:
+        if not is_uri(self.root):
             folder = Path(self.root, inside)
             return {name: folder / name for name in images_below(folder, left_out)}
         start = f"{inside}/" if inside else ""
         place = join_uri(self.root, inside) if inside else self.root
-        files = {name.removeprefix(start): size for name, size in self._stored.items() if name.startswith(start)}
+        files = {name.removeprefix(start): info for name, info in self._stored.items() if name.startswith(start)}
         found: dict[str, ImageFile] = {}
         for name in sorted(files):
             if is_hidden(name):
@@ -60,40 +65,12 @@ class Listing:
                 # Over a network not every file is opened to see what it is.
                 left_out.others.append(name)
             else:
-                found[name] = StoredImage(place, name, files[name])
+                found[name] = StoredImage(place, name, files[name].size, files[name].mtime_ns or 0)
         return found
 
 
-def images_of(place: str, left_out: LeftOut) -> dict[str, ImageFile]:
+def images_of(place: str | TextList, left_out: LeftOut) -> dict[str, ImageFile]:
     """The images of a folder, a URI, or a text file, by names that tell them apart, sorted. Raises: UserError."""
-    if "://" not in place and os.path.isfile(place):
-        return _listed(Path(place), left_out)
-    return Listing.of(place).images("", left_out)
-
-
-def _listed(file: Path, left_out: LeftOut) -> dict[str, ImageFile]:
-    """The images that a text file names, a path or a URI in each line; paths count from the file's folder."""
-    try:
-        lines = [line.strip() for line in file.read_text().splitlines()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(
-            f"{shown_name(file)}: neither a folder nor a text file with a path in each line ({error})"
-        ) from error
-    if look(file)[0]:
-        raise UserError(f"{shown_name(file)}: an image; give a folder, or a text file with a path in each line")
-    found: dict[str, ImageFile] = {}
-    for line in filter(None, lines):
-        if line.startswith("#"):
-            continue
-        image = _stored(line) if "://" in line else file.parent / os.path.expanduser(line)
-        name = line.partition("://")[2].partition("?")[0] if "://" in line else line.lstrip("/")
-        if isinstance(image, Path) and not image.is_file():
-            left_out.irregular.append(line)
-        else:
-            found[name.removeprefix("./")] = image
-    return dict(sorted(found.items()))
-
-
-def _stored(uri: str) -> StoredImage:
-    place, name = split_uri(uri)
-    return StoredImage(place, name, -1)
+    if isinstance(place, str) and not is_uri(place) and os.path.isfile(place):
+        place = TextList(place)
+    return place.images(left_out) if isinstance(place, TextList) else Listing.of(place).images("", left_out)

@@ -23,15 +23,16 @@ from data_shards.cores import usable_cores
 from data_shards.dataset.manifest import INDEX, INDEX_SCHEMA, SPLITS, commit, read_manifest
 from data_shards.errors import UserError, check_range, shown_name
 from data_shards.images.encode import UNREADABLE, Encoding, encode_file, hash_file
+from data_shards.packing.chosen import chosen_sources
 from data_shards.packing.processes import FILES_PER_TASK, Workers
-from data_shards.packing.report import report
+from data_shards.packing.report import summarize, warn_of
 from data_shards.packing.shards import UNFINISHED, Record, ShardWriter, read_records
-from data_shards.packing.sources import Sources, find_pair, find_sources
+from data_shards.packing.sources import Sources, find_sources
 from data_shards.packing.tars import Keys, printable
 from data_shards.progress import Progress
 from data_shards.storage import Location, delete_files, list_files, locate, read_file, write_file
 
-HELD_OUT = 0.1
+SHARD_MB = 64
 CLAIM = f"{UNFINISHED}/pack.json"
 OURS = rf"({'|'.join(SPLITS)})-\d{{6}}\.tar(\.tmp)?|{UNFINISHED}/.*"
 
@@ -49,6 +50,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument("--b", metavar="PHOTOS", help="images of domain B")
     parser.add_argument(
+        "--list", metavar="FILE", action="append", default=[], dest="lists",
+        help="a text file with a path or URI in each line, in place of a folder: of the domain that --a or --b does not name; given "
+        "twice, of A and then of B. Relative paths count from the file's folder; lines that begin with # are passed over",
+    )  # fmt: skip
+    parser.add_argument(
         "--held-out", type=float, metavar="SHARE", help="of --a and --b, for testA and testB (default 0.1; 0: none)"
     )
     parser.add_argument(
@@ -59,7 +65,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--quality", type=int, metavar="1-100", help="re-encode as JPEG; else JPEG files are kept as they are"
     )
     parser.add_argument(
-        "--shard-mb", type=int, default=64, metavar="MB", help="largest shard (default 64); memory holds two"
+        "--shard-mb",
+        type=int,
+        default=SHARD_MB,
+        metavar="MB",
+        help=f"largest shard (default {SHARD_MB}); memory holds two",
     )
     parser.add_argument("--jobs", type=int, default=usable_cores(), help="processes (default: one a core)")
 
@@ -72,34 +82,24 @@ def run(args: argparse.Namespace) -> int:
     check_range("--min-size", args.min_size, 1, 65_500)
     *source, dest = args.places
     encoding = Encoding(args.size, args.quality, args.min_size)
-    pack(_sources(source, args.a, args.b, args.held_out), dest, encoding, shard_mb=args.shard_mb, jobs=args.jobs)
+    sources = chosen_sources(source, args.a, args.b, args.lists, args.held_out)
+    pack(sources, dest, encoding, shard_mb=args.shard_mb, jobs=args.jobs)
     return 0
 
 
-def _sources(source: list[str], a: str | None, b: str | None, held_out: float | None) -> Sources:
-    """What the command line names. Raises: UserError."""
-    if a is None and b is None:
-        if held_out is not None:
-            raise UserError("--held-out: of SRC, the images in testA and testB are held out; it goes with --a and --b")
-        if len(source) != 1:
-            raise UserError("give SRC and DEST, or --a MONETS --b PHOTOS DEST")
-        return find_sources(source[0])
-    if a is None or b is None:
-        raise UserError(
-            f"{'--a' if a is None else '--b'}: training needs both domains; give --a MONETS --b PHOTOS DEST"
-        )
-    if source:
-        raise UserError(f"{source[0]}: with --a and --b there is no SRC; give DEST alone")
-    share = HELD_OUT if held_out is None else held_out
-    if not 0 <= share < 1:
-        raise UserError(f"--held-out: {share:g}; give a share from 0 to below 1")
-    return find_pair(a, b, share)
-
-
 def pack(
-    source: str | Path | Sources, dest: str, encoding: Encoding | None = None, *, shard_mb: int = 64, jobs: int = 1
+    source: str | Path | Sources,
+    dest: str,
+    encoding: Encoding | None = None,
+    *,
+    shard_mb: int = SHARD_MB,
+    jobs: int = 1,
+    with_summary: bool = True,
 ) -> None:
-    """Pack a folder's splits into a dataset at `dest` (path or URI), saying on stdout and stderr what was done.
+    """Pack a folder's splits into a dataset at `dest` (path or URI), saying on stderr what is not in it.
+
+    Args:
+        with_summary: say on stdout what is.
 
     Raises UserError for a source without images, a destination that holds something else, storage that fails.
     """
@@ -114,10 +114,14 @@ def pack(
         if _is_there_already(location, sources, task, workers):
             # A run that was killed after its commit has left them, and `index` would take the pack for an interrupted one.
             _discard(location, rf"{UNFINISHED}/.*")
-            print(f"{location.uri} is complete and holds these images already: nothing to do")
+            if with_summary:
+                print(f"{location.uri} is complete and holds these images already: nothing to do")
             return
         records = _write_shards(_claim(location, task), location, sources, encoding, shard_mb << 20, workers)
-    _finish(location, records, task, sources)
+    packed, shards, skipped = _finish(location, records, task, sources)
+    warn_of(packed, skipped)
+    if with_summary:
+        summarize("packed", location.uri, packed, shards)
 
 
 def _is_there_already(location: Location, sources: Sources, task: dict[str, Any], workers: Workers) -> bool:
@@ -196,7 +200,10 @@ def _still_valid(records: Iterator[Record], sources: Sources, split: str, worker
         yield record
 
 
-def _finish(location: Location, records: list[Record], task: dict[str, Any], sources: Sources) -> None:
+def _finish(
+    location: Location, records: list[Record], task: dict[str, Any], sources: Sources
+) -> tuple[pa.Table, list[dict[str, Any]], list[dict[str, str]]]:
+    """Commit the dataset. Returns: its index, its shards, the files that are not in it."""
     rows = pa.concat_tables(record.rows.replace_schema_metadata() for record in records)
     is_packed = pc.equal(rows["fault"], "")
     packed = rows.filter(is_packed).select(INDEX_SCHEMA.names)
@@ -214,7 +221,7 @@ def _finish(location: Location, records: list[Record], task: dict[str, Any], sou
     shards = [record.shard for record in records if record.shard["samples"]]
     commit(location, packed, shards, {"pack": task, "sources": digests, "skipped": skipped})
     _discard(location, rf"{UNFINISHED}/.*")
-    report("packed", location.uri, packed, shards, skipped)
+    return packed, shards, skipped
 
 
 def _digest_of(rows: pa.Table, split: str) -> str:

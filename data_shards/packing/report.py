@@ -12,9 +12,19 @@ LISTED = 10
 
 
 def report(done: str, uri: str, packed: pa.Table, shards: list[dict[str, Any]], skipped: list[dict[str, str]]) -> None:
-    """Skipped files and duplicates on stderr, the dataset in numbers on stdout. `done`: what was done to it."""
+    """Both of what follows."""
+    warn_of(packed, skipped)
+    summarize(done, uri, packed, shards)
+
+
+def warn_of(packed: pa.Table, skipped: list[dict[str, str]]) -> None:
+    """Skipped files and duplicates on stderr."""
     listed("skipped", [f"{row.get('shard', row['split'])}/{row['name']}: {row['fault']}" for row in skipped])
     listed("the same image more than once", duplicates(packed))
+
+
+def summarize(done: str, uri: str, packed: pa.Table, shards: list[dict[str, Any]]) -> None:
+    """The dataset in numbers on stdout. `done`: what was done to it."""
     print(f"{done} {uri}")
     for split in pc.unique(packed["split"]).to_pylist():
         own = [shard for shard in shards if shard["split"] == split]

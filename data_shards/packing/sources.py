@@ -11,6 +11,7 @@ from data_shards.errors import UserError, shown_name
 from data_shards.images.encode import ImageFile, StoredImage
 from data_shards.images.left_out import LeftOut
 from data_shards.packing.listing import Listing, images_of
+from data_shards.packing.text_list import TextList
 
 
 @dataclass(frozen=True)
@@ -50,10 +51,13 @@ def find_sources(root: str | Path) -> Sources:
     return Sources(filled, _digest(filled), [*_remarks(folders, found), *passed])
 
 
-def find_pair(a: str, b: str, held_out: float) -> Sources:
+def find_pair(
+    a: str | TextList, b: str | TextList, held_out: float, options: tuple[str, str] = ("--a", "--b")
+) -> Sources:
     """The images of two places, one for each domain: a folder, a URI, or a text file with a path or a URI in each line.
 
     Args:
+        options: that name the places, for messages.
         held_out: the share of each domain's images that becomes testA and testB, 0 to 1. Which they are follows from their names
             alone, so that images that are added later move few others.
 
@@ -61,16 +65,19 @@ def find_pair(a: str, b: str, held_out: float) -> Sources:
     """
     filled: dict[str, dict[str, ImageFile]] = {}
     remarks = []
-    for option, place, domain in (("--a", a, "A"), ("--b", b, "B")):
+    for option, place, domain in zip(options, (a, b), "AB", strict=True):
         left_out = LeftOut()
         files = images_of(place, left_out)
         if not files:
             seen = "".join(f"; left out: {remark}" for remark in left_out.remarks)
-            raise UserError(f"{option} {shown_name(place)}: no image in it{seen}")
+            text = place.place if isinstance(place, TextList) else place
+            raise UserError(f"{option} {shown_name(text)}: no image in it{seen}")
         remarks += [f"{option}: left out, {remark}" for remark in left_out.remarks]
         test = _held_out(files, held_out)
         if len(test) == len(files):
-            raise UserError(f"--held-out {held_out:g}: all {len(files)} images of {option} would be held out; lower it")
+            raise UserError(
+                f"{option}: all {len(files)} images would be held out (`pack --held-out {held_out:g}`); lower that, or add images"
+            )
         splits = {f"train{domain}": files.keys() - test, f"test{domain}": test}
         filled |= {split: {name: files[name] for name in sorted(names)} for split, names in splits.items() if names}
     ordered = {split: filled[split] for split in SPLITS if split in filled}
