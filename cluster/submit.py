@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from cluster.jobs.job import EXCLUDED, Job, variable_problems, variables_sent
 from cluster.jobs.submission import submit_command
+from cluster.settings.folders import unreachable_folders
 from cluster.settings.options import FORK_OF, TAKE_OVER, parse_options, train_command
 from cluster.settings.preflight import relative_paths
 from cluster.translation.options import parse, parser, shown_credentials
@@ -48,6 +49,7 @@ def make_job(of_the_run: Sequence[str], excludes: Sequence[str] = (), variables:
     problems = relative_paths(options.config, options.fork_of)
     if options.local:
         problems.append("--local: trains in this process: python -m cluster train --local")
+    problems += unreachable_folders(options.config) if not problems else []
     problems += variable_problems(variables)
     if problems:
         raise UserError("\n".join(problems))

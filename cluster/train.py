@@ -13,6 +13,7 @@ from cluster.ownership.attempt import Attempt
 from cluster.ownership.owner import owned
 from cluster.records import events
 from cluster.records.run_state import outcome_recorded
+from cluster.settings.folders import with_dataset
 from cluster.settings.options import parse_options
 from cluster.settings.preflight import Prepared, about, prepare, warnings
 from data_shards.errors import Stopped
@@ -22,7 +23,9 @@ from data_shards.errors import Stopped
 def main(arguments: Sequence[str]) -> None:
     """Raises: UserError for what the user can fix, a line for each problem; SystemExit with 130 or 143 when it was stopped."""
     options = parse_options(arguments)
-    prepared = prepare(options.config, options.fork_of)
+    config, local = options.config, options.local
+    config = with_dataset(config, config.storage, address=options.address, local=local, dry_run=options.dry_run)
+    prepared = prepare(config, options.fork_of)
     if options.dry_run:
         # It imports torch, to build the networks.
         from cluster.settings.dry_run import plan_text

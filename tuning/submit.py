@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from cluster.jobs.job import EXCLUDED, Job, variable_problems, variables_sent
 from cluster.jobs.submission import submit_command
 from cluster.records.recorded_run import flat
+from cluster.settings.folders import unreachable_folders
 from cluster.settings.options import TAKE_OVER, option_text
 from cluster.settings.preflight import relative_paths
 from data_shards.errors import UserError
@@ -42,6 +43,7 @@ def make_job(of_the_sweep: Sequence[str], excludes: Sequence[str] = (), variable
     options = parse_sweep(of_the_sweep)
     config = options.config
     problems = relative_paths(options.base.model_copy(update={"storage": config.storage}))
+    problems += unreachable_folders(options.base) if not problems else []
     problems += variable_problems(variables)
     if problems:
         raise UserError("\n".join(problems))

@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from shlex import quote
 from typing import TYPE_CHECKING
@@ -20,8 +21,11 @@ if TYPE_CHECKING:
 def main(arguments: Sequence[str]) -> int:
     """Returns: 1 when trials failed, 130 or 143 when it was stopped. Raises: UserError with one line for each problem that the user can fix."""
     options = parse_sweep(arguments)
+    from cluster.settings.folders import with_dataset
     from tuning.settings.sweep_plan import plan_text, prepare_sweep
 
+    base = with_dataset(options.base, options.config.storage, address=options.address, dry_run=options.dry_run)
+    options = replace(options, base=base)
     sweep = prepare_sweep(options)
     print(plan_text(sweep))
     if options.dry_run:

@@ -3,7 +3,7 @@
 import re
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from cluster.checkpoints.config import CheckpointConfig
@@ -35,16 +35,42 @@ def without_credentials(uri: str) -> str:
     return uri
 
 
-Place = Annotated[str, Field(min_length=1), AfterValidator(without_credentials)]
+Uri = Annotated[str, AfterValidator(without_credentials)]
+Place = Annotated[Uri, Field(min_length=1)]
 
 
 class DataConfig(StreamConfig):
     """The dataset and how its images reach the model."""
 
-    uri: Place
+    a: Place | None = None
+    """With `b`, in place of `uri`: images of domain A (Monets), a folder, a URI, or a text file with a path a line. They are packed first,
+    into the user's cache, or on a cluster into `storage`, and found there as long as no image changes. A tenth is held out."""
+    b: Place | None = Field(None, validate_default=True)
+    """Images of domain B (photos)."""
+    uri: Uri = Field("", validate_default=True)
     """The dataset: the folder or URI that `python -m data_shards pack` wrote."""
     global_batch: int = Field(1, ge=1)
     """Image pairs of one step over all workers together; each worker's part follows from it."""
+
+    @field_validator("b")
+    @classmethod
+    def _goes_with_a(cls, b: str | None, others: ValidationInfo) -> str | None:
+        a = others.data.get("a", b)
+        if a and b is None:
+            raise PydanticCustomError("missing", "Field required")
+        if b and a is None:
+            raise ValueError("goes with data.a, the images of the other domain")
+        return b
+
+    @field_validator("uri", mode="before")
+    @classmethod
+    def _is_one_dataset(cls, uri: Any, others: ValidationInfo) -> Any:
+        folders = [name for name in ("a", "b") if others.data.get(name)]
+        if uri == "" and not folders and {"a", "b"} <= others.data.keys():
+            raise PydanticCustomError("missing", "Field required")
+        if uri != "" and folders:
+            raise ValueError(f"is a dataset of its own; give it, or data.{' and data.'.join(folders)}")
+        return uri
 
     @field_validator("crop_size")
     @classmethod

@@ -3,7 +3,7 @@
 import argparse
 import difflib
 import shlex
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -38,6 +38,8 @@ TAKE_OVER = "--take-over"
 FORK_OF = "--fork-of"
 # Characters of a value in a message.
 LONGEST_VALUE = 200
+# A field that names the dataset -> those that name it otherwise, which it replaces where they come from a file, a sweep or another run.
+DATASETS = {"uri": ("a", "b"), "a": ("uri",), "b": ("uri",)}
 LIST_OPTIONS = (
     "--model.generator.nonlocal_blocks",
     "--model.discriminator.nonlocal_blocks",
@@ -68,7 +70,7 @@ def parse_options(arguments: Sequence[str]) -> Options:
     given = source(parsed_args=values)()
     in_file = read_yaml(values.config)
     removed = [field for field in REMOVED if _take_out(in_file, field)]
-    merged = merge(in_file, given)
+    merged = override(in_file, given)
     if values.fork_of:
         merged = _with_inherited(merged, values.fork_of)
     problems = [_unknown_option(argument) for argument in unknown if argument.startswith("-")]
@@ -92,7 +94,7 @@ def _with_inherited(fields: dict[str, Any], fork_of: str) -> dict[str, Any]:
         _take_out(inherited, field)
     if "name" not in fields:
         raise UserError(f"{FORK_OF} {fork_of}: give the fork a --name of its own")
-    return merge(inherited, fields)
+    return override(inherited, fields)
 
 
 def _with_empty_lists(arguments: Sequence[str]) -> list[str]:
@@ -173,6 +175,19 @@ def merge(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
         below = merged.get(name)
         merged[name] = merge(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
     return merged
+
+
+def override(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """`merge` of a run's fields; a dataset in `over` replaces that of `under`, however each is named."""
+    named, below = over.get("data"), under.get("data")
+    if isinstance(named, dict) and isinstance(below, dict):
+        replaced = {name for field in named for name in DATASETS.get(field, ())} - named.keys()
+        under = under | {"data": _without(below, replaced)}
+    return merge(under, over)
+
+
+def _without(fields: dict[str, Any], names: Collection[str]) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if name not in names}
 
 
 def _take_out(fields: dict[str, Any], dotted: str) -> bool:

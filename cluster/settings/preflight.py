@@ -24,7 +24,7 @@ from nla_cyclegan.weights.checkpoint import ABOUT, NAME, complete_checkpoints, i
 from nla_cyclegan.weights.references import folder_of
 
 # How images reach the model, not which: it may change when a run is continued.
-DELIVERY = ("uri", "loader_workers", "prefetch", "cache_gb", "cache_folder", "bad_sample_budget")
+DELIVERY = ("uri", "a", "b", "loader_workers", "prefetch", "cache_gb", "cache_folder", "bad_sample_budget")
 # How a step is computed, up to rounding: it may change as well. `compile` is gone, and stands in runs of version 0.1.
 EXECUTION = ("kernels", "graph", "channels_last", "cudnn_benchmark", "tf32", "deterministic", "micro_batch", "compile")
 SURROUNDINGS = ("name", "storage", "scaling", "checkpoint", "observe", "validation")
@@ -63,9 +63,7 @@ def prepare(config: RunConfig, fork_of: str | None = None) -> Prepared:
 
     Raises: UserError with a line for each problem, or when the dataset cannot be opened.
     """
-    problems = relative_paths(config) if in_ray_job() else []
-    if problems:
-        raise UserError("\n".join(problems))
+    check_paths(config)
     config = absolute(config)
     dataset = open_dataset(config.data.uri)
     problems = [*tracker_problems(config.observe.sinks), *misfits(config, dataset)]
@@ -191,10 +189,19 @@ def in_ray_job() -> bool:
     return "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
 
 
+def check_paths(config: RunConfig) -> None:
+    """Raises: UserError in a Ray job with a line for each path that is relative."""
+    problems = relative_paths(config) if in_ray_job() else []
+    if problems:
+        raise UserError("\n".join(problems))
+
+
 def relative_paths(config: RunConfig, fork_of: str | None = None) -> list[str]:
     paths = {
         "fork-of": fork_of,
         "storage": config.storage,
+        "data.a": config.data.a,
+        "data.b": config.data.b,
         "data.uri": config.data.uri,
         "validation.inception": config.validation.inception,
         "init.from": config.init.source,
@@ -209,7 +216,8 @@ def relative_paths(config: RunConfig, fork_of: str | None = None) -> list[str]:
 
 def absolute(config: RunConfig) -> RunConfig:
     """The configuration with absolute paths, which are valid in other processes too."""
-    data = config.data.model_copy(update={"uri": _absolute(config.data.uri)})
+    places = {name: _absolute(place) for name in ("a", "b", "uri") if (place := getattr(config.data, name))}
+    data = config.data.model_copy(update=places)
     weights = config.validation.inception
     validation = config.validation.model_copy(update={"inception": weights and _absolute(weights)})
     init = config.init.model_copy(update={"from": config.init.source and _absolute(config.init.source)})

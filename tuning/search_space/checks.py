@@ -13,7 +13,7 @@ from nla_cyclegan.model.config import PLACEMENTS
 from tuning.search_space.space import PLACED, Overrides, Space, override
 
 # Varying one of these would measure trials on different images or after different lengths of training.
-FIXED = ("name", "storage", "data.uri", "data.crop_size", "schedule.epochs", "schedule.images")
+FIXED = ("name", "storage", "data.uri", "data.a", "data.b", "data.crop_size", "schedule.epochs", "schedule.images")
 
 
 def space_problems(space: Space, base: RunConfig) -> list[str]:

@@ -11,6 +11,7 @@ from pydantic_settings import BaseSettings, CliSettingsSource
 
 from cluster.settings.config import RunConfig
 from cluster.settings.options import (
+    DATASETS,
     REMOVED,
     Parser,
     field_names,
@@ -102,6 +103,7 @@ def parse_sweep(arguments: Sequence[str]) -> Options:
 def as_options(override: Mapping[str, Any], given: Sequence[str]) -> list[str]:
     """The overrides as command-line options, without those that are given on the command line."""
     named = {option.partition("=")[0] for option in given}
+    named |= {f"--data.{other}" for field, others in DATASETS.items() if f"--data.{field}" in named for other in others}
     return [f"--{field}={option_text(value)}" for field, value in override.items() if f"--{field}" not in named]
 
 

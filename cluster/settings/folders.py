@@ -1,0 +1,71 @@
+"""Training straight from two folders: they are packed first, where the run's machines read them."""
+
+import os
+import sys
+from collections.abc import Callable
+
+from cluster.settings.config import RunConfig
+from cluster.settings.preflight import absolute, check_paths
+from data_shards.errors import UserError
+from data_shards.storage.uri import is_uri, join_uri
+
+OPTIONS = ("data.a", "data.b")
+# In the user's cache, and in the storage of runs: hidden, so that it is no run's name.
+IN_CACHE, IN_STORAGE = "packed", ".datasets"
+
+
+def with_dataset(
+    config: RunConfig, storage: str, *, address: str | None, local: bool = False, dry_run: bool = False
+) -> RunConfig:
+    """The configuration with `data.uri` in the place of `data.a` and `data.b`, packed unless they are packed already.
+
+    A cluster's machines see no folder of this one: for them the dataset lies beside the runs, in the storage that all of them reach.
+    Else it lies in the user's cache.
+
+    Args:
+        storage: of the run, or of the sweep.
+        address: of a cluster; None: that of RAY_ADDRESS.
+        local, dry_run: whether no cluster takes part.
+
+    Raises: UserError where a folder has no images, or the dataset cannot be written.
+    """
+    if config.data.a is None or config.data.b is None:
+        return config
+    check_paths(config)
+    data = absolute(config).data
+    assert data.a is not None
+    assert data.b is not None
+    joins = bool(address or os.environ.get("RAY_ADDRESS")) and not (local or dry_run)
+    parent = join_uri(storage if is_uri(storage) else os.path.abspath(os.path.expanduser(storage)), IN_STORAGE)
+    from data_shards.packing.once import pack_once
+
+    dataset = pack_once(data.a, data.b, parent if joins else _cache(), options=OPTIONS, say=_sayer())
+    return config.model_copy(update={"data": data.model_copy(update={"uri": dataset.uri, "a": None, "b": None})})
+
+
+def unreachable_folders(config: RunConfig) -> list[str]:
+    """Where a job on a cluster could not pack the run's images, a line for each folder."""
+    return [
+        f"{field}: {place} is a folder of this machine, which the cluster's need not have; pack it into a bucket (python -m "
+        "data_shards pack --a MONETS --b PHOTOS s3://BUCKET/NAME) and give that as --data.uri, or give URIs of both folders"
+        for field, place in zip(OPTIONS, (config.data.a, config.data.b), strict=True)
+        if place and not is_uri(place)
+    ]
+
+
+def _cache() -> str:
+    from data_shards.stream.cache import default_folder
+
+    folder = default_folder()
+    if folder is None:
+        raise UserError(
+            "data.a: there is no cache to pack into, because this user has no home; choose a folder in XDG_CACHE_HOME, or pack by "
+            "hand (python -m data_shards pack --a MONETS --b PHOTOS DEST) and give --data.uri DEST"
+        )
+    return str(folder.absolute() / IN_CACHE)
+
+
+def _sayer() -> Callable[[str], None]:
+    # Of torchrun's ranks the first speaks.
+    is_first = os.environ.get("RANK", "0") == "0"
+    return lambda text: print(text, file=sys.stderr, flush=True) if is_first else None
