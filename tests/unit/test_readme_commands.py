@@ -91,7 +91,7 @@ PLACES = {
     # What the sweep here has repeats of.
     "--collapse seed": "--collapse schedule.constant",
     **{"s3://BUCKET/": "", "s3://bucket/": "", "DATASET": "monet2photo", "demo/synthetic-128px/shards": "monet2photo"},
-    **{"MONETS": "images/testA", "PHOTOS": "images/testB", "TRAIN": "images/trainA", "IMAGES": "images", "DEST": "pair"},
+    **{"MONETS": "images/testA", "PHOTOS": "images/testB", "TRAIN": "images/trainA", "IMAGES": "images"},
     **{"RUN RUN": "runs/adam runs/nadam", "RUN ": "runs/adam ", "remove  RUN": "remove runs/adam", "latest_net_G.pth": "latest_net_G_B.pth"},
 }  # fmt: skip
 TINY = [
@@ -149,6 +149,8 @@ def written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (tmp_path / folder).symlink_to(ROOT / folder)
     (tmp_path / "demo" / "synthetic-128px").mkdir()
     (tmp_path / "demo" / "synthetic-128px" / "shards").symlink_to(tmp_path / "monet2photo")
+    (tmp_path / "photos.txt").write_text("".join(f"photos/{path.name}\n" for path in (tmp_path / "photos").iterdir()))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -167,8 +169,9 @@ def test_the_commands_run_as_given_at_a_tiny_size(written: Path, capsys: pytest.
         if (package, verb) != ("cluster", "submit"):
             for there, here in PLACES.items():
                 text = text.replace(there, here)
-            text = text.replace("SHARDS", "shards" if verb == "pack" else "monet2photo")
-        more = [*TINY, f"tiny-{number}"] if (package, verb) == ("cluster", "train") else SMALL.get((package, verb), [])
+            text = text.replace("DEST", f"pair-{number}").replace("SHARDS", "shards" if verb == "pack" else "monet2photo")
+        tiny = [option for option in TINY if "--data.a" not in text or not option.startswith("--data.uri")]
+        more = [*tiny, f"tiny-{number}"] if (package, verb) == ("cluster", "train") else SMALL.get((package, verb), [])
         capsys.readouterr()
         status = import_module(f"{package}.__main__").main([*shlex.split(text), *more])
         said = capsys.readouterr()

@@ -9,6 +9,8 @@ from image_folders import make_folder, picture
 
 from data_shards import open_dataset
 from data_shards.__main__ import main
+from data_shards.images.left_out import LeftOut
+from data_shards.packing.text_list import TextList
 
 FOLDERS = {"monets": 20, "photos": 10}
 
@@ -78,7 +80,68 @@ def test_a_text_file_names_images_anywhere(folders: Path, tmp_path: Path, capsys
     )
     names = packed(tmp_path / "shards")["trainB"]
     assert names == sorted(["../images/photos/0003.jpg", str(folders / "photos" / "0004.jpg").lstrip("/")])
-    assert "--b: left out, no regular files: 1 file (../images/gone.jpg)" in capsys.readouterr().err
+    assert "--b: left out, no regular files: 1 file (../images/gone.jpg), line 5" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--a", "monets", "--list", "photos.txt"],
+        ["--list", "monets.txt", "--b", "photos"],
+        ["--list", "monets.txt", "--list", "photos.txt"],
+        ["--list", "monets.txt", "--b", "photos.txt"],
+        ["--list", "file://{}/monets.txt", "--list", "file://{}/photos.txt"],
+    ],
+)
+def test_a_list_stands_in_the_place_of_a_domains_folder(
+    arguments: list[str], folders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for domain in ("monets", "photos"):
+        lines = [f"{domain}/{file.name}" for file in sorted((folders / domain).glob("*.jpg"))]
+        (folders / f"{domain}.txt").write_text("\n".join(lines))
+    monkeypatch.chdir(folders)
+    given = [argument.format(folders) for argument in arguments]
+    assert main(["pack", "--jobs", "1", "--held-out", "0", *given, str(tmp_path / "shards")]) == 0
+    names = packed(tmp_path / "shards")
+    assert {Path(name).name for name in names["trainA"]} == {f"{number:04d}.jpg" for number in range(20)}
+    assert {"0003.jpg", "0009.jpg"} <= {Path(name).name for name in names["trainB"]}
+
+
+@pytest.mark.parametrize(
+    ("encoding", "ends"), [("utf-8", "\r\n"), ("utf-8-sig", "\r\n"), ("utf-16", "\r\n"), ("utf-8", "\n")]
+)
+def test_what_a_list_may_look_like(encoding: str, ends: str, folders: Path) -> None:
+    shutil.copy(folders / "photos" / "0004.jpg", folders / "photos" / "caf\u00e9 1.jpg")
+    other = make_folder(folders / "more", {"photos": 5}) / "photos" / "0004.jpg"
+    lines = [
+        "photos/0004.jpg",
+        "  ./photos/caf\u00e9 1.jpg ",
+        "",
+        "# photos/0003.jpg",
+        "photos/0004.jpg",
+        "monets/../photos/0004.jpg",
+        str(folders / "photos" / "0004.jpg"),
+        str(other),
+        "photos",
+        f"file://{folders}/photos/0005.jpg",
+        "gone.jpg",
+    ]
+    file = folders / "list.txt"
+    file.write_bytes(ends.join(lines).encode(encoding))
+    left_out = LeftOut()
+    found = TextList(str(file)).images(left_out)
+    names = [Path(str(image)).name for image in found.values()]
+    assert names == ["0005.jpg", "0004.jpg", "caf\u00e9 1.jpg", "0004.jpg"]
+    assert list(found)[1:] == ["photos/0004.jpg", "photos/caf\u00e9 1.jpg", str(other).lstrip("/")]
+    assert left_out.remarks == ["no regular files: 2 files (photos, gone.jpg), line 9, 11"]
+
+
+def test_two_files_of_one_name_are_two(folders: Path, tmp_path: Path) -> None:
+    here = folders / "photos" / "0004.jpg"
+    (folders / str(here).lstrip("/")).parent.mkdir(parents=True)
+    shutil.copy(folders / "photos" / "0005.jpg", folders / str(here).lstrip("/"))
+    (folders / "list.txt").write_text(f"{here}\n{str(here).lstrip('/')}\n")
+    assert len(TextList(str(folders / "list.txt")).images(LeftOut())) == 2
 
 
 def test_images_that_are_too_small_are_left_out_and_counted(
@@ -107,6 +170,14 @@ def test_images_that_are_too_small_are_left_out_and_counted(
         (["--a", "{0}/monets", "--b", "{0}/photos", "--held-out", "0.99", "{1}"], "would be held out"),
         (["--a", "{0}/monets", "--b", "{0}/photos/@eaDir/nothing", "{1}"], "no such folder"),
         (["--held-out", "0.5", "{0}", "{1}"], "it goes with --a and --b"),
+        (["--list", "{0}/monets", "--b", "{0}/photos", "{1}"], "--list {0}/monets: a folder; give it as --a or --b"),
+        (["--list", "{0}/gone.txt", "--b", "{0}/photos", "{1}"], "--list {0}/gone.txt: no such file"),
+        (["--list", "{0}/photos/readme.txt", "{1}"], "give those of the other by --a, --b or a second --list"),
+        (
+            ["--a", "{0}/monets", "--b", "{0}/photos", "--list", "{0}/photos/readme.txt", "{1}"],
+            "both domains are given",
+        ),
+        (["--a", "{0}/monets", "--list", "{0}/photos/readme.txt", "{1}"], "no image in it"),
         (["{1}"], "give SRC and DEST, or --a MONETS --b PHOTOS DEST"),
     ],
 )
