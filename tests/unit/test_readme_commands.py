@@ -169,7 +169,9 @@ def test_the_commands_run_as_given_at_a_tiny_size(written: Path, capsys: pytest.
         if (package, verb) != ("cluster", "submit"):
             for there, here in PLACES.items():
                 text = text.replace(there, here)
-            text = text.replace("DEST", f"pair-{number}").replace("SHARDS", "shards" if verb == "pack" else "monet2photo")
+            text = text.replace("DEST", f"pair-{number}").replace(
+                "SHARDS", "shards" if verb == "pack" else "monet2photo"
+            )
         tiny = [option for option in TINY if "--data.a" not in text or not option.startswith("--data.uri")]
         more = [*tiny, f"tiny-{number}"] if (package, verb) == ("cluster", "train") else SMALL.get((package, verb), [])
         capsys.readouterr()
