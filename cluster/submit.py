@@ -2,7 +2,9 @@
 
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
 
 from cluster.jobs.job import EXCLUDED, Job, variable_problems, variables_sent
 from cluster.jobs.submission import submit_command
@@ -15,7 +17,7 @@ from data_shards.errors import UserError
 from data_shards.storage.folder import split_uri
 
 USAGE = (
-    "python -m cluster submit [--address URL] [--no-wait] [--dry-run] [--exclude PATTERN] [--env NAME=VALUE] "
+    "python -m cluster submit [--address URL] [--no-wait] [--dry-run] [--exclude PATTERN] [--env NAME=VALUE] [--pip PACKAGE | --runtime-env FILE ...] "
     "TRAIN OPTIONS | translate OPTIONS IN OUT"
 )
 TRANSLATE = "translate"
@@ -41,10 +43,15 @@ def main(arguments: Sequence[str]) -> int:
     )
 
 
-def make_job(of_the_run: Sequence[str], excludes: Sequence[str] = (), variables: Sequence[str] = ()) -> Job:
+def make_job(
+    of_the_run: Sequence[str],
+    excludes: Sequence[str] = (),
+    variables: Sequence[str] = (),
+    runtime_env: Mapping[str, Any] = MappingProxyType({}),
+) -> Job:
     """Check a run, or a translation, before anything is sent. Raises: UserError."""
     if TRANSLATE in of_the_run[:1]:
-        return _translation(of_the_run[1:], excludes, variables)
+        return _translation(of_the_run[1:], excludes, variables, runtime_env)
     options = parse_options(of_the_run)
     problems = relative_paths(options.config, options.fork_of)
     if options.local:
@@ -58,10 +65,14 @@ def make_job(of_the_run: Sequence[str], excludes: Sequence[str] = (), variables:
         others += [FORK_OF, options.fork_of]
     command = train_command(config, *others)
     metadata = {"run": config.name, "storage": config.storage}
-    return Job(config.name, metadata, command, [*EXCLUDED, *excludes], variables_sent(variables))
+    return Job(
+        config.name, metadata, command, [*EXCLUDED, *excludes], variables_sent(variables), runtime_env=runtime_env
+    )
 
 
-def _translation(arguments: Sequence[str], excludes: Sequence[str], variables: Sequence[str]) -> Job:
+def _translation(
+    arguments: Sequence[str], excludes: Sequence[str], variables: Sequence[str], runtime_env: Mapping[str, Any]
+) -> Job:
     given = parser().parse_args(arguments)
     problems = [*relative_paths_of(given), *shown_credentials(given), *variable_problems(variables)]
     if problems:
@@ -71,5 +82,12 @@ def _translation(arguments: Sequence[str], excludes: Sequence[str], variables: S
     # Its name, which is the beginning of the job's, has no other letters.
     name = re.sub(r"[^A-Za-z0-9_-]+", "-", f"{TRANSLATE}-{split_uri(given.out)[1]}").strip("-")
     return Job(
-        name, {TRANSLATE: given.out}, command, [*EXCLUDED, *excludes], variables_sent(variables), "at work", "OUT"
+        name,
+        {TRANSLATE: given.out},
+        command,
+        [*EXCLUDED, *excludes],
+        variables_sent(variables),
+        "at work",
+        "OUT",
+        runtime_env,
     )

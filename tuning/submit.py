@@ -2,7 +2,9 @@
 
 import json
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
 
 from cluster.jobs.job import EXCLUDED, Job, variable_problems, variables_sent
 from cluster.jobs.submission import submit_command
@@ -13,7 +15,7 @@ from cluster.settings.preflight import relative_paths
 from data_shards.errors import UserError
 from tuning.settings.options import Options, parse_sweep
 
-USAGE = "python -m tuning submit [--address URL] [--no-wait] [--dry-run] [--exclude PATTERN] [--env NAME=VALUE] SWEEP OPTIONS"
+USAGE = "python -m tuning submit [--address URL] [--no-wait] [--dry-run] [--exclude PATTERN] [--env NAME=VALUE] [--pip PACKAGE | --runtime-env FILE ...] SWEEP OPTIONS"
 SWEEP_HELP = (
     "Every other option is one of the sweep or of its run: --config, --preset, --trials, --data.uri, ...: see python -m "
     "tuning sweep --help. Credentials are not sent: they belong in the environment of the cluster's machines, or in their role."
@@ -38,7 +40,12 @@ def main(arguments: Sequence[str]) -> int:
     )
 
 
-def make_job(of_the_sweep: Sequence[str], excludes: Sequence[str] = (), variables: Sequence[str] = ()) -> Job:
+def make_job(
+    of_the_sweep: Sequence[str],
+    excludes: Sequence[str] = (),
+    variables: Sequence[str] = (),
+    runtime_env: Mapping[str, Any] = MappingProxyType({}),
+) -> Job:
     """Check a sweep before anything is sent. Raises: UserError."""
     options = parse_sweep(of_the_sweep)
     config = options.config
@@ -50,7 +57,9 @@ def make_job(of_the_sweep: Sequence[str], excludes: Sequence[str] = (), variable
     take_over = [TAKE_OVER] if options.take_over else []
     command = shlex.join(["python", "-m", "tuning", "sweep", *as_options(options), *take_over])
     metadata = {"sweep": config.name, "storage": config.storage}
-    return Job(config.name, metadata, command, [*EXCLUDED, *excludes], variables_sent(variables))
+    return Job(
+        config.name, metadata, command, [*EXCLUDED, *excludes], variables_sent(variables), runtime_env=runtime_env
+    )
 
 
 def as_options(options: Options) -> list[str]:

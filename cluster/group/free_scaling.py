@@ -1,4 +1,4 @@
-"""The size of an elastic group on a cluster that others use too."""
+"""The size of an elastic group: what is free of a cluster that others use too, on machines with the labels that are asked for."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -13,6 +13,11 @@ from cluster.machines.ray_internals import (
     WorkerGroupState,
     free_resources,
 )
+from cluster.machines.session import nodes
+from cluster.settings.selector import Selector
+
+# Ray divides amounts, and 0.003 holds 0.001 twice: as floats.
+ROUNDING = 1e-9
 
 PerNode = Mapping[str, Mapping[str, float]]
 
@@ -21,7 +26,7 @@ class FreeScaling(ElasticScalingPolicy):
     """Ray Train's elastic policy, which counts the workers that fit into what is free.
 
     Ray's own counts what the machines have in all, also where other jobs use it: a group would wait for that instead of
-    starting smaller, and one that runs would be ended to grow into it, again and again.
+    starting smaller, and one that runs would be ended to grow into it, again and again. Nor does what it reserves heed labels.
     """
 
     # Cores of processes that have just ended are free a moment later: a group starts by Ray's own count, unless that failed.
@@ -48,10 +53,14 @@ class FreeScaling(ElasticScalingPolicy):
         return super().make_decision_for_running_worker_group(worker_group_state, worker_group_status)
 
     def _count_possible_workers(self, reserved_resources: PerNode) -> int:
+        config = self.scaling_config
+        if selector := Selector(config.accelerator_type, config.label_selector or {}):
+            reserved_resources = {node["NodeID"]: node["Resources"] for node in nodes(selector)}
         if self._own is not None:
-            one = self.scaling_config._resources_per_worker_not_none
+            one = config._resources_per_worker_not_none
             reserved_resources = usable(reserved_resources, free_resources(), self._own, one)
-        return super()._count_possible_workers(reserved_resources)
+        rounded = {node: {name: x + ROUNDING for name, x in has.items()} for node, has in reserved_resources.items()}
+        return super()._count_possible_workers(rounded)
 
 
 def usable(reserved: PerNode, free: PerNode, own: Counter[str], one: Mapping[str, float]) -> PerNode:

@@ -29,7 +29,7 @@ def train_worker(settings: dict[str, Any]) -> dict[str, Any]:
 
     Args:
         settings: `config` (RunConfig as JSON values), `threads` (CPU threads of this worker), `gpu` (whether it has a GPU),
-            `attempt` (its fields) or None, `variables` (of the environment, where this machine has none of the name).
+            `gpu_share` (the part of it that it may use), `attempt` (its fields) or None, `variables` (of the environment, where this machine has none of the name).
 
     Returns: `metrics`; or `error` or `out_of_memory`, failures that a restart would not fix; or `interrupted`, the
         arguments of the RunInterruptedError with which it left off.
@@ -48,7 +48,7 @@ def train_worker(settings: dict[str, Any]) -> dict[str, Any]:
     config = RunConfig.model_validate(settings["config"])
     sinks: list[Sink] = [Forward(partial(publish, records_key(config))), PrometheusGauges(config.name)]
     # Ray names a device wherever CUDA has one, also to a worker that was planned on the CPU.
-    world = World.current(rank_device(settings["gpu"], get_device().index))
+    world = World.current(rank_device(settings["gpu"], get_device().index, share=settings["gpu_share"]))
     attempt = Attempt(**settings["attempt"]) if settings.get("attempt") else None
 
     def say(text: str) -> None:

@@ -3,8 +3,8 @@
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,8 @@ SENT = (
 )
 # How long `ray job stop` waits for a run or a sweep to save its checkpoints, before it kills it; Ray's default is 3 s.
 STOP_WAIT = {"RAY_JOB_STOP_WAIT_TIME_S": "90"}
+# Fields of a runtime environment that name a container image.
+IMAGES = ("image_uri", "container")
 SECRET = re.compile(r"SECRET|TOKEN|PASSW|CREDENTIAL|(^|_)KEY", re.IGNORECASE)
 
 
@@ -53,6 +55,7 @@ class Job:
         metadata: which run or sweep it is, and its storage: no two jobs of the same may run.
         doing: in words, while it runs.
         named_by: the option that makes it another one.
+        runtime_env: what else its runtime environment has, see runtime_env.py.
     """
 
     name: str
@@ -62,21 +65,30 @@ class Job:
     variables: dict[str, str]
     doing: str = "in training"
     named_by: str = "--name"
+    runtime_env: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def folders(self) -> list[Path]:
-        """What is sent: a checkout as it is, of an installed project its packages.
+        """What is sent: a checkout as it is, of an installed project its packages; nothing to an image, which has all.
 
         Not the folder of the caller, which may be a home with keys in it.
         """
+        if not self.runtime_env.keys().isdisjoint(IMAGES):
+            return []
         return [ROOT] if (ROOT / "pyproject.toml").exists() else [ROOT / name for name in PACKAGES]
 
     @property
     def environment(self) -> dict[str, Any]:
         """Ray's runtime environment. Its dashboard shows it, so nothing in it may be secret."""
-        folders = [str(folder) for folder in self.folders]
-        code = {"working_dir": folders[0]} if len(folders) == 1 else {"py_modules": folders}
-        return {**code, "excludes": self.excludes, "env_vars": STOP_WAIT | self.variables}
+        folders, modules = [str(folder) for folder in self.folders], list(self.runtime_env.get("py_modules", []))
+        code: dict[str, Any] = {"excludes": self.excludes} if folders else {}
+        if len(folders) == 1:
+            code["working_dir"] = folders[0]
+        else:
+            modules += folders
+        if modules:
+            code["py_modules"] = modules
+        return {**self.runtime_env, **code, "env_vars": STOP_WAIT | self.variables}
 
 
 def variables_sent(variables: Sequence[str]) -> dict[str, str]:

@@ -2,18 +2,20 @@
 
 import argparse
 import asyncio
+import json
 import logging
 import os
 import re
 import secrets
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from cluster.jobs.follow import INTERRUPTED, follow, follow_commands
 from cluster.jobs.job import Job, package_size
+from cluster.jobs.runtime_env import add_options, check_by_ray, read_runtime_env
 from cluster.machines.session import ROOT
 from cluster.machines.start_errors import given_token
 from cluster.settings.options import TAKE_OVER, Parser
@@ -28,7 +30,7 @@ CONNECT_S = 10.0
 
 def submit_command(
     arguments: Sequence[str],
-    make_job: Callable[[Sequence[str], Sequence[str], Sequence[str]], Job],
+    make_job: Callable[[Sequence[str], Sequence[str], Sequence[str], Mapping[str, Any]], Job],
     prog: str,
     usage: str,
     description: str,
@@ -37,13 +39,22 @@ def submit_command(
     """A `submit` verb: its own options are parsed here, those of the command that is sent are left to `make_job`.
 
     Args:
-        make_job: from the other options, patterns to leave out, and NAME=VALUE variables.
+        make_job: from the other options, patterns to leave out, NAME=VALUE variables, and the rest of a runtime environment.
 
     Returns, raises: as `submit`.
     """
     parser = submit_parser(prog, usage, description, epilog)
     options, of_the_command = parser.parse_known_args([argument for argument in arguments if argument != "--"])
-    return submit(make_job(of_the_command, options.exclude, options.env), options)
+    given = read_runtime_env(options)
+    if given:
+        _quiet()
+        check_by_ray(given)
+    excludes = [*options.exclude, *given.pop("excludes", [])]
+    theirs = given.pop("env_vars", {})
+    if twice := sorted({variable.partition("=")[0] for variable in options.env} & theirs.keys()):
+        raise UserError(f"--env {twice[0]}: stands in env_vars of the runtime environment too; give it in one place")
+    variables = [*options.env, *(f"{name}={value}" for name, value in theirs.items())]
+    return submit(make_job(of_the_command, excludes, variables, given), options)
 
 
 def submit_parser(prog: str, usage: str, description: str, epilog: str) -> argparse.ArgumentParser:
@@ -58,6 +69,7 @@ def submit_parser(prog: str, usage: str, description: str, epilog: str) -> argpa
     parser.add_argument(
         "--env", metavar="NAME=VALUE", action="append", default=[], help="a variable for the job; nothing secret"
     )
+    add_options(parser)
     return parser
 
 
@@ -73,10 +85,12 @@ def submit(job: Job, options: argparse.Namespace) -> int:
     """
     _quiet()
     size, count = package_size(job)
-    sent = f"{count} files, {size / 1e6:.1f} MB, of {ROOT}"
+    sent = f"{count} files, {size / 1e6:.1f} MB, of {ROOT}" if job.folders else "no code: the image has it"
     if options.dry_run:
         variables = " ".join(f"{name}={value}" for name, value in job.variables.items())
         print(f"{'command':<12}{job.command}\n{'sent':<12}{sent}\n{'environment':<12}{variables or '-'}")
+        if job.runtime_env:
+            print(f"{'runtime env':<12}{json.dumps(job.runtime_env)}")
         return 0
     client = connect(options.address or os.environ.get("RAY_API_SERVER_ADDRESS") or os.environ.get("RAY_ADDRESS"))
     job_id = running_job(client, job)

@@ -4,7 +4,7 @@ import time
 
 from cluster.machines.autoscaler import growth
 from cluster.machines.session import cluster_machines
-from cluster.settings.scaling import Machine, Resources, ScalingConfig, choose, places
+from cluster.settings.scaling import Machine, Resources, ScalingConfig, choose
 from data_shards.errors import UserError
 
 # What is in use may be a run that has just been killed, whose processes still end: it counts once it has not changed for STEADY_S.
@@ -27,7 +27,7 @@ def choose_workers(scaling: ScalingConfig, *, global_batch: int, joined: bool) -
     except UserError:
         # The autoscaler is asked only where it matters: that starts a process on the head.
         return choose(scaling, machines, global_batch=global_batch, growth=growth())
-    fits = places(machines, chosen.cpus_per_worker, chosen.use_gpu) >= chosen.fewest
+    fits = chosen.room(machines) >= chosen.fewest
     if fits and (chosen.use_gpu or scaling.gpu is not None):
         return chosen
     return choose(scaling, machines, global_batch=global_batch, growth=growth())

@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from cluster.settings.scaling import NO_GROWTH, Growth, Machine
+from cluster.settings.selector import accelerators_of
 
 # Of the autoscaler's process, of both versions, as `ray start` and `ray up` begin it.
 OPTION = "--autoscaling-config="
@@ -60,7 +61,10 @@ def machines_to_come(config: dict[str, Any] | None, there: Counter[str | None]) 
     for name, kind in config.get("available_node_types", {}).items():
         if name != config.get("head_node_type"):
             resources = kind.get("resources") or {}
-            one = Machine(resources.get("CPU", 0), resources.get("GPU", 0))
+            labels = {NODE_TYPE: name} | (kind.get("labels") or {})
+            one = Machine(
+                resources.get("CPU", 0), resources.get("GPU", 0), labels=labels, accelerators=accelerators_of(resources)
+            )
             machines += [one] * (kind.get("max_workers", room) - there[name])
     # Those with GPUs first: they may be all that is left out of the cluster's own limit.
     return tuple(sorted(machines, key=lambda machine: -machine.gpus)[: max(room, 0)])

@@ -15,11 +15,12 @@ OLDEST = {12: 525, 13: 580}
 OWN = {"12.6": 560, "12.8": 570, "12.9": 575, "13.0": 580}
 
 
-def rank_device(use_gpu: bool, index: int | None, to_cpu: str = TO_CPU) -> "torch.device":
+def rank_device(use_gpu: bool, index: int | None, to_cpu: str = TO_CPU, share: float = 1) -> "torch.device":
     """The GPU of that index, which becomes this process's current one; or the CPU, whatever GPUs there are.
 
     Args:
         to_cpu: what to do where none can be used.
+        share: of the GPU, whose memory this process takes no more of: others use it too.
 
     Raises: UserError when a GPU is planned and torch cannot use one.
     """
@@ -30,6 +31,8 @@ def rank_device(use_gpu: bool, index: int | None, to_cpu: str = TO_CPU) -> "torc
     require_cuda(to_cpu)
     device = torch.device("cuda", index or 0)
     torch.cuda.set_device(device)
+    if share < 1:
+        torch.cuda.set_per_process_memory_fraction(share)
     return device
 
 

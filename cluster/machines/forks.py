@@ -28,8 +28,10 @@ MODULES = (
 )
 AT_END = "cluster.machines.own_folder:delete_left_by"
 ENDS_WITHIN_S = 10.0
-# What a Ray job may have in its runtime environment beside forks; the rest may choose a Python of its own.
+# What a Ray job may have in its runtime environment beside forks; the rest may choose a Python in a way of its own.
 NO_PYTHON = {"working_dir", "py_modules", "excludes", "env_vars", "config", "_ray_commit"}
+# For these Ray activates an environment in the shell in which it then starts Python.
+ACTIVATED = {"pip", "uv", "conda"}
 # The first job of a Ray, and what else its library asks of the environment when it is imported, known before Ray starts.
 FIRST_JOB = "01000000"
 
@@ -58,11 +60,17 @@ def own_forks() -> Iterator[dict[str, Any]]:
 def joined_forks() -> dict[str, Any]:
     """For a cluster that is there already: what is to be added to this job's runtime environment. The first process on a machine starts its server."""
     chosen = json.loads(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")).get("runtime_env", {})
-    if sys.platform != "linux" or set(chosen) - NO_PYTHON:
+    if sys.platform != "linux" or set(chosen) - NO_PYTHON - ACTIVATED:
         return {}
-    return {"py_executable": executable(secrets.token_hex(16))}
+    python = "python" if ACTIVATED & set(chosen) else None
+    return {"py_executable": executable(secrets.token_hex(16), python)}
 
 
-def executable(name: str) -> str:
-    """What Ray's shell takes for Python: the launcher of forks of that name, by this process's Python or, where it is not, the machine's."""
-    return f"$(command -v {shlex.quote(sys.executable)} || command -v python3) -m cluster.processes.launch {name} {','.join(MODULES)} {AT_END}"
+def executable(name: str, python: str | None = None) -> str:
+    """What Ray's shell takes for Python: the launcher of forks of that name.
+
+    Args:
+        python: its interpreter, by its name in that shell; None: this process's or, where that is not, the machine's.
+    """
+    python = python or f"$(command -v {shlex.quote(sys.executable)} || command -v python3)"
+    return f"{python} -m cluster.processes.launch {name} {','.join(MODULES)} {AT_END}"

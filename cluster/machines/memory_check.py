@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from cluster.machines.session import nodes
 from cluster.settings.config import RunConfig
 from cluster.settings.memory_plan import MemoryPlan, StepMemory, plan_memory
 from cluster.settings.scaling import Resources
@@ -43,12 +44,10 @@ def check_memory(config: RunConfig, resources: Resources, *, joined: bool, say: 
         most, on_gpu = resources.most, resources.use_gpu
         check_this_machine(config, world=most, here=most, on_gpu=on_gpu, under_ray=True, say=say)
         return
-    import ray
-
-    nodes = [node for node in ray.nodes() if node["Alive"]]
+    suited = nodes(resources.selector)
 
     def plans(step: StepMemory) -> list[MemoryPlan]:
-        return [plan for node in nodes for plan in _plans(config, resources, node, step)]
+        return [plan for node in suited for plan in _plans(config, resources, node, step)]
 
     for plan in _doubtful(config, plans):
         say(f"warning: memory is tight: the run needs {plan}; {plan.advice}, or use more machines")

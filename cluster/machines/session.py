@@ -16,6 +16,7 @@ from cluster.machines.own_folder import own_folder
 from cluster.machines.start_errors import TESTED_RAY, join_error, missing_of_ray, start_error
 from cluster.settings.preflight import in_ray_job
 from cluster.settings.scaling import LOSS_WAIT_S, Machine
+from cluster.settings.selector import ANY, Selector, accelerators_of
 from data_shards.cores import usable_cores
 from data_shards.errors import UserError, missing_module
 
@@ -107,20 +108,27 @@ def untested_version(version: str) -> str | None:
 
 def cluster_machines() -> list[Machine]:
     """The machines that the cluster has now, with what is free on each; Ray is running."""
-    import ray
-
     from cluster.machines.ray_internals import free_resources
 
     free = free_resources()
-    return [_machine(node["Resources"], free.get(node["NodeID"])) for node in ray.nodes() if node["Alive"]]
+    return [_machine(node, free.get(node["NodeID"])) for node in nodes()]
 
 
-def _machine(total: dict[str, float], free: dict[str, float] | None) -> Machine:
+def nodes(selector: Selector = ANY) -> list[dict[str, Any]]:
+    """The machines of the cluster that the selector takes, as Ray describes them; Ray is running."""
+    import ray
+
+    return [node for node in ray.nodes() if node["Alive"] and selector.takes_node(node)]
+
+
+def _machine(node: dict[str, Any], free: dict[str, float] | None) -> Machine:
     """Args: free: None for a machine that has only just joined."""
+    total = node["Resources"]
     (cpus, gpus) = (total.get(name, 0) for name in ("CPU", "GPU"))
     # Of what is in use up, Ray does not list the 0 that is left.
     (free_cpus, free_gpus) = (cpus, gpus) if free is None else (free.get(name, 0) for name in ("CPU", "GPU"))
-    return Machine(free_cpus, free_gpus, cpus - free_cpus, gpus - free_gpus)
+    labels = node.get("Labels") or {}
+    return Machine(free_cpus, free_gpus, cpus - free_cpus, gpus - free_gpus, labels, accelerators_of(total))
 
 
 def set_environment(*, own: bool) -> None:

@@ -6,7 +6,8 @@ from cluster.settings.config import RunConfig
 from cluster.settings.costs import Costs
 from cluster.settings.memory_plan import plan_memory
 from cluster.settings.preflight import Prepared, warnings
-from cluster.settings.scaling import Resources, choose, gpu_memory_bytes, this_machine
+from cluster.settings.scaling import Machine, Resources, choose, gpu_memory_bytes, this_machine
+from cluster.settings.selector import Selector
 from data_shards import rank_share
 from data_shards.memory import available_bytes, total_bytes
 
@@ -29,7 +30,12 @@ def plan_text(prepared: Prepared, *, local: bool) -> str:
         lines.append(("workers", "none: this process (--local)"))
         lines.append(("device", _local_device(config.scaling.gpu)))
     else:
-        resources = choose(config.scaling, [this_machine()], global_batch=config.data.global_batch)
+        scaling, here = config.scaling, this_machine()
+        if scaling.selector:
+            lines.append(("where", _where(scaling.selector, here)))
+            if not scaling.selector.takes(here):
+                scaling = scaling.model_copy(update={"accelerator": None, "labels": {}})
+        resources = choose(scaling, [here], global_batch=config.data.global_batch)
         world, on_gpu = resources.most, resources.use_gpu
         lines += [("workers", _workers(resources, config, world)), ("device", _device(resources))]
     costs = Costs.of(config)
@@ -63,6 +69,11 @@ def _optimizer(config: RunConfig) -> str:
     return f"{optimizer.name}, learning rate {optimizer.lr:g}{course}; betas {optimizer.beta1:g}, {optimizer.beta2:g}{decay}"
 
 
+def _where(selector: Selector, here: Machine) -> str:
+    this = "this is one" if selector.takes(here) else "this is none, and what follows is planned as if it were"
+    return f"machines with {selector}; {this}"
+
+
 def _workers(resources: Resources, config: RunConfig, world: int) -> str:
     batch = config.data.global_batch
     shares = " + ".join(str(len(rank_share(batch, rank, world))) for rank in range(min(world, 8)))
@@ -73,7 +84,8 @@ def _workers(resources: Resources, config: RunConfig, world: int) -> str:
 
 
 def _device(resources: Resources) -> str:
-    kind = "cuda, one GPU a worker, NCCL" if resources.use_gpu else "cpu, gloo"
+    gpu = "one GPU a worker" if resources.gpus_per_worker == 1 else f"{resources.gpus_per_worker:g} of a GPU"
+    kind = f"cuda, {gpu}, NCCL" if resources.use_gpu else "cpu, gloo"
     return f"{kind} ({resources.reasons['device']})"
 
 
@@ -107,9 +119,10 @@ def _memory(costs: Costs, config: RunConfig, world: int, *, on_gpu: bool, local:
     )  # fmt: skip
     lines = [("machine", f"{plan}{f': too little, {plan.advice}' if plan.is_tight else ''}")]
     if on_gpu and (there := gpu_memory_bytes()):
+        share = config.scaling.gpus_per_worker * there
         needed = GPU_MORE * step.worker_bytes(config, world) + CUDA_BYTES
-        short = ": too little, lower step.micro_batch (it changes no result)" if needed > there else ""
-        lines.append(("GPU", f"about {needed / 1e9:.1f} GB of {there / 1e9:.1f} GB{short}"))
+        short = ": too little, lower step.micro_batch (it changes no result)" if needed > share else ""
+        lines.append(("GPU", f"about {needed / 1e9:.1f} GB of {share / 1e9:.1f} GB{short}"))
     return lines
 
 

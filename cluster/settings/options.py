@@ -13,6 +13,8 @@ from pydantic_settings import BaseSettings, CliSettingsSource
 
 from cluster.records.recorded_run import flat
 from cluster.settings.config import RunConfig
+from cluster.settings.selector import OPTION as LABELS
+from cluster.settings.selector import labels_over, take_labels
 from cluster.settings.yaml_file import read_yaml
 from data_shards.errors import UserError, shown_name
 
@@ -66,6 +68,7 @@ def parse_options(arguments: Sequence[str]) -> Options:
     Raises: UserError with one line for each thing that is wrong, in the file and on the command line alike.
     """
     parser, source = _parser()
+    arguments, labels = take_labels(arguments)
     values, unknown = parser.parse_known_args(_with_empty_lists(arguments))
     given = source(parsed_args=values)()
     in_file = read_yaml(values.config)
@@ -73,6 +76,10 @@ def parse_options(arguments: Sequence[str]) -> Options:
     merged = override(in_file, given)
     if values.fork_of:
         merged = _with_inherited(merged, values.fork_of)
+    if labels:
+        merged = merge(merged, {"scaling": {}})
+        merged["scaling"]["labels"] = labels_over(merged["scaling"].get("labels"), labels)
+        given = merge(given, {"scaling": {"labels": {}}})
     problems = [_unknown_option(argument) for argument in unknown if argument.startswith("-")]
     problems += [f"{argument}: unexpected argument" for argument in unknown if not problems]
     problems += [f"{field}: {REMOVED[field]} from {values.config}" for field in removed]
@@ -158,6 +165,8 @@ def as_options(config: RunConfig, *, defaults: bool = False) -> list[str]:
         defaults: also for fields that have their default value.
     """
     fields = flat(config.model_dump(mode="json", exclude_defaults=not defaults))
+    if defaults and not config.scaling.labels:
+        fields[LABELS.removeprefix("--")] = None
     return [f"--{name}={option_text(value)}" for name, value in fields.items()]
 
 

@@ -3,18 +3,30 @@
 import os
 import re
 import subprocess
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from itertools import takewhile
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
 
+from cluster.settings.selector import (
+    ACCELERATOR_LABEL,
+    RESOURCE,
+    RESOURCE_AMOUNT,
+    Selector,
+    accelerator_named,
+    check_accelerator,
+    parse_labels,
+)
 from data_shards.cores import usable_cores
 from data_shards.errors import UserError
 
 # As long as a cloud takes to put another machine in place.
 LOSS_WAIT_S = 600.0
 NVIDIA_SMI_S = 30.0
+# Ray counts GPUs in these.
+SMALLEST_SHARE = 1e-4
 
 
 def parse_workers(value: Any) -> Any:
@@ -43,6 +55,12 @@ class ScalingConfig(BaseModel):
     """One GPU for each worker; false: all on CPU cores, also where there are GPUs; none: when there are any."""
     cpus_per_worker: float | None = Field(None, gt=0)
     """CPU cores reserved for each worker, which are its threads too; none: an even share of the machines."""
+    gpus_per_worker: float = Field(1, ge=SMALLEST_SHARE, le=1)
+    """The part of a GPU that a worker has, so that several runs or trials, of one worker each, share it: 0.25 for four."""
+    accelerator: Annotated[str, AfterValidator(check_accelerator)] | None = None
+    """Only machines with this accelerator, by Ray's name of it: H100, L4; none: any."""
+    labels: Annotated[dict[str, str], BeforeValidator(parse_labels)] = {}
+    """Only machines with these labels (`ray start --labels zone=a`): zone=a, or !a for all others, in(a,b), !in(a,b)."""
     placement: Literal["pack", "spread"] = "pack"
     """pack: as few machines as possible; spread: as many as possible."""
     max_failures: int = Field(3, ge=0)
@@ -57,6 +75,21 @@ class ScalingConfig(BaseModel):
     """Seconds between two looks whether a group that may grow can. Then it waits until no other machine has joined for as long,
     15 s at most, and for four times that altogether; saves a checkpoint, for which it has 60 s; and restarts from it."""
 
+    @field_validator("gpus_per_worker")
+    @classmethod
+    def _is_not_shared_by_ranks(cls, share: float, others: ValidationInfo) -> float:
+        if share < 1 and others.data.get("workers") not in (None, 1):
+            raise ValueError(
+                "a part of a GPU is for one worker, as NCCL lets no two ranks use one GPU; give --scaling.workers 1"
+            )
+        if share < 1 and others.data.get("gpu") is False:
+            raise ValueError("scaling.gpu is false; leave one of them out")
+        return share
+
+    @property
+    def selector(self) -> Selector:
+        return Selector(self.accelerator, self.labels)
+
     @property
     def loss_wait_s(self) -> float:
         """Seconds to wait for machines that were lost."""
@@ -70,21 +103,19 @@ class ScalingConfig(BaseModel):
 
 @dataclass(frozen=True)
 class Machine:
-    """What one machine has free, and what others use of it."""
+    """What one machine has free, what others use of it, and what distinguishes it."""
 
     cpus: float
     gpus: float = 0
     busy_cpus: float = 0
     busy_gpus: float = 0
+    labels: Mapping[str, str] = field(default_factory=dict, compare=False)
+    accelerators: frozenset[str] = field(default=frozenset(), compare=False)
 
 
 def gpu_memory_bytes() -> int | None:
     """Memory of this machine's first GPU; None without a GPU."""
-    query = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits", "--id=0"]
-    try:
-        answer = subprocess.run(query, capture_output=True, text=True, timeout=NVIDIA_SMI_S).stdout.strip()
-    except (OSError, subprocess.TimeoutExpired):
-        return None
+    answer = _ask_driver("memory.total")
     return int(answer) * 2**20 if answer.isdigit() else None
 
 
@@ -106,7 +137,14 @@ NO_GROWTH = Growth()
 
 def this_machine() -> Machine:
     """What this machine offers to a Ray of the driver's own."""
-    return Machine(usable_cores(), visible_gpus())
+    gpus = visible_gpus()
+    name = accelerator_named(_ask_driver("name")) if gpus else None
+    return Machine(
+        usable_cores(),
+        gpus,
+        labels={ACCELERATOR_LABEL: name} if name else {},
+        accelerators=frozenset([name] if name else []),
+    )
 
 
 def visible_gpus() -> int:
@@ -127,12 +165,17 @@ def visible_gpus() -> int:
 
 def compute_capability() -> int | None:
     """Of this machine's first GPU, 10 times the major number plus the minor; None without a GPU."""
-    query = ["nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader", "--id=0"]
-    try:
-        answer = subprocess.run(query, capture_output=True, text=True, timeout=NVIDIA_SMI_S).stdout.strip()
-    except (OSError, subprocess.TimeoutExpired):
-        return None
+    answer = _ask_driver("compute_cap")
     return int(answer.replace(".", "")) if re.fullmatch(r"\d+\.\d", answer) else None
+
+
+def _ask_driver(what: str) -> str:
+    """A property of this machine's first GPU; empty without a GPU."""
+    query = ["nvidia-smi", f"--query-gpu={what}", "--format=csv,noheader,nounits", "--id=0"]
+    try:
+        return subprocess.run(query, capture_output=True, text=True, timeout=NVIDIA_SMI_S).stdout.strip()
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
 
 
 @dataclass(frozen=True)
@@ -143,6 +186,9 @@ class Resources:
     use_gpu: bool
     cpus_per_worker: float
     reasons: dict[str, str]
+    gpus_per_worker: float = 1
+    accelerator: str | None = None
+    labels: dict[str, str] = field(default_factory=dict)
 
     @property
     def fewest(self) -> int:
@@ -159,14 +205,26 @@ class Resources:
         """Workers, device, cores, and why: "2 workers on CPU, 1 core each: no GPU in the cluster, scaling.workers"."""
         count = f"{self.fewest} to {self.most}" if self.fewest < self.most else str(self.most)
         one = self.most == 1
-        device = "CPU" if not self.use_gpu else "a GPU" if one else "a GPU each"
+        gpu = "a GPU" if self.gpus_per_worker == 1 else f"{self.gpus_per_worker:g} of a GPU"
+        device = "CPU" if not self.use_gpu else gpu if one else f"{gpu} each"
         cores = f"{self.cpus_per_worker:g} core{'' if self.cpus_per_worker == 1 else 's'}{'' if one else ' each'}"
         why = dict.fromkeys(part for reason in self.reasons.values() for part in reason.split(", "))
-        return f"{count} worker{'' if one else 's'} on {device}, {cores}: {', '.join(why)}"
+        where = f", on machines with {self.selector}" if self.selector else ""
+        return f"{count} worker{'' if one else 's'} on {device}, {cores}{where}: {', '.join(why)}"
+
+    @property
+    def selector(self) -> Selector:
+        return Selector(self.accelerator, self.labels)
 
     @property
     def per_worker(self) -> dict[str, float]:
-        return {"CPU": self.cpus_per_worker} | ({"GPU": 1} if self.use_gpu else {})
+        """By Ray's names."""
+        accelerator = {f"{RESOURCE}{self.accelerator}": RESOURCE_AMOUNT} if self.accelerator else {}
+        return {"CPU": self.cpus_per_worker} | ({"GPU": self.gpus_per_worker} if self.use_gpu else {}) | accelerator
+
+    def room(self, machines: list[Machine]) -> int:
+        """How many workers the machines can hold."""
+        return places(self.selector.among(machines), self.cpus_per_worker, self.use_gpu and self.gpus_per_worker)
 
 
 def choose(
@@ -180,31 +238,55 @@ def choose(
     Raises: UserError when the machines cannot hold the (fewest) workers that are asked for, unless more machines are waited
         for; it says how many they hold. Also when scaling.gpu is left open, and only machines to come have GPUs.
     """
-    gpus = int(sum(machine.gpus for machine in machines))
-    installed = gpus + int(sum(machine.busy_gpus for machine in machines))
-    use_gpu = installed > 0 if scaling.gpu is None else scaling.gpu
-    if scaling.gpu is None and not installed:
-        _check_no_gpu_comes(machines, growth)
-    seen = f"{gpus}{' free' if gpus < installed else ''} GPUs in the cluster" if installed else "no GPU in the cluster"
+    selector, share = scaling.selector, scaling.gpus_per_worker
+    suited, growth = selector.among(machines), replace(growth, machines=tuple(selector.among(growth.machines)))
+    may_come = bool(growth.machines or growth.unknown or scaling.wait_s)
+    if not suited and not may_come and machines and selector:
+        raise UserError(
+            f"{_asked(selector)}: {selector.missing(machines)}; ask for what they have, start machines that have it "
+            "(ray start --labels KEY=VALUE), or wait for them (--scaling.wait_s 600)"
+        )
+    gpus, free = sum(int(machine.gpus) for machine in suited), sum(machine.gpus for machine in suited)
+    installed = round(sum(machine.gpus + machine.busy_gpus for machine in suited))
+    # Machines with an accelerator that are still to come have GPUs.
+    use_gpu = (installed > 0 or bool(selector.accelerator and not suited)) if scaling.gpu is None else scaling.gpu
+    if not use_gpu and scaling.gpu is None:
+        _check_no_gpu_comes(suited, growth)
+    where = "on those machines" if selector else "in the cluster"
+    seen = f"{free:g}{' free' if free < installed else ''} GPUs {where}" if installed else f"no GPU {where}"
+    if share < 1 and not use_gpu:
+        raise UserError(
+            f"scaling.gpus_per_worker: {share:g} of a GPU, and {seen}; leave it out to train on CPU cores, or wait for machines "
+            "with GPUs (--scaling.gpu true --scaling.wait_s 600)"
+        )
     reasons = {"device": seen if scaling.gpu is None else f"scaling.gpu {str(scaling.gpu).lower()}"}
     workers = scaling.workers
     reasons["workers"] = "scaling.workers"
     if workers is None:
-        workers = min(max(gpus, 1), global_batch) if use_gpu else 1
-        reasons["workers"] = f"{seen}, data.global_batch {global_batch}"
+        workers = min(max(gpus, 1), global_batch) if use_gpu and share == 1 else 1
+        reasons["workers"] = f"{seen}, data.global_batch {global_batch}" if share == 1 else "scaling.gpus_per_worker"
     fewest, most = workers if isinstance(workers, tuple) else (workers, workers)
-    there = machines
-    if places(machines, scaling.cpus_per_worker or 1, use_gpu) < fewest:
-        there = [*machines, *growth.machines]
-    cpus = scaling.cpus_per_worker or _even_share(there, most, use_gpu)
+    on_gpu = use_gpu and share
+    there = suited
+    if places(suited, scaling.cpus_per_worker or 1, on_gpu) < fewest:
+        there = [*suited, *growth.machines]
+    # Others are to use the rest of its GPU, and need cores too.
+    sharing = max(most, places(there, SMALLEST_SHARE, on_gpu)) if share < 1 and most == 1 else most
+    cpus = scaling.cpus_per_worker or _even_share(there, sharing, on_gpu)
     reasons["cores"] = "scaling.cpus_per_worker" if scaling.cpus_per_worker else "an even share of the machines"
-    chosen = Resources(workers, use_gpu, cpus, reasons)
-    if not scaling.wait_s and places(there, cpus, use_gpu) < fewest and not growth.unknown:
+    chosen = Resources(workers, use_gpu, cpus, reasons, share, scaling.accelerator, scaling.labels)
+    if not scaling.wait_s and places(there, cpus, on_gpu) < fewest and not growth.unknown:
         hint = "scaling.workers" if use_gpu else "scaling.workers or scaling.cpus_per_worker"
         raise UserError(
             f"{shortage(chosen, machines)}; lower {hint}, add machines, or wait for them (--scaling.wait_s 600)"
         )
     return chosen
+
+
+def _asked(selector: Selector) -> str:
+    """The fields that make a selector."""
+    names = {"scaling.accelerator": selector.accelerator, "scaling.labels": selector.labels}
+    return ", ".join(name for name, value in names.items() if value)
 
 
 def _check_no_gpu_comes(machines: list[Machine], growth: Growth) -> None:
@@ -219,34 +301,53 @@ def _check_no_gpu_comes(machines: list[Machine], growth: Growth) -> None:
         )
 
 
-def places(machines: list[Machine], cpus_per_worker: float, use_gpu: bool) -> int:
-    """How many workers the machines can hold."""
-    by_cpu = [int(machine.cpus / cpus_per_worker) for machine in machines]
+def places(machines: list[Machine], cpus_per_worker: float, use_gpu: float) -> int:
+    """How many workers the machines can hold.
+
+    Args:
+        use_gpu: the part of a GPU that each has, 1 for a whole one.
+    """
+    by_cpu = [_times(machine.cpus, cpus_per_worker) for machine in machines]
     if not use_gpu:
         return sum(by_cpu)
-    return sum(min(count, int(machine.gpus)) for count, machine in zip(by_cpu, machines, strict=True))
+    return sum(min(count, _on_gpus(machine.gpus, use_gpu)) for count, machine in zip(by_cpu, machines, strict=True))
+
+
+def _times(amount: float, each: float) -> int:
+    """How often it is there; Ray counts in ten-thousandths."""
+    return int(amount / each + SMALLEST_SHARE)
+
+
+def _on_gpus(free: float, share: float) -> int:
+    """Workers on the GPUs of a machine: each has its part of one, no worker parts of two."""
+    whole = int(free + SMALLEST_SHARE)
+    return whole * _times(1, share) + _times(max(free - whole, 0), share)
 
 
 def shortage(resources: Resources, machines: list[Machine]) -> str:
     """What was asked for, and what the machines hold."""
-    busy_cores, busy_gpus = (
-        sum(machine.busy_cpus for machine in machines),
-        sum(machine.busy_gpus for machine in machines),
-    )
-    cores = busy_cores + sum(machine.cpus for machine in machines)
-    gpus = busy_gpus + sum(machine.gpus for machine in machines)
+    selector = resources.selector
+    suited = selector.among(machines)
+    busy_cores, busy_gpus = (sum(machine.busy_cpus for machine in suited), sum(machine.busy_gpus for machine in suited))
+    cores = busy_cores + sum(machine.cpus for machine in suited)
+    gpus = busy_gpus + sum(machine.gpus for machine in suited)
     busy = f" ({busy_cores:g} cores and {busy_gpus:g} GPUs of them in use)" if busy_cores or busy_gpus else ""
-    need = f"{resources.cpus_per_worker:g} CPU cores" + (" and a GPU" if resources.use_gpu else "") + " each"
-    room = places(machines, resources.cpus_per_worker, resources.use_gpu)
+    gpu = "a GPU" if resources.gpus_per_worker == 1 else f"{resources.gpus_per_worker:g} of a GPU"
+    need = f"{resources.cpus_per_worker:g} CPU cores" + (f" and {gpu}" if resources.use_gpu else "") + " each"
+    room = resources.room(machines)
     # Ray counts on machines that have just died, or are just starting.
     what = "do not fit" if room < resources.fewest else "have room, but do not start"
+    asked = f"scaling.workers: {resources.fewest} workers with {need} {what}"
+    if selector and not suited:
+        return f"{asked}: {selector.missing(machines)}"
+    of = f" with {selector}, of {len(machines)}," if selector else ""
     return (
-        f"scaling.workers: {resources.fewest} workers with {need} {what}: the cluster has {len(machines)} machines with "
-        f"{cores:g} CPU cores and {gpus:g} GPUs{busy}, room for {room} workers"
+        f"{asked}: the cluster has {len(suited)} machines{of} with {cores:g} CPU cores and {gpus:g} GPUs{busy}, "
+        f"room for {room} workers"
     )
 
 
-def _even_share(machines: list[Machine], workers: int, use_gpu: bool) -> float:
+def _even_share(machines: list[Machine], workers: int, use_gpu: float) -> float:
     """The most whole cores a worker can have so that all workers fit, or as many as do with one core each."""
     most = min(workers, places(machines, 1, use_gpu))
     largest = int(max((machine.cpus for machine in machines), default=1))

@@ -55,11 +55,12 @@ def _twice(name: str, first: int, second: int, how: str = "") -> _FieldError:
     return _FieldError(f"{name} stands twice, {how}in lines {first} and {second}: make one of them")
 
 
-def read_yaml(file: str | None, *, dotted: tuple[str, ...] = ()) -> dict[str, Any]:
+def read_yaml(file: str | None, *, dotted: tuple[str, ...] = (), option: str = "--config") -> dict[str, Any]:
     """The fields in a file, nested; empty for no file.
 
     Args:
         dotted: fields whose own keys are dotted names, such as a sweep's `space`; see `flat_fields`.
+        option: that names the file, for messages.
 
     Raises: UserError where it cannot be read, is no YAML, or has a key twice.
     """
@@ -71,14 +72,14 @@ def read_yaml(file: str | None, *, dotted: tuple[str, ...] = ()) -> dict[str, An
             raise _FieldError(f"expected fields (`name: value`), got {type(content).__name__}")
         return _plain(_nested(content or {}, dotted), dotted)
     except OSError as error:
-        raise UserError(f"--config {shown_name(file)}: cannot be read ({error.strerror})") from error
+        raise UserError(f"{option} {shown_name(file)}: cannot be read ({error.strerror})") from error
     except _FieldError as error:
-        raise UserError(f"--config {shown_name(file)}: {shown_name(str(error))}") from error
+        raise UserError(f"{option} {shown_name(file)}: {shown_name(str(error))}") from error
     except RecursionError as error:
-        raise UserError(f"--config {shown_name(file)}: a field holds itself, or is nested too deeply") from error
+        raise UserError(f"{option} {shown_name(file)}: a field holds itself, or is nested too deeply") from error
     # ValueError: YAML takes 2024-99-99 for a date.
     except (yaml.YAMLError, ValueError) as error:
-        raise UserError(f"--config {shown_name(file)}: not a YAML file ({' '.join(str(error).split())})") from error
+        raise UserError(f"{option} {shown_name(file)}: not a YAML file ({' '.join(str(error).split())})") from error
 
 
 def flat_fields(

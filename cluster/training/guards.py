@@ -77,10 +77,12 @@ def out_of_memory_explained(config: RunConfig, pairs: int) -> Iterator[None]:
             raise
         free, total = (size / 2**30 for size in torch.cuda.mem_get_info())
         micro_batch = config.step.micro_batch or "none"
+        share = config.scaling.gpus_per_worker
+        limit = f", {share * total:.1f} GiB are this worker's (scaling.gpus_per_worker {share:g})" if share < 1 else ""
         raise GpuMemoryError(
             f"the GPU has too little memory for a step of {pairs} image pairs (of data.global_batch {config.data.global_batch}) "
             f"with step.micro_batch {micro_batch}, at {config.data.crop_size} px and {config.step.precision}: {free:.1f} of "
-            f"{total:.1f} GiB are free; give a smaller --step.micro_batch, which changes no result"
+            f"{total:.1f} GiB are free{limit}; give a smaller --step.micro_batch, which changes no result"
         ) from error
 
 

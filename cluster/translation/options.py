@@ -10,6 +10,7 @@ from cluster.settings.config import has_credentials
 from cluster.settings.options import Parser
 from cluster.settings.preflight import in_ray_job
 from cluster.settings.scaling import parse_workers
+from cluster.settings.selector import Selector, check_accelerator, parse_labels
 from data_shards.errors import UserError
 from nla_cyclegan.commands.translate import positive
 from nla_cyclegan.weights.names import FILE_NAMES, WEIGHTS, Direction
@@ -81,6 +82,14 @@ def parser() -> argparse.ArgumentParser:
     where.add_argument(
         "--workers", metavar="N | MIN,MAX", help="default: from 1 to as many as the cluster has or gets room for"
     )
+    where.add_argument("--accelerator", metavar="TYPE", help="only machines with it, by Ray's name: H100, L4")
+    where.add_argument(
+        "--labels",
+        metavar="KEY=VALUE",
+        action="append",
+        default=[],
+        help="only machines with this label (ray start --labels), also KEY=!VALUE, KEY=in(A,B)",
+    )
     return parser
 
 
@@ -92,11 +101,20 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         workers = parse_workers(options.workers)
     except ValueError as error:
         problems.append(f"--workers {options.workers}: {error}")
+    try:
+        labels = parse_labels(",".join(options.labels))
+    except ValueError as error:
+        problems.append(f"--labels: {error}")
+    try:
+        accelerator = options.accelerator and check_accelerator(options.accelerator)
+    except ValueError as error:
+        problems.append(f"--accelerator {options.accelerator}: {error}")
     if options.cpus is not None and options.cpus <= 0:
         problems.append(f"--cpus {options.cpus:g}: expected more than 0")
     if problems:
         raise UserError("\n".join(problems))
     options.workers = workers if isinstance(workers, tuple) else (workers, workers) if workers else (1, None)
+    options.selector = Selector(accelerator, labels)
     for name in ("source", "out"):
         path = getattr(options, name)
         setattr(options, name, path if "://" in path else str(Path(path).expanduser().absolute()))

@@ -61,7 +61,9 @@ def _translate_missing(
     address = options.address or os.environ.get("RAY_ADDRESS")
     say(f"joining the Ray cluster at {address} ..." if address else "starting Ray on this machine ...")
     with ray_session(address):
-        workers = choose_workers(options.workers, options.cpus, options.gpu, joined=address is not None)
+        workers = choose_workers(
+            options.workers, options.cpus, options.gpu, options.selector, joined=address is not None
+        )
         way = way_of(options, workers)
         begin(out, generator, way)
         missing = work.images.num_rows
@@ -130,8 +132,7 @@ def _reports(
             max_concurrent_calls_per_actor=CALLS,
             enable_true_multi_threading=True,
         ),
-        num_cpus=workers.cpus,
-        num_gpus=1 if workers.use_gpu else 0,
+        **workers.per_worker,
     )
     for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
         for report in batch["report"].to_pylist():

@@ -2,10 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from cluster.machines.autoscaler import growth
 from cluster.machines.session import cluster_machines
 from cluster.settings.scaling import Machine, places
+from cluster.settings.selector import ANY, Selector
 from cluster.translation.options import WORKER_CPUS
 from data_shards.errors import UserError
 
@@ -17,6 +19,7 @@ class Workers:
     Attributes:
         at_once: how many fit on what is there.
         most: None: as many as the cluster gets room for.
+        selector: which machines may hold them.
     """
 
     cpus: float
@@ -24,13 +27,31 @@ class Workers:
     fewest: int
     at_once: int
     most: int | None
+    selector: Selector = ANY
 
     def __str__(self) -> str:
         each = f"{self.cpus:g} core{'' if self.cpus == 1 else 's'}" + (" and a GPU" if self.use_gpu else "")
-        return f"{self.at_once} worker{'' if self.at_once == 1 else 's'} with {each} each"
+        where = f", on machines with {self.selector}" if self.selector else ""
+        return f"{self.at_once} worker{'' if self.at_once == 1 else 's'} with {each} each{where}"
+
+    @property
+    def per_worker(self) -> dict[str, Any]:
+        """What Ray is asked for."""
+        where = {"accelerator_type": self.selector.accelerator, "label_selector": dict(self.selector.labels)}
+        return {
+            "num_cpus": self.cpus, "num_gpus": 1 if self.use_gpu else 0,
+            **{name: value for name, value in where.items() if value},
+        }  # fmt: skip
 
 
-def choose_workers(limits: tuple[int, int | None], cpus: float | None, gpu: bool | None, *, joined: bool) -> Workers:
+def choose_workers(
+    limits: tuple[int, int | None],
+    cpus: float | None,
+    gpu: bool | None,
+    selector: Selector = ANY,
+    *,
+    joined: bool,
+) -> Workers:
     """The workers on this cluster; Ray is running.
 
     Args:
@@ -39,11 +60,11 @@ def choose_workers(limits: tuple[int, int | None], cpus: float | None, gpu: bool
     """
     machines, unknown = [_whole(machine) for machine in cluster_machines()], False
     to_come: tuple[Machine, ...] = ()
-    if joined and not _fitting(machines, cpus, gpu):
+    if joined and not _fitting(selector.among(machines), cpus, gpu):
         # The autoscaler is asked only where it matters: that starts a process on the head.
         more = growth()
         to_come, unknown = more.machines, more.unknown
-    return choose(machines, to_come, limits, cpus, gpu, joined=joined, unknown=unknown)
+    return choose(machines, to_come, limits, cpus, gpu, selector, joined=joined, unknown=unknown)
 
 
 def choose(
@@ -52,6 +73,7 @@ def choose(
     limits: tuple[int, int | None],
     cpus: float | None,
     gpu: bool | None,
+    selector: Selector = ANY,
     *,
     joined: bool,
     unknown: bool = False,
@@ -63,6 +85,11 @@ def choose(
 
     Raises: UserError when no machine can hold one.
     """
+    everywhere, machines, to_come = machines, selector.among(machines), selector.among(to_come)
+    if selector and not machines and not to_come and not unknown:
+        raise UserError(
+            f"--accelerator, --labels: {selector.missing(everywhere)}; ask for what they have, or start such machines"
+        )
     hosts = _fitting([*machines, *to_come], cpus, gpu)
     use_gpu = bool(gpu) if gpu is not None else any(machine.gpus for machine in hosts)
     if use_gpu:
@@ -77,10 +104,10 @@ def choose(
     if cpus is None:
         shares = [machine.cpus // machine.gpus if use_gpu else min(machine.cpus, WORKER_CPUS) for machine in hosts]
         cpus = max(1.0, min(shares, default=1.0))
-    room = places(list(machines), cpus, use_gpu)
+    room = places(machines, cpus, use_gpu)
     fewest, most = limits
     most = most if joined else min(most or room, room)
-    return Workers(cpus, use_gpu, min(fewest, most or fewest), max(1, min(room, most or room)), most)
+    return Workers(cpus, use_gpu, min(fewest, most or fewest), max(1, min(room, most or room)), most, selector)
 
 
 def _fitting(machines: Sequence[Machine], cpus: float | None, gpu: bool | None) -> list[Machine]:

@@ -23,6 +23,7 @@ from cluster.settings.options import (
     problem_line,
 )
 from cluster.settings.options import Options as RunOptions
+from cluster.settings.selector import OPTION as LABELS
 from cluster.settings.yaml_file import flat_fields, read_yaml
 from data_shards.errors import UserError
 from tuning.analysis.objective import objective_problems
@@ -127,7 +128,9 @@ def _run_options(merged: dict[str, Any], of_the_run: list[str]) -> RunOptions:
     train, override = merged.get("train"), merged.get("override")
     file = ["--config", train] if isinstance(train, str) else []
     override = override if isinstance(override, dict) else {}
-    unknown = [field for field in override if field not in (*field_names(RunConfig), *REMOVED)]
+    known = (*field_names(RunConfig), *REMOVED)
+    # Each label is a field of its own here.
+    unknown = [field for field in override if field not in known and not f"--{field}".startswith(f"{LABELS}.")]
     if unknown:
         raise UserError(
             "\n".join(f"override.{name}: no such field of a run; {nearest(name.split('.'))}" for name in unknown)

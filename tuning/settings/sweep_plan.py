@@ -110,6 +110,8 @@ def plan_text(sweep: Sweep) -> str:
         ("score", f"{objective_text(config.objective, run.config)}, every {run.config.validation.every:,} images"),
         ("scheduler", config.scheduler),
     ]
+    if selector := run.config.scaling.selector:
+        lines.append(("where", f"machines with {selector}"))
     for field, dimension in sweep.options.space.items():
         ((kind, candidates),) = dimension.model_dump(exclude_none=True).items()
         lines.append(("varies", f"{field}: {kind} {list(candidates)}"))

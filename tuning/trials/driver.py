@@ -10,12 +10,12 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from cluster.machines.own_folder import scratch_parent
 from cluster.ownership.attempt import Attempt
-from cluster.settings.scaling import NO_GROWTH, Growth, Machine, Resources, ScalingConfig, choose, places
+from cluster.settings.scaling import NO_GROWTH, Growth, Machine, Resources, ScalingConfig, choose
 from data_shards.errors import UserError
 from tuning.analysis.results import Trial, trial_name
 from tuning.settings.sweep_plan import Sweep
@@ -58,13 +58,13 @@ def allocate(
     except UserError as error:
         raise UserError(f"not one trial fits: {error}") from error
     there = [*machines, *growth.machines]
-    room = places(there, resources.cpus_per_worker, resources.use_gpu) // one.max_workers
+    room = resources.room(there) // one.max_workers
     concurrent = max(1, min(room, trials))
     if scaling.cpus_per_worker is None:
         together = scaling.model_copy(update={"workers": concurrent * one.max_workers, "gpu": resources.use_gpu})
         cores = choose(together, there, global_batch=1) if room else resources
         reasons = resources.reasons | {"cores": cores.reasons["cores"]}
-        resources = Resources(workers, resources.use_gpu, cores.cpus_per_worker, reasons)
+        resources = replace(resources, cpus_per_worker=cores.cpus_per_worker, reasons=reasons)
     return resources, concurrent
 
 
@@ -143,7 +143,8 @@ def _group(resources: Resources, scaling: ScalingConfig) -> "dict[str, float] | 
         return {"memory": ELASTIC_TRIAL_BYTES}
     # The trial's own process needs no core: it waits for its workers, and lives on the machine of the first.
     workers = [resources.per_worker] * resources.workers
-    return tune.PlacementGroupFactory([{}, *workers], strategy=scaling.placement.upper())
+    selectors = {"bundle_label_selector": [resources.labels] * resources.workers} if resources.labels else {}
+    return tune.PlacementGroupFactory([{}, *workers], strategy=scaling.placement.upper(), **selectors)
 
 
 def _scheduling(

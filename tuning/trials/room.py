@@ -4,7 +4,7 @@ import time
 from collections import Counter
 
 from cluster.machines.session import cluster_machines
-from cluster.settings.scaling import Growth, Resources, places
+from cluster.settings.scaling import Growth, Resources
 
 LOOK_S = 0.5
 # Trials that may wait for machines to come: so many machines are asked for at once.
@@ -39,8 +39,7 @@ class Room:
 
     def _free(self) -> int:
         """Trials for which there are cores and GPUs that nobody uses."""
-        room = places(cluster_machines(), self.resources.cpus_per_worker, self.resources.use_gpu)
-        return room // self.resources.most
+        return self.resources.room(cluster_machines()) // self.resources.most
 
 
 def waiting_groups() -> int:

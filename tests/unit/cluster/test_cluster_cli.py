@@ -163,6 +163,20 @@ def test_images_smaller_than_the_crop_are_enlarged_and_the_plan_says_so(call: Ca
     assert "images of 24 px width or 24 px height, which are enlarged to data.load_size 32 px" in warned[0]
 
 
+def test_the_plan_of_a_run_for_other_machines(call: Call, file: str, tmp_path: Path) -> None:
+    choice = ("--scaling.labels", "zone=in(a,b)", "--scaling.accelerator", "H100")
+    status, out, err = call("train", "--config", file, *choice, "--dry-run")
+    assert status == 0, err
+    (where,) = (line for line in out.splitlines() if line.startswith("where "))
+    assert where.endswith(
+        "machines with accelerator H100 and zone=in(a,b); this is none, and what follows is planned as if it were"
+    )
+    # A Ray of its own has this machine alone.
+    line = refused(call("train", "--config", file, "--scaling.labels", "zone=a"))
+    assert "scaling.labels: no machine of the cluster has zone=a; its machine has " in line
+    assert not (tmp_path / "runs" / "tiny").exists()
+
+
 def test_more_workers_than_this_machine_holds(call: Call, file: str, tmp_path: Path) -> None:
     workers = str(usable_cores() + 1)
     line = refused(call("train", "--config", file, "--data.global_batch", "10", "--scaling.workers", workers))

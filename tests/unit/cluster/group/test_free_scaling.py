@@ -72,3 +72,55 @@ def test_a_group_that_runs_grows_into_what_is_free_alone(policy: FreeScaling, mo
     assert running(policy, "b", "b") == ResizeDecision(4, CORE)
     monkeypatch.setattr(free_scaling, "free_resources", lambda: {})
     assert running(policy, "a", "b", "b") == NoopDecision()
+
+
+ZONES = {"a": "x", "b": "y", "c": "y"}
+
+
+def selected(monkeypatch: pytest.MonkeyPatch, **selector: Any) -> FreeScaling:
+    """The policy of a group of 1 to 8, on machines of four cores of which Ray has reserved those of the first."""
+    config = ScalingConfig(
+        num_workers=(1, 8), resources_per_worker=CORE, elastic_resize_monitor_interval_s=0, **selector
+    )
+    policy = FreeScaling(config)
+    accelerators = {"c": {"accelerator_type:L4": 1.0}}
+    nodes = [
+        {
+            "NodeID": node,
+            "Alive": True,
+            "Labels": {"zone": zone},
+            "Resources": {"CPU": 4.0} | accelerators.get(node, {}),
+        }
+        for node, zone in ZONES.items()
+    ]
+    monkeypatch.setattr("ray.nodes", lambda: nodes)
+    monkeypatch.setattr(policy, "_maybe_send_resource_request", lambda: None)
+    monkeypatch.setattr(policy, "_get_reserved_resources", lambda: {"a": {"CPU": 8.0}})
+    monkeypatch.setattr(free_scaling, "free_resources", lambda: {"b": {"CPU": 3.0}, "a": {"CPU": 4.0}})
+    return policy
+
+
+@pytest.mark.parametrize(
+    ("selector", "workers", "free"),
+    [
+        ({"label_selector": {"zone": "y"}}, 8, 3),
+        ({"label_selector": {"zone": "x"}}, 4, 4),
+        ({"label_selector": {"zone": "!y"}}, 4, 4),
+        ({"accelerator_type": "L4"}, 4, 0),
+    ],
+)
+def test_machines_that_match_alone_are_counted(
+    monkeypatch: pytest.MonkeyPatch, selector: dict[str, Any], workers: int, free: int
+) -> None:
+    policy = selected(monkeypatch, **selector)
+    assert policy.make_decision_for_non_running_worker_group().num_workers == workers
+    policy.after_controller_state_update(state(RestartingState), state(ReschedulingState))
+    decision = policy.make_decision_for_non_running_worker_group()
+    assert decision.num_workers == free if free else decision == NoopDecision()
+
+
+def test_small_amounts_are_counted_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = ScalingConfig(num_workers=(1, 8), resources_per_worker={"CPU": 0.1})
+    policy = FreeScaling(config)
+    # 0.3 // 0.1 is 2.
+    assert policy._count_possible_workers({"a": {"CPU": 0.3}}) == 3

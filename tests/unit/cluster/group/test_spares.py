@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from cluster.group import spares
+from cluster.settings.selector import Selector
 
 A, B, C = ("a" * 56, "b" * 56, "c" * 56)
 
@@ -37,6 +38,16 @@ def test_each_machine_gets_one_also_those_that_join_later(monkeypatch: pytest.Mo
     looks(monkeypatch, two, two, [(A, True), (B, False), (C, True)], two)
     assert sorted(started[:2]) == [A, B]
     assert started[2:] == [C, B]
+
+
+def test_only_machines_that_may_hold_workers_get_one(monkeypatch: pytest.MonkeyPatch, started: list[str]) -> None:
+    nodes = [
+        {"NodeID": A, "Alive": True, "Labels": {"zone": "a"}, "Resources": {}},
+        {"NodeID": B, "Alive": True, "Resources": {}},
+    ]
+    monkeypatch.setattr(spares.ray, "nodes", lambda: nodes)
+    spares.ImportedOnAllMachines(Selector(None, {"zone": "a"})).after_worker_group_start(None)
+    assert started == [A]
 
 
 def test_a_single_machine_needs_none(monkeypatch: pytest.MonkeyPatch, started: list[str]) -> None:

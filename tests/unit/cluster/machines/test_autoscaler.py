@@ -36,6 +36,12 @@ def test_all_that_the_limits_allow_those_with_gpus_first() -> None:
     assert machines_to_come(None, Counter()) == ()
 
 
+def test_the_labels_of_machines_to_come_are_known() -> None:
+    kinds = {"l4": {"resources": {"CPU": 8, "accelerator_type:L4": 1}, "labels": {"zone": "a"}, "max_workers": 1}}
+    (machine,) = machines_to_come(config(available_node_types=kinds), Counter())
+    assert (machine.labels, machine.accelerators) == ({"ray.io/node-group": "l4", "zone": "a"}, {"L4"})
+
+
 @pytest.mark.parametrize("cloud", ["aws", "gcp"])
 def test_the_deploy_files_bring_eight_gpus(cloud: str) -> None:
     assert machines_to_come(yaml.safe_load((DEPLOY / f"{cloud}.yaml").read_text()), Counter()) == (Machine(8, 1),) * 8

@@ -19,15 +19,22 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forks are Linux
     [
         ({}, True),
         ({"working_dir": "gcs://x.zip", "env_vars": {}}, True),
-        ({"pip": ["x"]}, False),
+        ({"pip": ["x"], "working_dir": "gcs://x.zip"}, True),
+        ({"uv": ["x"]}, True),
+        ({"conda": "x"}, True),
         ({"py_executable": "uv run"}, False),
+        ({"image_uri": "x"}, False),
+        ({"container": {"image": "x"}}, False),
     ],
 )
 def test_a_job_that_chooses_its_python_keeps_it(
     monkeypatch: pytest.MonkeyPatch, runtime_env: dict[str, object], forked: bool
 ) -> None:
     monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", json.dumps({"runtime_env": runtime_env}))
-    assert bool(forks.joined_forks()) == forked
+    python = forks.joined_forks().get("py_executable", "")
+    assert bool(python) == forked
+    # Ray has activated its environment in the shell; without one the job's own Python is the machine's too.
+    assert python.startswith("python -m" if {"pip", "uv", "conda"} & runtime_env.keys() else "$(" if forked else "")
 
 
 def test_a_machine_without_this_python_takes_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -45,7 +52,7 @@ def test_a_machine_without_this_python_takes_its_own(monkeypatch: pytest.MonkeyP
 
 def test_the_server_ends_with_the_session() -> None:
     with forks.own_forks() as runtime_env:
-        name = runtime_env["py_executable"].split()[-2]
+        name = runtime_env["py_executable"].split()[-3]
         give_up = time.monotonic() + 10
         # A process has its command line a moment after it has started.
         while not _servers(name) and time.monotonic() < give_up:

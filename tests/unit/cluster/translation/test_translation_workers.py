@@ -4,7 +4,9 @@ import pyarrow as pa
 import pytest
 
 from cluster.settings.scaling import Machine
+from cluster.settings.selector import Selector
 from cluster.translation.calls import calls, received, sent
+from cluster.translation.options import parse
 from cluster.translation.workers import Workers, choose
 from data_shards.errors import UserError
 
@@ -36,6 +38,29 @@ def test_machines_that_an_autoscaler_may_add_count() -> None:
     chosen = choose([Machine(2)], [GPUS], ANY, None, True, joined=True)
     assert chosen == Workers(4, True, 1, 1, None)
     assert choose([Machine(2)], [], ANY, 64, None, joined=True, unknown=True).cpus == 64
+
+
+def test_only_machines_with_the_labels_count() -> None:
+    there = [Machine(8, labels={"zone": "a"}), Machine(64, 8), Machine(4, accelerators=frozenset(["L4"]))]
+    chosen = choose(there, [], ANY, None, None, Selector(None, {"zone": "a"}), joined=True)
+    assert (chosen.at_once, chosen.cpus, chosen.use_gpu) == (2, 4, False)
+    assert chosen.per_worker == {"num_cpus": 4, "num_gpus": 0, "label_selector": {"zone": "a"}}
+    assert str(chosen) == "2 workers with 4 cores each, on machines with zone=a"
+    assert choose(there, [], ANY, None, None, Selector("L4"), joined=True).per_worker["accelerator_type"] == "L4"
+    with pytest.raises(
+        UserError,
+        match=r"--accelerator, --labels: no machine of the cluster has zone=b; its 3 machines have zone=a \(on 1\)",
+    ):
+        choose(there, [], ANY, None, None, Selector(None, {"zone": "b"}), joined=True)
+    assert choose(there, [], ANY, None, None, Selector(None, {"zone": "b"}), joined=True, unknown=True).most is None
+
+
+def test_labels_are_options() -> None:
+    given = ["--weights", "w", "in", "out", "--labels", "zone=in(a,b)", "--labels", "disk=ssd", "--accelerator", "L4"]
+    assert parse(given).selector == Selector("L4", {"zone": "in(a,b)", "disk": "ssd"})
+    with pytest.raises(UserError) as caught:
+        parse(["--weights", "w", "in", "out", "--labels", "zone", "--accelerator", "l4"])
+    assert [line.partition(": ")[0] for line in str(caught.value).splitlines()] == ["--labels", "--accelerator l4"]
 
 
 @pytest.mark.parametrize(("cpus", "gpu"), [(64.0, None), (None, True)])

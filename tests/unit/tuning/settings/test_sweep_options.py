@@ -1,4 +1,5 @@
 import json
+import shlex
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from cluster.settings.options import field_names
 from data_shards.errors import UserError
 from tuning.search_space.space import count, default_space, override, sample
 from tuning.settings.options import Options, as_options, parse_sweep, presets
+from tuning.submit import make_job
 
 ROOT = Path(__file__).parents[4]
 
@@ -52,6 +54,15 @@ def test_overrides_stand_between_the_runs_file_and_the_command_line(file: Path) 
     base = parse("--config", str(file), "--optimizer.lr", "0.04").base
     assert (base.optimizer.lr, base.model.generator.nonlocal_blocks, base.seed) == (0.04, (0,), 8)
     assert as_options({"a.b": True, "c": "x y", "d": []}, ["--c=1"]) == ["--a.b=true", "--d=[]"]
+
+
+def test_labels_of_machines_are_overrides_too(file: Path) -> None:
+    labels = {"ray.io/market-type": "!spot", "zone": "in(a,b)"}
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"override": {"scaling": {"labels": labels}}}))
+    options = parse("--config", str(file), "--scaling.labels.disk=ssd")
+    assert options.base.scaling.labels == labels | {"disk": "ssd"}
+    sent = make_job(["--config", str(file), "--storage", "s3://bucket", "--data.uri", "s3://data"]).command
+    assert parse(*shlex.split(sent)[4:]).base.scaling.labels == labels
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 import json
 import time
+from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -7,10 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 import tiny
+from pydantic import ValidationError
 
 from cluster.checkpoints.checkpoint import store_share
 from cluster.ranks.world import World
-from cluster.settings.scaling import Machine, ScalingConfig
+from cluster.settings.scaling import Machine, Resources, ScalingConfig, choose
 from data_shards.errors import UserError
 from data_shards.storage.folder import RunFolder
 from nla_cyclegan.weights.checkpoint import name_of
@@ -35,6 +37,12 @@ from tuning.trials.scheduling import Deadline, Population, asha, perturb, quanti
         ({"workers": (1, 4)}, [Machine(2)], 50, ((1, 4), 1, 1)),
         ({}, [Machine(16, 4)], 50, (1, 4, 4)),
         ({"workers": 4}, [Machine(16, 4)], 50, (4, 4, 1)),
+        # Trials on a part of a GPU: none has parts of two.
+        ({"gpus_per_worker": 0.25}, [Machine(8, 1)], 50, (1, 2, 4)),
+        ({"gpus_per_worker": 0.4}, [Machine(16, 2)], 50, (1, 4, 4)),
+        ({"gpus_per_worker": 0.1, "cpus_per_worker": 1}, [Machine(16, 1)], 50, (1, 1, 10)),
+        ({"gpus_per_worker": 0.25}, [Machine(8, 0.6, busy_gpus=0.4), Machine(8, 1)], 50, (1, 2, 6)),
+        ({"labels": {"zone": "a"}}, [Machine(8, 1, labels={"zone": "a"}), Machine(64, 8)], 50, (1, 8, 1)),
     ],
 )
 def test_the_cluster_is_shared_out_over_trials(
@@ -48,6 +56,34 @@ def test_the_cluster_is_shared_out_over_trials(
 def test_a_sweep_of_which_no_trial_fits_is_refused() -> None:
     with pytest.raises(UserError, match=r"not one trial fits: scaling.workers: 3 workers"):
         driver.allocate(ScalingConfig(workers=3), [Machine(2)], 4)
+
+
+def test_what_a_trial_reserves_names_machines_and_its_part_of_a_gpu() -> None:
+    scaling = ScalingConfig(workers=1, gpus_per_worker=0.25, labels={"zone": "a"}, accelerator="L4")
+    there = [Machine(8, 1, labels={"zone": "a"}, accelerators=frozenset(["L4"]))]
+    resources, _ = driver.allocate(scaling, there, 4)
+    reserved = driver._group(resources, scaling)
+    assert reserved.bundles == [{"CPU": 2, "GPU": 0.25, "accelerator_type:L4": 0.001}]  # type: ignore[union-attr]
+    assert reserved._bound.arguments["bundle_label_selector"] == [{"zone": "a"}]  # type: ignore[union-attr]
+    # It travels to the trial as JSON values.
+    assert Resources(**json.loads(json.dumps(asdict(resources)))) == resources
+
+
+def test_a_part_of_a_gpu_is_for_one_worker_on_a_gpu() -> None:
+    for fields, said in (
+        ({"workers": 2}, "is for one worker"),
+        ({"workers": (1, 2)}, "is for one worker"),
+        ({"gpu": False}, "gpu is false"),
+    ):
+        with pytest.raises(ValidationError, match=said):
+            ScalingConfig(gpus_per_worker=0.5, **fields)
+    with pytest.raises(UserError, match=r"scaling.gpus_per_worker: 0.5 of a GPU, and no GPU in the cluster"):
+        driver.allocate(ScalingConfig(gpus_per_worker=0.5), [Machine(8)], 4)
+    # A run leaves the others' part of the cores too.
+    chosen = choose(ScalingConfig(gpus_per_worker=0.5), [Machine(16, 1)], global_batch=8)
+    assert chosen.summary.startswith(
+        "1 worker on 0.5 of a GPU, 8 cores: 1 GPUs in the cluster, scaling.gpus_per_worker"
+    )
 
 
 def decisions(scheduler: Any, name: str, scores: dict[int, float]) -> list[str]:
