@@ -1,7 +1,7 @@
 """How many workers translate, and what each has of its machine."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from cluster.machines.autoscaler import growth
@@ -117,4 +117,4 @@ def _fitting(machines: Sequence[Machine], cpus: float | None, gpu: bool | None) 
 
 def _whole(machine: Machine) -> Machine:
     """With what others use of it now, which comes free."""
-    return Machine(machine.cpus + machine.busy_cpus, machine.gpus + machine.busy_gpus)
+    return replace(machine, cpus=machine.cpus + machine.busy_cpus, gpus=machine.gpus + machine.busy_gpus)

@@ -26,12 +26,15 @@ HEAD_NODE = "f" * 51 + "00000"
 
 
 @contextmanager
-def ray_head(cpus: int = 2, node_types: dict[str, dict[str, Any]] | None = None) -> Iterator[dict[str, str]]:
+def ray_head(
+    cpus: int = 2, node_types: dict[str, dict[str, Any]] | None = None, binaries: str = BIN
+) -> Iterator[dict[str, str]]:
     """Start a head with token authentication; the environment in which `ray` and Ray find it.
 
     RAY_ADDRESS takes jobs, HEAD is joined.
 
     Args:
+        binaries: the folder of the cluster's Python and Ray.
         node_types: kinds of machines that Ray's autoscaler may start, as in the files of `ray up`: processes of this machine.
     """
     # Short, because sockets lie below it and their paths are limited to 107 bytes.
@@ -39,7 +42,7 @@ def ray_head(cpus: int = 2, node_types: dict[str, dict[str, Any]] | None = None)
     dashboard = free_port()
     environment = {
         **os.environ,
-        "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
+        "PATH": f"{binaries}{os.pathsep}{os.environ['PATH']}",
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": "0123456789abcdef" * 4,
         "RAY_USAGE_STATS_ENABLED": "0",
@@ -60,7 +63,7 @@ def ray_head(cpus: int = 2, node_types: dict[str, dict[str, Any]] | None = None)
         environment["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), *filter(None, sys.path)])
         environment |= {"RAY_CLOUD_INSTANCE_ID": HEAD_NODE, "RAY_OVERRIDE_NODE_ID_FOR_TESTING": HEAD_NODE}
     arguments = [f"--{name}={value}" for name, value in options.items()]
-    command = [f"{BIN}/ray", "start", "--head", "--block", *arguments]
+    command = [f"{binaries}/ray", "start", "--head", "--block", *arguments]
     with Path(folder, "head.log").open("w") as log:
         # Not in the checkout: a job has its code with it.
         head = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=subprocess.STDOUT)
