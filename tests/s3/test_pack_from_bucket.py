@@ -7,7 +7,9 @@ import pytest
 from image_folders import make_folder
 from object_stores import Bucket
 
+from data_shards import Dataset
 from data_shards.__main__ import main
+from data_shards.packing.once import pack_once
 from data_shards.storage import locate, write_file
 
 
@@ -48,5 +50,28 @@ def test_a_folder_and_two_places_in_a_bucket(
     named = ["--a", str(tmp_path / "list.txt"), "--b", str(images / "trainB"), "--held-out", "0"]
     assert main(["pack", *named, str(tmp_path / "listed"), "--jobs", "1"]) == 0
     assert [row["split"] for row in rows(tmp_path / "listed")].count("trainA") == 1
+    # A list in the bucket: its paths count from there.
+    write_file(locate(uri), "lists/a.txt", b"../trainA/0001.jpg\r\n../trainA/0002.jpg\r\n")
+    named = ["--list", bucket.uri("some images/lists/a.txt"), "--b", str(images / "trainB"), "--held-out", "0"]
+    assert main(["pack", *named, str(tmp_path / "from-list"), "--jobs", "1"]) == 0
+    found = {row["key"]: row["sha256"] for row in rows(tmp_path / "from-list") if row["split"] == "trainA"}
+    assert [key[-4:] for key in found] == ["0001", "0002"]
     assert main(["pack", bucket.uri("nothing"), str(tmp_path / "none")]) == 2
     assert "no such folder" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_two_places_in_a_bucket_are_packed_once_beside_the_runs(bucket: Bucket, images: Path) -> None:
+    upload(images, bucket.uri("images"))
+    said: list[str] = []
+
+    def dataset() -> Dataset:
+        places = (bucket.uri("images/trainA"), bucket.uri("images/trainB"), bucket.uri("runs/.datasets"))
+        return pack_once(*places, say=said.append)
+
+    first = dataset()
+    assert first.uri.startswith(bucket.uri("runs/.datasets/trainA-trainB-").partition("?")[0])
+    assert dataset().uri == first.uri
+    assert [line.partition(",")[0] for line in said if line.startswith("packed")] == ["packed", "packed before"]
+    write_file(locate(bucket.uri("images/trainA")), "0001.jpg", (images / "trainA" / "0002.jpg").read_bytes())
+    assert dataset().uri != first.uri

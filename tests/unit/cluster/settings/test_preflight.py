@@ -52,8 +52,10 @@ def test_what_a_step_computes_may_not(tmp_path: Path, step: dict[str, Any]) -> N
 
 def test_a_field_that_a_stored_run_lacks_has_its_default(tmp_path: Path) -> None:
     old = stored(tmp_path)
-    del old["model"]["generator"]["norm"], old["loss"]
+    del old["model"]["generator"]["norm"], old["loss"], old["data"]["fit"]
     assert differences(decisive(old), decisive(stored(tmp_path))) == []
+    kept = decisive(stored(tmp_path, data={"fit": "keep"}))
+    assert "data.fit: stretch there, keep here" in differences(decisive(old), kept)
     changed = stored(tmp_path, model=old["model"] | {"generator": old["model"]["generator"] | {"norm": "group"}})
     assert "model.generator.norm: instance there, group here" in differences(decisive(old), decisive(changed))
 

@@ -136,6 +136,8 @@ def test_a_search_takes_what_it_can(file: Path) -> None:
         in problems("--config", str(file), "--search", "optuna", *grid)[0]
     )
     assert parse("--config", str(file), "--search", "optuna").config.search == "optuna"
+    fits = '{"data.fit": {"choice": ["stretch", "keep", "crop"]}}'
+    assert parse("--config", str(file), "--space", fits).space["data.fit"].candidates == ["stretch", "keep", "crop"]
 
 
 def test_a_population_changes_numbers_of_the_training_alone(file: Path) -> None:
