@@ -37,7 +37,7 @@ trap 'signalled=yes; pkill --signal TERM --full "$driver" || echo "there is no d
 
 srun --kill-on-bad-exit=1 --cpus-per-task="$SLURM_CPUS_PER_TASK" \
     ray symmetric-run --address "$address" --min-nodes "$SLURM_JOB_NUM_NODES" \
-    --num-cpus "$SLURM_CPUS_PER_TASK" --num-gpus "$SLURM_GPUS_ON_NODE" \
+    --num-cpus "$SLURM_CPUS_PER_TASK" --num-gpus "${SLURM_GPUS_ON_NODE:-0}" \
     -- python -m cluster train --address "$address" "$@" < /dev/null &
 steps=$!
 while :; do

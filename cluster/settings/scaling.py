@@ -53,7 +53,7 @@ class ScalingConfig(BaseModel):
     """Number of workers, or `min,max` for a group that may shrink and grow; none: one for each free GPU, or 1 without GPUs."""
     gpu: bool | None = None
     """One GPU for each worker; false: all on CPU cores, also where there are GPUs; none: when there are any."""
-    cpus_per_worker: float | None = Field(None, gt=0)
+    cpus_per_worker: float | None = Field(None, gt=0, lt=1e6)
     """CPU cores reserved for each worker, which are its threads too; none: an even share of the machines."""
     gpus_per_worker: float = Field(1, ge=SMALLEST_SHARE, le=1)
     """The part of a GPU that a worker has, so that several runs or trials, of one worker each, share it: 0.25 for four."""
@@ -65,7 +65,7 @@ class ScalingConfig(BaseModel):
     """pack: as few machines as possible; spread: as many as possible."""
     max_failures: int = Field(3, ge=0)
     """Failures without a new checkpoint in between that restart the run from the last one; at the next it gives up."""
-    timeout_s: float = Field(600, gt=0)
+    timeout_s: float = Field(600, gt=0, lt=1e9)
     """Seconds without any progress after which a worker counts as hung, and the run restarts from the last checkpoint. A
     step, an evaluation and a restart must take less; the first step includes compiling kernels and capturing the CUDA graph."""
     wait_s: float | None = Field(None, ge=0)
@@ -253,7 +253,8 @@ def choose(
     if not use_gpu and scaling.gpu is None:
         _check_no_gpu_comes(suited, growth)
     where = "on those machines" if selector else "in the cluster"
-    seen = f"{free:g}{' free' if free < installed else ''} GPUs {where}" if installed else f"no GPU {where}"
+    of_them = f"{' free' if free < installed else ''} GPU{'' if free == 1 else 's'}"
+    seen = f"{free:g}{of_them} {where}" if installed else f"no GPU {where}"
     if share < 1 and not use_gpu:
         raise UserError(
             f"scaling.gpus_per_worker: {share:g} of a GPU, and {seen}; leave it out to train on CPU cores, or wait for machines "
@@ -263,8 +264,10 @@ def choose(
     workers = scaling.workers
     reasons["workers"] = "scaling.workers"
     if workers is None:
-        workers = min(max(gpus, 1), global_batch) if use_gpu and share == 1 else 1
-        reasons["workers"] = f"{seen}, data.global_batch {global_batch}" if share == 1 else "scaling.gpus_per_worker"
+        room = places(suited, scaling.cpus_per_worker or 1, use_gpu)
+        workers = min(max(room, 1), global_batch) if use_gpu and share == 1 else 1
+        cores = f", free cores for {room} of them" if use_gpu and room < gpus else ""
+        reasons["workers"] = f"{seen}{cores}, data.global_batch {global_batch}" if share == 1 else "scaling.gpus_per_worker"
     fewest, most = workers if isinstance(workers, tuple) else (workers, workers)
     on_gpu = use_gpu and share
     there = suited
@@ -277,8 +280,9 @@ def choose(
     chosen = Resources(workers, use_gpu, cpus, reasons, share, scaling.accelerator, scaling.labels)
     if not scaling.wait_s and places(there, cpus, on_gpu) < fewest and not growth.unknown:
         hint = "scaling.workers" if use_gpu else "scaling.workers or scaling.cpus_per_worker"
+        more = f", and its autoscaler can add {len(growth.machines)} machines" if growth.machines else ""
         raise UserError(
-            f"{shortage(chosen, machines)}; lower {hint}, add machines, or wait for them (--scaling.wait_s 600)"
+            f"{shortage(chosen, machines)}{more}; lower {hint}, add machines, or wait for them (--scaling.wait_s 600)"
         )
     return chosen
 

@@ -1,3 +1,4 @@
+import math
 from pathlib import Path
 from typing import Any
 
@@ -114,12 +115,47 @@ def test_workers_are_chosen_from_what_is_free() -> None:
     busy = [Machine(2, 1, busy_cpus=6, busy_gpus=1), Machine(0, 0, busy_cpus=8, busy_gpus=2)]
     chosen = choose(ScalingConfig(), busy, global_batch=8)
     assert (chosen.workers, chosen.per_worker) == (1, {"CPU": 2, "GPU": 1})
-    assert "1 free GPUs in the cluster" in chosen.summary
+    assert "1 free GPU in the cluster" in chosen.summary
     with pytest.raises(UserError) as caught:
         choose(ScalingConfig(workers=3), busy, global_batch=8)
     assert "2 machines with 16 CPU cores and 4 GPUs (14 cores and 3 GPUs of them in use), room for 1 workers" in str(
         caught.value
     )
+
+
+@pytest.mark.parametrize(
+    ("machines", "workers", "seen"),
+    [
+        ([Machine(1, 4)], 1, "4 GPUs in the cluster, free cores for 1 of them, data.global_batch 8"),
+        ([Machine(0, 2, 8), Machine(4, 2)], 2, "4 GPUs in the cluster, free cores for 2 of them, data.global_batch 8"),
+        ([Machine(4, 0.5, 0, 0.5), Machine(4, 0.5, 0, 0.5), Machine(4, 1)], 1, "2 free GPUs in the cluster, data.global_batch 8"),
+    ],
+)  # fmt: skip
+def test_a_worker_has_a_whole_gpu_and_a_core_that_are_free(machines: list[Machine], workers: int, seen: str) -> None:
+    chosen = choose(ScalingConfig(), machines, global_batch=8)
+    assert (chosen.workers, chosen.use_gpu, chosen.reasons["workers"]) == (workers, True, seen)
+
+
+def test_a_gpu_that_others_use_a_part_of_is_no_reason_to_train_on_the_cpu() -> None:
+    with pytest.raises(
+        UserError, match=r"1 workers with 1 CPU cores and a GPU each do not fit: .* and 1 GPUs \(.* in use\)"
+    ):
+        choose(ScalingConfig(), [Machine(4, 0.5, 0, 0.5)], global_batch=8)
+
+
+def test_more_workers_than_an_autoscaler_can_add() -> None:
+    growth = Growth((Machine(8, 1),) * 4)
+    with pytest.raises(
+        UserError, match="room for 0 workers, and its autoscaler can add 4 machines; lower scaling.workers"
+    ):
+        choose(ScalingConfig(workers=6, gpu=True), [Machine(2)], global_batch=8, growth=growth)
+
+
+@pytest.mark.parametrize("field", ["cpus_per_worker", "timeout_s"])
+@pytest.mark.parametrize("value", [math.inf, math.nan, 0, 1e300])
+def test_what_no_clock_or_machine_counts_is_refused(field: str, value: float) -> None:
+    with pytest.raises(ValidationError, match=field):
+        ScalingConfig.model_validate({field: value})
 
 
 def test_gpus_that_are_all_in_use_are_no_reason_for_cpu_cores() -> None:
