@@ -36,7 +36,8 @@ class LoaderDiedError(UserError):
 
 
 class ExhaustedError(UserError):
-    """What was waited for did not come in time, or what was retried failed too often. A later start may be luckier."""
+    """What was waited for did not come in time, what was retried failed too often, or somebody else is still at work. A later
+    start may be luckier."""
 
 
 class NonFiniteLossError(UserError):

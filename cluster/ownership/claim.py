@@ -14,7 +14,7 @@ from string import ascii_lowercase
 
 from cluster.ownership.attempt import ENDED, GONE, LAST, RECORD, Attempt, number_of
 from cluster.ownership.records import Record, Records, highest_number, live, own_record
-from data_shards.errors import LostRunError, UserError
+from data_shards.errors import ExhaustedError, LostRunError, UserError
 from data_shards.storage.folder import RunFolder
 from nla_cyclegan.weights.checkpoint import NAME, writer_of
 
@@ -128,7 +128,8 @@ class Claim:
             elif attempt in self._taken:
                 self._watched[attempt] = record, now
             else:
-                raise UserError(
+                # Not for good: a cluster that is being taken down works a little longer.
+                raise ExhaustedError(
                     f"{self.folder.label}: {record} is at work there, and alive; wait for it, choose another --name, or take "
                     "over what it has saved with --take-over"
                 )

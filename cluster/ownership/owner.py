@@ -77,7 +77,8 @@ class Heartbeat(threading.Thread):
                 _warn(str(error))
                 self.on_loss()
                 return
-            except UserError as error:
+            # Whatever fails: without signs of life another attempt would take a live run for a dead one.
+            except Exception as error:
                 if not is_failing:
                     _warn(f"{self.attempt.folder.label}: no sign of life can be written ({error}); the run continues")
                 is_failing = True

@@ -19,6 +19,7 @@ from data_shards.images.left_out import LeftOut
 from data_shards.images.signatures import SUFFIXES
 from data_shards.images.walk import ATTENTION, is_hidden
 from data_shards.storage import Location, delete_files
+from data_shards.storage.checked import leads_out
 from data_shards.storage.files import TEMPORARY
 from data_shards.storage.patience import patiently
 from nla_cyclegan.commands.outputs import output_name
@@ -152,7 +153,7 @@ def _named(location: Location, not_text: list[str], inside: str | None = None) -
             # A name that is no text, which a path of a local folder may be.
             not_text.append(error.object[start:].decode("utf-8", "backslashreplace"))
             continue
-        if not (inside and path.startswith(inside)):
+        if not (inside and path.startswith(inside)) and not leads_out(path[start:]):
             names.append(path[start:])
             files.append(info)
     return pa.table(

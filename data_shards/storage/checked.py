@@ -15,7 +15,14 @@ LONGEST_PART = 255
 UNWRITABLE = ("Cc", "Cs", "Zl", "Zp")
 # What this project writes has less than ten.
 DEEPEST = 100
+# More than 64 bits have; what is longer than any float would end whatever divides by it.
+LONGEST_INTEGER = 20
 T = TypeVar("T")
+
+
+def leads_out(name: str) -> bool:
+    """Whether a name, as a path, may mean something outside its folder, or the folder itself: an object may be called `a/../../b`."""
+    return any(part in ("", ".", "..") for part in name.split("/"))
 
 
 def inside_name(name: str) -> str:
@@ -25,7 +32,7 @@ def inside_name(name: str) -> str:
     """
     parts = name.split("/")
     plain = (
-        all(part not in ("", ".", "..") for part in parts)
+        not leads_out(name)
         and not any(unicodedata.category(letter) in UNWRITABLE for letter in name)
         and "\\" not in name
         and not re.match("[A-Za-z]:", name)
@@ -50,13 +57,22 @@ def checked(shape: TypeAdapter[T], value: Any, source: str) -> T:
 def parsed(content: bytes, source: str) -> Any:
     """The value of JSON text. Raises: UserError that names the source."""
     try:
-        value = json.loads(content)
+        value = json.loads(content, parse_int=_integer)
+        if b"\\u" in content:
+            # Half a character can be written like this, and nowhere else.
+            json.dumps(value, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
         raise UserError(f"{source}: damaged ({error})") from error
     # What is deeper than this would end whatever calls itself for each level.
     if content.count(b"[") + content.count(b"{") > DEEPEST and _depth(value) > DEEPEST:
         raise UserError(f"{source}: damaged (lists or fields in each other, more than {DEEPEST} deep)")
     return value
+
+
+def _integer(digits: str) -> int:
+    if len(digits) > LONGEST_INTEGER:
+        raise ValueError(f"a number of {len(digits)} digits")
+    return int(digits)
 
 
 def _depth(value: Any) -> int:

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from pyarrow import fs
 
 from data_shards.errors import UserError, shown_name
-from data_shards.storage.checked import parsed
+from data_shards.storage.checked import leads_out, parsed
 from data_shards.storage.location import Location, read_at
 from data_shards.storage.patience import first_line, patiently
 
@@ -91,6 +91,8 @@ def write_file(location: Location, name: str, data: bytes | memoryview) -> None:
 
     Several processes may write the same one. What lies in its place is replaced, also a link, which is not followed.
     """
+    if leads_out(name):
+        raise UserError(f"{location.uri}: {shown_name(name)} is no name of a file inside it; nothing was written")
     path, filesystem = location.path(name), location.filesystem
 
     def write() -> None:
@@ -122,7 +124,8 @@ def list_folder(location: Location, *, recursive: bool = False) -> dict[str, fs.
     """Files and folders at a location by their names below it, sorted; none where it does not exist.
 
     Args:
-        recursive: also what lies in its folders, as folder/name.
+        recursive: also what lies in its folders, as folder/name. Objects whose names, as paths, lead out of the folder are passed
+            over.
 
     UserError where storage refuses, stays away, or has no such bucket.
     """
@@ -140,6 +143,9 @@ def list_folder(location: Location, *, recursive: bool = False) -> dict[str, fs.
         location.check_bucket()
     start = len(location.root) + 1
     names = {info.path[start:]: info for info in sorted(found, key=lambda info: info.path)}
+    for name in [name for name in names if leads_out(name)]:
+        # Of an object that somebody has put there under such a name.
+        del names[name]
     return _at_the_top(location, names) if are_implied else names
 
 

@@ -8,9 +8,9 @@ Reading one runs no code: the files are safetensors and JSON. Nor does a list le
 """
 
 import hashlib
+import math
 import re
 import secrets
-import sys
 from collections.abc import Container, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -185,8 +185,7 @@ def score_of(folder: RunFolder, name: str) -> StoredScore | None:
 def score_in(about: Mapping[str, Any]) -> StoredScore | None:
     """The score in a checkpoint's run.json, None if it was not evaluated."""
     score, definition = about.get("score"), about.get("score_definition", SWD_ALONE)
-    # An integer may be longer than any float.
-    if not isinstance(score, int | float) or not abs(score) <= sys.float_info.max:
+    if not isinstance(score, int | float) or not math.isfinite(score):
         return None
     return StoredScore(score, shown_name(str(definition)))
 

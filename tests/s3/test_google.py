@@ -3,12 +3,16 @@
 import subprocess
 import sys
 from collections.abc import Iterator
+from http.client import HTTPConnection
 from pathlib import Path
+from urllib.parse import quote
 
 import fault_proxy
 import pytest
 from object_stores import LOCALHOST, Bucket, ObjectStore, free_port
 
+from cluster.copy_run import copy_run
+from cluster.translation.listing import list_work
 from data_shards.errors import StorageAwayError, UserError
 from data_shards.storage import (
     RangeReader,
@@ -20,6 +24,7 @@ from data_shards.storage import (
     read_file,
     write_file,
 )
+from data_shards.storage.folder import RunFolder, split_uri
 from data_shards.storage.patience import first_line, patiently
 
 
@@ -125,3 +130,24 @@ def test_what_googles_client_says_is_shortened() -> None:
         "[7]=Could not connect to server error_info={reason=, domain=, metadata={a=b}})"
     )
     assert first_line(OSError(said)) == "UNAVAILABLE: PerformWork() - CURL error [7]=Could not connect to server"
+
+
+def test_objects_whose_names_lead_out_of_a_folder_are_not_copied_or_painted_out_of_it(
+    bucket: Bucket, tmp_path: Path
+) -> None:
+    """A stranger's bucket: its keys are no paths, and any text may be one."""
+    write_file(locate(bucket.uri("runs/run")), "run.json", b"{}")
+    write_file(locate(bucket.uri("runs/run")), "photo.png", b"")
+    for key in ("../../../evil.png", "events/../../../../evil.png", "/etc/evil.png", "a//b.png", "./dot.png", ".."):
+        upload = HTTPConnection(LOCALHOST, bucket.store.port)
+        name = quote(f"runs/run/{key}", safe="")
+        upload.request("POST", f"/upload/storage/v1/b/{bucket.name}/o?uploadType=media&name={name}", b"evil")
+        assert upload.getresponse().status == 200
+        upload.close()
+    source, target = bucket.uri("runs/run"), tmp_path / "a" / "b" / "c"
+    assert set(list_files(locate(source))) == set(list_folder(locate(source))) == {"photo.png", "run.json"}
+    assert copy_run(RunFolder(*split_uri(source)), RunFolder(str(target), "run"))[0] == 2
+    assert list_work(locate(source), locate(target), ".jpg").images["target"].to_pylist() == ["photo.jpg"]
+    with pytest.raises(UserError, match="is no name of a file inside it; nothing was written"):
+        write_file(locate(target), "../../evil.png", b"evil")
+    assert {path.name for path in tmp_path.rglob("*") if path.is_file()} == {"photo.png", "run.json"}

@@ -41,6 +41,7 @@ from nla_cyclegan import Generator, GeneratorConfig, load_generator
 from nla_cyclegan.weights.checkpoint import CheckpointReader, Commit, commit_file, name_of, share_file, write_commit
 from nla_cyclegan.weights.generators import metadata_of
 from nla_cyclegan.weights.references import select
+from tuning.__main__ import main as tuning
 from tuning.analysis.results import Trial, best_config, read_results, table
 
 EVIL = ["../../outside.txt", "..", ".", "", "/etc/passwd", "a/../../b", "a//b", "..\\b", "C:\\b", "C:b", "a\0b", "a\nb"]
@@ -256,8 +257,9 @@ def test_a_strange_run_json(
 def test_events_reach_a_terminal_without_control_characters(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Garbage lines, fields of other types, escape codes, half characters: what is an event is shown, in one line."""
     events = [
-        {"time": 1.0, "kind": "saved\x1b[2J", "text": "one\ntwo\x1b[31m\u2028three \ud800"},
+        {"time": 1.0, "kind": "saved\x1b[2J", "text": "one\ntwo\x1b[31m\u2028three"},
         *({"time": time, "kind": "x", "text": "lost"} for time in (10**400, "1", None, [1], math.nan)),
+        {"time": 2.0, "kind": "x", "text": "lost \ud800"},
         {"time": 2.0, "kind": "x", "text": "lost", "more": DEEP},
     ]
     lines = [*(json.dumps(event).encode() for event in events), b"garbage \xff", b"[" * 100_000, b"5", b"null"]
@@ -266,7 +268,7 @@ def test_events_reach_a_terminal_without_control_characters(tmp_path: Path, caps
     folder.write_json("run.json", {})
     assert status([folder.path]) == 0
     said = capsys.readouterr().out
-    assert re.search(r"saved\\x1b\[2J +one\\ntwo\\x1b\[31m\\u2028three \\ud800\n", said)
+    assert re.search(r"saved\\x1b\[2J +one\\ntwo\\x1b\[31m\\u2028three\n", said)
     assert "lost" not in said
     assert all(line.isprintable() for line in said.splitlines())
 
@@ -346,6 +348,25 @@ def test_the_records_of_a_strangers_sweep(sweep: Any, trial: Any) -> None:
             best_config(results)
 
         harmless(root, read)
+
+
+@pytest.mark.parametrize("value", [10**400, "\ud800", "\x1b[2J", DEEP, [1, {"a": "</script>"}]], ids=str)
+def test_the_values_of_a_strange_trial(tmp_path: Path, value: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    sweep = {
+        "sweep": {"trials": 1, "space": {}, "objective": {}},
+        "run": {"storage": "runs", "validation": {"every": 8}},
+    }
+    folder = RunFolder(str(tmp_path), "sweep")
+    folder.write_json("sweep.json", sweep)
+    folder.write_json("trial-0000/trial.json", {**TRIAL, "overrides": {"optimizer.lr": value}})
+    for act in (
+        ["results", folder.path],
+        ["best", folder.path],
+        ["dashboard", folder.path, "--out", f"{tmp_path}/o.html"],
+    ):
+        assert tuning(act) in (0, 2)
+    said = capsys.readouterr()
+    assert all(line.isprintable() for line in [*said.out.splitlines(), *said.err.splitlines()])
 
 
 @given(damaged(asdict(own_record("now"))))

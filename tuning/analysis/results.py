@@ -16,7 +16,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
-from data_shards.errors import UserError
+from data_shards.errors import UserError, shown_name
 from data_shards.storage.checked import checked, problem
 from data_shards.storage.folder import RunFolder, split_uri
 
@@ -206,7 +206,8 @@ def table(trials: Sequence[Trial]) -> str:
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> str:
-    """Rows of as many cells each, in columns."""
+    """Rows of as many cells each, in columns, for a terminal."""
+    rows = [[*map(shown_name, row)] for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
 

@@ -16,7 +16,7 @@ from cluster.ownership.claim import Claim
 from cluster.ownership.owner import owned
 from cluster.ownership.process import Process
 from cluster.ownership.records import Record, Records
-from data_shards.errors import LostRunError, StorageAwayError, UserError
+from data_shards.errors import ExhaustedError, LostRunError, StorageAwayError, UserError
 from data_shards.storage.folder import RunFolder
 
 STILL_S = 1.0
@@ -52,7 +52,7 @@ def test_a_second_start_is_refused_as_soon_as_the_first_moves_and_a_later_one_ne
     with start(folder) as first:
         began = time.monotonic()
         with pytest.raises(
-            UserError, match=r"run: \S+@\S+ \(pid \d+, since .* UTC\) is at work there, and alive"
+            ExhaustedError, match=r"run: \S+@\S+ \(pid \d+, since .* UTC\) is at work there, and alive"
         ) as caught:
             start(folder, said=said).__enter__()
         assert time.monotonic() - began < STILL_S
@@ -146,14 +146,15 @@ def test_who_wakes_up_after_the_taker_has_ended_too_does_not_own_it_either(folde
         assert time.monotonic() - began < STILL_S
 
 
+@pytest.mark.parametrize("error", [StorageAwayError("cannot write, tried for 60 s: away"), RuntimeError("a bug")])
 def test_storage_that_is_away_for_a_while_ends_nothing(
-    folder: RunFolder, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    error: Exception, folder: RunFolder, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with start(folder) as attempt:
         records = Records(folder)
 
         def away(*_: object) -> None:
-            raise StorageAwayError("cannot write, tried for 60 s: away")
+            raise error
 
         with monkeypatch.context() as broken:
             broken.setattr(Records, "write", away)

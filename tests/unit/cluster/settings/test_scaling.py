@@ -146,7 +146,7 @@ def test_a_gpu_that_others_use_a_part_of_is_no_reason_to_train_on_the_cpu() -> N
 def test_more_workers_than_an_autoscaler_can_add() -> None:
     growth = Growth((Machine(8, 1),) * 4)
     with pytest.raises(
-        UserError, match="room for 0 workers, and its autoscaler can add 4 machines; lower scaling.workers"
+        UserError, match=r"room for 0 workers, and its autoscaler can add 4 machines; lower scaling\.workers"
     ):
         choose(ScalingConfig(workers=6, gpu=True), [Machine(2)], global_batch=8, growth=growth)
 
