@@ -267,7 +267,9 @@ def choose(
         room = places(suited, scaling.cpus_per_worker or 1, use_gpu)
         workers = min(max(room, 1), global_batch) if use_gpu and share == 1 else 1
         cores = f", free cores for {room} of them" if use_gpu and room < gpus else ""
-        reasons["workers"] = f"{seen}{cores}, data.global_batch {global_batch}" if share == 1 else "scaling.gpus_per_worker"
+        reasons["workers"] = (
+            f"{seen}{cores}, data.global_batch {global_batch}" if share == 1 else "scaling.gpus_per_worker"
+        )
     fewest, most = workers if isinstance(workers, tuple) else (workers, workers)
     on_gpu = use_gpu and share
     there = suited

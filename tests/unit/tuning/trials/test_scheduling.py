@@ -81,9 +81,7 @@ def test_a_part_of_a_gpu_is_for_one_worker_on_a_gpu() -> None:
         driver.allocate(ScalingConfig(gpus_per_worker=0.5), [Machine(8)], 4)
     # A run leaves the others' part of the cores too.
     chosen = choose(ScalingConfig(gpus_per_worker=0.5), [Machine(16, 1)], global_batch=8)
-    assert chosen.summary.startswith(
-        "1 worker on 0.5 of a GPU, 8 cores: 1 GPUs in the cluster, scaling.gpus_per_worker"
-    )
+    assert chosen.summary.startswith("1 worker on 0.5 of a GPU, 8 cores: 1 GPU in the cluster, scaling.gpus_per_worker")
 
 
 def decisions(scheduler: Any, name: str, scores: dict[int, float]) -> list[str]:
