@@ -75,10 +75,13 @@ def _is_whole(location: Location) -> bool:
 def _name(a: str, b: str, sources: Sources) -> str:
     """Of the folder: those of both places, for people, and a digest of all that the dataset follows from."""
     digest = hashlib.sha256(json.dumps([FORMAT_VERSION, HELD_OUT, SHARD_MB, a, b]).encode())
-    files = [(split, name, file) for split, found in sources.files.items() for name, file in found.items()]
+    names = [f"{split}/{name}" for split, found in sources.files.items() for name in found]
+    files = [file for found in sources.files.values() for file in found.values()]
     with ThreadPoolExecutor(READERS) as pool:
-        for (split, name, _), state in zip(files, pool.map(_state, (file for *_, file in files)), strict=True):
-            digest.update(os.fsencode(f"{split}/{name} {state}\n"))
+        # Images that a list names in a bucket are asked for one by one.
+        is_known = all(isinstance(file, Path) or file.size_bytes >= 0 for file in files)
+        for name, state in zip(names, (map if is_known else pool.map)(_state, files), strict=True):
+            digest.update(os.fsencode(f"{name} {state}\n"))
     words = [re.sub(r"[^A-Za-z0-9]+", "-", split_uri(place)[1]).strip("-")[:24] for place in (a, b)]
     return "-".join([*filter(None, words), digest.hexdigest()[:16]])
 
@@ -112,10 +115,10 @@ def _alone(uri: str, say: Callable[[str], None], by_hand: str) -> Iterator[None]
     lock = Path(f"{uri}.lock")
     try:
         lock.parent.mkdir(parents=True, exist_ok=True)
-        file = lock.open("w")
+        file = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
     except OSError as error:
         raise UserError(f"{lock.parent}: cannot be written ({error.strerror}); {by_hand}") from error
-    with file:
+    with open(file, "r+b"):
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
