@@ -57,6 +57,13 @@ def read_runtime_env(options: argparse.Namespace) -> dict[str, Any]:
     return given
 
 
+def python_of(runtime_env: Mapping[str, Any]) -> dict[str, Any]:
+    """What decides which Python a job runs by, of its runtime environment as it was given or as Ray describes it."""
+    chosen = {name: runtime_env[name] for name in PYTHONS if runtime_env.get(name)}
+    # Ray makes a mapping of a list.
+    return {name: value.get("packages", value) if isinstance(value, dict) else value for name, value in chosen.items()}
+
+
 def _given(options: argparse.Namespace) -> dict[str, Any]:
     if options.runtime_env and options.runtime_env_json:
         raise UserError("--runtime-env, --runtime-env-json: give one of them")

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from cluster.jobs.follow import INTERRUPTED, follow, follow_commands
 from cluster.jobs.job import Job, package_size
-from cluster.jobs.runtime_env import add_options, check_by_ray, read_runtime_env
+from cluster.jobs.runtime_env import add_options, check_by_ray, python_of, read_runtime_env
 from cluster.machines.session import ROOT
 from cluster.machines.start_errors import given_token
 from cluster.settings.options import TAKE_OVER, Parser
@@ -196,7 +196,8 @@ def running_job(client: "JobSubmissionClient", job: Job) -> str | None:
     for other in client.list_jobs():
         same = job.metadata.items() <= (other.metadata or {}).items()
         if same and not other.status.is_terminal():
-            if _without_take_over(other.entrypoint) != _without_take_over(job.command):
+            there, here = python_of(getattr(other, "runtime_env", None) or {}), python_of(job.runtime_env)
+            if there != here or _without_take_over(other.entrypoint) != _without_take_over(job.command):
                 raise UserError(
                     f"name: {job.name} is {job.doing} with other options, as job {other.submission_id}; choose another "
                     f"{job.named_by}, or stop it first: ray job stop --address {client.get_address()} {other.submission_id}"

@@ -251,7 +251,7 @@ def choose(
     # Machines with an accelerator that are still to come have GPUs.
     use_gpu = (installed > 0 or bool(selector.accelerator and not suited)) if scaling.gpu is None else scaling.gpu
     if not use_gpu and scaling.gpu is None:
-        _check_no_gpu_comes(suited, growth)
+        _check_no_gpu_comes(machines if suited else [], growth)
     where = "on those machines" if selector else "in the cluster"
     of_them = f"{' free' if free < installed else ''} GPU{'' if free == 1 else 's'}"
     seen = f"{free:g}{of_them} {where}" if installed else f"no GPU {where}"

@@ -138,11 +138,11 @@ def test_a_group_and_a_sweep_run_on_machines_with_the_accelerator(cluster: Clust
 
 
 def test_a_translation_is_done_by_machines_with_the_label(cluster: Cluster, weights: Path, tmp_path: Path) -> None:
-    with_it = add(cluster, 1, labels={"disk": "ssd"})
+    with_it = add(cluster, 1, labels={"disk": "ssd"}, resources={"accelerator_type:L4": 1})
     draw(tmp_path / "in", 240, 64)
     busy: set[str] = set()
     given = ("--address", str(cluster.address), "--cpus", "1", "--workers", "1,8")
-    process = start(weights, tmp_path / "in", tmp_path / "out", *given, "--labels", "disk=ssd")
+    process = start(weights, tmp_path / "in", tmp_path / "out", *given, "--labels", "disk=ssd", "--accelerator", "L4")
     while process.poll() is None:
         free = ray._private.state.available_resources_per_node()
         busy |= {
@@ -153,7 +153,7 @@ def test_a_translation_is_done_by_machines_with_the_label(cluster: Cluster, weig
         time.sleep(0.1)
     status, _, errors = ended(process)
     assert status == 0, errors
-    assert "1 worker with 1 core each, on machines with disk=ssd" in errors
+    assert "1 worker with 1 core each, on machines with accelerator L4 and disk=ssd" in errors
     assert len(written(tmp_path / "out")) == 240
     assert busy == {with_it}
     status, _, errors = ended(

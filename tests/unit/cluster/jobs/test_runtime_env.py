@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ray.runtime_env import RuntimeEnv
 
 from cluster import submit
 from cluster.jobs.job import EXCLUDED
-from cluster.jobs.runtime_env import read_runtime_env
+from cluster.jobs.runtime_env import python_of, read_runtime_env
 from cluster.jobs.submission import submit_parser
 from data_shards.errors import UserError
 from tuning import submit as submit_sweep
@@ -104,6 +105,15 @@ def test_what_is_wrong_is_one_line(arguments: tuple[str, ...], said: str) -> Non
         submit.main([*RUN, *arguments])
     (line,) = str(caught.value).splitlines()
     assert said in line
+
+
+@pytest.mark.parametrize("kind", ["pip", "uv"])
+def test_the_packages_of_a_job_are_those_that_it_was_given(kind: str) -> None:
+    """Else the same command would not follow it."""
+    for packages in (["einops", "timm==1"], {"packages": ["einops", "timm==1"], f"{kind}_check": True}):
+        runtime_env = {kind: packages, "env_vars": {"A": "b"}}
+        assert python_of(RuntimeEnv(**runtime_env).to_dict()) == python_of(runtime_env) == {kind: ["einops", "timm==1"]}
+    assert python_of({"working_dir": "gcs://x", kind: None}) == {}
 
 
 @pytest.mark.parametrize(
