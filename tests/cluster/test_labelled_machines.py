@@ -122,8 +122,8 @@ def test_a_group_and_a_sweep_run_on_machines_with_the_accelerator(cluster: Clust
         in log.read_text()
     )
 
-    run = written_run(tmp_path, **changes)
-    sweep = ["--train", run, "--storage", str(tmp_path), "--trials", "2", "--scaling.workers", "1", *choice]
+    given = ["--train", file, "--storage", str(tmp_path), "--trials", "2", "--schedule.images", "48"]
+    sweep = [*given, "--scaling.workers", "1", *choice]
     seen: set[str] = set()
     process = begin(cluster, log, "tuning", "sweep", *sweep)
     try:
