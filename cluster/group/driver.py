@@ -31,7 +31,8 @@ from cluster.records.sinks import Forward
 from cluster.records.trackers.names import VARIABLES
 from cluster.settings.config import RunConfig, has_credentials
 from cluster.settings.preflight import Prepared, claim, versions
-from cluster.settings.scaling import Resources, choose, compute_capability, this_machine
+from cluster.settings.scaling import Resources, choose
+from cluster.settings.this_machine import compute_capability, this_machine
 from data_shards.cores import usable_cores
 from data_shards.errors import RunInterruptedError
 from nla_cyclegan.kernels.compile_cache import start_compiling

@@ -52,7 +52,8 @@ import cluster.train
 from cluster.group.driver import build_trainer
 from cluster.settings.options import parse_options
 from cluster.settings.preflight import claim, prepare
-from cluster.settings.scaling import choose, this_machine
+from cluster.settings.scaling import choose
+from cluster.settings.this_machine import this_machine
 
 prepared = prepare(parse_options(["--config", {str(file)!r}]).config)
 claim(prepared)
