@@ -14,6 +14,7 @@ from dataclasses import replace
 from itertools import cycle
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -36,6 +37,8 @@ EXIT_S = 5.0
 END_S = 1.0
 # Kills for lack of memory that are older than this were not this loader's.
 RECENT_S = 10.0
+# After which a loader that somebody has stopped is one that has died.
+STOPPED_S = 20.0
 
 
 class LoaderProcess:
@@ -49,13 +52,14 @@ class LoaderProcess:
     def __init__(self, task: Task, tracks: range, depth: int) -> None:
         self._task, self._tracks, self._depth = task, tracks, depth
         self._delivered = self._restarts = 0
-        self._is_closed = False
+        self._is_closed = self._was_stopped = False
         self._start()
 
     def _start(self) -> None:
         # Not forked from here: this process may have threads (gRPC, CUDA, pyarrow's S3 client), whose locks a fork copies.
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(PRELOADED)
+        self._was_stopped = False
         # A ring of its own for every start: of the process before, it is not known what it still writes.
         self._ring = _shared((self._depth + 1, *part_shape(self._task, self._tracks)))
         self._slots = cycle(self._ring)
@@ -95,6 +99,7 @@ class LoaderProcess:
         deaths = []
         while True:
             try:
+                self._wait()
                 part = self._pipe.recv()
                 break
             # What was sent before the end arrives before it.
@@ -110,10 +115,23 @@ class LoaderProcess:
             self._kills, self._looked = oom_kills(), time.monotonic()
         return replace(part, images=next(self._slots), deaths=deaths)
 
+    def _wait(self) -> None:
+        """Until there is something to receive, which may be an end. A process that was stopped from outside would never send any
+        more, and training would wait for it: it is killed.
+        """
+        stopped = 0
+        while not self._pipe.poll(STOPPED_S / 2):
+            # The second time in a row: after Ctrl-Z it goes on with all others.
+            stopped = stopped + 1 if is_stopped(self._process.pid) else 0
+            if stopped == 2:
+                self._was_stopped = True
+                self._process.kill()
+
     def _restart(self) -> str:
         """Start another process in the place of the one that died. Returns: how it died."""
         self._process.join(EXIT_S)
-        died = f"a loader process {ending(self._process.exitcode, self._kills)}"
+        how = ending(self._process.exitcode, self._kills)
+        died = f"a loader process {'was stopped (SIGSTOP), and was killed for it' if self._was_stopped else how}"
         self._end()
         batch = self._task.first_batch + self._delivered
         if self._restarts == RESTARTS:
@@ -162,6 +180,16 @@ def ending(exit_code: int | None, kills_before: int | None) -> str:
     if kills is None or kills_before is None:
         return f"{text}: by hand, or by the system for lack of memory (see dmesg)"
     return f"{text} by the system, for lack of memory" if kills > kills_before else text
+
+
+def is_stopped(pid: int | None) -> bool:
+    """Whether a process was stopped by a signal, as far as /proc says."""
+    try:
+        status = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False
+    # The name, in parentheses, may hold anything.
+    return status.rpartition(")")[2].split()[:1] == ["T"]
 
 
 def _shared(shape: tuple[int, ...]) -> Tensor:

@@ -88,6 +88,24 @@ def test_a_killed_loader_is_replaced_and_the_batches_stay_the_same(
         assert line.startswith(begin)
 
 
+def test_a_loader_that_is_stopped_is_replaced(
+    dataset: Dataset, others: set[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would be waited for without end."""
+    monkeypatch.setattr(loader_process, "STOPPED_S", 0.2)
+    said: list[str] = []
+    with UnpairedStream(dataset, CONFIG, seed=3, global_batch=BATCH, warn=said.append) as batches:
+        list(islice(batches, 3))
+        (stopped, _) = loaders(others)
+        os.kill(stopped.pid, signal.SIGSTOP)
+        assert len(list(islice(batches, 6))) == 6
+    (line,) = said
+    assert line.startswith(
+        "a loader process was stopped (SIGSTOP), and was killed for it; another goes on in its place"
+    )
+    assert not stopped.is_alive()
+
+
 def test_deaths_that_end_are_outlived(dataset: Dataset, tmp_path: Path) -> None:
     for life in range(RESTARTS):
         (tmp_path / str(life)).touch()
