@@ -26,6 +26,17 @@ def test_a_rank_on_a_gpu_makes_it_the_current_one(monkeypatch: pytest.MonkeyPatc
     assert current == [torch.device("cuda", 3), torch.device("cuda", 0)]
 
 
+def test_a_rank_takes_no_more_of_a_shared_gpus_memory_than_its_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    shares: list[float] = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
+    monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", shares.append)
+    for share in (1, 0.25):
+        rank_device(True, 0, share=share)
+    rank_device(False, None, share=0.25)
+    assert shares == [0.25]
+
+
 @pytest.mark.parametrize(
     ("cuda", "driver", "said"),
     [

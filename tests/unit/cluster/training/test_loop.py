@@ -336,6 +336,10 @@ def test_too_little_memory_on_a_gpu_is_one_line_that_says_what_to_lower(
         "at 16 px and fp32: 0.5 of 80.0 GiB are free; give a smaller --step.micro_batch, which changes no result"
     )
     assert not caught.value.retryable
+    with pytest.raises(
+        GpuMemoryError, match=r"0.5 of 80.0 GiB are free, 20.0 GiB are this worker's \(scaling.gpus_per_worker 0.25\)"
+    ):
+        train(tiny.config(uri, tmp_path, name="shared", scaling={"gpus_per_worker": 0.25}))
 
 
 def test_other_errors_of_a_step_stay_what_they_are(uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
