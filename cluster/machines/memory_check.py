@@ -58,10 +58,10 @@ def _plans(config: RunConfig, resources: Resources, node: Mapping[str, Any], ste
     has = node["Resources"]
     room = [int(has.get(name, 0) / amount) for name, amount in resources.per_worker.items()]
     if here := min([resources.most, *room]):
-        memory = has.get("memory", 0.0) + has.get("object_store_memory", 0.0)
-        if not memory:
+        if not has.get("memory"):
             # Started with --memory 0: what it has is not known.
             return
+        memory = has["memory"] + has.get("object_store_memory", 0.0)
         yield plan_memory(
             config, step, world=resources.most, here=here, on_gpu=resources.use_gpu, under_ray=True,
             where=node["NodeManagerAddress"], total_bytes=memory, free_bytes=memory,

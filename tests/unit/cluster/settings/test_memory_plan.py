@@ -118,7 +118,8 @@ def test_each_machine_of_a_cluster_is_compared(monkeypatch: pytest.MonkeyPatch) 
         resources = {"CPU": cpus, "memory": memory * GB, "object_store_memory": GB}
         return {"Alive": True, "Resources": resources, "NodeManagerAddress": address}
 
-    nodes = [node("10.0.0.1", 60), node("10.0.0.2", 2), node("10.0.0.3", 1, cpus=0)]
+    # Of the last one nothing is known.
+    nodes = [node("10.0.0.1", 60), node("10.0.0.2", 2), node("10.0.0.3", 1, cpus=0), node("10.0.0.4", 0)]
     monkeypatch.setattr(ray, "nodes", lambda: nodes)
     said: list[str] = []
     asked = config(data={"uri": "x", "global_batch": 4})
