@@ -3,7 +3,7 @@
 The modules of the model, their parameters and names stay; `networks` calls them with what is here. Nothing outside this
 package needs Triton, and within it only the files with kernels import it: ask `coverage.why_not` first.
 
-Every kernel stands beside its equation, the bytes it moves and a function in plain PyTorch with the same result. None uses
+Every kernel stands beside its equation and the bytes it moves; none uses
 atomics: sums are split over programs in a way that depends on shapes alone, and merged in one order, so that bits repeat.
 """
 

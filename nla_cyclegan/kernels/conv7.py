@@ -24,7 +24,6 @@ import triton
 import triton.language as tl
 from torch import Tensor
 from torch.autograd import Function
-from torch.nn import functional as F
 
 from nla_cyclegan.kernels.launch import FILL, cdiv, launch, new_nhwc, nhwc, power_of_2
 
@@ -293,8 +292,3 @@ def conv7_to_many(x_BFHW: Tensor, weight_MF77: Tensor) -> Tensor:
 def conv7_to_few(x_BMHW: Tensor, weight_FM77: Tensor, bias_F: Tensor | None = None) -> Tensor:
     """A 7x7 convolution of many channels to few -> [B, F, H - 6, W - 6] in NHWC order, x's dtype. Weights as in `conv7_to_many`; an fp32 bias."""
     return _ToFew.apply(x_BMHW, weight_FM77, bias_F)
-
-
-def conv7_plain(x_BCHW: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """`conv7_to_many` and `conv7_to_few` in plain PyTorch."""
-    return F.conv2d(x_BCHW[:, : weight.shape[1]], weight, bias)

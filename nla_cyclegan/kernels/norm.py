@@ -19,7 +19,6 @@ import triton
 import triton.language as tl
 from torch import Tensor
 from torch.autograd import Function
-from torch.nn import functional as F
 
 from nla_cyclegan.kernels.launch import FILL, cdiv, launch, new_nhwc, nhwc, power_of_2, share
 from nla_cyclegan.kernels.pad import check_sides, fold, reflect, row_tile
@@ -323,14 +322,3 @@ def norm_act_both(
     """As `norm_act`, for what is convolved and added later: -> padded [B, C, H + 2 pad, W + 2 pad], plain [B, C, H, W]; pad at least 1."""
     check_sides(x_BCHW, pad)
     return _NormActPad.apply(x_BCHW, residual_BCHW, float(slope), pad, True)
-
-
-def norm_act_plain(
-    x_BCHW: Tensor, residual_BCHW: Tensor | None = None, *, slope: float = 0.0, pad: int = 0
-) -> tuple[Tensor, Tensor]:
-    """`norm_act_both` in plain PyTorch -> padded, plain."""
-    # Not F.instance_norm: on the CPU its gradient is wrong for one sample with a gradient in NHWC order (torch 2.15).
-    var, mean = torch.var_mean(x_BCHW, dim=(2, 3), correction=0, keepdim=True)
-    y = F.leaky_relu((x_BCHW - mean) * torch.rsqrt(var + EPS), slope)
-    y = y if residual_BCHW is None else y + residual_BCHW
-    return F.pad(y, (pad,) * 4, mode="reflect"), y

@@ -156,13 +156,3 @@ class Mover:
             COUNT=len(self.parameters), RISE1=1 - self.beta1, RISE2=1 - self.beta2, EPS=self.eps,
             CHUNK=CHUNK, BLOCK=BLOCK, ALIGNED=self.many.aligned and gradients.aligned,
         )  # fmt: skip
-
-
-@torch.no_grad()
-def move_plain(p: Tensor, grad: Tensor, m: Tensor, n: Tensor, factors: Tensor, *, beta1: float, beta2: float, eps: float = 1e-8) -> None:  # fmt: skip
-    """`Mover.move` of one parameter in plain PyTorch, for a step that applies."""
-    lr, of_g, of_m, of_root, scale = factors
-    g = grad * scale
-    m.mul_(beta1).add_(g * (1 - beta1))
-    n.mul_(beta2).add_(g * g * (1 - beta2))
-    p.sub_(lr * (of_m * m + of_g * g) / (of_root * n.sqrt() + eps))

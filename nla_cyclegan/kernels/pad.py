@@ -11,7 +11,6 @@ import triton
 import triton.language as tl
 from torch import Tensor
 from torch.autograd import Function
-from torch.nn import functional as F
 
 from nla_cyclegan.kernels.launch import cdiv, launch, new_nhwc, nhwc, power_of_2, share
 
@@ -128,9 +127,3 @@ def reflect_pad(x_BCHW: Tensor, pad: int, *, channels: int | None = None, dtype:
     """
     check_sides(x_BCHW, pad)
     return _ReflectPad.apply(x_BCHW, pad, channels or x_BCHW.shape[1], dtype or x_BCHW.dtype)
-
-
-def reflect_pad_plain(x_BCHW: Tensor, pad: int, *, channels: int | None = None) -> Tensor:
-    """`reflect_pad` in plain PyTorch."""
-    more = (channels or x_BCHW.shape[1]) - x_BCHW.shape[1]
-    return F.pad(F.pad(x_BCHW, (pad,) * 4, mode="reflect"), (0, 0, 0, 0, 0, more))

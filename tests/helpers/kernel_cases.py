@@ -67,7 +67,9 @@ NORMS_GPU = [
 def check_norm(
     device: str, dtype: torch.dtype, shape: Sequence[int], slope: float, pad: int, has_residual: bool
 ) -> None:
-    from nla_cyclegan.kernels.norm import norm_act, norm_act_both, norm_act_plain
+    from plain_kernels import norm_act_plain
+
+    from nla_cyclegan.kernels.norm import norm_act, norm_act_both
 
     random = torch.Generator().manual_seed(3)
     # Means far from 0, as a bright image gives them, so that a cancellation would show.
@@ -92,7 +94,9 @@ PADS_GPU = [*PADS, ((4, 3, 256, 256), 3, 4), ((2, 256, 64, 64), 1, 256)]
 
 
 def check_pad(device: str, dtype: torch.dtype, shape: Sequence[int], pad: int, channels: int) -> None:
-    from nla_cyclegan.kernels.pad import reflect_pad, reflect_pad_plain
+    from plain_kernels import reflect_pad_plain
+
+    from nla_cyclegan.kernels.pad import reflect_pad
 
     random = torch.Generator().manual_seed(4)
     x = leaf(random, device, torch.float32, *shape)
@@ -112,7 +116,9 @@ CONVOLUTIONS_GPU = [
 
 
 def check_convolution(device: str, dtype: torch.dtype, b: int, ci: int, co: int, h: int, w: int, nhwc: bool) -> None:
-    from nla_cyclegan.kernels.conv7 import conv7_plain, conv7_to_few, conv7_to_many
+    from plain_kernels import conv7_plain
+
+    from nla_cyclegan.kernels.conv7 import conv7_to_few, conv7_to_many
 
     random = torch.Generator().manual_seed(5)
     x = leaf(random, device, dtype, b, ci, h + 6, w + 6)
