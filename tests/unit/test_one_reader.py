@@ -148,8 +148,8 @@ def test_one_place_decides_the_size(file_format: str, orientation: int, tmp_path
 
 def test_no_warning_of_pillow_reaches_the_user(folder: Path) -> None:
     program = (
-        "import sys\nfrom pathlib import Path\nfrom data_shards.images.read import image_size, load_image\n"
-        "for path in Path(sys.argv[1]).iterdir():\n    image_size(path), load_image(path)\n"
+        "import sys\nfrom pathlib import Path\nfrom data_shards.images.read import image_size, read_picture\n"
+        "for path in Path(sys.argv[1]).iterdir():\n    image_size(path), read_picture(path)\n"
     )
     done = subprocess.run([sys.executable, "-c", program, str(folder)], capture_output=True, text=True, check=True)
     assert done.stderr == ""

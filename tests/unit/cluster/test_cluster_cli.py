@@ -64,20 +64,6 @@ def refused(result: tuple[int, str, str]) -> str:
     return line
 
 
-def test_help_waits_for_nothing_heavy() -> None:
-    code = (
-        "import sys, runpy\n"
-        "sys.argv = ['cluster', '--help']\n"
-        "try:\n    runpy.run_module('cluster', run_name='__main__')\n"
-        "except SystemExit as end:\n    assert end.code == 0\n"
-        "heavy = {'torch', 'ray', 'pydantic', 'pyarrow', 'numpy'} & sys.modules.keys()\n"
-        "assert not heavy, heavy\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0, done.stderr
-    assert "train" in done.stdout
-
-
 def test_dry_run_prints_the_plan_and_writes_nothing(call: Call, file: str, tmp_path: Path) -> None:
     options = ("--model.generator.output", "masked", "--model.discriminator.nonlocal_blocks", "1")
     status, plan, _ = call("train", "--config", file, "--scaling.workers", "2", *options, "--dry-run")

@@ -4,7 +4,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
 import tiny
 import yaml
 
@@ -26,13 +25,6 @@ def check(code: str, heavy: tuple[str, ...] = HEAVY) -> None:
 
 def command(*arguments: str) -> str:
     return f"from cluster.__main__ import main\ntry:\n    main({list(arguments)!r})\nexcept SystemExit as end:\n    assert not end.code"
-
-
-@pytest.mark.parametrize(
-    "arguments", [["--help"], ["train", "--help"], ["translate", "--help"], ["submit", "--help"], ["status", "--help"]]
-)
-def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
-    check(command(*arguments))
 
 
 def test_the_status_of_a_run_imports_nothing_heavy(tmp_path: Path) -> None:

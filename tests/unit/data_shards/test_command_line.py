@@ -2,7 +2,6 @@
 
 import argparse
 import errno
-import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from types import ModuleType
@@ -97,14 +96,3 @@ def test_ctrl_c_is_130_with_what_to_do(run, capsys: pytest.CaptureFixture[str]) 
 
     assert run(Whole(interrupt), "go") == 130
     assert capsys.readouterr().err == "interrupted: go again\n"
-
-
-@pytest.mark.parametrize("verb", ["", "synth", "download", "pack", "index", "verify", "inspect", "bench"])
-def test_help_imports_no_torch(verb: str) -> None:
-    program = (
-        "import sys\nfrom data_shards.__main__ import main\n"
-        f"try:\n    main([*{[verb] if verb else []}, '--help'])\n"
-        "except SystemExit:\n    print({'torch', 'torchvision', 'ray'} & set(sys.modules))\n"
-    )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines()[-1] == "set()"

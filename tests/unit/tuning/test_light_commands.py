@@ -4,7 +4,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
 import sweep_records
 
 ROOT = Path(__file__).parents[3]
@@ -17,12 +16,6 @@ def call_without(modules: tuple[str, ...], *arguments: str) -> str:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout
-
-
-@pytest.mark.parametrize("verb", ["sweep", "submit", "dashboard", "best", "results"])
-def test_help_needs_neither_torch_nor_ray(verb: str) -> None:
-    hidden = ("torch", "torchvision", "ray", "optuna", "plotly", "tensorboard")
-    assert f"usage: python -m tuning {verb}" in call_without(hidden, verb, "--help")
 
 
 def test_the_best_configuration_and_the_page_need_neither_torch_nor_ray(tmp_path: Path) -> None:

@@ -1,6 +1,3 @@
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 import torch
@@ -11,7 +8,7 @@ from data_shards import progress
 from data_shards.errors import UserError
 from data_shards.images.read import load_image
 from nla_cyclegan import Generator, GeneratorConfig
-from nla_cyclegan.__main__ import VERBS, main
+from nla_cyclegan.__main__ import main
 from nla_cyclegan.commands.device import choose_device
 from nla_cyclegan.commands.outputs import plan_batches
 from nla_cyclegan.inference.images import attention_maps, translate_images, translation_masks
@@ -370,23 +367,6 @@ def test_an_absent_cuda_device_is_refused():
     assert choose_device("cpu") == torch.device("cpu")
     with pytest.raises(UserError, match="cuda:99"):
         choose_device("cuda:99")
-
-
-@pytest.mark.parametrize("verb", VERBS)
-def test_every_verb_explains_itself(verb, capsys):
-    with pytest.raises(SystemExit, match="0"):
-        main([verb, "--help"])
-    assert capsys.readouterr().out.startswith(f"usage: python -m nla_cyclegan {verb} ")
-
-
-def test_help_does_not_import_torch():
-    code = (
-        "import sys\nfrom nla_cyclegan.__main__ import VERBS, main\n"
-        "try: main(['--help'])\nexcept SystemExit: print('torch' in sys.modules)"
-    )
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert "translate" in result.stdout
-    assert result.stdout.endswith("False\n")
 
 
 def test_heat_maps_and_grids_are_no_inputs(weights, photos, tmp_path, capsys):

@@ -1,7 +1,5 @@
 import json
 import math
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -192,12 +190,6 @@ def test_evaluations_are_read_up_to_a_checkpoint(tmp_path: Path) -> None:
     folder.write("metrics.jsonl", ("\n".join(map(json.dumps, records)) + '\n{"images": 64, "swd').encode())
     assert [each["images"] for each in evaluations(folder, ObjectiveConfig())] == [16, 32, 48]
     assert [each["images"] for each in evaluations(folder, ObjectiveConfig(), 32)] == [16, 32]
-
-
-def test_results_start_without_ray() -> None:
-    """Reading a sweep takes storage alone."""
-    code = "import sys, tuning.analysis.results; sys.exit('ray' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[4]).returncode == 0
 
 
 def test_a_stored_configuration_is_yaml_that_keeps_its_numbers(sweep: RunFolder) -> None:
