@@ -14,8 +14,9 @@ from cluster.ownership.owner import owned
 from cluster.records import events
 from cluster.records.run_state import outcome_recorded
 from cluster.settings.folders import with_dataset
+from cluster.settings.identity import about
 from cluster.settings.options import parse_options
-from cluster.settings.preflight import Prepared, about, prepare, warnings
+from cluster.settings.preflight import Prepared, prepare, warnings
 from data_shards.errors import Stopped
 
 

@@ -30,7 +30,8 @@ from cluster.records.console_progress import ConsoleProgress
 from cluster.records.sinks import Forward
 from cluster.records.trackers.names import VARIABLES
 from cluster.settings.config import RunConfig, has_credentials
-from cluster.settings.preflight import Prepared, claim, versions
+from cluster.settings.identity import versions
+from cluster.settings.preflight import Prepared, claim
 from cluster.settings.scaling import Resources, choose
 from cluster.settings.this_machine import compute_capability, this_machine
 from data_shards.cores import usable_cores

@@ -27,8 +27,8 @@ from cluster.records.trackers.names import make
 from cluster.records.trackers.tracked_run import TrackedRun, run_id
 from cluster.records.upload import local_files
 from cluster.settings.config import RunConfig
+from cluster.settings.identity import about
 from cluster.settings.options import train_command
-from cluster.settings.preflight import about
 from cluster.training.data_faults import DataFaults
 from cluster.training.guards import NonFiniteGuard, out_of_memory_explained
 from data_shards import UnpairedStream, open_dataset, rank_share

@@ -46,6 +46,12 @@ def test_the_pages_have_commands() -> None:
     }
 
 
+@pytest.mark.parametrize("package", PACKAGES)
+def test_the_first_page_lists_every_verb(package: str) -> None:
+    (listed,) = re.findall(rf"^    python -m {package} +(\w+ \|.*)$", (ROOT / "README.md").read_text(), re.MULTILINE)
+    assert sorted(listed.split(" | ")) == sorted(import_module(f"{package}.__main__").VERBS)
+
+
 @pytest.mark.parametrize(("page", "line"), GIVEN)
 def test_a_command_is_one_that_its_program_takes(page: str, line: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)

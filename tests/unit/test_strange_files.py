@@ -26,7 +26,8 @@ from PIL import Image
 from cluster.ownership.attempt import FOLDER, RECORD
 from cluster.ownership.records import Record, Records, own_record
 from cluster.records.metrics_file import parse_records
-from cluster.settings.preflight import about, prepare
+from cluster.settings.identity import about
+from cluster.settings.preflight import prepare
 from cluster.status import main as status
 from data_shards import open_dataset, read_split
 from data_shards.checking.index import index

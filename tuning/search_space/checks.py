@@ -7,8 +7,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from cluster.settings.config import RunConfig
+from cluster.settings.identity import SURROUNDINGS
 from cluster.settings.options import field_names, nearest
-from cluster.settings.preflight import SURROUNDINGS
 from nla_cyclegan.model.config import PLACEMENTS
 from tuning.search_space.space import PLACED, Overrides, Space, override
 

@@ -8,7 +8,8 @@ from pydantic import ValidationError
 
 from cluster.records.recorded_run import flat
 from cluster.settings.config import RunConfig, differences
-from cluster.settings.preflight import Prepared, decisive, misfits, prepare
+from cluster.settings.identity import decisive
+from cluster.settings.preflight import Prepared, misfits, prepare
 from data_shards.errors import UserError
 from data_shards.storage.checked import problem, shortened
 from data_shards.storage.folder import join_uri

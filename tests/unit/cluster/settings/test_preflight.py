@@ -8,8 +8,9 @@ import tiny
 
 from cluster.settings.config import RunConfig, differences
 from cluster.settings.dry_run import plan_text
+from cluster.settings.identity import decisive
 from cluster.settings.options import parse_options
-from cluster.settings.preflight import decisive, prepare, warnings
+from cluster.settings.preflight import prepare, warnings
 from data_shards.errors import UserError
 
 # As version 0.1 stored it: what came later is missing, and `compile` is gone since.

@@ -1,0 +1,68 @@
+"""What a run is, as its run.json says: its configuration, dataset and versions; and whether a folder holds the same run."""
+
+from dataclasses import asdict
+from importlib.metadata import version
+from typing import Any
+
+from cluster.ranks.clock import Clock
+from cluster.records.about import read_about
+from cluster.settings.config import DataConfig, RunConfig, differences
+from cluster.settings.options import merge, train_command
+from data_shards import Dataset
+from data_shards.errors import UserError
+from data_shards.storage.folder import RunFolder
+from nla_cyclegan.weights.checkpoint import ABOUT
+
+# How images reach the model, not which: it may change when a run is continued.
+DELIVERY = ("uri", "a", "b", "loader_workers", "prefetch", "cache_gb", "cache_folder", "bad_sample_budget")
+# How a step is computed, up to rounding: it may change as well. `compile` is gone, and stands in runs of version 0.1.
+EXECUTION = ("kernels", "graph", "channels_last", "cudnn_benchmark", "tf32", "deterministic", "micro_batch", "compile")
+SURROUNDINGS = ("name", "storage", "scaling", "checkpoint", "observe", "validation")
+VERSIONED = ("torch", "ray", "webdataset", "safetensors")
+
+
+def about(config: RunConfig, dataset: Dataset) -> dict[str, Any]:
+    """What a run is, as JSON values."""
+    return {
+        "config": config.model_dump(mode="json"),
+        "command": train_command(config),
+        "dataset": dataset.fingerprint,
+        "clock": asdict(Clock.of(config.schedule, dataset, config.data.global_batch)),
+        "versions": versions(),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Of the packages that the results depend on."""
+    return {package: version(package) for package in VERSIONED}
+
+
+def check_same_run(folder: RunFolder, config: RunConfig, dataset: Dataset) -> None:
+    """Raises: UserError when the folder is that of a run with another configuration or dataset."""
+    there = read_about(folder, ABOUT)
+    if not there:
+        return
+    here = about(config, dataset)
+    try:
+        lines = differences(decisive(there["config"]), decisive(here["config"]))
+        same_images = there["dataset"] == here["dataset"]
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{folder.label}/{ABOUT}: damaged ({type(error).__name__}: {error})") from error
+    if not same_images:
+        lines.append(f"the dataset at {config.data.uri}: other images than before")
+    if lines:
+        raise UserError(
+            f"{folder.label} holds another run; choose another --name, or take its configuration "
+            f"({ABOUT} in that folder). What differs:\n" + "\n".join(f"  {line}" for line in lines)
+        )
+
+
+def decisive(config: dict[str, Any]) -> dict[str, Any]:
+    """The part of a configuration that the trained weights depend on; a field from after it was stored has its default."""
+    full = merge(RunConfig(data=DataConfig(uri="-")).model_dump(mode="json"), config)
+    kept = {section: fields for section, fields in full.items() if section not in SURROUNDINGS}
+    return kept | {"data": _without(full["data"], DELIVERY), "step": _without(full["step"], EXECUTION)}
+
+
+def _without(fields: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if name not in names}
