@@ -351,7 +351,7 @@ def test_the_records_of_a_strangers_sweep(sweep: Any, trial: Any) -> None:
         harmless(root, read)
 
 
-@pytest.mark.parametrize("value", [10**400, "\ud800", "\x1b[2J", DEEP, [1, {"a": "</script>"}]], ids=str)
+@pytest.mark.parametrize("value", [10**400, "\ud800", "\x1b[2J"], ids=["long", "half a character", "escape"])
 def test_the_values_of_a_strange_trial(tmp_path: Path, value: Any, capsys: pytest.CaptureFixture[str]) -> None:
     sweep = {
         "sweep": {"trials": 1, "space": {}, "objective": {}},
