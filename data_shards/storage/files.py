@@ -5,6 +5,7 @@ Everything here waits for storage that throttles or is away, see patience.py.
 
 import logging
 import os
+import re
 import secrets
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
@@ -26,6 +27,8 @@ T = TypeVar("T")
 
 # Names that `writing` writes to: a regular expression. No two writers have the same, also on different machines.
 TEMPORARY = r"\.[0-9a-f]{16}\.partial(\.[^./]*)?"
+
+UNFINISHED = re.compile(rf"(^|/){TEMPORARY}$")
 
 
 @contextmanager
@@ -143,8 +146,8 @@ def list_folder(location: Location, *, recursive: bool = False) -> dict[str, fs.
         location.check_bucket()
     start = len(location.root) + 1
     names = {info.path[start:]: info for info in sorted(found, key=lambda info: info.path)}
-    for name in [name for name in names if leads_out(name)]:
-        # Of an object that somebody has put there under such a name.
+    # Of an object that somebody has put there under such a name; of a writer that was killed, or still writes.
+    for name in [name for name in names if leads_out(name) or UNFINISHED.search(name)]:
         del names[name]
     return _at_the_top(location, names) if are_implied else names
 

@@ -123,6 +123,14 @@ def test_files_are_listed_with_their_sizes_and_deleted(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "data").iterdir()] == ["one"]
 
 
+def test_what_a_killed_writer_has_left_is_no_file(tmp_path: Path) -> None:
+    location = locate(tmp_path)
+    write_file(location, "folder/two", b"22")
+    for name in (".0123456789abcdef.partial", "folder/.0123456789abcdef.partial.png"):
+        (tmp_path / name).write_bytes(b"2")
+    assert list_files(location) == {"folder/two": 2}
+
+
 def test_a_failed_write_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     location = locate(tmp_path)
     write_file(location, "name", b"old")
