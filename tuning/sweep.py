@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from cluster.jobs.final_errors import final_errors_stop_the_job
 from data_shards.errors import Stopped, UserError
-from tuning.analysis.results import SWEEP, table
+from tuning.analysis.results import SWEEP
+from tuning.analysis.rows import as_table, rows
 from tuning.settings.options import parse_sweep
 
 if TYPE_CHECKING:
@@ -105,7 +106,7 @@ def _say(text: str) -> None:
 def report(sweep: "Sweep") -> int:
     """Print the ranking and the next commands. Returns: the exit status."""
     folder = sweep.run.folder.label
-    print(table(sweep.trials))
+    print(as_table(rows(sweep.trials), sweep.trials))
     failed = [trial for trial in sweep.trials if trial.state == "failed"]
     for trial in failed:
         print(f"trial {trial.number} failed: {trial.reason}; the same command tries it again")

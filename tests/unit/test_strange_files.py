@@ -43,7 +43,8 @@ from nla_cyclegan.weights.checkpoint import CheckpointReader, Commit, commit_fil
 from nla_cyclegan.weights.generators import metadata_of
 from nla_cyclegan.weights.references import select
 from tuning.__main__ import main as tuning
-from tuning.analysis.results import Trial, best_config, read_results, table
+from tuning.analysis.results import Trial, best_config, read_results
+from tuning.analysis.rows import as_table, rows
 
 EVIL = ["../../outside.txt", "..", ".", "", "/etc/passwd", "a/../../b", "a//b", "..\\b", "C:\\b", "C:b", "a\0b", "a\nb"]
 EVIL += ["\ud800", "x" * 300, "../" * 50, "~/b", "a\u2028b", "commit-of-99999.json", "run.json/x"]
@@ -345,7 +346,7 @@ def test_the_records_of_a_strangers_sweep(sweep: Any, trial: Any) -> None:
 
         def read() -> None:
             results = read_results(runs.path)
-            table(results.trials)
+            as_table(rows(results.trials), results.trials)
             best_config(results)
 
         harmless(root, read)

@@ -5,7 +5,6 @@ import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 from tuning.analysis.measures import SCORE, Reduction, is_higher_better, measure
 from tuning.analysis.results import STATE_ORDER, Trial
@@ -60,12 +59,21 @@ def interval(values: Iterable[float]) -> Interval:
 
 def grouped(trials: Sequence[Trial], collapsed: Sequence[str]) -> list[Group]:
     """The trials by their values of all fields but these, in the order of their first trials."""
-    found: dict[tuple[Any, ...], list[Trial]] = {}
-    for trial in trials:
-        # Exact values: two draws that look alike in three digits are no repeats.
-        key = tuple((field, repr(value)) for field, value in sorted(trial.overrides.items()) if field not in collapsed)
-        found.setdefault(key, []).append(trial)
+    fields = sorted({field for trial in trials for field in trial.overrides} - set(collapsed))
+    found: dict[tuple[int, ...], list[Trial]] = {}
+    for trial, code in zip(trials, codes(trials, fields), strict=True):
+        found.setdefault(tuple(code), []).append(trial)
     return [Group(tuple(each)) for each in found.values()]
+
+
+def codes(trials: Sequence[Trial], fields: Sequence[str]) -> list[list[int]]:
+    """Of each trial one number a field, the same for the same value: two draws that look alike in three digits differ."""
+    known: dict[str, dict[str, int]] = {field: {} for field in fields}
+    texts = [[repr(trial.overrides[field]) if field in trial.overrides else "" for field in fields] for trial in trials]
+    return [
+        [known[field].setdefault(text, len(known[field])) for field, text in zip(fields, each, strict=True)]
+        for each in texts
+    ]
 
 
 def ranked_groups(

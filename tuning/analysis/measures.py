@@ -12,7 +12,6 @@ SCORE = "score"
 Reduction = Literal["last", "best", "min", "max", "mean"]
 REDUCTIONS: tuple[Reduction, ...] = get_args(Reduction)
 _REDUCE: dict[str, Callable[[Sequence[float]], float]] = {
-    "last": lambda values: values[-1],
     "min": min,
     "max": max,
     "mean": statistics.fmean,
@@ -46,15 +45,23 @@ def value_of(evaluation: Evaluation, metric: str) -> float | None:
 
 
 def measure(trial: Trial, metric: str = SCORE, reduction: Reduction = "last") -> float | None:
-    """One number of a metric's evaluations: the last by default, which is not the luckiest; None without any.
+    """One number of a metric's evaluations: the last by default, which is not the luckiest; None where it is not known.
 
     The last score of a diverged trial is none.
     """
-    if metric == SCORE and reduction == "last" and not math.isfinite(trial.score):
-        return None
+    if reduction == "last":
+        is_known = trial.evaluations and (metric != SCORE or trial.state != "diverged")
+        return value_of(trial.evaluations[-1], metric) if is_known else None
     values = [value for each in trial.evaluations if (value := value_of(each, metric)) is not None]
     if not values:
         return None
     if reduction == "best":
         reduction = "max" if is_higher_better(metric) else "min"
     return float(_REDUCE[reduction](values))
+
+
+def until(trial: Trial, images: int) -> Trial | None:
+    """The trial as it was after so many images; None for one that diverged, or has not come as far."""
+    if trial.state == "diverged" or trial.images < images:
+        return None
+    return trial.model_copy(update={"evaluations": [each for each in trial.evaluations if each.images <= images]})

@@ -193,18 +193,6 @@ def ranked(trials: Sequence[Trial]) -> list[Trial]:
     return sorted(trials, key=lambda trial: (STATE_ORDER.index(trial.state), trial.score, trial.number))
 
 
-def table(trials: Sequence[Trial]) -> str:
-    """The ranking as a text table."""
-    fields = sorted({field for trial in trials for field in trial.overrides})
-    rows = [["rank", "trial", "state", "images", "score", *short_names(fields)]]
-    for rank, trial in enumerate(ranked(trials), start=1):
-        known = math.isfinite(trial.score)
-        score = f"{trial.score:.2f}" if known else "-"
-        values = [value_text(trial.overrides.get(field)) for field in fields]
-        rows.append([str(rank), str(trial.number), trial.state, f"{trial.images:,}", score, *values])
-    return aligned(rows)
-
-
 def aligned(rows: Sequence[Sequence[str]]) -> str:
     """Rows of as many cells each, in columns, for a terminal."""
     rows = [[*map(shown_name, row)] for row in rows]

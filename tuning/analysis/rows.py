@@ -12,6 +12,8 @@ from tuning.analysis.measures import SCORE, Reduction, metrics_of
 from tuning.analysis.results import Trial, aligned, choice_text, short_names
 
 Row = dict[str, Any]
+# Larger integers are not exact as 64-bit floats.
+EXACT = 2**53
 
 
 def rows(
@@ -38,23 +40,15 @@ def rows(
     for rank, (group, _) in enumerate(ranked_groups(grouped(trials, collapsed), metric, reduction), start=1):
         intervals = {name: group.interval(name, reduction) for name in metrics}
         seconds = sum(map(seconds_of, group.trials))
-        numbers = [trial.number for trial in group.trials]
-        row: Row = {
-            "rank": rank,
-            **(
-                {"trials": " ".join(map(str, numbers)), "n": intervals[metric].n}
-                if collapsed
-                else {"trial": numbers[0]}
-            ),
-            "state": group.state,
-            "images": sum(trial.images for trial in group.trials),
-            **{name: each.mean if each.n else None for name, each in intervals.items()},
-            **({"margin": _finite(intervals[metric].margin)} if collapsed else {}),
-            "seconds": seconds,
-            **({} if price is None else {"cost": seconds / 3600 * price}),
-            **{field: plain(group.first.overrides.get(field)) for field in fields},
-            "reason": next((trial.reason for trial in group.trials if trial.reason), None),
-        }
+        numbers, margin = [trial.number for trial in group.trials], intervals[metric].margin
+        row: Row = {"rank": rank}
+        row |= {"trials": " ".join(map(str, numbers)), "n": intervals[metric].n} if collapsed else {"trial": numbers[0]}
+        row |= {"state": group.state, "images": sum(trial.images for trial in group.trials)}
+        row |= {name: each.mean if each.n else None for name, each in intervals.items()}
+        row |= {"margin": margin if math.isfinite(margin) else None} if collapsed else {}
+        row |= {"seconds": seconds} | ({} if price is None else {"cost": seconds / 3600 * price})
+        row |= {field: plain(group.first.overrides.get(field)) for field in fields}
+        row["reason"] = next((trial.reason for trial in group.trials if trial.reason), None)
         found.append(row)
     return found
 
@@ -64,7 +58,8 @@ def as_csv(found: Sequence[Row]) -> str:
     text = io.StringIO()
     writer = csv.DictWriter(text, list(found[0]) if found else ["rank"], lineterminator="\n")
     writer.writeheader()
-    writer.writerows(found)
+    for row in found:
+        writer.writerow({name: str(value).lower() if isinstance(value, bool) else value for name, value in row.items()})
     return text.getvalue()
 
 
@@ -73,29 +68,25 @@ def as_parquet(found: Sequence[Row]) -> bytes:
     import pyarrow as pa
     from pyarrow import parquet
 
-    columns = {name: [row[name] for row in found] for name in (found[0] if found else ())}
     sink = pa.BufferOutputStream()
-    parquet.write_table(pa.table({name: _column(values) for name, values in columns.items()}), sink)
+    columns = {name: _column([row[name] for row in found]) for name in (found[0] if found else ())}
+    parquet.write_table(pa.table(columns), sink)
     return bytes(sink.getvalue())
 
 
 def as_table(found: Sequence[Row], trials: Sequence[Trial], metric: str = SCORE) -> str:
     """The columns that fit on a terminal, aligned."""
-    fields = [
-        field for field in sorted({name for each in trials for name in each.overrides}) if found and field in found[0]
-    ]
-    columns = [
-        name
-        for name in ("rank", "trial", "trials", "n", "state", "images", metric, "margin")
-        if found and name in found[0]
-    ]
+    names = list(found[0]) if found else []
+    fields = sorted({field for trial in trials for field in trial.overrides} & set(names))
+    kept = ("rank", "trial", "trials", "n", "state", "images", metric, "margin")
+    columns = [name for name in kept if name in names]
     body = [[_cell(row[name]) for name in (*columns, *fields)] for row in found]
     return aligned([[*columns, *short_names(fields)], *body])
 
 
 def plain(value: Any) -> Any:
-    """A value of a field as a number or a text, which tables have in one cell."""
-    is_plain = isinstance(value, int | str) or (isinstance(value, float) and math.isfinite(value))
+    """A value of a field as a number or a text, which tables have in one cell; a number that JSON readers round is text."""
+    is_plain = isinstance(value, bool | str) or (isinstance(value, int | float) and abs(value) <= EXACT)
     return value if is_plain else choice_text(value)
 
 
@@ -104,10 +95,6 @@ def _column(values: list[Any]) -> list[Any]:
     if kinds <= {int, float} or len(kinds) < 2:
         return values
     return [None if value is None else str(value) for value in values]
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
 
 
 def _cell(value: Any) -> str:

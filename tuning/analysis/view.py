@@ -9,6 +9,7 @@ from typing import Any, Literal
 from pydantic import TypeAdapter, ValidationError
 
 from tuning.analysis.groups import repeats
+from tuning.analysis.measures import measure, until
 from tuning.analysis.results import Results, Trial, choice_text, ranked, short_names
 from tuning.analysis.stops import Stops, stops_of
 from tuning.search_space.space import Dimension, Space, count
@@ -59,18 +60,12 @@ class View:
     @property
     def best(self) -> Trial | None:
         """The best of the finished trials."""
-        return self.ranking[0] if self.ranking and self.ranking[0].state == "finished" else None
-
-    @property
-    def leader(self) -> Trial | None:
-        """The best trial, or the first of the ranking while none has finished."""
-        return self.ranking[0] if self.ranking and math.isfinite(self.ranking[0].score) else None
+        return self.leader if self.leader and self.leader.state == "finished" else None
 
     @cached_property
-    def places(self) -> dict[int, float]:
-        """Number of a trial -> its rank, from 0 for the best to 1."""
-        last = max(1, len(self.ranking) - 1)
-        return {trial.number: place / last for place, trial in enumerate(self.ranking)}
+    def leader(self) -> Trial | None:
+        """The best trial, or the first of the ranking while none has finished; None while none has a score."""
+        return next((trial for trial in self.ranking if measure(trial) is not None), None)
 
     @cached_property
     def total(self) -> int:
@@ -94,8 +89,8 @@ class View:
     @cached_property
     def compared(self) -> list[tuple[Trial, float]]:
         """Trials that have seen `age` images, with their scores there; diverged ones have the worst of these."""
-        scores = {trial.number: score_at(trial, self.age) for trial in self.trials if trial.state != "diverged"}
-        known = {number: score for number, score in scores.items() if score is not None}
+        early = {trial.number: until(trial, self.age) for trial in self.trials}
+        known = {number: score for number, trial in early.items() if trial and (score := measure(trial)) is not None}
         worst = max(known.values(), default=0.0)
         known |= {trial.number: worst for trial in self.trials if trial.state == "diverged"} if known else {}
         return [(trial, known[trial.number]) for trial in self.trials if trial.number in known]
@@ -118,12 +113,6 @@ class View:
         return sum(trial.state == state for trial in self.trials)
 
 
-def score_at(trial: Trial, images: int) -> float | None:
-    """Score of the last evaluation up to these images; None for a trial that has seen fewer."""
-    before = [evaluation.score for evaluation in trial.evaluations if evaluation.images <= images]
-    return before[-1] if before and trial.images >= images else None
-
-
 def axes_of(space: Space, trials: Sequence[Trial]) -> list[Axis]:
     """The fields in which at least two trials differ."""
     fields = sorted({field for trial in trials for field in trial.overrides})
@@ -132,14 +121,16 @@ def axes_of(space: Space, trials: Sequence[Trial]) -> list[Axis]:
     found = []
     for field in fields:
         values = [trial.overrides.get(field) for trial in trials]
-        if len({choice_text(value) for value in values}) > 1:
+        if len({repr(value) for value in values}) > 1:
             found.append(_axis(field, labels[field], space.get(field), values))
     return found
 
 
 def _axis(field: str, label: str, dimension: Dimension | None, values: list[Any]) -> Axis:
     candidates = dimension.candidates if dimension and not dimension.ends else []
-    numbers = [value for value in values if isinstance(value, int | float) and not isinstance(value, bool)]
+    numbers = [
+        each for each in values if isinstance(each, int | float) and not isinstance(each, bool) and math.isfinite(each)
+    ]
     drawn = len(numbers) == len(values) and not all(value in candidates for value in numbers)
     if drawn:
         wide = min(numbers) > 0 and max(numbers) / min(numbers) > WIDE

@@ -36,7 +36,7 @@ def main(arguments: Sequence[str]) -> int:
     from tuning.dashboard.sources import source_of
 
     source = source_of(args.uris)
-    page = source.page().html()
+    page = source.page(source.update()).html()
     out = args.out or Path(f"{source.name}.html")
     with writing(out) as partial:
         partial.write_text(page, encoding="utf-8")

@@ -1,14 +1,13 @@
 """A sweep as the data that the page's script draws: numbers of tuning/analysis, as JSON values."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 from tuning.analysis.cost import seconds_of, timeline
-from tuning.analysis.groups import T
+from tuning.analysis.groups import T, codes
 from tuning.analysis.importance import Importance
-from tuning.analysis.measures import REDUCTIONS, SCORE, is_higher_better, measure, metrics_of, value_of
+from tuning.analysis.measures import REDUCTIONS, SCORE, is_higher_better, measure, metrics_of, until, value_of
 from tuning.analysis.results import Trial
 from tuning.analysis.rows import plain
 from tuning.analysis.view import View
@@ -28,63 +27,58 @@ def sweep_data(
 ) -> dict[str, Any]:
     """JSON values; infinite and unknown ones are None."""
     metrics, losses = metrics_of(view.trials), losses_of(recorded)
+    fields = sorted({field for trial in view.trials for field in trial.overrides})
     drawn = [name for name in LOSSES if any(name in each for each in losses.values())]
-    most = max(FEWEST_POINTS, POINTS // max(1, len(view.trials)))
+    copy = {"metric": SCORE, "value": view.copy_score, "label": "a copy of the inputs"}
+    trials = [
+        _trial(trial, view, fields, metrics) | {"codes": code, "losses": losses.get(trial.number)}
+        for trial, code in zip(view.trials, codes(view.trials, fields), strict=True)
+    ]
     return {
         "name": view.name,
-        "axes": [asdict(axis) for axis in view.axes],
+        "fields": fields,
+        "axes": [asdict(axis) | {"place": fields.index(axis.field)} for axis in view.axes],
         "metrics": [_metric(name, name.replace("_", " ")) for name in metrics],
         "losses": [_metric(name, LOSSES[name][0]) for name in drawn],
         "reductions": REDUCTIONS,
         "quantiles": T,
         "collapse": view.repeats,
-        "references": _references(view),
+        "references": [] if view.copy_score is None else [copy],
         "age": view.age,
         "total": view.total,
         "hasStops": bool(view.stops.rungs),
-        "importance": [
-            {"field": each.axis.field, "label": each.axis.label, "share": each.share, "low": each.low, "high": each.high}
-            for each in importances
-        ],
+        "importance": [asdict(each) | {"label": each.axis.label, "field": each.axis.field} for each in importances],
         "timeline": [asdict(bar) for bar in timeline(view.trials)],
         "restarts": [[number, time, text] for number, each in recorded.items() for time, text in each.restarts],
         "pictures": {number: [asdict(each) for each in found] for number, found in pictures.items()},
-        "trials": [_trial(trial, view, metrics, most) | ({"losses": losses[trial.number]} if trial.number in losses else {}) for trial in view.trials],
-    }  # fmt: skip
+        "trials": trials,
+    }
 
 
 def _metric(name: str, label: str) -> dict[str, Any]:
     return {"name": name, "label": label, "isHigherBetter": is_higher_better(name)}
 
 
-def _references(view: View) -> list[dict[str, Any]]:
-    """Values of metrics that are drawn as lines."""
-    return (
-        []
-        if view.copy_score is None
-        else [{"metric": SCORE, "value": view.copy_score, "label": "a copy of the inputs"}]
-    )
-
-
-def _trial(trial: Trial, view: View, metrics: Sequence[str], most: int) -> dict[str, Any]:
-    values = [axis.value(trial) for axis in view.axes]
-    places = [axis.number(trial) for axis in view.axes]
+def _trial(trial: Trial, view: View, fields: Sequence[str], metrics: Sequence[str]) -> dict[str, Any]:
+    axes = {axis.field: axis for axis in view.axes}
+    early = until(trial, view.age)
     return {
         "number": trial.number,
         "state": trial.state,
         "reason": trial.reason,
         "images": trial.images,
-        "fields": [repr(value) for value in values],
-        "plain": [plain(value) for value in values],
-        "places": [place if math.isfinite(place) else None for place in places],
-        "texts": [axis.text(trial) for axis in view.axes],
-        "values": {
-            name: {at: measure(trial, name, at) for at in REDUCTIONS if at != "best"} for name in metrics
-        },
-        "course": _course(trial, metrics, most),
+        "plain": [plain(trial.overrides.get(field)) for field in fields],
+        "places": [axes[field].number(trial) if field in axes else None for field in fields],
+        "values": _values(trial, metrics),
+        "early": early and _values(early, metrics),
+        "course": _course(trial, metrics, max(FEWEST_POINTS, POINTS // len(view.trials))),
         "exploits": [[each.images, each.donor] for each in trial.exploits],
         "seconds": seconds_of(trial),
-    }  # fmt: skip
+    }
+
+
+def _values(trial: Trial, metrics: Sequence[str]) -> dict[str, Any]:
+    return {name: {at: measure(trial, name, at) for at in REDUCTIONS if at != "best"} for name in metrics}
 
 
 def _course(trial: Trial, metrics: Sequence[str], most: int) -> dict[str, list[float | None]]:

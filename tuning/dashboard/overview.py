@@ -1,6 +1,5 @@
 """Pages of several sweeps: a comparison of some, and the index of all sweeps and runs in a storage."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -12,23 +11,12 @@ from tuning.analysis.progress import progress
 from tuning.analysis.results import Results
 from tuning.analysis.storage_index import Entry
 from tuning.analysis.view import View
-from tuning.dashboard.page import Content, Page
-from tuning.dashboard.sweep_page import records, score_text
+from tuning.dashboard.page import Page
+from tuning.dashboard.sweep_page import score_text
 
 
-def several_page(sweeps: Sequence[Results], watching: bool) -> Page:
+def several_page(sweeps: Sequence[Results], version: str, watching: bool) -> Page:
     """The best score so far of each over what was spent, and the budgets to reach a score."""
-    return Page("several.html", records(*sweeps), watching, lambda: _several(sweeps))
-
-
-def index_page(label: str, found: Sequence[Entry], watching: bool) -> Page:
-    """A table of all sweeps and runs, newest first."""
-    facts = {"title": f"Sweeps and runs in {label}", "label": label, "rows": [_row(entry) for entry in found]}
-    written = json.dumps([asdict(entry) for entry in found]).encode()
-    return Page("index.html", written, watching, lambda: Content(facts, {}))
-
-
-def _several(sweeps: Sequence[Results]) -> Content:
     views = [View(results) for results in sweeps]
     names = [view.name for view in views]
     data = [
@@ -43,27 +31,31 @@ def _several(sweeps: Sequence[Results]) -> Content:
         }
         for view in views
     ]
-    scores = [
-        {
-            "score": (view.sweep.get("objective"), results.about.get("score_version")),
-            "dataset": results.about.get("dataset"),
-        }
-        for view, results in zip(views, sweeps, strict=True)
-    ]
+    compared = {
+        "score": [
+            (view.sweep.get("objective"), results.about.get("score_version"))
+            for view, results in zip(views, sweeps, strict=True)
+        ],
+        "dataset": [results.about.get("dataset") for results in sweeps],
+    }
     facts = {
         "title": f"{len(sweeps)} sweeps",
         "score_is": score_text(views[0]),
-        "differ": [name for name in ("score", "dataset") if any(each[name] != scores[0][name] for each in scores)],
+        "differ": [name for name, values in compared.items() if any(value != values[0] for value in values)],
     }
-    return Content(facts, {"several": {"sweeps": data}})
+    return Page("several.html", facts, {"several": {"sweeps": data}}, version, watching)
+
+
+def index_page(label: str, found: Sequence[Entry], version: str, watching: bool) -> Page:
+    """A table of all sweeps and runs, newest first."""
+    facts = {"title": f"Sweeps and runs in {label}", "label": label, "rows": [_row(entry) for entry in found]}
+    return Page("index.html", facts, {}, version, watching)
 
 
 def _row(entry: Entry) -> dict[str, Any]:
     written = datetime.fromtimestamp(entry.written, UTC) if entry.written else None
     return {
         **asdict(entry),
-        "images": f"{entry.images:,}",
-        "time": duration_text(entry.seconds) if entry.seconds else "-",
-        "best": "-" if entry.best is None else f"{entry.best:.4g}",
-        "written": f"{written:%Y-%m-%d %H:%M} UTC" if written else "-",
+        "time": duration_text(entry.seconds) if entry.seconds else None,
+        "written": f"{written:%Y-%m-%d %H:%M} UTC" if written else None,
     }

@@ -8,7 +8,6 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from data_shards.errors import UserError
-from tuning.dashboard.page import Page
 from tuning.dashboard.sources import source_of
 
 INTERVAL_S = 3.0
@@ -23,9 +22,8 @@ class LivePage:
     def __init__(self, *uris: str) -> None:
         self.uri = uris[0]
         self.source = source_of(uris, watching=True)
-        self.label = self.source.label
-        self._trouble = ""
-        self._publish(self.source.page())
+        self.version = self._trouble = ""
+        self.update()
 
     def follow(self, stop: threading.Event) -> None:
         """Update until `stop` is set; while storage fails, the last page stays."""
@@ -38,12 +36,10 @@ class LivePage:
 
     def update(self) -> None:
         """Read the records, and make a new page if they have changed. Raises: UserError."""
-        newer = self.source.page()
-        if newer.version != self.version:
-            self._publish(newer)
-
-    def _publish(self, page: Page) -> None:
-        self.page, self.data, self.version = page.html().encode(), page.document.encode(), page.version
+        version = self.source.update()
+        if version != self.version:
+            page = self.source.page(version)
+            self.page, self.data, self.version = page.html().encode(), page.document.encode(), version
 
     def _warn(self, trouble: str) -> None:
         if trouble and trouble != self._trouble:
@@ -119,7 +115,7 @@ def serve(uris: Sequence[str], host: str, port: int) -> int:
     follower = threading.Thread(target=live.follow, args=(stop,), name="follow", daemon=True)
     with server:
         follower.start()
-        print(f"serving {live.label} at http://{host}:{server.server_address[1]}/ until Ctrl-C", flush=True)
+        print(f"serving {live.source.label} at http://{host}:{server.server_address[1]}/ until Ctrl-C", flush=True)
         try:
             server.serve_forever()
         except KeyboardInterrupt:

@@ -1,6 +1,5 @@
 """The page of one sweep, from its records."""
 
-import json
 from collections.abc import Mapping
 from shlex import quote
 from typing import Any
@@ -18,7 +17,7 @@ from tuning.analysis.view import View
 from tuning.dashboard import gallery
 from tuning.dashboard.data import sweep_data
 from tuning.dashboard.gallery import Picture
-from tuning.dashboard.page import Content, Page
+from tuning.dashboard.page import Page
 from tuning.dashboard.runs import RunReader
 
 STATES = ("finished", "stopped", "running", "waiting", "diverged", "failed")
@@ -32,11 +31,9 @@ class SweepPages:
         self._runs = RunReader(uri)
         self._pictures: dict[int, list[Picture]] = {}
 
-    def page(self, results: Results) -> Page:
-        return Page("sweep.html", records(results), self.watching, lambda: self._content(View(results)))
-
-    def _content(self, view: View) -> Content:
+    def page(self, results: Results, version: str) -> Page:
         """Raises: UserError when storage fails."""
+        view = View(results)
         order = gallery.order(view.trials, view.repeats)
         if self.watching:
             self._pictures = gallery.served(view.folder, order, self._pictures)
@@ -44,21 +41,7 @@ class SweepPages:
             self._pictures = gallery.embedded(view.folder, order)
         found = importances(view.axes, view.compared)
         data = sweep_data(view, found, self._pictures, self._runs.read(view.ranking))
-        return Content(_facts(view, self._pictures), {"sweep": data})
-
-
-def render(results: Results, uri: str, watching: bool = False) -> str:
-    """The page of a sweep that was read from this URI; `watching`: it polls its server for newer versions."""
-    return SweepPages(uri, watching).page(results).html()
-
-
-def records(*sweeps: Results) -> bytes:
-    """All that pages of these sweeps are made of, but for their pictures."""
-    return b"".join(
-        json.dumps(results.about, sort_keys=True).encode()
-        + b"".join(trial.model_dump_json().encode() for trial in results.trials)
-        for results in sweeps
-    )
+        return Page("sweep.html", _facts(view, self._pictures), {"sweep": data}, version, self.watching)
 
 
 def _facts(view: View, pictures: Mapping[int, list[Picture]]) -> dict[str, Any]:
@@ -70,7 +53,6 @@ def _facts(view: View, pictures: Mapping[int, list[Picture]]) -> dict[str, Any]:
         "states": [(state, view.count_of(state)) for state in STATES if view.count_of(state)],
         "settings": _settings(view),
         "score_is": score_text(view),
-        "gain": _gain(view),
         "best_group": _best_group(view),
         "illustrated": illustrated,
         "picture": pictures[illustrated.number][-1] if illustrated else None,
@@ -118,15 +100,6 @@ def score_text(view: View) -> str:
         f"Score: {distance}x 10\u00b3) of translated held-out images to real ones, mean of both directions{lost}. "
         "Lower is better."
     )
-
-
-def _gain(view: View) -> str:
-    """The best score against the median of the finished trials."""
-    scores = sorted(trial.score for trial in view.trials if trial.state == "finished")
-    if view.best is None or len(scores) < 3:
-        return ""
-    median = scores[len(scores) // 2]
-    return f"{1 - view.best.score / median:.0%} below the median of the {len(scores)} finished trials ({median:.4g})"
 
 
 def _best_group(view: View) -> str:

@@ -2,27 +2,20 @@
 
 const STATES = ["finished", "stopped", "running", "waiting", "failed", "diverged"];
 
-// Trials in groups, each with its key and its state: that of the trial furthest from finished.
-export function grouped(trials, axes, collapsed) {
-  const kept = axes.map((axis, place) => (collapsed.includes(axis.field) ? -1 : place)).filter((place) => place >= 0);
-  const found = new Map();
-  for (const trial of trials) {
-    const key = collapsed.length ? JSON.stringify(kept.map((place) => trial.fields[place])) : String(trial.number);
-    if (!found.has(key)) found.set(key, []);
-    found.get(key).push(trial);
-  }
-  return [...found].map(([key, members]) => ({ key, trials: members, state: worst(members) }));
-}
-
-// Best first: by state, then by the mean of the measure.
-export function ranked(groups, value, isHigherBetter) {
-  const sign = isHigherBetter ? -1 : 1;
-  for (const group of groups) group.found = interval(group.trials.map(value));
-  const mean = (group) => (group.found.n ? sign * group.found.mean : Infinity);
-  return groups.sort((one, other) =>
-    STATES.indexOf(one.state) - STATES.indexOf(other.state)
-    || difference(mean(one), mean(other))
-    || one.trials[0].number - other.trials[0].number);
+// Best first, by state and by the mean of the measure. A group's state is that of its trial furthest from finished.
+export function ranked(trials, fields, collapsed, value, isHigherBetter) {
+  const kept = fields.map((_, place) => place).filter((place) => !collapsed.includes(fields[place]));
+  const keyOf = (trial) => (collapsed.length ? kept.map((place) => trial.codes[place]).join() : String(trial.number));
+  const groups = [...Map.groupBy(trials, keyOf)].map(([key, members]) => {
+    const state = Math.max(...members.map((trial) => STATES.indexOf(trial.state)));
+    const all = interval(members.map(value));
+    const order = [state, all.n ? (isHigherBetter ? -1 : 1) * all.mean : Infinity, members[0].number];
+    return { key, trials: members, state: STATES[state], found: all, order };
+  });
+  return groups.sort(({ order: one }, { order: other }) => {
+    const place = one.findIndex((each, i) => each !== other[i]);
+    return place < 0 ? 0 : one[place] < other[place] ? -1 : 1;
+  });
 }
 
 let quantiles = [];
@@ -36,12 +29,4 @@ export function interval(values) {
   if (n < 2) return { mean, margin: Infinity, n };
   const variance = known.reduce((sum, value) => sum + (value - mean) ** 2, 0) / (n - 1);
   return { mean, margin: quantiles[Math.min(n - 1, quantiles.length) - 1] * Math.sqrt(variance / n), n };
-}
-
-function worst(trials) {
-  return STATES[Math.max(...trials.map((trial) => STATES.indexOf(trial.state)))];
-}
-
-function difference(one, other) {
-  return one === other ? 0 : one < other ? -1 : 1;
 }

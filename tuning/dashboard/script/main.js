@@ -1,23 +1,29 @@
 // Draws the page, and while the sweep runs takes newer data from the server without a reload.
 
-import { prepareControls, drawControls } from "page/controls";
-import { drawCosts, drawStops, drawTimeline } from "page/cost";
+import { drawContour } from "page/contour";
+import { drawControls, prepareControls } from "page/controls";
+import { drawCosts, drawStops } from "page/cost";
 import { drawCurves } from "page/curves";
-import { drawFields, drawImportance, drawRanks } from "page/fields";
+import { drawFields, drawImportance } from "page/fields";
 import { drawParallel } from "page/parallel";
 import { drawComparison, drawGallery } from "page/pictures";
 import { drawRanking } from "page/ranking";
 import { drawSeveral, prepareSeveral } from "page/several";
 import { follow, load, page } from "page/store";
+import { drawTimeline } from "page/timeline";
 
 const POLL_MS = 2000;
-const SWEEP = [drawCurves, drawImportance, drawFields, drawRanks, drawParallel, drawComparison, drawGallery, drawTimeline, drawCosts, drawStops];
 
 const first = JSON.parse(document.getElementById("data").textContent);
-if (first.sweep) { prepareControls(); follow(drawControls, true); follow(drawRanking, true); SWEEP.forEach((draw) => follow(draw)); }
-if (first.several) { prepareSeveral(); follow(drawSeveral); }
+if (first.sweep) {
+  prepareControls();
+  follow(drawControls, drawRanking, drawCurves, drawComparison, drawImportance, drawContour, drawFields, drawParallel, drawTimeline, drawCosts, drawStops, drawGallery);
+}
+if (first.several) {
+  prepareSeveral();
+  follow(drawSeveral);
+}
 load(first);
-document.documentElement.dataset.ready = "";
 if (first.watching) poll();
 
 // Replace the parts of the page whose texts have changed, and draw the newer data.

@@ -1,26 +1,27 @@
 // Parallel coordinates: one line a group through its values, images seen and measure. Ranges on the axes select.
 
 import { powers } from "page/fields";
-import { FAINT, colorscale, draw, remove } from "page/plot";
+import { FAINT, colorscale, draw, shows } from "page/plot";
 import { choices, choose, view } from "page/store";
 
 let dimensions = [];
 
 export function drawParallel() {
-  const section = document.querySelector("#parallel");
   // Worst first: plotly draws in this order.
   const lines = view.groups.filter((group) => group.found.n).toReversed();
   const all = view.everything.filter((group) => group.found.n);
-  section.hidden = view.axes.length < 2 || all.length < 2 || !lines.length;
-  if (section.hidden) return remove("parallel");
-  const values = (read) => lines.map(read);
-  dimensions = view.axes.map((axis) => ({ field: axis.field, ...coordinate(axis, values((line) => line.trials[0].places[axis.place]), all.map((group) => group.trials[0].places[axis.place])) }));
-  const seen = (group) => Math.max(...group.trials.map((trial) => trial.images)), mean = (group) => group.found.mean;
-  if (new Set(all.map(seen)).size > 1) dimensions.push({ label: "images", values: values(seen), range: ends(all.map(seen)), tickformat: ",~s" });
-  dimensions.push({ label: view.label, values: values(mean), range: ends(all.map(mean)), tickformat: ".4~g" });
-  const chart = draw("parallel", section.querySelector(".holder"), [{
+  if (!shows("parallel", view.axes.length > 1 && all.length > 1 && lines.length > 0)) return;
+  // An axis reaches over the values of all trials, so that it stays when some are selected.
+  const dimension = (read, label, more = {}) => ({ label, values: lines.map(read), range: ends(all.map(read)), ...more });
+  const seen = (group) => Math.max(...group.trials.map((trial) => trial.images));
+  dimensions = [
+    ...view.axes.map((axis) => coordinate(axis, all, dimension)),
+    ...(new Set(all.map(seen)).size > 1 ? [dimension(seen, "images", { tickformat: ",~s" })] : []),
+    dimension((group) => group.found.mean, view.label, { tickformat: ".4~g" }),
+  ];
+  const chart = draw("parallel", [{
     type: "parcoords", dimensions, labelfont: { size: 13 }, tickfont: { size: 12 }, rangefont: { size: 11 },
-    line: { color: values((line) => -line.place), cmin: -1, cmax: 0, colorscale, reversescale: true },
+    line: { color: lines.map((line) => -line.place), cmin: -1, cmax: 0, colorscale, reversescale: true },
     unselected: { line: { color: FAINT, opacity: 0.08 } },
   }], { margin: { l: 70, r: 60, t: 44, b: 24 } }, {
     height: 420, brush: false,
@@ -29,6 +30,22 @@ export function drawParallel() {
   if ("follows" in chart.dataset) return;
   chart.dataset.follows = "";
   chart.on("plotly_restyle", () => choose({ ranges: rangesOf(chart.data[0].dimensions) }));
+}
+
+const ends = (values) => [Math.min(...values), Math.max(...values)];
+
+function coordinate(axis, all, dimension) {
+  const isLog = axis.scale === "log", turn = isLog ? Math.log10 : (value) => value;
+  const read = (group) => turn(group.trials[0].places[axis.place]);
+  const range = choices.ranges[axis.field]?.map((each) => each.map(turn));
+  const base = dimension(read, axis.label, { field: axis.field, isLog, ...(range ? { constraintrange: range } : {}) });
+  if (axis.scale === "choice") return { ...base, tickvals: axis.choices.map((_, place) => place), ticktext: axis.choices, range: [0, axis.choices.length - 1] };
+  if (!isLog) return { ...base, tickformat: ".3~g" };
+  const [low, high] = base.range, edge = 0.07 * (high - low);
+  const inside = powers(base.range.map((end) => 10 ** end)).map(Math.log10).filter((power) => power > low + edge && power < high - edge);
+  // Plotly draws an axis from its first mark to its last.
+  const ticks = [low, ...inside, high];
+  return { ...base, tickvals: ticks, ticktext: ticks.map((tick) => String(Number((10 ** tick).toPrecision(3)))) };
 }
 
 // The ranges as values of the fields. Those of an axis that is no field select nothing elsewhere.
@@ -41,23 +58,4 @@ function rangesOf(drawn) {
     found[dimension.field] = all.map((range) => range.map((end) => (dimension.isLog ? 10 ** end : end)));
   });
   return found;
-}
-
-const ends = (values) => [Math.min(...values), Math.max(...values)];
-
-// An axis reaches over the values of all trials, so that it stays when some are selected.
-function coordinate(axis, values, all) {
-  const isLog = axis.scale === "log";
-  const range = choices.ranges[axis.field]?.map((each) => each.map((end) => (isLog ? Math.log10(end) : end)));
-  const base = { label: axis.label, isLog, ...(range ? { constraintrange: range } : {}) };
-  if (axis.scale === "choice") {
-    // The whole axis, also when the lines end at some of the choices.
-    return { ...base, values, tickvals: axis.choices.map((_, place) => place), ticktext: axis.choices, range: [0, axis.choices.length - 1] };
-  }
-  if (axis.scale === "linear") return { ...base, values, range: ends(all), tickformat: ".3~g" };
-  const [low, high] = ends(all.map(Math.log10)), edge = 0.07 * (high - low);
-  const inside = powers(all).map(Math.log10).filter((power) => power > low + edge && power < high - edge);
-  // Plotly draws an axis from its first mark to its last.
-  const ticks = [low, ...inside, high];
-  return { ...base, values: values.map(Math.log10), range: [low, high], tickvals: ticks, ticktext: ticks.map((tick) => String(Number((10 ** tick).toPrecision(3)))) };
 }

@@ -1,6 +1,6 @@
-// Charts: plotly with the page's theme, a label for screen readers, and a box that selects trials.
+// Charts: plotly in the page's colours, with a label for screen readers and a box that selects trials.
 
-import { choose, page, toggle, choices } from "page/store";
+import { choices, choose, toggle } from "page/store";
 import { element } from "page/text";
 
 const CONFIG = { responsive: true, displaylogo: false, displayModeBar: false };
@@ -21,20 +21,33 @@ export function shade(place, opacity = 1) {
 
 export const colorscale = SCALE.map(([place]) => [place, shade(place)]);
 
-const theme = () => page.templates[dark.matches ? "dark" : "light"];
+// Text and grid in the colours of the style sheet.
+function template() {
+  const styles = getComputedStyle(document.body), grid = FAINT;
+  const font = { family: styles.fontFamily, size: 13, color: styles.color };
+  const axis = { gridcolor: grid, zerolinecolor: grid, linecolor: grid, automargin: true, title: { standoff: 8, font: { size: 13 } } };
+  const clear = "rgba(0,0,0,0)", hoverlabel = { font, bgcolor: styles.getPropertyValue("--surface"), bordercolor: grid };
+  return { layout: { font, paper_bgcolor: clear, plot_bgcolor: clear, colorway: [styles.color], xaxis: axis, yaxis: axis, hoverlabel } };
+}
 
-// Draw a chart in an element, or change what it shows. `brush`: a dragged box selects the trials of the points inside.
-export function draw(id, holder, traces, layout, { label, height, brush = true }) {
+// Whether the section of a chart has something to show; without it is hidden.
+export function shows(id, isShown) {
+  document.getElementById(id).hidden = !isShown;
+  if (!isShown) remove(id);
+  return isShown;
+}
+
+// Draw the chart of a section, or change what it shows. `brush`: a dragged box selects the trials of the points inside.
+export function draw(id, traces, layout, { label, height, brush = true }) {
   const chart = document.getElementById(`chart-${id}`)
-    ?? holder.appendChild(element("div", { id: `chart-${id}`, class: "chart", role: "img" }));
-  if (chart.parentElement !== holder) holder.append(chart);
+    ?? document.querySelector(`#${id} .holder`).appendChild(element("div", { id: `chart-${id}`, class: "chart", role: "img" }));
   chart.setAttribute("aria-label", label);
   chart.style.height = `${height}px`;
   const common = {
     autosize: true, showlegend: false, margin: { l: 8, r: 12, t: 12, b: 8 }, height,
     dragmode: brush && !coarse.matches ? "select" : false, selections: [], selectdirection: "any", hovermode: "closest",
   };
-  Plotly.react(chart, traces, { ...common, ...layout, template: theme() }, CONFIG);
+  Plotly.react(chart, traces.filter(Boolean), { ...common, ...layout, template: template() }, CONFIG);
   if ("drawn" in chart.dataset) return chart;
   chart.dataset.drawn = "";
   chart.on("plotly_click", (event) => {
@@ -51,16 +64,13 @@ export function draw(id, holder, traces, layout, { label, height, brush = true }
 
 export function remove(id) {
   const chart = document.getElementById(`chart-${id}`);
-  if (!chart) return;
-  Plotly.purge(chart);
-  chart.remove();
+  if (chart) Plotly.purge(chart);
+  chart?.remove();
 }
 
 // Each point's customdata begins with the numbers of its trials.
-function trialsOf(points) {
-  return [...new Set(points.flatMap((point) => point.customdata?.[0] ?? []))];
-}
+const trialsOf = (points) => [...new Set(points.flatMap((point) => point.customdata?.[0] ?? []))];
 
 dark.addEventListener("change", () => {
-  for (const chart of document.querySelectorAll("[data-drawn]")) Plotly.relayout(chart, { template: theme() });
+  for (const chart of document.querySelectorAll("[data-drawn]")) Plotly.relayout(chart, { template: template() });
 });

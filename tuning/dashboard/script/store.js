@@ -1,23 +1,27 @@
 // What the page shows: the sweep's data, the reader's choices, and what follows from both.
 
-import { read, write, DEFAULTS } from "page/address";
-import { grouped, interval, ranked, useQuantiles } from "page/groups";
+import { read, write } from "page/address";
+import { interval, ranked, useQuantiles } from "page/groups";
+import { value as text } from "page/text";
+
+// Charts of few trials change together. Those of more are drawn one by one, so that the page answers in between.
+const AT_ONCE = 200;
+// While a search is typed, what is drawn first follows each key; the rest follows when the typing rests.
+const FIRST = 2, REST_MS = 200;
 
 export let page = null; // the document: version, parts, sweep
 export let sweep = null;
 export let choices = read(location.hash);
 export let view = null; // what follows: see `derive`
 
-// `quick`: what follows each key while a search is typed; the rest follows when the typing rests.
-const REST_MS = 200;
-const followers = [];
-export const follow = (draw, quick = false) => followers.push({ draw, quick });
+let followers = [];
+export const follow = (...found) => { followers = found; };
 
 export function load(newer) {
   page = newer;
   sweep = newer.sweep;
   if (sweep) useQuantiles(sweep.quantiles);
-  publish();
+  return publish();
 }
 
 // Change choices; the address follows.
@@ -34,20 +38,23 @@ export function toggle(numbers) {
   choose({ trials: all ? others : [...others, ...numbers] });
 }
 
-export function clear() {
-  choose({ search: "", brush: null, trials: [], ranges: {} });
-}
+export const clear = () => choose({ search: "", brush: null, trials: [], ranges: {} });
 
 export const isFiltered = () => Boolean(choices.search || choices.brush || choices.trials.length || Object.keys(choices.ranges).length);
 
 addEventListener("hashchange", () => { choices = read(location.hash); publish(); });
 
-let resting = 0;
-function publish(isTyped = false) {
-  clearTimeout(resting);
+let turn = 0;
+async function publish(isTyped = false) {
+  const mine = (turn += 1), isSlow = sweep?.trials.length > AT_ONCE;
   if (sweep) view = derive();
-  for (const { draw, quick } of followers) if (quick || !isTyped) draw();
-  if (isTyped) resting = setTimeout(publish, REST_MS);
+  for (const [place, draw] of followers.entries()) {
+    draw();
+    const rests = isTyped && place === FIRST - 1;
+    if (rests || isSlow) await new Promise((go) => { setTimeout(go, rests ? REST_MS : 0); });
+    if (mine !== turn) return; // Something newer is drawn.
+  }
+  document.documentElement.dataset.ready = "";
 }
 
 function derive() {
@@ -55,66 +62,73 @@ function derive() {
   const metric = sweep.metrics.find((each) => each.name === choices.metric) ?? sweep.metrics[0];
   const at = sweep.reductions.includes(choices.at) ? choices.at : sweep.reductions[0];
   const value = (trial) => valueOf(trial, metric, at);
-  const ofTrials = (trials) => ranked(grouped(trials, sweep.axes, collapsed), value, metric.isHigherBetter);
+  const axes = sweep.axes.filter((axis) => !collapsed.includes(axis.field)); // the fields that tell groups apart
+  const ofTrials = (trials) => ranked(trials, sweep.fields, collapsed, value, metric.isHigherBetter);
   // Ranks and colours are those among all trials, whatever is selected.
-  const everything = ofTrials(sweep.trials);
-  const ranks = new Map(everything.map((group, index) => [group.key, index + 1]));
-  const last = Math.max(1, everything.length - 1);
+  const all = ofTrials(sweep.trials);
+  const ranks = new Map(all.map((group, index) => [group.key, index + 1]));
   const named = (groups) => groups.map((group) => ({
     ...group,
     rank: ranks.get(group.key),
-    place: (ranks.get(group.key) - 1) / last,
+    place: (ranks.get(group.key) - 1) / Math.max(1, all.length - 1),
     numbers: group.trials.map((trial) => trial.number),
-    name: nameOf(group, collapsed),
+    name: collapsed.length ? valuesOf(group.trials[0], axes) || "all trials" : `trial ${group.trials[0].number}`,
   }));
   const passing = sweep.trials.filter(filter());
   const picked = new Set(choices.trials);
   const shown = picked.size ? passing.filter((trial) => picked.has(trial.number)) : passing;
   const inside = new Set(shown);
   return {
-    collapsed, metric, at, value, shown, picked,
+    collapsed, metric, at, value, axes, shown, picked,
     rest: sweep.trials.filter((trial) => !inside.has(trial)),
     // Rows of the ranking: a click on one does not hide the others.
     rows: named(ofTrials(passing)),
     groups: named(ofTrials(shown)),
-    // All of them, whatever is selected, as what the others are seen against.
-    everything: named(everything),
-    // The fields that tell groups apart.
-    axes: sweep.axes.map((axis, place) => ({ ...axis, place })).filter((axis) => !collapsed.includes(axis.field)),
+    // All of them, as what the selected ones are seen against.
+    everything: named(all),
     label: at === "last" ? metric.label : `${metric.label}, ${at}`,
   };
 }
 
-// The last, best, lowest, highest or mean value of a metric's evaluations in a trial; null for none.
-export function valueOf(trial, metric, at) {
-  return trial.values[metric.name][at === "best" ? (metric.isHigherBetter ? "max" : "min") : at];
+// One of a metric's values in a trial: the last, best, lowest, highest or mean one; null for none.
+export function valueOf(trial, metric, at, values = trial.values) {
+  return values[metric.name][at === "best" ? (metric.isHigherBetter ? "max" : "min") : at];
+}
+
+// Groups with their measure where trials are compared: after `age` images. Diverged trials are as bad as the worst.
+export function compared(groups) {
+  const early = (trial) => trial.early && valueOf(trial, view.metric, view.at, trial.early);
+  const known = sweep.trials.map(early).filter((value) => value !== null);
+  const worst = known.length ? known.reduce((one, other) => Math[view.metric.isHigherBetter ? "min" : "max"](one, other)) : null;
+  return groups.map((group) => {
+    const values = group.trials.map((trial) => (trial.state === "diverged" ? worst : early(trial))).filter((value) => value !== null);
+    return { ...group, values, value: interval(values).mean };
+  }).filter((group) => group.value !== null);
 }
 
 // Whether a trial passes the search, the box and the ranges.
 function filter() {
   const words = choices.search.toLowerCase().split(/\s+/).filter(Boolean);
   const brush = choices.brush && new Set(choices.brush);
-  const ranges = sweep.axes.map((axis, place) => [place, choices.ranges[axis.field]]).filter(([, found]) => found);
-  const inRange = (trial) => ranges.every(([place, found]) =>
+  const ranges = sweep.axes.filter((axis) => axis.field in choices.ranges).map((axis) => [axis.place, choices.ranges[axis.field]]);
+  const isInside = (trial) => ranges.every(([place, found]) =>
     found.some(([low, high]) => trial.places[place] >= low && trial.places[place] <= high));
   return (trial) =>
-    (!brush || brush.has(trial.number)) && inRange(trial) && words.every((word) => textOf(trial).includes(word));
+    (!brush || brush.has(trial.number)) && isInside(trial) && words.every((word) => wordsOf(trial).includes(word));
 }
 
-const texts = new WeakMap();
-function textOf(trial) {
-  if (!texts.has(trial)) {
-    const fields = sweep.axes.map((axis, place) => `${axis.label} ${trial.texts[place]}`);
-    texts.set(trial, `trial ${trial.number} ${trial.state} ${fields.join(" ")} ${trial.reason ?? ""}`.toLowerCase());
+const searched = new WeakMap();
+function wordsOf(trial) {
+  if (!searched.has(trial)) {
+    const found = `trial ${trial.number} ${trial.state} ${valuesOf(trial, sweep.axes)} ${trial.reason ?? ""}`;
+    searched.set(trial, found.toLowerCase());
   }
-  return texts.get(trial);
+  return searched.get(trial);
 }
 
-function nameOf(group, collapsed) {
-  if (!collapsed.length) return `trial ${group.trials[0].number}`;
-  const kept = sweep.axes.map((axis, place) => [axis, place]).filter(([axis]) => !collapsed.includes(axis.field));
-  return kept.map(([axis, place]) => `${axis.label} ${group.trials[0].texts[place]}`).join(", ") || "all trials";
-}
+// The value of a field as text, and those of several.
+export const textOf = (trial, { place, choices: texts }) => (texts.length ? texts[trial.places[place]] : text(trial.plain[place]));
+export const valuesOf = (trial, axes) => axes.map((axis) => `${axis.label} ${textOf(trial, axis)}`).join(", ");
 
 // Images seen and values of a metric or a loss in a trial's course.
 export function courseOf(trial, name) {
@@ -122,21 +136,4 @@ export function courseOf(trial, name) {
   return trial.losses?.[name] ? { x: trial.losses.images, y: trial.losses[name] } : { x: [], y: [] };
 }
 
-// The measure after so many images, as far as a trial has come; null for one that has seen fewer. A diverged one has no value.
-export function valueAt(trial, images) {
-  const { x, y } = courseOf(trial, view.metric.name);
-  const before = y.filter((value, i) => x[i] <= images && value !== null);
-  if (!before.length || trial.images < images || trial.state === "diverged") return null;
-  const best = view.metric.isHigherBetter ? "max" : "min";
-  const reduce = {
-    last: (values) => values.at(-1),
-    min: (values) => Math.min(...values),
-    max: (values) => Math.max(...values),
-    mean: (values) => interval(values).mean,
-  };
-  return reduce[view.at === "best" ? best : view.at](before);
-}
-
-export const costOf = (trial) => (choices.price === null ? null : (trial.seconds / 3600) * choices.price);
-
-export { DEFAULTS };
+export const costOf = (trial) => (trial.seconds / 3600) * (choices.price ?? 0);

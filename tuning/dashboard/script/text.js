@@ -7,12 +7,17 @@ export function number(value, digits = 4) {
   return size >= 0.001 && size < 1e6 ? String(Number(value.toPrecision(digits))) : value.toExponential(Math.max(0, digits - 2));
 }
 
+// The value of a field: long numbers in three digits.
+export const value = (found) => (typeof found === "number" && !Number.isInteger(found) ? String(Number(found.toPrecision(3))) : String(found));
+
 export function duration(seconds) {
   if (!seconds) return "–";
   if (seconds < 90) return `${Math.round(seconds)} s`;
   if (seconds < 5400) return `${Math.round(seconds / 60)} min`;
   return `${(seconds / 3600).toFixed(1)} h`;
 }
+
+export const money = (value) => value.toLocaleString("en-US", { minimumFractionDigits: 2, maximumFractionDigits: 2 });
 
 // element("td", { class: "number" }, "3", other)
 export function element(tag, attributes = {}, ...inside) {

@@ -16,7 +16,8 @@ from data_shards.storage.folder import RunFolder, join_uri, split_uri
 from nla_cyclegan.weights.checkpoint import name_of
 from tuning.analysis import results
 from tuning.analysis.objective import DIVERGED, ObjectiveConfig, evaluation_of, evaluations
-from tuning.analysis.results import best_config, ranked, read_results, table
+from tuning.analysis.results import best_config, ranked, read_results
+from tuning.analysis.rows import as_table, rows
 from tuning.best import main as best_main
 
 
@@ -67,10 +68,11 @@ def test_a_diverged_trial_is_as_bad_as_can_be() -> None:
 
 
 def test_the_table_has_a_row_for_each_trial() -> None:
-    lines = table([trial(0, "diverged", (3,)), trial(1, "finished", (12.345,), lr=0.00123456)]).splitlines()
+    trials = [trial(0, "diverged", (3,)), trial(1, "finished", (12.3456,), lr=0.00123456)]
+    lines = as_table(rows(trials), trials).splitlines()
     assert lines[0].split() == ["rank", "trial", "state", "images", "score", "nonlocal_blocks", "lr"]
-    assert lines[1].split() == ["1", "1", "finished", "100", "12.35", "[0,", "1]", "0.00123"]
-    assert lines[2].split() == ["2", "0", "diverged", "100", "-", "[0,", "1]", "0.001"]
+    assert lines[1].split() == ["1", "1", "finished", "100", "12.35", "0,", "1", "0.001235"]
+    assert lines[2].split() == ["2", "0", "diverged", "100", "-", "0,", "1", "0.001"]
     assert len({len(line) for line in lines}) == 1
 
 

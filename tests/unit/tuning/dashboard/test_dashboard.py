@@ -19,12 +19,12 @@ from data_shards.errors import UserError
 from data_shards.storage.folder import RunFolder
 from tuning import dashboard
 from tuning.analysis.importance import FEWEST, importances
-from tuning.analysis.results import SWEEP, TRIAL, Evaluation, Exploit, Trial, choice_text, ranked, read_results
+from tuning.analysis.results import SWEEP, TRIAL, Evaluation, Exploit, Results, Trial, choice_text, ranked, read_results
 from tuning.analysis.stops import Rung, stops_of
 from tuning.analysis.view import View, axes_of
 from tuning.dashboard import gallery, serve
 from tuning.dashboard.page import modules
-from tuning.dashboard.sweep_page import render
+from tuning.dashboard.sweep_page import SweepPages
 from tuning.search_space.space import Dimension
 
 BLOCKS = "model.generator.nonlocal_blocks"
@@ -35,6 +35,10 @@ def trial(number: int, state: str = "finished", scores: tuple[float, ...] = (), 
     return Trial.model_validate(
         {"number": number, "overrides": overrides, "config": {}, "state": state, "evaluations": measured}
     )
+
+
+def render(results: Results, uri: str) -> str:
+    return SweepPages(uri).page(results, "").html()
 
 
 def view(uri: str) -> View:
