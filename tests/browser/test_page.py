@@ -19,11 +19,11 @@ DRAWN = {
     "curves": {".scatterlayer .trace": 3},
     "importance": {".barlayer .bars path": 4, ".errorbar": 4},
     "fields": {".main-svg": 8, ".scatterlayer .points path": 36},
-    "ranks": {".scatterlayer .points path": 5},
+    "contour": {".scatterlayer .points path": 5, ".contourlayer .contour": 1},
     "parallel": {"canvas": 3, ".y-axis": 6},
     "timeline": {".barlayer .bars path": 10},
     "costs": {".scatterlayer .points path": 5},
-    "stops": {".scatterlayer .trace": 2, "tbody tr": 2},
+    "stops": {".scatterlayer .trace": 2},
     "samples": {"img": 2},
     "pictures": {"img": 2},
     "ranking": {"tbody tr": 10},
@@ -66,7 +66,7 @@ def test_a_sweep_is_drawn(browser: Browser, page: dict[int, str], trials: int, w
 def test_parallel_coordinates_are_in_colour(browser: Browser, page: dict[int, str]) -> None:
     browser.open(page[10])
     assert browser.coloured("#chart-parallel") > 500
-    assert browser.coloured("#stops table") == 0
+    assert browser.coloured(".ranking thead") == 0
 
 
 def test_charts_follow_the_window_and_the_theme(browser: Browser, page: dict[int, str]) -> None:

@@ -11,7 +11,6 @@ from pydantic import TypeAdapter, ValidationError
 from tuning.analysis.groups import repeats
 from tuning.analysis.measures import measure, until
 from tuning.analysis.results import Results, Trial, choice_text, ranked, short_names
-from tuning.analysis.stops import Stops, stops_of
 from tuning.search_space.space import Dimension, Space, count
 
 Scale = Literal["log", "linear", "choice"]
@@ -99,15 +98,6 @@ class View:
     def repeats(self) -> list[str]:
         """Fields in which trials repeat each other, which the page collapses unless its reader chooses others."""
         return repeats(self.trials)
-
-    @cached_property
-    def stops(self) -> Stops:
-        return stops_of(self.trials, self.total)
-
-    @property
-    def exploits(self) -> int:
-        """Number of exploits in a population."""
-        return sum(len(trial.exploits) for trial in self.trials)
 
     def count_of(self, state: str) -> int:
         return sum(trial.state == state for trial in self.trials)

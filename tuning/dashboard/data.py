@@ -46,7 +46,6 @@ def sweep_data(
         "references": [] if view.copy_score is None else [copy],
         "age": view.age,
         "total": view.total,
-        "hasStops": bool(view.stops.rungs),
         "importance": [asdict(each) | {"label": each.axis.label, "field": each.axis.field} for each in importances],
         "timeline": [asdict(bar) for bar in timeline(view.trials)],
         "restarts": [[number, time, text] for number, each in recorded.items() for time, text in each.restarts],

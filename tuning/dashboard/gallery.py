@@ -52,28 +52,30 @@ def embedded(folder: RunFolder, trials: Sequence[Trial]) -> dict[int, list[Pictu
 
     Raises: UserError when storage fails.
     """
+    found: dict[int, list[Picture]] = {}
     with ThreadPoolExecutor(READERS) as pool:
         listed = [each for each in _listed(folder, trials[: 2 * (OVER_TIME + NEWEST)], pool) if each[1]]
-        chosen = [
-            (trial, _spread(names, STEPS if place < OVER_TIME else 1))
+        wanted = [
+            (trial, name)
             for place, (trial, names) in enumerate(listed[: OVER_TIME + NEWEST])
+            for name in _spread(names, STEPS if place < OVER_TIME else 1)
         ]
-        most = BYTES // max(1, sum(len(names) for _, names in chosen))
-        wanted = [(trial, name) for trial, names in chosen for name in names]
-        made = list(pool.map(lambda each: _embedded(folder, each[0], each[1], most), wanted))
-    found: dict[int, list[Picture]] = {}
-    for (trial, _), picture in zip(wanted, made, strict=True):
-        if picture:
-            found.setdefault(trial.number, []).append(picture)
+        most = BYTES // max(1, len(wanted))
+        read = pool.map(
+            lambda each: thumbnail(folder.read(f"{each[0].name}/{PREVIEWS}/{each[1]}") or b"", most), wanted
+        )
+        for (trial, name), small in zip(wanted, read, strict=True):
+            if small:
+                address = f"data:image/webp;base64,{base64.b64encode(small[0]).decode()}"
+                found.setdefault(trial.number, []).append(Picture(_images(name), address, *small[1:]))
     return found
 
 
 def served(folder: RunFolder, trials: Sequence[Trial], known: Mapping[int, list[Picture]]) -> dict[int, list[Picture]]:
     """Number -> all its pictures, by their addresses at the server; those of decided trials are listed once."""
     found = {trial.number: known[trial.number] for trial in trials[:SERVED] if trial.decided and trial.number in known}
-    asked = [trial for trial in trials[:SERVED] if trial.number not in found]
     with ThreadPoolExecutor(READERS) as pool:
-        for trial, names in _listed(folder, asked, pool):
+        for trial, names in _listed(folder, [each for each in trials[:SERVED] if each.number not in found], pool):
             if names:
                 found[trial.number] = [Picture(_images(name), f"pictures/{trial.name}/{name}") for name in names]
     return found
@@ -87,17 +89,15 @@ def thumbnail(content: bytes, most: int = BYTES) -> tuple[bytes, int, int] | Non
     # Pillow raises nearly any type for damaged bytes (SyntaxError, ValueError), and the page works without the picture.
     except Exception:
         return None
-    picture.thumbnail((WIDTH, HEIGHT), Image.Resampling.LANCZOS)
-    small, data = picture, b""
+    data = b""
     for scale, quality in TRIES:
-        size = max(1, round(picture.width * scale)), max(1, round(picture.height * scale))
-        small = picture if scale == 1 else picture.resize(size, Image.Resampling.LANCZOS)
+        picture.thumbnail((round(WIDTH * scale), round(HEIGHT * scale)), Image.Resampling.LANCZOS)
         buffer = io.BytesIO()
-        small.save(buffer, "WEBP", quality=quality)
+        picture.save(buffer, "WEBP", quality=quality)
         data = buffer.getvalue()
         if len(data) <= most:
             break
-    return data, small.width, small.height
+    return data, picture.width, picture.height
 
 
 def _listed(folder: RunFolder, trials: Sequence[Trial], pool: ThreadPoolExecutor) -> Iterable[tuple[Trial, list[str]]]:
@@ -109,22 +109,11 @@ def _listed(folder: RunFolder, trials: Sequence[Trial], pool: ThreadPoolExecutor
 
 def _spread(names: Sequence[str], most: int) -> list[str]:
     """So many of the names, evenly, with the last; of one the last."""
-    if len(names) <= most:
-        return list(names)
-    step = (len(names) - 1) / max(1, most - 1)
-    return [names[-1]] if most == 1 else [names[round(place * step)] for place in range(most)]
-
-
-def _embedded(folder: RunFolder, trial: Trial, name: str, most: int) -> Picture | None:
-    content = folder.read(f"{trial.name}/{PREVIEWS}/{name}")
-    small = thumbnail(content, most) if content else None
-    if small is None:
-        return None
-    data, width, height = small
-    return Picture(_images(name), f"data:image/webp;base64,{base64.b64encode(data).decode()}", width, height)
+    if most == 1 or len(names) <= most:
+        return list(names[-most:])
+    step = (len(names) - 1) / (most - 1)
+    return [names[round(place * step)] for place in range(most)]
 
 
 def _images(name: str) -> int:
-    match = NAME.fullmatch(name)
-    assert match, name
-    return int(match[1])
+    return int(name.removeprefix("images_").removesuffix(".png"))

@@ -31,7 +31,7 @@ def several_page(sweeps: Sequence[Results], version: str, watching: bool) -> Pag
         }
         for view in views
     ]
-    compared = {
+    compared: dict[str, list[Any]] = {
         "score": [
             (view.sweep.get("objective"), results.about.get("score_version"))
             for view, results in zip(views, sweeps, strict=True)
@@ -52,10 +52,10 @@ def index_page(label: str, found: Sequence[Entry], version: str, watching: bool)
     return Page("index.html", facts, {}, version, watching)
 
 
-def _row(entry: Entry) -> dict[str, Any]:
+def _row(entry: Entry) -> tuple[str | int | None, ...]:
     written = datetime.fromtimestamp(entry.written, UTC) if entry.written else None
-    return {
-        **asdict(entry),
-        "time": duration_text(entry.seconds) if entry.seconds else None,
-        "written": f"{written:%Y-%m-%d %H:%M} UTC" if written else None,
-    }
+    return (
+        entry.name, entry.kind, entry.state, entry.trials, None if entry.best is None else f"{entry.best:.4g}",
+        f"{entry.images:,}", duration_text(entry.seconds) if entry.seconds else None,
+        f"{written:%Y-%m-%d %H:%M} UTC" if written else None, entry.trouble,
+    )  # fmt: skip

@@ -71,6 +71,10 @@ def modules() -> dict[str, str]:
 
 @cache
 def _environment() -> Environment:
-    return Environment(
+    found = Environment(
         loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
+    # Parts of pages are also rendered alone, without the imports at the top of a template.
+    macros = found.get_template("macros.html").module
+    found.globals |= {name: getattr(macros, name) for name in ("scrolled", "table", "terms", "card")}
+    return found

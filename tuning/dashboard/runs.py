@@ -43,29 +43,26 @@ class Recorded:
     """When its workers began again within a session, in seconds since 1970, and why."""
 
 
-@dataclass
 class RunReader:
     """Reads the runs of the best trials; those of trials that have not gone on since are kept."""
 
-    uri: str
-
-    def __post_init__(self) -> None:
-        # Name -> images and state when it was read, and the run.
-        self._known: dict[str, tuple[int, str, Recorded]] = {}
+    def __init__(self, uri: str) -> None:
+        self.uri = uri
+        # Trial, state and images when it was read -> its run.
+        self._known: dict[tuple[str, str, int], Recorded] = {}
 
     def read(self, ranking: Sequence[Trial]) -> dict[int, Recorded]:
         """Number of a trial -> what its run has recorded. Raises: UserError when storage stays away."""
         begun = [trial for trial in ranking if trial.begun][:MOST_RUNS]
         with ThreadPoolExecutor(READERS) as pool:
-            return {trial.number: found for trial, found in zip(begun, pool.map(self._recorded, begun), strict=True)}
+            found = list(pool.map(self._recorded, begun))
+        keys = [(trial.name, trial.state, trial.images) for trial in begun]
+        self._known = dict(zip(keys, found, strict=True))
+        return {trial.number: each for trial, each in zip(begun, found, strict=True)}
 
     def _recorded(self, trial: Trial) -> Recorded:
-        images, state, found = self._known.get(trial.name, (-1, "", Recorded(None, [])))
-        if (images, state) != (trial.images, trial.state):
-            folder = RunFolder(*split_uri(join_uri(self.uri, trial.name)))
-            found = Recorded(_read(folder, join_uri(self.uri, trial.name)), _restarts(folder))
-            self._known[trial.name] = trial.images, trial.state, found
-        return found
+        uri = join_uri(self.uri, trial.name)
+        return self._known.get((trial.name, trial.state, trial.images)) or Recorded(_read(uri), _restarts(uri))
 
 
 def losses_of(recorded: Mapping[int, Recorded]) -> dict[int, Losses]:
@@ -76,17 +73,18 @@ def losses_of(recorded: Mapping[int, Recorded]) -> dict[int, Losses]:
     return {number: _losses(run, at) for number, run in runs.items()}
 
 
-def _read(folder: RunFolder, uri: str) -> RecordedRun | None:
-    if METRICS not in folder.names():
-        return None
+def _read(uri: str) -> RecordedRun | None:
     try:
-        return read_run(uri)
+        return read_run(uri) if METRICS in RunFolder(*split_uri(uri)).names() else None
     except UserError as error:
+        if error.retryable:
+            raise
         print(f"warning: {error}", file=sys.stderr)
         return None
 
 
-def _restarts(folder: RunFolder) -> list[tuple[float, str]]:
+def _restarts(uri: str) -> list[tuple[float, str]]:
+    folder = RunFolder(*split_uri(uri))
     files = event_files(f"{EVENTS}/{name}" for name in folder.files_of(EVENTS))
     events = merged(parse_events(folder.read(name) or b"") for name in files[:MOST_EVENT_FILES])
     return [(event["time"], event["text"]) for event in events if event["kind"] == RESTART]

@@ -22,17 +22,20 @@ class LivePage:
     def __init__(self, *uris: str) -> None:
         self.uri = uris[0]
         self.source = source_of(uris, watching=True)
-        self.version = self._trouble = ""
+        self.version = ""
         self.update()
 
     def follow(self, stop: threading.Event) -> None:
         """Update until `stop` is set; while storage fails, the last page stays."""
+        trouble = ""
         while not stop.wait(INTERVAL_S * self.source.patience):
+            before, trouble = trouble, ""
             try:
                 self.update()
-                self._warn("")
             except UserError as error:
-                self._warn(str(error))
+                trouble = str(error)
+                if trouble != before:
+                    print(f"warning: {trouble}; the page stays as it is", file=sys.stderr)
 
     def update(self) -> None:
         """Read the records, and make a new page if they have changed. Raises: UserError."""
@@ -40,11 +43,6 @@ class LivePage:
         if version != self.version:
             page = self.source.page(version)
             self.page, self.data, self.version = page.html().encode(), page.document.encode(), version
-
-    def _warn(self, trouble: str) -> None:
-        if trouble and trouble != self._trouble:
-            print(f"warning: {trouble}; the page stays as it is", file=sys.stderr)
-        self._trouble = trouble
 
 
 class Server(ThreadingHTTPServer):
@@ -62,11 +60,10 @@ class _Handler(BaseHTTPRequestHandler):
     server: Server
 
     def do_GET(self) -> None:
-        found = self._answer(self.path.partition("?")[0])
-        if found is None:
+        kind, content = self._answer(self.path.partition("?")[0].split("/")[1:])
+        if content is None:
             self.send_error(404)
             return
-        kind, content = found
         self.send_response(200)
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(content)))
@@ -75,9 +72,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(content)
 
-    def _answer(self, path: str) -> tuple[str, bytes] | None:
+    def _answer(self, path: Sequence[str]) -> tuple[str, bytes | None]:
         live = self.server.live
-        match path.split("/")[1:]:
+        match path:
             case [""]:
                 return "text/html; charset=utf-8", live.page
             case ["data"]:
@@ -86,12 +83,11 @@ class _Handler(BaseHTTPRequestHandler):
                 return "text/plain", live.version.encode()
             case ["pictures", trial, name]:
                 try:
-                    picture = live.source.picture(trial, name)
+                    return "image/webp", live.source.picture(trial, name)
                 except UserError:
                     # Storage is away; the follower warns of it.
-                    return None
-                return ("image/webp", picture) if picture else None
-        return None
+                    return "", None
+        return "", None
 
     def log_message(self, format: str, *args: Any) -> None:
         """Requests are not logged."""
@@ -99,7 +95,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 def serve(uris: Sequence[str], host: str, port: int) -> int:
     """Serve until interrupted. Raises: UserError when there is nothing to show, or the port cannot be had."""
-    live = LivePage(*uris)
+    live, stop = LivePage(*uris), threading.Event()
     try:
         server = Server(live, host, port)
     except (OSError, OverflowError) as error:
@@ -111,10 +107,8 @@ def serve(uris: Sequence[str], host: str, port: int) -> int:
             "from elsewhere, an SSH tunnel to the default host is safer",
             file=sys.stderr,
         )
-    stop = threading.Event()
-    follower = threading.Thread(target=live.follow, args=(stop,), name="follow", daemon=True)
     with server:
-        follower.start()
+        threading.Thread(target=live.follow, args=(stop,), name="follow", daemon=True).start()
         print(f"serving {live.source.label} at http://{host}:{server.server_address[1]}/ until Ctrl-C", flush=True)
         try:
             server.serve_forever()

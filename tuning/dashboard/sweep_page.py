@@ -12,7 +12,6 @@ from tuning.analysis.groups import grouped, ranked_groups
 from tuning.analysis.importance import FEWEST, QUANTILE, importances
 from tuning.analysis.pairs import pairings
 from tuning.analysis.results import Results, choice_text
-from tuning.analysis.stops import Stops
 from tuning.analysis.view import View
 from tuning.dashboard import gallery
 from tuning.dashboard.data import sweep_data
@@ -21,6 +20,7 @@ from tuning.dashboard.page import Page
 from tuning.dashboard.runs import RunReader
 
 STATES = ("finished", "stopped", "running", "waiting", "diverged", "failed")
+BUDGET = {"images": "{:,} images in all", "hours": "{:g} hours"}
 
 
 class SweepPages:
@@ -47,30 +47,35 @@ class SweepPages:
 def _facts(view: View, pictures: Mapping[int, list[Picture]]) -> dict[str, Any]:
     """The texts and tables of the page."""
     illustrated = next((trial for trial in view.ranking if trial.number in pictures), None)
+    pairs = [
+        (each.axis.label, each.one, each.other, each.measure, f"{each.difference:+.3g}",
+         f"{each.margin:.3g}" if each.pairs > 1 else None, each.pairs, each.verdict)
+        for each in pairings(view.axes, view.trials)
+    ]  # fmt: skip
     return {
         "title": f"{view.name}: sweep",
         "view": view,
         "states": [(state, view.count_of(state)) for state in STATES if view.count_of(state)],
         "settings": _settings(view),
         "score_is": score_text(view),
+        "chips": [(axis.label, axis.text(view.leader)) for axis in view.axes if view.leader],
         "best_group": _best_group(view),
         "illustrated": illustrated,
-        "picture": pictures[illustrated.number][-1] if illustrated else None,
-        "commands": _commands(view),
+        "picture": illustrated and pictures[illustrated.number][-1],
+        "quoted": quote(view.folder.label),
         "importance_note": _importance_note(view),
-        "stops_note": _stops_note(view.stops),
-        "pairings": pairings(view.axes, view.trials),
+        "pairings": pairs,
         "same": _same(view),
     }
 
 
 def _settings(view: View) -> list[tuple[str, str]]:
     """The settings of the sweep as short texts."""
-    every = view.run.get("validation", {}).get("every")
+    every, budget = view.run.get("validation", {}).get("every"), view.sweep.get("budget") or {}
     settings = [
         ("search", view.sweep.get("search")),
         ("scheduler", view.sweep.get("scheduler")),
-        ("budget", _budget(view.sweep.get("budget") or {})),
+        ("budget", ", ".join(text.format(budget[name]) for name, text in BUDGET.items() if budget.get(name))),
         ("images a trial", f"{view.total:,}" if view.total else None),
         ("measured every", f"{every:,} images" if every else None),
         ("run", view.sweep.get("train")),
@@ -80,21 +85,18 @@ def _settings(view: View) -> list[tuple[str, str]]:
     return [(name, str(value)) for name, value in settings if value]
 
 
-def _budget(budget: Mapping[str, Any]) -> str:
-    limits = [("images", "{:,} images in all"), ("hours", "{:g} hours")]
-    return ", ".join(text.format(budget[name]) for name, text in limits if budget.get(name))
-
-
 def score_text(view: View) -> str:
     """What the score is, in a sentence."""
     objective = view.sweep.get("objective") or {}
+    is_kernel, content = objective.get("distance") == "kid", objective.get("content")
     if view.copy_score is not None:
         return (
-            "Score: distance of translated held-out images to real ones in units of the inputs', in structure and colour, and "
-            f"{objective.get('content', CONTENT):g} (1 \u2212 SSIM of the scene), mean of both directions. Lower is better; 1 is a copy."
+            "Score: distance of translated held-out images to real ones in units of the inputs', "
+            f"{'by Inception features (KID)' if is_kernel else 'in structure and colour'}, and "
+            f"{CONTENT if content is None else content:g} (1 \u2212 SSIM of the scene), mean of both directions. "
+            "Lower is better; 1 is a copy."
         )
-    distance = "kernel distance (KID, " if objective.get("distance") == "kid" else "sliced Wasserstein distance ("
-    content = objective.get("content")
+    distance = "kernel distance (KID, " if is_kernel else "sliced Wasserstein distance ("
     lost = f", plus up to {content:g} for content of the input that is lost (by SSIM)" if content else ""
     return (
         f"Score: {distance}x 10\u00b3) of translated held-out images to real ones, mean of both directions{lost}. "
@@ -114,15 +116,6 @@ def _best_group(view: View) -> str:
     return f"{found.mean:.4g}{margin} ({values or 'all trials'}; {found.n} trials)"
 
 
-def _commands(view: View) -> list[str]:
-    if view.best is None:
-        return []
-    return [
-        f"python -m tuning best {quote(view.folder.label)} > best.yaml",
-        "python -m cluster train --config best.yaml",
-    ]
-
-
 def _importance_note(view: View) -> str:
     if len(view.axes) < 2:
         return "Importance needs at least two fields in which the trials differ."
@@ -133,14 +126,6 @@ def _importance_note(view: View) -> str:
         f"of all trials whatever is selected. Whiskers: the range of 80 % of random halves of the {len(view.compared)} trials; "
         "where they are long, more trials are needed."
     )
-
-
-def _stops_note(stops: Stops) -> str:
-    if not stops.full:
-        return "No trial has ended yet."
-    spent = f"The {len(stops.trials)} trials that ended have seen {stops.spent:,} images; trained to the end it would have been {stops.full:,}."
-    saved = sum(rung.saved for rung in stops.rungs)
-    return f"{spent} The scheduler saved {saved:,} of them ({saved / stops.full:.0%})." if saved else spent
 
 
 def _same(view: View) -> list[tuple[str, str]]:

@@ -25,26 +25,28 @@ export function drawCosts() {
   }, { height: 300, label: `${view.label} by cost: ${points.length} points.` });
 }
 
+// What it saved to end trials early.
 export function drawStops() {
-  const ends = view.shown.filter((trial) => ["finished", "stopped", "diverged"].includes(trial.state)).map((trial) => trial.images);
-  if (!sweep.hasStops || !ends.length) return remove("stops");
-  const ages = [...new Set([0, ...ends])].sort((one, other) => one - other);
-  const share = ends.reduce((sum, images) => sum + images, 0) / (sweep.total * ends.length);
-  const percent = (part) => `${Math.round(100 * part)} %`;
-  const corner = (text, x, y, sign) => ({
-    x, y, text, showarrow: false, xanchor: sign > 0 ? "left" : "right", yanchor: sign > 0 ? "bottom" : "top", xshift: 10 * sign, yshift: 6 * sign,
-  });
+  const ended = view.shown.filter((trial) => ["finished", "stopped", "diverged"].includes(trial.state));
+  const seen = ended.map((trial) => trial.images), spent = seen.reduce((sum, images) => sum + images, 0), full = sweep.total * ended.length;
+  const saved = ended.filter((trial) => trial.state === "stopped").reduce((sum, trial) => sum + Math.max(0, sweep.total - trial.images), 0);
+  const percent = (part) => `${Math.round(100 * part / full)} %`;
+  const text = ended.length ? `The ${ended.length} trials that ended have seen ${number(spent)} images; trained to the end it would have been ${number(full)}.`
+    + (saved ? ` The scheduler saved ${number(saved)} of them (${percent(saved)}).` : "") : "No trial has ended yet.";
+  document.querySelector("#stops .note").textContent = text;
+  if (ended.every((trial) => trial.state === "finished")) return remove("stops");
+  const ages = [...new Set([0, ...seen])].sort((one, other) => one - other);
+  const count = (age, state) => ended.filter((trial) => trial.images === age && trial.state === state).length;
   draw("stops", [{
-    type: "scatter", mode: "lines", x: ages, y: ages.map((age) => ends.filter((images) => images > age).length), fill: "tozeroy",
-    fillcolor: shade(0, 0.28), line: { shape: "hv", color: BLUE, width: 2 }, hovertemplate: "after %{x:,} images %{y} trials continue<extra></extra>",
+    type: "scatter", mode: "lines", x: ages, y: ages.map((age) => seen.filter((images) => images > age).length), fill: "tozeroy",
+    fillcolor: shade(0, 0.28), line: { shape: "hv", color: BLUE, width: 2 },
+    customdata: ages.map((age) => [[], count(age, "stopped"), count(age, "diverged")]),
+    hovertemplate: "after %{x:,} images: %{customdata[1]} stopped, %{customdata[2]} diverged, %{y} went on<extra></extra>",
   }, {
-    type: "scatter", mode: "lines", x: [0, sweep.total, sweep.total], y: [ends.length, ends.length, 0], hoverinfo: "skip", line: { color: GREY, width: 1.5, dash: "dash" },
+    type: "scatter", mode: "lines", x: [0, sweep.total, sweep.total], y: [ended.length, ended.length, 0], hoverinfo: "skip", line: { color: GREY, width: 1.5, dash: "dash" },
   }], {
     xaxis: { title: { text: "images seen" }, tickformat: ",", rangemode: "tozero" },
-    yaxis: { title: { text: "trials that train" }, range: [0, 1.06 * ends.length], dtick: ends.length < 8 ? 1 : undefined },
-    annotations: [
-      corner(`spent: <b>${percent(share)}</b>`, 0, 0, 1),
-      ...(share < 0.97 ? [corner(`not spent: <b>${percent(1 - share)}</b>`, sweep.total, ends.length, -1)] : []),
-    ],
-  }, { height: 320, brush: false, label: `${ends.length} trials that ended: ${percent(share)} of the images of full trainings were spent.` });
+    yaxis: { title: { text: "trials that train" }, range: [0, 1.06 * ended.length], dtick: ended.length < 8 ? 1 : undefined },
+    annotations: [{ x: 0, y: 0, text: `spent: <b>${percent(spent)}</b>`, showarrow: false, xanchor: "left", yanchor: "bottom", xshift: 10, yshift: 6 }],
+  }, { height: 320, brush: false, label: text });
 }

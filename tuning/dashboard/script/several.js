@@ -1,6 +1,6 @@
 // Several sweeps: the best score so far over what was spent, and the budget to reach a score.
 
-import { GREY, draw, shade } from "page/plot";
+import { GREY, draw, shade, shows } from "page/plot";
 import { choices, choose, page } from "page/store";
 import { duration, element, number } from "page/text";
 
@@ -12,6 +12,7 @@ export function prepareSeveral() {
 }
 
 export function drawSeveral() {
+  shows("progress", true);
   const { sweeps } = page.several;
   const reached = sweeps.map((each) => each.best).filter((best) => best !== null);
   // By default the score that all sweeps have reached.
