@@ -19,7 +19,7 @@ DRAWN = {
     "curves": {".scatterlayer .trace": 3},
     "importance": {".barlayer .bars path": 4, ".errorbar": 4},
     "fields": {".main-svg": 8, ".scatterlayer .points path": 36},
-    "contour": {".scatterlayer .points path": 5, ".contourlayer .contour": 1},
+    "contour": {".scatterlayer .points path": 5},
     "parallel": {"canvas": 3, ".y-axis": 6},
     "timeline": {".barlayer .bars path": 10},
     "costs": {".scatterlayer .points path": 5},

@@ -3,16 +3,19 @@
 import csv
 import io
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 import pytest
 import sweep_records
-from selenium.webdriver import ActionChains, Keys
+from selenium.webdriver import Keys
 from window import Browser, until
 
+from data_shards.storage.folder import RunFolder
 from tuning.__main__ import main as tuning
-from tuning.analysis.results import ranked, read_results
+from tuning.analysis.objective import DIVERGED
+from tuning.analysis.results import TRIAL, ranked, read_results
 from tuning.analysis.rows import rows
 from tuning.dashboard import main
 
@@ -77,7 +80,7 @@ def test_repeats_of_a_seed_are_one_line_with_a_band(browser: Browser, pages: Pat
     assert sum(fill == "toself" for fill, _ in traces) == 4
     assert sum(bool(name) for _, name in traces) == 4
     # One line a group in every chart.
-    assert browser.js("return document.getElementById('chart-ranks').data.at(-1).x.length") == 4
+    assert browser.js("return document.getElementById('chart-contour').data.at(-1).x.length") == 4
     assert browser.js("return document.getElementById('chart-parallel').data[0].dimensions[0].values.length") == 4
     # Single trials are a click away.
     browser.js("document.querySelector('.ranking .expand').click()")
@@ -130,10 +133,7 @@ def test_a_selection_is_everywhere_and_in_the_address(browser: Browser, pages: P
 @pytest.mark.slow
 def test_a_box_in_a_chart_selects(browser: Browser, pages: Path, sweep: str) -> None:
     browser.open(f"file://{pages}/selected.html")
-    chart = browser.driver.find_element("id", "chart-ranks")
-    browser.js("arguments[0].scrollIntoView({block: 'center'})", chart)
-    drag = ActionChains(browser.driver).move_to_element_with_offset(chart, -300, -120).click_and_hold()
-    drag.move_by_offset(100, 60).move_by_offset(250, 160).release().perform()
+    browser.drag("#chart-contour", (-300, -120), (50, 100))
     until(lambda: "brush=" in browser.js("return location.hash"))
     inside = len(browser.js(ROWS))
     assert 0 < inside < 30
@@ -165,6 +165,63 @@ def test_files_have_the_numbers_of_the_page(
     here = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
     _same(there, here)
     _same(json.loads(saved(browser, "#json")), rows(read_results(sweep).trials, (), metric, at, 2.5))  # type: ignore[arg-type]
+
+
+@pytest.mark.slow
+def test_files_have_the_numbers_of_strange_records(
+    browser: Browser, pages: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Texts that are quoted, marked up, or no numbers; fields of one value, or lacking; values that are not finite."""
+    uri = sweep_records.sweep(pages / "strange", 8, scheduler="none")
+    hostile = '</script><img src=x onerror="document.title=1"> a,"b"\nc \u00fc\u4e2d'
+    for trial in read_results(uri).trials:
+        trial.reason = hostile if trial.number % 2 else None
+        trial.overrides |= {"a,b": bool(trial.number % 2), "text": hostile, "one": 3, "seed": 2**60 + trial.number}
+        if trial.number == 1:
+            del trial.overrides["optimizer.lr"]
+        if trial.number == 2:
+            trial.evaluations[-1] = trial.evaluations[-1].model_copy(update={"score": DIVERGED})
+        if trial.number == 3:
+            trial.state = "diverged"
+        if trial.number > 5:
+            parts = {"kid_A2B": 0.25, "kid_B2A": math.nan}
+            trial.evaluations = [each.model_copy(update={"distances": parts}) for each in trial.evaluations]
+        RunFolder(uri, trial.name).write_json(TRIAL, trial.model_dump())
+    assert main([uri, "--out", str(pages / "strange.html")]) == 0
+    browser.open(f"file://{pages}/strange.html")
+    capsys.readouterr()
+    assert not tuning(["results", uri, "--csv"])
+    here = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    assert {row["text"] for row in here} == {hostile}
+    assert {row["one"] for row in here} == {"3"}
+    _same(list(csv.DictReader(io.StringIO(saved(browser, "#csv")))), here)
+    _same(json.loads(saved(browser, "#json")), rows(read_results(uri).trials))
+    assert browser.count("[onerror]") == 0
+    assert browser.js("return document.title") == "fabricated: sweep"
+    assert browser.complaints() == []
+
+
+@pytest.mark.slow
+def test_the_contour_is_where_trials_are(browser: Browser, pages: Path, sweep: str) -> None:
+    browser.open(f"file://{pages}/selected.html")
+    chart = "const [area, ...rest] = document.getElementById('chart-contour').data, points = rest.at(-1); "
+    choose(browser, "#contour [name=y]", "optimizer.beta1")
+    choose(browser, "#contour [name=x]", "optimizer.lr")
+    kind, low, high, blank = browser.js(
+        chart + "const z = area.z.flat(), known = z.filter(v => v !== null), all = points.marker.color;"
+        "return [area.type, Math.min(...known) >= Math.min(...all), Math.max(...known) <= Math.max(...all), z.length - known.length]"
+    )
+    assert (kind, low, high) == ("contour", True, True)
+    assert blank > 0
+    assert browser.js("return document.getElementById('chart-contour').layout.xaxis.type") == "log"
+    # Rows of a choice are not mixed with each other.
+    choose(browser, "#contour [name=y]", "model.generator.nonlocal_blocks")
+    assert browser.js(chart + "return [area.type, area.y.length]") == ["heatmap", 5]
+    browser.type("#search", "trial 1 ")
+    few = "return document.querySelector('#contour .few').textContent"
+    until(lambda: browser.js(few).startswith("A contour needs 8 trials; there are"))
+    assert browser.js("return document.getElementById('chart-contour').data.every(trace => trace.type === 'scatter')")
+    assert browser.complaints() == []
 
 
 @pytest.mark.slow

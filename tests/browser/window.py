@@ -7,6 +7,7 @@ from typing import Any
 
 from PIL import Image
 from selenium import webdriver
+from selenium.webdriver import ActionChains
 
 PHONE, DESKTOP, HEIGHT = 390, 1440, 900
 # Elements that reach out of the window, but for those that scroll inside their own box.
@@ -49,6 +50,16 @@ class Browser:
         """Replace what stands in an input."""
         put = "const i = document.querySelector(arguments[0]); i.value = arguments[1]; i.dispatchEvent(new Event('input'))"
         self.js(put, selector, text)
+
+    def drag(self, selector: str, start: tuple[int, int], end: tuple[int, int]) -> None:
+        """With the mouse from one place of an element to another, each from its middle, in steps."""
+        element = self.driver.find_element("css selector", selector)
+        self.js("arguments[0].scrollIntoView({block: 'center'})", element)
+        chain = ActionChains(self.driver).move_to_element_with_offset(element, *start).click_and_hold()
+        step = (end[0] - start[0]) // 4, (end[1] - start[1]) // 4
+        for _ in range(4):
+            chain = chain.move_by_offset(*step)
+        chain.release().perform()
 
     def too_wide(self) -> list[str]:
         """What is wider than the window."""

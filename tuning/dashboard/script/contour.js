@@ -48,15 +48,15 @@ function surface(x, y, points, all, { cmin, cmax, ...scale }) {
   const width = 0.35 * points.length ** (-1 / 6);
   const places = points.map((point) => ({ x: across.of(point), y: up.of(point), value: point.value, n: point.values.length }));
   const kernel = (axis, one, other) => (axis.isChoice ? Number(one === other) : Math.exp(-(((one - other) / width) ** 2) / 2));
-  const z = up.steps.map((row) => across.steps.map((column) => {
-    let sum = 0, weight = 0;
-    for (const point of places) {
-      const near = point.n * kernel(across, point.x, column) * kernel(up, point.y, row);
-      sum += near * point.value;
-      weight += near;
-    }
-    return weight >= NEAR ? sum / weight : null;
-  }));
+  const columns = across.steps.map((step) => places.map((point) => point.n * kernel(across, point.x, step)));
+  const z = up.steps.map((step) => {
+    const row = places.map((point) => kernel(up, point.y, step));
+    return columns.map((column) => {
+      let sum = 0, weight = 0;
+      places.forEach(({ value }, i) => { sum += value * column[i] * row[i]; weight += column[i] * row[i]; });
+      return weight >= NEAR ? sum / weight : null;
+    });
+  });
   const isSmooth = !across.isChoice && !up.isChoice;
   return {
     type: isSmooth ? "contour" : "heatmap", x: across.values, y: up.values, z, zmin: cmin, zmax: cmax, ...scale, opacity: OPACITY,

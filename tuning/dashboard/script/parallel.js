@@ -4,6 +4,8 @@ import { powers } from "page/fields";
 import { FAINT, colorscale, draw, shows } from "page/plot";
 import { choices, choose, view } from "page/store";
 
+const MANY = 200;
+
 let dimensions = [];
 
 export function drawParallel() {
@@ -24,7 +26,8 @@ export function drawParallel() {
     line: { color: lines.map((line) => -line.place), cmin: -1, cmax: 0, colorscale, reversescale: true },
     unselected: { line: { color: FAINT, opacity: 0.08 } },
   }], { margin: { l: 70, r: 60, t: 44, b: 24 } }, {
-    height: 420, brush: false,
+    // Plotly draws these lines at twice the resolution of the screen, which takes seconds without a graphics card.
+    height: 420, brush: false, config: { plotGlPixelRatio: all.length > MANY ? 1 : 2 },
     label: `Parallel coordinates of ${lines.length} lines: ${dimensions.map((each) => each.label).join(", ")}.`,
   });
   if ("follows" in chart.dataset) return;

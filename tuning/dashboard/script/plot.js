@@ -37,8 +37,8 @@ export function shows(id, isShown) {
   return isShown;
 }
 
-// Draw the chart of a section, or change what it shows. `brush`: a dragged box selects the trials of the points inside.
-export function draw(id, traces, layout, { label, height, brush = true }) {
+// Draw the chart of a section, or change what it shows. `config`: plotly's; `brush`: a dragged box selects the trials of the points inside.
+export function draw(id, traces, layout, { label, height, brush = true, config = {} }) {
   const chart = document.getElementById(`chart-${id}`)
     ?? document.querySelector(`#${id} .holder`).appendChild(element("div", { id: `chart-${id}`, class: "chart", role: "img" }));
   chart.setAttribute("aria-label", label);
@@ -47,7 +47,7 @@ export function draw(id, traces, layout, { label, height, brush = true }) {
     autosize: true, showlegend: false, margin: { l: 8, r: 12, t: 12, b: 8 }, height,
     dragmode: brush && !coarse.matches ? "select" : false, selections: [], selectdirection: "any", hovermode: "closest",
   };
-  Plotly.react(chart, traces.filter(Boolean), { ...common, ...layout, template: template() }, CONFIG);
+  Plotly.react(chart, traces.filter(Boolean), { ...common, ...layout, template: template() }, { ...CONFIG, ...config });
   if ("drawn" in chart.dataset) return chart;
   chart.dataset.drawn = "";
   chart.on("plotly_click", (event) => {

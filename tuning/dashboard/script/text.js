@@ -1,8 +1,10 @@
 // Numbers as texts, and elements from texts. No string of the records becomes HTML.
 
+const grouped = new Intl.NumberFormat("en-US");
+
 export function number(value, digits = 4) {
   if (value === null || value === undefined || !Number.isFinite(value)) return "–";
-  if (Number.isInteger(value)) return value.toLocaleString("en-US");
+  if (Number.isInteger(value)) return grouped.format(value);
   const size = Math.abs(value);
   return size >= 0.001 && size < 1e6 ? String(Number(value.toPrecision(digits))) : value.toExponential(Math.max(0, digits - 2));
 }
