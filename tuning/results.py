@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -42,6 +43,8 @@ def main(arguments: Sequence[str]) -> int:
     args = parser.parse_args(arguments)
     if args.parquet and not args.out:
         raise UserError("--parquet: needs --out FILE, it is no text to print")
+    if args.price is not None and not 0 <= args.price < math.inf:
+        raise UserError(f"--price: {args.price}: expected a price of 0 or more for an hour of a worker")
     trials = read_results(args.uri).trials
     _known("--metric", [args.metric], metrics_of(trials))
     _known("--collapse", args.collapse, sorted({field for trial in trials for field in trial.overrides}))

@@ -67,6 +67,9 @@ def test_a_sweep_without_trials_and_wrong_options(tmp_path: Path, uri: str, caps
     capsys.readouterr()
     with pytest.raises(UserError, match=r"^--parquet: needs --out FILE"):
         main([uri, "--parquet"])
+    for price in ("-1", "nan", "inf"):
+        with pytest.raises(UserError, match=rf"^--price: {price}.*: expected a price of 0 or more"):
+            main([uri, "--price", price])
     with pytest.raises(UserError, match=r"^--metric: no 'fid' in this sweep; expected one of score, swd, swd_A2B"):
         main([uri, "--metric", "fid"])
     with pytest.raises(

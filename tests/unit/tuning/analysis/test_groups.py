@@ -8,7 +8,8 @@ import pytest
 from scipy import stats
 
 from tuning.analysis.groups import T, grouped, interval, ranked_groups, repeats
-from tuning.analysis.measures import REDUCTIONS, measure, metrics_of
+from tuning.analysis.measures import REDUCTIONS, measure, metrics_of, until
+from tuning.analysis.objective import DIVERGED
 from tuning.analysis.pairs import Pairing, pairings
 from tuning.analysis.results import Evaluation, Trial
 from tuning.analysis.view import axes_of
@@ -58,6 +59,17 @@ def test_what_is_not_known_is_none() -> None:
     assert measure(trial(0, (9, math.inf))) is None
     assert measure(trial(0, (9, math.inf)), "score", "max") == 9
     assert measure(trial(0, (9,)), "kid_A2B") is None
+    # The last one is that of the last evaluation, not the last that is known.
+    assert measure(trial(0, (9, DIVERGED))) is None
+    assert measure(trial(0, (9, DIVERGED)), "score", "best") == 9
+
+
+def test_a_trial_is_measured_where_others_are() -> None:
+    early = until(trial(0, (9, 8, 7)), 200)
+    assert early is not None
+    assert (measure(early), measure(early, "score", "max")) == (8, 9)
+    assert until(trial(0, (9, 8)), 300) is None
+    assert until(trial(0, (9, 8), state="diverged"), 100) is None
 
 
 # Groups.
