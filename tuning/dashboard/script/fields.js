@@ -39,12 +39,12 @@ export function drawFields() {
     remove(holder.id);
     holder.remove();
   }
+  // All have their places before the first is drawn, which takes the width that it has then.
   axes.forEach((axis, place) => {
-    if (!document.getElementById(wanted[place])) {
-      grid.append(element("div", { id: wanted[place] }, element("h3", {}, axis.label), element("div", { class: "holder" })));
-    }
-    drawField(axis, points, all, wanted[place]);
+    if (document.getElementById(wanted[place])) return;
+    grid.append(element("div", { id: wanted[place] }, element("h3", {}, axis.label), element("div", { class: "holder" })));
   });
+  axes.forEach((axis, place) => drawField(axis, points, all, wanted[place]));
 }
 
 function drawField(axis, points, all, id) {
