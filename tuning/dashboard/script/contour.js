@@ -31,7 +31,7 @@ export function drawContour() {
       type: "scatter", mode: "markers", x: placesOf(x, points), y: placesOf(y, points),
       marker: {
         ...scale, size: few ? 12 : 7, color: points.map((point) => point.value), line: { width: 1, color: "rgba(255,255,255,0.8)" },
-        colorbar: { title: { text: view.label, side: "right" }, thickness: 10, len: 0.8, outlinewidth: 0, nticks: 6 },
+        colorbar: { title: { text: view.label, side: "right", font: { size: 13 } }, thickness: 10, len: 0.8, outlinewidth: 0, nticks: 6 },
       },
       customdata: points.map((point) => [point.numbers, point.name, point.rank, number(point.value), textOf(point.trials[0], x), textOf(point.trials[0], y)]),
       hovertemplate: `%{customdata[1]}: rank %{customdata[2]}, %{customdata[3]}<br>${x.label} %{customdata[4]}, ${y.label} %{customdata[5]}<extra></extra>`,
