@@ -217,7 +217,7 @@ def test_the_contour_is_where_trials_are(browser: Browser, pages: Path, sweep: s
     # Rows of a choice are not mixed with each other.
     choose(browser, "#contour [name=y]", "model.generator.nonlocal_blocks")
     assert browser.js(chart + "return [area.type, area.y.length]") == ["heatmap", 5]
-    browser.type("#search", "trial 1 ")
+    browser.type("#search", "finished")
     few = "return document.querySelector('#contour .few').textContent"
     until(lambda: browser.js(few).startswith("A contour needs 8 trials; there are"))
     assert browser.js("return document.getElementById('chart-contour').data.every(trace => trace.type === 'scatter')")

@@ -6,7 +6,7 @@ import { value as text } from "page/text";
 
 // Charts of few trials change together. Those of more are drawn one by one, so that the page answers in between.
 const AT_ONCE = 200;
-// While a search is typed, what is drawn first follows each key; the rest follows when the typing rests.
+// What is drawn first follows each key of a search at once, the rest when the typing rests.
 const FIRST = 2, REST_MS = 200;
 
 export let page = null; // the document: version, parts, sweep
@@ -51,7 +51,7 @@ async function publish(isTyped = false) {
   for (const [place, draw] of followers.entries()) {
     draw();
     const rests = isTyped && place === FIRST - 1;
-    if (rests || isSlow) await new Promise((go) => { setTimeout(go, rests ? REST_MS : 0); });
+    if (rests || (isSlow && place >= FIRST - 1)) await new Promise((go) => { setTimeout(go, rests ? REST_MS : 0); });
     if (mine !== turn) return; // Something newer is drawn.
   }
   document.documentElement.dataset.ready = "";
