@@ -3,10 +3,12 @@
 Of the ranks that share a machine the first speaks for all; what those of several machines say alike, Ray shows once.
 """
 
+import ctypes
 import logging
 import multiprocessing
 import os
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -33,7 +35,13 @@ def table() -> Table:
     """What has been shown and counted, in shared memory: for `share_counts` in processes that this one starts by multiprocessing."""
     global _table
     if _table is None:
-        _table = multiprocessing.get_context("spawn").Array("d", FIELDS * len(KINDS))
+        try:
+            _table = multiprocessing.get_context("spawn").Array("d", FIELDS * len(KINDS))
+        except OSError:
+            # Without shared memory each process counts its own.
+            from multiprocessing.sharedctypes import synchronized
+
+            _table = synchronized((ctypes.c_double * (FIELDS * len(KINDS)))(), threading.RLock())  # type: ignore[call-overload]
     return _table
 
 

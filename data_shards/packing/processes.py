@@ -1,14 +1,16 @@
 """Work on files spread over processes, results in order, only so much in flight."""
 
+import ctypes
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing.sharedctypes import Synchronized
+from multiprocessing.sharedctypes import Synchronized, synchronized
 from typing import Self, TypeVar
 
 from data_shards.errors import UserError
@@ -39,18 +41,27 @@ def processes(jobs: int, shards: int, size_bytes: int) -> int:
 
 
 class Workers:
-    """`jobs` processes; with one job the work is done in this process."""
+    """`jobs` processes; with one job, or without shared memory, the work is done in this process."""
 
     def __init__(self, jobs: int) -> None:
         self._jobs = jobs
         self._pool: ProcessPoolExecutor | None = None
+        self._sum: Synchronized[int] = synchronized(ctypes.c_longlong(0), threading.RLock())  # type: ignore[call-overload]
+        try:
+            if jobs > 1:
+                self._start_pool()
+        except OSError as error:
+            # Containers may have no /dev/shm, or a full one.
+            print(f"warning: one process, not {jobs}: no shared memory ({error.strerror})", file=sys.stderr)
+
+    def _start_pool(self) -> None:
         # Spawned, not forked: a fork copies the locks of threads (pyarrow's S3 client has some) and can hang.
         context = multiprocessing.get_context("spawn")
-        self._sum = context.Value("q", 0)
-        if jobs > 1:
-            self._pool = ProcessPoolExecutor(
-                jobs, mp_context=context, initializer=_start_worker, initargs=(self._sum, table())
-            )
+        total = context.Value("q", 0)
+        self._pool = ProcessPoolExecutor(
+            self._jobs, mp_context=context, initializer=_start_worker, initargs=(total, table())
+        )
+        self._sum = total
 
     def counted(self) -> int:
         """The sum of what the work has passed to count() so far, also inside items that are not done yet."""

@@ -4,6 +4,7 @@ import subprocess
 import sys
 import termios
 import threading
+from multiprocessing import heap
 
 import pytest
 from image_folders import ROOT
@@ -24,6 +25,17 @@ def test_results_are_in_order_and_the_work_is_counted(jobs: int, per_task: int) 
     with Workers(jobs) as workers:
         assert list(workers.map(double, range(20), per_task=per_task)) == list(range(0, 40, 2))
         assert workers.counted() == sum(range(20))
+
+
+def test_without_shared_memory_the_work_is_done_here(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(heap.Arena, "_dir_candidates", ["/no/such/folder"])
+    monkeypatch.setattr(heap.BufferWrapper, "_heap", heap.Heap())
+    with Workers(2) as workers:
+        assert list(workers.map(double, range(20))) == list(range(0, 40, 2))
+        assert workers.counted() == sum(range(20))
+    assert capsys.readouterr().err == "warning: one process, not 2: no shared memory (No such file or directory)\n"
 
 
 def test_processes_are_started_where_they_are_worth_it() -> None:
