@@ -159,7 +159,7 @@ def _below(filesystem: fs.LocalFileSystem, root: str) -> list[fs.FileInfo]:
     folders = deque([root])
     while folders:
         folder = folders.popleft()
-        with suppress(FileNotFoundError):
+        with suppress(FileNotFoundError, NotADirectoryError):
             about = os.stat(folder)
             times[about.st_dev, about.st_ino] += 1
             # By its own name, and by that of one link.
