@@ -18,8 +18,8 @@ NAME := $(if $(DATA),$(shell basename "$(DATA)"),synthetic)-$(SIZE)px$(if $(STEP
 DEMO := demo/$(NAME)
 IMAGES := $(if $(DATA),$(DATA),$(DEMO)/images)
 TRUTH := $(if $(DATA),,--truth "$(IMAGES)/truthB2A")
-# The demo's global batch is 4 (cluster/configs/demo.yaml): the clock is image pairs, not steps.
-LENGTH := $(if $(STEPS),--schedule.images $(shell expr $(STEPS) \* 4))
+# The demo's global batch is 2 (cluster/configs/demo.yaml): the clock is image pairs, not steps.
+LENGTH := $(if $(STEPS),--schedule.images $(shell expr $(STEPS) \* 2))
 
 .PHONY: install demo test slow chaos gpu lint debian
 .DELETE_ON_ERROR:

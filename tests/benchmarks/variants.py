@@ -35,7 +35,6 @@ from nla_cyclegan.training import step
 from tuning.analysis.objective import ObjectiveConfig, evaluations
 
 BASELINE = "baseline"
-RATE = "--optimizer.lr="
 
 
 @dataclass(frozen=True)
@@ -75,8 +74,8 @@ def normalized_after_initialization() -> None:
 
 GENERATOR = "--model.generator."
 VARIANTS = {
-    BASELINE: Variant("cluster/configs/demo.yaml at a learning rate of 8e-4"),
-    "ema": Variant("moving average of the generators, half-life 100 images", ("--step.ema_half_life=100",)),
+    BASELINE: Variant("cluster/configs/demo.yaml"),
+    "no-ema": Variant("no moving average of the generators", ("--step.ema_half_life=none",)),
     "diffaug": Variant("differentiable augmentation", ("--loss.augment=color,translation,cutout",)),
     "spectral": Variant("spectral norm in the discriminators", discriminator=SpectralDiscriminator, prepare=normalized_after_initialization),
     "nonlocal-d": Variant(
@@ -86,10 +85,10 @@ VARIANTS = {
     "plain-block": Variant(
         "the paper's block: gain from 0, logits not scaled", (f"{GENERATOR}nonlocal_gain=0", f"{GENERATOR}nonlocal_scaled=false")
     ),
-    "batch-16": Variant("16 pairs a step, not 4, at twice the rate", ("--data.global_batch=16", "--optimizer.lr=1.6e-3")),
-    "half-rate": Variant("learning rate 4e-4, not 8e-4", ("--optimizer.lr=4e-4",)),
-    "adam": Variant("Adam, not Nadam", ("--optimizer.name=adam",)),
-    "adam-half-rate": Variant("Adam, learning rate 4e-4", ("--optimizer.name=adam", "--optimizer.lr=4e-4")),
+    "batch-16": Variant("16 pairs a step, not 2, at twice the rate", ("--data.global_batch=16", "--optimizer.lr=8e-4")),
+    "half-rate": Variant("learning rate 2e-4, not 4e-4", ("--optimizer.lr=2e-4",)),
+    "nadam": Variant("Nadam, not Adam", ("--optimizer.name=nadam",)),
+    "cyclegan-weights": Variant("CycleGAN's weights of the losses", ("--loss.cycle=10", "--loss.identity=0.5")),
     "beta1-0.9": Variant("momentum 0.9, not 0.5", ("--optimizer.beta1=0.9",)),
 }  # fmt: skip
 
@@ -146,7 +145,7 @@ def train_variant(folder: Path, images: int, name: str, seed: int) -> None:
         "--config=cluster/configs/demo.yaml", "--local", f"--name={name}-{seed}", f"--seed={seed}", f"--storage={folder / 'variants'}",
         f"--data.uri={folder / 'shards'}", f"--schedule.images={images}", f"--validation.every={every}",
         f"--observe.every={every}", "--observe.previews=none", f"--checkpoint.every={images}", "--scaling.workers=1",
-        *([] if any(option.startswith(RATE) for option in variant.options) else [f"{RATE}8e-4"]), *variant.options,
+        *variant.options,
     ])  # fmt: skip
 
 

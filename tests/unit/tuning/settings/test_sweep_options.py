@@ -163,7 +163,9 @@ def test_presets_by_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, file: 
     assert options.space["model.generator.nonlocal_blocks"].grid == [[], [0], [1], [2], [0, 1, 2]]
     small = parse("--preset", "paper", "--train", str(tmp_path / "run.yaml"), "--validation.every", "8")
     assert (small.base.data.crop_size, small.base.validation.every) == (16, 8)
-    assert problems("--preset", "papers") == ["--preset papers: no such preset; allowed: demo, paper, placement"]
+    assert problems("--preset", "papers") == [
+        "--preset papers: no such preset; allowed: demo, demo-choice, paper, placement"
+    ]
     assert "give either --config or --preset" in problems("--preset", "paper", "--config", str(file))[0]
 
 
