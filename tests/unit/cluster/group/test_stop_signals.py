@@ -22,9 +22,12 @@ ALL = [(signal.SIGINT, "Ctrl-C", 130), (signal.SIGTERM, "SIGTERM", 143), (signal
 
 @pytest.fixture(autouse=True)
 def handlers_come_back() -> Iterator[None]:
+    # Also where the tests themselves run under nohup, which has it ignored.
+    outside = signal.signal(signal.SIGHUP, signal.SIG_DFL)
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
     yield
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)] == before
+    signal.signal(signal.SIGHUP, outside)
 
 
 def receive(number: int) -> None:

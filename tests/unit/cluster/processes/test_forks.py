@@ -52,10 +52,20 @@ def start(name: str, tmp_path: Path) -> Iterator[Launch]:
         return started[-1]
 
     server = launch.start_server(name, "colorsys", AT_END, os.getpid())
+    # A launcher that finds none starts one of its own.
+    await_listener(name)
     yield run
     for process in [*started, server]:
         process.kill()
         process.wait()
+
+
+def await_listener(name: str) -> None:
+    give_up = time.monotonic() + 10
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        while connection.connect_ex(address_of(name)):
+            assert time.monotonic() < give_up
+            time.sleep(0.02)
 
 
 def ended(process: int, within_s: float = 10) -> bool:
@@ -143,9 +153,7 @@ def test_a_server_and_its_forks_end_with_their_owner_however_that_ends(
     owner = subprocess.Popen(["sleep", "60"])
     other = secrets.token_hex(16)
     server = launch.start_server(other, "colorsys", AT_END, owner.pid, {"MARK": str(tmp_path / "mark")})
-    # Else the launcher may start one of its own first.
-    while not _does(server.pid, "SigIgn", signal.SIGHUP):
-        time.sleep(0.01)
+    await_listener(other)
     script = "import os, time; print(os.getpid(), flush=True); time.sleep(60)"
     file = Path(start(script).args[-1])  # type: ignore[index]
     command = [sys.executable, "-m", "cluster.processes.launch", other, "colorsys", AT_END, str(file)]
@@ -169,17 +177,18 @@ def test_a_server_ends_when_it_is_asked_to(tmp_path: Path) -> None:
     server = launch.start_server(
         secrets.token_hex(16), "colorsys", AT_END, os.getpid(), {"MARK": str(tmp_path / "mark")}
     )
-    while not _does(server.pid, "SigCgt", signal.SIGUSR1):
+    while not _handles(server.pid, signal.SIGUSR1):
         time.sleep(0.01)
     server.send_signal(signal.SIGUSR1)
     assert server.wait(10) == 0
     assert not (tmp_path / "mark").exists()
 
 
-def _does(process: int, what: str, number: int) -> bool:
-    """Whether a process has a handler of its own for that signal ("SigCgt"), or ignores it ("SigIgn")."""
-    signals = next(line for line in Path(f"/proc/{process}/status").read_text().splitlines() if line.startswith(what))
-    return bool(int(signals.split()[1], 16) >> (number - 1) & 1)
+def _handles(process: int, number: int) -> bool:
+    """Whether a process has a handler of its own for that signal."""
+    status = Path(f"/proc/{process}/status").read_text().splitlines()
+    (handled,) = (line.split()[1] for line in status if line.startswith("SigCgt"))
+    return bool(int(handled, 16) >> (number - 1) & 1)
 
 
 def test_where_no_server_starts_the_launcher_becomes_python(start: Launch, name: str, tmp_path: Path) -> None:

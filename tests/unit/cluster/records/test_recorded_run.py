@@ -92,6 +92,8 @@ def test_settings_are_what_the_run_learns_not_where_it_is_kept(tmp_path):
     assert settings == {
         "seed": 3,
         "data.crop_size": 64,
+        # What a run of before that field did.
+        "data.fit": "stretch",
         "model.generator.nonlocal_blocks": [1],
         "model.generator.num_blocks": 3,
         "optimizer.name": "nadam",

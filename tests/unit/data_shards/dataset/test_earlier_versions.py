@@ -87,9 +87,13 @@ def test_tars_of_others_are_shown_as_a_viewer_shows_them(tmp_path: Path) -> None
 
 def test_an_interrupted_pack_is_completed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     images = str(make_folder(tmp_path / "images", {"trainA": 6}))
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
     with monkeypatch.context() as patch:
-        patch.setattr(packing, "_finish", lambda *_: None)
-        assert main(["pack", images, str(tmp_path / "shards"), "--jobs", "1"]) == 0
+        patch.setattr(packing, "_finish", interrupted)
+        assert main(["pack", images, str(tmp_path / "shards"), "--jobs", "1"]) == 130
     (record,) = (tmp_path / "shards" / UNFINISHED).glob("*.parquet")
     earlier = pq.read_table(record)
     pq.write_table(earlier.drop_columns(["is_plain"]), record)
