@@ -25,6 +25,7 @@ from data_shards import Dataset, open_dataset
 from data_shards.__main__ import main as data_shards
 from data_shards.dataset.rows import IndexRows
 from data_shards.images.find import find_images
+from data_shards.images.fit import Fit
 from data_shards.images.read import load_image
 from data_shards.images.transforms import whole
 from data_shards.packing.tars import IMAGE_SUFFIXES, key_and_suffix, printable
@@ -87,8 +88,8 @@ def evaluate(folder: Path, out: Path, patch: pytest.MonkeyPatch) -> Outcome:
     taken: dict[str, Tensor] = {}
     load = evaluate_reading.load_whole
 
-    def note(path: Path, size: int) -> Tensor:
-        return taken.setdefault(os.path.relpath(path, folder), load(path, size))
+    def note(path: Path, size: int, fit: Fit) -> Tensor:
+        return taken.setdefault(os.path.relpath(path, folder), load(path, size, fit))
 
     patch.setattr(evaluate_reading, "load_whole", note)
     patch.setattr(evaluate_files, "load_generators", lambda _: {"A2B": Identity(), "B2A": Identity()})
@@ -109,7 +110,7 @@ def expected_of(row: Row, verb: str) -> dict[str, tuple[Tensor, float]]:
     """What a verb shows of a row. In a tar links are none, and the suffix says which file of a sample is its image."""
     expected = {}
     for name, (pixels, tolerance) in row.shown.items():
-        image = torch.from_numpy(np.ascontiguousarray(pixels)).round().to(torch.uint8).permute(2, 0, 1)
+        image = torch.from_numpy(np.array(pixels)).round().to(torch.uint8).permute(2, 0, 1)
         if verb == "evaluate":
             image = whole(image, EVALUATED)
         if verb in ("pack", "index"):
