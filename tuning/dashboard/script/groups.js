@@ -5,7 +5,7 @@ const STATES = ["finished", "stopped", "running", "waiting", "failed", "diverged
 // Best first, by state and by the mean of the measure. A group's state is that of its trial furthest from finished.
 export function ranked(trials, fields, collapsed, value, isHigherBetter) {
   const kept = fields.map((_, place) => place).filter((place) => !collapsed.includes(fields[place]));
-  const keyOf = (trial) => (collapsed.length ? kept.map((place) => trial.codes[place]).join() : String(trial.number));
+  const keyOf = (trial) => (collapsed.length ? kept.map((place) => `${place}=${trial.codes[place]}`).join() : String(trial.number));
   const groups = [...Map.groupBy(trials, keyOf)].map(([key, members]) => {
     const state = Math.max(...members.map((trial) => STATES.indexOf(trial.state)));
     const all = interval(members.map(value));
