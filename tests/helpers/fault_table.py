@@ -17,8 +17,6 @@ ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "cluster" / "README.md"
 RESULTS = ROOT / "tests" / "benchmarks" / "results" / "chaos.json"
 BEGIN, END = "<!-- chaos: made by make chaos -->\n", "<!-- chaos: end -->\n"
-# Of rows that were measured before the intervals became longer; the page marks them.
-SHORT = "20 steps between checkpoints"
 COLUMNS = ("fault", "seconds to recover", "steps repeated", "weights")
 
 
@@ -59,10 +57,8 @@ def read(results: Path = RESULTS) -> list[dict[str, Any]]:
 
 def markdown(rows: Sequence[dict[str, Any]]) -> str:
     """The rows as the page shows them."""
-    lines = [COLUMNS, ("---",) * len(COLUMNS)]
-    for row in rows:
-        fault, *cells = Row(**{name: row[name] for name in Row.__dataclass_fields__}).cells()
-        lines.append((f"{fault}{' *' if SHORT in row.get('on', '') else ''}", *cells))
+    found = [Row(**{name: row[name] for name in Row.__dataclass_fields__}) for row in rows]
+    lines = [COLUMNS, ("---",) * len(COLUMNS), *(row.cells() for row in found)]
     return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
 
 
