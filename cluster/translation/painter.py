@@ -16,7 +16,7 @@ from cluster.machines.device import rank_device
 from cluster.translation.calls import Report, received
 from cluster.translation.options import Way
 from data_shards.errors import UserError
-from data_shards.images.open import UnreadableImageError
+from data_shards.images.decode.open import UnreadableImageError
 from data_shards.images.read import decoded, ready_for_threads
 from data_shards.images.signatures import HEAD_BYTES, SUFFIXES, is_drawn, looks_like_image
 from data_shards.images.write import LONGEST_SIDE, encoded

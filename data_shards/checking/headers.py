@@ -6,9 +6,9 @@ from typing import NamedTuple
 from PIL import Image
 
 from data_shards.errors import UserError
-from data_shards.images.open import JPEG_FORMATS, opened
-from data_shards.images.orientation import shown_size
-from data_shards.images.plain import is_plain
+from data_shards.images.decode.open import JPEG_FORMATS, opened
+from data_shards.images.decode.orientation import shown_size
+from data_shards.images.decode.plain import is_plain
 
 # Formats in which a whole file can be recognised from its bytes; others are decoded to find out.
 CUT_SHORT = (*JPEG_FORMATS, "WEBP", "GIF")
@@ -21,7 +21,7 @@ GIF_IMAGE, GIF_END = 0x2C, 0x3B
 
 
 class Header(NamedTuple):
-    """Size in pixels as shown; whether it is plain (see images.plain); or why the image cannot be used."""
+    """Size in pixels as shown; whether it is plain (see images.decode.plain); or why the image cannot be used."""
 
     width: int = 0
     height: int = 0

@@ -41,7 +41,7 @@ INDEX_SCHEMA = pa.schema(
         "length": pa.int64(),  # of all the sample's tar members, headers and padding included, bytes
         "width": pa.int32(),  # as shown: after an EXIF orientation is applied
         "height": pa.int32(),
-        "is_plain": pa.bool_(),  # JPEG or PNG that a fast decoder reads to the right pixels, see images.plain
+        "is_plain": pa.bool_(),  # JPEG or PNG that a fast decoder reads to the right pixels, see images.decode.plain
         "sha256": pa.binary(32),  # of the image file inside the tar
     }
 )

@@ -10,9 +10,9 @@ from pathlib import Path
 from PIL import Image
 
 from data_shards.errors import UserError, shown_name
-from data_shards.images.colour import to_srgb
-from data_shards.images.open import JPEG_FORMATS, UnreadableImageError, opened
-from data_shards.images.plain import is_plain
+from data_shards.images.decode.colour import to_srgb
+from data_shards.images.decode.open import JPEG_FORMATS, UnreadableImageError, opened
+from data_shards.images.decode.plain import is_plain
 from data_shards.images.write import LONGEST_SIDE
 from data_shards.storage import Location, locate, read_file
 

@@ -12,9 +12,9 @@ import numpy as np
 from PIL import Image
 
 from data_shards.errors import UserError
-from data_shards.images.colour import to_srgb
-from data_shards.images.open import naming, opened, refuse_too_large
-from data_shards.images.orientation import shown_size
+from data_shards.images.decode.colour import to_srgb
+from data_shards.images.decode.open import naming, opened, refuse_too_large
+from data_shards.images.decode.orientation import shown_size
 from data_shards.images.write import to_picture
 
 if TYPE_CHECKING:

@@ -9,9 +9,9 @@ from torch.nn import functional as F
 from torchvision.io import ImageReadMode, decode_image
 
 from data_shards.dataset.epoch_plan import AUGMENTATION, draws
+from data_shards.images.decode.open import UnreadableImageError, naming, opened
+from data_shards.images.decode.plain import is_plain
 from data_shards.images.fit import LONGEST_STRIP, LONGEST_WHOLE, Fit, whole_size
-from data_shards.images.open import UnreadableImageError, naming, opened
-from data_shards.images.plain import is_plain
 from data_shards.images.read import read_picture
 
 
@@ -22,7 +22,7 @@ def decode(data: bytes) -> Tensor:
 
 
 def decode_plain(data: bytes) -> Tensor:
-    """As `decode`, twice as fast, of a JPEG or PNG file that is plain (see `images.plain`)."""
+    """As `decode`, twice as fast, of a JPEG or PNG file that is plain (see `images.decode.plain`)."""
     try:
         # A bytearray, because torch warns about sharing memory that cannot be written.
         return decode_image(torch.frombuffer(bytearray(data), dtype=torch.uint8), mode=ImageReadMode.RGB)

@@ -16,7 +16,7 @@ from data_shards.dataset.epoch_plan import Integers
 from data_shards.dataset.manifest import Dataset
 from data_shards.dataset.rows import IndexRows, Row
 from data_shards.errors import UserError
-from data_shards.images.open import UnreadableImageError
+from data_shards.images.decode.open import UnreadableImageError
 from data_shards.images.transforms import centre, decode, decode_plain
 from data_shards.packing.tars import image_that_is
 from data_shards.storage import RangeReader, locate

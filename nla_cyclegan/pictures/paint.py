@@ -3,7 +3,7 @@
 import torch
 from PIL import Image, ImageOps
 
-from data_shards.images.colour import to_srgb
+from data_shards.images.decode.colour import to_srgb
 from data_shards.images.read import to_tensor
 from data_shards.images.write import to_picture
 from nla_cyclegan.inference.images import padded_pixels, translate_images

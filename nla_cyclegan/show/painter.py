@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from data_shards.errors import UserError
-from data_shards.images.open import UnreadableImageError
+from data_shards.images.decode.open import UnreadableImageError
 from data_shards.images.read import decoded, reduced
 from data_shards.images.write import to_picture
 from data_shards.storage import file_size, list_folder, locate

@@ -6,7 +6,7 @@ import pickle
 import pytest
 
 from data_shards import errors
-from data_shards.images.open import UnreadableImageError
+from data_shards.images.decode.open import UnreadableImageError
 
 CLASSES = [each for _, each in inspect.getmembers(errors, inspect.isclass) if issubclass(each, Exception)]
 

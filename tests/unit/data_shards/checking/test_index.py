@@ -25,7 +25,7 @@ from data_shards.__main__ import main
 from data_shards.checking.foreign import Task, look_through
 from data_shards.checking.headers import Header, look_at
 from data_shards.errors import UserError
-from data_shards.images.open import UnreadableImageError
+from data_shards.images.decode.open import UnreadableImageError
 from data_shards.images.read import read_picture
 from data_shards.images.transforms import decode
 from data_shards.packing.processes import Workers

@@ -9,8 +9,8 @@ from image_folders import picture
 from PIL import Image, features
 
 from data_shards.checking.headers import look_at
+from data_shards.images.decode.orientation import ORIENTATION, UPRIGHT
 from data_shards.images.encode import Encoding, encode_file
-from data_shards.images.orientation import ORIENTATION, UPRIGHT
 from data_shards.images.read import image_size, load_image
 
 FORMATS = {

@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from data_shards.errors import UserError
-from data_shards.images import open as opening
+from data_shards.images.decode import open as opening
 from data_shards.images.read import image_size, load_image, reduced
 from data_shards.images.transforms import augment, decode_plain, load_whole, resize
 from data_shards.images.write import save_image

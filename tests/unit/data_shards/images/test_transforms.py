@@ -10,8 +10,8 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
 from data_shards.dataset.epoch_plan import AUGMENTATION, draws
+from data_shards.images.decode.open import UnreadableImageError
 from data_shards.images.fit import Fit
-from data_shards.images.open import UnreadableImageError
 from data_shards.images.transforms import augment, centre, decode, decode_plain, resize, whole
 
 SIZES = {"load_size": 40, "crop_size": 32}

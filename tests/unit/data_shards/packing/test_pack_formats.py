@@ -14,7 +14,7 @@ from PIL import Image
 
 from data_shards import open_dataset, read_split
 from data_shards.__main__ import main
-from data_shards.images.plain import is_plain
+from data_shards.images.decode.plain import is_plain
 from data_shards.images.transforms import decode
 from data_shards.packing.tars import image_of
 from data_shards.stream.read import tar_samples

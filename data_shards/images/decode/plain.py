@@ -2,10 +2,10 @@
 
 from PIL import Image
 
-from data_shards.images.colour import own_profile
-from data_shards.images.open import JPEG_FORMATS, REPAIRED
-from data_shards.images.orientation import orientation
-from data_shards.images.repair import chunks
+from data_shards.images.decode.colour import own_profile
+from data_shards.images.decode.open import JPEG_FORMATS, REPAIRED
+from data_shards.images.decode.orientation import orientation
+from data_shards.images.decode.repair import chunks
 
 # Chunks of a PNG that state no orientation, and about which libpng, which torchvision decodes with, has nothing to say on stderr.
 SILENT_CHUNKS = (b"IHDR", b"IDAT", b"IEND", b"gAMA", b"cHRM", b"sRGB", b"pHYs", b"tEXt")

@@ -12,7 +12,7 @@ from typing import BinaryIO
 from PIL import Image, PngImagePlugin
 
 from data_shards.errors import UserError, shown_name
-from data_shards.images.repair import damaged_pixels, needs_repair, repaired
+from data_shards.images.decode.repair import damaged_pixels, needs_repair, repaired
 from data_shards.memory import available_bytes
 
 JPEG_FORMATS = ("JPEG", "MPO")

@@ -6,7 +6,7 @@ from functools import lru_cache
 import numpy as np
 from PIL import Image, ImageCms
 
-from data_shards.images.orientation import upright
+from data_shards.images.decode.orientation import upright
 
 # What a colour profile can be the profile of.
 PROFILED_MODES = ("L", "RGB", "CMYK", "LAB")
