@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# All that only a GPU can show, in about 8 minutes, and 6 for the evidence; stage by stage: one that fails or takes too long costs only itself.
-#   tests/benchmarks/gpu_check.sh OUT [SHARDS]        PYTHON=python3 STAGES="tests bench train paper evidence" by default
+# All that only a GPU can show, in about 9 minutes, and 6 for the evidence; stage by stage: one that fails or takes too long costs only itself.
+#   tests/benchmarks/gpu_check.sh OUT [SHARDS]        PYTHON=python3 STAGES="tests bench train paper precision evidence" by default
 # OUT gets one log a stage, the bench's table and a summary. SHARDS is a packed dataset of images of at least 256 px; by default
 # a small one is drawn. The stage `evidence` trains at 128 px: SHARDS may then be `data_shards pack IMAGES SHARDS --size 144`. It goes on from
 # the runs in the folder EVIDENCE_STATE, starts none that would end after EVIDENCE_MINUTES (6), and leaves all of them in OUT/evidence.
 set -uo pipefail
 cd "$(dirname "$0")/../.."
-out=$(realpath -m "$1") python=${PYTHON:-python3} stages=${STAGES:-tests bench train paper evidence}
+out=$(realpath -m "$1") python=${PYTHON:-python3} stages=${STAGES:-tests bench train paper precision evidence}
 export PYTHONUNBUFFERED=1 PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH}
 work=$(mktemp -d) && mkdir -p "$out" && : >"$out/summary.txt"
 trap 'rm -rf "$work"' EXIT
@@ -32,12 +32,23 @@ fi
 train=(-m cluster train --data.uri "$shards" --storage "$work/runs" --validation.images 16 ${TRAIN_OPTIONS:-})
 
 real_run() {
-    # Killed in the middle, then the same command again: it resumes.
+    # Killed after its first checkpoint, then the same command again: it resumes.
     local run=("${train[@]}" --config cluster/configs/fast.yaml --name real --schedule.images 4800 --checkpoint.every 1600
-        --validation.every 2400 --observe.every 320 --observe.previews 4800)
+        --validation.every 2400 --observe.every 320 --observe.previews 4800) driver
     date +%s.%N >"$work/began"
-    timeout -s KILL "${KILL_AFTER_S:-50}" $python "${run[@]}"
-    cp "$work/runs/real/metrics.jsonl" "$work/killed.jsonl" 2>/dev/null || echo "killed before its first record"
+    setsid $python "${run[@]}" &
+    driver=$!
+    for _ in $(seq 90); do
+        compgen -G "$work/runs/real/checkpoint_*/*" >/dev/null && break
+        kill -0 "$driver" 2>/dev/null || break
+        sleep 1
+    done
+    sleep 2
+    kill -KILL -- "-$driver"
+    wait "$driver"
+    cp "$work/runs/real/metrics.jsonl" "$work/killed.jsonl" || echo "killed before its first record"
+    ls -d "$work"/runs/real/checkpoint_*
+    date +%s.%N >"$work/resumed"
     $python "${run[@]}" && $python -m cluster status "$work/runs/real" &&
         $python -m nla_cyclegan translate --weights "$work/runs/real" --direction B2A --out "$work/painted" --grid "$out/translated.png" \
             "${IMAGES:-$work/images/testB}"
@@ -61,13 +72,17 @@ evidence_runs() {
 }
 
 rates() { # RUN: pairs a second of each record, and what was waited for
-    $python - "$work/runs/$1/metrics.jsonl" "$work/began" "$work/killed.jsonl" <<'PY'
+    $python - "$work/runs/$1/metrics.jsonl" "$work" <<'PY'
 import json, pathlib, statistics, sys
 records = [json.loads(line) for line in open(sys.argv[1])]
 steps = [record for record in records if "images_per_s" in record]
-if pathlib.Path(sys.argv[3]).exists():
-    first = json.loads(pathlib.Path(sys.argv[3]).read_text().splitlines()[0])
-    print(f"the first {first['images']:.0f} pairs were done {first['time'] - float(open(sys.argv[2]).read()):.1f} s after the command")
+for began, found in (("began", "killed.jsonl"), ("resumed", None)):
+    clock, part = (pathlib.Path(sys.argv[2], name) if name else None for name in (began, found))
+    if clock.exists() and (part is None or part.exists()):
+        since = float(clock.read_text())
+        kept = map(json.loads, part.read_text().splitlines()) if part else records
+        first = next(record for record in kept if record["time"] > since)
+        print(f"{began}: the first record, at {first['images']:.0f} pairs, {first['time'] - since:.1f} s after the command")
 print("pairs/s of each record:", " ".join(f"{record['images_per_s']:.0f}" for record in steps))
 print(f"median {statistics.median(record['images_per_s'] for record in steps):.1f}; waits for data",
       " ".join(f"{record['data_wait']:.0%}" for record in steps), f"; memory {steps[-1]['memory_gb']:.1f} GB")
@@ -76,9 +91,10 @@ PY
 
 for name in $stages; do
     case $name in
-    tests) stage tests 170 "$python" -m pytest tests/gpu -m gpu -q -x --maxfail 20 --durations 10 -o addopts= ;;
+    tests) stage tests 200 "$python" -m pytest tests/gpu -m gpu -q -x --maxfail 20 --durations 10 -o addopts= ;;
     bench) stage bench 240 "$python" tests/benchmarks/step_gpu.py --out "$out" --commit "${COMMIT:-unknown}" ${BENCH_OPTIONS:-} ;;
     train) (real_run) >"$out/train.log" 2>&1 && note "train: done" || note "train: failed"; rates real 2>&1 | tee -a "$out/summary.txt" ;;
+    precision) stage precision 240 "$python" tests/benchmarks/precision.py "$shards" --out "$out" ;;
     evidence) (evidence_runs) >"$out/evidence.log" 2>&1 && note "evidence: done" || note "evidence: failed"; tail -n 60 "$out/evidence.log" ;;
     paper) (paper_run) >"$out/paper.log" 2>&1 && note "paper: done" || note "paper: failed"; rates paper 2>&1 | tee -a "$out/summary.txt" ;;
     esac

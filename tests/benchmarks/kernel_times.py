@@ -9,8 +9,8 @@ from torch.profiler import ProfilerActivity, profile
 CALLS = 3
 KINDS = {
     "attention": "sdpa|flash|fmha|compute_dot_do_o|convert_dq",
-    "norm, activation, padding": r"^_moments|^_normali[sz]e|^_grad_sums|^_fold_sums|^_grad_apply|^_pad|^_statistics|^_norm",
-    "7x7 convolution (ours)": r"^_few|^_many|^_outer|^_sum_taps|^_widen|^_conv7",
+    "norm, activation, padding": "^_norm|^_pad",
+    "7x7 convolution (ours)": r"^_few|^_many|^_outer|^_sum_taps|^_pack|^_spread",
     "optimizer, EMA": r"^_move|^_square_sums|^_nadam|^_average|multi_tensor|LpNorm",
     "convolution, weight gradient": "wgrad",
     "convolution, input gradient": "dgrad",

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import torch
 from kernel_times import by_kind, kernel_times
@@ -28,6 +29,7 @@ from nla_cyclegan.pixels import to_float
 
 RESULTS = Path(__file__).parent / "results"
 OURS_PLAIN, OURS = "ours, plain modules, graph", "ours, fused, graph"
+OURS_TF32, OURS_DETERMINISTIC = "ours, fused, graph, TF32", "ours, fused, deterministic"
 PUBLISHED, AUTOCAST, TEXTBOOK = "published, TF32 (its default)", "published, bf16 autocast", "textbook, bf16"
 # A step of more single-image passes than this says nothing new about the textbook.
 TEXTBOOK_BATCH = 4
@@ -73,13 +75,18 @@ def steps(
         inputs = to_float(a), to_float(b)
         return lambda: step(*inputs) and None
 
-    def ours(kernels: str) -> Callable[[], None]:
-        return our_step(networks, StepConfig(precision="bf16", kernels=kernels), a, b)
+    def ours(**config: Any) -> Callable[[], None]:
+        return our_step(networks, StepConfig.model_validate({"precision": "bf16"} | config), a, b)
 
     built = {PUBLISHED: lambda: published(False), AUTOCAST: lambda: published(True)}
     if batch <= TEXTBOOK_BATCH:
         built[TEXTBOOK] = lambda: textbook_step(networks, a, b, bf16=True)
-    return built | {OURS_PLAIN: lambda: ours("plain"), OURS: lambda: ours("auto")}
+    return built | {
+        OURS_PLAIN: lambda: ours(kernels="plain"),
+        OURS_TF32: lambda: ours(precision="fp32"),
+        OURS_DETERMINISTIC: lambda: ours(deterministic=True),
+        OURS: ours,
+    }
 
 
 def measure(

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.slow
 HERE = Path(__file__).parent
 ROOT = HERE.parents[3]
 KERNELS = {
-    "_moments", "_normalize", "_grad_sums", "_grad_apply", "_pad", "_pad_grad", "_pack", "_spread", "_few_to_many",
+    "_norm", "_norm_grad", "_pad", "_pad_grad", "_pack", "_spread", "_few_to_many",
     "_many_to_few", "_sum_taps", "_outer", "_square_sums", "_move",
 }  # fmt: skip
 
