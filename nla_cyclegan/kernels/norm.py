@@ -197,22 +197,13 @@ class _Tiling:
         bp = max(1, min(tile // bc, power_of_2(h * w)))
         self.tiles, self.groups = cdiv(h * w, bp), b * cdiv(c, bc)
         merge = min(64, power_of_2(self.tiles))
-        self.constants = {
-            "H": h,
-            "W": w,
-            "C": c,
-            "MERGE": merge,
-            "BP": bp,
-            "BC": bc,
-            "warps": warps,
-            "registers": registers,
-        }
+        self.parts = self.groups, self.tiles, 2, bc
+        tiling = {"H": h, "W": w, "C": c, "MERGE": merge, "BP": bp, "BC": bc}
+        self.constants: dict[str, Any] = {**tiling, "warps": warps, "registers": registers}
 
     def launch(self, kernel: Any, *args: Any, **constants: Any) -> None:
         """Both stages of the kernel, in one launch where its groups may wait."""
-        parts = torch.empty(
-            (self.groups, self.tiles, 2, self.constants["BC"]), dtype=torch.float32, device=self.like.device
-        )
+        parts = torch.empty(self.parts, dtype=torch.float32, device=self.like.device)
         shared = (*args, parts, counters(self.groups, parts), self.tiles)
         once = may_wait(self.tiles, self.like.device)
         for stages in [(True, True)] if once else [(True, False), (False, True)]:
