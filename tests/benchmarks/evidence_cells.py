@@ -48,6 +48,7 @@ class Size:
 SIZES = {
     "tiny": Size(crop=32, channels=4, blocks=2, pairs=20, precision="fp32", together=2, samples=8),
     "cpu": Size(crop=64, channels=16, blocks=9, pairs=900, precision="bf16", together=2),
+    "brief": Size(crop=128, channels=64, blocks=9, pairs=1_500, precision="bf16", together=6),
     "gpu": Size(crop=128, channels=64, blocks=9, pairs=40_000, precision="bf16", together=6),
 }
 
