@@ -19,8 +19,8 @@ Weights = dict[str, Tensor]
 PASSES = 2
 """Of a generator between two backwards. Those beyond them share the last one's weights, and autograd adds their gradients."""
 
-# The 7x7 kernels round weights themselves, and their bias is added in fp32.
-KEPT = ("encoder.0.weight", "decoder.6.weight", "decoder.6.bias")
+# The 7x7 kernels round weights themselves, and what kernels add is added in fp32.
+KEPT = ("encoder.0.weight", "decoder.6.weight", "decoder.6.bias", "body.0.bias")
 
 
 @dataclass(frozen=True)

@@ -11,14 +11,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nla_cyclegan.kernels.attention import nonlocal_block
+from nla_cyclegan.kernels.bias import bias_act
 from nla_cyclegan.kernels.cast import Weights, cast_weights
 from nla_cyclegan.kernels.conv7 import FEW, conv7_to_few, conv7_to_many
+from nla_cyclegan.kernels.distance import l1, lsgan
 from nla_cyclegan.kernels.launch import nhwc
 from nla_cyclegan.kernels.norm import norm_act, norm_act_both
 from nla_cyclegan.kernels.pad import reflect_pad, reflect_pad_both
 from nla_cyclegan.model.attention import NonLocalBlock
 from nla_cyclegan.model.discriminator import PatchDiscriminator
 from nla_cyclegan.model.generator import Generator, ResidualBlock, masked
+
 
 def generate(net: Generator, weights: Weights, image_BCHW: Tensor, dtype: torch.dtype) -> Tensor:
     """`net(image)` in that type, in NHWC order. Takes what `coverage.uncovered` names no reason against; sides are multiples of 4."""
@@ -52,9 +55,9 @@ def discriminate(net: PatchDiscriminator, weights: Weights, image_BCHW: Tensor, 
     for i, stage in enumerate(net.body):
         if isinstance(stage, nn.Conv2d):
             weight, bias = weights[f"body.{i}.weight"], weights.get(f"body.{i}.bias")
-            x = F.conv2d(x, weight, bias, stage.stride, stage.padding)
+            x = F.conv2d(x, weight, bias if stage is last else None, stage.stride, stage.padding)
             if stage is first:
-                x = F.leaky_relu_(x, 0.2)
+                x = bias_act(x, weights[f"body.{i}.bias"], slope=0.2)
             elif stage is not last:
                 x = norm_act(x, slope=0.2)
         elif isinstance(stage, nn.Sequential):
@@ -63,8 +66,9 @@ def discriminate(net: PatchDiscriminator, weights: Weights, image_BCHW: Tensor, 
     return x
 
 
-def _nonlocal(block: NonLocalBlock, name: str, weights: Weights, x_BCHW: Tensor) -> Tensor:
+def _nonlocal(block: nn.Module, name: str, weights: Weights, x_BCHW: Tensor) -> Tensor:
     """`block(x)` for the non-local block of that name."""
+    assert isinstance(block, NonLocalBlock)
     if not block.pooled:
         return nonlocal_block(x_BCHW, weights[f"{name}.qkv"], weights[f"{name}.z"], block.scale)
     own = {key: weights[f"{name}.{key}"] for key, _ in block.named_parameters()}
@@ -77,6 +81,8 @@ class Fused:
     Args:
         dtype: of the computation, torch.bfloat16 or torch.float32.
     """
+
+    l1, lsgan = staticmethod(l1), staticmethod(lsgan)
 
     def __init__(self, dtype: torch.dtype) -> None:
         self.dtype = dtype

@@ -3,13 +3,19 @@
 import pytest
 import torch
 from kernel_cases import (
+    BIASES_GPU,
+    BLOCKS_GPU,
     CONVOLUTIONS_GPU,
     DISCRIMINATORS,
+    DISTANCES_GPU,
     GENERATOR_GPU,
     GENERATORS,
     NORMS_GPU,
     PADS_GPU,
+    check_bias,
+    check_block,
     check_convolution,
+    check_distance,
     check_network,
     check_norm,
     check_optimizer,
@@ -38,6 +44,24 @@ def test_pad(case, dtype):
 @pytest.mark.parametrize("case", CONVOLUTIONS_GPU, ids=str)
 def test_convolution(case, dtype):
     check_convolution("cuda", dtype, *case)
+
+
+@both_types
+@pytest.mark.parametrize("shape", BIASES_GPU, ids=str)
+def test_bias(shape, dtype):
+    check_bias("cuda", dtype, *shape)
+
+
+@both_types
+@pytest.mark.parametrize("shape", DISTANCES_GPU, ids=str)
+def test_distance(shape, dtype):
+    check_distance("cuda", dtype, *shape)
+
+
+@both_types
+@pytest.mark.parametrize("case", BLOCKS_GPU, ids=str)
+def test_nonlocal_block(case, dtype):
+    check_block("cuda", dtype, *case)
 
 
 @both_types

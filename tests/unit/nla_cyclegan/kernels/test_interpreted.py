@@ -3,12 +3,18 @@
 import pytest
 import torch
 from kernel_cases import (
+    BIASES,
+    BLOCKS,
     CONVOLUTIONS,
     DISCRIMINATORS,
+    DISTANCES,
     GENERATORS,
     NORMS,
     PADS,
+    check_bias,
+    check_block,
     check_convolution,
+    check_distance,
     check_network,
     check_norm,
     check_optimizer,
@@ -55,6 +61,23 @@ def test_convolution(case):
 @pytest.mark.parametrize("case", [CONVOLUTIONS[1], CONVOLUTIONS[4]], ids=str)
 def test_convolution_in_bf16(case):
     check_convolution("cpu", BF16, *case)
+
+
+@pytest.mark.parametrize("dtype", [FP32, BF16])
+@pytest.mark.parametrize("shape", BIASES, ids=str)
+def test_bias(shape, dtype):
+    check_bias("cpu", dtype, *shape)
+
+
+@pytest.mark.parametrize("dtype", [FP32, BF16])
+@pytest.mark.parametrize("shape", DISTANCES, ids=str)
+def test_distance(shape, dtype):
+    check_distance("cpu", dtype, *shape)
+
+
+@pytest.mark.parametrize("case", BLOCKS, ids=str)
+def test_nonlocal_block(case):
+    check_block("cpu", FP32, *case)
 
 
 @pytest.mark.parametrize(("config", "shape"), GENERATORS, ids=str)
