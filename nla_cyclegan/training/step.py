@@ -103,7 +103,8 @@ class TrainingStep:
         self.inference_generators = {"generator_ab": ab, "generator_ba": ba}
         self.ema: EMA | None = None
         if step.ema_half_life is not None:
-            self.ema = EMA(self.inference_generators, step.ema_half_life, self.optimizers["generators"].applies)
+            applies = self.optimizers["generators"].applies
+            self.ema = EMA(self.inference_generators, step.ema_half_life, applies, fused=way.fused)
             self.inference_generators = self.ema.networks
         capacity = step.pool_size * (rank + 1) // world - step.pool_size * rank // world
         self.pools = {domain: ImagePool(capacity, self.device, self._memory_format) for domain in ("a", "b")}

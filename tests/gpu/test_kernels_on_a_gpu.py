@@ -12,6 +12,7 @@ from kernel_cases import (
     GENERATORS,
     NORMS_GPU,
     PADS_GPU,
+    check_average,
     check_bias,
     check_block,
     check_convolution,
@@ -79,6 +80,10 @@ def test_discriminator(config, shape, dtype):
 @pytest.mark.parametrize("name", ["nadam", "adam"])
 def test_optimizer(name):
     check_optimizer("cuda", name, (4000, 70_001))
+
+
+def test_average():
+    check_average("cuda", 2, 4001)
 
 
 def test_optimizer_in_two_graphs():

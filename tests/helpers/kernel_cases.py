@@ -306,3 +306,25 @@ def check_optimizer(device: str, name: str, widths: Sequence[int]) -> None:
             for key, kept in reference.state[p].items():
                 rtol, atol = (1e-6, 1e-12) if kept.dim() or key.startswith("exp") else (1e-14, 0)
                 torch.testing.assert_close(fused.state[q][key], kept, rtol=rtol, atol=atol)
+
+
+def check_average(device: str, *widths: int) -> None:
+    """Two updates beside the training's plain ones, and one held back."""
+    from nla_cyclegan.training.ema import EMA
+
+    random = torch.Generator().manual_seed(11)
+    network = nn.ModuleDict({str(n): nn.Conv2d(n, 3, 3) for n in widths}).to(device, memory_format=torch.channels_last)
+    applies = torch.ones((), dtype=torch.bool, device=device)
+    averages = [EMA({"network": network}, 30, applies, fused=fused) for fused in (False, True)]
+    for step, held in enumerate((False, False, True)):
+        applies.fill_(not held)
+        for parameter in network.parameters():
+            parameter.data.copy_(torch.randn(parameter.shape, generator=random))
+        kept = [parameter.clone() for parameter in averages[1].networks["network"].parameters()]
+        for each in averages:
+            each.set_rate(1000 + 4 * step, 4)
+            each.update()
+        plain, mine = ([*each.networks["network"].parameters()] for each in averages)
+        for p, q, before in zip(plain, mine, kept, strict=True):
+            torch.testing.assert_close(q, p, rtol=2e-6, atol=1e-7)
+            assert torch.equal(q, before) == held

@@ -15,6 +15,7 @@ import torch
 import triton
 
 from nla_cyclegan.kernels.ahead import compiling
+from nla_cyclegan.kernels.average import Averages
 from nla_cyclegan.kernels.bias import bias_act
 from nla_cyclegan.kernels.conv7 import conv7_to_few, conv7_to_many
 from nla_cyclegan.kernels.count import Count
@@ -53,9 +54,11 @@ def optimizer() -> None:
     # The table of addresses is a real one; what it points at is never read.
     parameters = [torch.empty(n) for n in (20_000, 3)]
     mover = Mover(parameters, parameters, parameters, beta1=0.5, beta2=0.999)
-    mover.many.device = torch.device("meta")
-    for name in ("table", "chunks"):
-        setattr(mover.many, name, getattr(mover.many, name).to("meta"))
+    averages = Averages(parameters, parameters)
+    for many in (mover.many, averages.many):
+        many.device = torch.device("meta")
+        for name in ("table", "chunks"):
+            setattr(many, name, getattr(many, name).to("meta"))
     gradients = Gradients(parameters, torch.empty(2, dtype=torch.int64, device="meta"), aligned=True)
     mover.length(gradients)
     count = Count(*[[torch.ones((), dtype=torch.float64)]] * 2, beta1=0.5, beta2=0.999, momentum_decay=0.004)
@@ -64,6 +67,7 @@ def optimizer() -> None:
         torch.empty((), dtype=dtype, device="meta") for dtype in (torch.float32, torch.float64, torch.bool)
     )
     mover.move(gradients, count.count(length, rate, applies, 1.0), applies)
+    averages.follow(rate, applies)
 
 
 def resources(kernel: object) -> tuple[int, int]:

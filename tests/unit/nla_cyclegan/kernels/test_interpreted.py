@@ -11,6 +11,7 @@ from kernel_cases import (
     GENERATORS,
     NORMS,
     PADS,
+    check_average,
     check_bias,
     check_block,
     check_convolution,
@@ -23,7 +24,7 @@ from kernel_cases import (
     generator,
 )
 
-from nla_cyclegan.kernels import many, norm, optimizer, pad
+from nla_cyclegan.kernels import average, many, norm, optimizer, pad
 
 FP32, BF16 = torch.float32, torch.bfloat16
 
@@ -101,3 +102,10 @@ def test_optimizer(name, monkeypatch):
         monkeypatch.setattr(module, "CHUNK", 64)
     monkeypatch.setattr(optimizer, "BLOCK", 32)
     check_optimizer("cpu", name, (8, 37))
+
+
+def test_average(monkeypatch):
+    for module in (many, average):
+        monkeypatch.setattr(module, "CHUNK", 64)
+    monkeypatch.setattr(average, "BLOCK", 32)
+    check_average("cpu", 2, 9)
