@@ -5,51 +5,22 @@ that cast to the fp32 parameters. No autocast is needed, and none does harm.
 """
 
 from collections.abc import Iterable
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd import Function
 from torch.nn import functional as F
 
+from nla_cyclegan.kernels.attention import nonlocal_block
+from nla_cyclegan.kernels.bias import bias_act
+from nla_cyclegan.kernels.cast import Weights, cast_weights
 from nla_cyclegan.kernels.conv7 import FEW, conv7_to_few, conv7_to_many
+from nla_cyclegan.kernels.distance import l1, lsgan
 from nla_cyclegan.kernels.launch import nhwc
 from nla_cyclegan.kernels.norm import norm_act, norm_act_both
-from nla_cyclegan.kernels.pad import reflect_pad
+from nla_cyclegan.kernels.pad import reflect_pad, reflect_pad_both
+from nla_cyclegan.model.attention import NonLocalBlock
 from nla_cyclegan.model.discriminator import PatchDiscriminator
 from nla_cyclegan.model.generator import Generator, ResidualBlock, masked
-
-Weights = dict[str, Tensor]
-
-# The 7x7 kernels round weights themselves, and their bias is added in fp32.
-KEPT = ("encoder.0.weight", "decoder.6.weight", "decoder.6.bias")
-
-
-class _Cast(Function):
-    """Tensors in another type, in a few launches for all; and so their gradients."""
-
-    @staticmethod
-    def forward(ctx: Any, dtype: torch.dtype, *parameters: Tensor) -> tuple[Tensor, ...]:
-        ctx.parameters = parameters
-        cast = [torch.empty_like(parameter, dtype=dtype) for parameter in parameters]
-        torch._foreach_copy_(cast, list(parameters))
-        return tuple(cast)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Any) -> Any:
-        # In the parameters' memory order, which autograd then keeps as it is.
-        wide = [torch.empty_like(parameter) for parameter in ctx.parameters]
-        torch._foreach_copy_(wide, list(grads))
-        return None, *wide
-
-
-def cast_weights(network: nn.Module, dtype: torch.dtype) -> Weights:
-    """A network's parameters by name, those that cuDNN and matrix products read in that type; a gain, a single number, stays."""
-    weights: Weights = dict(network.named_parameters())
-    named = {name: p for name, p in weights.items() if p.dim() and name not in KEPT and p.dtype != dtype}
-    if named:
-        weights |= zip(named, _Cast.apply(dtype, *named.values()), strict=True)
-    return weights
 
 
 def generate(net: Generator, weights: Weights, image_BCHW: Tensor, dtype: torch.dtype) -> Tensor:
@@ -65,12 +36,12 @@ def generate(net: Generator, weights: Weights, image_BCHW: Tensor, dtype: torch.
         name = f"blocks.{i}."
         if isinstance(block, ResidualBlock):
             if padded is None:
-                padded = reflect_pad(x, 1)
+                padded, x = reflect_pad_both(x, 1)
             y = F.conv2d(padded, weights[name + "body.0.weight"])
             y = F.conv2d(norm_act(y, pad=1), weights[name + "body.3.weight"])
             padded, x = norm_act_both(y, x, slope=1, pad=1) if padded_next[i + 1] else (None, norm_act(y, x, slope=1))
         else:
-            padded, x = None, _called(block, name, weights, x)
+            padded, x = None, _nonlocal(block, f"blocks.{i}", weights, x)
     x = F.conv_transpose2d(x, weights["decoder.0.weight"], stride=2, padding=1, output_padding=1)
     x = F.conv_transpose2d(norm_act(x), weights["decoder.3.weight"], stride=2, padding=1, output_padding=1)
     decoded = conv7_to_few(norm_act(x, pad=3), weights["decoder.6.weight"], weights["decoder.6.bias"])
@@ -84,20 +55,23 @@ def discriminate(net: PatchDiscriminator, weights: Weights, image_BCHW: Tensor, 
     for i, stage in enumerate(net.body):
         if isinstance(stage, nn.Conv2d):
             weight, bias = weights[f"body.{i}.weight"], weights.get(f"body.{i}.bias")
-            x = F.conv2d(x, weight, bias, stage.stride, stage.padding)
+            x = F.conv2d(x, weight, bias if stage is last else None, stage.stride, stage.padding)
             if stage is first:
-                x = F.leaky_relu_(x, 0.2)
+                x = bias_act(x, weights[f"body.{i}.bias"], slope=0.2)
             elif stage is not last:
                 x = norm_act(x, slope=0.2)
         elif isinstance(stage, nn.Sequential):
             # The activation, which is done by now, and a non-local block.
-            x = _called(stage[1], f"body.{i}.1.", weights, x)
+            x = _nonlocal(stage[1], f"body.{i}.1", weights, x)
     return x
 
 
-def _called(block: nn.Module, name: str, weights: Weights, x_BCHW: Tensor) -> Tensor:
-    """A module of the network, with these weights, of which its own begin with that name."""
-    own = {key: weights[name + key] for key, _ in block.named_parameters()}
+def _nonlocal(block: nn.Module, name: str, weights: Weights, x_BCHW: Tensor) -> Tensor:
+    """`block(x)` for the non-local block of that name."""
+    assert isinstance(block, NonLocalBlock)
+    if not block.pooled:
+        return nonlocal_block(x_BCHW, weights[f"{name}.qkv"], weights[f"{name}.z"], block.scale)
+    own = {key: weights[f"{name}.{key}"] for key, _ in block.named_parameters()}
     return torch.func.functional_call(block, own, (x_BCHW,))
 
 
@@ -108,9 +82,11 @@ class Fused:
         dtype: of the computation, torch.bfloat16 or torch.float32.
     """
 
+    l1, lsgan = staticmethod(l1), staticmethod(lsgan)
+
     def __init__(self, dtype: torch.dtype) -> None:
         self.dtype = dtype
-        self._weights: dict[nn.Module, Weights] = {}
+        self._weights: dict[nn.Module, list[Weights]] = {}
 
     def cast(self, networks: Iterable[nn.Module]) -> None:
         """Take the parameters of now, and what of them requires gradients, for the passes that follow.
@@ -127,9 +103,8 @@ class Fused:
 
     def __call__(self, network: nn.Module, image_BCHW: Tensor) -> Tensor:
         """`network(image)` for a Generator or a PatchDiscriminator. Raises: TypeError for others."""
-        weights = self._weights.get(network)
-        if weights is None:
-            weights = cast_weights(network, self.dtype)
+        passes = self._weights.get(network) or cast_weights(network, self.dtype)
+        weights = passes.pop(0) if len(passes) > 1 else passes[0]
         if isinstance(network, Generator):
             return generate(network, weights, image_BCHW, self.dtype)
         if isinstance(network, PatchDiscriminator):

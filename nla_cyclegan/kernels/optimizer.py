@@ -26,7 +26,8 @@ BLOCK = 1024
 
 
 @triton.jit
-def _address(table, i, ALIGNED: tl.constexpr):
+def address(table, i, ALIGNED: tl.constexpr):
+    """The tensor at place i of a table of addresses."""
     at = tl.load(table + i).to(tl.pointer_type(tl.float32))
     if ALIGNED:
         at = tl.multiple_of(at, 16)
@@ -39,7 +40,7 @@ def _square_sums(chunks, grads, sums, CHUNK: tl.constexpr, BLOCK: tl.constexpr, 
     chunk = chunks + tl.program_id(0) * 3
     start = tl.multiple_of(tl.load(chunk + 1), BLOCK)
     size = tl.load(chunk + 2)
-    g = _address(grads, tl.load(chunk), ALIGNED)
+    g = address(grads, tl.load(chunk), ALIGNED)
     acc = tl.zeros((BLOCK,), tl.float32)
     if start + CHUNK <= size:
         for first in range(0, CHUNK, BLOCK):
@@ -72,10 +73,10 @@ def _move(chunks, table, grads, factors, applies, COUNT: tl.constexpr, RISE1: tl
     i = tl.load(chunk)
     start = tl.multiple_of(tl.load(chunk + 1), BLOCK)
     size = tl.load(chunk + 2)
-    p = _address(table, i, ALIGNED)
-    m = _address(table, COUNT + i, ALIGNED)
-    n = _address(table, 2 * COUNT + i, ALIGNED)
-    g = _address(grads, i, ALIGNED)
+    p = address(table, i, ALIGNED)
+    m = address(table, COUNT + i, ALIGNED)
+    n = address(table, 2 * COUNT + i, ALIGNED)
+    g = address(grads, i, ALIGNED)
     on = tl.load(applies).to(tl.float32)
     lr = tl.load(factors)
     of_g = tl.load(factors + 1)

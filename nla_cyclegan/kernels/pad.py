@@ -91,8 +91,9 @@ def _pad(x, y, total, H: tl.constexpr, W: tl.constexpr, C: tl.constexpr, TO: tl.
 
 
 @triton.jit(do_not_specialize=["rows"])
-def _pad_grad(y_grad, x_grad, rows, H: tl.constexpr, W: tl.constexpr, C: tl.constexpr, FROM: tl.constexpr, P: tl.constexpr, BW: tl.constexpr, BC: tl.constexpr):  # fmt: skip
-    """[B, H + 2P, W + 2P, FROM] -> [B, H, W, C]; a program takes so many rows of BC channels of one sample."""
+def _pad_grad(y_grad, plain_grad, x_grad, rows, H: tl.constexpr, W: tl.constexpr, C: tl.constexpr, FROM: tl.constexpr, P: tl.constexpr, PLAIN: tl.constexpr,
+              BW: tl.constexpr, BC: tl.constexpr):  # fmt: skip
+    """[B, H + 2P, W + 2P, FROM], and [B, H, W, C] if PLAIN -> [B, H, W, C]; a program takes so many rows of BC channels of one sample."""
     CB: tl.constexpr = (C + BC - 1) // BC
     blocks = (H + rows - 1) // rows
     pid = tl.program_id(0)
@@ -100,13 +101,17 @@ def _pad_grad(y_grad, x_grad, rows, H: tl.constexpr, W: tl.constexpr, C: tl.cons
     first = pid // CB % blocks * rows
     b = (pid // (CB * blocks)).to(tl.int64)
     y_grad += b * ((H + 2 * P) * (W + 2 * P) * FROM)
+    plain_grad += b * (H * W * C)
     x_grad += b * (H * W * C)
     for h in range(first, tl.minimum(first + rows, H)):
         for left in range(0, W, BW):
             w = left + tl.arange(0, BW)
             mask = (w < W)[:, None] & (c < C)[None, :]
+            at = (h * W + w)[:, None] * C + c[None, :]
             g = fold(y_grad, h + tl.zeros_like(w), w, c, mask, h, h, H, W, FROM, P)
-            tl.store(x_grad + (h * W + w)[:, None] * C + c[None, :], g.to(x_grad.dtype.element_ty), mask=mask)
+            if PLAIN:
+                g += tl.load(plain_grad + at, mask=mask, other=0.0).to(tl.float32)
+            tl.store(x_grad + at, g.to(x_grad.dtype.element_ty), mask=mask)
 
 
 def row_tile(c: int, w: int) -> tuple[int, int]:
@@ -122,24 +127,32 @@ def check_sides(x_BCHW: Tensor, pad: int) -> None:
 
 
 class _ReflectPad(Function):
+    """-> x padded, and x itself for its other uses."""
+
     @staticmethod
-    def forward(ctx: Any, x_BCHW: Tensor, pad: int, channels: int, dtype: torch.dtype) -> Tensor:
+    def forward(ctx: Any, x_BCHW: Tensor, pad: int, channels: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         b, c, h, w = x_BCHW.shape
         x = nhwc(x_BCHW)
         y = nhwc(new_nhwc(b, channels, h + 2 * pad, w + 2 * pad, x, dtype))
         launch(_pad, cdiv(y.numel(), 1024), x, y, y.numel(), H=h, W=w, C=c, TO=channels, P=pad, BLOCK=1024)
         ctx.made = b, c, h, w, pad, channels, x.dtype
-        return y
+        ctx.set_materialize_grads(False)
+        return y, x_BCHW.view_as(x_BCHW)
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
         b, c, h, w, pad, channels, dtype = ctx.made
-        y_grad = nhwc(grads[0])
+        y_grad, plain_grad = (None if g is None else nhwc(g) for g in grads)
+        if y_grad is None:
+            return plain_grad, None, None, None
         x_grad = new_nhwc(b, c, h, w, y_grad, dtype)
         bc, bw = row_tile(c, w)
         rows = share(h, 1, b * cdiv(c, bc))
         programs = b * cdiv(c, bc) * cdiv(h, rows)
-        launch(_pad_grad, programs, y_grad, x_grad, rows, H=h, W=w, C=c, FROM=channels, P=pad, BW=bw, BC=bc, warps=8)
+        launch(
+            _pad_grad, programs, y_grad, y_grad if plain_grad is None else plain_grad, x_grad, rows,
+            H=h, W=w, C=c, FROM=channels, P=pad, PLAIN=plain_grad is not None, BW=bw, BC=bc, warps=8,
+        )  # fmt: skip
         return x_grad, None, None, None
 
 
@@ -153,4 +166,10 @@ def reflect_pad(x_BCHW: Tensor, pad: int, *, channels: int | None = None, dtype:
     Raises: ValueError if a side is not above `pad`.
     """
     check_sides(x_BCHW, pad)
-    return _ReflectPad.apply(x_BCHW, pad, channels or x_BCHW.shape[1], dtype or x_BCHW.dtype)
+    return _ReflectPad.apply(x_BCHW, pad, channels or x_BCHW.shape[1], dtype or x_BCHW.dtype)[0]
+
+
+def reflect_pad_both(x_BCHW: Tensor, pad: int) -> tuple[Tensor, Tensor]:
+    """As `reflect_pad`, for what is convolved and added later -> padded, plain: the kernel of the gradient adds that of the plain one."""
+    check_sides(x_BCHW, pad)
+    return _ReflectPad.apply(x_BCHW, pad, x_BCHW.shape[1], x_BCHW.dtype)

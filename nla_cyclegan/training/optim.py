@@ -16,6 +16,7 @@ from nla_cyclegan.training.config import OptimizerConfig
 from nla_cyclegan.training.loss_scale import LossScale
 
 if TYPE_CHECKING:
+    from nla_cyclegan.kernels.count import Count
     from nla_cyclegan.kernels.optimizer import Mover
 
 EPS = 1e-8
@@ -69,12 +70,19 @@ class Adam(torch.optim.Optimizer):
         self.rate = torch.tensor(config.lr, dtype=torch.float64, device=self.device)
         self._everything = everything
         self._mover: Mover | None = None
+        self._counter: Count | None = None
         if fused:
-            # Only here, because it needs Triton.
+            # Only here, because they need Triton.
+            from nla_cyclegan.kernels.count import Count
             from nla_cyclegan.kernels.optimizer import Mover
 
             moments = (self._all(name, everything) for name in ("exp_avg", "exp_avg_sq"))
             self._mover = Mover(everything, *moments, beta1=config.beta1, beta2=config.beta2, eps=EPS)
+            products = self._all("mu_product", everything) if "mu_product" in self.state[everything[0]] else None
+            self._counter = Count(
+                self._all("step", everything), products,
+                beta1=config.beta1, beta2=config.beta2, momentum_decay=config.momentum_decay,
+            )  # fmt: skip
 
     @torch.no_grad()
     def clipped_step(self, longest: float | None) -> None:
@@ -82,14 +90,10 @@ class Adam(torch.optim.Optimizer):
 
         Gradients that are not finite turn `applies` to False, before anything moves; with a loss scale for this step alone.
         """
-        if self._mover:
+        if self._mover and self._counter:
             gradients = self._mover.gradients()
             norm = self._mover.length(gradients)
-            self.applies &= norm.isfinite()
-            scale = norm.new_ones(()) if longest is None else (longest / (norm + 1e-6)).clamp(max=1.0)
-            factors = torch.stack(
-                [factor.to(self.dtype) for factor in (self.rate, *self._count(self._everything), scale)]
-            )
+            factors = self._counter.count(norm, self.rate, self.applies, longest)
             self._mover.move(gradients, factors, self.applies)
         else:
             found = [_gradient(parameter) for parameter in self._everything]

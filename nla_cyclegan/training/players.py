@@ -6,18 +6,27 @@ batch: exactly the same numbers as one call each, with half the kernel launches.
 """
 
 from collections.abc import Callable
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from nla_cyclegan.model.discriminator import PatchDiscriminator
 from nla_cyclegan.model.generator import Generator
+from nla_cyclegan.training import losses as plain
 from nla_cyclegan.training.augment import Augment
 from nla_cyclegan.training.config import LossConfig
-from nla_cyclegan.training.losses import l1, lsgan
 
 Losses = dict[str, Tensor]
 Call = Callable[[nn.Module, Tensor], Tensor]
+
+
+class Distances(Protocol):
+    """The losses of images and of scores, computed in one way or another."""
+
+    def l1(self, images: Tensor, reference: Tensor, /) -> Tensor: ...
+
+    def lsgan(self, scores: Tensor, target: float, /) -> Tensor: ...
 
 
 def call(network: nn.Module, images: Tensor) -> Tensor:
@@ -39,9 +48,10 @@ class Generators(nn.Module):
         discriminator_b: PatchDiscriminator,
         loss: LossConfig,
         run: Call = call,
+        distances: Distances = plain,
     ) -> None:
         super().__init__()
-        self.ab, self.ba, self.loss, self.run = ab, ba, loss, run
+        self.ab, self.ba, self.loss, self.run, self.distances = ab, ba, loss, run, distances
         self.augment = Augment(loss.augment)
         # In a tuple, so that they are no parameters of this module: its optimizer must not see them.
         self._discriminators = (discriminator_a, discriminator_b)
@@ -59,14 +69,14 @@ class Generators(nn.Module):
         fake_b, same_b = self._translate(self.ab, real_a, real_b if identity else None)
         fake_a, same_a = self._translate(self.ba, real_b, real_a if identity else None)
         losses = {
-            "gan_ab": lsgan(self.run(discriminator_b, self._seen(fake_b, numbers, 0)), 1.0),
-            "gan_ba": lsgan(self.run(discriminator_a, self._seen(fake_a, numbers, 1)), 1.0),
-            "cycle_a": l1(self.run(self.ba, fake_b), real_a),
-            "cycle_b": l1(self.run(self.ab, fake_a), real_b),
+            "gan_ab": self.distances.lsgan(self.run(discriminator_b, self._seen(fake_b, numbers, 0)), 1.0),
+            "gan_ba": self.distances.lsgan(self.run(discriminator_a, self._seen(fake_a, numbers, 1)), 1.0),
+            "cycle_a": self.distances.l1(self.run(self.ba, fake_b), real_a),
+            "cycle_b": self.distances.l1(self.run(self.ab, fake_a), real_b),
         }
         total = losses["gan_ab"] + losses["gan_ba"] + self.loss.cycle * (losses["cycle_a"] + losses["cycle_b"])
         if same_a is not None and same_b is not None:
-            losses |= {"identity_a": l1(same_a, real_a), "identity_b": l1(same_b, real_b)}
+            losses |= {"identity_a": self.distances.l1(same_a, real_a), "identity_b": self.distances.l1(same_b, real_b)}
             total = total + self.loss.cycle * self.loss.identity * (losses["identity_a"] + losses["identity_b"])
         return total, losses, fake_a, fake_b
 
@@ -84,9 +94,16 @@ class Generators(nn.Module):
 class Discriminators(nn.Module):
     """discriminator_a scores images of domain A, discriminator_b those of B (D_X and D_Y of Zhu et al. 2017, section 3)."""
 
-    def __init__(self, a: PatchDiscriminator, b: PatchDiscriminator, loss: LossConfig, run: Call = call) -> None:
+    def __init__(
+        self,
+        a: PatchDiscriminator,
+        b: PatchDiscriminator,
+        loss: LossConfig,
+        run: Call = call,
+        distances: Distances = plain,
+    ) -> None:
         super().__init__()
-        self.a, self.b, self.run = a, b, run
+        self.a, self.b, self.run, self.distances = a, b, run, distances
         self.augment = Augment(loss.augment)
 
     def forward(
@@ -109,4 +126,4 @@ class Discriminators(nn.Module):
     def _loss(self, discriminator: PatchDiscriminator, real: Tensor, fake: Tensor) -> Tensor:
         real_scores, fake_scores = self.run(discriminator, torch.cat((real, fake))).chunk(2)
         # Halved, to slow the discriminators relative to the generators (Zhu et al. 2017, appendix 7.1).
-        return (lsgan(real_scores, 1.0) + lsgan(fake_scores, 0.0)) / 2
+        return (self.distances.lsgan(real_scores, 1.0) + self.distances.lsgan(fake_scores, 0.0)) / 2

@@ -20,7 +20,7 @@ from nla_cyclegan.training.graph import CudaGraph, Replay
 from nla_cyclegan.training.image_pool import ImagePool
 from nla_cyclegan.training.loss_scale import LossScale
 from nla_cyclegan.training.optim import make_optimizer
-from nla_cyclegan.training.players import Discriminators, Generators, Losses, call
+from nla_cyclegan.training.players import Discriminators, Generators, Losses
 
 if TYPE_CHECKING:
     import subprocess
@@ -84,10 +84,10 @@ class TrainingStep:
         ab, ba, discriminator_a, discriminator_b = self.networks.values()
         self._frozen = frozen_parameters(self.networks, frozen)
         self._fused = make_fused(step) if way.fused else None
-        run = self._fused or call
+        calls = (self._fused, self._fused) if self._fused else ()
         self.players: dict[str, nn.Module] = {
-            "generators": Generators(ab, ba, discriminator_a, discriminator_b, loss, run),  # type: ignore[arg-type]
-            "discriminators": Discriminators(discriminator_a, discriminator_b, loss, run),  # type: ignore[arg-type]
+            "generators": Generators(ab, ba, discriminator_a, discriminator_b, loss, *calls),  # type: ignore[arg-type]
+            "discriminators": Discriminators(discriminator_a, discriminator_b, loss, *calls),  # type: ignore[arg-type]
         }
         self._gradient_sums = {
             name: GradientSum(self._trained(name), all_reduce) if all_reduce else None for name in self.players
@@ -103,7 +103,8 @@ class TrainingStep:
         self.inference_generators = {"generator_ab": ab, "generator_ba": ba}
         self.ema: EMA | None = None
         if step.ema_half_life is not None:
-            self.ema = EMA(self.inference_generators, step.ema_half_life, self.optimizers["generators"].applies)
+            applies = self.optimizers["generators"].applies
+            self.ema = EMA(self.inference_generators, step.ema_half_life, applies, fused=way.fused)
             self.inference_generators = self.ema.networks
         capacity = step.pool_size * (rank + 1) // world - step.pool_size * rank // world
         self.pools = {domain: ImagePool(capacity, self.device, self._memory_format) for domain in ("a", "b")}
@@ -186,11 +187,14 @@ class TrainingStep:
         rounds = list(zip(*(each.split(self.config.micro_batch or len(each)) for each in images), strict=True))
         outcomes = [self._round(name, part, last=part is rounds[-1]) for part in rounds]
         self.optimizers[name].clipped_step(self.config.clip_norm)
-        losses = {key: torch.stack([each[key] for each, _ in outcomes]).sum(0) for key in outcomes[0][0]}
-        fakes = [torch.cat(parts) for parts in zip(*(each for _, each in outcomes), strict=True)]
-        return losses, fakes
+        names, losses, fakes = outcomes[0]
+        if len(outcomes) > 1:
+            losses = torch.stack([each for _, each, _ in outcomes], dim=1).sum(1)
+            fakes = [torch.cat(parts) for parts in zip(*(each for _, _, each in outcomes), strict=True)]
+        return dict(zip(names, losses.unbind(), strict=True)), fakes
 
-    def _round(self, name: str, images: tuple[Tensor, ...], *, last: bool) -> tuple[Losses, list[Tensor]]:
+    def _round(self, name: str, images: tuple[Tensor, ...], *, last: bool) -> tuple[list[str], Tensor, list[Tensor]]:
+        """-> the names of the losses, `total` first, their values times the share of the round, and generated images."""
         if self._fused:
             self._fused.cast(self.networks.values() if name == "generators" else self.players[name].children())
         with self._autocast():
@@ -198,7 +202,7 @@ class TrainingStep:
         # The sum over rounds and ranks is the mean over the images, on whichever rank they are. A loss that is not finite makes
         # its gradients NaN, and the sum carries that to all ranks: no message of its own, no waiting.
         share = len(images[0]) / self.global_batch
-        weight = torch.full_like(total, share).masked_fill_(~total.detach().isfinite(), torch.nan)
+        weight = total.detach() * 0 + share
         if scale := self.loss_scales.get(name):
             weight = weight * scale.scale
         gradient_sum = self._gradient_sums[name] if last else None
@@ -206,8 +210,8 @@ class TrainingStep:
             total.backward(weight)
         if self._fused:
             self._fused.forget()
-        shared = {key: value.detach() * share for key, value in {"total": total, **losses}.items()}
-        return shared, [fake.detach() for fake in fakes]
+        values = torch.stack([total, *losses.values()]).detach() * share
+        return ["total", *losses], values, [fake.detach() for fake in fakes]
 
     def _build(self, model: ModelConfig) -> dict[str, nn.Module]:
         networks: dict[str, nn.Module] = {
@@ -234,8 +238,9 @@ class TrainingStep:
         return parameters
 
     def _as_input(self, images_uint8: Tensor) -> Tensor:
-        images = to_float(images_uint8.to(self.device, non_blocking=True), self.dtype)
-        return images.contiguous(memory_format=self._memory_format)
+        # Put in order while they are bytes.
+        images = images_uint8.to(self.device, non_blocking=True).contiguous(memory_format=self._memory_format)
+        return to_float(images, self.dtype)
 
     @property
     def _memory_format(self) -> torch.memory_format:

@@ -11,7 +11,7 @@ KINDS = {
     "attention": "sdpa|flash|fmha|compute_dot_do_o|convert_dq",
     "norm, activation, padding": "^_norm|^_pad",
     "7x7 convolution (ours)": r"^_few|^_many|^_outer|^_sum_taps|^_pack|^_spread",
-    "optimizer, EMA": r"^_move|^_square_sums|^_nadam|^_average|multi_tensor|LpNorm",
+    "optimizer, EMA": r"^_move|^_square_sums|^_average|^_count|multi_tensor",
     "convolution, weight gradient": "wgrad",
     "convolution, input gradient": "dgrad",
     "convolution, forward": "fprop|convolve|implicit_gemm|ImplicitGemm",

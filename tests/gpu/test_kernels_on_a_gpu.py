@@ -3,13 +3,20 @@
 import pytest
 import torch
 from kernel_cases import (
+    BIASES_GPU,
+    BLOCKS_GPU,
     CONVOLUTIONS_GPU,
     DISCRIMINATORS,
+    DISTANCES_GPU,
     GENERATOR_GPU,
     GENERATORS,
     NORMS_GPU,
     PADS_GPU,
+    check_average,
+    check_bias,
+    check_block,
     check_convolution,
+    check_distance,
     check_network,
     check_norm,
     check_optimizer,
@@ -62,6 +69,24 @@ def test_convolution(case, dtype):
 
 
 @both_types
+@pytest.mark.parametrize("shape", BIASES_GPU, ids=str)
+def test_bias(shape, dtype):
+    check_bias("cuda", dtype, *shape)
+
+
+@both_types
+@pytest.mark.parametrize("shape", DISTANCES_GPU, ids=str)
+def test_distance(shape, dtype):
+    check_distance("cuda", dtype, *shape)
+
+
+@both_types
+@pytest.mark.parametrize("case", BLOCKS_GPU, ids=str)
+def test_nonlocal_block(case, dtype):
+    check_block("cuda", dtype, *case)
+
+
+@both_types
 @pytest.mark.parametrize(("config", "shape"), [*GENERATORS, GENERATOR_GPU], ids=str)
 def test_generator(config, shape, dtype):
     check_network("cuda", dtype, generator(**config), shape)
@@ -76,6 +101,10 @@ def test_discriminator(config, shape, dtype):
 @pytest.mark.parametrize("name", ["nadam", "adam"])
 def test_optimizer(name):
     check_optimizer("cuda", name, (4000, 70_001))
+
+
+def test_average():
+    check_average("cuda", 2, 4001)
 
 
 def test_optimizer_in_two_graphs():

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
+from nla_cyclegan.model.attention import NonLocalBlock
 from nla_cyclegan.model.config import DiscriminatorConfig, GeneratorConfig
 from nla_cyclegan.model.discriminator import PatchDiscriminator
 from nla_cyclegan.model.generator import Generator
@@ -136,10 +137,90 @@ def check_convolution(device: str, dtype: torch.dtype, b: int, ci: int, co: int,
     compare(lambda: (conv7_to_few(x[0], weight[0], bias[0]),), (want,), [x, weight, bias], random, TOLERANCE[dtype])
 
 
+# [B, C, H, W]: in one part, and in several.
+BIASES = [(2, 8, 5, 6), (1, 24, 3, 4), (2, 64, 40, 33)]
+BIASES_GPU = [*BIASES, (32, 64, 128, 128), (3, 128, 33, 31)]
+
+
+def check_bias(device: str, dtype: torch.dtype, *shape: int) -> None:
+    from nla_cyclegan.kernels.bias import bias_act
+
+    random = torch.Generator().manual_seed(7)
+    x = leaf(random, device, dtype, *shape)
+    bias = leaf(random, device, torch.float32, shape[1])
+    for leaves, mine in (([x, bias], bias[0]), ([x], bias[0].detach())):
+        want = nn.functional.leaky_relu(x[1] + bias[1][:, None, None], 0.2)
+        # In the memory of its input, which a leaf would forbid.
+        compare(lambda mine=mine: (bias_act(x[0] * 1, mine, slope=0.2),), (want,), leaves, random, TOLERANCE[dtype])
+
+
+DISTANCES = [(2, 1, 3, 5), (1, 3, 40, 40)]
+DISTANCES_GPU = [*DISTANCES, (16, 3, 256, 256), (32, 1, 30, 30)]
+
+
+def check_distance(device: str, dtype: torch.dtype, *shape: int) -> None:
+    from nla_cyclegan.kernels.distance import l1, lsgan
+
+    random = torch.Generator().manual_seed(8)
+    x = leaf(random, device, dtype, *shape)
+    reference = torch.randn(shape, generator=random)
+    with torch.no_grad():  # equal pixels, whose gradient is 0
+        reference[..., 0] = x[1][..., 0].float()
+    want = nn.functional.l1_loss(x[1], reference.double())
+    compare(lambda: (l1(x[0], reference.to(device)),), (want,), [x], random, TOLERANCE[dtype])
+    for target in (0.0, 1.0):
+        want = (x[1] - target).square().mean()
+        compare(lambda target=target: (lsgan(x[0], target),), (want,), [x], random, TOLERANCE[dtype])
+
+
+# [B, C, H, W], logits scaled.
+BLOCKS = [((2, 8, 3, 4), False), ((1, 16, 5, 2), True)]
+BLOCKS_GPU = [*BLOCKS, ((2, 256, 64, 64), True), ((3, 64, 20, 12), False)]
+
+
+def check_block(device: str, dtype: torch.dtype, shape: Sequence[int], scaled: bool) -> None:
+    """A non-local block between other functions, its weights in two passes; with a gain, without one, and with some frozen."""
+    from nla_cyclegan.kernels.attention import nonlocal_block
+    from nla_cyclegan.kernels.cast import cast_weights
+
+    random = torch.Generator().manual_seed(9)
+    for gain, frozen in (
+        (0.5, ()),
+        ("fixed", ()),
+        (0.5, ("theta.weight", "gain")),
+        (0.5, ("phi.weight", "w_z.weight")),
+    ):
+        network = nn.ModuleDict({"block": NonLocalBlock(shape[1], scaled=scaled, gain=gain)})  # type: ignore[arg-type]
+        with torch.no_grad():
+            for parameter in network.parameters():
+                if parameter.dim():
+                    values = torch.randn(parameter.shape, generator=random) * shape[1] ** -0.5
+                    parameter.copy_(values.to(dtype).float())
+        for name, parameter in network["block"].named_parameters():
+            parameter.requires_grad_(name not in frozen)
+        reference = copy.deepcopy(network).double()
+        network.to(device)
+        x = leaf(random, device, dtype, *shape)
+        of_network = zip(network.parameters(), reference.parameters(), strict=True)
+        leaves = [x, *(pair for pair in of_network if pair[0].requires_grad)]
+
+        def run(network: nn.ModuleDict = network, x: Leaf = x) -> tuple[Tensor]:
+            y, scale = x[0] * 1, network["block"].scale
+            for weights in cast_weights(network, dtype):
+                assert weights["block.qkv"].requires_grad
+                # A gradient that is nobody else's, as a convolution's.
+                y = nonlocal_block(y, weights["block.qkv"], weights["block.z"], scale) * 1
+            return (y,)  # type: ignore[return-value]
+
+        want = reference["block"](reference["block"](x[1] * 1))
+        compare(run, (want,), leaves, random, 2 * TOLERANCE[dtype])
+
+
 GENERATORS = [
     ({"base_channels": 8, "num_blocks": 3, "nonlocal_blocks": (1,)}, (2, 8, 12)),
     ({"base_channels": 8, "num_blocks": 1, "nonlocal_blocks": (0,), "nonlocal_scaled": True}, (1, 8, 8)),
     ({"base_channels": 8, "num_blocks": 0, "nonlocal_blocks": ()}, (2, 8, 8)),
+    ({"base_channels": 8, "num_blocks": 2, "nonlocal_blocks": (0,), "nonlocal_pooled": True}, (1, 8, 12)),
     (
         {"base_channels": 8, "num_blocks": 2, "nonlocal_blocks": "all", "nonlocal_gain": "fixed", "output": "masked"},
         (1, 8, 8),
@@ -191,9 +272,7 @@ def discriminator(**config: object) -> PatchDiscriminator:
 
 
 def check_optimizer(device: str, name: str, widths: Sequence[int]) -> None:
-    """Four steps beside the training's own optimizer, the third of them held back and its gradients NaN."""
-    from nla_cyclegan.kernels.optimizer import Mover
-
+    """Four steps beside the training's plain optimizer, the third of them held back because gradients are NaN; two are clipped."""
     random = torch.Generator().manual_seed(10)
     plain = [
         torch.randn(shape, generator=random).to(device).to(memory_format=torch.channels_last)
@@ -202,26 +281,50 @@ def check_optimizer(device: str, name: str, widths: Sequence[int]) -> None:
     plain = [nn.Parameter(values) for values in plain]
     mine = copy.deepcopy(plain)
     config = OptimizerConfig(name=name)  # type: ignore[arg-type]
-    applies = torch.ones((), dtype=torch.bool, device=device)
-    reference, counted = (make_optimizer(config, parameters, applies) for parameters in (plain, mine))
-    states = [counted.state[parameter] for parameter in mine]
-    mover = Mover(
-        mine, *([state[key] for state in states] for key in ("exp_avg", "exp_avg_sq")), beta1=config.beta1, beta2=config.beta2
-    )  # fmt: skip
+    flags = [torch.ones((), dtype=torch.bool, device=device) for _ in range(2)]
+    reference, fused = (
+        make_optimizer(config, parameters, applies, fused=parameters is mine)
+        for parameters, applies in zip((plain, mine), flags, strict=True)
+    )
     for step in range(4):
         held = step == 2
-        applies.fill_(not held)
+        for applies in flags:
+            applies.fill_(True)
         for p, q in zip(plain, mine, strict=True):
             p.grad = torch.empty_like(p).copy_(torch.randn(p.shape, generator=random) * (torch.nan if held else 1))
-            q.grad = p.grad * 4
-        reference.step()
-        gradients = mover.gradients()
+            q.grad = p.grad.clone()
+        assert fused._mover is not None
         length = torch.nn.utils.get_total_norm([q.grad.double() for q in mine])
-        torch.testing.assert_close(mover.length(gradients).double(), length, equal_nan=True, rtol=1e-6, atol=0)
-        of_g, of_m, of_root = counted._count(mine)
-        lr, scale = torch.full_like(of_g, config.lr), torch.full_like(of_g, 0.25)
-        mover.move(gradients, torch.stack((lr, of_g, of_m, of_root, scale)).float(), applies)
+        found = fused._mover.length(fused._mover.gradients())
+        torch.testing.assert_close(found.double(), length, equal_nan=True, rtol=1e-6, atol=0)
+        for optimizer in (reference, fused):
+            optimizer.rate.fill_(1e-3 / (step + 1))
+            optimizer.clipped_step(None if step == 0 else 0.5 * 10**step)
+        assert [applies.item() for applies in flags] == [not held, not held]
         for p, q in zip(plain, mine, strict=True):
             torch.testing.assert_close(q, p, rtol=2e-6, atol=1e-8)
-            for key in ("exp_avg", "exp_avg_sq"):
-                torch.testing.assert_close(counted.state[q][key], reference.state[p][key], rtol=1e-6, atol=1e-12)
+            for key, kept in reference.state[p].items():
+                rtol, atol = (1e-6, 1e-12) if kept.dim() or key.startswith("exp") else (1e-14, 0)
+                torch.testing.assert_close(fused.state[q][key], kept, rtol=rtol, atol=atol)
+
+
+def check_average(device: str, *widths: int) -> None:
+    """Two updates beside the training's plain ones, and one held back."""
+    from nla_cyclegan.training.ema import EMA
+
+    random = torch.Generator().manual_seed(11)
+    network = nn.ModuleDict({str(n): nn.Conv2d(n, 3, 3) for n in widths}).to(device, memory_format=torch.channels_last)
+    applies = torch.ones((), dtype=torch.bool, device=device)
+    averages = [EMA({"network": network}, 30, applies, fused=fused) for fused in (False, True)]
+    for step, held in enumerate((False, False, True)):
+        applies.fill_(not held)
+        for parameter in network.parameters():
+            parameter.data.copy_(torch.randn(parameter.shape, generator=random))
+        kept = [parameter.clone() for parameter in averages[1].networks["network"].parameters()]
+        for each in averages:
+            each.set_rate(1000 + 4 * step, 4)
+            each.update()
+        plain, mine = ([*each.networks["network"].parameters()] for each in averages)
+        for p, q, before in zip(plain, mine, kept, strict=True):
+            torch.testing.assert_close(q, p, rtol=2e-6, atol=1e-7)
+            assert torch.equal(q, before) == held

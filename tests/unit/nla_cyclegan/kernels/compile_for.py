@@ -15,7 +15,11 @@ import torch
 import triton
 
 from nla_cyclegan.kernels.ahead import compiling
+from nla_cyclegan.kernels.average import Averages
+from nla_cyclegan.kernels.bias import bias_act
 from nla_cyclegan.kernels.conv7 import conv7_to_few, conv7_to_many
+from nla_cyclegan.kernels.count import Count
+from nla_cyclegan.kernels.distance import l1, lsgan
 from nla_cyclegan.kernels.norm import norm_act, norm_act_both
 from nla_cyclegan.kernels.optimizer import Gradients, Mover
 from nla_cyclegan.kernels.pad import reflect_pad
@@ -41,6 +45,8 @@ def launch_all() -> None:
     few, bias = torch.empty((3, 64, 7, 7), device="meta", requires_grad=True), torch.empty(3, device="meta")
     backward(conv7_to_many(features(4, 262), few.transpose(0, 1)))
     backward(conv7_to_few(features(64, 262), few, bias))
+    backward(bias_act(features(64, 128) * 1, torch.empty(64, device="meta", requires_grad=True), slope=0.2))
+    backward(l1(features(3, 256), features(3, 256, torch.float32)), lsgan(features(1, 30), 1.0))
     optimizer()
 
 
@@ -48,12 +54,20 @@ def optimizer() -> None:
     # The table of addresses is a real one; what it points at is never read.
     parameters = [torch.empty(n) for n in (20_000, 3)]
     mover = Mover(parameters, parameters, parameters, beta1=0.5, beta2=0.999)
-    mover.many.device = torch.device("meta")
-    for name in ("table", "chunks"):
-        setattr(mover.many, name, getattr(mover.many, name).to("meta"))
+    averages = Averages(parameters, parameters)
+    for many in (mover.many, averages.many):
+        many.device = torch.device("meta")
+        for name in ("table", "chunks"):
+            setattr(many, name, getattr(many, name).to("meta"))
     gradients = Gradients(parameters, torch.empty(2, dtype=torch.int64, device="meta"), aligned=True)
     mover.length(gradients)
-    mover.move(gradients, torch.empty(5, device="meta"), torch.empty((), dtype=torch.bool, device="meta"))
+    count = Count(*[[torch.ones((), dtype=torch.float64)]] * 2, beta1=0.5, beta2=0.999, momentum_decay=0.004)
+    count.addresses, count.constants = ([each.to("meta") for each in count.addresses], count.constants.to("meta"))
+    length, rate, applies = (
+        torch.empty((), dtype=dtype, device="meta") for dtype in (torch.float32, torch.float64, torch.bool)
+    )
+    mover.move(gradients, count.count(length, rate, applies, 1.0), applies)
+    averages.follow(rate, applies)
 
 
 def resources(kernel: object) -> tuple[int, int]:

@@ -3,12 +3,19 @@
 import pytest
 import torch
 from kernel_cases import (
+    BIASES,
+    BLOCKS,
     CONVOLUTIONS,
     DISCRIMINATORS,
+    DISTANCES,
     GENERATORS,
     NORMS,
     PADS,
+    check_average,
+    check_bias,
+    check_block,
     check_convolution,
+    check_distance,
     check_network,
     check_norm,
     check_optimizer,
@@ -17,7 +24,7 @@ from kernel_cases import (
     generator,
 )
 
-from nla_cyclegan.kernels import many, norm, optimizer, pad
+from nla_cyclegan.kernels import average, many, norm, optimizer, pad
 
 FP32, BF16 = torch.float32, torch.bfloat16
 
@@ -59,6 +66,23 @@ def test_convolution_in_bf16(case):
     check_convolution("cpu", BF16, *case)
 
 
+@pytest.mark.parametrize("dtype", [FP32, BF16])
+@pytest.mark.parametrize("shape", BIASES, ids=str)
+def test_bias(shape, dtype):
+    check_bias("cpu", dtype, *shape)
+
+
+@pytest.mark.parametrize("dtype", [FP32, BF16])
+@pytest.mark.parametrize("shape", DISTANCES, ids=str)
+def test_distance(shape, dtype):
+    check_distance("cpu", dtype, *shape)
+
+
+@pytest.mark.parametrize("case", BLOCKS, ids=str)
+def test_nonlocal_block(case):
+    check_block("cpu", FP32, *case)
+
+
 @pytest.mark.parametrize(("config", "shape"), GENERATORS, ids=str)
 def test_generator(config, shape):
     check_network("cpu", FP32, generator(**config), shape)
@@ -80,3 +104,10 @@ def test_optimizer(name, monkeypatch):
         monkeypatch.setattr(module, "CHUNK", 64)
     monkeypatch.setattr(optimizer, "BLOCK", 32)
     check_optimizer("cpu", name, (8, 37))
+
+
+def test_average(monkeypatch):
+    for module in (many, average):
+        monkeypatch.setattr(module, "CHUNK", 64)
+    monkeypatch.setattr(average, "BLOCK", 32)
+    check_average("cpu", 2, 9)
