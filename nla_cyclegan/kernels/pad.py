@@ -1,7 +1,7 @@
 """Reflection padding in NHWC order: y[h, w] = x[r(h), r(w)], where r mirrors at the first and last pixel without repeating it.
 
 torch's own kernel wants NCHW, which costs two transpositions. Bytes: forward x once read and y once written; backward the
-gradient of y once read and that of x once written. The functions `reflect` and `fold` serve the norm too.
+gradient of y once read and that of x once written; where x is used plain too, its gradient there is read and added. The functions `reflect` and `fold` serve the norm too.
 """
 
 from typing import Any

@@ -9,9 +9,10 @@ from torch.profiler import ProfilerActivity, profile
 CALLS = 3
 KINDS = {
     "attention": "sdpa|flash|fmha|compute_dot_do_o|convert_dq",
-    "norm, activation, padding": r"^_moments|^_normali[sz]e|^_grad_sums|^_fold_sums|^_grad_apply|^_pad|^_statistics|^_norm",
+    "norm, activation, padding": r"^_moments|^_normali[sz]e|^_grad_sums|^_fold_sums|^_grad_apply|^_pad|^_statistics|^_norm|^_bias_act",
     "7x7 convolution (ours)": r"^_few|^_many|^_outer|^_sum_taps|^_widen|^_conv7",
-    "optimizer, EMA": r"^_move|^_square_sums|^_nadam|^_average|multi_tensor|LpNorm",
+    "losses": "^_distance",
+    "optimizer, EMA": r"^_move|^_square_sums|^_nadam|^_average|^_count|multi_tensor|LpNorm",
     "convolution, weight gradient": "wgrad",
     "convolution, input gradient": "dgrad",
     "convolution, forward": "fprop|convolve|implicit_gemm|ImplicitGemm",
