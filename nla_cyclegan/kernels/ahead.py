@@ -60,7 +60,7 @@ def compiling(capability: int, part: tuple[int, int] = (0, 1)) -> Iterator[list[
 
 
 def compile_pass(network: Callable[[], nn.Module], shape: tuple[int, int, int, int], dtype: torch.dtype, *, image_grad: bool) -> None:  # fmt: skip
-    """A pass of images [B, 3, H, W] and its gradients, within `compiling`.
+    """A pass of images [B, 3, H, W], what is a loss of its result, and its gradients, within `compiling`.
 
     Args:
         network: makes the network; it is built without memory.
@@ -70,8 +70,15 @@ def compile_pass(network: Callable[[], nn.Module], shape: tuple[int, int, int, i
         made = network().to(memory_format=torch.channels_last)
         # Images that a generator made come in the type of the computation, others in fp32.
         image = torch.empty(shape, dtype=dtype if image_grad else torch.float32, requires_grad=image_grad)
-    out = Fused(dtype)(made, image)
-    out.backward(torch.empty_like(out))
+    fused = Fused(dtype)
+    out = fused(made, image)
+    results = [out]
+    if image_grad:
+        if isinstance(made, Generator):
+            results.append(fused.l1(out, torch.empty(shape, device="meta")))
+        else:
+            results += [fused.lsgan(out, target) for target in (0.0, 1.0)]
+    torch.autograd.backward(results, [torch.empty_like(each) for each in results])
 
 
 def compile_step(model: ModelConfig, precision: str, pairs: int, size: int) -> None:

@@ -1,7 +1,8 @@
 """Reflection padding in NHWC order: y[h, w] = x[r(h), r(w)], where r mirrors at the first and last pixel without repeating it.
 
 torch's own kernel wants NCHW, which costs two transpositions. Bytes: forward x once read and y once written; backward the
-gradient of y once read and that of x once written. The functions `fold` and `unfold` serve the norm.
+gradient of y once read and that of x once written; where x is used plain too, its gradient there is read and added. The
+functions `fold` and `unfold` serve the norm.
 """
 
 from typing import Any

@@ -9,9 +9,10 @@ from torch.profiler import ProfilerActivity, profile
 CALLS = 3
 KINDS = {
     "attention": "sdpa|flash|fmha|compute_dot_do_o|convert_dq",
-    "norm, activation, padding": "^_norm|^_pad",
-    "7x7 convolution (ours)": r"^_few|^_many|^_outer|^_sum_taps|^_pack|^_spread",
-    "optimizer, EMA": r"^_move|^_square_sums|^_average|^_count|multi_tensor",
+    "norm, activation, padding": "^_norm|^_pad|^_bias_act",
+    "7x7 convolution (ours)": "^_few|^_many|^_outer|^_sum_taps|^_pack|^_spread",
+    "losses": "^_distance",
+    "optimizer, EMA": "^_move|^_square_sums|^_average|^_count|multi_tensor",
     "convolution, weight gradient": "wgrad",
     "convolution, input gradient": "dgrad",
     "convolution, forward": "fprop|convolve|implicit_gemm|ImplicitGemm",

@@ -1,5 +1,7 @@
 """Every kernel against plain PyTorch in fp64, through Triton's interpreter."""
 
+from collections import Counter
+
 import pytest
 import torch
 from kernel_cases import (
@@ -23,8 +25,10 @@ from kernel_cases import (
     discriminator,
     generator,
 )
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from nla_cyclegan.kernels import average, many, norm, optimizer, pad
+from nla_cyclegan.kernels import attention, average, cast, many, norm, optimizer, pad
+from nla_cyclegan.model.attention import NonLocalBlock
 
 FP32, BF16 = torch.float32, torch.bfloat16
 
@@ -81,6 +85,53 @@ def test_distance(shape, dtype):
 @pytest.mark.parametrize("case", BLOCKS, ids=str)
 def test_nonlocal_block(case):
     check_block("cpu", FP32, *case)
+
+
+class Launches(TorchDispatchMode):
+    """Counts what a GPU would compute: operators that give no view."""
+
+    def __init__(self):
+        super().__init__()
+        self.counts = Counter()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        if not function.is_view and "empty" not in str(function) and "attention" not in str(function):
+            self.counts[function.overloadpacket.__name__] += 1
+        return function(*args, **kwargs or {})
+
+
+@pytest.mark.parametrize("gain", [0.5, "fixed"])
+def test_a_nonlocal_block_leaves_its_sums_to_its_products(gain):
+    network = torch.nn.ModuleDict({"block": NonLocalBlock(16, gain=gain)})
+    x = torch.randn(2, 16, 4, 6).to(BF16, memory_format=torch.channels_last).requires_grad_()
+    passes = cast.cast_weights(network, BF16)
+    with Launches() as forward:
+        y = attention.nonlocal_block(x, passes[0]["block.qkv"], passes[0]["block.z"], 1.0)
+    assert forward.counts == {"mm": 1, "addmm": 1}
+    leaves = [x, passes[0]["block.qkv"], passes[0]["block.z"]]
+    with Launches() as backward:
+        torch.autograd.grad(y, leaves, torch.ones_like(y))
+    # Its three weight gradients and dy are three products; the gradients of q, k and v are put together once.
+    assert backward.counts == {"ones_like": 1, "mm": 3, "addmm_": 1, "cat": 1}
+
+
+def test_the_gradients_of_two_passes_are_added_at_once():
+    network = generator(**GENERATORS[0][0])
+    with Launches() as cast_once:
+        passes = cast.cast_weights(network, BF16)
+    assert cast_once.counts == {"_foreach_copy_": 1, "mul": 1}
+    assert all(torch.equal(a, b) for a, b in zip(passes[0].values(), passes[1].values(), strict=True))
+    outputs = [weight for each in passes for weight in each.values()]
+    ones = [torch.ones_like(weight) for weight in outputs]
+    with Launches() as back:
+        grads = torch.autograd.grad(outputs, list(network.parameters()), ones)
+    # One sum for each type; the gain's gradient takes two products and a sum.
+    assert back.counts == {"_foreach_add": 2, "_foreach_copy_": 1, "mul": 2, "sum": 1}
+    by_name = dict(zip(dict(network.named_parameters()), grads, strict=True))
+    assert by_name["blocks.0.body.0.weight"].unique().tolist() == [2.0]
+    assert by_name["blocks.1.theta.weight"].unique().tolist() == [2.0]
+    assert by_name["blocks.1.w_z.weight"].unique().tolist() == [1.0]
+    torch.testing.assert_close(by_name["blocks.1.gain"], 2 * network.blocks[1].w_z.weight.sum())
 
 
 @pytest.mark.parametrize(("config", "shape"), GENERATORS, ids=str)
