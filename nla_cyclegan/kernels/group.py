@@ -1,10 +1,10 @@
-"""Programs that each hold a part of a sum in registers, and wait for the whole of it: a group of them.
+"""Programs that each hold a part of a sum in registers, and wait until all parts are there: a group of them.
 
-Each stores its part and arrives. The last one to arrive adds up all parts, in their order, so that bits repeat; then it opens
-the group for those that wait. Who waits occupies a multiprocessor. That ends only if the others can start meanwhile, for
-which a group has at most MOST programs, and no more than the device has multiprocessors. Programs start in the order of
-their numbers and a group's are consecutive, so at most one group of a launch is there in part: with 132 multiprocessors of
-two programs, four launches at once, from several streams or processes, still leave room.
+Each stores its part, arrives and waits, and then adds up all parts, in their order, so that bits repeat. Who waits occupies a
+multiprocessor. That ends only if the others can start meanwhile, for which a group has at most MOST programs, and no more
+than the device has multiprocessors. Programs start in the order of their numbers and a group's are consecutive, so at most
+one group of a launch is there in part: with 132 multiprocessors of two programs, two of the largest at once still leave room,
+from several streams or processes that share the multiprocessors.
 """
 
 import torch
@@ -14,28 +14,16 @@ from torch import Tensor
 
 from nla_cyclegan.kernels import launch
 
-MOST = 64
+MOST = 128
 """Programs of a group whose members may wait."""
 
 
 @triton.jit
-def is_last(counter, size):
-    """Arrive, after this program's part was stored. Whether all others have arrived; then their parts may be read."""
-    tl.debug_barrier()
-    return tl.atomic_add(counter, 1, sem="acq_rel") == size - 1
-
-
-@triton.jit
-def open_group(counter):
-    """The last one's: what it stored may be read by those that wait."""
+def meet(counter, size):
+    """Arrive, after this program's part was stored, and wait for the others: then their parts may be read, past the first cache."""
     tl.debug_barrier()
     tl.atomic_add(counter, 1, sem="release")
-
-
-@triton.jit
-def wait(counter, size):
-    """Until the group is open."""
-    while tl.atomic_add(counter, 0, sem="acquire") <= size:
+    while tl.atomic_add(counter, 0, sem="acquire") < size:
         pass
     tl.debug_barrier()
 

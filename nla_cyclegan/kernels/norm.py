@@ -20,81 +20,91 @@ import triton.language as tl
 from torch import Tensor
 from torch.autograd import Function
 
-from nla_cyclegan.kernels.group import counters, held, is_last, may_wait, open_group, wait
+from nla_cyclegan.kernels.group import counters, held, may_wait, meet
 from nla_cyclegan.kernels.launch import cdiv, launch, new_nhwc, nhwc, power_of_2
 from nla_cyclegan.kernels.pad import check_sides, fold, unfold
 
 EPS = 1e-5
-FORWARD, BACKWARD = (16384, 8, None), (8192, 8, 128)
+FORWARD, BACKWARD = (16384, 8, None), (8192, 8, None)
 """Elements of x that a program holds, its warps, and most registers of a thread."""
 LARGE = 16
-"""Programs of a group, above which tiles are narrowed."""
+"""Programs of a group, above which its tiles are narrowed, so that fewer wait for each other."""
 FEWEST = 16
-"""Channels of a tile, to which it is narrowed where its group would be too large to wait: 32 bytes of bf16, read at once."""
+"""Channels to which they are narrowed: 32 bytes of bf16, read at once."""
 
 
 @triton.jit
-def _merge(parts, c_parts, tiles, N: tl.constexpr, BP: tl.constexpr, BC: tl.constexpr, MERGE: tl.constexpr):
+def _place(tiles, C: tl.constexpr, N: tl.constexpr, BP: tl.constexpr, BC: tl.constexpr):
+    """-> the program's sample, tile and group, its positions and channels."""
+    CB: tl.constexpr = (C + BC - 1) // BC
+    pid = tl.program_id(0)
+    group = pid // tiles
+    tile = pid % tiles
+    c = group % CB * BC + tl.arange(0, BC)
+    return group // CB, tile, group, tile * BP + tl.arange(0, BP), c
+
+
+@triton.jit
+def _rows(tile, p, W: tl.constexpr, BP: tl.constexpr, N: tl.constexpr):
+    """-> first and last row of a tile, rows and columns of its positions."""
+    top = tile * BP // W
+    if BP % W == 0:
+        # Whole rows: the compiler knows the columns.
+        i = tl.arange(0, BP)
+        return top, top + BP // W - 1, top + i // W, i % W
+    return top, tl.minimum(tile * BP + BP - 1, N - 1) // W, p // W, p % W
+
+
+@triton.jit
+def _merge(parts, s, tiles, N: tl.constexpr, BP: tl.constexpr, BC: tl.constexpr, MERGE: tl.constexpr):
     """The tiles' means and sums of squared differences -> those of the sample (Chan et al. 1983): mean and variance."""
-    origin = tl.load(parts + c_parts, cache_modifier=".cg")
+    origin = tl.load(parts + s, cache_modifier=".cg")
     shift = tl.zeros((BC,), tl.float32)
-    for first in range(0, tiles, MERGE):
-        t = first + tl.arange(0, MERGE)
-        count = tl.where(t < tiles, tl.minimum(N - t * BP, BP), 0).to(tl.float32)
-        at = parts + (t * (2 * BC))[:, None] + c_parts[None, :]
-        means = tl.load(at, mask=(t < tiles)[:, None], other=0.0, cache_modifier=".cg")
-        shift += tl.sum((means - origin[None, :]) * count[:, None], 0)
-    mean = origin + shift / N
     squares = tl.zeros((BC,), tl.float32)
     for first in range(0, tiles, MERGE):
         t = first + tl.arange(0, MERGE)
-        there = (t < tiles)[:, None]
-        count = tl.where(t < tiles, tl.minimum(N - t * BP, BP), 0).to(tl.float32)
-        at = parts + (t * (2 * BC))[:, None] + c_parts[None, :]
-        off = tl.load(at, mask=there, other=0.0, cache_modifier=".cg") - mean[None, :]
-        within = tl.load(at + BC, mask=there, other=0.0, cache_modifier=".cg")
-        squares += tl.sum(within + count[:, None] * off * off, 0)
-    return mean, squares / N
+        count = tl.where(t < tiles, tl.minimum(N - t * BP, BP), 0).to(tl.float32)[:, None]
+        at = parts + (t * (2 * BC))[:, None] + s[None, :]
+        off = tl.load(at, mask=(t < tiles)[:, None], other=0.0, cache_modifier=".cg") - origin[None, :]
+        within = tl.load(at + BC, mask=(t < tiles)[:, None], other=0.0, cache_modifier=".cg")
+        shift += tl.sum(off * count, 0)
+        squares += tl.sum(within + count * off * off, 0)
+    shift = shift / N
+    return origin + shift, tl.maximum(squares / N - shift * shift, 0.0)
 
 
 @triton.jit(do_not_specialize=["tiles"])
 def _norm(x, residual, padded, plain, mean_out, rstd_out, parts, counters, tiles, EPS: tl.constexpr, H: tl.constexpr, W: tl.constexpr, C: tl.constexpr, P: tl.constexpr,
           SLOPE: tl.constexpr, RESIDUAL: tl.constexpr, PLAIN: tl.constexpr, SUM: tl.constexpr, APPLY: tl.constexpr, MERGE: tl.constexpr, BP: tl.constexpr, BC: tl.constexpr):  # fmt: skip
-    """SUM: mean and rstd of each sample and channel. APPLY: y to the padded output where P > 0, and to the plain one if PLAIN."""
-    CB: tl.constexpr = (C + BC - 1) // BC
+    """SUM: the mean of each tile and channel, and the sum of squared differences from it. APPLY: mean and rstd of each sample and channel,
+    y to the padded output where P > 0, and to the plain one if PLAIN."""
     N: tl.constexpr = H * W
-    pid = tl.program_id(0)
-    tile = pid % tiles
-    group = pid // tiles
-    b = group // CB
-    c_parts = tl.arange(0, BC)
-    c = group % CB * BC + c_parts
-    p = tile * BP + tl.arange(0, BP)
-    mask = (p < N)[:, None] & (c < C)[None, :]
+    b, tile, group, p, c = _place(tiles, C, N, BP, BC)
+    # A mask that is always true is none: whole tiles need fewer registers.
+    mask = (p < N)[:, None] & (c < C)[None, :] if N % BP or C % BC else tl.full((BP, BC), True, tl.int1)
     at = p[:, None] * C + c[None, :]
     wide = b.to(tl.int64)
+    s = tl.arange(0, BC)
+    parts += group * (2 * BC) * tiles
     v = tl.load(x + wide * (N * C) + at, mask=mask, other=0.0)
     if SUM:
         count = tl.minimum(N - tile * BP, BP).to(tl.float32)
         # Within a tile the mean is known before the squares are added up: no cancellation, however far it is from 0.
         tile_mean = tl.sum(v.to(tl.float32), 0) / count
         off = tl.where(mask, v.to(tl.float32) - tile_mean[None, :], 0.0)
-        parts += group * (2 * BC) * tiles
-        tl.store(parts + tile * (2 * BC) + c_parts, tile_mean)
-        tl.store(parts + tile * (2 * BC) + BC + c_parts, tl.sum(off * off, 0))
-        if is_last(counters + group, tiles):
-            mean, var = _merge(parts, c_parts, tiles, N, BP, BC, MERGE)
-            tl.store(mean_out + b * C + c, mean, mask=c < C)
-            tl.store(rstd_out + b * C + c, tl.rsqrt(var + EPS), mask=c < C)
-            open_group(counters + group)
+        tl.store(parts + tile * (2 * BC) + s, tile_mean)
+        tl.store(parts + tile * (2 * BC) + BC + s, tl.sum(off * off, 0))
     if APPLY:
         if RESIDUAL:
             kept = tl.load(residual + wide * (N * C) + at, mask=mask, other=0.0)
         if SUM:
-            wait(counters + group, tiles)
+            meet(counters + group, tiles)
             v = held(v)
-        mean = tl.load(mean_out + b * C + c, mask=c < C, other=0.0, cache_modifier=".cg")
-        rstd = tl.load(rstd_out + b * C + c, mask=c < C, other=0.0, cache_modifier=".cg")
+        mean, var = _merge(parts, s, tiles, N, BP, BC, MERGE)
+        rstd = tl.rsqrt(var + EPS)
+        if tile == 0:
+            tl.store(mean_out + b * C + c, mean, mask=c < C)
+            tl.store(rstd_out + b * C + c, rstd, mask=c < C)
         y = (v.to(tl.float32) - mean[None, :]) * rstd[None, :]
         if SLOPE == 0:
             y = tl.maximum(y, 0.0)
@@ -104,9 +114,8 @@ def _norm(x, residual, padded, plain, mean_out, rstd_out, parts, counters, tiles
             y += kept.to(tl.float32)
         y = y.to(v.dtype)
         if P > 0:
-            top = tile * BP // W
-            bottom = tl.minimum(tile * BP + BP - 1, N - 1) // W
-            unfold(padded + wide * ((H + 2 * P) * (W + 2 * P) * C), y, p // W, p % W, c, mask, top, bottom, H, W, C, P)
+            top, bottom, h, w = _rows(tile, p, W, BP, N)
+            unfold(padded + wide * ((H + 2 * P) * (W + 2 * P) * C), y, h, w, c, mask, top, bottom, H, W, C, P)
         if PLAIN:
             tl.store(plain + wide * (N * C) + at, y, mask=mask)
 
@@ -122,30 +131,24 @@ def _before_activation(g, d, SLOPE: tl.constexpr):
 
 
 @triton.jit(do_not_specialize=["tiles"])
-def _norm_grad(x, padded_g, plain_g, total_g, mean, rstd, means, dx, parts, counters, tiles, H: tl.constexpr, W: tl.constexpr, C: tl.constexpr, P: tl.constexpr,
+def _norm_grad(x, padded_g, plain_g, total_g, mean, rstd, dx, parts, counters, tiles, H: tl.constexpr, W: tl.constexpr, C: tl.constexpr, P: tl.constexpr,
                SLOPE: tl.constexpr, PLAIN: tl.constexpr, TOTAL: tl.constexpr, SUM: tl.constexpr, APPLY: tl.constexpr, MERGE: tl.constexpr, BP: tl.constexpr, BC: tl.constexpr):  # fmt: skip
-    """SUM: the means of g and of g (x - mean); and y's gradient to total_g if TOTAL. APPLY: dx = rstd (g - mean(g) - xhat mean(g xhat)).
+    """SUM: each tile's sums of g and of g (x - mean); and y's gradient to total_g if TOTAL. APPLY: dx = rstd (g - mean(g) - xhat mean(g xhat)).
 
     y's gradient is that of the padded image where P > 0, and of the plain one if PLAIN.
     """
-    CB: tl.constexpr = (C + BC - 1) // BC
     N: tl.constexpr = H * W
-    pid = tl.program_id(0)
-    tile = pid % tiles
-    group = pid // tiles
-    b = group // CB
-    c_parts = tl.arange(0, BC)
-    c = group % CB * BC + c_parts
-    p = tile * BP + tl.arange(0, BP)
-    mask = (p < N)[:, None] & (c < C)[None, :]
+    b, tile, group, p, c = _place(tiles, C, N, BP, BC)
+    mask = (p < N)[:, None] & (c < C)[None, :] if N % BP or C % BC else tl.full((BP, BC), True, tl.int1)
     at = p[:, None] * C + c[None, :]
     wide = b.to(tl.int64)
+    s = tl.arange(0, BC)
+    parts += group * (2 * BC) * tiles
     v = tl.load(x + wide * (N * C) + at, mask=mask, other=0.0)
     m = tl.load(mean + b * C + c, mask=c < C, other=0.0)
     if P > 0:
-        top = tile * BP // W
-        bottom = tl.minimum(tile * BP + BP - 1, N - 1) // W
-        whole = fold(padded_g + wide * ((H + 2 * P) * (W + 2 * P) * C), p // W, p % W, c, mask, top, bottom, H, W, C, P)
+        top, bottom, h, w = _rows(tile, p, W, BP, N)
+        whole = fold(padded_g + wide * ((H + 2 * P) * (W + 2 * P) * C), h, w, c, mask, top, bottom, H, W, C, P)
         if PLAIN:
             whole += tl.load(plain_g + wide * (N * C) + at, mask=mask, other=0.0).to(tl.float32)
         y_grad = whole.to(v.dtype)
@@ -156,31 +159,25 @@ def _norm_grad(x, padded_g, plain_g, total_g, mean, rstd, means, dx, parts, coun
             tl.store(total_g + wide * (N * C) + at, y_grad, mask=mask)
         d = v.to(tl.float32) - m[None, :]
         g = _before_activation(y_grad.to(tl.float32), d, SLOPE)
-        parts += group * (2 * BC) * tiles
-        tl.store(parts + tile * (2 * BC) + c_parts, tl.sum(g, 0))
-        tl.store(parts + tile * (2 * BC) + BC + c_parts, tl.sum(g * d, 0))
-        if is_last(counters + group, tiles):
-            sum_g = tl.zeros((BC,), tl.float32)
-            sum_gd = tl.zeros((BC,), tl.float32)
-            for first in range(0, tiles, MERGE):
-                t = first + tl.arange(0, MERGE)
-                part = parts + (t * (2 * BC))[:, None] + c_parts[None, :]
-                sum_g += tl.sum(tl.load(part, mask=(t < tiles)[:, None], other=0.0, cache_modifier=".cg"), 0)
-                sum_gd += tl.sum(tl.load(part + BC, mask=(t < tiles)[:, None], other=0.0, cache_modifier=".cg"), 0)
-            tl.store(means + 2 * b * C + c, sum_g / N, mask=c < C)
-            tl.store(means + 2 * b * C + C + c, sum_gd / N, mask=c < C)
-            open_group(counters + group)
+        tl.store(parts + tile * (2 * BC) + s, tl.sum(g, 0))
+        tl.store(parts + tile * (2 * BC) + BC + s, tl.sum(g * d, 0))
     if APPLY:
         r = tl.load(rstd + b * C + c, mask=c < C, other=0.0)
         if SUM:
-            wait(counters + group, tiles)
+            meet(counters + group, tiles)
             v = held(v)
             y_grad = held(y_grad)
-        mean_g = tl.load(means + 2 * b * C + c, mask=c < C, other=0.0, cache_modifier=".cg")
-        slope_d = tl.load(means + 2 * b * C + C + c, mask=c < C, other=0.0, cache_modifier=".cg") * r * r
+        sum_g = tl.zeros((BC,), tl.float32)
+        sum_gd = tl.zeros((BC,), tl.float32)
+        for first in range(0, tiles, MERGE):
+            t = first + tl.arange(0, MERGE)
+            part = parts + (t * (2 * BC))[:, None] + s[None, :]
+            sum_g += tl.sum(tl.load(part, mask=(t < tiles)[:, None], other=0.0, cache_modifier=".cg"), 0)
+            sum_gd += tl.sum(tl.load(part + BC, mask=(t < tiles)[:, None], other=0.0, cache_modifier=".cg"), 0)
+        slope_d = sum_gd / N * r * r
         d = v.to(tl.float32) - m[None, :]
         g = _before_activation(y_grad.to(tl.float32), d, SLOPE)
-        g = (g - mean_g[None, :] - d * slope_d[None, :]) * r[None, :]
+        g = (g - (sum_g / N)[None, :] - d * slope_d[None, :]) * r[None, :]
         tl.store(dx + wide * (N * C) + at, g.to(dx.dtype.element_ty), mask=mask)
 
 
@@ -196,17 +193,16 @@ class _Tiling:
             bc //= 2
         bp = max(1, min(tile // bc, power_of_2(h * w)))
         self.tiles, self.groups = cdiv(h * w, bp), b * cdiv(c, bc)
-        merge = min(64, power_of_2(self.tiles))
+        self.once = may_wait(self.tiles, x.device)
         self.parts = self.groups, self.tiles, 2, bc
-        tiling = {"H": h, "W": w, "C": c, "MERGE": merge, "BP": bp, "BC": bc}
+        tiling = {"H": h, "W": w, "C": c, "MERGE": min(1024 // bc, power_of_2(self.tiles)), "BP": bp, "BC": bc}
         self.constants: dict[str, Any] = {**tiling, "warps": warps, "registers": registers}
 
     def launch(self, kernel: Any, *args: Any, **constants: Any) -> None:
         """Both stages of the kernel, in one launch where its groups may wait."""
         parts = torch.empty(self.parts, dtype=torch.float32, device=self.like.device)
-        shared = (*args, parts, counters(self.groups, parts), self.tiles)
-        once = may_wait(self.tiles, self.like.device)
-        for stages in [(True, True)] if once else [(True, False), (False, True)]:
+        shared = (*args, parts, counters(self.groups, parts) if self.once else parts, self.tiles)
+        for stages in [(True, True)] if self.once else [(True, False), (False, True)]:
             launch(
                 kernel, self.groups * self.tiles, *shared, SUM=stages[0], APPLY=stages[1], **self.constants, **constants
             )
@@ -245,9 +241,8 @@ class _NormActPad(Function):
         # The residual's gradient is y's.
         total_g = new_nhwc(b, c, h, w, x) if has_residual and padded_g is not None else None
         dx = new_nhwc(b, c, h, w, x)
-        means = torch.empty((b, 2, c), dtype=torch.float32, device=x.device)
         _Tiling(x, BACKWARD).launch(
-            _norm_grad, x, _or(padded_g, x), _or(plain_g, x), _or(total_g, x), mean, rstd, means, dx,
+            _norm_grad, x, _or(padded_g, x), _or(plain_g, x), _or(total_g, x), mean, rstd, dx,
             P=0 if padded_g is None else pad, SLOPE=slope, PLAIN=plain_g is not None, TOTAL=total_g is not None,
         )  # fmt: skip
         return dx, (plain_g if total_g is None else total_g) if has_residual else None, None, None, None
