@@ -5,13 +5,12 @@
 The input is padded already. Two products and their gradients, which are the same two with the kernel turned around, and the
 sum of outer products over all positions:
 
-    few to many   a window's row is 7 pixels of 4 channels, 28 values in a row in memory: 7 products of [positions, 32] and
-                  [32, many]. Moves 8 bytes (bf16) a pixel in, `many` out.
-    many to few   7 products of [positions, many] and [many, 7 rows x 4], one for each column of the window, give for each
-                  position what it adds to the 7 rows above it; a second kernel adds those up. Moves `many` in, 28 fp32 out
-                  and in again.
-    outer         [many, positions] times [positions, 7 x 32], over parts of the positions, added up after. Moves `many` and
-                  8 bytes a pixel in.
+    few to many   a window's row is 7 pixels of 4 channels, 28 values in a row in memory, and that of two neighbours 32: 7 products
+                  of [pairs, 32] and [32, 2 many]. Moves 8 bytes (bf16) a pixel in, `many` out.
+    many to few   a program walks down a strip of rows: 7 products of [columns, many] and [many, 7 columns x 4], one for each row
+                  of the window, add to the 7 rows of the result that an input row is seen by. Moves `many` in.
+    outer         [2 many, pairs] times [pairs, 7 x 32], over parts of the positions, added up after. Moves `many` and 8 bytes a
+                  pixel in.
 
 cuDNN pads the few channels to 8 or more, and reaches a twentieth of its usual rate.
 Shape suffixes: M many channels, F few.
@@ -29,14 +28,14 @@ from nla_cyclegan.kernels.launch import FILL, cdiv, launch, new_nhwc, nhwc, powe
 
 FEW = 4
 """Channels that an image with few is stored with: 8 bytes a pixel in bf16, read at once."""
-# Triton's interpreter takes the bits of bf16 for integers in a product; in fp32 the products are the same.
 # Positions or groups of a tile, programs, warps, stages.
-TO_MANY = 128, FILL // 2, 1, 8, 1
+TO_MANY = 128, 264, 0, 8, 1
 TO_MANY_FP32 = 32, FILL, 0, 4, 1
 TO_FEW = 64, 396, 0, 4, 3
-TO_FEW_FP32 = 32, FILL, 0, 4, 1
-OUTER = "part", 2, 64, 256, 132, 8, 3
+TO_FEW_FP32 = 32, FILL, 0, 8, 1
+OUTER = "part", 2, 64, 128, 132, 8, 3
 OUTER_FP32 = "part", 1, 16, 64, FILL // 4, 4, 1
+# Triton's interpreter takes the bits of bf16 for integers in a product; in fp32 the products are the same.
 WIDEN = tl.constexpr(triton.knobs.runtime.interpret)
 
 
@@ -90,7 +89,9 @@ def _spread(x, y, total, H: tl.constexpr, W: tl.constexpr, C: tl.constexpr, Z: t
 def _few_row(packed, i: tl.constexpr, k, n, M: tl.constexpr, G: tl.constexpr, BM: tl.constexpr):
     """Row i of packed [row, 32, G, M] -> [32, G BM]."""
     m = n % BM
-    return tl.load(packed + (i * 32 + k)[:, None] * (G * M) + (n // BM * M + m)[None, :], mask=(m < M)[None, :], other=0.0)
+    return tl.load(
+        packed + (i * 32 + k)[:, None] * (G * M) + (n // BM * M + m)[None, :], mask=(m < M)[None, :], other=0.0
+    )
 
 
 @triton.jit
@@ -163,6 +164,8 @@ def _many_to_few(x, packed, bias, y, columns, strip, H: tl.constexpr, W: tl.cons
     k4 = _many_row(packed, 4, m, k, M)
     k5 = _many_row(packed, 5, m, k, M)
     k6 = _many_row(packed, 6, m, k, M)
+    if BIASES > 0:
+        offset = tl.load(bias + f, mask=f < BIASES, other=0.0).to(tl.float32)
     zero = tl.zeros((BP, 32), tl.float32)
     s0, s1, s2, s3, s4, s5 = zero, zero, zero, zero, zero, zero
     for r in range(first, tl.minimum(first + strip, HO) + 6):
@@ -170,22 +173,22 @@ def _many_to_few(x, packed, bias, y, columns, strip, H: tl.constexpr, W: tl.cons
         values = tl.load(x + at + h * (W * M), mask=inside & (h >= 0) & (h < H), other=0.0)
         if REGS:
             values = tl.where(inside, values, 0.0)
-        # A sum with 0 makes Triton wait for a product before its result moves on. Else the compiler has to wait for each of its steps.
         s6 = _dot(values, k6, s5)
+        acc = tl.sum(tl.reshape(tl.gather(s6, neighbour, 0), (BP, 8, 4)), 1)
+        if BIASES > 0:
+            acc += offset[None, :]
+        tl.store(y + (r - 6) * (WO * TO) + to, acc.to(y.dtype.element_ty), mask=kept & (h >= first + 6 - Z))
+        # A sum with 0 makes Triton wait for a product before its result moves on. Else the compiler has to wait for each of its steps.
         s5 = _dot(values, k5, s4) + 0.0
         s4 = _dot(values, k4, s3) + 0.0
         s3 = _dot(values, k3, s2) + 0.0
         s2 = _dot(values, k2, s1) + 0.0
         s1 = _dot(values, k1, s0) + 0.0
         s0 = _dot(values, k0, zero) + 0.0
-        acc = tl.sum(tl.reshape(tl.gather(s6, neighbour, 0), (BP, 8, 4)), 1)
-        if BIASES > 0:
-            acc += tl.load(bias + f, mask=f < BIASES, other=0.0).to(tl.float32)[None, :]
-        tl.store(y + (r - 6) * (WO * TO) + to, acc.to(y.dtype.element_ty), mask=kept & (h >= first + 6 - Z))
 
 
-@triton.jit(do_not_specialize=["chunk"])
-def _outer(many, few, sums, groups, chunk, H: tl.constexpr, W: tl.constexpr, M: tl.constexpr, G: tl.constexpr, BP: tl.constexpr, BM: tl.constexpr, BK: tl.constexpr):  # fmt: skip
+@triton.jit(do_not_specialize=["chunk", "step"])
+def _outer(many, few, sums, groups, chunk, step, H: tl.constexpr, W: tl.constexpr, M: tl.constexpr, G: tl.constexpr, BP: tl.constexpr, BM: tl.constexpr, BK: tl.constexpr, BY_STEP: tl.constexpr):  # fmt: skip
     """sums[s, g, m, k] = sum over part s of the groups p of many[p, g, m] few[window of p, k], k = 32 i + 4 j + f.
 
     many [B, H, W, M] in groups of G neighbours in a row, few [B, H + 6, W + 6, 4]; a program takes one part and BK of the 256 columns.
@@ -204,7 +207,9 @@ def _outer(many, few, sums, groups, chunk, H: tl.constexpr, W: tl.constexpr, M: 
         p = start + tl.arange(0, BP)
         there = (p < last)[:, None]
         row = p // ACROSS
-        at = ((row // H * (H + 6) + row % H) * (W + 6) + p % ACROSS * G) * 4
+        # By a number that the compiler does not know: copies of 8 bytes go through the cache of level 1, copies of 16 do not.
+        column = p % ACROSS * step if BY_STEP else p % ACROSS * G
+        at = ((row // H * (H + 6) + row % H) * (W + 6) + column) * 4
         values = tl.load(many + p[:, None] * (G * M) + by_n[None, :], mask=there & used[None, :], other=0.0)
         window = tl.load(few + at[:, None] + offset[None, :], mask=there & seen[None, :], other=0.0)
         acc = _dot(tl.trans(values), window, acc)
@@ -241,8 +246,12 @@ def _outer_strip(many, few, sums, columns, strip, H: tl.constexpr, W: tl.constex
     values = tl.load(at_many + first * (W * M), mask=of_many, other=0.0)
     x6 = tl.load(at_few + 6 * STEP, mask=of_few, other=0.0)
     for r in range(first, last):
-        next_values = tl.load(at_many + (r + 1) * (W * M), mask=of_many & (tl.full((1, 1), r + 1, tl.int32) < last), other=0.0)
-        next_x = tl.load(at_few + (r - first + 7) * STEP, mask=of_few & (tl.full((1, 1), r + 1, tl.int32) < last), other=0.0)
+        next_values = tl.load(
+            at_many + (r + 1) * (W * M), mask=of_many & (tl.full((1, 1), r + 1, tl.int32) < last), other=0.0
+        )
+        next_x = tl.load(
+            at_few + (r - first + 7) * STEP, mask=of_few & (tl.full((1, 1), r + 1, tl.int32) < last), other=0.0
+        )
         if REGS:
             values = tl.where(of_many, values, 0.0)
         values = tl.trans(values)
@@ -280,9 +289,9 @@ def _side(m: int) -> int:
     return max(16, power_of_2(m))
 
 
-def _group(width: int) -> int:
-    """Neighbours in a row that a product takes together: two see 8 pixels, 32 values, which are aligned to 16 bytes."""
-    return 2 - width % 2
+def _group(width: int, m: int, dtype: torch.dtype) -> int:
+    """Neighbours in a row that a product takes together: two see 8 pixels, 32 values, aligned to 16 bytes. Larger products find no registers."""
+    return 2 if width % 2 == 0 and m <= 64 and dtype == torch.bfloat16 else 1
 
 
 def _spread_few(x_BFHW: Tensor, zeros: int) -> Tensor:
@@ -298,7 +307,8 @@ def _spread_few(x_BFHW: Tensor, zeros: int) -> Tensor:
 def _to_many(spread_BFHW: Tensor, weight_MF77: Tensor, *, turned: bool) -> Tensor:
     """-> [B, M, H - 6, W - 6]."""
     b, _, h, w = spread_BFHW.shape
-    m, g = len(weight_MF77), _group(w)
+    m = len(weight_MF77)
+    g = _group(w, m, spread_BFHW.dtype)
     bp, programs, ahead, warps, stages = TO_MANY if spread_BFHW.dtype == torch.bfloat16 else TO_MANY_FP32
     y = nhwc(new_nhwc(b, m, h - 6, w - 6, spread_BFHW))
     groups = b * (h - 6) * (w - 6) // g
@@ -330,7 +340,7 @@ def _to_few(
     launch(
         _many_to_few, tiles * cdiv(ho, strip), x_BMHW, packed, x_BMHW if bias_F is None else bias_F, y, columns, strip,
         H=h, W=w, HO=ho, WO=wo, Z=zeros, M=m, TO=channels, BIASES=0 if bias_F is None else len(bias_F), BP=bp, BM=_side(m),
-        REGS=regs, warps=warps, stages=stages,
+        REGS=regs, warps=warps, stages=stages if m <= 64 else 2,
     )  # fmt: skip
     return y
 
@@ -339,7 +349,7 @@ def _outer_sum(many_BMHW: Tensor, spread_BFHW: Tensor, few: int) -> Tensor:
     """-> [M, few, 7, 7] in fp32: the sum over positions of `many` times the window of `spread` there, two sides larger by 6."""
     b, m, h, w = many_BMHW.shape
     kind, most, bp, bk, programs, warps, stages = OUTER if many_BMHW.dtype == torch.bfloat16 else OUTER_FP32
-    g = min(most, _group(w))
+    g = min(most, _group(w, m, many_BMHW.dtype))
     if kind == "strip":
         columns = b * w // g
         tiles = cdiv(columns, bp)
@@ -356,8 +366,8 @@ def _outer_sum(many_BMHW: Tensor, spread_BFHW: Tensor, few: int) -> Tensor:
         parts = cdiv(groups, chunk)
         sums = torch.empty((parts, g, m, 256), dtype=torch.float32, device=many_BMHW.device)
         launch(
-            _outer, parts * (256 // bk), many_BMHW, spread_BFHW, sums, groups, chunk,
-            H=h, W=w, M=m, G=g, BP=bp, BM=_side(m), BK=bk, warps=warps, stages=stages,
+            _outer, parts * (256 // bk), many_BMHW, spread_BFHW, sums, groups, chunk, g,
+            H=h, W=w, M=m, G=g, BP=bp, BM=_side(m), BK=bk, BY_STEP=kind == "part-l1", warps=warps, stages=stages,
         )  # fmt: skip
     whole = sums.sum(0)[:, :, :224].view(g, m, 7, 8, FEW)
     kernel = whole[0, :, :, :7] if g == 1 else whole[0, :, :, :7] + whole[1, :, :, 1:]

@@ -15,7 +15,7 @@ HERE = Path(__file__).parent
 ROOT = HERE.parents[3]
 KERNELS = {
     "_moments", "_normalize", "_grad_sums", "_grad_apply", "_pad", "_pad_grad", "_pack", "_spread", "_few_to_many",
-    "_many_to_few", "_sum_taps", "_outer", "_square_sums", "_move",
+    "_many_to_few", "_outer", "_square_sums", "_move",
 }  # fmt: skip
 
 
