@@ -16,6 +16,8 @@ from nla_cyclegan.kernels import launch
 
 MOST = 128
 """Programs of a group whose members may wait."""
+SHARED = 65_536
+"""Counters that are filled at once: more than the passes of a player take at a batch of 32."""
 
 
 @triton.jit
@@ -43,6 +45,31 @@ def may_wait(size: int, device: torch.device) -> bool:
     return size <= MOST and launch.compiled is not None
 
 
-def counters(groups: int, like: Tensor) -> Tensor:
-    """Of those who arrived, one for each group of a launch."""
-    return torch.zeros(groups, dtype=torch.int32, device=like.device)
+class Counters:
+    """Of those who arrived, one for each group of a launch: zeros, which serve one launch.
+
+    Between `share` and `end` the launches take theirs from one tensor, filled once: a launch less for each of them. Both belong
+    in what a CUDA graph captures, so that its replays fill it again.
+    """
+
+    def __init__(self) -> None:
+        self._sharing = False
+        self._left: Tensor | None = None
+
+    def share(self) -> None:
+        self._sharing, self._left = True, None
+
+    def end(self) -> None:
+        self._sharing, self._left = False, None
+
+    def take(self, groups: int, device: torch.device) -> Tensor:
+        if not self._sharing:
+            return torch.zeros(groups, dtype=torch.int32, device=device)
+        if self._left is None or len(self._left) < groups:
+            self._left = torch.zeros(max(groups, SHARED), dtype=torch.int32, device=device)
+        # Aligned: kernels are compiled anew for other addresses.
+        taken, self._left = self._left[:groups], self._left[-(-groups // 4) * 4 :]
+        return taken
+
+
+counters = Counters()

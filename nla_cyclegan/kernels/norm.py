@@ -201,7 +201,7 @@ class _Tiling:
     def launch(self, kernel: Any, *args: Any, **constants: Any) -> None:
         """Both stages of the kernel, in one launch where its groups may wait."""
         parts = torch.empty(self.parts, dtype=torch.float32, device=self.like.device)
-        shared = (*args, parts, counters(self.groups, parts) if self.once else parts, self.tiles)
+        shared = (*args, parts, counters.take(self.groups, parts.device) if self.once else parts, self.tiles)
         for stages in [(True, True)] if self.once else [(True, False), (False, True)]:
             launch(
                 kernel, self.groups * self.tiles, *shared, SUM=stages[0], APPLY=stages[1], **self.constants, **constants
