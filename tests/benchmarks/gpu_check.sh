@@ -91,7 +91,11 @@ PY
 
 for name in $stages; do
     case $name in
-    tests) stage tests 200 "$python" -m pytest tests/gpu -m gpu -q -x --maxfail 20 --durations 10 -o addopts= ;;
+    tests)
+        # Most of their time compiles kernels: in several processes where pytest-xdist is installed.
+        $python -c "import xdist" 2>/dev/null && shared=(-n 8 --dist worksteal) || shared=()
+        stage tests 200 "$python" -m pytest tests/gpu -m gpu -q --maxfail 20 --durations 10 -o addopts= "${shared[@]}"
+        ;;
     bench) stage bench 240 "$python" tests/benchmarks/step_gpu.py --out "$out" --commit "${COMMIT:-unknown}" ${BENCH_OPTIONS:-} ;;
     train) (real_run) >"$out/train.log" 2>&1 && note "train: done" || note "train: failed"; rates real 2>&1 | tee -a "$out/summary.txt" ;;
     precision) stage precision 240 "$python" tests/benchmarks/precision.py "$shards" --out "$out" ;;
