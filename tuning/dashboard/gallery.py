@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import zip_longest
 
+import numpy as np
 from PIL import Image
 
 from data_shards.storage.folder import RunFolder
@@ -108,11 +109,9 @@ def _listed(folder: RunFolder, trials: Sequence[Trial], pool: ThreadPoolExecutor
 
 
 def _spread(names: Sequence[str], most: int) -> list[str]:
-    """So many of the names, evenly, with the last; of one the last."""
-    if most == 1 or len(names) <= most:
-        return list(names[-most:])
-    step = (len(names) - 1) / (most - 1)
-    return [names[round(place * step)] for place in range(most)]
+    """So many of the names, evenly, with the last."""
+    last = len(names) - 1
+    return [names[round(place)] for place in np.linspace(last, 0, min(most, len(names)))[::-1]]
 
 
 def _images(name: str) -> int:

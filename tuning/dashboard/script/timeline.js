@@ -1,6 +1,6 @@
 // When the trials trained, on which host: one bar a session, and where trials began again.
 
-import { BLUE, GREY, ORANGE, TEAL, draw, shows } from "page/plot";
+import { BLUE, GREY, ORANGE, TEAL, draw, remove } from "page/plot";
 import { sweep, view } from "page/store";
 import { duration, number } from "page/text";
 
@@ -16,7 +16,7 @@ const WHITE = "rgba(255,255,255,0.6)";
 export function drawTimeline() {
   const shown = new Map(view.shown.map((trial) => [trial.number, trial]));
   const bars = sweep.timeline.filter((bar) => shown.has(bar.trial));
-  if (!shows("timeline", bars.length > 0)) return;
+  if (!bars.length) return remove("timeline");
   const lanes = [...new Set(bars.map((bar) => bar.lane))].sort((one, other) => one.localeCompare(other, "en", { numeric: true }));
   const traces = Object.entries(Object.groupBy(bars, (bar) => bar.outcome)).map(([outcome, found]) => {
     const [color, shape] = OUTCOMES[outcome];
@@ -37,7 +37,7 @@ export function drawTimeline() {
   }));
   draw("timeline", [...traces, ...again], {
     barmode: "overlay", showlegend: true, legend: { orientation: "h", y: 1.02, yanchor: "bottom", x: 0 },
-    xaxis: { type: "date" }, yaxis: { type: "category", categoryorder: "array", categoryarray: lanes.toReversed(), showgrid: false, ticklabelstandoff: 6 },
+    xaxis: { type: "date", title: { text: "UTC" } }, yaxis: { type: "category", categoryorder: "array", categoryarray: lanes.toReversed(), showgrid: false, ticklabelstandoff: 6 },
   }, {
     height: 110 + Math.min(900, Math.max(120, 26 * lanes.length)),
     label: `Timeline of ${bars.length} sessions on ${lanes.length} lanes: ${traces.map((trace) => `${trace.y.length} ${trace.name}`).join(", ")}.`,
