@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from os.path import commonprefix
+from itertools import takewhile
 from typing import Any
 
 from tuning.analysis.cost import seconds_of
@@ -17,19 +17,19 @@ from tuning.dashboard.sweep_page import score_text
 def several_page(sweeps: Sequence[Results], version: str, watching: bool) -> Page:
     """The best score so far of each over what was spent, and the budgets to reach a score."""
     views = [View(results) for results in sweeps]
-    names, labels = [view.name for view in views], [view.folder.label for view in views]
-    shared = commonprefix(labels).rpartition("/")[0]
+    names, places = [view.name for view in views], [view.folder.label.split("/") for view in views]
+    shared = len(list(takewhile(lambda parts: len(set(parts)) == 1, zip(*places, strict=False))))
     data = [
         {
             # Sweeps of one name in different storages are distinguished by their addresses, from where these differ.
-            "name": view.name if names.count(view.name) == 1 else view.folder.label.removeprefix(f"{shared}/"),
+            "name": view.name if names.count(view.name) == 1 else "/".join(place[shared:]) or view.name,
             "trials": len(view.trials),
             "best": view.best.score if view.best else None,
             "images": sum(trial.images for trial in view.trials),
             "seconds": sum(map(seconds_of, view.trials)),
             "progress": progress(view.trials),
         }
-        for view in views
+        for view, place in zip(views, places, strict=True)
     ]
     compared: dict[str, list[Any]] = {
         "score": [
@@ -48,7 +48,7 @@ def several_page(sweeps: Sequence[Results], version: str, watching: bool) -> Pag
 
 def index_page(label: str, found: Sequence[Entry], version: str, watching: bool) -> Page:
     """A table of all sweeps and runs, newest first."""
-    headings = ["name", "kind", "state", "trials", "best", "images", "hours of workers", "last written, UTC"]
+    headings = ["name", "state", "best", "trials", "images", "hours of workers", "last written, UTC", "kind"]
     if any(entry.trouble for entry in found):
         headings.append("why it cannot be read")
     rows = [_row(entry)[: len(headings)] for entry in found]
@@ -58,7 +58,7 @@ def index_page(label: str, found: Sequence[Entry], version: str, watching: bool)
 
 def _row(entry: Entry) -> tuple[str | int | None, ...]:
     return (
-        entry.name, entry.kind, entry.state, entry.trials, None if entry.best is None else f"{entry.best:.4g}",
+        entry.name, entry.state, None if entry.best is None else f"{entry.best:.4g}", entry.trials,
         f"{entry.images:,}", f"{entry.seconds / 3600:.2f}" if entry.seconds else None,
-        f"{datetime.fromtimestamp(entry.written, UTC):%Y-%m-%d %H:%M}" if entry.written else None, entry.trouble,
+        f"{datetime.fromtimestamp(entry.written, UTC):%Y-%m-%d %H:%M}" if entry.written else None, entry.kind, entry.trouble,
     )  # fmt: skip

@@ -15,7 +15,7 @@ export function prepareControls() {
   };
   for (const event of ["input", "change"]) document.addEventListener(event, change, { capture: true });
   if (!find("#controls")) return;
-  const acts = { skip: () => find("#ranking").focus(), clear, csv: () => save("csv"), json: () => save("json"), link: copyLink };
+  const acts = { skip: () => Object.assign(find("#ranking"), { tabIndex: -1 }).focus(), clear, csv: () => save("csv"), json: () => save("json"), link: copyLink };
   for (const [id, act] of Object.entries(acts)) find(`#${id}`).addEventListener("click", act);
   find("#collapse").addEventListener("change", () => {
     const fields = [...document.querySelectorAll("#collapse :checked")].map((box) => box.value);

@@ -32,7 +32,8 @@ function columns() {
 export function drawRanking() {
   const section = find("#ranking"), all = columns().filter((column) => column.label !== undefined);
   section.hidden = !sweep.trials.length;
-  const rows = sorted(all).flatMap((row) => [line(row, all), ...(row.trials.length > 1 && open.has(row.key) ? row.trials.map((trial) => line(alone(row, trial), all)) : [])]);
+  const inside = (row) => (row.trials.length > 1 && open.has(row.key) ? row.trials.map((trial) => alone(row, trial)) : []);
+  const rows = sorted(all).flatMap((row) => [row, ...inside(row)]).map((row) => line(row, all));
   // A button that has the focus has it again when its row is a new element.
   const label = section.contains(document.activeElement) && labelOf(document.activeElement);
   section.querySelector("thead").replaceChildren(element("tr", {}, ...all.map(heading)));
@@ -70,13 +71,11 @@ function line(row, all) {
 
 // Buttons: one that selects, and of a group one that shows its trials.
 function names(row, chosen) {
-  const button = (attributes, text) => element("button", { type: "button", ...attributes }, text);
-  const numbers = row.numbers.join(" ");
-  const select = button({ "aria-pressed": String(chosen), "aria-label": `Select trial ${row.numbers.join(", ")}`, onclick: () => toggle(row.numbers) }, numbers);
+  const button = (name, act, attributes, text) => element("button", { type: "button", "aria-label": name, onclick: act, ...attributes }, text);
+  const select = button(`Select trial ${row.numbers.join(", ")}`, () => toggle(row.numbers), { "aria-pressed": String(chosen) }, row.numbers.join(" "));
   if (row.trials.length < 2) return select;
-  const isOpen = open.has(row.key);
-  const expand = () => { if (!open.delete(row.key)) open.add(row.key); drawRanking(); };
-  return element("span", {}, button({ class: "expand", "aria-expanded": String(isOpen), "aria-label": `Trials of ${row.name}`, onclick: expand }, isOpen ? "▾" : "▸"), " ", select);
+  const isOpen = open.has(row.key), expand = () => { if (!open.delete(row.key)) open.add(row.key); drawRanking(); };
+  return element("span", {}, button(`Trials of ${row.name}`, expand, { class: "expand", "aria-expanded": String(isOpen) }, isOpen ? "▾" : "▸"), " ", select);
 }
 
 // By a column: numbers before texts, and what is not known last, whichever way.
@@ -88,8 +87,7 @@ function sorted(all) {
   return view.rows.toSorted((first, second) => {
     const [one, other] = [column.value(first), column.value(second)];
     if (isNone(one) || isNone(other)) return isNone(one) - isNone(other);
-    if (typeof one === "number" && typeof other === "number") return turn * (one - other);
-    return turn * String(one).localeCompare(String(other), "en", { numeric: true });
+    return turn * (typeof one === "number" && typeof other === "number" ? one - other : String(one).localeCompare(String(other), "en", { numeric: true }));
   });
 }
 
