@@ -44,8 +44,8 @@ import cluster.train
 from cluster.group.driver import build_trainer
 from cluster.settings.options import parse_options
 from cluster.settings.preflight import claim, prepare
-from cluster.settings.scaling import choose
-from cluster.settings.this_machine import this_machine
+from cluster.settings.workers.sizing import choose
+from cluster.settings.workers.this_machine import this_machine
 
 prepared = prepare(parse_options(["--config", {str(file)!r}]).config)
 claim(prepared)
@@ -61,7 +61,7 @@ from pathlib import Path
 from ray import cloudpickle
 from cluster.group.driver import build_trainer
 from cluster.settings.config import RunConfig
-from cluster.settings.scaling import Resources
+from cluster.settings.workers.resources import Resources
 
 config = RunConfig.model_validate({tiny.settings("somewhere", tmp_path)!r})
 trainer = build_trainer(config, Resources(1, use_gpu=False, cpus_per_worker=1, reasons={{}}))

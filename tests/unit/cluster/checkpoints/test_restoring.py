@@ -25,15 +25,9 @@ from nla_cyclegan import (
     StepConfig,
     TrainingStep,
 )
-from nla_cyclegan.weights.checkpoint import (
-    checkpoints_of,
-    commit_file,
-    complete_checkpoints,
-    name_of,
-    part_file,
-    read_commit,
-    share_file,
-)
+from nla_cyclegan.weights.checkpoint import checkpoints_of, complete_checkpoints
+from nla_cyclegan.weights.checkpoint_names import name_of
+from nla_cyclegan.weights.commit import commit_file, part_file, read_commit, share_file
 
 RANKS, A_MACHINE = 64, 8
 MODEL = ModelConfig(
