@@ -10,7 +10,9 @@ from cluster.records.snapshot import is_run
 from data_shards.errors import UserError
 from data_shards.progress import Progress, megabytes
 from data_shards.storage.folder import RunFolder, split_uri
-from nla_cyclegan.weights.checkpoint import ABOUT, by_checkpoint, world_of
+from nla_cyclegan.weights.checkpoint import by_checkpoint
+from nla_cyclegan.weights.commit import world_of
+from nla_cyclegan.weights.stored_score import ABOUT
 
 
 def main(arguments: Sequence[str]) -> None:

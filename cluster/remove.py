@@ -13,7 +13,7 @@ from data_shards.errors import UserError
 from data_shards.progress import Progress, megabytes
 from data_shards.storage import Location, delete_files, list_folder
 from data_shards.storage.folder import RunFolder, split_uri
-from nla_cyclegan.weights.checkpoint import ABOUT
+from nla_cyclegan.weights.stored_score import ABOUT
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -19,7 +19,7 @@ from data_shards.errors import UserError, shown_name
 from data_shards.storage import list_folder, locate
 from data_shards.storage.folder import RunFolder, split_uri
 from nla_cyclegan.model.config import ModelConfig
-from nla_cyclegan.weights.checkpoint import ABOUT, SWD_ALONE
+from nla_cyclegan.weights.stored_score import ABOUT, SWD_ALONE
 
 # --json has more.
 EVENTS_SHOWN = 12

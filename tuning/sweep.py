@@ -53,8 +53,8 @@ def run(sweep: "Sweep") -> "Sweep":
     from cluster.machines.autoscaler import growth
     from cluster.machines.session import ray_session
     from cluster.ownership.owner import owned
-    from cluster.settings.scaling import NO_GROWTH
-    from cluster.settings.this_machine import this_machine
+    from cluster.settings.workers.capacity import NO_GROWTH
+    from cluster.settings.workers.this_machine import this_machine
     from tuning.settings.sweep_plan import about, prepare_sweep
     from tuning.trials import driver
 

@@ -1,6 +1,6 @@
 """When a run is saved, which checkpoints are kept, and where a run resumes.
 
-What is in a checkpoint is in state.py; its files in storage, and reading them, in nla_cyclegan/weights/checkpoint.py. Checkpoints
+What is in a checkpoint is in state.py; its files in storage, and reading them, in nla_cyclegan/weights: checkpoint.py, commit.py. Checkpoints
 are not reported to Ray Train: its own list of them, kept in storage too, could disagree with what is there, has no best
 beside the newest, and stops a run when storage does not answer for a moment.
 """
@@ -26,20 +26,10 @@ from data_shards.errors import UserError
 from data_shards.storage.checked import checked
 from data_shards.storage.folder import RunFolder
 from nla_cyclegan import TrainingStep
-from nla_cyclegan.weights.checkpoint import (
-    ABOUT,
-    StoredScore,
-    age,
-    checkpoints_of,
-    complete_checkpoints,
-    free_name,
-    images_of,
-    name_of,
-    new_writer,
-    score_of,
-    world_of,
-    writer_of,
-)
+from nla_cyclegan.weights.checkpoint import checkpoints_of, complete_checkpoints
+from nla_cyclegan.weights.checkpoint_names import age, free_name, images_of, name_of, new_writer, writer_of
+from nla_cyclegan.weights.commit import world_of
+from nla_cyclegan.weights.stored_score import ABOUT, StoredScore, score_of
 
 # Takes an event's kind and text, see records/events.py.
 AddEvent = Callable[[str, str], None]

@@ -15,7 +15,8 @@ from data_shards.errors import UserError
 from data_shards.storage import Location
 from data_shards.storage.checked import checked
 from nla_cyclegan import TrainingStep
-from nla_cyclegan.weights.checkpoint import COMMIT_SHAPE, CheckpointReader, read_commit, tensors_in
+from nla_cyclegan.weights.checkpoint import CheckpointReader, tensors_in
+from nla_cyclegan.weights.commit import COMMIT_SHAPE, read_commit
 
 
 def load_checkpoint(step: TrainingStep, location: Location, names: Iterable[str], world: World) -> str | None:

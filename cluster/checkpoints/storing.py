@@ -13,7 +13,7 @@ from cluster.ranks.world import World
 from data_shards.errors import LostRunError, StorageAwayError
 from data_shards.storage.checked import checked
 from data_shards.storage.folder import RunFolder
-from nla_cyclegan.weights.checkpoint import PART_SHAPE, READERS, Commit, Part, StoredFile, part_file, write_commit
+from nla_cyclegan.weights.commit import PART_SHAPE, READERS, Commit, Part, StoredFile, part_file, write_commit
 
 # Seconds between two looks for the other ranks' parts, growing from the first to the last.
 FIRST_LOOK_S, LONGEST_LOOK_S = 0.05, 2.0

@@ -32,8 +32,9 @@ from cluster.records.trackers.names import VARIABLES
 from cluster.settings.config import RunConfig, has_credentials
 from cluster.settings.identity import versions
 from cluster.settings.preflight import Prepared, claim
-from cluster.settings.scaling import Resources, choose
-from cluster.settings.this_machine import compute_capability, this_machine
+from cluster.settings.workers.resources import Resources
+from cluster.settings.workers.sizing import choose
+from cluster.settings.workers.this_machine import compute_capability, this_machine
 from data_shards.cores import usable_cores
 from data_shards.errors import RunInterruptedError
 from nla_cyclegan.kernels.compile_cache import start_compiling

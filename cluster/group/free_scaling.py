@@ -14,7 +14,7 @@ from cluster.machines.ray_internals import (
     free_resources,
 )
 from cluster.machines.session import nodes
-from cluster.settings.selector import Selector
+from cluster.settings.workers.selector import Selector
 
 # Ray divides amounts, and 0.003 holds 0.001 twice: as floats.
 ROUNDING = 1e-9

@@ -12,7 +12,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cluster.machines.ray_internals import WorkerGroup, WorkerGroupCallback, WorkerGroupPollStatus
 from cluster.machines.session import nodes
-from cluster.settings.selector import ANY, Selector
+from cluster.settings.workers.selector import ANY, Selector
 
 # Seconds between two looks for machines that have joined.
 LOOK_S = 5.0

@@ -21,7 +21,8 @@ from cluster.machines.ray_internals import (
 from cluster.machines.session import cluster_machines
 from cluster.ranks.pulse import Pulse, ranks_behind, take_pulse
 from cluster.records import events
-from cluster.settings.scaling import Resources, ScalingConfig, shortage
+from cluster.settings.workers.resources import Resources, shortage
+from cluster.settings.workers.scaling import ScalingConfig
 from data_shards.errors import ExhaustedError
 
 PULSES_IN_TIMEOUT = 20

@@ -4,7 +4,10 @@ import time
 
 from cluster.machines.autoscaler import growth
 from cluster.machines.session import cluster_machines
-from cluster.settings.scaling import Machine, Resources, ScalingConfig, choose
+from cluster.settings.workers.capacity import Machine
+from cluster.settings.workers.resources import Resources
+from cluster.settings.workers.scaling import ScalingConfig
+from cluster.settings.workers.sizing import choose
 from data_shards.errors import UserError
 
 # What is in use may be a run that has just been killed, whose processes still end: it counts once it has not changed for STEADY_S.
@@ -12,7 +15,7 @@ STEADY_S, LONGEST_S, POLL_S = 5.0, 30.0, 0.5
 
 
 def choose_workers(scaling: ScalingConfig, *, global_batch: int, joined: bool) -> Resources:
-    """The workers for what is free in the cluster now, see `scaling.choose`; Ray is running.
+    """The workers for what is free in the cluster now, see `sizing.choose`; Ray is running.
 
     Args:
         joined: whether it is a cluster that others use too, and that an autoscaler may enlarge.

@@ -7,8 +7,8 @@ from typing import Any
 
 import yaml
 
-from cluster.settings.scaling import NO_GROWTH, Growth, Machine
-from cluster.settings.selector import accelerators_of
+from cluster.settings.workers.capacity import NO_GROWTH, Growth, Machine
+from cluster.settings.workers.selector import accelerators_of
 
 # Of the autoscaler's process, of both versions, as `ray start` and `ray up` begin it.
 OPTION = "--autoscaling-config="

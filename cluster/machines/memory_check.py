@@ -6,7 +6,7 @@ from typing import Any
 from cluster.machines.session import nodes
 from cluster.settings.config import RunConfig
 from cluster.settings.memory_plan import MemoryPlan, StepMemory, plan_memory
-from cluster.settings.scaling import Resources
+from cluster.settings.workers.resources import Resources
 from data_shards.errors import UserError
 from data_shards.memory import available_bytes, total_bytes
 

@@ -15,8 +15,9 @@ from cluster.machines.head_watch import head_watched
 from cluster.machines.own_folder import own_folder
 from cluster.machines.start_errors import TESTED_RAY, join_error, missing_of_ray, start_error
 from cluster.settings.preflight import in_ray_job
-from cluster.settings.scaling import LOSS_WAIT_S, Machine
-from cluster.settings.selector import ANY, Selector, accelerators_of
+from cluster.settings.workers.capacity import Machine
+from cluster.settings.workers.scaling import LOSS_WAIT_S
+from cluster.settings.workers.selector import ANY, Selector, accelerators_of
 from data_shards.cores import usable_cores
 from data_shards.errors import UserError, missing_module
 

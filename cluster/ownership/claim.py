@@ -16,7 +16,7 @@ from cluster.ownership.attempt import ENDED, GONE, LAST, RECORD, Attempt, number
 from cluster.ownership.records import Record, Records, highest_number, live, own_record
 from data_shards.errors import ExhaustedError, LostRunError, UserError
 from data_shards.storage.folder import RunFolder
-from nla_cyclegan.weights.checkpoint import NAME, writer_of
+from nla_cyclegan.weights.checkpoint_names import NAME, writer_of
 
 # So long a record must stand still, by the watcher's own clock, until its attempt counts as dead; and between two looks.
 STILL_S = 15.0

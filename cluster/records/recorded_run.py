@@ -13,7 +13,8 @@ from cluster.records.metrics_file import IMAGES, METRICS, TOTAL, Record, merge_r
 from data_shards.errors import UserError
 from data_shards.storage import Location, file_size
 from data_shards.storage.folder import RunFolder, split_uri
-from nla_cyclegan.weights.checkpoint import ABOUT, NAME
+from nla_cyclegan.weights.checkpoint_names import NAME
+from nla_cyclegan.weights.stored_score import ABOUT
 
 # What a run learns and how; not where it is kept, or on how many machines it trains.
 SECTIONS = ("seed", "model", "loss", "optimizer", "schedule", "step")

@@ -15,19 +15,10 @@ from cluster.records.run_state import STATE
 from data_shards.errors import UserError
 from data_shards.storage import list_folder
 from data_shards.storage.folder import RunFolder
-from nla_cyclegan.weights.checkpoint import (
-    ABOUT,
-    NAME,
-    SWD_ALONE,
-    StoredFile,
-    StoredScore,
-    best_of,
-    by_checkpoint,
-    images_of,
-    read_commit,
-    score_of,
-    world_of,
-)
+from nla_cyclegan.weights.checkpoint import by_checkpoint
+from nla_cyclegan.weights.checkpoint_names import NAME, images_of
+from nla_cyclegan.weights.commit import StoredFile, read_commit, world_of
+from nla_cyclegan.weights.stored_score import ABOUT, SWD_ALONE, StoredScore, best_of, score_of
 
 # Runs read at once: of an object store each file takes some 20 ms, whatever its size.
 READERS = 16

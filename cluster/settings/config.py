@@ -10,7 +10,7 @@ from cluster.checkpoints.config import CheckpointConfig
 from cluster.evaluation.config import ValidationConfig
 from cluster.records.config import ObserveConfig
 from cluster.records.recorded_run import flat
-from cluster.settings.scaling import ScalingConfig
+from cluster.settings.workers.scaling import ScalingConfig
 from data_shards import StreamConfig
 from data_shards.storage.checked import shortened
 from nla_cyclegan import InitConfig, LossConfig, ModelConfig, OptimizerConfig, ScheduleConfig, StepConfig

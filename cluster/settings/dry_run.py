@@ -6,9 +6,11 @@ from cluster.settings.config import RunConfig
 from cluster.settings.costs import Costs
 from cluster.settings.memory_plan import plan_memory
 from cluster.settings.preflight import Prepared, warnings
-from cluster.settings.scaling import Machine, Resources, choose
-from cluster.settings.selector import Selector
-from cluster.settings.this_machine import gpu_memory_bytes, this_machine
+from cluster.settings.workers.capacity import Machine
+from cluster.settings.workers.resources import Resources
+from cluster.settings.workers.selector import Selector
+from cluster.settings.workers.sizing import choose
+from cluster.settings.workers.this_machine import gpu_memory_bytes, this_machine
 from data_shards import rank_share
 from data_shards.memory import available_bytes, total_bytes
 

@@ -14,8 +14,11 @@ from data_shards.errors import UserError
 from data_shards.storage import locate
 from data_shards.storage.checked import problem
 from data_shards.storage.folder import RunFolder, split_uri
-from nla_cyclegan.weights.checkpoint import ABOUT, checkpoints_of, images_of, world_of
+from nla_cyclegan.weights.checkpoint import checkpoints_of
+from nla_cyclegan.weights.checkpoint_names import images_of
+from nla_cyclegan.weights.commit import world_of
 from nla_cyclegan.weights.references import NEWEST, Reference, select
+from nla_cyclegan.weights.stored_score import ABOUT
 
 ORIGIN = "origin"
 """Of a fork's run.json: where it comes from."""

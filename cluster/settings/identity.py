@@ -11,7 +11,7 @@ from cluster.settings.options import merge, train_command
 from data_shards import Dataset
 from data_shards.errors import UserError
 from data_shards.storage.folder import RunFolder
-from nla_cyclegan.weights.checkpoint import ABOUT
+from nla_cyclegan.weights.stored_score import ABOUT
 
 # How images reach the model, not which: it may change when a run is continued.
 DELIVERY = ("uri", "a", "b", "loader_workers", "prefetch", "cache_gb", "cache_folder", "bad_sample_budget")

@@ -13,8 +13,8 @@ from pydantic_settings import BaseSettings, CliSettingsSource
 
 from cluster.records.recorded_run import flat
 from cluster.settings.config import RunConfig
-from cluster.settings.selector import OPTION as LABELS
-from cluster.settings.selector import labels_over, take_labels
+from cluster.settings.workers.selector import OPTION as LABELS
+from cluster.settings.workers.selector import labels_over, take_labels
 from cluster.settings.yaml_file import read_yaml
 from data_shards.errors import UserError, shown_name
 

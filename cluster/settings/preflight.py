@@ -18,8 +18,10 @@ from data_shards import Dataset, open_dataset
 from data_shards.errors import UserError, shown_name
 from data_shards.storage.folder import RunFolder
 from nla_cyclegan.model.config import fitting_side
-from nla_cyclegan.weights.checkpoint import ABOUT, NAME, complete_checkpoints, images_of
+from nla_cyclegan.weights.checkpoint import complete_checkpoints
+from nla_cyclegan.weights.checkpoint_names import NAME, images_of
 from nla_cyclegan.weights.references import folder_of
+from nla_cyclegan.weights.stored_score import ABOUT
 
 
 @dataclass(frozen=True)

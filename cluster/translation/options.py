@@ -9,8 +9,8 @@ from typing import Literal
 from cluster.settings.config import has_credentials
 from cluster.settings.options import Parser
 from cluster.settings.preflight import in_ray_job
-from cluster.settings.scaling import parse_workers
-from cluster.settings.selector import Selector, check_accelerator, parse_labels
+from cluster.settings.workers.scaling import parse_workers
+from cluster.settings.workers.selector import Selector, check_accelerator, parse_labels
 from data_shards.errors import UserError
 from nla_cyclegan.commands.translate import positive
 from nla_cyclegan.weights.names import FILE_NAMES, WEIGHTS, Direction

@@ -6,8 +6,8 @@ from typing import Any
 
 from cluster.machines.autoscaler import growth
 from cluster.machines.session import cluster_machines
-from cluster.settings.scaling import Machine, places
-from cluster.settings.selector import ANY, Selector
+from cluster.settings.workers.capacity import Machine, places
+from cluster.settings.workers.selector import ANY, Selector
 from cluster.translation.options import WORKER_CPUS
 from data_shards.errors import UserError
 

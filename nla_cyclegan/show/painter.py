@@ -18,7 +18,8 @@ from nla_cyclegan.inference.images import attention_maps, translate_images, tran
 from nla_cyclegan.model.generator import Generator
 from nla_cyclegan.pictures.grids import pixel_at
 from nla_cyclegan.pictures.overlay import attention_overlay, mask_picture
-from nla_cyclegan.weights.checkpoint import age, images_of, world_of
+from nla_cyclegan.weights.checkpoint_names import age, images_of
+from nla_cyclegan.weights.commit import world_of
 from nla_cyclegan.weights.generators import load_generators
 from nla_cyclegan.weights.names import OPPOSITE, Direction, direction_of
 from nla_cyclegan.weights.references import Reference, parent, stored

@@ -17,7 +17,8 @@ from data_shards.storage import Location, file_size, list_folder, locate, read_f
 from data_shards.storage.files import writing
 from nla_cyclegan.model.generator import Generator
 from nla_cyclegan.weights.build import build_generator
-from nla_cyclegan.weights.checkpoint import CheckpointReader, world_of
+from nla_cyclegan.weights.checkpoint import CheckpointReader
+from nla_cyclegan.weights.commit import world_of
 from nla_cyclegan.weights.hub import is_repository, read_repository
 from nla_cyclegan.weights.junyanz import generator_from, is_torch_file, read_state
 from nla_cyclegan.weights.names import CHOICES, FILE_NAMES, LAYOUT, PTH_ENDINGS, Direction, direction_of

@@ -22,6 +22,8 @@ from torch import Tensor, nn
 from data_shards.errors import UserError
 from nla_cyclegan.model.generator import Generator
 
+PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+"""What writing and checking a file needs; all of it is looked for before the export, which may take a minute."""
 OPSET = 18
 """ONNX operator set of the file; onnxruntime reads it from version 1.14 (2023)."""
 TOLERANCE = 1e-3
@@ -36,8 +38,8 @@ def save_onnx(generator: Generator, path: Path) -> None:
 
     Raises: UserError if the packages of the extra `onnx` are missing.
     """
-    _needed("onnx")
-    _needed("onnxscript")
+    for package in PACKAGES:
+        _needed(package)
     side = torch.export.Dim
     sizes = {0: side("batch"), 2: 4 * side("height_4", min=2), 3: 4 * side("width_4", min=2)}
     with _quiet():
@@ -59,8 +61,6 @@ def check_onnx(
 
     Raises: UserError if one is over `TOLERANCE`, or onnxruntime is missing.
     """
-    # It reads this when it is imported: else it keeps a file among the temporary ones, and reports to its maker.
-    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     runtime = _needed("onnxruntime")
     session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     random = torch.Generator().manual_seed(0)
@@ -116,6 +116,8 @@ def _forget_origins(model: Any) -> None:
 
 
 def _needed(package: str) -> Any:
+    # onnxruntime reads this when it is imported: else it keeps a file among the temporary ones, and reports to its maker.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:
         return importlib.import_module(package)
     except ImportError as error:

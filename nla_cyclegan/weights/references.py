@@ -14,7 +14,9 @@ from data_shards.errors import UserError
 from data_shards.storage import Location, file_size, list_folder, locate, shown
 from data_shards.storage.files import read_json
 from data_shards.storage.folder import join_uri, split_uri
-from nla_cyclegan.weights.checkpoint import ABOUT, NAME, age, best_of, images_of, score_in, world_of
+from nla_cyclegan.weights.checkpoint_names import NAME, age, images_of
+from nla_cyclegan.weights.commit import world_of
+from nla_cyclegan.weights.stored_score import ABOUT, best_of, score_in
 
 BEST, NEWEST = "best", "newest"
 MARK = re.compile(r"(?P<run>.*)@(?P<choice>best|newest|[0-9]{1,18})/?", re.DOTALL)

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from data_shards.errors import UserError
 from data_shards.storage import Location, list_folder, locate, read_file
 from nla_cyclegan.model.generator import Generator
-from nla_cyclegan.weights.checkpoint import CheckpointReader, tensors_in, world_of
+from nla_cyclegan.weights.checkpoint import CheckpointReader, tensors_in
+from nla_cyclegan.weights.commit import world_of
 from nla_cyclegan.weights.generators import load_generator
 from nla_cyclegan.weights.junyanz import discriminator_state, is_torch_file, read_state
 from nla_cyclegan.weights.names import FILE_NAMES, Direction, direction_of

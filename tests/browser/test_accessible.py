@@ -46,6 +46,13 @@ for (const element of document.querySelectorAll("body *")) {
 }
 return faint;
 """
+# Buttons, selects and the like that are smaller than WCAG's AA asks: 24 pixels. A box is ticked by its label, too.
+SMALL = """
+return [...document.querySelectorAll("button, select, summary, input:not([type=checkbox]):not([type=range])")]
+  .filter(each => each.checkVisibility() && !each.matches(".skip"))
+  .filter(each => Math.min(each.getBoundingClientRect().width, each.getBoundingClientRect().height) < 24)
+  .map(each => each.outerHTML.slice(0, 120));
+"""
 HEADINGS = "return [...document.querySelectorAll('h1, h2, h3')].filter(each => each.checkVisibility()).map(each => Number(each.tagName[1]))"
 
 
@@ -63,6 +70,7 @@ def test_everything_has_a_name_and_enough_contrast(browser: Browser, address: st
     browser.open(address, width, theme)
     browser.js("document.querySelector('.ranking tbody button').click()")
     assert browser.js(NAMELESS) == []
+    assert browser.js(SMALL) == []
     assert browser.js(FAINT) == []
     levels = browser.js(HEADINGS)
     assert levels[0] == 1

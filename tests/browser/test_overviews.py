@@ -28,6 +28,14 @@ def test_sweeps_are_compared_by_what_they_spent(browser: Browser, pages: Path, w
     browser.js("const t = document.getElementById('target'); t.value = 1; t.dispatchEvent(new Event('input'))")
     assert [row[5] for row in browser.js(cells)] == ["not reached"] * 2
     assert browser.js("return document.getElementById('chart-progress').data.length") == 2
+    colours = browser.js("return document.getElementById('chart-progress').data.map(trace => trace.line.color)")
+    assert len(set(colours)) == 2
+    # What the sweeps are compared by is in the address, as the score to reach is.
+    browser.js(
+        "const s = document.querySelector('[name=spent]'); s.value = 'seconds'; s.dispatchEvent(new Event('change'))"
+    )
+    assert browser.js("return location.hash") == "#spent=seconds&target=1"
+    assert "hours" in browser.js("return document.getElementById('chart-progress').layout.xaxis.title.text")
     assert browser.too_wide() == []
     assert browser.complaints() == []
 
@@ -39,6 +47,7 @@ def test_a_storage_has_an_index(browser: Browser, pages: Path) -> None:
     browser.open(f"file://{pages}/index.html", PHONE)
     names = browser.js("return [...document.querySelectorAll('#index tbody tr')].map(row => row.cells[0].textContent)")
     assert sorted(names) == ["first", "second"]
+    assert browser.count("#index th") == 8
     assert browser.too_wide() == []
     assert browser.complaints() == []
 

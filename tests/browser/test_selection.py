@@ -113,6 +113,8 @@ def test_a_selection_is_everywhere_and_in_the_address(browser: Browser, pages: P
     assert browser.js("return document.getElementById('chart-parallel').data[0].dimensions[0].values.length") == 2
     assert browser.js("return document.getElementById('selected').textContent") == "2 of 30 trials selected"
     assert browser.count("#samples figure") == 2
+    names = "return [...document.querySelectorAll('#chart-curves .legendtext')].map(each => each.textContent)"
+    assert browser.js(names) == [f"trial {number}" for number in best]
     address = browser.js("return location.href")
     browser.open("about:blank")
     browser.open(address)
@@ -127,6 +129,16 @@ def test_a_selection_is_everywhere_and_in_the_address(browser: Browser, pages: P
     assert browser.js(states) == ["stopped"]
     # The charts and the pictures follow when the typing rests.
     until(lambda: browser.count("#samples figure") == 0)
+    # An input that still has the focus does not keep what was cleared, to set it again when it loses the focus.
+    search = browser.driver.find_element("css selector", "#search")
+    search.send_keys(" of nobody")
+    assert browser.js(ROWS) == []
+    assert "No trial matches" in browser.js(
+        "return getComputedStyle(document.querySelector('.tall'), '::after').content"
+    )
+    browser.js("document.getElementById('clear').click(); document.activeElement.blur()")
+    assert browser.js("return document.getElementById('search').value + location.hash") == ""
+    assert len(browser.js(ROWS)) == 30
     assert browser.complaints() == []
 
 

@@ -13,7 +13,8 @@ from runs import Run
 from torch import Tensor
 from verdict import came_through
 
-from nla_cyclegan.weights.checkpoint import complete_checkpoints, images_of
+from nla_cyclegan.weights.checkpoint import complete_checkpoints
+from nla_cyclegan.weights.checkpoint_names import images_of
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(900)]
 

@@ -15,7 +15,8 @@ from ray.cluster_utils import Cluster
 
 from cluster.records.snapshot import take_snapshot
 from data_shards.storage.folder import RunFolder
-from nla_cyclegan.weights.checkpoint import complete_checkpoints, images_of
+from nla_cyclegan.weights.checkpoint import complete_checkpoints
+from nla_cyclegan.weights.checkpoint_names import images_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 

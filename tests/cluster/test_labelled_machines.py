@@ -14,7 +14,8 @@ import yaml
 from ray.cluster_utils import Cluster
 from test_translation import draw, ended, start, weights, written
 
-from cluster.settings.scaling import Machine, ScalingConfig
+from cluster.settings.workers.capacity import Machine
+from cluster.settings.workers.scaling import ScalingConfig
 from tuning.trials import driver
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]

@@ -17,7 +17,8 @@ from cluster.ranks.world import World
 from cluster.settings.config import RunConfig
 from cluster.training.loop import train
 from data_shards.storage.folder import RunFolder
-from nla_cyclegan.weights.checkpoint import complete_checkpoints, images_of
+from nla_cyclegan.weights.checkpoint import complete_checkpoints
+from nla_cyclegan.weights.checkpoint_names import images_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 

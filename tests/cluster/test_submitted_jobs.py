@@ -19,7 +19,8 @@ from cluster.jobs.final_errors import VARIABLE
 from cluster.machines.session import PACKAGES
 from cluster.settings.config import RunConfig
 from data_shards.storage.folder import RunFolder
-from nla_cyclegan.weights.checkpoint import complete_checkpoints, images_of
+from nla_cyclegan.weights.checkpoint import complete_checkpoints
+from nla_cyclegan.weights.checkpoint_names import images_of
 
 pytestmark = pytest.mark.slow
 

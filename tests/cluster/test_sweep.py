@@ -19,7 +19,8 @@ from object_stores import ObjectStore
 from cluster.settings.options import parse_options
 from data_shards.storage.folder import RunFolder
 from nla_cyclegan import load_generators
-from nla_cyclegan.weights.checkpoint import CheckpointReader, checkpoints_of, complete_checkpoints, images_of
+from nla_cyclegan.weights.checkpoint import CheckpointReader, checkpoints_of, complete_checkpoints
+from nla_cyclegan.weights.checkpoint_names import images_of
 from tuning.analysis.results import Trial, best_trial, read_results
 from tuning.best import main as best_main
 from tuning.sweep import main as sweep_main

@@ -14,7 +14,9 @@ import yaml
 
 from cluster.settings.config import RunConfig
 from data_shards.storage.folder import RunFolder
-from nla_cyclegan.weights.checkpoint import checkpoints_of, complete_checkpoints, images_of, world_of, writer_of
+from nla_cyclegan.weights.checkpoint import checkpoints_of, complete_checkpoints
+from nla_cyclegan.weights.checkpoint_names import images_of, writer_of
+from nla_cyclegan.weights.commit import world_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 

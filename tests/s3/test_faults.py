@@ -29,6 +29,8 @@ FAULTS = {
     "slow": (Fault("slow", seconds=0.2), 5),
     "hang": (Fault("hang", seconds=60), 1),
 }
+# A request that fails so often outlasts the tries of pyarrow's client.
+OUTLASTING = 3
 # The connection ends after so many bytes of 100,000.
 ENDS: tuple[tuple[Literal["reset", "close"], int], ...] = (("reset", 1000), ("close", 99_999))
 
@@ -63,11 +65,10 @@ def test_loader_processes_through_all_faults(packed: Packed, proxy: FaultProxy, 
 
 
 def test_opening_a_dataset_through_faults(packed: Packed, proxy: FaultProxy) -> None:
-    proxy.fail(Fault("reset"), times=4, method="HEAD")
-    proxy.fail(Fault("slow_down"), times=4, method="GET")
-    proxy.fail(Fault("close", after=40), times=4, method="GET")
+    for fault, method in ((Fault("reset"), "HEAD"), (Fault("slow_down"), "GET"), (Fault("close", after=40), "GET")):
+        proxy.fail(fault, times=OUTLASTING, method=method)
     assert open_dataset(packed.bucket.uri("data", proxy)).fingerprint == packed.local.fingerprint
-    assert len(proxy.faults) == 12
+    assert len(proxy.faults) == 3 * OUTLASTING
 
 
 def test_a_resume_through_faults(packed: Packed, proxy: FaultProxy, expected: list[UnpairedBatch]) -> None:
@@ -154,18 +155,17 @@ def test_a_pack_through_faults_is_byte_for_byte_the_same(
 ) -> None:
     rclone.use(monkeypatch)
     bucket = rclone.make_bucket()
-    # Bursts that outlast pyarrow's own three tries.
-    proxy.fail(Fault("slow_down"), times=4, skip=1, method="PUT")
-    proxy.fail(Fault("close", after=100), times=4, skip=2, method="PUT")
-    proxy.fail(Fault("reset", after=100), times=4, skip=3, method="POST")
-    proxy.fail(Fault("lost"), times=4, skip=1, method="POST")
+    proxy.fail(Fault("slow_down"), times=OUTLASTING, skip=1, method="PUT")
+    proxy.fail(Fault("close", after=100), times=OUTLASTING, skip=2, method="PUT")
+    proxy.fail(Fault("reset", after=100), times=OUTLASTING, skip=3, method="POST")
+    proxy.fail(Fault("lost"), times=OUTLASTING, skip=1, method="POST")
     proxy.fail(Fault("slow_down"), times=1, method="HEAD")
     pack(images_of(local), bucket.uri("", proxy))
     there, here = locate(bucket.uri("")), locate(local.uri)
     # An empty file is what rclone's server makes of an empty folder.
     assert list_files(there) == list_files(here) | {"unfinished": 0}
     assert all(read_file(there, name) == read_file(here, name) for name in list_files(here))
-    assert len(proxy.faults) == 17
+    assert len(proxy.faults) == 4 * OUTLASTING + 1
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,8 @@ from cluster.settings.config import RunConfig
 from cluster.training import loop
 from data_shards.errors import UserError
 from data_shards.storage.folder import RunFolder
-from nla_cyclegan.weights.checkpoint import complete_checkpoints, images_of
+from nla_cyclegan.weights.checkpoint import complete_checkpoints
+from nla_cyclegan.weights.checkpoint_names import images_of
 
 
 class StoppedError(Exception):

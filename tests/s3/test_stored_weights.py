@@ -10,7 +10,8 @@ from object_stores import Bucket
 from data_shards.errors import UserError
 from data_shards.storage.folder import RunFolder
 from nla_cyclegan import Generator, GeneratorConfig, load_generator, load_generators, save_generator
-from nla_cyclegan.weights.checkpoint import name_of, share_file
+from nla_cyclegan.weights.checkpoint_names import name_of
+from nla_cyclegan.weights.commit import share_file
 from nla_cyclegan.weights.names import FILE_NAMES
 
 

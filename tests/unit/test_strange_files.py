@@ -39,7 +39,9 @@ from data_shards.storage.folder import RunFolder
 from data_shards.stream.cache import DiskCache
 from data_shards.stream.read import SampleReader
 from nla_cyclegan import Generator, GeneratorConfig, load_generator
-from nla_cyclegan.weights.checkpoint import CheckpointReader, Commit, commit_file, name_of, share_file, write_commit
+from nla_cyclegan.weights.checkpoint import CheckpointReader
+from nla_cyclegan.weights.checkpoint_names import name_of
+from nla_cyclegan.weights.commit import Commit, commit_file, share_file, write_commit
 from nla_cyclegan.weights.generators import metadata_of
 from nla_cyclegan.weights.references import select
 from tuning.__main__ import main as tuning

@@ -3,14 +3,13 @@
 The paper's claims (Sun 2023) are such comparisons: Nadam against Adam, non-local blocks against none.
 """
 
-import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Literal
 
-from tuning.analysis.groups import SEED, interval
+from tuning.analysis.groups import SEED, Group, Interval, grouped, interval
 from tuning.analysis.measures import SCORE, Reduction, is_higher_better, measure
 from tuning.analysis.results import Trial
 from tuning.analysis.view import Axis
@@ -50,36 +49,31 @@ def pairings(axes: Sequence[Axis], trials: Sequence[Trial]) -> list[Pairing]:
     for axis in axes:
         if axis.scale != "choice" or axis.field == SEED or len(axis.choices) > MOST_VALUES:
             continue
+        groups = grouped(finished, [axis.field])
         for other, one in combinations(axis.choices, 2):
             for metric, reduction, text in MEASURES:
-                by_seed = _differences(finished, axis, one, other, metric, reduction)
-                if by_seed:
-                    found.append(_pairing(axis, one, other, text, by_seed, is_higher_better(metric)))
+                mean = interval(_differences(groups, axis, one, other, metric, reduction))
+                if mean.n:
+                    verdict = _verdict(mean, is_higher_better(metric))
+                    found.append(Pairing(axis, one, other, text, verdict, mean.mean, mean.margin, mean.n))
     return found
 
 
-def _pairing(axis: Axis, one: str, other: str, text: str, by_seed: Sequence[float], more: bool) -> Pairing:
-    found = interval(by_seed)
-    verdict: Verdict = "not decided"
-    if math.isfinite(found.margin) and abs(found.mean) > found.margin:
-        verdict = "better" if (found.mean > 0) == more else "worse"
-    return Pairing(axis, one, other, text, verdict, found.mean, found.margin, found.n)
+def _verdict(difference: Interval, is_more_better: bool) -> Verdict:
+    if abs(difference.mean) <= difference.margin:
+        return "not decided"
+    return "better" if (difference.mean > 0) == is_more_better else "worse"
 
 
 def _differences(
-    trials: Sequence[Trial], axis: Axis, one: str, other: str, metric: str, reduction: Reduction
+    groups: Sequence[Group], axis: Axis, one: str, other: str, metric: str, reduction: Reduction
 ) -> list[float]:
     """One minus other, one number a seed: runs of one seed have their data and initial weights in common."""
-    sides: dict[str, dict[str, Trial]] = {one: {}, other: {}}
-    for trial in trials:
-        if (text := axis.text(trial)) in sides:
-            sides[text][
-                repr(sorted((field, value) for field, value in trial.overrides.items() if field != axis.field))
-            ] = trial
     by_seed: dict[str, list[float]] = {}
-    for rest in sides[one].keys() & sides[other].keys():
-        pair = sides[one][rest], sides[other][rest]
-        known = [value for each in pair if (value := measure(each, metric, reduction)) is not None]
-        if len(known) == 2:
-            by_seed.setdefault(repr(pair[0].overrides.get(SEED, rest)), []).append(known[0] - known[1])
+    for group in groups:
+        values = {axis.text(trial): measure(trial, metric, reduction) for trial in group.trials}
+        left, right = values.get(one), values.get(other)
+        if left is not None and right is not None:
+            seed = group.first.overrides.get(SEED, f"none, trial {group.first.number}")
+            by_seed.setdefault(repr(seed), []).append(left - right)
     return [statistics.fmean(found) for _, found in sorted(by_seed.items())]

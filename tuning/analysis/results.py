@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 from typing_extensions import TypedDict
 
 from data_shards.errors import UserError, shown_name
-from data_shards.storage.checked import checked, problem
+from data_shards.storage.checked import checked
 from data_shards.storage.folder import RunFolder, split_uri
 
 SWEEP, TRIAL, ERROR = "sweep.json", "trial.json", "error.txt"
@@ -139,6 +139,7 @@ class SweepFields(TypedDict, total=False):
 
 
 SWEEP_SHAPE: TypeAdapter[Any] = TypeAdapter(SweepFields)
+TRIAL_SHAPE = TypeAdapter(Trial)
 
 
 def trial_name(number: int) -> str:
@@ -179,10 +180,7 @@ def _read_trial(folder: RunFolder, name: str) -> Trial | None:
     record = folder.read_json(f"{name}/{TRIAL}")
     if record is None:
         return None
-    try:
-        trial = Trial.model_validate(record)
-    except ValidationError as error:
-        raise UserError(f"{folder.label}/{name}/{TRIAL}: damaged ({problem(error)})") from error
+    trial = checked(TRIAL_SHAPE, record, f"{folder.label}/{name}/{TRIAL}")
     if trial.name != name:
         raise UserError(f"{folder.label}/{name}/{TRIAL}: damaged (it is the record of {trial.name})")
     return trial
@@ -230,9 +228,7 @@ def best_config(results: Results) -> dict[str, Any]:
 
     Raises: UserError when no trial has finished.
     """
-    best = best_trial(results)
-    try:
-        fresh = {"name": f"{results.folder.name}-{best.name}", "storage": results.about["run"]["storage"]}
-    except KeyError as error:
-        raise UserError(f"{results.folder.label}/{SWEEP}: damaged (it lacks {error})") from error
-    return {**best.config, **fresh}
+    best, run = best_trial(results), results.about.get("run", {})
+    if "storage" not in run:
+        raise UserError(f"{results.folder.label}/{SWEEP}: damaged (it lacks the storage of its run)")
+    return {**best.config, "name": f"{results.folder.name}-{best.name}", "storage": run["storage"]}

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -28,22 +29,19 @@ class Axis:
     choices: tuple[str, ...] = ()
     """The values of a choice, in the order of the search space."""
 
-    def value(self, trial: Trial) -> Any:
-        return trial.overrides.get(self.field)
-
     def text(self, trial: Trial) -> str:
-        return choice_text(self.value(trial))
+        return choice_text(trial.overrides.get(self.field))
 
     def number(self, trial: Trial) -> float:
         """The value; of a choice its index."""
-        return float(self.choices.index(self.text(trial)) if self.scale == "choice" else self.value(trial))
+        return float(self.choices.index(self.text(trial)) if self.scale == "choice" else trial.overrides[self.field])
 
 
 class View:
     """A sweep as the page shows it."""
 
     def __init__(self, results: Results) -> None:
-        self.folder = results.folder
+        self.folder, self.name = results.folder, results.folder.name
         self.sweep: dict[str, Any] = results.about.get("sweep", {})
         self.run: dict[str, Any] = results.about.get("run", {})
         # Sweeps of before there were versions were ranked by a distance, which says nothing of copies.
@@ -51,10 +49,8 @@ class View:
         self.trials = results.trials
         self.ranking = ranked(results.trials)
         self.axes = axes_of(_space(self.sweep), results.trials)
-
-    @property
-    def name(self) -> str:
-        return self.folder.name
+        # Fields in which trials repeat each other, which the page collapses unless its reader chooses others.
+        self.repeats = repeats(results.trials)
 
     @property
     def best(self) -> Trial | None:
@@ -94,11 +90,6 @@ class View:
         known |= {trial.number: worst for trial in self.trials if trial.state == "diverged"} if known else {}
         return [(trial, known[trial.number]) for trial in self.trials if trial.number in known]
 
-    @cached_property
-    def repeats(self) -> list[str]:
-        """Fields in which trials repeat each other, which the page collapses unless its reader chooses others."""
-        return repeats(self.trials)
-
     def count_of(self, state: str) -> int:
         return sum(trial.state == state for trial in self.trials)
 
@@ -118,11 +109,8 @@ def axes_of(space: Space, trials: Sequence[Trial]) -> list[Axis]:
 
 def _axis(field: str, label: str, dimension: Dimension | None, values: list[Any]) -> Axis:
     candidates = dimension.candidates if dimension and not dimension.ends else []
-    numbers = [
-        each for each in values if isinstance(each, int | float) and not isinstance(each, bool) and math.isfinite(each)
-    ]
-    drawn = len(numbers) == len(values) and not all(value in candidates for value in numbers)
-    if drawn:
+    numbers = [each for each in values if type(each) in (int, float) and math.isfinite(each)]
+    if len(numbers) == len(values) and not all(value in candidates for value in numbers):
         wide = min(numbers) > 0 and max(numbers) / min(numbers) > WIDE
         logarithmic = dimension.loguniform is not None if dimension else wide
         return Axis(field, label, "log" if logarithmic else "linear")
@@ -132,8 +120,7 @@ def _axis(field: str, label: str, dimension: Dimension | None, values: list[Any]
 
 
 def _space(sweep: Mapping[str, Any]) -> Space:
-    try:
+    # Of one that another version wrote, the trials' values are enough for the axes.
+    with suppress(ValidationError):
         return TypeAdapter(Space).validate_python(sweep.get("space") or {})
-    except ValidationError:
-        # Written by another version; the trials' values are enough for the axes.
-        return {}
+    return {}

@@ -1,4 +1,4 @@
-"""A sweep as the data that the page's script draws: numbers of tuning/analysis, as JSON values."""
+"""A sweep as the data that the page's script draws: numbers of tuning/analysis, as values and dataclasses that become JSON."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -25,7 +25,6 @@ def sweep_data(
     pictures: Mapping[int, list[Picture]],
     recorded: Mapping[int, Recorded],
 ) -> dict[str, Any]:
-    """JSON values; infinite and unknown ones are None."""
     metrics, losses = metrics_of(view.trials), losses_of(recorded)
     fields = sorted({field for trial in view.trials for field in trial.overrides})
     drawn = [name for name in LOSSES if any(name in each for each in losses.values())]
@@ -46,10 +45,10 @@ def sweep_data(
         "references": [] if view.copy_score is None else [copy],
         "age": view.age,
         "total": view.total,
-        "importance": [asdict(each) | {"label": each.axis.label, "field": each.axis.field} for each in importances],
-        "timeline": [asdict(bar) for bar in timeline(view.trials)],
+        "importance": importances,
+        "timeline": timeline(view.trials),
         "restarts": [[number, time, text] for number, each in recorded.items() for time, text in each.restarts],
-        "pictures": {number: [asdict(each) for each in found] for number, found in pictures.items()},
+        "pictures": pictures,
         "trials": trials,
     }
 

@@ -3,11 +3,12 @@
 import base64
 import io
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import zip_longest
 
+import numpy as np
 from PIL import Image
 
 from data_shards.storage.folder import RunFolder
@@ -54,10 +55,10 @@ def embedded(folder: RunFolder, trials: Sequence[Trial]) -> dict[int, list[Pictu
     """
     found: dict[int, list[Picture]] = {}
     with ThreadPoolExecutor(READERS) as pool:
-        listed = [each for each in _listed(folder, trials[: 2 * (OVER_TIME + NEWEST)], pool) if each[1]]
+        listed = _listed(folder, trials[: 2 * (OVER_TIME + NEWEST)], pool)[: OVER_TIME + NEWEST]
         wanted = [
             (trial, name)
-            for place, (trial, names) in enumerate(listed[: OVER_TIME + NEWEST])
+            for place, (trial, names) in enumerate(listed)
             for name in _spread(names, STEPS if place < OVER_TIME else 1)
         ]
         most = BYTES // max(1, len(wanted))
@@ -76,8 +77,7 @@ def served(folder: RunFolder, trials: Sequence[Trial], known: Mapping[int, list[
     found = {trial.number: known[trial.number] for trial in trials[:SERVED] if trial.decided and trial.number in known}
     with ThreadPoolExecutor(READERS) as pool:
         for trial, names in _listed(folder, [each for each in trials[:SERVED] if each.number not in found], pool):
-            if names:
-                found[trial.number] = [Picture(_images(name), f"pictures/{trial.name}/{name}") for name in names]
+            found[trial.number] = [Picture(_images(name), f"pictures/{trial.name}/{name}") for name in names]
     return found
 
 
@@ -100,19 +100,17 @@ def thumbnail(content: bytes, most: int = BYTES) -> tuple[bytes, int, int] | Non
     return data, picture.width, picture.height
 
 
-def _listed(folder: RunFolder, trials: Sequence[Trial], pool: ThreadPoolExecutor) -> Iterable[tuple[Trial, list[str]]]:
-    def names(trial: Trial) -> list[str]:
-        return sorted(name for name in folder.files_of(f"{trial.name}/{PREVIEWS}") if NAME.fullmatch(name))
-
-    return zip(trials, pool.map(names, trials), strict=True)
+def _listed(folder: RunFolder, trials: Sequence[Trial], pool: ThreadPoolExecutor) -> list[tuple[Trial, list[str]]]:
+    """Those that have previews, with the names of these."""
+    files = pool.map(lambda trial: folder.files_of(f"{trial.name}/{PREVIEWS}"), trials)
+    named = [sorted(filter(NAME.fullmatch, names)) for names in files]
+    return [each for each in zip(trials, named, strict=True) if each[1]]
 
 
 def _spread(names: Sequence[str], most: int) -> list[str]:
-    """So many of the names, evenly, with the last; of one the last."""
-    if most == 1 or len(names) <= most:
-        return list(names[-most:])
-    step = (len(names) - 1) / (most - 1)
-    return [names[round(place * step)] for place in range(most)]
+    """So many of the names, evenly, with the last."""
+    last = len(names) - 1
+    return [names[round(place)] for place in np.linspace(last, 0, min(most, len(names)))[::-1]]
 
 
 def _images(name: str) -> int:

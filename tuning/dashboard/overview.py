@@ -1,11 +1,10 @@
 """Pages of several sweeps: a comparison of some, and the index of all sweeps and runs in a storage."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from datetime import UTC, datetime
+from itertools import takewhile
 from typing import Any
 
-from cluster.records.console_progress import duration_text
 from tuning.analysis.cost import seconds_of
 from tuning.analysis.progress import progress
 from tuning.analysis.results import Results
@@ -18,18 +17,19 @@ from tuning.dashboard.sweep_page import score_text
 def several_page(sweeps: Sequence[Results], version: str, watching: bool) -> Page:
     """The best score so far of each over what was spent, and the budgets to reach a score."""
     views = [View(results) for results in sweeps]
-    names = [view.name for view in views]
+    names, places = [view.name for view in views], [view.folder.label.split("/") for view in views]
+    shared = len(list(takewhile(lambda parts: len(set(parts)) == 1, zip(*places, strict=False))))
     data = [
         {
-            # Sweeps of one name in different storages are told apart by their whole addresses.
-            "name": view.name if names.count(view.name) == 1 else view.folder.label,
+            # Sweeps of one name in different storages are distinguished by their addresses, from where these differ.
+            "name": view.name if names.count(view.name) == 1 else "/".join(place[shared:]) or view.name,
             "trials": len(view.trials),
             "best": view.best.score if view.best else None,
             "images": sum(trial.images for trial in view.trials),
             "seconds": sum(map(seconds_of, view.trials)),
-            "progress": [asdict(point) for point in progress(view.trials)],
+            "progress": progress(view.trials),
         }
-        for view in views
+        for view, place in zip(views, places, strict=True)
     ]
     compared: dict[str, list[Any]] = {
         "score": [
@@ -48,14 +48,17 @@ def several_page(sweeps: Sequence[Results], version: str, watching: bool) -> Pag
 
 def index_page(label: str, found: Sequence[Entry], version: str, watching: bool) -> Page:
     """A table of all sweeps and runs, newest first."""
-    facts = {"title": f"Sweeps and runs in {label}", "label": label, "rows": [_row(entry) for entry in found]}
+    headings = ["name", "state", "best", "trials", "images", "hours of workers", "last written, UTC", "kind"]
+    if any(entry.trouble for entry in found):
+        headings.append("why it cannot be read")
+    rows = [_row(entry)[: len(headings)] for entry in found]
+    facts = {"title": f"Sweeps and runs in {label}", "label": label, "headings": headings, "rows": rows}
     return Page("index.html", facts, {}, version, watching)
 
 
 def _row(entry: Entry) -> tuple[str | int | None, ...]:
-    written = datetime.fromtimestamp(entry.written, UTC) if entry.written else None
     return (
-        entry.name, entry.kind, entry.state, entry.trials, None if entry.best is None else f"{entry.best:.4g}",
-        f"{entry.images:,}", duration_text(entry.seconds) if entry.seconds else None,
-        f"{written:%Y-%m-%d %H:%M} UTC" if written else None, entry.trouble,
+        entry.name, entry.state, None if entry.best is None else f"{entry.best:.4g}", entry.trials,
+        f"{entry.images:,}", f"{entry.seconds / 3600:.2f}" if entry.seconds else None,
+        f"{datetime.fromtimestamp(entry.written, UTC):%Y-%m-%d %H:%M}" if entry.written else None, entry.kind, entry.trouble,
     )  # fmt: skip

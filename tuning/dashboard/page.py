@@ -2,7 +2,6 @@
 
 import base64
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -11,6 +10,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from plotly.offline import get_plotlyjs
+from pydantic_core import to_json
 
 HERE = Path(__file__).parent
 
@@ -37,8 +37,8 @@ class Page:
         context = template.new_context(dict(self.facts))
         parts = {name: "".join(block(context)) for name, block in template.blocks.items()}
         found = {"version": self.version, "watching": self.watching, "parts": parts, **self.data}
-        # Safe inside a script element, whatever strings it contains.
-        return json.dumps(_known(found), separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
+        # JSON has no numbers that are not finite. Escaped it is safe inside a script element, whatever strings it contains.
+        return to_json(found, inf_nan_mode="null").decode().replace("<", "\\u003c")
 
     def html(self) -> str:
         return _environment().get_template("page.html").render(
@@ -49,15 +49,6 @@ class Page:
             modules=json.dumps({"imports": modules()}),
             plotly=get_plotlyjs() if self.data else "",
         )  # fmt: skip
-
-
-def _known(value: Any) -> Any:
-    """JSON has no numbers that are none, or infinite."""
-    if isinstance(value, Mapping):
-        return {name: _known(each) for name, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [_known(each) for each in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 @cache

@@ -4,6 +4,7 @@ import ipaddress
 import sys
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -44,6 +45,12 @@ class LivePage:
             page = self.source.page(version)
             self.page, self.data, self.version = page.html().encode(), page.document.encode(), version
 
+    def picture(self, trial: str, name: str) -> bytes | None:
+        """A preview; None where there is none, or storage is away, of which `follow` warns."""
+        with suppress(UserError):
+            return self.source.picture(trial, name)
+        return None
+
 
 class Server(ThreadingHTTPServer):
     """Answers `/` with the page, `/data` with what a page needs to become the newest, `/version` with the hash of its
@@ -60,34 +67,26 @@ class _Handler(BaseHTTPRequestHandler):
     server: Server
 
     def do_GET(self) -> None:
-        kind, content = self._answer(self.path.partition("?")[0].split("/")[1:])
-        if content is None:
-            self.send_error(404)
-            return
+        live = self.server.live
+        match self.path.partition("?")[0].split("/")[1:]:
+            case [""]:
+                self._send("text/html; charset=utf-8", live.page)
+            case ["data"]:
+                self._send("application/json", live.data)
+            case ["version"]:
+                self._send("text/plain", live.version.encode())
+            case ["pictures", trial, name] if picture := live.picture(trial, name):
+                # A preview never changes.
+                self._send("image/webp", picture, "max-age=86400")
+            case _:
+                self.send_error(404)
+
+    def _send(self, kind: str, content: bytes, cache: str = "no-store") -> None:
         self.send_response(200)
-        self.send_header("Content-Type", kind)
-        self.send_header("Content-Length", str(len(content)))
-        # A preview never changes.
-        self.send_header("Cache-Control", "max-age=86400" if kind == "image/webp" else "no-store")
+        for name, value in (("Content-Type", kind), ("Content-Length", str(len(content))), ("Cache-Control", cache)):
+            self.send_header(name, value)
         self.end_headers()
         self.wfile.write(content)
-
-    def _answer(self, path: Sequence[str]) -> tuple[str, bytes | None]:
-        live = self.server.live
-        match path:
-            case [""]:
-                return "text/html; charset=utf-8", live.page
-            case ["data"]:
-                return "application/json", live.data
-            case ["version"]:
-                return "text/plain", live.version.encode()
-            case ["pictures", trial, name]:
-                try:
-                    return "image/webp", live.source.picture(trial, name)
-                except UserError:
-                    # Storage is away; the follower warns of it.
-                    return "", None
-        return "", None
 
     def log_message(self, format: str, *args: Any) -> None:
         """Requests are not logged."""

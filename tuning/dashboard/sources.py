@@ -1,9 +1,9 @@
 """What a command's addresses are: one sweep, several sweeps, or a storage; and the page of each, as often as asked."""
 
 import hashlib
-import json
 from collections.abc import Sequence
-from dataclasses import asdict
+
+from pydantic_core import to_json
 
 from data_shards.errors import UserError
 from data_shards.storage.folder import RunFolder, split_uri
@@ -40,10 +40,7 @@ class Sweeps:
         """
         known = [{each.name: each for each in results.trials if each.decided} for results in self._read]
         self._read = [read_results(uri, known[place] if known else {}) for place, uri in enumerate(self.uris)]
-        records = (
-            [results.about, *(trial.model_dump(mode="json") for trial in results.trials)] for results in self._read
-        )
-        return _hash(list(records))
+        return _hash([(results.about, results.trials) for results in self._read])
 
     def page(self, version: str) -> Page:
         """Of what was read last. Raises: UserError when storage fails."""
@@ -67,12 +64,8 @@ class Storage:
 
     def __init__(self, uri: str, watching: bool) -> None:
         folder = RunFolder(*split_uri(uri))
-        self.uri, self.watching, self.label, self.name = (
-            uri,
-            watching,
-            folder.label,
-            f"{folder.name or 'storage'}-index",
-        )
+        self.uri, self.watching, self.label = uri, watching, folder.label
+        self.name = f"{folder.name or 'storage'}-index"
         self._found: list[Entry] = []
 
     @property
@@ -85,7 +78,7 @@ class Storage:
             raise UserError(
                 f"no sweep at {self.label}: {SWEEP} not found; give the folder of a sweep, STORAGE/NAME, or a storage with some"
             )
-        return _hash([asdict(entry) for entry in self._found])
+        return _hash(self._found)
 
     def page(self, version: str) -> Page:
         return index_page(self.label, self._found, version, self.watching)
@@ -95,7 +88,7 @@ class Storage:
 
 
 def _hash(records: object) -> str:
-    return hashlib.sha256(json.dumps(records, sort_keys=True).encode()).hexdigest()[:16]
+    return hashlib.sha256(to_json(records)).hexdigest()[:16]
 
 
 def source_of(uris: Sequence[str], watching: bool = False) -> Sweeps | Storage:

@@ -11,7 +11,7 @@ from nla_cyclegan.metrics.score import CONTENT
 from tuning.analysis.groups import grouped, ranked_groups
 from tuning.analysis.importance import FEWEST, QUANTILE, importances
 from tuning.analysis.pairs import pairings
-from tuning.analysis.results import Results, choice_text
+from tuning.analysis.results import STATE_ORDER, Results, choice_text
 from tuning.analysis.view import View
 from tuning.dashboard import gallery
 from tuning.dashboard.data import sweep_data
@@ -19,7 +19,6 @@ from tuning.dashboard.gallery import Picture
 from tuning.dashboard.page import Page
 from tuning.dashboard.runs import RunReader
 
-STATES = ("finished", "stopped", "running", "waiting", "diverged", "failed")
 BUDGET = {"images": "{:,} images in all", "hours": "{:g} hours"}
 
 
@@ -55,7 +54,7 @@ def _facts(view: View, pictures: Mapping[int, list[Picture]]) -> dict[str, Any]:
     return {
         "title": f"{view.name}: sweep",
         "view": view,
-        "states": [(state, view.count_of(state)) for state in STATES if view.count_of(state)],
+        "states": [(state, view.count_of(state)) for state in STATE_ORDER if view.count_of(state)],
         "settings": _settings(view),
         "score_is": score_text(view),
         "chips": [(axis.label, axis.text(view.leader)) for axis in view.axes if view.leader],

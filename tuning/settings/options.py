@@ -23,7 +23,7 @@ from cluster.settings.options import (
     problem_line,
 )
 from cluster.settings.options import Options as RunOptions
-from cluster.settings.selector import OPTION as LABELS
+from cluster.settings.workers.selector import OPTION as LABELS
 from cluster.settings.yaml_file import flat_fields, read_yaml
 from data_shards.errors import UserError
 from tuning.analysis.objective import objective_problems

@@ -8,7 +8,7 @@ from typing import Any
 from ray import tune
 
 from cluster.machines.session import cluster_machines
-from cluster.settings.scaling import Resources, shortage
+from cluster.settings.workers.resources import Resources, shortage
 from data_shards.errors import ExhaustedError
 from tuning.trials.ray_internals import forgive
 

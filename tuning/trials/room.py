@@ -4,7 +4,8 @@ import time
 from collections import Counter
 
 from cluster.machines.session import cluster_machines
-from cluster.settings.scaling import Growth, Resources
+from cluster.settings.workers.capacity import Growth
+from cluster.settings.workers.resources import Resources
 
 LOOK_S = 0.5
 # Trials that may wait for machines to come: so many machines are asked for at once.

@@ -18,10 +18,11 @@ from cluster.records.about import read_about
 from cluster.records.run_state import outcome_recorded
 from cluster.settings.config import RunConfig
 from cluster.settings.preflight import Prepared, claim, prepare
-from cluster.settings.scaling import Resources
+from cluster.settings.workers.resources import Resources
 from data_shards.errors import NonFiniteLossError, RunInterruptedError, UserError
 from data_shards.storage.folder import RunFolder
-from nla_cyclegan.weights.checkpoint import ABOUT, complete_checkpoints
+from nla_cyclegan.weights.checkpoint import complete_checkpoints
+from nla_cyclegan.weights.stored_score import ABOUT
 from tuning.analysis.objective import DIVERGED, ObjectiveConfig, evaluation_of, evaluations
 from tuning.analysis.results import trial_name
 from tuning.trials.exploit import take_over

@@ -1,6 +1,8 @@
+import io
 import json
-import subprocess
+import pdb
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,10 +16,11 @@ from cluster.group import driver
 from cluster.ranks.world import World
 from cluster.settings.config import RunConfig
 from cluster.settings.costs import Costs, measure
+from cluster.training import loop
 from cluster.training.loop import train
 from data_shards.cores import usable_cores
 from data_shards.storage.folder import RunFolder
-from nla_cyclegan import Generator, GeneratorConfig, PatchDiscriminator
+from nla_cyclegan import Generator, GeneratorConfig, PatchDiscriminator, ScheduleConfig
 
 ROOT = Path(__file__).parents[3]
 Call = Callable[..., tuple[int, str, str]]
@@ -202,26 +205,24 @@ def test_local_training_from_the_command_line(call: Call, file: str, tmp_path: P
     assert "is finished" in call(*arguments)[1]
 
 
-def test_a_breakpoint_works_in_local_mode(file: str) -> None:
-    code = (
-        "import sys\n"
-        "from cluster import __main__\n"
-        "from cluster.training import loop\n"
-        "rate = loop.learning_rate\n"
-        "def stop(lr, schedule, images_seen, total):\n"
-        "    if images_seen == 24:\n"
-        "        breakpoint()\n"
-        "    return rate(lr, schedule, images_seen, total)\n"
-        "loop.learning_rate = stop\n"
-        "sys.exit(__main__.main())\n"
-    )
-    command = [sys.executable, "-c", code, "train", "--config", file, "--local"]
-    done = subprocess.run(
-        command, input="p images_seen * 1000\ncontinue\n", capture_output=True, text=True, timeout=120, cwd=ROOT
-    )
-    assert done.returncode == 0, done.stderr
-    assert "(Pdb) 24000" in done.stdout
-    assert "tiny has finished: 48 images seen" in done.stdout
+def test_a_breakpoint_works_in_local_mode(call: Call, file: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Training runs in the command's own process and main thread, and leaves its standard input alone."""
+    rate = loop.learning_rate
+
+    def stop(lr: float, schedule: ScheduleConfig, images_seen: int, total: int) -> float:
+        if images_seen == 24:
+            assert threading.current_thread() is threading.main_thread()
+            breakpoint()
+        return rate(lr, schedule, images_seen, total)
+
+    monkeypatch.setattr(loop, "learning_rate", stop)
+    # What Python does by itself: pytest has put something else in its place.
+    monkeypatch.setattr(sys, "breakpointhook", lambda: pdb.Pdb().set_trace(sys._getframe(1)))
+    monkeypatch.setattr(sys, "stdin", io.StringIO("p images_seen * 1000\ncontinue\n"))
+    status, out, _ = call("train", "--config", file, "--local")
+    assert status == 0
+    assert "(Pdb) 24000" in out
+    assert "tiny has finished: 48 images seen" in out
 
 
 def test_costs_are_those_of_the_networks() -> None:

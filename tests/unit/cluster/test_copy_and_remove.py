@@ -150,7 +150,11 @@ def terminal(text: str) -> io.StringIO:
     return stdin
 
 
-def test_only_runs_that_nobody_trains_are_deleted(run: RunConfig, tmp_path: Path) -> None:
+def test_only_runs_that_nobody_trains_are_deleted(
+    run: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The other process looks every second.
+    monkeypatch.setattr("cluster.ownership.owner.BEAT_S", 0.2)
     folder = tmp_path / "runs" / run.name
     with pytest.raises(UserError, match=r"with --yes it is deleted unasked"):
         remove.main([str(folder)])

@@ -24,7 +24,8 @@ from cluster.jobs.job import STOP_WAIT
 from cluster.machines.device import OLDEST
 from cluster.settings.config import RunConfig
 from cluster.settings.options import parse_options
-from cluster.settings.scaling import Machine, choose, places
+from cluster.settings.workers.capacity import Machine, places
+from cluster.settings.workers.sizing import choose
 
 ROOT = Path(__file__).parents[3]
 DEPLOY = ROOT / "cluster" / "deploy"

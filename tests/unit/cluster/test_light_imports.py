@@ -6,8 +6,12 @@ from pathlib import Path
 
 import tiny
 import yaml
+from ray import cloudpickle
 
 from cluster.evaluation.config import SMALLEST
+from cluster.group.driver import build_trainer
+from cluster.settings.config import RunConfig
+from cluster.settings.workers.resources import Resources
 from nla_cyclegan.metrics.sliced_wasserstein import COARSEST
 
 HEAVY = ("ray", "torch", "torchvision", "tensorboard", "optuna", "plotly", "matplotlib", "pandas")
@@ -44,8 +48,8 @@ import cluster.train
 from cluster.group.driver import build_trainer
 from cluster.settings.options import parse_options
 from cluster.settings.preflight import claim, prepare
-from cluster.settings.scaling import choose
-from cluster.settings.this_machine import this_machine
+from cluster.settings.workers.sizing import choose
+from cluster.settings.workers.this_machine import this_machine
 
 prepared = prepare(parse_options(["--config", {str(file)!r}]).config)
 claim(prepared)
@@ -56,20 +60,12 @@ build_trainer(prepared.config, choose(prepared.config.scaling, [this_machine()],
 
 
 def test_what_the_controller_unpickles_imports_no_torch(tmp_path: Path) -> None:
-    code = f"""
-from pathlib import Path
-from ray import cloudpickle
-from cluster.group.driver import build_trainer
-from cluster.settings.config import RunConfig
-from cluster.settings.scaling import Resources
-
-config = RunConfig.model_validate({tiny.settings("somewhere", tmp_path)!r})
-trainer = build_trainer(config, Resources(1, use_gpu=False, cpus_per_worker=1, reasons={{}}))
-callbacks = trainer._create_default_callbacks()
-Path({str(tmp_path / "pickle")!r}).write_bytes(cloudpickle.dumps([callbacks, trainer.train_run_context]))
-"""
-    check(code, WITH_RAY)
-    check(f"import pickle; pickle.load(open({str(tmp_path / 'pickle')!r}, 'rb'))", WITH_RAY)
+    config = RunConfig.model_validate(tiny.settings("somewhere", tmp_path))
+    trainer = build_trainer(config, Resources(1, use_gpu=False, cpus_per_worker=1, reasons={}))
+    callbacks = trainer._create_default_callbacks()
+    file = tmp_path / "pickle"
+    file.write_bytes(cloudpickle.dumps([callbacks, trainer.train_run_context]))
+    check(f"import pickle; pickle.load(open({str(file)!r}, 'rb'))", WITH_RAY)
 
 
 def test_the_smallest_crop_is_that_of_the_distance() -> None:

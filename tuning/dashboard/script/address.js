@@ -19,13 +19,18 @@ const CHOICES = {
   a: [null, number], b: [null, number], images: [null, number], // the pictures side by side, and how far training was
   sort: [null, text], // a column of the ranking and `up` or `down`; null: by rank
   price: [null, number], // of a worker for an hour
-  target: [null, number], // score of the comparison of several sweeps
+  spent: ["images", text], target: [null, number], // what several sweeps are compared by, and the score to reach
 };
+
+// A choice as it is written in the address, and in a control of its name.
+export function parse(name, written) {
+  const [usual, kind] = CHOICES[name];
+  return (written === null ? undefined : kind.read(written)) ?? structuredClone(usual);
+}
 
 export function read(hash) {
   const parts = new URLSearchParams(hash.replace(/^#/, ""));
-  return Object.fromEntries(Object.entries(CHOICES).map(([name, [usual, kind]]) =>
-    [name, (parts.has(name) ? kind.read(parts.get(name)) : undefined) ?? structuredClone(usual)]));
+  return Object.fromEntries(Object.keys(CHOICES).map((name) => [name, parse(name, parts.get(name))]));
 }
 
 export function write(choices) {

@@ -1,34 +1,36 @@
 // The controls: search, groups, measure, price; and what is selected.
 
+import { parse } from "page/address";
 import { curveName } from "page/curves";
 import { save } from "page/ranking";
 import { choices, choose, clear, isFiltered, sweep, view } from "page/store";
-import { element, options } from "page/text";
-
-const find = (selector) => document.querySelector(selector);
+import { element, find, options } from "page/text";
 
 export function prepareControls() {
-  const on = (selector, event, act) => find(selector).addEventListener(event, act);
-  on("#search", "input", ({ target }) => choose({ search: target.value }, true));
-  on("#price", "input", ({ target }) => choose({ price: target.valueAsNumber >= 0 ? target.valueAsNumber : null }));
-  for (const name of ["metric", "at", "curve", "x", "y"]) on(`[name=${name}]`, "change", ({ target }) => choose({ [name]: target.value }));
-  for (const name of ["a", "b"]) on(`[name=${name}]`, "change", ({ target }) => choose({ [name]: Number(target.value) }));
-  on("#collapse", "change", () => {
-    const fields = [...document.querySelectorAll("#collapse input:checked")].map((box) => box.value);
+  // Inputs and selects that have the name of a choice.
+  const change = ({ target }) => {
+    if (!(target.name in choices)) return;
+    const value = parse(target.name, target.validity.valid ? target.value : "");
+    if (value !== choices[target.name]) choose({ [target.name]: value }, target.type === "search");
+  };
+  for (const event of ["input", "change"]) document.addEventListener(event, change, { capture: true });
+  if (!find("#controls")) return;
+  const acts = { skip: () => Object.assign(find("#ranking"), { tabIndex: -1 }).focus(), clear, csv: () => save("csv"), json: () => save("json"), link: copyLink };
+  for (const [id, act] of Object.entries(acts)) find(`#${id}`).addEventListener("click", act);
+  find("#collapse").addEventListener("change", () => {
+    const fields = [...document.querySelectorAll("#collapse :checked")].map((box) => box.value);
     choose({ collapse: fields.join() === sweep.collapse.join() ? null : fields });
   });
-  on("#skip", "click", () => find("#ranking").focus());
-  on("#clear", "click", clear);
-  for (const kind of ["csv", "json"]) on(`#${kind}`, "click", () => save(kind));
-  on("#link", "click", async ({ target }) => {
-    await navigator.clipboard?.writeText(location.href).then(() => { target.textContent = "Copied"; }, () => prompt("The address of this view", location.href));
-    setTimeout(() => { target.textContent = "Copy link"; }, 1500);
-  });
+}
+
+async function copyLink({ target }) {
+  await navigator.clipboard?.writeText(location.href).then(() => { target.textContent = "Copied"; }, () => prompt("The address of this view", location.href));
+  setTimeout(() => { target.textContent = "Copy link"; }, 1500);
 }
 
 export function drawControls() {
   find("#controls").hidden = !sweep.trials.length;
-  for (const name of ["search", "price"]) if (document.activeElement !== find(`#${name}`)) find(`#${name}`).value = choices[name] ?? "";
+  for (const input of document.querySelectorAll("#controls input[name]")) if (parse(input.name, input.value) !== choices[input.name]) input.value = choices[input.name] ?? "";
   const named = (metrics) => metrics.map((metric) => [metric.name, metric.label]);
   options(find("[name=metric]"), named(sweep.metrics), view.metric.name);
   options(find("[name=at]"), sweep.reductions.map((name) => [name, name]), view.at);

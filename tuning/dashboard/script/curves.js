@@ -1,9 +1,9 @@
 // Learning curves: one line a trial, or a group's mean with a band from its lowest to its highest trial.
 
 import { interval } from "page/groups";
-import { BLUE, FAINT, ORANGE, TEAL, draw, shade, shows } from "page/plot";
+import { BLUE, FAINT, ORANGE, TEAL, draw, remove, shade } from "page/plot";
 import { choices, courseOf, sweep, view } from "page/store";
-import { number } from "page/text";
+import { ends, number } from "page/text";
 
 // Lines of one colour are one trace: browsers are fast with ten traces, not with a thousand.
 const SHADES = 12, NAMED = 9, BANDS = 40;
@@ -11,7 +11,7 @@ const SHADES = 12, NAMED = 9, BANDS = 40;
 export const curveName = () => choices.curve ?? view.metric.name;
 
 export function drawCurves() {
-  if (!shows("curves", sweep.trials.some((trial) => trial.course.images.length))) return;
+  if (!sweep.trials.some((trial) => trial.course.images.length)) return remove("curves");
   const name = curveName();
   const label = [...sweep.metrics, ...sweep.losses].find((each) => each.name === name)?.label ?? name;
   const lines = view.groups.map((group) => ({ ...group, ...meanCourse(group, name) })).filter((line) => line.x.length);
@@ -19,19 +19,19 @@ export function drawCurves() {
   const [best] = lines, isNamed = lines.length <= NAMED;
   const end = best && `${number(best.y.at(-1))} after ${number(best.x.at(-1))} images`;
   draw("curves", [
-    joined(view.rest.map((trial) => ({ ...courseOf(trial, name), numbers: [trial.number] })), { color: FAINT, width: 1 }, { hoverinfo: "skip" }),
+    joined(view.rest.map((trial) => ({ ...courseOf(trial, name), numbers: [trial.number] })), { color: FAINT, width: 1 }, { hoverinfo: "skip", showlegend: false }),
     ...lines.slice(0, BANDS).filter((line) => line.low).map(band),
     ...(isNamed ? lines.toReversed().map(single) : [...shades(lines.slice(1)), single(best)]),
-    crosses(name), diamonds(name),
+    ...marks(name),
   ], {
     showlegend: isNamed && lines.length > 1,
-    legend: { orientation: "h", y: -0.18, x: 0, traceorder: "reversed" },
-    xaxis: { title: { text: "images seen" }, rangemode: "tozero", tickformat: ",~s" },
+    legend: { orientation: "h", y: 1.02, yanchor: "bottom", x: 0, traceorder: "reversed" },
+    xaxis: { title: { text: "images seen" }, rangemode: "tozero", tickformat: ",~s", nticks: 8 },
     yaxis: { title: { text: label }, range: range(lines, known.map((each) => each.value)) },
     // Values of the metric that readers know.
     shapes: known.map(({ value, label: text }) => ({
       type: "line", xref: "paper", x0: 0, x1: 1, y0: value, y1: value, line: { color: BLUE, width: 1.5, dash: "dash" },
-      label: { text, textposition: "end", yanchor: "bottom" },
+      label: { text, textposition: "start", yanchor: "bottom" },
     })),
     annotations: isNamed ? [] : [{ x: best.x.at(-1), y: best.y.at(-1), text: `<b>${best.name}: ${number(best.y.at(-1))}</b>`, showarrow: false, xanchor: "right", yanchor: "top", yshift: -8 }],
   }, {
@@ -46,12 +46,9 @@ function meanCourse(group, name) {
   const courses = (sound.length ? sound : group.trials).map((trial) => courseOf(trial, name)).filter(({ x }) => x.length);
   if (courses.length < 2) return courses[0] ?? { x: [], y: [] };
   const at = courses.map(({ x, y }) => new Map(x.map((images, i) => [images, y[i]])));
-  const x = courses[0].x.filter((images) => at.every((course) => Number.isFinite(course.get(images) ?? NaN)));
+  const x = courses[0].x.filter((images) => at.every((course) => Number.isFinite(course.get(images))));
   const values = x.map((images) => at.map((course) => course.get(images)));
-  return {
-    x, y: values.map((each) => interval(each).mean),
-    low: values.map((each) => Math.min(...each)), high: values.map((each) => Math.max(...each)),
-  };
+  return { x, y: values.map((each) => interval(each).mean), low: values.map((each) => ends(each)[0]), high: values.map((each) => ends(each)[1]) };
 }
 
 // Lines of one shade together, the better ones in front.
@@ -81,27 +78,24 @@ const band = (line) => ({
   fill: "toself", fillcolor: shade(line.place, 0.15), line: { width: 0 }, hoverinfo: "skip", showlegend: false,
 });
 
-// Points on the curves of trials.
-const marked = (points, marker, text) => points.length > 0 && {
-  type: "scatter", mode: "markers", showlegend: false, marker, x: points.map((point) => point.images),
-  y: points.map((point) => point.y), customdata: points.map((point) => [[point.trial], point.donor]),
-  hovertemplate: `trial %{customdata[0][0]} ${text} after %{x:,} images<extra></extra>`,
-};
-
-function crosses(name) {
-  const ended = view.shown.filter((trial) => trial.state === "diverged" && courseOf(trial, name).y.length)
-    .map((trial) => ({ trial: trial.number, images: courseOf(trial, name).x.at(-1), y: courseOf(trial, name).y.at(-1) }));
-  return marked(ended, { symbol: "x-thin", size: 9, line: { color: ORANGE, width: 2.5 } }, "diverged");
-}
-
-// Checkpoints, on the curves of their trials, from which other trials of a population continued.
-function diamonds(name) {
+// Where trials diverged, and the checkpoints of trials from which others of a population continued.
+function marks(name) {
   const byNumber = new Map(sweep.trials.map((trial) => [trial.number, trial]));
-  const taken = view.shown.flatMap((trial) => trial.exploits.map(([images, donor]) => {
-    const { x, y } = byNumber.has(donor) ? courseOf(byNumber.get(donor), name) : { x: [], y: [] };
-    return { trial: trial.number, images, donor, y: y[Math.max(0, x.filter((each) => each <= images).length - 1)] };
+  // The point of a trial's curve that was the last one after so many images.
+  const point = (trial, images, number, donor) => {
+    const { x, y } = trial ? courseOf(trial, name) : { x: [], y: [] };
+    const last = Math.max(0, x.filter((each) => each <= images).length - 1);
+    return { x: Math.min(images, x.at(-1)), y: y[last], customdata: [[number], donor] };
+  };
+  const diverged = view.shown.filter((trial) => trial.state === "diverged").map((trial) => point(trial, Infinity, trial.number));
+  const taken = view.shown.flatMap((trial) => trial.exploits.map(([images, donor]) => point(byNumber.get(donor), images, trial.number, donor)));
+  return [
+    [diverged, { symbol: "x-thin", size: 9, line: { color: ORANGE, width: 2.5 } }, "diverged"],
+    [taken, { symbol: "diamond", size: 9, color: TEAL }, "continued from here, trial %{customdata[1]}"],
+  ].filter(([found]) => found.length).map(([found, marker, text]) => ({
+    type: "scatter", mode: "markers", showlegend: false, marker, hovertemplate: `trial %{customdata[0][0]} ${text} after %{x:,} images<extra></extra>`,
+    ...Object.fromEntries(["x", "y", "customdata"].map((part) => [part, found.map((each) => each[part])])),
   }));
-  return marked(taken, { symbol: "diamond", size: 9, color: TEAL }, "continued from here, trial %{customdata[1]}");
 }
 
 // Without a few outliers that would flatten all other curves; with the values that readers know.
@@ -109,7 +103,7 @@ function range(lines, known) {
   const values = lines.flatMap((line) => (line.low ? [...line.low, ...line.high] : line.y)).filter(Number.isFinite).sort((a, b) => a - b);
   if (!values.length) return undefined;
   const most = values[Math.floor(0.97 * (values.length - 1))];
-  const low = Math.min(values[0], ...known), high = Math.max(Math.min(values.at(-1), values[0] + 2 * (most - values[0])), ...known);
+  const [low, high] = ends([values[0], Math.min(values.at(-1), values[0] + 2 * (most - values[0])), ...known]);
   const edge = 0.06 * (high - low) || 1;
   return [low - 1.6 * edge, high + edge];
 }

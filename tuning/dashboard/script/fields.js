@@ -1,8 +1,8 @@
 // How the measure depends on the fields: their importance, and one chart a field.
 
-import { BLUE, FAINT, GREY, draw, remove, shade, shows } from "page/plot";
+import { BLUE, FAINT, GREY, draw, points, remove, shade } from "page/plot";
 import { compared, isFiltered, sweep, textOf, view } from "page/store";
-import { element, number } from "page/text";
+import { element, ends, find, number } from "page/text";
 
 const BOXED = 6; // fewer points get no box
 export const FEW = 50; // more points are small
@@ -12,7 +12,7 @@ export function drawImportance() {
   if (!rows.length) return remove("importance");
   const shares = rows.map((row) => row.share), percent = (share) => `${Math.round(100 * share)} %`;
   draw("importance", [{
-    type: "bar", orientation: "h", x: shares, y: rows.map((row) => row.label), width: 0.55, marker: { color: BLUE },
+    type: "bar", orientation: "h", x: shares, y: rows.map((row) => row.axis.label), width: 0.55, marker: { color: BLUE },
     error_x: {
       type: "data", symmetric: false, color: GREY, thickness: 1.5, width: 4,
       array: rows.map((row) => Math.max(0, row.high - row.share)), arrayminus: rows.map((row) => Math.max(0, row.share - row.low)),
@@ -21,50 +21,43 @@ export function drawImportance() {
     hovertemplate: "%{y}: %{x:.0%} (80 % of random halves: %{customdata[1]:.0%} to %{customdata[2]:.0%})<extra></extra>",
   }], {
     margin: { l: 8, r: 52, t: 12, b: 8 },
-    annotations: rows.map((row) => ({ x: Math.max(row.share, row.high), y: row.label, text: `<b>${percent(row.share)}</b>`, showarrow: false, xanchor: "left", xshift: 8 })),
+    annotations: rows.map((row) => ({ x: Math.max(row.share, row.high), y: row.axis.label, text: `<b>${percent(row.share)}</b>`, showarrow: false, xanchor: "left", xshift: 8 })),
     xaxis: { tickformat: ".0%", rangemode: "tozero", nticks: 5 }, yaxis: { showgrid: false, ticks: "", ticklabelstandoff: 6 },
   }, {
     height: 70 + 44 * rows.length, brush: false,
-    label: `Importance of fields: ${sweep.importance.map((row) => `${row.label} ${percent(row.share)}`).join(", ")}.`,
+    label: `Importance of fields: ${sweep.importance.map((row) => `${row.axis.label} ${percent(row.share)}`).join(", ")}.`,
   });
 }
 
 export function drawFields() {
-  const points = compared(view.groups), all = compared(view.everything);
-  const axes = all.length > 1 ? view.axes : [];
-  document.querySelector("#fields").hidden = !axes.length;
+  const shown = compared(view.groups), all = compared(view.everything);
+  const axes = all.length > 1 ? view.axes : [], grid = find("#fields .grid"), idOf = (axis) => `field-${axis.place}`;
   for (const place of document.querySelectorAll(".measured")) place.textContent = number(sweep.age);
-  const grid = document.querySelector("#fields .grid"), wanted = axes.map((axis) => `field-${axis.place}`);
-  for (const holder of [...grid.children].filter(({ id }) => !wanted.includes(id))) {
-    remove(holder.id);
-    holder.remove();
-  }
   // All have their places before the first is drawn, which takes the width that it has then.
-  axes.forEach((axis, place) => {
-    if (document.getElementById(wanted[place])) return;
-    grid.append(element("div", { id: wanted[place] }, element("h3", {}, axis.label), element("div", { class: "holder" })));
-  });
-  axes.forEach((axis, place) => drawField(axis, points, all, wanted[place]));
+  if ([...grid.children].map(({ id }) => id).join() !== axes.map(idOf).join()) {
+    for (const { id } of grid.children) remove(id);
+    grid.replaceChildren(...axes.map((axis) => element("div", { id: idOf(axis) }, element("h3", {}, axis.label), element("div", { class: "holder" }))));
+  }
+  for (const axis of axes) drawField(axis, shown, all, idOf(axis));
 }
 
-function drawField(axis, points, all, id) {
+function drawField(axis, shown, all, id) {
   // Of a choice the measure is across, so that the names of the values have room.
   const isChoice = axis.scale === "choice", [field, measure] = isChoice ? ["y", "x"] : ["x", "y"];
   const placed = (found) => ({ [field]: placesOf(axis, found), [measure]: found.map((point) => point.value) });
-  draw(id, [...(isChoice ? boxes(axis, points) : []), isFiltered() && context(placed(all), all), {
-    type: "scatter", mode: "markers", ...placed(points),
-    marker: { size: points.length <= FEW ? 9 : 6, opacity: points.length <= FEW ? 0.85 : 0.6, color: points.map((point) => shade(point.place)) },
+  const texts = (point) => [textOf(point.trials[0], axis)], isFew = shown.length <= FEW;
+  draw(id, [...(isChoice ? boxes(axis, shown) : []), isFiltered() && context(placed(all), all), points(shown, texts, `%{${measure}:.4~g}, ${axis.label} %{customdata[2]}`, {
+    ...placed(shown),
+    marker: { size: isFew ? 9 : 6, opacity: isFew ? 0.85 : 0.6, color: shown.map((point) => shade(point.place)) },
     [`error_${measure}`]: {
-      type: "data", symmetric: false, color: GREY, thickness: 1.2, width: 3, visible: points.some((point) => point.values.length > 1),
-      array: points.map((point) => Math.max(...point.values) - point.value),
-      arrayminus: points.map((point) => point.value - Math.min(...point.values)),
+      type: "data", symmetric: false, color: GREY, thickness: 1.2, width: 3, visible: shown.some((point) => point.values.length > 1),
+      array: shown.map((point) => Math.max(...point.values) - point.value),
+      arrayminus: shown.map((point) => point.value - Math.min(...point.values)),
     },
-    customdata: points.map((point) => [point.numbers, point.name, textOf(point.trials[0], axis)]),
-    hovertemplate: `%{customdata[1]}: %{${measure}:.4~g}, ${axis.label} %{customdata[2]}<extra></extra>`,
-  }], {
+  })], {
     [`${measure}axis`]: { title: { text: view.label } },
     [`${field}axis`]: { ...axisOf(axis, all), ...(isChoice ? { range: [axis.choices.length - 0.5, -0.5] } : {}) },
-  }, { height: Math.max(240, 70 + 46 * axis.choices.length), label: `${view.label} by ${axis.label}: ${points.length} points.` });
+  }, { height: Math.max(240, 70 + 46 * axis.choices.length), label: `${view.label} by ${axis.label}: ${shown.length} points.` });
 }
 
 // What is not selected, faint, so that the axes and the page stay as they are.
@@ -74,10 +67,10 @@ export const context = (places, all) => ({
 });
 
 // Values; of a choice its index, spread sideways at the same places in every page.
-export const placesOf = (axis, points) => points.map(({ numbers: [first], trials: [trial] }) =>
+export const placesOf = (axis, found) => found.map(({ numbers: [first], trials: [trial] }) =>
   trial.places[axis.place] + (axis.scale === "choice" ? 0.44 * ((first * 0.618034) % 1 - 0.5) : 0));
 
-export function axisOf(axis, points) {
+export function axisOf(axis, found) {
   if (axis.scale === "choice") {
     return {
       tickvals: axis.choices.map((_, place) => place), ticktext: axis.choices, zeroline: false, showgrid: false,
@@ -85,19 +78,13 @@ export function axisOf(axis, points) {
     };
   }
   if (axis.scale === "linear") return { nticks: 6 };
-  return { type: "log", tickvals: powers(points.map((point) => point.trials[0].places[axis.place])), tickformat: "~g" };
+  const [low, high] = ends(found.map((point) => point.trials[0].places[axis.place]));
+  return { type: "log", tickformat: "~g", dtick: high / low < 30 ? "D2" : Math.ceil(Math.log10(high / low) / 6) };
 }
 
-// 1, 3, 10, 30, ... over the range, without the threes where there are many.
-export function powers(values) {
-  const low = Math.floor(Math.log10(Math.min(...values))), high = Math.ceil(Math.log10(Math.max(...values)));
-  const steps = high - low <= 2 ? [1, 3] : [1];
-  return Array.from({ length: high - low + 1 }, (_, i) => steps.map((step) => Number(`${step}e${low + i}`))).flat();
-}
-
-function boxes(axis, points) {
+function boxes(axis, found) {
   return axis.choices.flatMap((_, place) => {
-    const values = points.filter((point) => point.trials[0].places[axis.place] === place).map((point) => point.value);
+    const values = found.filter((point) => point.trials[0].places[axis.place] === place).map((point) => point.value);
     return values.length < BOXED ? [] : [{
       type: "box", orientation: "h", x: values, y: values.map(() => place), boxpoints: false, width: 0.6, hoverinfo: "skip",
       line: { color: GREY, width: 1.5 }, fillcolor: FAINT,

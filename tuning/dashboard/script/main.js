@@ -8,21 +8,19 @@ import { drawFields, drawImportance } from "page/fields";
 import { drawParallel } from "page/parallel";
 import { drawComparison, drawGallery } from "page/pictures";
 import { drawRanking } from "page/ranking";
-import { drawSeveral, prepareSeveral } from "page/several";
+import { drawSeveral } from "page/several";
 import { follow, load, page } from "page/store";
+import { find } from "page/text";
 import { drawTimeline } from "page/timeline";
 
 const POLL_MS = 2000;
+const OF_A_SWEEP = [
+  drawControls, drawRanking, drawCurves, drawComparison, drawImportance, drawContour, drawFields, drawParallel, drawTimeline, drawCosts, drawStops, drawGallery,
+];
 
-const first = JSON.parse(document.getElementById("data").textContent);
-if (first.sweep) {
-  prepareControls();
-  follow(drawControls, drawRanking, drawCurves, drawComparison, drawImportance, drawContour, drawFields, drawParallel, drawTimeline, drawCosts, drawStops, drawGallery);
-}
-if (first.several) {
-  prepareSeveral();
-  follow(drawSeveral);
-}
+const first = JSON.parse(find("#data").textContent);
+follow(first.sweep ? OF_A_SWEEP : first.several ? [drawSeveral] : []);
+prepareControls();
 load(first);
 if (first.watching) poll();
 
@@ -31,13 +29,11 @@ async function refresh() {
   const version = await (await fetch("version")).text();
   if (version === page.version) return;
   const newer = await (await fetch("data")).json();
-  for (const [name, html] of Object.entries(newer.parts)) {
-    if (page.parts[name] !== html) document.querySelector(`[data-part="${name}"]`).innerHTML = html;
-  }
+  for (const [name, html] of Object.entries(newer.parts)) if (page.parts[name] !== html) find(`[data-part="${name}"]`).innerHTML = html;
   load(newer);
 }
 
+// While the server is away, the page stays as it is.
 function poll() {
-  // While the server is away, the page stays as it is.
   setTimeout(() => refresh().catch(() => {}).then(poll), POLL_MS);
 }

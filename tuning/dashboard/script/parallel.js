@@ -1,8 +1,8 @@
 // Parallel coordinates: one line a group through its values, images seen and measure. Ranges on the axes select.
 
-import { powers } from "page/fields";
-import { FAINT, colorscale, draw, shows } from "page/plot";
+import { FAINT, colorscale, draw, remove } from "page/plot";
 import { choices, choose, view } from "page/store";
+import { ends } from "page/text";
 
 const MANY = 200;
 
@@ -12,7 +12,7 @@ export function drawParallel() {
   // Worst first: plotly draws in this order.
   const lines = view.groups.filter((group) => group.found.n).toReversed();
   const all = view.everything.filter((group) => group.found.n);
-  if (!shows("parallel", view.axes.length > 1 && all.length > 1 && lines.length > 0)) return;
+  if (view.axes.length < 2 || all.length < 2 || !lines.length) return remove("parallel");
   // An axis reaches over the values of all trials, so that it stays when some are selected.
   const dimension = (read, label, more = {}) => ({ label, values: lines.map(read), range: ends(all.map(read)), ...more });
   const seen = (group) => Math.max(...group.trials.map((trial) => trial.images));
@@ -35,8 +35,6 @@ export function drawParallel() {
   chart.on("plotly_restyle", () => choose({ ranges: rangesOf(chart.data[0].dimensions) }));
 }
 
-const ends = (values) => [Math.min(...values), Math.max(...values)];
-
 function coordinate(axis, all, dimension) {
   const isLog = axis.scale === "log", turn = isLog ? Math.log10 : (value) => value;
   const read = (group) => turn(group.trials[0].places[axis.place]);
@@ -44,10 +42,9 @@ function coordinate(axis, all, dimension) {
   const base = dimension(read, axis.label, { field: axis.field, isLog, ...(range ? { constraintrange: range } : {}) });
   if (axis.scale === "choice") return { ...base, tickvals: axis.choices.map((_, place) => place), ticktext: axis.choices, range: [0, axis.choices.length - 1] };
   if (!isLog) return { ...base, tickformat: ".3~g" };
-  const [low, high] = base.range, edge = 0.07 * (high - low);
-  const inside = powers(base.range.map((end) => 10 ** end)).map(Math.log10).filter((power) => power > low + edge && power < high - edge);
+  const [low, high] = base.range, edge = 0.07 * (high - low), powers = Array.from({ length: Math.ceil(high - low) }, (_, i) => Math.ceil(low) + i);
   // Plotly draws an axis from its first mark to its last.
-  const ticks = [low, ...inside, high];
+  const ticks = [low, ...powers.filter((power) => power > low + edge && power < high - edge), high];
   return { ...base, tickvals: ticks, ticktext: ticks.map((tick) => String(Number((10 ** tick).toPrecision(3)))) };
 }
 

@@ -1,7 +1,7 @@
 // Previews: two trials side by side over the course of their training, and the newest of the best trials.
 
 import { choices, choose, sweep, valuesOf, view } from "page/store";
-import { element, number, options } from "page/text";
+import { element, find, number, options } from "page/text";
 
 const SHOWN = 12;
 
@@ -13,7 +13,7 @@ const illustrated = () => view.groups.flatMap((group) => group.trials
   .sort((one, other) => one.place - other.place);
 
 export function drawComparison() {
-  const section = document.querySelector("#pictures"), found = illustrated();
+  const section = find("#pictures"), found = illustrated();
   section.hidden = !Object.keys(sweep.pictures).length;
   section.querySelector(".none").hidden = found.length > 0;
   const [left, right] = [choices.a, choices.b].map((wanted) => found.find(({ trial }) => trial.number === wanted));
@@ -21,8 +21,8 @@ export function drawComparison() {
   const steps = [...new Set([a, b].filter(Boolean).flatMap((each) => sweep.pictures[each.trial.number].map((picture) => picture.images)))].sort((one, other) => one - other);
   const images = steps.filter((step) => choices.images === null || step <= choices.images).at(-1) ?? steps[0];
   const slider = section.querySelector("[type=range]"), seen = images === undefined ? "" : `after ${number(images)} images`;
-  Object.assign(slider, { max: Math.max(0, steps.length - 1), disabled: steps.length < 2, value: steps.indexOf(images) });
-  slider.setAttribute("aria-valuetext", seen);
+  section.querySelector(".slider").hidden = steps.length < 2;
+  Object.assign(slider, { max: Math.max(0, steps.length - 1), value: steps.indexOf(images), ariaValueText: seen });
   slider.oninput = () => choose({ images: Number(slider.value) < steps.length - 1 ? steps[slider.value] : null });
   section.querySelector("output").textContent = seen;
   const pairs = found.map(({ trial, name }) => [String(trial.number), `${name} (${number(view.value(trial))})`]);
@@ -44,9 +44,7 @@ function show(figure, trial, images) {
 }
 
 export function drawGallery() {
-  const section = document.querySelector("#samples"), found = illustrated().slice(0, SHOWN);
-  section.hidden = !found.length;
-  section.querySelector(".grid").replaceChildren(...found.map(({ trial, name }) => {
+  find("#samples .grid").replaceChildren(...illustrated().slice(0, SHOWN).map(({ trial, name }) => {
     const { source, width, height } = sweep.pictures[trial.number].at(-1);
     const image = element("img", { src: source, width, height, decoding: "async", alt: `Newest preview of trial ${trial.number}` });
     return element("figure", {},
@@ -57,5 +55,5 @@ export function drawGallery() {
 
 function compare(trial) {
   choose({ b: choices.b ?? (choices.a !== trial ? choices.a : null), a: trial });
-  document.querySelector("#pictures").scrollIntoView({ behavior: "smooth" });
+  find("#pictures").scrollIntoView({ behavior: "smooth" });
 }

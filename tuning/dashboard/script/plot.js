@@ -1,7 +1,7 @@
 // Charts: plotly in the page's colours, with a label for screen readers and a box that selects trials.
 
 import { choices, choose, toggle } from "page/store";
-import { element } from "page/text";
+import { element, find } from "page/text";
 
 const CONFIG = { responsive: true, displaylogo: false, displayModeBar: false };
 const dark = matchMedia("(prefers-color-scheme: dark)");
@@ -9,7 +9,7 @@ const dark = matchMedia("(prefers-color-scheme: dark)");
 const coarse = matchMedia("(pointer: coarse)");
 const SCALE = [[0, [28, 126, 214]], [0.5, [134, 142, 150]], [1, [232, 110, 32]]];
 export const GREY = "rgb(134,142,150)", FAINT = "rgba(134,142,150,0.25)";
-export const ORANGE = "rgb(232,110,32)", BLUE = "rgb(28,126,214)", TEAL = "rgb(18,150,120)";
+export const ORANGE = "rgb(232,110,32)", BLUE = "rgb(28,126,214)", TEAL = "rgb(18,150,120)", VIOLET = "rgb(132,94,247)";
 
 // The colour of a rank, from 0 for the best to 1.
 export function shade(place, opacity = 1) {
@@ -26,21 +26,20 @@ function template() {
   const styles = getComputedStyle(document.body), grid = FAINT;
   const font = { family: styles.fontFamily, size: 13, color: styles.color };
   const axis = { gridcolor: grid, zerolinecolor: grid, linecolor: grid, automargin: true, title: { standoff: 8, font: { size: 13 } } };
-  const clear = "rgba(0,0,0,0)", hoverlabel = { font, bgcolor: styles.getPropertyValue("--surface"), bordercolor: grid };
+  const clear = "rgba(0,0,0,0)", hoverlabel = { font, bgcolor: getComputedStyle(find(".card")).backgroundColor, bordercolor: grid };
   return { layout: { font, paper_bgcolor: clear, plot_bgcolor: clear, colorway: [styles.color], xaxis: axis, yaxis: axis, hoverlabel } };
 }
 
-// Whether the section of a chart has something to show; without it is hidden.
-export function shows(id, isShown) {
-  document.getElementById(id).hidden = !isShown;
-  if (!isShown) remove(id);
-  return isShown;
-}
+// Points of groups, with their names and other texts beside the pointer: "%{customdata[2]}" is the first of these.
+export const points = (groups, texts, shown, more) => ({
+  type: "scatter", mode: "markers", customdata: groups.map((group) => [group.numbers, group.name, ...texts(group)]),
+  hovertemplate: `%{customdata[1]}: ${shown}<extra></extra>`, ...more,
+});
 
 // Draw the chart of a section, or change what it shows. `config`: plotly's; `brush`: a dragged box selects the trials of the points inside.
 export function draw(id, traces, layout, { label, height, brush = true, config = {} }) {
   const chart = document.getElementById(`chart-${id}`)
-    ?? document.querySelector(`#${id} .holder`).appendChild(element("div", { id: `chart-${id}`, class: "chart", role: "img" }));
+    ?? find(`#${id} .holder`).appendChild(element("div", { id: `chart-${id}`, class: "chart", role: "img" }));
   chart.setAttribute("aria-label", label);
   chart.style.height = `${height}px`;
   const common = {
@@ -62,6 +61,7 @@ export function draw(id, traces, layout, { label, height, brush = true, config =
   return chart;
 }
 
+// Remove the chart of a section, which is hidden without one.
 export function remove(id) {
   const chart = document.getElementById(`chart-${id}`);
   if (chart) Plotly.purge(chart);

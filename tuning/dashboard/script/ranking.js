@@ -2,37 +2,38 @@
 
 import { interval } from "page/groups";
 import { choices, choose, costOf, sweep, textOf, toggle, valueOf, view } from "page/store";
-import { download, duration, element, money, number } from "page/text";
+import { download, duration, element, find, money, number, sum } from "page/text";
 
 const open = new Set(); // keys of the groups that show their trials
 
 // Key, heading, value to sort by and to save, and in the table text: what tuning/analysis/rows.py has.
 // Fields in which the trials do not differ are in the files alone.
 function columns() {
-  const sum = (read) => (row) => row.trials.reduce((all, trial) => all + read(trial), 0);
+  const total = (read) => (row) => sum(row.trials, read);
   const mean = (metric) => [metric.name, metric.label, (row) => interval(row.trials.map((trial) => valueOf(trial, metric, view.at))).mean, (value) => number(value)];
   const isGrouped = view.collapsed.length > 0, axes = new Map(view.axes.map((axis) => [axis.field, axis]));
   return [
     ["rank", "rank", (row) => row.rank],
     ...(isGrouped ? [["trials", "trials", (row) => row.numbers.join(" ")], ["n", "n", (row) => row.found.n]] : [["trial", "trial", (row) => row.numbers[0]]]),
     ["state", "state", (row) => row.state],
-    ["images", "images", sum((trial) => trial.images)],
+    ["images", "images", total((trial) => trial.images)],
     mean(view.metric),
     ...(isGrouped ? [["margin", "± 95 %", (row) => (Number.isFinite(row.found.margin) ? row.found.margin : null), (value) => number(value, 3)]] : []),
     ...sweep.fields.map((field, place) => [field, place]).filter(([field]) => !view.collapsed.includes(field)).map(([field, place]) => [
       field, axes.get(field)?.label, (row) => row.trials[0].plain[place], (_, row) => textOf(row.trials[0], axes.get(field)),
     ]),
-    ["seconds", "time", sum((trial) => trial.seconds), duration],
-    ...(choices.price === null ? [] : [["cost", "cost", sum(costOf), money]]),
+    ["seconds", "time", total((trial) => trial.seconds), duration],
+    ...(choices.price === null ? [] : [["cost", "cost", total(costOf), money]]),
     ...sweep.metrics.filter((metric) => metric.name !== view.metric.name).map(mean),
     ["reason", "reason", (row) => row.trials.find((trial) => trial.reason)?.reason ?? null],
   ].map(([key, label, value, text]) => ({ key, label, value, text, isNumber: view.rows.some((row) => typeof value(row) === "number") }));
 }
 
 export function drawRanking() {
-  const section = document.querySelector("#ranking"), all = columns().filter((column) => column.label !== undefined);
+  const section = find("#ranking"), all = columns().filter((column) => column.label !== undefined);
   section.hidden = !sweep.trials.length;
-  const rows = sorted(all).flatMap((row) => [line(row, all), ...(row.trials.length > 1 && open.has(row.key) ? row.trials.map((trial) => line(alone(row, trial), all)) : [])]);
+  const inside = (row) => (row.trials.length > 1 && open.has(row.key) ? row.trials.map((trial) => alone(row, trial)) : []);
+  const rows = sorted(all).flatMap((row) => [row, ...inside(row)]).map((row) => line(row, all));
   // A button that has the focus has it again when its row is a new element.
   const label = section.contains(document.activeElement) && labelOf(document.activeElement);
   section.querySelector("thead").replaceChildren(element("tr", {}, ...all.map(heading)));
@@ -70,13 +71,11 @@ function line(row, all) {
 
 // Buttons: one that selects, and of a group one that shows its trials.
 function names(row, chosen) {
-  const button = (attributes, text) => element("button", { type: "button", ...attributes }, text);
-  const numbers = row.numbers.join(" ");
-  const select = button({ "aria-pressed": String(chosen), "aria-label": `Select trial ${row.numbers.join(", ")}`, onclick: () => toggle(row.numbers) }, numbers);
+  const button = (name, act, attributes, text) => element("button", { type: "button", "aria-label": name, onclick: act, ...attributes }, text);
+  const select = button(`Select trial ${row.numbers.join(", ")}`, () => toggle(row.numbers), { "aria-pressed": String(chosen) }, row.numbers.join(" "));
   if (row.trials.length < 2) return select;
-  const isOpen = open.has(row.key);
-  const expand = () => { if (!open.delete(row.key)) open.add(row.key); drawRanking(); };
-  return element("span", {}, button({ class: "expand", "aria-expanded": String(isOpen), "aria-label": `Trials of ${row.name}`, onclick: expand }, isOpen ? "▾" : "▸"), " ", select);
+  const isOpen = open.has(row.key), expand = () => { if (!open.delete(row.key)) open.add(row.key); drawRanking(); };
+  return element("span", {}, button(`Trials of ${row.name}`, expand, { class: "expand", "aria-expanded": String(isOpen) }, isOpen ? "▾" : "▸"), " ", select);
 }
 
 // By a column: numbers before texts, and what is not known last, whichever way.
@@ -88,8 +87,7 @@ function sorted(all) {
   return view.rows.toSorted((first, second) => {
     const [one, other] = [column.value(first), column.value(second)];
     if (isNone(one) || isNone(other)) return isNone(one) - isNone(other);
-    if (typeof one === "number" && typeof other === "number") return turn * (one - other);
-    return turn * String(one).localeCompare(String(other), "en", { numeric: true });
+    return turn * (typeof one === "number" && typeof other === "number" ? one - other : String(one).localeCompare(String(other), "en", { numeric: true }));
   });
 }
 

@@ -2,7 +2,7 @@
 
 import { read, write } from "page/address";
 import { interval, ranked, useQuantiles } from "page/groups";
-import { value as text } from "page/text";
+import { ends, value as text } from "page/text";
 
 // Charts of few trials change together. Those of more are drawn one by one, so that the page answers in between.
 const AT_ONCE = 200;
@@ -15,7 +15,7 @@ export let choices = read(location.hash);
 export let view = null; // what follows: see `derive`
 
 let followers = [];
-export const follow = (...found) => { followers = found; };
+export const follow = (found) => { followers = found; };
 
 export function load(newer) {
   page = newer;
@@ -99,7 +99,7 @@ export function valueOf(trial, metric, at, values = trial.values) {
 export function compared(groups) {
   const early = (trial) => trial.early && valueOf(trial, view.metric, view.at, trial.early);
   const known = sweep.trials.map(early).filter((value) => value !== null);
-  const worst = known.length ? known.reduce((one, other) => Math[view.metric.isHigherBetter ? "min" : "max"](one, other)) : null;
+  const worst = known.length ? ends(known)[view.metric.isHigherBetter ? 0 : 1] : null;
   return groups.map((group) => {
     const values = group.trials.map((trial) => (trial.state === "diverged" ? worst : early(trial))).filter((value) => value !== null);
     return { ...group, values, value: interval(values).mean };
@@ -110,19 +110,14 @@ export function compared(groups) {
 function filter() {
   const words = choices.search.toLowerCase().split(/\s+/).filter(Boolean);
   const brush = choices.brush && new Set(choices.brush);
-  const ranges = sweep.axes.filter((axis) => axis.field in choices.ranges).map((axis) => [axis.place, choices.ranges[axis.field]]);
-  const isInside = (trial) => ranges.every(([place, found]) =>
-    found.some(([low, high]) => trial.places[place] >= low && trial.places[place] <= high));
-  return (trial) =>
-    (!brush || brush.has(trial.number)) && isInside(trial) && words.every((word) => wordsOf(trial).includes(word));
+  const isInside = ({ places }) => sweep.axes.every(({ field, place }) =>
+    choices.ranges[field]?.some(([low, high]) => places[place] >= low && places[place] <= high) ?? true);
+  return (trial) => (!brush || brush.has(trial.number)) && isInside(trial) && words.every((word) => wordsOf(trial).includes(word));
 }
 
 const searched = new WeakMap();
 function wordsOf(trial) {
-  if (!searched.has(trial)) {
-    const found = `trial ${trial.number} ${trial.state} ${valuesOf(trial, sweep.axes)} ${trial.reason ?? ""}`;
-    searched.set(trial, found.toLowerCase());
-  }
+  if (!searched.has(trial)) searched.set(trial, `trial ${trial.number} ${trial.state} ${valuesOf(trial, sweep.axes)} ${trial.reason ?? ""}`.toLowerCase());
   return searched.get(trial);
 }
 

@@ -19,7 +19,13 @@ export function duration(seconds) {
   return `${(seconds / 3600).toFixed(1)} h`;
 }
 
+export const ends = (values) => [Math.min(...values), Math.max(...values)];
+export const sum = (found, read) => found.reduce((total, each) => total + read(each), 0);
+
 export const money = (value) => value.toLocaleString("en-US", { minimumFractionDigits: 2, maximumFractionDigits: 2 });
+
+// The first element of the page that a selector matches.
+export const find = (selector) => document.querySelector(selector);
 
 // element("td", { class: "number" }, "3", other)
 export function element(tag, attributes = {}, ...inside) {

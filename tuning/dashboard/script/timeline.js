@@ -1,8 +1,8 @@
 // When the trials trained, on which host: one bar a session, and where trials began again.
 
-import { BLUE, GREY, ORANGE, TEAL, draw, shows } from "page/plot";
+import { BLUE, GREY, ORANGE, TEAL, draw, remove } from "page/plot";
 import { sweep, view } from "page/store";
-import { duration, number } from "page/text";
+import { duration, find, number } from "page/text";
 
 const TEXTS = 60; // more bars have no number inside
 // Colour and hatching of a session's outcome; symbol and colour of a beginning.
@@ -16,7 +16,7 @@ const WHITE = "rgba(255,255,255,0.6)";
 export function drawTimeline() {
   const shown = new Map(view.shown.map((trial) => [trial.number, trial]));
   const bars = sweep.timeline.filter((bar) => shown.has(bar.trial));
-  if (!shows("timeline", bars.length > 0)) return;
+  if (!bars.length) return remove("timeline");
   const lanes = [...new Set(bars.map((bar) => bar.lane))].sort((one, other) => one.localeCompare(other, "en", { numeric: true }));
   const traces = Object.entries(Object.groupBy(bars, (bar) => bar.outcome)).map(([outcome, found]) => {
     const [color, shape] = OUTCOMES[outcome];
@@ -35,11 +35,12 @@ export function drawTimeline() {
     marker: { symbol: BEGINNINGS[kind][0], size: 11, color: BEGINNINGS[kind][1], line: { width: 1.5, color: "#fff" } },
     customdata: found.map((bar) => [[bar.trial], bar.why]), hovertemplate: `trial %{customdata[0][0]}: ${kind}, %{customdata[1]}<extra></extra>`,
   }));
+  const width = find("main").clientWidth, legendRows = Math.ceil((traces.length + again.length) * 130 / width);
   draw("timeline", [...traces, ...again], {
     barmode: "overlay", showlegend: true, legend: { orientation: "h", y: 1.02, yanchor: "bottom", x: 0 },
-    xaxis: { type: "date" }, yaxis: { type: "category", categoryorder: "array", categoryarray: lanes.toReversed(), showgrid: false, ticklabelstandoff: 6 },
+    xaxis: { type: "date", title: { text: "UTC" }, nticks: Math.ceil(width / 100), tickangle: 0 }, yaxis: { type: "category", categoryorder: "array", categoryarray: lanes.toReversed(), showgrid: false, ticklabelstandoff: 6 },
   }, {
-    height: 110 + Math.min(900, Math.max(120, 26 * lanes.length)),
+    height: 110 + 20 * legendRows + Math.min(900, Math.max(120, 26 * lanes.length)),
     label: `Timeline of ${bars.length} sessions on ${lanes.length} lanes: ${traces.map((trace) => `${trace.y.length} ${trace.name}`).join(", ")}.`,
   });
 }

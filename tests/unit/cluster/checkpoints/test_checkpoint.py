@@ -37,19 +37,10 @@ from nla_cyclegan import (
     load_generator,
 )
 from nla_cyclegan.training.optim import make_optimizer
-from nla_cyclegan.weights.checkpoint import (
-    NAME,
-    CheckpointReader,
-    StoredScore,
-    age,
-    best_of,
-    checkpoints_of,
-    commit_file,
-    complete_checkpoints,
-    images_of,
-    name_of,
-    score_of,
-)
+from nla_cyclegan.weights.checkpoint import CheckpointReader, checkpoints_of, complete_checkpoints
+from nla_cyclegan.weights.checkpoint_names import NAME, age, images_of, name_of
+from nla_cyclegan.weights.commit import commit_file
+from nla_cyclegan.weights.stored_score import StoredScore, best_of, score_of
 
 ALONE = World()
 ELSEWHERE = Record("ann@elsewhere", "pid 1", "2026-11-26 12:00:00", Process("another machine", 1, "1"))

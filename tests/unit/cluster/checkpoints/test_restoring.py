@@ -25,17 +25,11 @@ from nla_cyclegan import (
     StepConfig,
     TrainingStep,
 )
-from nla_cyclegan.weights.checkpoint import (
-    checkpoints_of,
-    commit_file,
-    complete_checkpoints,
-    name_of,
-    part_file,
-    read_commit,
-    share_file,
-)
+from nla_cyclegan.weights.checkpoint import checkpoints_of, complete_checkpoints
+from nla_cyclegan.weights.checkpoint_names import name_of
+from nla_cyclegan.weights.commit import commit_file, part_file, read_commit, share_file
 
-RANKS, A_MACHINE = 64, 8
+RANKS, A_MACHINE = 32, 8
 MODEL = ModelConfig(
     generator=GeneratorConfig(base_channels=2, num_blocks=1, nonlocal_blocks=()),
     discriminator=DiscriminatorConfig(base_channels=2, num_layers=1),
@@ -107,7 +101,7 @@ def folder(tmp_path: Path) -> RunFolder:
     return RunFolder(str(tmp_path), "run")
 
 
-def test_64_ranks_ask_storage_little_and_read_one_checkpoint(
+def test_32_ranks_ask_storage_little_and_read_one_checkpoint(
     folder: RunFolder, asked: tuple[Counter[int], Counter[int]]
 ) -> None:
     save(folder, RANKS, 64, 128)

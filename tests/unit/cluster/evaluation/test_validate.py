@@ -31,7 +31,7 @@ from nla_cyclegan.metrics.scores import ImageSet, evaluate_images
 from nla_cyclegan.metrics.similarity import scene_ssim, ssim
 from nla_cyclegan.metrics.sliced_wasserstein import sliced_wasserstein
 from nla_cyclegan.pixels import to_float, to_uint8
-from nla_cyclegan.weights.checkpoint import StoredScore, score_of
+from nla_cyclegan.weights.stored_score import StoredScore, score_of
 
 
 @pytest.fixture(scope="module")

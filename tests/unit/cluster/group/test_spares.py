@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from cluster.group import spares
-from cluster.settings.selector import Selector
+from cluster.settings.workers.selector import Selector
 
 A, B, C = ("a" * 56, "b" * 56, "c" * 56)
 

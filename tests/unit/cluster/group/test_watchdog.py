@@ -18,7 +18,9 @@ from ray.train.v2.api.preemption import PreemptionInfo
 from cluster.group import watchdog
 from cluster.group.watchdog import Watchdog
 from cluster.ranks.pulse import Pulse
-from cluster.settings.scaling import Machine, Resources, ScalingConfig
+from cluster.settings.workers.capacity import Machine
+from cluster.settings.workers.resources import Resources
+from cluster.settings.workers.scaling import ScalingConfig
 from data_shards.errors import UserError
 
 TIMEOUT_S = 40

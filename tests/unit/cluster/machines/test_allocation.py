@@ -5,7 +5,8 @@ from itertools import chain, repeat
 import pytest
 
 from cluster.machines import allocation
-from cluster.settings.scaling import NO_GROWTH, Growth, Machine, ScalingConfig
+from cluster.settings.workers.capacity import NO_GROWTH, Growth, Machine
+from cluster.settings.workers.scaling import ScalingConfig
 from data_shards.errors import UserError
 
 COMING = Growth((Machine(8, 1),) * 2)

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from cluster.machines.autoscaler import machines_to_come, on_the_head
-from cluster.settings.scaling import Machine
+from cluster.settings.workers.capacity import Machine
 
 DEPLOY = Path(__file__).parents[4] / "cluster" / "deploy"
 

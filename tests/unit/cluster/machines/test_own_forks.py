@@ -74,10 +74,12 @@ for _ in range(3):
 """
 
 
-def test_no_two_forks_give_out_the_same_ids() -> None:
+# Importing Ray Train takes the first ids; the other modules take seconds.
+@pytest.mark.parametrize("modules", [forks.MODULES[:2], pytest.param(forks.MODULES, marks=pytest.mark.slow)])
+def test_no_two_forks_give_out_the_same_ids(modules: tuple[str, ...]) -> None:
     """Two trials of a sweep would store their functions under one id, and one of them train the other's run."""
     done = subprocess.run(
-        [sys.executable, "-c", IDS_OF_FORKS, *forks.MODULES],
+        [sys.executable, "-c", IDS_OF_FORKS, *modules],
         capture_output=True, text=True, check=True, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
     )  # fmt: skip
     ids = done.stdout.splitlines()

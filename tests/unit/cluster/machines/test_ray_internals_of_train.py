@@ -15,7 +15,7 @@ from ray.train.v2._internal.execution.worker_group.poll import WorkerStatus
 from ray.train.v2._internal.execution.worker_group.worker import RayTrainWorker
 
 from cluster.machines import forks, ray_internals, session
-from cluster.settings.scaling import Machine
+from cluster.settings.workers.capacity import Machine
 
 
 def parameters(function: Any) -> list[str]:

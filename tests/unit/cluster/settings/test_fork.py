@@ -22,7 +22,8 @@ from cluster.settings.preflight import claim, prepare
 from cluster.training.loop import train
 from data_shards.errors import UserError
 from data_shards.storage.folder import RunFolder
-from nla_cyclegan.weights.checkpoint import complete_checkpoints, images_of
+from nla_cyclegan.weights.checkpoint import complete_checkpoints
+from nla_cyclegan.weights.checkpoint_names import images_of
 
 
 @pytest.fixture(scope="module")

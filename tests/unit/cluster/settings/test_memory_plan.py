@@ -13,7 +13,7 @@ from cluster.settings.costs import Costs
 from cluster.settings.dry_run import plan_text
 from cluster.settings.memory_plan import MemoryPlan, StepMemory, plan_memory
 from cluster.settings.preflight import prepare
-from cluster.settings.scaling import Resources
+from cluster.settings.workers.resources import Resources
 from data_shards.errors import UserError
 
 GB = 1e9

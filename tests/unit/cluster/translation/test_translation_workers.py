@@ -3,8 +3,8 @@
 import pyarrow as pa
 import pytest
 
-from cluster.settings.scaling import Machine
-from cluster.settings.selector import Selector
+from cluster.settings.workers.capacity import Machine
+from cluster.settings.workers.selector import Selector
 from cluster.translation.calls import calls, received, sent
 from cluster.translation.options import parse
 from cluster.translation.workers import Workers, choose

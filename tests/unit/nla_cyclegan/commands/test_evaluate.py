@@ -258,6 +258,7 @@ def test_a_translation_without_its_input_is_named(folders, capsys):
     assert "no image named like scene 3 (1 of 5 have none)" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_reader_that_has_seen_enough_is_no_error(folders):
     verb = [
         "evaluate",

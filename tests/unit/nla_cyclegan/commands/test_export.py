@@ -13,6 +13,7 @@ from nla_cyclegan.weights.generators import load_generator, read_generator, save
 from nla_cyclegan.weights.onnx import OPSET, check_onnx, save_onnx
 
 PLAIN = GeneratorConfig(base_channels=4, num_blocks=2, nonlocal_blocks=())
+MASKED = {"output": "masked", "nonlocal_blocks": "all", "nonlocal_gain": "fixed"}
 
 
 @pytest.fixture
@@ -52,9 +53,9 @@ def test_a_file_of_one_direction_reads_back_exactly(checkpoint, tmp_path, capsys
                 {"nonlocal_blocks": (0, 1), "nonlocal_gain": 1.0},
                 {"nonlocal_blocks": (1,), "nonlocal_gain": 1.0, "nonlocal_pooled": True, "nonlocal_scaled": True, "upsample": "resize"},
                 {"norm": "group", "upsample": "resize"},
+                MASKED,
             )
         ),
-        {"output": "masked", "nonlocal_blocks": "all", "nonlocal_gain": "fixed"},
     ],
 )  # fmt: skip
 def test_onnx_paints_what_torch_paints_at_any_size(tmp_path, change):
@@ -102,7 +103,7 @@ def test_the_onnx_file_stands_alone_and_says_what_it_is(checkpoint, tmp_path, ca
 
 def test_a_mask_is_exported_with_the_translation(tmp_path, capsys):
     torch.manual_seed(0)
-    generator = Generator(GeneratorConfig(**PLAIN.model_dump() | {"output": "masked"})).eval()
+    generator = Generator(GeneratorConfig(**PLAIN.model_dump() | MASKED)).eval()
     file = tmp_path / "generator_ba.safetensors"
     save_generator(generator, file)
     read = load_generator(file)
@@ -111,11 +112,13 @@ def test_a_mask_is_exported_with_the_translation(tmp_path, capsys):
     assert export(file, "onnx", tmp_path / "g.onnx") == 0
     assert "translation, the same and mask [batch, 1, height, width] in 0..1; onnxruntime" in capsys.readouterr().out
     session = onnxruntime.InferenceSession(tmp_path / "g.onnx", providers=["CPUExecutionProvider"])
-    image = torch.rand(1, 3, 16, 24) * 2 - 1
-    with torch.no_grad():
-        expected = generator.translate(image)
-    for found, wanted in zip(session.run(["translation", "mask"], {"image": image.numpy()}), expected, strict=True):
-        torch.testing.assert_close(torch.from_numpy(found), wanted, rtol=0, atol=1e-4)
+    for size in [(1, 3, 16, 24), (5, 3, 20, 36), (1, 3, 128, 64)]:
+        image = torch.rand(size) * 2 - 1
+        with torch.no_grad():
+            expected = generator.translate(image)
+        for found, wanted in zip(session.run(["translation", "mask"], {"image": image.numpy()}), expected, strict=True):
+            torch.testing.assert_close(torch.from_numpy(found), wanted, rtol=0, atol=1e-4)
+    save_generator(Generator(GeneratorConfig(**PLAIN.model_dump() | {"output": "masked"})), file)
     assert export(file, "junyanz", tmp_path / "g.pth") == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert "has no place for output 'masked'" in line

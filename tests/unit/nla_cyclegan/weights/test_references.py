@@ -14,7 +14,7 @@ from data_shards.errors import UserError
 from data_shards.storage.folder import RunFolder
 from nla_cyclegan import Generator, GeneratorConfig, load_generator, load_generators, save_generator
 from nla_cyclegan.__main__ import main
-from nla_cyclegan.weights.checkpoint import Commit, StoredFile, write_commit
+from nla_cyclegan.weights.commit import Commit, StoredFile, write_commit
 from nla_cyclegan.weights.references import Reference
 
 CONFIG = GeneratorConfig(base_channels=2, num_blocks=1, nonlocal_blocks=())

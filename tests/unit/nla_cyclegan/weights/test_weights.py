@@ -10,7 +10,7 @@ from pyarrow import fs
 from data_shards.errors import UserError
 from data_shards.storage import Location
 from nla_cyclegan import Generator, GeneratorConfig
-from nla_cyclegan.weights.checkpoint import share_file
+from nla_cyclegan.weights.commit import share_file
 from nla_cyclegan.weights.generators import FORMAT, load_generator, load_generators, save_generator
 
 CONFIG = GeneratorConfig(base_channels=2, num_blocks=2, nonlocal_blocks=(1,), upsample="resize")

@@ -13,7 +13,7 @@ from cluster.settings.config import RunConfig
 from cluster.settings.options import parse_options
 from data_shards.errors import UserError
 from data_shards.storage.folder import RunFolder, join_uri, split_uri
-from nla_cyclegan.weights.checkpoint import name_of
+from nla_cyclegan.weights.checkpoint_names import name_of
 from tuning.analysis import results
 from tuning.analysis.objective import DIVERGED, ObjectiveConfig, evaluation_of, evaluations
 from tuning.analysis.results import best_config, ranked, read_results

@@ -23,6 +23,7 @@ from tuning.analysis.results import SWEEP, TRIAL, Evaluation, Exploit, Results, 
 from tuning.analysis.view import View, axes_of
 from tuning.dashboard import gallery, serve
 from tuning.dashboard.page import modules
+from tuning.dashboard.sources import source_of
 from tuning.dashboard.sweep_page import SweepPages
 from tuning.search_space.space import Dimension
 
@@ -217,6 +218,15 @@ def test_a_population_shows_who_learned_from_whom(tmp_path: Path) -> None:
     page = render(read_results(uri), uri)
     data = data_of(page)
     assert data["sweep"]["trials"][2]["exploits"] == [[300, 1]]
+
+
+def test_sweeps_of_one_name_are_distinguished_by_where_they_are(tmp_path: Path) -> None:
+    uris = [sweep_records.sweep(tmp_path / place, 1, name=name) for place, name in (("a", "x"), ("b", "x"), ("a", "y"))]
+    compared = source_of(uris)
+    found = json.loads(compared.page(compared.update()).document)
+    assert [each["name"] for each in found["several"]["sweeps"]] == ["a/x", "b/x", "y"]
+    again = source_of(uris[:1] * 2)
+    assert "x" in again.page(again.update()).document
 
 
 def test_the_scripts_import_each_other_by_the_names_they_have() -> None:

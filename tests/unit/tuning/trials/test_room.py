@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 import ray
 
-from cluster.settings.scaling import NO_GROWTH, Growth, Machine, Resources
+from cluster.settings.workers.capacity import NO_GROWTH, Growth, Machine
+from cluster.settings.workers.resources import Resources
 from data_shards.errors import UserError
 from tuning.trials import patience, room
 from tuning.trials.patience import Patience

@@ -12,10 +12,13 @@ from pydantic import ValidationError
 
 from cluster.checkpoints.checkpoint import store_share
 from cluster.ranks.world import World
-from cluster.settings.scaling import Machine, Resources, ScalingConfig, choose
+from cluster.settings.workers.capacity import Machine
+from cluster.settings.workers.resources import Resources
+from cluster.settings.workers.scaling import ScalingConfig
+from cluster.settings.workers.sizing import choose
 from data_shards.errors import UserError
 from data_shards.storage.folder import RunFolder
-from nla_cyclegan.weights.checkpoint import name_of
+from nla_cyclegan.weights.checkpoint_names import name_of
 from tuning.analysis.objective import ObjectiveConfig
 from tuning.analysis.results import Evaluation, Trial
 from tuning.search_space.space import Dimension

@@ -4,14 +4,10 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from cluster.settings.scaling import (
-    Growth,
-    Machine,
-    ScalingConfig,
-    choose,
-    places,
-    shortage,
-)
+from cluster.settings.workers.capacity import Growth, Machine, places
+from cluster.settings.workers.resources import shortage
+from cluster.settings.workers.scaling import ScalingConfig
+from cluster.settings.workers.sizing import choose
 from data_shards.errors import UserError
 
 

@@ -5,8 +5,8 @@ import re
 import subprocess
 from itertools import takewhile
 
-from cluster.settings.scaling import Machine
-from cluster.settings.selector import ACCELERATOR_LABEL, accelerator_named
+from cluster.settings.workers.capacity import Machine
+from cluster.settings.workers.selector import ACCELERATOR_LABEL, accelerator_named
 from data_shards.cores import usable_cores
 
 NVIDIA_SMI_S = 30.0

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.settings.this_machine import compute_capability, this_machine, visible_gpus
+from cluster.settings.workers.this_machine import compute_capability, this_machine, visible_gpus
 
 NVIDIA_SMI = """GPU 0: NVIDIA H100 80GB HBM3 (UUID: GPU-1f7f0d4c)
   MIG 1g.10gb     Device  0: (UUID: MIG-5b1d7a53)

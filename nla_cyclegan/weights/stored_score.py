@@ -1,0 +1,53 @@
+"""The score that a checkpoint was stored with, and which checkpoint has the best."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from data_shards.errors import UserError, shown_name
+from data_shards.storage.folder import RunFolder
+from nla_cyclegan.weights.checkpoint_names import age
+
+ABOUT = "run.json"
+# What a checkpoint's score is that has no definition beside it: the sliced Wasserstein distance x 10^3.
+SWD_ALONE = "swd"
+
+
+@dataclass(frozen=True)
+class StoredScore:
+    """The score of a checkpoint; lower is better, among scores of one definition."""
+
+    value: float
+    definition: str = SWD_ALONE
+    """What it was measured by, see nla_cyclegan/metrics/score.py."""
+
+
+def score_of(folder: RunFolder, name: str) -> StoredScore | None:
+    """The score that a checkpoint was stored with, None if it was not evaluated or that file is damaged."""
+    try:
+        about = folder.read_json(f"{name}/{ABOUT}")
+    except UserError:
+        return None
+    return score_in(about if isinstance(about, dict) else {})
+
+
+def score_in(about: Mapping[str, Any]) -> StoredScore | None:
+    """The score in a checkpoint's run.json, None if it was not evaluated."""
+    score, definition = about.get("score"), about.get("score_definition", SWD_ALONE)
+    if not isinstance(score, int | float) or not math.isfinite(score):
+        return None
+    return StoredScore(score, shown_name(str(definition)))
+
+
+def best_of(scores: Mapping[str, StoredScore | None]) -> str | None:
+    """The checkpoint with the lowest score, of two the older one; None where none has a score.
+
+    Scores of different definitions do not compare: the best is among those that were scored as the newest one was.
+    """
+    scored = {name: score for name, score in scores.items() if score is not None}
+    if not scored:
+        return None
+    definition = scored[max(scored, key=age)].definition
+    alike = [name for name, score in scored.items() if score.definition == definition]
+    return min(alike, key=lambda name: (scored[name].value, age(name)))
