@@ -88,19 +88,13 @@ def score_text(view: View) -> str:
     """What the score is, in a sentence."""
     objective = view.sweep.get("objective") or {}
     is_kernel, content = objective.get("distance") == "kid", objective.get("content")
-    if view.copy_score is not None:
-        return (
-            "Score: distance of translated held-out images to real ones in units of the inputs', "
-            f"{'by Inception features (KID)' if is_kernel else 'in structure and colour'}, and "
-            f"{CONTENT if content is None else content:g} (1 \u2212 SSIM of the scene), mean of both directions. "
-            "Lower is better; 1 is a copy."
-        )
-    distance = "kernel distance (KID, " if is_kernel else "sliced Wasserstein distance ("
-    lost = f", plus up to {content:g} for content of the input that is lost (by SSIM)" if content else ""
-    return (
-        f"Score: {distance}x 10\u00b3) of translated held-out images to real ones, mean of both directions{lost}. "
-        "Lower is better."
-    )
+    if view.copy_score is None:
+        distance = "kernel distance (KID, " if is_kernel else "sliced Wasserstein distance ("
+        lost = f", plus up to {content:g} for content of the input that is lost (by SSIM)" if content else ""
+        return f"Score: {distance}x 10\u00b3) of translated held-out images to real ones, mean of both directions{lost}. Lower is better."
+    distance = "by Inception features (KID)" if is_kernel else "in structure and colour"
+    lost = f"{CONTENT if content is None else content:g} (1 \u2212 SSIM of the scene)"
+    return f"Score: distance of translated held-out images to real ones in units of the inputs', {distance}, and {lost}, mean of both directions. Lower is better; 1 is a copy."
 
 
 def _best_group(view: View) -> str:

@@ -81,21 +81,21 @@ const band = (line) => ({
 // Where trials diverged, and the checkpoints of trials from which others of a population continued.
 function marks(name) {
   const byNumber = new Map(sweep.trials.map((trial) => [trial.number, trial]));
-  // The point of a trial's curve that was the last one after so many images.
-  const point = (trial, images, number, donor) => {
-    const { x, y } = trial ? courseOf(trial, name) : { x: [], y: [] };
-    const last = Math.max(0, x.filter((each) => each <= images).length - 1);
-    return { x: Math.min(images, x.at(-1)), y: y[last], customdata: [[number], donor] };
+  // A mark of a trial, on the curve of one of this number, after so many images.
+  const mark = (trial, number, images) => {
+    const { x, y } = byNumber.has(number) ? courseOf(byNumber.get(number), name) : { x: [], y: [] };
+    return { x: Math.min(images, x.at(-1)), y: y[Math.max(0, x.filter((each) => each <= images).length - 1)], customdata: [[trial.number], number] };
   };
-  const diverged = view.shown.filter((trial) => trial.state === "diverged").map((trial) => point(trial, Infinity, trial.number));
-  const taken = view.shown.flatMap((trial) => trial.exploits.map(([images, donor]) => point(byNumber.get(donor), images, trial.number, donor)));
+  const diverged = view.shown.filter((trial) => trial.state === "diverged").map((trial) => mark(trial, trial.number, Infinity));
+  const taken = view.shown.flatMap((trial) => trial.exploits.map(([images, donor]) => mark(trial, donor, images)));
+  const trace = (found, marker, text) => found.length > 0 && {
+    type: "scatter", mode: "markers", showlegend: false, marker, x: found.map((each) => each.x), y: found.map((each) => each.y),
+    customdata: found.map((each) => each.customdata), hovertemplate: `trial %{customdata[0][0]} ${text} after %{x:,} images<extra></extra>`,
+  };
   return [
-    [diverged, { symbol: "x-thin", size: 9, line: { color: ORANGE, width: 2.5 } }, "diverged"],
-    [taken, { symbol: "diamond", size: 9, color: TEAL }, "continued from here, trial %{customdata[1]}"],
-  ].filter(([found]) => found.length).map(([found, marker, text]) => ({
-    type: "scatter", mode: "markers", showlegend: false, marker, hovertemplate: `trial %{customdata[0][0]} ${text} after %{x:,} images<extra></extra>`,
-    ...Object.fromEntries(["x", "y", "customdata"].map((part) => [part, found.map((each) => each[part])])),
-  }));
+    trace(diverged, { symbol: "x-thin", size: 9, line: { color: ORANGE, width: 2.5 } }, "diverged"),
+    trace(taken, { symbol: "diamond", size: 9, color: TEAL }, "continued from here, trial %{customdata[1]}"),
+  ];
 }
 
 // Without a few outliers that would flatten all other curves; with the values that readers know.

@@ -46,7 +46,7 @@ function drawField(axis, shown, all, id) {
   const isChoice = axis.scale === "choice", [field, measure] = isChoice ? ["y", "x"] : ["x", "y"];
   const placed = (found) => ({ [field]: placesOf(axis, found), [measure]: found.map((point) => point.value) });
   const texts = (point) => [textOf(point.trials[0], axis)], isFew = shown.length <= FEW;
-  draw(id, [...(isChoice ? boxes(axis, shown) : []), isFiltered() && context(placed(all), all), points(shown, texts, `%{${measure}:.4~g}, ${axis.label} %{customdata[2]}`, {
+  draw(id, [isChoice && boxes(axis, shown), isFiltered() && context(placed(all), all), points(shown, texts, `%{${measure}:.4~g}, ${axis.label} %{customdata[2]}`, {
     ...placed(shown),
     marker: { size: isFew ? 9 : 6, opacity: isFew ? 0.85 : 0.6, color: shown.map((point) => shade(point.place)) },
     [`error_${measure}`]: {
@@ -82,12 +82,12 @@ export function axisOf(axis, found) {
   return { type: "log", tickformat: "~g", dtick: high / low < 30 ? "D2" : Math.ceil(Math.log10(high / low) / 6) };
 }
 
+// A box for each choice of enough points.
 function boxes(axis, found) {
-  return axis.choices.flatMap((_, place) => {
-    const values = found.filter((point) => point.trials[0].places[axis.place] === place).map((point) => point.value);
-    return values.length < BOXED ? [] : [{
-      type: "box", orientation: "h", x: values, y: values.map(() => place), boxpoints: false, width: 0.6, hoverinfo: "skip",
-      line: { color: GREY, width: 1.5 }, fillcolor: FAINT,
-    }];
-  });
+  const place = (point) => point.trials[0].places[axis.place], at = Map.groupBy(found, place);
+  const boxed = found.filter((point) => at.get(place(point)).length >= BOXED);
+  return {
+    type: "box", orientation: "h", x: boxed.map((point) => point.value), y: boxed.map(place), boxpoints: false, width: 0.6, hoverinfo: "skip",
+    line: { color: GREY, width: 1.5 }, fillcolor: FAINT,
+  };
 }

@@ -23,7 +23,7 @@ export function drawTimeline() {
     return {
       type: "bar", orientation: "h", name: outcome, y: found.map((bar) => bar.lane), base: found.map((bar) => 1000 * bar.start),
       x: found.map((bar) => Math.max(1, 1000 * (bar.end - bar.start))), width: 0.72,
-      marker: { color, opacity: found.map((bar) => (bar.is_estimated ? 0.55 : 0.9)), line: { width: 1, color: WHITE }, pattern: shape && { shape, bgcolor: color, fgcolor: "#fff", size: 6 } },
+      marker: { color, opacity: found.map((bar) => (bar.is_estimated ? 0.55 : 0.9)), line: { width: 1, color: WHITE }, pattern: shape && { shape, bgcolor: color, fgcolor: "#fff", fgopacity: 0.45, size: 6 } },
       text: bars.length <= TEXTS ? found.map((bar) => String(bar.trial)) : undefined, textposition: "inside", insidetextanchor: "middle", textangle: 0,
       textfont: { color: "#fff" },
       customdata: found.map((bar) => [[bar.trial], bar.outcome + (bar.is_estimated ? " (estimated)" : ""), duration(bar.end - bar.start), number(view.value(shown.get(bar.trial)))]),
