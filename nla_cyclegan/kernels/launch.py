@@ -20,21 +20,9 @@ part: tuple[int, int] = (0, 1)
 _places: dict[Any, int] = {}
 
 
-def launch(
-    kernel: Any,
-    programs: int,
-    *args: Any,
-    warps: int = 4,
-    stages: int = 3,
-    registers: int | None = None,
-    **constants: Any,
-) -> None:
-    """Run that many programs of a Triton kernel, with its arguments in order and its constants by name.
-
-    Args:
-        registers: most that a thread may use; None: as many as the compiler likes.
-    """
-    constants |= {"num_warps": warps, "num_stages": stages, "maxnreg": registers}
+def launch(kernel: Any, programs: int, *args: Any, warps: int = 4, stages: int = 3, **constants: Any) -> None:
+    """Run that many programs of a Triton kernel, with its arguments in order and its constants by name."""
+    constants |= {"num_warps": warps, "num_stages": stages}
     if compiled is None:
         kernel[(programs,)](*args, **constants)
         return

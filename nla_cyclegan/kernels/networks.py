@@ -15,7 +15,6 @@ from nla_cyclegan.kernels.bias import bias_act
 from nla_cyclegan.kernels.cast import Weights, cast_weights
 from nla_cyclegan.kernels.conv7 import FEW, conv7_to_few, conv7_to_many
 from nla_cyclegan.kernels.distance import l1, lsgan
-from nla_cyclegan.kernels.group import counters
 from nla_cyclegan.kernels.launch import nhwc
 from nla_cyclegan.kernels.norm import norm_act, norm_act_both
 from nla_cyclegan.kernels.pad import reflect_pad, reflect_pad_both
@@ -97,12 +96,10 @@ class Fused:
         """
         for network in networks:
             self._weights[network] = cast_weights(network, self.dtype)
-        counters.share()
 
     def forget(self) -> None:
-        """The round is over: free the casts."""
+        """Free the casts."""
         self._weights.clear()
-        counters.end()
 
     def __call__(self, network: nn.Module, image_BCHW: Tensor) -> Tensor:
         """`network(image)` for a Generator or a PatchDiscriminator. Raises: TypeError for others."""

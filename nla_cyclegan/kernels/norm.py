@@ -1,17 +1,18 @@
-"""Instance norm, activation, residual sum and the reflection padding of the next convolution, in one kernel each way.
+"""Instance norm, activation, residual sum and the reflection padding of the next convolution, in two kernels each way.
 
     y = act((x - mean) / sqrt(var + eps)) + residual,  mean and var over the positions of each channel of each sample
     dx = (g - mean(g) - xhat mean(g xhat)) / sqrt(var + eps),  g the gradient before the activation, xhat the normed x
 
-A program holds a tile of x, and of the gradient, in registers while its group adds up the sums over a sample's positions (see
-`group`). Where a group may not wait, a launch for the sums comes first, and the tiles are read again.
+Bytes moved, in sizes of x (the padding's few per cent apart): forward x read twice, y written, the residual read, and y
+written once more where it is wanted both padded and plain: 3 to 5. Backward x and the gradient read twice, dx written: 5;
+with a residual and a padding the folded gradient is written by the first kernel, which is the residual's, and read by the
+second: 6. A second gradient, of the plain y, is read too: 1 or 2 more.
 
-Bytes moved, in sizes of x (the padding's few per cent apart): forward x read, y written, the residual read, and y written once
-more where it is wanted both padded and plain: 2 to 4. Backward x and the gradient read, dx written: 3; with a residual
-and a padding the folded gradient, which is the residual's, is written too: 4. A second gradient, of the plain y, is 1 more.
-A launch for the sums reads x, and the gradient, once more.
+What the second kernel reads again is in the L2 cache still: both go through a few samples at a time, of CACHED bytes, the one
+that only reads from the last to the first, the other from the first to the last.
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -20,104 +21,118 @@ import triton.language as tl
 from torch import Tensor
 from torch.autograd import Function
 
-from nla_cyclegan.kernels.group import counters, held, may_wait, meet
-from nla_cyclegan.kernels.launch import cdiv, launch, new_nhwc, nhwc, power_of_2
-from nla_cyclegan.kernels.pad import check_sides, fold, unfold
+from nla_cyclegan.kernels.launch import FILL, cdiv, launch, new_nhwc, nhwc, power_of_2, share
+from nla_cyclegan.kernels.pad import check_sides, fold, reflect, row_tile
 
 EPS = 1e-5
-FORWARD, BACKWARD = (16384, 8, None), (8192, 8, None)
-"""Elements of x that a program holds, its warps, and most registers of a thread."""
-LARGE = 16
-"""Programs of a group, above which its tiles are narrowed, so that fewer wait for each other."""
-FEWEST = 16
-"""Channels to which they are narrowed: 32 bytes of bf16, read at once."""
+TILE = 4096
+"""Elements of a tile, in 4 warps, of the kernels that go along positions."""
+CACHED = 32 * 2**20
+"""Bytes that two kernels, one after the other, both read from memory once. An H100's L2 cache has 50 MiB, an A100's 40, an H200's 60."""
 
 
-@triton.jit
-def _place(tiles, C: tl.constexpr, N: tl.constexpr, BP: tl.constexpr, BC: tl.constexpr):
-    """-> the program's sample, tile and group, its positions and channels."""
+@triton.jit(do_not_specialize=["parts", "chunk"])
+def _moments(x, moments, parts, chunk, N: tl.constexpr, C: tl.constexpr, BP: tl.constexpr, BC: tl.constexpr):
+    """moments[b, 0, s, c] = mean and moments[b, 1, s, c] = sum of squared differences from it, over the `chunk` positions of part s."""
     CB: tl.constexpr = (C + BC - 1) // BC
-    pid = tl.program_id(0)
-    group = pid // tiles
-    tile = pid % tiles
-    c = group % CB * BC + tl.arange(0, BC)
-    return group // CB, tile, group, tile * BP + tl.arange(0, BP), c
+    pid = tl.num_programs(0) - 1 - tl.program_id(0)
+    c = pid % CB * BC + tl.arange(0, BC)
+    s = pid // CB % parts
+    b = pid // (CB * parts)
+    x += b.to(tl.int64) * (N * C)
+    first = s * chunk
+    last = tl.minimum(first + chunk, N)
+    # Sums of differences from one of the values: no cancellation, however far the mean is from 0.
+    origin = tl.load(x + first * C + c, mask=c < C, other=0.0).to(tl.float32)
+    sums = tl.zeros((BP, BC), tl.float32)
+    squares = tl.zeros((BP, BC), tl.float32)
+    for start in range(first, last, BP):
+        p = start + tl.arange(0, BP)
+        mask = (p < last)[:, None] & (c < C)[None, :]
+        v = tl.load(x + p[:, None] * C + c[None, :], mask=mask, other=0.0).to(tl.float32)
+        d = tl.where(mask, v - origin[None, :], 0.0)
+        sums += d
+        squares += d * d
+    count = (last - first).to(tl.float32)
+    total = tl.sum(sums, 0)
+    out = moments + (b * 2 * parts + s) * C + c
+    tl.store(out, origin + total / count, mask=c < C)
+    tl.store(out + parts * C, tl.maximum(tl.sum(squares, 0) - total * total / count, 0.0), mask=c < C)
 
 
 @triton.jit
-def _rows(tile, p, W: tl.constexpr, BP: tl.constexpr, N: tl.constexpr):
-    """-> first and last row of a tile, rows and columns of its positions."""
-    top = tile * BP // W
-    if BP % W == 0:
-        # Whole rows: the compiler knows the columns.
-        i = tl.arange(0, BP)
-        return top, top + BP // W - 1, top + i // W, i % W
-    return top, tl.minimum(tile * BP + BP - 1, N - 1) // W, p // W, p % W
+def _merge(moments, b, c, parts, chunk, N: tl.constexpr, C: tl.constexpr, PARTS: tl.constexpr):
+    """The parts' means and squared differences -> the sample's mean and variance (Chan et al. 1983)."""
+    s = tl.arange(0, PARTS)
+    at = moments + (b * 2 * parts + s)[:, None] * C + c[None, :]
+    mask = (s < parts)[:, None] & (c < C)[None, :]
+    origin = tl.load(moments + b * 2 * parts * C + c, mask=c < C, other=0.0)
+    means = tl.load(at, mask=mask, other=0.0) - origin[None, :]
+    squares = tl.load(at + parts * C, mask=mask, other=0.0)
+    count = tl.where(s < parts, tl.minimum(N - s * chunk, chunk), 0).to(tl.float32)[:, None]
+    shift = tl.sum(means * count, 0) / N
+    off = means - shift[None, :]
+    return origin + shift, tl.sum(squares + count * off * off, 0) / N
 
 
-@triton.jit
-def _merge(parts, s, tiles, N: tl.constexpr, BP: tl.constexpr, BC: tl.constexpr, MERGE: tl.constexpr):
-    """The tiles' means and sums of squared differences -> those of the sample (Chan et al. 1983): mean and variance."""
-    origin = tl.load(parts + s, cache_modifier=".cg")
-    shift = tl.zeros((BC,), tl.float32)
-    squares = tl.zeros((BC,), tl.float32)
-    for first in range(0, tiles, MERGE):
-        t = first + tl.arange(0, MERGE)
-        count = tl.where(t < tiles, tl.minimum(N - t * BP, BP), 0).to(tl.float32)[:, None]
-        at = parts + (t * (2 * BC))[:, None] + s[None, :]
-        off = tl.load(at, mask=(t < tiles)[:, None], other=0.0, cache_modifier=".cg") - origin[None, :]
-        within = tl.load(at + BC, mask=(t < tiles)[:, None], other=0.0, cache_modifier=".cg")
-        shift += tl.sum(off * count, 0)
-        squares += tl.sum(within + count * off * off, 0)
-    shift = shift / N
-    return origin + shift, tl.maximum(squares / N - shift * shift, 0.0)
-
-
-@triton.jit(do_not_specialize=["tiles"])
-def _norm(x, residual, padded, plain, mean_out, rstd_out, parts, counters, tiles, EPS: tl.constexpr, H: tl.constexpr, W: tl.constexpr, C: tl.constexpr, P: tl.constexpr,
-          SLOPE: tl.constexpr, RESIDUAL: tl.constexpr, PLAIN: tl.constexpr, SUM: tl.constexpr, APPLY: tl.constexpr, MERGE: tl.constexpr, BP: tl.constexpr, BC: tl.constexpr):  # fmt: skip
-    """SUM: the mean of each tile and channel, and the sum of squared differences from it. APPLY: mean and rstd of each sample and channel,
-    y to the padded output where P > 0, and to the plain one if PLAIN."""
+@triton.jit(do_not_specialize=["parts", "chunk", "per"])
+def _normalize(x, residual, moments, padded, plain, mean_out, rstd_out, parts, chunk, per, EPS: tl.constexpr, H: tl.constexpr, W: tl.constexpr, C: tl.constexpr, P: tl.constexpr,
+               SLOPE: tl.constexpr, RESIDUAL: tl.constexpr, PLAIN: tl.constexpr, PARTS: tl.constexpr, BP: tl.constexpr, BC: tl.constexpr):  # fmt: skip
+    """y to the padded output where P > 0, and to the plain one if PLAIN; a program takes `per` padded positions of a sample."""
+    CB: tl.constexpr = (C + BC - 1) // BC
     N: tl.constexpr = H * W
-    b, tile, group, p, c = _place(tiles, C, N, BP, BC)
-    # A mask that is always true is none: whole tiles need fewer registers.
-    mask = (p < N)[:, None] & (c < C)[None, :] if N % BP or C % BC else tl.full((BP, BC), True, tl.int1)
-    at = p[:, None] * C + c[None, :]
+    WP: tl.constexpr = W + 2 * P
+    NP: tl.constexpr = (H + 2 * P) * WP
+    tiles = (NP + per - 1) // per
+    pid = tl.program_id(0)
+    c = pid % CB * BC + tl.arange(0, BC)
+    tile = pid // CB % tiles
+    b = pid // (CB * tiles)
+    mean, var = _merge(moments, b, c, parts, chunk, N, C, PARTS)
+    rstd = tl.rsqrt(var + EPS)
+    if tile == 0:
+        tl.store(mean_out + b * C + c, mean, mask=c < C)
+        tl.store(rstd_out + b * C + c, rstd, mask=c < C)
     wide = b.to(tl.int64)
-    s = tl.arange(0, BC)
-    parts += group * (2 * BC) * tiles
-    v = tl.load(x + wide * (N * C) + at, mask=mask, other=0.0)
-    if SUM:
-        count = tl.minimum(N - tile * BP, BP).to(tl.float32)
-        # Within a tile the mean is known before the squares are added up: no cancellation, however far it is from 0.
-        tile_mean = tl.sum(v.to(tl.float32), 0) / count
-        off = tl.where(mask, v.to(tl.float32) - tile_mean[None, :], 0.0)
-        tl.store(parts + tile * (2 * BC) + s, tile_mean)
-        tl.store(parts + tile * (2 * BC) + BC + s, tl.sum(off * off, 0))
-    if APPLY:
-        if RESIDUAL:
-            kept = tl.load(residual + wide * (N * C) + at, mask=mask, other=0.0)
-        if SUM:
-            meet(counters + group, tiles)
-            v = held(v)
-        mean, var = _merge(parts, s, tiles, N, BP, BC, MERGE)
-        rstd = tl.rsqrt(var + EPS)
-        if tile == 0:
-            tl.store(mean_out + b * C + c, mean, mask=c < C)
-            tl.store(rstd_out + b * C + c, rstd, mask=c < C)
-        y = (v.to(tl.float32) - mean[None, :]) * rstd[None, :]
+    x += wide * (N * C)
+    if RESIDUAL:
+        residual += wide * (N * C)
+    if P > 0:
+        padded += wide * (NP * C)
+    if PLAIN:
+        plain += wide * (N * C)
+    last = tl.minimum(tile * per + per, NP)
+    for start in range(tile * per, last, BP):
+        q = start + tl.arange(0, BP)
+        mask = (q < last)[:, None] & (c < C)[None, :]
+        source = reflect(q // WP, P, H) * W + reflect(q % WP, P, W) if P > 0 else q
+        at = source[:, None] * C + c[None, :]
+        v = (tl.load(x + at, mask=mask, other=0.0).to(tl.float32) - mean[None, :]) * rstd[None, :]
         if SLOPE == 0:
-            y = tl.maximum(y, 0.0)
+            v = tl.maximum(v, 0.0)
         elif SLOPE != 1:
-            y = tl.where(y > 0, y, y * SLOPE)
+            v = tl.where(v > 0, v, v * SLOPE)
         if RESIDUAL:
-            y += kept.to(tl.float32)
-        y = y.to(v.dtype)
+            v += tl.load(residual + at, mask=mask, other=0.0).to(tl.float32)
+        v = v.to(x.dtype.element_ty)
         if P > 0:
-            top, bottom, h, w = _rows(tile, p, W, BP, N)
-            unfold(padded + wide * ((H + 2 * P) * (W + 2 * P) * C), y, h, w, c, mask, top, bottom, H, W, C, P)
+            tl.store(padded + q[:, None] * C + c[None, :], v, mask=mask)
         if PLAIN:
-            tl.store(plain + wide * (N * C) + at, y, mask=mask)
+            if P > 0:
+                mask = mask & ((q // WP >= P) & (q // WP < H + P) & (q % WP >= P) & (q % WP < W + P))[:, None]
+            tl.store(plain + at, v, mask=mask)
+
+
+@triton.jit
+def _gradient(padded_g, plain_g, h, w, at, c, mask, H: tl.constexpr, W: tl.constexpr, C: tl.constexpr, P: tl.constexpr, PLAIN: tl.constexpr):  # fmt: skip
+    """The gradient of y at row h, columns w: of the padded image's (where P > 0) and of the plain one's (if PLAIN)."""
+    if P > 0:
+        g = fold(padded_g, h, w, c, mask, H, W, C, P)
+        if PLAIN:
+            g += tl.load(plain_g + at, mask=mask, other=0.0).to(tl.float32)
+    else:
+        g = tl.load(plain_g + at, mask=mask, other=0.0).to(tl.float32)
+    return g
 
 
 @triton.jit
@@ -130,82 +145,96 @@ def _before_activation(g, d, SLOPE: tl.constexpr):
     return g
 
 
-@triton.jit(do_not_specialize=["tiles"])
-def _norm_grad(x, padded_g, plain_g, total_g, mean, rstd, dx, parts, counters, tiles, H: tl.constexpr, W: tl.constexpr, C: tl.constexpr, P: tl.constexpr,
-               SLOPE: tl.constexpr, PLAIN: tl.constexpr, TOTAL: tl.constexpr, SUM: tl.constexpr, APPLY: tl.constexpr, MERGE: tl.constexpr, BP: tl.constexpr, BC: tl.constexpr):  # fmt: skip
-    """SUM: each tile's sums of g and of g (x - mean); and y's gradient to total_g if TOTAL. APPLY: dx = rstd (g - mean(g) - xhat mean(g xhat)).
-
-    y's gradient is that of the padded image where P > 0, and of the plain one if PLAIN.
-    """
-    N: tl.constexpr = H * W
-    b, tile, group, p, c = _place(tiles, C, N, BP, BC)
-    mask = (p < N)[:, None] & (c < C)[None, :] if N % BP or C % BC else tl.full((BP, BC), True, tl.int1)
-    at = p[:, None] * C + c[None, :]
-    wide = b.to(tl.int64)
-    s = tl.arange(0, BC)
-    parts += group * (2 * BC) * tiles
-    v = tl.load(x + wide * (N * C) + at, mask=mask, other=0.0)
+@triton.jit(do_not_specialize=["parts", "rows"])
+def _grad_sums(x, padded_g, plain_g, total_g, mean, sums, parts, rows, H: tl.constexpr, W: tl.constexpr, C: tl.constexpr, P: tl.constexpr,
+               SLOPE: tl.constexpr, PLAIN: tl.constexpr, TOTAL: tl.constexpr, BW: tl.constexpr, BC: tl.constexpr):  # fmt: skip
+    """sums[b, 0, s, c] = sum of g and sums[b, 1, s, c] = sum of g (x - mean) over the rows of part s; and y's gradient to total_g if TOTAL."""
+    CB: tl.constexpr = (C + BC - 1) // BC
+    pid = tl.num_programs(0) - 1 - tl.program_id(0)
+    c = pid % CB * BC + tl.arange(0, BC)
+    s = pid // CB % parts
+    b = pid // (CB * parts)
     m = tl.load(mean + b * C + c, mask=c < C, other=0.0)
+    wide = b.to(tl.int64)
+    x += wide * (H * W * C)
     if P > 0:
-        top, bottom, h, w = _rows(tile, p, W, BP, N)
-        whole = fold(padded_g + wide * ((H + 2 * P) * (W + 2 * P) * C), h, w, c, mask, top, bottom, H, W, C, P)
-        if PLAIN:
-            whole += tl.load(plain_g + wide * (N * C) + at, mask=mask, other=0.0).to(tl.float32)
-        y_grad = whole.to(v.dtype)
-    else:
-        y_grad = tl.load(plain_g + wide * (N * C) + at, mask=mask, other=0.0)
-    if SUM:
-        if TOTAL:
-            tl.store(total_g + wide * (N * C) + at, y_grad, mask=mask)
-        d = v.to(tl.float32) - m[None, :]
-        g = _before_activation(y_grad.to(tl.float32), d, SLOPE)
-        tl.store(parts + tile * (2 * BC) + s, tl.sum(g, 0))
-        tl.store(parts + tile * (2 * BC) + BC + s, tl.sum(g * d, 0))
-    if APPLY:
-        r = tl.load(rstd + b * C + c, mask=c < C, other=0.0)
-        if SUM:
-            meet(counters + group, tiles)
-            v = held(v)
-            y_grad = held(y_grad)
-        sum_g = tl.zeros((BC,), tl.float32)
-        sum_gd = tl.zeros((BC,), tl.float32)
-        for first in range(0, tiles, MERGE):
-            t = first + tl.arange(0, MERGE)
-            part = parts + (t * (2 * BC))[:, None] + s[None, :]
-            sum_g += tl.sum(tl.load(part, mask=(t < tiles)[:, None], other=0.0, cache_modifier=".cg"), 0)
-            sum_gd += tl.sum(tl.load(part + BC, mask=(t < tiles)[:, None], other=0.0, cache_modifier=".cg"), 0)
-        slope_d = sum_gd / N * r * r
-        d = v.to(tl.float32) - m[None, :]
-        g = _before_activation(y_grad.to(tl.float32), d, SLOPE)
-        g = (g - (sum_g / N)[None, :] - d * slope_d[None, :]) * r[None, :]
-        tl.store(dx + wide * (N * C) + at, g.to(dx.dtype.element_ty), mask=mask)
+        padded_g += wide * ((H + 2 * P) * (W + 2 * P) * C)
+    if PLAIN:
+        plain_g += wide * (H * W * C)
+    if TOTAL:
+        total_g += wide * (H * W * C)
+    sum_g = tl.zeros((BW, BC), tl.float32)
+    sum_gd = tl.zeros((BW, BC), tl.float32)
+    for h in range(s * rows, tl.minimum(s * rows + rows, H)):
+        for left in range(0, W, BW):
+            w = left + tl.arange(0, BW)
+            mask = (w < W)[:, None] & (c < C)[None, :]
+            at = (h * W + w)[:, None] * C + c[None, :]
+            d = tl.load(x + at, mask=mask, other=0.0).to(tl.float32) - m[None, :]
+            g = _gradient(padded_g, plain_g, h, w, at, c, mask, H, W, C, P, PLAIN)
+            if TOTAL:
+                kept = g.to(total_g.dtype.element_ty)
+                tl.store(total_g + at, kept, mask=mask)
+                g = kept.to(tl.float32)
+            g = _before_activation(g, d, SLOPE)
+            sum_g += g
+            sum_gd += g * d
+    out = sums + (b * 2 * parts + s) * C + c
+    tl.store(out, tl.sum(sum_g, 0), mask=c < C)
+    tl.store(out + parts * C, tl.sum(sum_gd, 0), mask=c < C)
 
 
-class _Tiling:
-    """How the positions and channels of [B, C, H, W] are shared among programs."""
+@triton.jit(do_not_specialize=["parts", "rows"])
+def _grad_apply(x, padded_g, plain_g, mean, rstd, sums, dx, parts, rows, H: tl.constexpr, W: tl.constexpr, C: tl.constexpr, P: tl.constexpr,
+                SLOPE: tl.constexpr, PLAIN: tl.constexpr, PARTS: tl.constexpr, BW: tl.constexpr, BC: tl.constexpr):  # fmt: skip
+    """dx = rstd (g - mean(g) - xhat mean(g xhat)); a program takes so many rows of a sample."""
+    CB: tl.constexpr = (C + BC - 1) // BC
+    blocks = (H + rows - 1) // rows
+    pid = tl.program_id(0)
+    c = pid % CB * BC + tl.arange(0, BC)
+    first = pid // CB % blocks * rows
+    b = pid // (CB * blocks)
+    m = tl.load(mean + b * C + c, mask=c < C, other=0.0)
+    r = tl.load(rstd + b * C + c, mask=c < C, other=0.0)
+    s = tl.arange(0, PARTS)
+    part = sums + (b * 2 * parts + s)[:, None] * C + c[None, :]
+    there = (s < parts)[:, None] & (c < C)[None, :]
+    mean_g = tl.sum(tl.load(part, mask=there, other=0.0), 0) / (H * W)
+    slope_d = tl.sum(tl.load(part + parts * C, mask=there, other=0.0), 0) / (H * W) * r * r
+    wide = b.to(tl.int64)
+    x += wide * (H * W * C)
+    dx += wide * (H * W * C)
+    if P > 0:
+        padded_g += wide * ((H + 2 * P) * (W + 2 * P) * C)
+    if PLAIN:
+        plain_g += wide * (H * W * C)
+    for h in range(first, tl.minimum(first + rows, H)):
+        for left in range(0, W, BW):
+            w = left + tl.arange(0, BW)
+            mask = (w < W)[:, None] & (c < C)[None, :]
+            at = (h * W + w)[:, None] * C + c[None, :]
+            d = tl.load(x + at, mask=mask, other=0.0).to(tl.float32) - m[None, :]
+            g = _gradient(padded_g, plain_g, h, w, at, c, mask, H, W, C, P, PLAIN)
+            g = _before_activation(g, d, SLOPE)
+            g = (g - mean_g[None, :] - d * slope_d[None, :]) * r[None, :]
+            tl.store(dx + at, g.to(dx.dtype.element_ty), mask=mask)
 
-    def __init__(self, x: Tensor, form: tuple[int, int, int | None]) -> None:
-        tile, warps, registers = form
-        b, c, h, w = x.shape
-        self.like = x
-        bc = min(64, power_of_2(c))
-        while cdiv(h * w * bc, tile) > LARGE and bc > FEWEST:
-            bc //= 2
-        bp = max(1, min(tile // bc, power_of_2(h * w)))
-        self.tiles, self.groups = cdiv(h * w, bp), b * cdiv(c, bc)
-        self.once = may_wait(self.tiles, x.device)
-        self.parts = self.groups, self.tiles, 2, bc
-        tiling = {"H": h, "W": w, "C": c, "MERGE": min(1024 // bc, power_of_2(self.tiles)), "BP": bp, "BC": bc}
-        self.constants: dict[str, Any] = {**tiling, "warps": warps, "registers": registers}
 
-    def launch(self, kernel: Any, *args: Any, **constants: Any) -> None:
-        """Both stages of the kernel, in one launch where its groups may wait."""
-        parts = torch.empty(self.parts, dtype=torch.float32, device=self.like.device)
-        shared = (*args, parts, counters.take(self.groups, parts.device) if self.once else parts, self.tiles)
-        for stages in [(True, True)] if self.once else [(True, False), (False, True)]:
-            launch(
-                kernel, self.groups * self.tiles, *shared, SUM=stages[0], APPLY=stages[1], **self.constants, **constants
-            )
+def _parts(n: int, tile: int, others: int, least: int) -> tuple[int, int]:
+    """In how many parts the n positions (or rows) of a sample are summed, and how many each has: a multiple of `tile`.
+
+    Up to 64 parts, each with at least `least` where that can be, until `others` times as many programs fill the machine.
+    """
+    parts = 1
+    while parts < 64 and parts * others < FILL and n >= 2 * parts * least:
+        parts *= 2
+    chunk = cdiv(cdiv(n, parts), tile) * tile
+    return cdiv(n, chunk), chunk
+
+
+def _at_most(parts: int) -> int:
+    # Two sizes, so that few kernels are compiled.
+    return 16 if parts <= 16 else 64
 
 
 class _NormActPad(Function):
@@ -218,13 +247,24 @@ class _NormActPad(Function):
         b, c, h, w = x_BCHW.shape
         x = nhwc(x_BCHW)
         residual = None if residual_BCHW is None else nhwc(residual_BCHW)
+        bc = min(64, power_of_2(c))
+        bp = max(1, min(TILE // bc, power_of_2(h * w)))
         mean, rstd = torch.empty((2, b, c), dtype=torch.float32, device=x.device)
         padded = new_nhwc(b, c, h + 2 * pad, w + 2 * pad, x) if pad else None
         plain = new_nhwc(b, c, h, w, x) if plain_too or not pad else None
-        _Tiling(x, FORWARD).launch(
-            _norm, x, _or(residual, x), _or(padded, x), _or(plain, x), mean, rstd,
-            EPS=EPS, P=pad, SLOPE=slope, RESIDUAL=residual is not None, PLAIN=plain is not None,
-        )  # fmt: skip
+        positions = (h + 2 * pad) * (w + 2 * pad)
+        for some in _few_samples(x):
+            xs = x[some]
+            others = len(xs) * cdiv(c, bc)
+            parts, chunk = _parts(h * w, bp, others, 2 * bp)
+            moments = torch.empty((len(xs), 2, parts, c), dtype=torch.float32, device=x.device)
+            launch(_moments, others * parts, xs, moments, parts, chunk, N=h * w, C=c, BP=bp, BC=bc)
+            per = share(positions, bp, others)
+            launch(
+                _normalize, others * cdiv(positions, per), xs, _or(residual, x)[some], moments, _or(padded, x)[some], _or(plain, x)[some],
+                mean[some], rstd[some], parts, chunk, per,
+                EPS=EPS, H=h, W=w, C=c, P=pad, SLOPE=slope, RESIDUAL=residual is not None, PLAIN=plain is not None, PARTS=_at_most(parts), BP=bp, BC=bc,
+            )  # fmt: skip
         ctx.save_for_backward(x, mean, rstd)
         ctx.made = slope, pad, residual is not None
         ctx.set_materialize_grads(False)
@@ -238,14 +278,43 @@ class _NormActPad(Function):
         if padded_g is None and plain_g is None:
             return None, None, None, None, None
         b, c, h, w = x.shape
-        # The residual's gradient is y's.
+        bc, bw = row_tile(c, w)
+        tiles = cdiv(w, bw)
+        constants = {"H": h, "W": w, "C": c, "SLOPE": slope, "BW": bw, "BC": bc, "warps": 8}
+        # The residual's gradient is y's. Folded once, it serves the second kernel too.
         total_g = new_nhwc(b, c, h, w, x) if has_residual and padded_g is not None else None
         dx = new_nhwc(b, c, h, w, x)
-        _Tiling(x, BACKWARD).launch(
-            _norm_grad, x, _or(padded_g, x), _or(plain_g, x), _or(total_g, x), mean, rstd, dx,
-            P=0 if padded_g is None else pad, SLOPE=slope, PLAIN=plain_g is not None, TOTAL=total_g is not None,
-        )  # fmt: skip
-        return dx, (plain_g if total_g is None else total_g) if has_residual else None, None, None, None
+        for some in _few_samples(x, padded_g, plain_g):
+            xs, given = x[some], (_or(padded_g, x)[some], _or(plain_g, x)[some])
+            others = len(xs) * cdiv(c, bc)
+            parts, rows = _parts(h, 1, others, cdiv(2, tiles))
+            sums = torch.empty((len(xs), 2, parts, c), dtype=torch.float32, device=x.device)
+            which = {"P": 0 if padded_g is None else pad, "PLAIN": plain_g is not None}
+            launch(
+                _grad_sums, others * parts, xs, *given, _or(total_g, x)[some], mean[some], sums, parts, rows,
+                TOTAL=total_g is not None, **which, **constants,
+            )  # fmt: skip
+            if total_g is not None:
+                given, which = (xs, total_g[some]), {"P": 0, "PLAIN": True}
+            rows = share(h, 1, others, most=cdiv(8, tiles))
+            launch(
+                _grad_apply, others * cdiv(h, rows), xs, *given, mean[some], rstd[some], sums, dx[some], parts, rows,
+                PARTS=_at_most(parts), **which, **constants,
+            )  # fmt: skip
+        if total_g is not None:
+            plain_g = total_g
+        return dx, plain_g if has_residual else None, None, None, None
+
+
+def _few_samples(*tensors: Tensor | None) -> Iterator[slice]:
+    """So many samples at a time that what the tensors have of them stays cached; all parts but the last are of one size."""
+    given = [tensor for tensor in tensors if tensor is not None]
+    samples = len(given[0])
+    a_sample = sum(tensor[0].numel() * tensor.element_size() for tensor in given)
+    # As few launches as that allows, each of as many samples as the others.
+    several = cdiv(samples, cdiv(samples, max(1, CACHED // a_sample)))
+    for first in range(0, samples, several):
+        yield slice(first, first + several)
 
 
 def _or(tensor: Tensor | None, other: Tensor) -> Tensor:

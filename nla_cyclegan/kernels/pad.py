@@ -1,8 +1,7 @@
 """Reflection padding in NHWC order: y[h, w] = x[r(h), r(w)], where r mirrors at the first and last pixel without repeating it.
 
 torch's own kernel wants NCHW, which costs two transpositions. Bytes: forward x once read and y once written; backward the
-gradient of y once read and that of x once written; where x is used plain too, its gradient there is read and added. The
-functions `fold` and `unfold` serve the norm.
+gradient of y once read and that of x once written; where x is used plain too, its gradient there is read and added. The functions `reflect` and `fold` serve the norm too.
 """
 
 from typing import Any
@@ -39,42 +38,15 @@ def _fold_row(row, w, c, mask, W: tl.constexpr, C: tl.constexpr, P: tl.constexpr
 
 
 @triton.jit
-def fold(padded, h, w, c, mask, top, bottom, H: tl.constexpr, W: tl.constexpr, C: tl.constexpr, P: tl.constexpr):
-    """The gradient of positions (h, w), channels c from a padded image's [H + 2P, W + 2P, C]: the sum over up to nine copies.
-
-    The rows h lie between `top` and `bottom`, by which the loads of copies above and below are skipped.
-    """
+def fold(padded, h, w, c, mask, H: tl.constexpr, W: tl.constexpr, C: tl.constexpr, P: tl.constexpr):
+    """The gradient of row h, columns w, channels c from a padded image's [H + 2P, W + 2P, C]: the sum over up to nine copies."""
     stride: tl.constexpr = (W + 2 * P) * C
-    g = _fold_row(padded + ((h + P) * stride)[:, None], w, c, mask, W, C, P)
-    if (top <= P) & (bottom >= 1):
-        above = mask & ((h >= 1) & (h <= P))[:, None]
-        g += _fold_row(padded + ((P - h) * stride)[:, None], w, c, above, W, C, P)
-    if (top <= H - 2) & (bottom >= H - 1 - P):
-        below = mask & ((h >= H - 1 - P) & (h <= H - 2))[:, None]
-        g += _fold_row(padded + ((2 * (H - 1) + P - h) * stride)[:, None], w, c, below, W, C, P)
+    g = _fold_row(padded + (h + P) * stride, w, c, mask, W, C, P)
+    if (h >= 1) & (h <= P):
+        g += _fold_row(padded + (P - h) * stride, w, c, mask, W, C, P)
+    if (h >= H - 1 - P) & (h <= H - 2):
+        g += _fold_row(padded + (2 * (H - 1) + P - h) * stride, w, c, mask, W, C, P)
     return g
-
-
-@triton.jit
-def _unfold_row(row, v, w, c, mask, W: tl.constexpr, C: tl.constexpr, P: tl.constexpr):
-    tl.store(row + (w + P)[:, None] * C + c[None, :], v, mask=mask)
-    left = mask & ((w >= 1) & (w <= P))[:, None]
-    tl.store(row + (P - w)[:, None] * C + c[None, :], v, mask=left)
-    right = mask & ((w >= W - 1 - P) & (w <= W - 2))[:, None]
-    tl.store(row + (2 * (W - 1) + P - w)[:, None] * C + c[None, :], v, mask=right)
-
-
-@triton.jit
-def unfold(padded, v, h, w, c, mask, top, bottom, H: tl.constexpr, W: tl.constexpr, C: tl.constexpr, P: tl.constexpr):
-    """v of positions (h, w), channels c to all its copies in a padded image [H + 2P, W + 2P, C]; rows as in `fold`."""
-    stride: tl.constexpr = (W + 2 * P) * C
-    _unfold_row(padded + ((h + P) * stride)[:, None], v, w, c, mask, W, C, P)
-    if (top <= P) & (bottom >= 1):
-        above = mask & ((h >= 1) & (h <= P))[:, None]
-        _unfold_row(padded + ((P - h) * stride)[:, None], v, w, c, above, W, C, P)
-    if (top <= H - 2) & (bottom >= H - 1 - P):
-        below = mask & ((h >= H - 1 - P) & (h <= H - 2))[:, None]
-        _unfold_row(padded + ((2 * (H - 1) + P - h) * stride)[:, None], v, w, c, below, W, C, P)
 
 
 @triton.jit
@@ -109,7 +81,7 @@ def _pad_grad(y_grad, plain_grad, x_grad, rows, H: tl.constexpr, W: tl.constexpr
             w = left + tl.arange(0, BW)
             mask = (w < W)[:, None] & (c < C)[None, :]
             at = (h * W + w)[:, None] * C + c[None, :]
-            g = fold(y_grad, h + tl.zeros_like(w), w, c, mask, h, h, H, W, FROM, P)
+            g = fold(y_grad, h, w, c, mask, H, W, FROM, P)
             if PLAIN:
                 g += tl.load(plain_grad + at, mask=mask, other=0.0).to(tl.float32)
             tl.store(x_grad + at, g.to(x_grad.dtype.element_ty), mask=mask)

@@ -9,7 +9,7 @@ from torch.profiler import ProfilerActivity, profile
 CALLS = 3
 KINDS = {
     "attention": "sdpa|flash|fmha|compute_dot_do_o|convert_dq",
-    "norm, activation, padding": "^_norm|^_pad|^_bias_act",
+    "norm, activation, padding": "^_moments|^_normalize|^_grad_sums|^_grad_apply|^_pad|^_bias_act",
     "7x7 convolution (ours)": "^_few|^_many|^_outer|^_sum_taps|^_pack|^_spread",
     "losses": "^_distance",
     "optimizer, EMA": "^_move|^_square_sums|^_average|^_count|multi_tensor",

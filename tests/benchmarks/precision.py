@@ -133,9 +133,12 @@ def main() -> None:
     }
     runs = [Run("bf16", seed) for seed in range(args.seeds)] + [Run("fp32", seed) for seed in range(args.wide)]
     turns = [course(run, images, args, device) for run in runs]
-    for _ in range(args.steps):
+    for k in range(1, args.steps + 1):
         for turn in turns:
             next(turn)
+        if k % (5 * args.window) == 0:
+            # All that is known, should the time end.
+            print(f"after {k} steps", *report(runs, args.wide), sep="\n", flush=True)
     lines += report(runs, args.wide)
     print("\n".join(lines))
     args.out.mkdir(parents=True, exist_ok=True)

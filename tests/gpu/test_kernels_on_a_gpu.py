@@ -23,7 +23,6 @@ from kernel_cases import (
     check_pad,
     discriminator,
     generator,
-    leaf,
 )
 
 pytestmark = pytest.mark.gpu
@@ -34,26 +33,6 @@ both_types = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], i
 @pytest.mark.parametrize("case", NORMS_GPU, ids=str)
 def test_norm(case, dtype):
     check_norm("cuda", dtype, *case)
-
-
-@pytest.mark.parametrize("case", NORMS_GPU[-8:], ids=str)
-def test_norm_in_two_launches(case, monkeypatch):
-    """Where programs may not wait for each other; with the bits of one launch."""
-    from nla_cyclegan.kernels import norm
-
-    shape, slope, pad, has_residual = case
-    random = torch.Generator().manual_seed(5)
-    leaves = [leaf(random, "cuda", torch.bfloat16, *shape)[0] for _ in range(1 + has_residual)]
-    seed = torch.randn(shape, generator=random).to("cuda", torch.bfloat16)
-
-    def run() -> tuple[torch.Tensor, ...]:
-        y = norm.norm_act(*leaves, slope=slope, pad=pad)
-        inner = y[..., pad : y.shape[2] - pad, pad : y.shape[3] - pad]
-        return y, *torch.autograd.grad(inner, leaves, seed)
-
-    expected = run()
-    monkeypatch.setattr(norm, "may_wait", lambda size, device: False)
-    assert all(map(torch.equal, expected, run()))
 
 
 @both_types

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.slow
 HERE = Path(__file__).parent
 ROOT = HERE.parents[3]
 KERNELS = {
-    "_norm", "_norm_grad", "_pad", "_pad_grad", "_pack", "_spread", "_few_to_many",
+    "_moments", "_normalize", "_grad_sums", "_grad_apply", "_pad", "_pad_grad", "_pack", "_spread", "_few_to_many",
     "_many_to_few", "_outer", "_square_sums", "_move", "_count", "_average", "_bias_act", "_bias_act_grad", "_distance", "_distance_grad",
 }  # fmt: skip
 
