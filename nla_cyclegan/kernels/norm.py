@@ -8,11 +8,10 @@ written once more where it is wanted both padded and plain: 3 to 5. Backward x a
 with a residual and a padding the folded gradient is written by the first kernel, which is the residual's, and read by the
 second: 6. A second gradient, of the plain y, is read too: 1 or 2 more.
 
-What the second kernel reads again is in the L2 cache still: both go through a few samples at a time, of CACHED bytes, the one
-that only reads from the last to the first, the other from the first to the last.
+The kernels that only read go through the samples from the last to the first, those that follow from the first to the last:
+what was written or read last is still in the L2 cache.
 """
 
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -27,8 +26,6 @@ from nla_cyclegan.kernels.pad import check_sides, fold, reflect, row_tile
 EPS = 1e-5
 TILE = 4096
 """Elements of a tile, in 4 warps, of the kernels that go along positions."""
-CACHED = 32 * 2**20
-"""Bytes that two kernels, one after the other, both read from memory once. An H100's L2 cache has 50 MiB, an A100's 40, an H200's 60."""
 
 
 @triton.jit(do_not_specialize=["parts", "chunk"])
@@ -249,22 +246,20 @@ class _NormActPad(Function):
         residual = None if residual_BCHW is None else nhwc(residual_BCHW)
         bc = min(64, power_of_2(c))
         bp = max(1, min(TILE // bc, power_of_2(h * w)))
+        others = b * cdiv(c, bc)
+        parts, chunk = _parts(h * w, bp, others, 2 * bp)
+        moments = torch.empty((b, 2, parts, c), dtype=torch.float32, device=x.device)
+        launch(_moments, others * parts, x, moments, parts, chunk, N=h * w, C=c, BP=bp, BC=bc)
+
         mean, rstd = torch.empty((2, b, c), dtype=torch.float32, device=x.device)
         padded = new_nhwc(b, c, h + 2 * pad, w + 2 * pad, x) if pad else None
         plain = new_nhwc(b, c, h, w, x) if plain_too or not pad else None
         positions = (h + 2 * pad) * (w + 2 * pad)
-        for some in _few_samples(x):
-            xs = x[some]
-            others = len(xs) * cdiv(c, bc)
-            parts, chunk = _parts(h * w, bp, others, 2 * bp)
-            moments = torch.empty((len(xs), 2, parts, c), dtype=torch.float32, device=x.device)
-            launch(_moments, others * parts, xs, moments, parts, chunk, N=h * w, C=c, BP=bp, BC=bc)
-            per = share(positions, bp, others)
-            launch(
-                _normalize, others * cdiv(positions, per), xs, _or(residual, x)[some], moments, _or(padded, x)[some], _or(plain, x)[some],
-                mean[some], rstd[some], parts, chunk, per,
-                EPS=EPS, H=h, W=w, C=c, P=pad, SLOPE=slope, RESIDUAL=residual is not None, PLAIN=plain is not None, PARTS=_at_most(parts), BP=bp, BC=bc,
-            )  # fmt: skip
+        per = share(positions, bp, others)
+        launch(
+            _normalize, others * cdiv(positions, per), x, _or(residual, x), moments, _or(padded, x), _or(plain, x), mean, rstd, parts, chunk, per,
+            EPS=EPS, H=h, W=w, C=c, P=pad, SLOPE=slope, RESIDUAL=residual is not None, PLAIN=plain is not None, PARTS=_at_most(parts), BP=bp, BC=bc,
+        )  # fmt: skip
         ctx.save_for_backward(x, mean, rstd)
         ctx.made = slope, pad, residual is not None
         ctx.set_materialize_grads(False)
@@ -279,42 +274,28 @@ class _NormActPad(Function):
             return None, None, None, None, None
         b, c, h, w = x.shape
         bc, bw = row_tile(c, w)
+        others = b * cdiv(c, bc)
         tiles = cdiv(w, bw)
         constants = {"H": h, "W": w, "C": c, "SLOPE": slope, "BW": bw, "BC": bc, "warps": 8}
+
+        parts, rows = _parts(h, 1, others, cdiv(2, tiles))
+        sums = torch.empty((b, 2, parts, c), dtype=torch.float32, device=x.device)
         # The residual's gradient is y's. Folded once, it serves the second kernel too.
         total_g = new_nhwc(b, c, h, w, x) if has_residual and padded_g is not None else None
-        dx = new_nhwc(b, c, h, w, x)
-        for some in _few_samples(x, padded_g, plain_g):
-            xs, given = x[some], (_or(padded_g, x)[some], _or(plain_g, x)[some])
-            others = len(xs) * cdiv(c, bc)
-            parts, rows = _parts(h, 1, others, cdiv(2, tiles))
-            sums = torch.empty((len(xs), 2, parts, c), dtype=torch.float32, device=x.device)
-            which = {"P": 0 if padded_g is None else pad, "PLAIN": plain_g is not None}
-            launch(
-                _grad_sums, others * parts, xs, *given, _or(total_g, x)[some], mean[some], sums, parts, rows,
-                TOTAL=total_g is not None, **which, **constants,
-            )  # fmt: skip
-            if total_g is not None:
-                given, which = (xs, total_g[some]), {"P": 0, "PLAIN": True}
-            rows = share(h, 1, others, most=cdiv(8, tiles))
-            launch(
-                _grad_apply, others * cdiv(h, rows), xs, *given, mean[some], rstd[some], sums, dx[some], parts, rows,
-                PARTS=_at_most(parts), **which, **constants,
-            )  # fmt: skip
+        launch(
+            _grad_sums, others * parts, x, _or(padded_g, x), _or(plain_g, x), _or(total_g, x), mean, sums, parts, rows,
+            P=0 if padded_g is None else pad, PLAIN=plain_g is not None, TOTAL=total_g is not None, **constants,
+        )  # fmt: skip
         if total_g is not None:
-            plain_g = total_g
+            padded_g, plain_g = None, total_g
+
+        dx = new_nhwc(b, c, h, w, x)
+        rows = share(h, 1, others, most=cdiv(8, tiles))
+        launch(
+            _grad_apply, others * cdiv(h, rows), x, _or(padded_g, x), _or(plain_g, x), mean, rstd, sums, dx, parts, rows,
+            P=0 if padded_g is None else pad, PLAIN=plain_g is not None, PARTS=_at_most(parts), **constants,
+        )  # fmt: skip
         return dx, plain_g if has_residual else None, None, None, None
-
-
-def _few_samples(*tensors: Tensor | None) -> Iterator[slice]:
-    """So many samples at a time that what the tensors have of them stays cached; all parts but the last are of one size."""
-    given = [tensor for tensor in tensors if tensor is not None]
-    samples = len(given[0])
-    a_sample = sum(tensor[0].numel() * tensor.element_size() for tensor in given)
-    # As few launches as that allows, each of as many samples as the others.
-    several = cdiv(samples, cdiv(samples, max(1, CACHED // a_sample)))
-    for first in range(0, samples, several):
-        yield slice(first, first + several)
 
 
 def _or(tensor: Tensor | None, other: Tensor) -> Tensor:

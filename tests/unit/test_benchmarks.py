@@ -56,6 +56,15 @@ def test_step_gpu_writes_its_results(tmp_path: Path) -> None:
     assert next(tmp_path.glob("step-gpu-*-cpu.txt")).read_text().splitlines()[-1] in printed
 
 
+def test_precision_writes_the_means_of_every_run(tmp_path: Path) -> None:
+    small = ["--size", "32", "--channels", "4", "--blocks", "1", "--steps", "4", "--window", "2", "--device", "cpu"]
+    printed = run("precision", tiny.pack_dataset(tmp_path), *small, "--out", str(tmp_path))
+    assert "of the windows outside the range of the bf16 seeds" in printed
+    runs = json.loads((tmp_path / "precision.json").read_text())
+    assert [(each["precision"], each["seed"]) for each in runs] == [("bf16", 0), ("bf16", 1), ("bf16", 2), ("fp32", 0)]
+    assert {len(means) for each in runs for means in each["means"].values()} == {2}
+
+
 def test_evidence_goes_on_and_lists_what_is_open(tmp_path: Path) -> None:
     """Two calls that each have time for a few runs: none is made twice, and all that is missing is named."""
     options = ("--size", "tiny", "--together", "2")

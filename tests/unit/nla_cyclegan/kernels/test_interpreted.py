@@ -44,8 +44,6 @@ def test_norm_in_many_tiles(case, fill, monkeypatch):
     monkeypatch.setattr(norm, "TILE", 64)
     monkeypatch.setattr(pad, "ROW_TILE", 32)
     monkeypatch.setattr(norm, "FILL", fill)
-    # One sample after the other, or two.
-    monkeypatch.setattr(norm, "CACHED", 1 if fill == 4 else 4000)
     check_norm("cpu", FP32, *case)
 
 
