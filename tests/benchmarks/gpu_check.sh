@@ -31,12 +31,14 @@ else
 fi
 train=(-m cluster train --data.uri "$shards" --storage "$work/runs" --validation.images 16 ${TRAIN_OPTIONS:-})
 
+stamp() { while IFS= read -r line; do printf '%(%T)T %s\n' -1 "$line"; done; }
+
 real_run() {
     # Killed after its first checkpoint, then the same command again: it resumes.
     local run=("${train[@]}" --config cluster/configs/fast.yaml --name real --schedule.images 4800 --checkpoint.every 1600
         --validation.every 2400 --observe.every 320 --observe.previews 4800) driver
     date +%s.%N >"$work/began"
-    setsid $python "${run[@]}" &
+    setsid $python "${run[@]}" > >(stamp) 2>&1 &
     driver=$!
     for _ in $(seq 90); do
         compgen -G "$work/runs/real/checkpoint_*/*" >/dev/null && break
@@ -49,7 +51,7 @@ real_run() {
     cp "$work/runs/real/metrics.jsonl" "$work/killed.jsonl" || echo "killed before its first record"
     ls -d "$work"/runs/real/checkpoint_*
     date +%s.%N >"$work/resumed"
-    $python "${run[@]}" && $python -m cluster status "$work/runs/real" &&
+    $python "${run[@]}" > >(stamp) 2>&1 && $python -m cluster status "$work/runs/real" &&
         $python -m nla_cyclegan translate --weights "$work/runs/real" --direction B2A --out "$work/painted" --grid "$out/translated.png" \
             "${IMAGES:-$work/images/testB}"
 }
