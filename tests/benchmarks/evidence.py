@@ -1,7 +1,8 @@
 """The paper's claims, on the paper's network: CycleGAN and NLA-CycleGAN, Adam and Nadam, over seeds, with verdicts.
 
     python tests/benchmarks/evidence.py STATE --size cpu                     # 64 px, 16 channels, 900 pairs a run: hours on two cores
-    python tests/benchmarks/evidence.py STATE --size gpu --data SHARDS       # 128 px, 64 channels, 40,000 pairs a run
+    python tests/benchmarks/evidence.py STATE --size brief --data SHARDS     # 128 px, 64 channels, 1,500 pairs a run: minutes on a GPU
+    python tests/benchmarks/evidence.py STATE --size gpu --data SHARDS       # the same, 40,000 pairs a run
 
 Instance norm, logits not scaled, transposed convolutions, 9 blocks, one pair a step. Each optimizer has its best rate of three,
 chosen on a seed outside the test; a pilot on such seeds says how many the test needs. The same command goes on where it was
@@ -36,7 +37,7 @@ def main() -> None:
     parser.add_argument("state", type=Path, metavar="STATE", help="folder for what is known, outside the repository")
     parser.add_argument("--size", choices=list(SIZES), default="cpu", help="of networks, images and runs (default cpu)")
     parser.add_argument("--data", metavar="SHARDS", help="a packed dataset, instead of drawn landscapes")
-    parser.add_argument("--device", default="auto", help="cuda, cuda:1 or cpu (default: cuda with --size gpu)")
+    parser.add_argument("--device", default="auto", help="cuda, cuda:1 or cpu (default: cpu with --size cpu or tiny)")
     parser.add_argument("--minutes", type=float, help="start no run that would end after so many")
     parser.add_argument("--together", type=int, help="runs at a time: processes of a thread each, streams on a GPU")
     parser.add_argument(
@@ -46,7 +47,7 @@ def main() -> None:
     parser.add_argument("--report", action="store_true", help="run nothing: write what is known")
     args = parser.parse_args()
     size, folder, until = SIZES[args.size], args.state.absolute(), time.monotonic() + 60 * (args.minutes or 1e9)
-    device = torch.device(("cuda" if args.size == "gpu" else "cpu") if args.device == "auto" else args.device)
+    device = torch.device(("cpu" if args.size in ("tiny", "cpu") else "cuda") if args.device == "auto" else args.device)
     print(header(device))
     data = str(Path(args.data).absolute()) if args.data else drawn(folder, size)
     state = State(folder, about(args.size, size, data))
