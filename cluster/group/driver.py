@@ -37,7 +37,7 @@ from cluster.settings.workers.sizing import choose
 from cluster.settings.workers.this_machine import compute_capability, this_machine
 from data_shards.cores import usable_cores
 from data_shards.errors import RunInterruptedError
-from nla_cyclegan.kernels.compile_cache import start_compiling
+from nla_cyclegan.kernels.compilation.cache import start_compiling
 
 if TYPE_CHECKING:
     from ray.train import UserCallback

@@ -14,7 +14,7 @@ MOST = 2**31
 """The kernels count elements in 32 bits."""
 
 compiled: list[tuple[str, Any]] | None = None
-"""None: kernels run. A list: they are only compiled, and their names and compiled forms are put there (see `ahead`)."""
+"""None: kernels run. A list: they are only compiled, and their names and compiled forms are put there (see `compilation`)."""
 part: tuple[int, int] = (0, 1)
 """(i, n): of the kernels that are only compiled, every n-th from the i-th on; the others are for other processes."""
 _places: dict[Any, int] = {}

@@ -10,14 +10,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nla_cyclegan.kernels.attention import nonlocal_block
-from nla_cyclegan.kernels.bias import bias_act
 from nla_cyclegan.kernels.cast import Weights, cast_weights
-from nla_cyclegan.kernels.conv7 import FEW, conv7_to_few, conv7_to_many
-from nla_cyclegan.kernels.distance import l1, lsgan
 from nla_cyclegan.kernels.launch import nhwc
-from nla_cyclegan.kernels.norm import norm_act, norm_act_both
-from nla_cyclegan.kernels.pad import reflect_pad, reflect_pad_both
+from nla_cyclegan.kernels.layers.attention import nonlocal_block
+from nla_cyclegan.kernels.layers.bias import bias_act
+from nla_cyclegan.kernels.layers.conv7 import FEW, conv7_to_few, conv7_to_many
+from nla_cyclegan.kernels.layers.losses import l1, lsgan
+from nla_cyclegan.kernels.layers.norm import norm_act, norm_act_both
+from nla_cyclegan.kernels.layers.pad import reflect_pad, reflect_pad_both
 from nla_cyclegan.model.attention import NonLocalBlock
 from nla_cyclegan.model.discriminator import PatchDiscriminator
 from nla_cyclegan.model.generator import Generator, ResidualBlock, masked

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from nla_cyclegan.kernels.compile_cache import start_compiling
+from nla_cyclegan.kernels.compilation.cache import start_compiling
 from nla_cyclegan.kernels.coverage import why_not
 from nla_cyclegan.model.config import ModelConfig
 from nla_cyclegan.training.config import StepConfig

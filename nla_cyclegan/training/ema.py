@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
-    from nla_cyclegan.kernels.average import Averages
+    from nla_cyclegan.kernels.optimizer.ema import Averages
 
 RAMP_UP = 0.05
 """Early on the half-life is this part of the images seen (Karras et al. 2020, StyleGAN2-ADA): the first weights are forgotten soon."""
@@ -23,7 +23,7 @@ class EMA:
         networks: the originals, by name.
         half_life: images seen in which the weight of an old value halves.
         applies: bool scalar on the networks' device; an update while it is False changes nothing.
-        fused: all weights in one kernel (kernels/average.py), equal up to rounding. Needs fp32 on CUDA, and Triton.
+        fused: all weights in one kernel (kernels/optimizer/ema.py), equal up to rounding. Needs fp32 on CUDA, and Triton.
 
     Attributes:
         networks: the averaged copies, by the same names.
@@ -42,7 +42,7 @@ class EMA:
         self._fused: Averages | None = None
         if fused:
             # Only here, because it needs Triton.
-            from nla_cyclegan.kernels.average import Averages
+            from nla_cyclegan.kernels.optimizer.ema import Averages
 
             self._fused = Averages(self._averages, self._targets)
 
@@ -57,7 +57,7 @@ class EMA:
     def update(self) -> None:
         """Follow the originals: average += rate (weight - average)."""
         if self._fused:
-            self._fused.follow(self._rate, self.applies)
+            self._fused.update(self._rate, self.applies)
             return
         way = torch._foreach_sub(self._targets, self._averages)
         dtype = way[0].dtype

@@ -16,8 +16,8 @@ from nla_cyclegan.training.config import OptimizerConfig
 from nla_cyclegan.training.loss_scale import LossScale
 
 if TYPE_CHECKING:
-    from nla_cyclegan.kernels.count import Count
-    from nla_cyclegan.kernels.optimizer import Mover
+    from nla_cyclegan.kernels.optimizer.step_count import StepCount
+    from nla_cyclegan.kernels.optimizer.update import Update
 
 EPS = 1e-8
 
@@ -36,7 +36,7 @@ class Adam(torch.optim.Optimizer):
         config: the first rate, and the decays.
         applies: bool scalar on the parameters' device. A step taken while it is False changes nothing: no weight, no
             moment, no count, whatever is in the gradients. None: every step applies.
-        fused: move all parameters in one kernel (kernels/optimizer.py), equal up to rounding. Needs fp32 on CUDA, and Triton.
+        fused: move all parameters in one kernel (kernels/optimizer), equal up to rounding. Needs fp32 on CUDA, and Triton.
         loss_scale: by which the gradients are too large; its `applies` stands in place of the argument. Not with `fused`.
 
     Attributes:
@@ -69,32 +69,32 @@ class Adam(torch.optim.Optimizer):
             self.state[parameter] = self._start(parameter)
         self.rate = torch.tensor(config.lr, dtype=torch.float64, device=self.device)
         self._everything = everything
-        self._mover: Mover | None = None
-        self._counter: Count | None = None
+        self._update: Update | None = None
+        self._step_count: StepCount | None = None
         if fused:
             # Only here, because they need Triton.
-            from nla_cyclegan.kernels.count import Count
-            from nla_cyclegan.kernels.optimizer import Mover
+            from nla_cyclegan.kernels.optimizer.step_count import StepCount
+            from nla_cyclegan.kernels.optimizer.update import Update
 
             moments = (self._all(name, everything) for name in ("exp_avg", "exp_avg_sq"))
-            self._mover = Mover(everything, *moments, beta1=config.beta1, beta2=config.beta2, eps=EPS)
+            self._update = Update(everything, *moments, beta1=config.beta1, beta2=config.beta2, eps=EPS)
             products = self._all("mu_product", everything) if "mu_product" in self.state[everything[0]] else None
-            self._counter = Count(
+            self._step_count = StepCount(
                 self._all("step", everything), products,
                 beta1=config.beta1, beta2=config.beta2, momentum_decay=config.momentum_decay,
             )  # fmt: skip
 
     @torch.no_grad()
-    def clipped_step(self, longest: float | None) -> None:
-        """As `step`, with gradients longer than that (L2 norm over all parameters) scaled down to it; None: no clipping.
+    def clipped_step(self, max_norm: float | None) -> None:
+        """As `step`, after gradients whose L2 norm over all parameters exceeds `max_norm` are scaled down to it. None: no clipping.
 
         Gradients that are not finite turn `applies` to False, before anything moves; with a loss scale for this step alone.
         """
-        if self._mover and self._counter:
-            gradients = self._mover.gradients()
-            norm = self._mover.length(gradients)
-            factors = self._counter.count(norm, self.rate, self.applies, longest)
-            self._mover.move(gradients, factors, self.applies)
+        if self._update and self._step_count:
+            gradients = self._update.gradients()
+            norm = self._update.grad_norm(gradients)
+            factors = self._step_count.advance(norm, self.rate, self.applies, max_norm)
+            self._update.apply(gradients, factors, self.applies)
         else:
             found = [_gradient(parameter) for parameter in self._everything]
             if self.loss_scale:
@@ -104,8 +104,8 @@ class Adam(torch.optim.Optimizer):
                 self.loss_scale.judge(norm)
             else:
                 self.applies &= norm.isfinite()
-            if longest is not None:
-                nn.utils.clip_grads_with_norm_(self._everything, longest, norm)
+            if max_norm is not None:
+                nn.utils.clip_grads_with_norm_(self._everything, max_norm, norm)
             self.step()
 
     @torch.no_grad()

@@ -9,10 +9,10 @@ from torch.profiler import ProfilerActivity, profile
 CALLS = 3
 KINDS = {
     "attention": "sdpa|flash|fmha|compute_dot_do_o|convert_dq",
-    "norm, activation, padding": "^_moments|^_normalize|^_grad_sums|^_grad_apply|^_pad|^_bias_act",
-    "7x7 convolution (ours)": "^_few|^_many|^_outer|^_sum_taps|^_pack|^_spread",
+    "norm, activation, padding": "^channel_moments|^normalize|^grad_sums|^grad_apply|^_pad|^_bias_act",
+    "7x7 convolution (ours)": "^few_to_many|^many_to_few|^outer|^pack|^spread",
     "losses": "^_distance",
-    "optimizer, EMA": "^_move|^_square_sums|^_average|^_count|multi_tensor",
+    "optimizer, EMA": "^_update|^_square_sums|^_average|^_count|multi_tensor",
     "convolution, weight gradient": "wgrad",
     "convolution, input gradient": "dgrad",
     "convolution, forward": "fprop|convolve|implicit_gemm|ImplicitGemm",

@@ -88,30 +88,30 @@ def test_average():
 
 def test_optimizer_in_two_graphs():
     """Each graph's replay moves along its own gradients, after the other was captured and others were used outside."""
-    from nla_cyclegan.kernels.optimizer import Mover
+    from nla_cyclegan.kernels.optimizer.update import Update
 
     parameter = torch.nn.Parameter(torch.zeros(10_000, device="cuda"))
     moments = torch.zeros_like(parameter), torch.zeros_like(parameter)
-    mover = Mover([parameter], moments[:1], moments[1:], beta1=0.0, beta2=0.0)
+    update = Update([parameter], moments[:1], moments[1:], beta1=0.0, beta2=0.0)
     factors = torch.tensor([1.0, 0.0, 1.0, 0.0, 1.0], device="cuda")  # p -= gradient / eps
     applies = torch.ones((), dtype=torch.bool, device="cuda")
 
     def step(gradient: float) -> torch.Tensor:
-        parameter.grad = torch.full_like(parameter, gradient * mover.eps)
-        gradients = mover.gradients()
-        mover.move(gradients, factors, applies)
-        return mover.length(gradients)
+        parameter.grad = torch.full_like(parameter, gradient * update.eps)
+        gradients = update.gradients()
+        update.apply(gradients, factors, applies)
+        return update.grad_norm(gradients)
 
     step(1.0)
     graphs = []
     for gradient in (10.0, 100.0):
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
-            length = step(gradient)
-        graphs.append((graph, length))
+            norm = step(gradient)
+        graphs.append((graph, norm))
     step(1000.0)
     torch.testing.assert_close(parameter.detach(), torch.full_like(parameter, -1001.0))
     for graph, _ in graphs:
         graph.replay()
     torch.testing.assert_close(parameter.detach(), torch.full_like(parameter, -1111.0))
-    assert graphs[0][1].item() == pytest.approx(10 * mover.eps * 100, rel=1e-5)
+    assert graphs[0][1].item() == pytest.approx(10 * update.eps * 100, rel=1e-5)

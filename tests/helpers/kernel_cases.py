@@ -81,7 +81,7 @@ def check_norm(
 ) -> None:
     from plain_kernels import norm_act_plain
 
-    from nla_cyclegan.kernels.norm import norm_act, norm_act_both
+    from nla_cyclegan.kernels.layers.norm import norm_act, norm_act_both
 
     random = torch.Generator().manual_seed(3)
     # Means far from 0, as a bright image gives them, so that a cancellation would show.
@@ -108,7 +108,7 @@ PADS_GPU = [*PADS, ((4, 3, 256, 256), 3, 4), ((2, 256, 64, 64), 1, 256)]
 def check_pad(device: str, dtype: torch.dtype, shape: Sequence[int], pad: int, channels: int) -> None:
     from plain_kernels import reflect_pad_plain
 
-    from nla_cyclegan.kernels.pad import reflect_pad
+    from nla_cyclegan.kernels.layers.pad import reflect_pad
 
     random = torch.Generator().manual_seed(4)
     x = leaf(random, device, torch.float32, *shape)
@@ -130,7 +130,7 @@ CONVOLUTIONS_GPU = [
 def check_convolution(device: str, dtype: torch.dtype, b: int, ci: int, co: int, h: int, w: int, nhwc: bool) -> None:
     from plain_kernels import conv7_plain
 
-    from nla_cyclegan.kernels.conv7 import conv7_to_few, conv7_to_many
+    from nla_cyclegan.kernels.layers.conv7 import conv7_to_few, conv7_to_many
 
     random = torch.Generator().manual_seed(5)
     x = leaf(random, device, dtype, b, ci, h + 6, w + 6)
@@ -154,7 +154,7 @@ BIASES_GPU = [*BIASES, (32, 64, 128, 128), (3, 128, 33, 31)]
 
 
 def check_bias(device: str, dtype: torch.dtype, *shape: int) -> None:
-    from nla_cyclegan.kernels.bias import bias_act
+    from nla_cyclegan.kernels.layers.bias import bias_act
 
     random = torch.Generator().manual_seed(7)
     x = leaf(random, device, dtype, *shape)
@@ -170,7 +170,7 @@ DISTANCES_GPU = [*DISTANCES, (16, 3, 256, 256), (32, 1, 30, 30)]
 
 
 def check_distance(device: str, dtype: torch.dtype, *shape: int) -> None:
-    from nla_cyclegan.kernels.distance import l1, lsgan
+    from nla_cyclegan.kernels.layers.losses import l1, lsgan
 
     random = torch.Generator().manual_seed(8)
     x = leaf(random, device, dtype, *shape)
@@ -191,8 +191,8 @@ BLOCKS_GPU = [*BLOCKS, ((2, 256, 64, 64), True), ((3, 64, 20, 12), False)]
 
 def check_block(device: str, dtype: torch.dtype, shape: Sequence[int], scaled: bool) -> None:
     """A non-local block between other functions, its weights in two passes; with a gain, without one, and with some frozen."""
-    from nla_cyclegan.kernels.attention import nonlocal_block
     from nla_cyclegan.kernels.cast import cast_weights
+    from nla_cyclegan.kernels.layers.attention import nonlocal_block
 
     random = torch.Generator().manual_seed(9)
     for gain, frozen in (
@@ -306,10 +306,10 @@ def check_optimizer(device: str, name: str, widths: Sequence[int]) -> None:
         for p, q in zip(plain, mine, strict=True):
             p.grad = torch.empty_like(p).copy_(torch.randn(p.shape, generator=random) * (torch.nan if held else 1))
             q.grad = p.grad.clone()
-        assert fused._mover is not None
-        length = torch.nn.utils.get_total_norm([q.grad.double() for q in mine])
-        found = fused._mover.length(fused._mover.gradients())
-        torch.testing.assert_close(found.double(), length, equal_nan=True, rtol=1e-6, atol=0)
+        assert fused._update is not None
+        norm = torch.nn.utils.get_total_norm([q.grad.double() for q in mine])
+        found = fused._update.grad_norm(fused._update.gradients())
+        torch.testing.assert_close(found.double(), norm, equal_nan=True, rtol=1e-6, atol=0)
         for optimizer in (reference, fused):
             optimizer.rate.fill_(1e-3 / (step + 1))
             optimizer.clipped_step(None if step == 0 else 0.5 * 10**step)

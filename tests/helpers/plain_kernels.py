@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from nla_cyclegan.kernels.norm import EPS
+from nla_cyclegan.kernels.layers.norm import EPS
 
 
 def norm_act_plain(

@@ -19,9 +19,10 @@ def import_anew(*, interpret: bool) -> None:
     try:
         import triton.experimental.gluon  # noqa: F401  (which the first launch would import)
 
-        import nla_cyclegan.kernels.ahead
-        import nla_cyclegan.kernels.average
-        import nla_cyclegan.kernels.count  # noqa: F401
+        import nla_cyclegan.kernels.compilation.ahead
+        import nla_cyclegan.kernels.optimizer.ema
+        import nla_cyclegan.kernels.optimizer.step_count
+        import nla_cyclegan.kernels.optimizer.update  # noqa: F401
     finally:
         # What is started from here shall not interpret.
         os.environ.pop("TRITON_INTERPRET")

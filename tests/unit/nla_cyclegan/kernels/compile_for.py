@@ -14,15 +14,15 @@ from pathlib import Path
 import torch
 import triton
 
-from nla_cyclegan.kernels.ahead import compiling
-from nla_cyclegan.kernels.average import Averages
-from nla_cyclegan.kernels.bias import bias_act
-from nla_cyclegan.kernels.conv7 import conv7_to_few, conv7_to_many
-from nla_cyclegan.kernels.count import Count
-from nla_cyclegan.kernels.distance import l1, lsgan
-from nla_cyclegan.kernels.norm import norm_act, norm_act_both
-from nla_cyclegan.kernels.optimizer import Gradients, Mover
-from nla_cyclegan.kernels.pad import reflect_pad
+from nla_cyclegan.kernels.compilation.ahead import compiling
+from nla_cyclegan.kernels.layers.bias import bias_act
+from nla_cyclegan.kernels.layers.conv7 import conv7_to_few, conv7_to_many
+from nla_cyclegan.kernels.layers.losses import l1, lsgan
+from nla_cyclegan.kernels.layers.norm import norm_act, norm_act_both
+from nla_cyclegan.kernels.layers.pad import reflect_pad
+from nla_cyclegan.kernels.optimizer.ema import Averages
+from nla_cyclegan.kernels.optimizer.step_count import StepCount
+from nla_cyclegan.kernels.optimizer.update import Gradients, Update
 
 BF16 = torch.bfloat16
 
@@ -53,21 +53,21 @@ def launch_all() -> None:
 def optimizer() -> None:
     # The table of addresses is a real one; what it points at is never read.
     parameters = [torch.empty(n) for n in (20_000, 3)]
-    mover = Mover(parameters, parameters, parameters, beta1=0.5, beta2=0.999)
+    update = Update(parameters, parameters, parameters, beta1=0.5, beta2=0.999)
     averages = Averages(parameters, parameters)
-    for many in (mover.many, averages.many):
-        many.device = torch.device("meta")
+    for tensors in (update.tensors, averages.tensors):
+        tensors.device = torch.device("meta")
         for name in ("table", "chunks"):
-            setattr(many, name, getattr(many, name).to("meta"))
+            setattr(tensors, name, getattr(tensors, name).to("meta"))
     gradients = Gradients(parameters, torch.empty(2, dtype=torch.int64, device="meta"), aligned=True)
-    mover.length(gradients)
-    count = Count(*[[torch.ones((), dtype=torch.float64)]] * 2, beta1=0.5, beta2=0.999, momentum_decay=0.004)
+    update.grad_norm(gradients)
+    count = StepCount(*[[torch.ones((), dtype=torch.float64)]] * 2, beta1=0.5, beta2=0.999, momentum_decay=0.004)
     count.addresses, count.constants = ([each.to("meta") for each in count.addresses], count.constants.to("meta"))
-    length, rate, applies = (
+    norm, rate, applies = (
         torch.empty((), dtype=dtype, device="meta") for dtype in (torch.float32, torch.float64, torch.bool)
     )
-    mover.move(gradients, count.count(length, rate, applies, 1.0), applies)
-    averages.follow(rate, applies)
+    update.apply(gradients, count.advance(norm, rate, applies, 1.0), applies)
+    averages.update(rate, applies)
 
 
 def resources(kernel: object) -> tuple[int, int]:

@@ -14,8 +14,8 @@ pytestmark = pytest.mark.slow
 HERE = Path(__file__).parent
 ROOT = HERE.parents[3]
 KERNELS = {
-    "_moments", "_normalize", "_grad_sums", "_grad_apply", "_pad", "_pad_grad", "_pack", "_spread", "_few_to_many",
-    "_many_to_few", "_outer", "_square_sums", "_move", "_count", "_average", "_bias_act", "_bias_act_grad", "_distance", "_distance_grad",
+    "channel_moments", "normalize", "grad_sums", "grad_apply", "_pad", "_pad_grad", "pack", "spread", "few_to_many",
+    "many_to_few", "outer", "_square_sums", "_update", "_count", "_average", "_bias_act", "_bias_act_grad", "_distance", "_distance_grad",
 }  # fmt: skip
 
 

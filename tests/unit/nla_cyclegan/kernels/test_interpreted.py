@@ -27,7 +27,9 @@ from kernel_cases import (
 )
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from nla_cyclegan.kernels import attention, average, cast, many, norm, optimizer, pad
+from nla_cyclegan.kernels import cast
+from nla_cyclegan.kernels.layers import attention, norm, pad
+from nla_cyclegan.kernels.optimizer import multi_tensor
 from nla_cyclegan.model.attention import NonLocalBlock
 
 FP32, BF16 = torch.float32, torch.bfloat16
@@ -149,14 +151,12 @@ def test_networks_in_bf16():
 
 @pytest.mark.parametrize("name", ["nadam", "adam"])
 def test_optimizer(name, monkeypatch):
-    for module in (many, optimizer):
-        monkeypatch.setattr(module, "CHUNK", 64)
-    monkeypatch.setattr(optimizer, "BLOCK", 32)
+    monkeypatch.setattr(multi_tensor, "CHUNK", 64)
+    monkeypatch.setattr(multi_tensor, "BLOCK", 32)
     check_optimizer("cpu", name, (8, 37))
 
 
 def test_average(monkeypatch):
-    for module in (many, average):
-        monkeypatch.setattr(module, "CHUNK", 64)
-    monkeypatch.setattr(average, "BLOCK", 32)
+    monkeypatch.setattr(multi_tensor, "CHUNK", 64)
+    monkeypatch.setattr(multi_tensor, "BLOCK", 32)
     check_average("cpu", 2, 9)

@@ -1,10 +1,10 @@
-"""What Adam and Nadam work out from their count of steps, and whether the step is taken at all: some 40 scalars' operations in one launch.
+"""The factors of Adam and Nadam that follow from the number of steps, and whether this step is taken: some 40 scalar operations in one launch.
 
-    on = applies and the length is finite;  t += on;  scale = min(1, longest / (length + 1e-6))
+    on = applies and the norm is finite;  t += on;  scale = min(1, max_norm / (norm + 1e-6))
     of_root = 1 / sqrt(1 - beta2^t);  Adam: of_g = 0, of_m = 1 / (1 - beta1^t)
     Nadam: mu_k = beta1 (1 - 0.5 * 0.96^(k decay)), P *= mu_t, of_g = (1 - mu_t) / (1 - P), of_m = mu_{t+1} / (1 - P mu_{t+1})
 
-In fp64, as the training's optimizer does it.
+In fp64, as in nla_cyclegan/training/optim.py.
 """
 
 import math
@@ -19,11 +19,11 @@ from nla_cyclegan.kernels.launch import launch, power_of_2
 
 
 @triton.jit
-def _count(steps, products, constants, length, rate, applies, factors, COUNT: tl.constexpr, NADAM: tl.constexpr, LONGEST: tl.constexpr, BLOCK: tl.constexpr):  # fmt: skip
-    """steps, products [COUNT]: addresses of scalars, all counts alike. LONGEST 0: no clipping."""
+def _count(steps, products, constants, grad_norm, rate, applies, factors, COUNT: tl.constexpr, NADAM: tl.constexpr, MAX_NORM: tl.constexpr, BLOCK: tl.constexpr):  # fmt: skip
+    """steps, products [COUNT]: addresses of scalars; all counts are equal. MAX_NORM 0: no clipping."""
     i = tl.arange(0, BLOCK)
     there = i < COUNT
-    norm = tl.load(length)
+    norm = tl.load(grad_norm)
     on = (tl.load(applies) != 0) & (tl.abs(norm) < float("inf"))
     tl.store(applies, on.to(tl.uint8))
     rise = on.to(tl.float64)
@@ -52,8 +52,8 @@ def _count(steps, products, constants, length, rate, applies, factors, COUNT: tl
         of_g = (1.0 - mu) / (1.0 - product)
         of_m = mu_next / (1.0 - product * mu_next)
     scale = norm * 0.0 + 1.0
-    if LONGEST > 0:
-        scale = tl.minimum(LONGEST / (norm + 1e-6), 1.0)
+    if MAX_NORM > 0:
+        scale = tl.minimum(MAX_NORM / (norm + 1e-6), 1.0)
     tl.store(factors, tl.load(rate).to(tl.float32))
     tl.store(factors + 1, of_g.to(tl.float32))
     tl.store(factors + 2, of_m.to(tl.float32))
@@ -61,11 +61,11 @@ def _count(steps, products, constants, length, rate, applies, factors, COUNT: tl
     tl.store(factors + 4, scale)
 
 
-class Count:
-    """The counts of an optimizer's steps, one for each parameter, in the memory of its state.
+class StepCount:
+    """An optimizer's numbers of steps, one for each parameter, in the memory of its state.
 
     Args:
-        steps: fp64 scalars of one device, all alike. They must stay the tensors they are, as must the next.
+        steps: fp64 scalars of one device, all equal. They must stay the same tensors, as must `products`.
         products: Nadam's products of mu, fp64 scalars; None for Adam.
         momentum_decay: Nadam's.
     """
@@ -81,20 +81,20 @@ class Count:
         numbers = [beta1, _log(beta1), _log(beta2), momentum_decay * math.log(0.96)]
         self.constants = torch.tensor(numbers, dtype=torch.float64).to(device)
 
-    def count(self, length: Tensor, rate: Tensor, applies: Tensor, longest: float | None) -> Tensor:
-        """Count a step, unless `applies` is False or the gradients are not finite, which turns it to False.
+    def advance(self, grad_norm: Tensor, rate: Tensor, applies: Tensor, max_norm: float | None) -> Tensor:
+        """Count a step, unless `applies` is False; gradients that are not finite turn it to False.
 
         Args:
-            length: of the gradients, an fp32 scalar.
-            rate: fp64 scalar.
-            longest: to which the gradients are to be clipped.
+            grad_norm: L2 norm of all gradients, an fp32 scalar.
+            rate: learning rate, an fp64 scalar.
+            max_norm: norm to clip the gradients to; None for no clipping.
 
-        Returns: what `Mover.move` reads.
+        Returns: the factors that `Update.apply` reads.
         """
-        factors = torch.empty(5, dtype=torch.float32, device=length.device)
+        factors = torch.empty(5, dtype=torch.float32, device=grad_norm.device)
         launch(
-            _count, 1, *self.addresses, self.constants, length, rate, applies.view(torch.uint8), factors,
-            COUNT=len(self.steps), NADAM=self.products is not None, LONGEST=longest or 0.0, BLOCK=power_of_2(len(self.steps)), warps=1,
+            _count, 1, *self.addresses, self.constants, grad_norm, rate, applies.view(torch.uint8), factors,
+            COUNT=len(self.steps), NADAM=self.products is not None, MAX_NORM=max_norm or 0.0, BLOCK=power_of_2(len(self.steps)), warps=1,
         )  # fmt: skip
         return factors
 

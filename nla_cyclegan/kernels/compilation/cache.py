@@ -42,7 +42,7 @@ def start_compiling(
 def mark_of(wanted: str) -> Path:
     """The file that says that these kernels have been compiled on this machine."""
     cache = Path(os.environ.get("TRITON_CACHE_DIR", Path.home() / ".triton" / "cache"))
-    sources = sorted(Path(__file__).parent.glob("*.py"))
+    sources = sorted(Path(__file__).parents[1].rglob("*.py"))
     content = b"".join([wanted.encode(), version("triton").encode(), *(source.read_bytes() for source in sources)])
     return cache / f"nla-cyclegan-{hashlib.sha256(content).hexdigest()[:24]}"
 
@@ -63,7 +63,8 @@ def _main(wanted: str) -> None:
             return
         count = str(max(1, min(MOST_PROCESSES, len(os.sched_getaffinity(0)) - 1)))
         parts = [
-            _start(dict(os.environ), "nla_cyclegan.kernels.ahead", wanted, str(i), count) for i in range(int(count))
+            _start(dict(os.environ), "nla_cyclegan.kernels.compilation.ahead", wanted, str(i), count)
+            for i in range(int(count))
         ]
         failed = [part for part in parts if part.wait()]
         if not failed:

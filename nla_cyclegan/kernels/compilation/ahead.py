@@ -1,4 +1,4 @@
-"""Kernels compiled for a GPU that need not be there; `compile_cache` starts several processes of it.
+"""Compiles the kernels of a training step, for a GPU that need not be there; `cache` starts several processes of it.
 
 What is compiled is what a step over meta tensors would launch: shapes without numbers.
 """

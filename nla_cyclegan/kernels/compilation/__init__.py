@@ -1,0 +1,1 @@
+"""The kernels of a step compiled ahead of it, in other processes."""
