@@ -1,13 +1,13 @@
-"""The networks and optimizers on a GPU, called another way: Triton kernels for all that lies between cuDNN's convolutions.
+"""Triton kernels for everything between cuDNN's convolutions, and for the optimizer.
 
-The modules of the model, their parameters and names stay; `networks` calls them with what is here. Nothing outside this
-package needs Triton, and within it only the files with kernels import it: ask `coverage.why_not` first.
+The model's modules, parameters and names stay as they are; `networks` is another way to call them. Only files with kernels
+import Triton: call `coverage.why_not` before importing them.
 
-Every kernel stands beside its equation and the bytes it moves; none uses
-atomics: sums are split over programs in a way that depends on shapes alone, and merged in one order, so that bits repeat.
+The head of each file gives the kernels' equations and the bytes that they move. No kernel uses atomics: how a sum is split
+over programs depends on shapes alone, and the parts are added in a fixed order, so results repeat bit for bit.
 """
 
 import os
 
-# Products and sums may fuse to one rounding, as in cuDNN; Triton's default for this changes after 3.9.
+# A product and a sum may be rounded once, as in cuDNN. Triton's default for this changes after 3.9.
 os.environ.setdefault("TRITON_DEFAULT_FP_FUSION", "1")

@@ -1,7 +1,8 @@
-"""A network's weights as its passes read them, and the gradients of all passes back: a few launches for all of them.
+"""Casts a network's weights for its passes, and takes the gradients of all passes back, in a few launches.
 
-Cast to the type of the computation, theta, phi and g of a non-local block in one piece, W_z times its gain. Each pass takes
-tensors of its own, which share their memory: so their gradients arrive apart, and are added all at once, not one by one.
+Weights are cast to the type of the computation; a non-local block's theta, phi and g are joined, and W_z is multiplied by its
+gain. Each pass gets tensors of its own that share one memory: so the gradients of the passes arrive apart, and are added
+together in one launch instead of one by one.
 """
 
 from collections.abc import Sequence
@@ -17,15 +18,15 @@ from nla_cyclegan.model.attention import NonLocalBlock
 Weights = dict[str, Tensor]
 
 PASSES = 2
-"""Of a generator between two backwards. Those beyond them share the last one's weights, and autograd adds their gradients."""
+"""Passes of a generator between two backward calls. Later passes share the last one's weights, and autograd adds their gradients."""
 
-# The 7x7 kernels round weights themselves, and what kernels add is added in fp32.
+# The 7x7 kernels round their weights themselves, and biases are added in fp32.
 KEPT = ("encoder.0.weight", "decoder.6.weight", "decoder.6.bias", "body.0.bias")
 
 
 @dataclass(frozen=True)
 class _Weight:
-    """What a pass reads: these parameters, by their places, one below the other, times a gain; by a name."""
+    """A weight as a pass reads it: the parameters at these places joined along their rows, times a gain."""
 
     name: str
     places: tuple[int, ...]
@@ -34,7 +35,7 @@ class _Weight:
 
 
 class _Cast(Function):
-    """Parameters -> PASSES times the weights that the plan names; each time the same memory."""
+    """Parameters -> the plan's weights, PASSES times, each time in the same memory."""
 
     @staticmethod
     def forward(ctx: Any, plan: Sequence[_Weight], *parameters: Tensor) -> tuple[Tensor, ...]:
@@ -81,7 +82,7 @@ class _Cast(Function):
             if len(weight.places) == 1 and gradient.dtype == parameters[weight.places[0]].dtype:
                 back[weight.places[0]] = gradient
                 continue
-            # In the parameters' memory order, which autograd then keeps as it is.
+            # In the parameters' memory order, so that autograd does not copy them.
             wide = [torch.empty_like(parameters[place]) for place in weight.places]
             targets += wide
             sources += gradient.split([len(each) for each in wide])
@@ -102,7 +103,7 @@ def _places(weight: _Weight) -> tuple[int, ...]:
 
 
 def _summed(passes: Sequence[Sequence[Tensor | None]]) -> list[Tensor | None]:
-    """The sums over the passes, each of its own type."""
+    """The sums over the passes, each in its own type."""
     first = list(passes[0])
     for later in passes[1:]:
         both = [i for i, (a, b) in enumerate(zip(first, later, strict=True)) if a is not None and b is not None]
@@ -118,8 +119,8 @@ def _summed(passes: Sequence[Sequence[Tensor | None]]) -> list[Tensor | None]:
 def cast_weights(network: nn.Module, dtype: torch.dtype) -> list[Weights]:
     """A network's weights by name, for each of PASSES passes.
 
-    They are the parameters by their names, those that cuDNN and matrix products read in that type; but of a non-local block
-    without pooling [theta, phi, g] as its `qkv` and the gain times W_z as its `z`.
+    They are the parameters by their names, in `dtype` where cuDNN and matrix products read them. A non-local block without
+    pooling has two: `qkv`, which is [theta, phi, g], and `z`, the gain times W_z.
     """
     parameters = dict(network.named_parameters())
     places = {name: i for i, name in enumerate(parameters)}

@@ -1,4 +1,4 @@
-"""Which configurations the kernels cover, and why not. Needs no Triton."""
+"""Which configurations the kernels cover, and why others are not covered. Does not import Triton."""
 
 import importlib.util
 
@@ -7,9 +7,9 @@ import torch
 from nla_cyclegan.model.config import DiscriminatorConfig, GeneratorConfig
 
 CAPABILITY = (8, 0)
-"""The least compute capability: bf16 in the tensor cores."""
+"""The lowest compute capability: the first with bf16 in its tensor cores."""
 CHANNELS = 8, 128
-"""Base channels are a multiple of the first, which cuDNN's bf16 convolutions need, and at most the second, which fits a tile."""
+"""Base channels must be a multiple of the first, for cuDNN's bf16 convolutions, and at most the second, which fits a tile."""
 
 
 def why_not(
@@ -20,11 +20,11 @@ def why_not(
     device: torch.device,
     size: int | None = None,
 ) -> str | None:
-    """Why these networks cannot run through the kernels there, in a few words; None if they can.
+    """Why these networks cannot run through the kernels on that device, in a few words; None if they can.
 
     Args:
         precision: fp32, bf16, fp16 or fp64.
-        size: side of the training's square images in pixels, if it is known.
+        size: side of the square training images in pixels, if known.
     """
     if device.type != "cuda":
         return f"the device is {device.type}"
@@ -39,7 +39,7 @@ def why_not(
 def uncovered(
     generator: GeneratorConfig, discriminator: DiscriminatorConfig, *, precision: str, size: int | None = None
 ) -> str | None:
-    """As `why_not`, whatever the device."""
+    """As `why_not`, for any device."""
     if precision not in ("fp32", "bf16"):
         return f"precision {precision}"
     if generator.norm != "instance":
@@ -53,7 +53,7 @@ def uncovered(
     ):
         if channels % multiple or channels > most:
             return f"{name}.base_channels {channels}, not a multiple of {multiple} up to {most}"
-    # The reflection of the blocks' features needs 2 pixels, that of the image 4; and the last convolution something to see.
+    # Reflection padding needs features of 2 pixels and images of 4, and the discriminator's last convolution a window.
     if size is not None and size < 16:
         return f"images of {size} pixels"
     return None

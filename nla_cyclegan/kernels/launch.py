@@ -1,4 +1,4 @@
-"""What all kernels share: how they are launched, or only compiled, and tensors in NHWC memory order.
+"""What all kernels share: how they are launched, or compiled without being launched, and tensors in NHWC memory order.
 
 Shape suffixes: B images, C channels, H x W positions. All images and features are [B, C, H, W] in NHWC order (channels_last).
 """
@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 
 FILL = 528
-"""Programs that fill the machine: 4 for each of the 132 multiprocessors of an H100. A constant, so that bits depend on no GPU's size."""
+"""Programs that fill a GPU: 4 for each of the 132 multiprocessors of an H100. A constant, so that results do not depend on the GPU's size."""
 MOST = 2**31
-"""The kernels count elements in 32 bits."""
+"""A tensor must have fewer elements than this: the kernels index with 32 bits."""
 
 compiled: list[tuple[str, Any]] | None = None
-"""None: kernels run. A list: they are only compiled, and their names and compiled forms are put there (see `compilation`)."""
+"""None: kernels run. A list: they are only compiled, and their names and compiled forms are appended to it (see `compilation`)."""
 part: tuple[int, int] = (0, 1)
-"""(i, n): of the kernels that are only compiled, every n-th from the i-th on; the others are for other processes."""
+"""(i, n): of the kernels that are only compiled, every n-th from the i-th on. Other processes compile the others."""
 _places: dict[Any, int] = {}
 
 
@@ -32,16 +32,16 @@ def launch(kernel: Any, programs: int, *args: Any, warps: int = 4, stages: int =
 
 
 def nhwc(x_BCHW: Tensor) -> Tensor:
-    """The tensor in NHWC order, itself where it is. Raises: ValueError if it has too many elements to be counted."""
+    """The tensor in NHWC order, not copied if it already is. Raises: ValueError if it has MOST elements or more."""
     if x_BCHW.numel() >= MOST:
         raise ValueError(
-            f"a tensor of {list(x_BCHW.shape)} has more than the {MOST} elements that the kernels can count; lower step.micro_batch"
+            f"a tensor of {list(x_BCHW.shape)} has {MOST} elements or more, which the kernels cannot index; lower step.micro_batch"
         )
     return x_BCHW.contiguous(memory_format=torch.channels_last)
 
 
 def new_nhwc(b: int, c: int, h: int, w: int, like: Tensor, dtype: torch.dtype | None = None) -> Tensor:
-    """An empty [b, c, h, w] in NHWC order. Its strides are those of NHWC for a single channel or pixel too."""
+    """An uninitialized [b, c, h, w] in NHWC order, with the strides of NHWC even for a single channel or pixel."""
     return torch.empty((b, h, w, c), dtype=dtype or like.dtype, device=like.device).permute(0, 3, 1, 2)
 
 
@@ -56,8 +56,10 @@ def power_of_2(n: int) -> int:
 
 
 def share(n: int, tile: int, others: int, most: int = 8) -> int:
-    """Positions that one program of an elementwise kernel takes: `tile` times 1 to `most`, as few as still fill the machine.
+    """Positions that one program of an elementwise kernel takes: `tile` times 1 to `most`, the most that still fill the GPU.
 
-    n positions are there in each of `others` samples and blocks of channels.
+    Args:
+        n: positions in a sample.
+        others: samples times blocks of channels.
     """
     return tile * max(1, min(most, n * others // (tile * FILL)))

@@ -1,7 +1,7 @@
-"""The model's networks, their parameters and names, called through the kernels: cuDNN convolves, the kernels do what lies between.
+"""The model's networks called through the kernels: cuDNN convolves, the kernels compute everything in between.
 
-All weights are cast to the type of the computation once, before a pass or several, and their gradients come back through
-that cast to the fp32 parameters. No autocast is needed, and none does harm.
+Weights are cast to the type of the computation once for several passes, and gradients flow back through that cast to the
+fp32 parameters. Autocast is not needed, and has no effect.
 """
 
 from collections.abc import Iterable
@@ -24,9 +24,9 @@ from nla_cyclegan.model.generator import Generator, ResidualBlock, masked
 
 
 def generate(net: Generator, weights: Weights, image_BCHW: Tensor, dtype: torch.dtype) -> Tensor:
-    """`net(image)` in that type, in NHWC order. Takes what `coverage.uncovered` names no reason against; sides are multiples of 4."""
+    """`net(image)` in `dtype` and NHWC order, for a network that `coverage.uncovered` gives no reason against; sides are multiples of 4."""
     blocks = list(net.blocks)
-    # A residual block convolves a padded input and adds the plain one; any other takes the plain one.
+    # A residual block convolves its padded input and adds the plain one; other blocks read the plain one.
     padded_next = [isinstance(block, ResidualBlock) for block in blocks] + [False]
     x = conv7_to_many(reflect_pad(image_BCHW, 3, channels=FEW, dtype=dtype), weights["encoder.0.weight"])
     x = F.conv2d(norm_act(x), weights["encoder.3.weight"], stride=2, padding=1)
@@ -49,7 +49,7 @@ def generate(net: Generator, weights: Weights, image_BCHW: Tensor, dtype: torch.
 
 
 def discriminate(net: PatchDiscriminator, weights: Weights, image_BCHW: Tensor, dtype: torch.dtype) -> Tensor:
-    """`net(image)` in that type, in NHWC order."""
+    """`net(image)` in `dtype` and NHWC order."""
     x = nhwc(image_BCHW.to(dtype))
     first, last = net.body[0], net.body[-1]
     for i, stage in enumerate(net.body):
@@ -61,7 +61,7 @@ def discriminate(net: PatchDiscriminator, weights: Weights, image_BCHW: Tensor, 
             elif stage is not last:
                 x = norm_act(x, slope=0.2)
         elif isinstance(stage, nn.Sequential):
-            # The activation, which is done by now, and a non-local block.
+            # The activation, which is already applied, and a non-local block.
             x = _nonlocal(stage[1], f"body.{i}.1", weights, x)
     return x
 
@@ -76,7 +76,7 @@ def _nonlocal(block: nn.Module, name: str, weights: Weights, x_BCHW: Tensor) -> 
 
 
 class Fused:
-    """Calls networks through the kernels: the `run` of the players.
+    """Calls networks through the kernels; the training step's `run`.
 
     Args:
         dtype: of the computation, torch.bfloat16 or torch.float32.
@@ -89,16 +89,16 @@ class Fused:
         self._weights: dict[nn.Module, list[Weights]] = {}
 
     def cast(self, networks: Iterable[nn.Module]) -> None:
-        """Take the parameters of now, and what of them requires gradients, for the passes that follow.
+        """Cast the current parameters for the passes that follow.
 
-        Once before each round of passes that a backward ends, and only for the networks that moved or whose
-        `requires_grad` changed. Networks that were never cast are cast at each call.
+        Call it before the passes of each backward, for networks whose parameters or `requires_grad` changed. A network
+        that was never cast is cast at each call.
         """
         for network in networks:
             self._weights[network] = cast_weights(network, self.dtype)
 
     def forget(self) -> None:
-        """Free the casts."""
+        """Free the cast weights."""
         self._weights.clear()
 
     def __call__(self, network: nn.Module, image_BCHW: Tensor) -> Tensor:

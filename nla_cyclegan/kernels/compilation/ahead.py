@@ -1,6 +1,6 @@
 """Compiles the kernels of a training step, for a GPU that need not be there; `cache` starts several processes of it.
 
-What is compiled is what a step over meta tensors would launch: shapes without numbers.
+It compiles what a step launches over meta tensors, which have shapes and no data.
 """
 
 import json
@@ -21,7 +21,7 @@ from nla_cyclegan.model.generator import Generator
 
 
 class _Driver:
-    """As much of a driver as Triton asks for when it only compiles."""
+    """The part of a Triton driver that compiling needs."""
 
     def __init__(self, capability: int) -> None:
         self.capability = capability
@@ -41,10 +41,10 @@ class _Driver:
 
 @contextmanager
 def compiling(capability: int, part: tuple[int, int] = (0, 1)) -> Iterator[list[tuple[str, Any]]]:
-    """Within it kernels are compiled and not run -> their names and what Triton makes of them, one for each launch.
+    """Kernels that are launched within it are compiled and not run -> the name and the compiled form for each launch.
 
     Args:
-        capability: of the GPU to compile for, 10 times its major number plus its minor, as in 90.
+        capability: compute capability of the GPU, 10 times its major number plus its minor, as in 90.
         part: (i, n): every n-th kernel from the i-th on.
     """
     found: list[tuple[str, Any]] = []
@@ -60,15 +60,15 @@ def compiling(capability: int, part: tuple[int, int] = (0, 1)) -> Iterator[list[
 
 
 def compile_pass(network: Callable[[], nn.Module], shape: tuple[int, int, int, int], dtype: torch.dtype, *, image_grad: bool) -> None:  # fmt: skip
-    """A pass of images [B, 3, H, W], what is a loss of its result, and its gradients, within `compiling`.
+    """A forward pass of images [B, 3, H, W], the losses of its result, and the backward pass, within `compiling`.
 
     Args:
-        network: makes the network; it is built without memory.
-        image_grad: whether the images want a gradient: those that a generator made do.
+        network: makes the network, on the meta device.
+        image_grad: whether the images require gradients, as those that a generator made do.
     """
     with torch.device("meta"):
         made = network().to(memory_format=torch.channels_last)
-        # Images that a generator made come in the type of the computation, others in fp32.
+        # A generator's images come in the type of the computation, those of the dataset in fp32.
         image = torch.empty(shape, dtype=dtype if image_grad else torch.float32, requires_grad=image_grad)
     fused = Fused(dtype)
     out = fused(made, image)
@@ -84,7 +84,7 @@ def compile_pass(network: Callable[[], nn.Module], shape: tuple[int, int, int, i
 def compile_step(model: ModelConfig, precision: str, pairs: int, size: int) -> None:
     """The passes of a training step, within `compiling`."""
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-    # Translation and identity image go together; a cycle goes alone, and so does an image before a discriminator.
+    # A generator takes input and identity image in one batch, the cycle's image in another; the discriminator's step takes two images, the generator's one.
     for network, images, image_grad in (
         (lambda: Generator(model.generator), 2 * pairs, False),
         (lambda: Generator(model.generator), pairs, True),

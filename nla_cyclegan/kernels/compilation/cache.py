@@ -1,8 +1,8 @@
-"""A step's kernels compiled in the background, once on a machine, while Ray, loaders and checkpoints start. Imports neither torch nor Triton.
+"""Compiles a step's kernels in the background, once on each machine, while Ray, loaders and checkpoints start. Imports neither torch nor Triton.
 
-One process a machine compiles, whoever asks first: it holds a lock, starts several processes that compile a part each (`ahead`), and
-leaves a mark. The kernels lie in Triton's cache (TRITON_CACHE_DIR, else ~/.triton/cache), keyed by source, Triton and GPU; the mark
-beside them is keyed by all of that and the step. Nothing of it is ever read from a run's storage.
+The first process that asks takes a lock, starts several processes that compile a part each (`ahead`), and leaves a marker file; others
+wait for it. Kernels are kept in Triton's cache (TRITON_CACHE_DIR, or ~/.triton/cache), keyed by source, Triton and GPU; the marker beside
+them is keyed by these and the step. Nothing is ever read from a run's storage.
 """
 
 import fcntl
@@ -17,21 +17,21 @@ from pathlib import Path
 from nla_cyclegan.model.config import ModelConfig
 
 MOST_PROCESSES = 12
-"""There are some 30 kernels in a step, about a second each."""
+"""A step has about 30 kernels, each about a second to compile."""
 
 
 def start_compiling(
     model: ModelConfig, precision: str, *, pairs: int, size: int, capability: int
 ) -> subprocess.Popen[bytes]:
-    """Start to compile, and return at once. What fails to compile here, the step compiles at its first call.
+    """Start to compile, and return at once. The step compiles at its first call what fails to compile here.
 
     Args:
         precision: of the step.
-        pairs: image pairs that go through the networks at once.
+        pairs: image pairs in one pass of the networks.
         size: side of the images in pixels.
         capability: of the GPU, 10 times its major number plus its minor, as in 90.
 
-    Returns: the process; when it has ended, all that can be compiled is.
+    Returns: the process, which ends when everything is compiled or has failed to compile.
     """
     wanted = json.dumps([model.model_dump(mode="json"), precision, pairs, size, capability])
     environment = os.environ | {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
@@ -40,7 +40,7 @@ def start_compiling(
 
 
 def mark_of(wanted: str) -> Path:
-    """The file that says that these kernels have been compiled on this machine."""
+    """The marker file that exists once these kernels have been compiled on this machine."""
     cache = Path(os.environ.get("TRITON_CACHE_DIR", Path.home() / ".triton" / "cache"))
     sources = sorted(Path(__file__).parents[1].rglob("*.py"))
     content = b"".join([wanted.encode(), version("triton").encode(), *(source.read_bytes() for source in sources)])

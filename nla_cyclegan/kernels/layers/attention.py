@@ -1,10 +1,10 @@
-"""The non-local block in few launches and bytes: z = x + softmax(scale q k^T) v W_z^T, with [q, k, v] = x W^T in one matrix product.
+"""The non-local block: z = x + softmax(scale q k^T) v W_z^T, with [q, k, v] = x W^T in one matrix product.
 
-Both sums of an image's size, that of the residual and that of its gradients, are left to the matrix products beside them, which
-add to what is there. The flash kernels read q, k and v where the product wrote them, D columns of 3 D each.
+The residual sum, and that of its gradients, are done by the matrix products beside them, which accumulate into their result. The
+flash kernels read q, k and v where the product wrote them: D columns of 3 D each.
 
 Bytes moved beside the attention, in sizes of x (bf16, D = C / 2): forward x read, q, k, v written, y and x read, z written: 5, and 2
-where the library copies x before it adds; backward dy 1.5, the gradients of q, k, v put together 3, dx 3.5, the weights' 4.
+where the library copies x before it adds; backward dy 1.5, the gradients of q, k, v joined 3, dx 3.5, the weights' 4.
 
 Shape suffixes: R rows, all positions of all images; C channels; D embedding width.
 """
@@ -20,7 +20,7 @@ from nla_cyclegan.kernels.launch import nhwc
 
 
 class _Project(Function):
-    """x W^T, and x itself for the residual sum. What comes back for x is added to in place: nobody else may hold that gradient."""
+    """x W^T, and x itself for the residual sum. The gradient of the latter is accumulated into in place, so nothing else may hold it."""
 
     @staticmethod
     def forward(ctx: Any, x_RC: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
@@ -38,11 +38,10 @@ class _Project(Function):
 def nonlocal_block(x_BCHW: Tensor, qkv_weight: Tensor, z_weight: Tensor, scale: float) -> Tensor:
     """`NonLocalBlock.forward` without pooling -> x's shape and dtype, in NHWC order.
 
-    Its backward overwrites the gradient of the result, which so must be one that no other function was given too: any
-    kernel's, convolution's or sum's.
+    The backward pass overwrites the gradient of the result, so no other function may read that gradient.
 
     Args:
-        qkv_weight: [3 D, C], theta's, phi's and g's one below the other; x's dtype, as is the next.
+        qkv_weight: [3 D, C], theta's, phi's and g's rows; both weights have x's dtype.
         z_weight: [C, D], the gain times W_z.
         scale: of the logits.
     """

@@ -2,7 +2,7 @@
 
     y = act(x + bias) in place; dx = act'(y) g, and the bias's gradient is the sum of dx over all positions
 
-The sign of y is that of the activation's input. Bytes moved, in sizes of x: forward 2, backward 3.
+y has the sign of the activation's input. Bytes moved, in sizes of x: forward 2, backward 3.
 """
 
 from typing import Any
@@ -17,7 +17,7 @@ from nla_cyclegan.kernels.launch import FILL, cdiv, launch, new_nhwc, nhwc, powe
 
 BLOCK = 2048
 TILE = 4096
-"""Elements of a tile, in 8 warps, of the kernel that sums along positions."""
+"""Elements of a tile, in 8 warps, of the kernel that sums over positions."""
 
 
 @triton.jit
@@ -85,6 +85,6 @@ def bias_act(x_BCHW: Tensor, bias: Tensor, *, slope: float) -> Tensor:
 
     Args:
         bias: [C], fp32 or of any type.
-        slope: of the activation below 0, above 0 itself: only so does the result have the sign of what it was made from.
+        slope: of the activation for negative inputs; must be above 0, so that the result keeps the sign that the backward pass reads.
     """
     return _BiasAct.apply(nhwc(x_BCHW), bias, float(slope))

@@ -1,16 +1,16 @@
-"""The 7x7 convolutions with few (at most 4) channels on one side, many on the other, as implicit matrix products.
+"""The 7x7 convolutions with few (at most 4) channels on one side and many on the other, as implicit matrix products.
 
     y[m, o] = bias[o] + sum over i, j, c of x[m + (i, j), c] weight[o, c, i, j]
 
-The input is padded already. Two products and their gradients, which are the same two with the kernel turned around, and the
-sum of outer products over all positions:
+The input is already padded. There are two products, whose input gradients are the other one with the kernel rotated by 180
+degrees, and a sum of outer products over all positions for the weights' gradients:
 
-    few to many   a window's row is 7 pixels of 4 channels, 28 values in a row in memory, and that of two neighbours 32: 7 products
-                  of [pairs, 32] and [32, 2 many]. Moves 8 bytes (bf16) a pixel in, `many` out.
+    few to many   a window's row is 7 pixels of 4 channels, 28 consecutive values, and 32 for two neighbouring windows: 7 products
+                  of [pairs, 32] and [32, 2 many]. Reads 8 bytes (bf16) a pixel, writes `many`.
     many to few   a program walks down a strip of rows: 7 products of [columns, many] and [many, 7 columns x 4], one for each row
-                  of the window, add to the 7 rows of the result that an input row is seen by. Moves `many` in.
-    outer         [2 many, pairs] times [pairs, 7 x 32], over parts of the positions, added up after. Moves `many` and 8 bytes a
-                  pixel in.
+                  of the window, accumulate into the 7 output rows that see an input row. Reads `many`.
+    outer         [2 many, pairs] times [pairs, 7 x 32], over parts of the positions, summed afterwards. Reads `many` and 8 bytes
+                  a pixel.
 
 cuDNN pads the few channels to 8 or more, and reaches a twentieth of its usual rate.
 Shape suffixes: M many channels, F few.
@@ -26,13 +26,13 @@ from nla_cyclegan.kernels.launch import FILL, cdiv, launch, new_nhwc, nhwc, powe
 from nla_cyclegan.kernels.layers.conv7_kernels import few_to_many, many_to_few, outer, pack, spread
 
 FEW = 4
-"""Channels that an image with few is stored with: 8 bytes a pixel in bf16, read at once."""
-# Groups or columns of a tile, programs, warps, stages; the best of those measured on an H200 whose shared memory smaller cards have too.
+"""An image with few channels is stored with this many: 8 bytes a pixel in bf16, one read."""
+# Groups or columns of a tile, programs, warps, stages: the fastest on an H200 among those that fit the shared memory of smaller cards.
 TO_MANY, TO_MANY_FP32 = (128, 264, 8, 1), (32, FILL, 4, 1)
 TO_FEW, TO_FEW_FP32 = (64, 396, 4, 3), (32, FILL, 8, 1)
 OUTER, OUTER_FP32 = (64, 132, 8, 3), (16, FILL // 4, 4, 1)
 OUTER_COLUMNS, OUTER_COLUMNS_FP32 = 128, 64
-"""Of the 256 that a program takes."""
+"""Columns of a tile, of the 256 that a program takes."""
 
 
 def _packed(weight_MF77: Tensor, dtype: torch.dtype, *, turned: bool, group: int) -> Tensor:

@@ -2,7 +2,7 @@
 
     L = mean |x - t|,  dL/dx = sign(x - t) / n;    L = mean (x - t)^2,  dL/dx = 2 (x - t) / n
 
-t is an image or one number, and wants no gradient. Bytes moved: forward x and t read, backward both again and dx written.
+t is an image or a number, and gets no gradient. Bytes moved: forward x and t read, backward both again and dx written.
 """
 
 from typing import Any
@@ -28,7 +28,7 @@ def _difference(x, target, e, mask, NUMBER: tl.constexpr, IMAGE: tl.constexpr):
 
 @triton.jit(do_not_specialize=["chunk"])
 def _distance(x, target, sums, total, chunk, NUMBER: tl.constexpr, IMAGE: tl.constexpr, SQUARE: tl.constexpr, BLOCK: tl.constexpr):  # fmt: skip
-    """sums[s] = the part that the elements of part s have in the mean of all."""
+    """sums[s] = what the elements of part s contribute to the mean."""
     s = tl.program_id(0)
     last = tl.minimum(s * chunk + chunk, total)
     acc = tl.zeros((BLOCK,), tl.float32)
@@ -46,7 +46,7 @@ def _distance_grad(x, target, g, dx, total, NUMBER: tl.constexpr, IMAGE: tl.cons
     mask = e < total
     d = _difference(x, target, e, mask, NUMBER, IMAGE)
     by = tl.load(g) / total
-    # A difference that is not a number has no sign: its gradient is none either.
+    # The gradient of a NaN difference is NaN.
     slope = 2.0 * d if SQUARE else tl.where(d > 0, 1.0, tl.where(d < 0, -1.0, d))
     tl.store(dx + e, (slope * by).to(dx.dtype.element_ty), mask=mask)
 
@@ -78,7 +78,7 @@ class _Distance(Function):
 
 
 def l1(images_BCHW: Tensor, reference_BCHW: Tensor) -> Tensor:
-    """The mean of |images - reference|: an fp32 scalar. Each may be of any type; the reference gets no gradient."""
+    """The mean of |images - reference|: an fp32 scalar. Both may have any type; the reference gets no gradient."""
     return _Distance.apply(images_BCHW, reference_BCHW.detach(), False)
 
 

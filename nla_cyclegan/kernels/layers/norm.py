@@ -3,10 +3,10 @@
     y = act((x - mean) / sqrt(var + eps)) + residual,  mean and var over the positions of each channel of each sample
     dx = (g - mean(g) - xhat mean(g xhat)) / sqrt(var + eps),  g the gradient before the activation, xhat the normed x
 
-Bytes moved, in sizes of x (the padding's few per cent apart): forward x read twice, y written, the residual read, and y
-written once more where it is wanted both padded and plain: 3 to 5. Backward x and the gradient read twice, dx written: 5;
-with a residual and a padding the folded gradient is written by the first kernel, which is the residual's, and read by the
-second: 6. A second gradient, of the plain y, is read too: 1 or 2 more.
+Bytes moved, in sizes of x (without the padding's few per cent): forward x read twice, y written, the residual read, and y
+written again where both padded and plain are needed: 3 to 5. Backward x and the gradient read twice, dx written: 5; with a
+residual and a padding the first kernel writes the folded gradient, which is the residual's, and the second reads it: 6. The
+gradient of the plain y, where there is one, is read as well: 1 or 2 more.
 """
 
 from typing import Any
@@ -21,13 +21,14 @@ from nla_cyclegan.kernels.layers.pad import check_sides, row_tile
 
 EPS = 1e-5
 TILE = 4096
-"""Elements of a tile, in 4 warps, of the kernels that go along positions."""
+"""Elements of a tile, in 4 warps, of the forward kernels."""
 
 
 def _parts(n: int, tile: int, others: int, least: int) -> tuple[int, int]:
-    """In how many parts the n positions (or rows) of a sample are summed, and how many each has: a multiple of `tile`.
+    """The number of parts in which a sample's n positions (or rows) are summed, and the size of each, a multiple of `tile`.
 
-    Up to 64 parts, each with at least `least` where that can be, until `others` times as many programs fill the machine.
+    At most 64 parts of at least `least` each where n allows it, and no more than needed to fill the GPU with `others` times
+    as many programs.
     """
     parts = 1
     while parts < 64 and parts * others < FILL and n >= 2 * parts * least:
@@ -42,7 +43,7 @@ def _at_most(parts: int) -> int:
 
 
 class _NormActPad(Function):
-    """-> y padded (None without a padding), y plain (None where it is not wanted)."""
+    """-> y padded (None without a padding), y plain (None unless needed)."""
 
     @staticmethod
     def forward(
@@ -87,7 +88,7 @@ class _NormActPad(Function):
 
         parts, rows = _parts(h, 1, others, cdiv(2, tiles))
         sums = torch.empty((b, 2, parts, c), dtype=torch.float32, device=x.device)
-        # The residual's gradient is y's. Folded once, it serves the second kernel too.
+        # The residual's gradient is y's. Folded here once, it is the second kernel's input too.
         total_g = new_nhwc(b, c, h, w, x) if has_residual and padded_g is not None else None
         launch(
             grad_sums, others * parts, x, _or(padded_g, x), _or(plain_g, x), _or(total_g, x), mean, sums, parts, rows,
@@ -106,7 +107,7 @@ class _NormActPad(Function):
 
 
 def _or(tensor: Tensor | None, other: Tensor) -> Tensor:
-    # A kernel's pointer that is not used has to be one all the same.
+    # A pointer argument that the kernel does not use must still be a tensor.
     return other if tensor is None else tensor
 
 
@@ -114,9 +115,9 @@ def norm_act(x_BCHW: Tensor, residual_BCHW: Tensor | None = None, *, slope: floa
     """act(instance_norm(x)) + residual, padded by reflection -> [B, C, H + 2 pad, W + 2 pad] in NHWC order, x's dtype.
 
     Args:
-        slope: of the activation below 0. 0 is ReLU, 1 none, others LeakyReLU.
+        slope: of the activation for negative inputs: 0 is ReLU, 1 no activation, others LeakyReLU.
 
-    Raises: ValueError if a side is not above `pad`.
+    Raises: ValueError if a side is not larger than `pad`.
     """
     check_sides(x_BCHW, pad)
     padded, plain = _NormActPad.apply(x_BCHW, residual_BCHW, float(slope), pad, False)
@@ -126,6 +127,6 @@ def norm_act(x_BCHW: Tensor, residual_BCHW: Tensor | None = None, *, slope: floa
 def norm_act_both(
     x_BCHW: Tensor, residual_BCHW: Tensor | None = None, *, slope: float = 0.0, pad: int
 ) -> tuple[Tensor, Tensor]:
-    """As `norm_act`, for what is convolved and added later: -> padded [B, C, H + 2 pad, W + 2 pad], plain [B, C, H, W]; pad at least 1."""
+    """As `norm_act`, for a result that is both convolved and added -> padded [B, C, H + 2 pad, W + 2 pad], plain [B, C, H, W]; pad at least 1."""
     check_sides(x_BCHW, pad)
     return _NormActPad.apply(x_BCHW, residual_BCHW, float(slope), pad, True)

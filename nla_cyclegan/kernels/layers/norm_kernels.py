@@ -1,7 +1,7 @@
 """The Triton kernels of `norm`: two forward, two backward.
 
-Those that only read go through the samples from the last to the first, those that follow from the first to the last: what
-was written or read last is still in the L2 cache.
+The kernels that only read visit the samples from last to first, the kernels after them from first to last: the data that
+was touched last is still in the L2 cache.
 """
 
 import triton
@@ -21,7 +21,7 @@ def channel_moments(x, moments, parts, chunk, N: tl.constexpr, C: tl.constexpr, 
     x += b.to(tl.int64) * (N * C)
     first = s * chunk
     last = tl.minimum(first + chunk, N)
-    # Sums of differences from one of the values: no cancellation, however far the mean is from 0.
+    # Differences from one of the values avoid cancellation when the mean is far from 0.
     origin = tl.load(x + first * C + c, mask=c < C, other=0.0).to(tl.float32)
     sums = tl.zeros((BP, BC), tl.float32)
     squares = tl.zeros((BP, BC), tl.float32)

@@ -1,7 +1,7 @@
 """Reflection padding in NHWC order: y[h, w] = x[r(h), r(w)], where r mirrors at the first and last pixel without repeating it.
 
-torch's own kernel wants NCHW, which costs two transpositions. Bytes: forward x once read and y once written; backward the
-gradient of y once read and that of x once written; where x is used plain too, its gradient there is read and added. The functions `reflect` and `fold` serve the norm too.
+torch's own kernel needs NCHW, which would cost two transpositions. Bytes: forward x read and y written; backward the gradient
+of y read and that of x written; where the plain x is used too, its gradient is read and added. `norm` uses `reflect` and `fold` too.
 """
 
 from typing import Any
@@ -15,7 +15,7 @@ from torch.autograd import Function
 from nla_cyclegan.kernels.launch import cdiv, launch, new_nhwc, nhwc, power_of_2, share
 
 ROW_TILE = 4096
-"""Elements of a tile, in 8 warps, of the kernels that go along rows and fold."""
+"""Elements of a tile, in 8 warps, of the kernels that fold row by row."""
 
 
 @triton.jit
@@ -88,19 +88,19 @@ def _pad_grad(y_grad, plain_grad, x_grad, rows, H: tl.constexpr, W: tl.constexpr
 
 
 def row_tile(c: int, w: int) -> tuple[int, int]:
-    """Channels and columns of a tile of a kernel that goes along rows."""
+    """Channels and columns of a tile of a kernel that works row by row."""
     channels = min(64, power_of_2(c))
     return channels, max(1, min(ROW_TILE // channels, power_of_2(w)))
 
 
 def check_sides(x_BCHW: Tensor, pad: int) -> None:
-    """Raises: ValueError if the image has nothing to reflect."""
+    """Raises: ValueError if a side is not larger than the padding."""
     if min(x_BCHW.shape[2:]) <= pad:
-        raise ValueError(f"a reflection padding of {pad} needs sides above it; got {list(x_BCHW.shape)}")
+        raise ValueError(f"a reflection padding of {pad} needs larger sides; got {list(x_BCHW.shape)}")
 
 
 class _ReflectPad(Function):
-    """-> x padded, and x itself for its other uses."""
+    """-> padded x, and x itself for its other uses."""
 
     @staticmethod
     def forward(ctx: Any, x_BCHW: Tensor, pad: int, channels: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -143,6 +143,6 @@ def reflect_pad(x_BCHW: Tensor, pad: int, *, channels: int | None = None, dtype:
 
 
 def reflect_pad_both(x_BCHW: Tensor, pad: int) -> tuple[Tensor, Tensor]:
-    """As `reflect_pad`, for what is convolved and added later -> padded, plain: the kernel of the gradient adds that of the plain one."""
+    """As `reflect_pad`, for an x that is also added later -> padded, plain; one kernel sums the gradients of both."""
     check_sides(x_BCHW, pad)
     return _ReflectPad.apply(x_BCHW, pad, x_BCHW.shape[1], x_BCHW.dtype)

@@ -38,19 +38,19 @@ def address(table, i, ALIGNED: tl.constexpr):
 
 
 class MultiTensor:
-    """Tensors whose addresses stay, and others of the same sizes and memory order whose addresses may change each step.
+    """Tensors whose addresses stay the same, and others of the same sizes and memory order whose addresses may change each step.
 
     Args:
-        rows: lists of as many tensors each; the tensors at one place of the lists have one size and one memory order.
+        rows: lists of equal length; the tensors at one place of all lists have one size and one memory order.
 
     Attributes:
-        table: int64 [rows, n], the addresses.
-        chunks: int64 [programs, 3], for each program a tensor's place, the first element, and the tensor's size.
-        aligned: whether every address is a multiple of 16 bytes, so that 16 bytes may be read at once.
+        table: int64 [rows, n], addresses.
+        chunks: int64 [programs, 3], for each program the place of its tensor, the first element, and the tensor's size.
+        aligned: whether every address is a multiple of 16 bytes, as vectorized loads need.
     """
 
     def __init__(self, rows: Sequence[Sequence[Tensor]]) -> None:
-        self.rows = [list(row) for row in rows]  # held, so that the addresses stay theirs
+        self.rows = [list(row) for row in rows]  # keeps the memory at these addresses alive
         self.like = self.rows[0]
         self.device = self.like[0].device
         for row in self.rows:
@@ -59,8 +59,8 @@ class MultiTensor:
         starts = [(i, start, t.numel()) for i, t in enumerate(self.like) for start in range(0, t.numel(), CHUNK)]
         self.chunks = torch.tensor(starts).to(self.device)
         self.aligned = _aligned(tensor for row in self.rows for tensor in row)
-        # A copy within a CUDA graph reads its source again at each replay: a page-locked one that nobody else writes to.
-        # They are made now, because a capture is no time to lock pages.
+        # A copy within a CUDA graph reads its source again at each replay, so each graph needs a page-locked one of its own.
+        # They are allocated here, because pages cannot be locked during a capture.
         spares = GRAPHS if self.device.type == "cuda" else 0
         self._spares = [torch.empty(len(self.like), dtype=torch.int64).pin_memory() for _ in range(spares)]
         self._in_graphs: list[Tensor] = []
@@ -80,12 +80,12 @@ class MultiTensor:
         launch(kernel, len(self.chunks), self.chunks, *args, **constants)
 
     def changing(self, tensors: Sequence[Tensor]) -> tuple[Tensor, bool]:
-        """Addresses of tensors that may be others the next time: int64 [n], and whether they are aligned.
+        """Addresses of tensors that may be different ones at the next call: int64 [n], and whether they are aligned.
 
-        Without waiting for the device, and within a CUDA graph too, whose replays then find its own tensors. The tensors
-        have to live until the kernels that use them have run.
+        Does not wait for the device. Within a CUDA graph, replays use the tensors of its capture. The tensors must live
+        until the kernels that use them have run.
 
-        Raises: ValueError if a tensor's size or memory order is another; RuntimeError if more than GRAPHS graphs ask.
+        Raises: ValueError if a tensor's size or memory order differs; RuntimeError after GRAPHS captures.
         """
         self._check(tensors)
         addresses = torch.tensor(_addresses(tensors))
@@ -103,7 +103,7 @@ class MultiTensor:
         for tensor, like in zip(tensors, self.like, strict=True):
             if tensor.shape != like.shape or _order(tensor) != _order(like) or tensor.dtype != torch.float32:
                 raise ValueError(
-                    f"a tensor {list(tensor.shape)} of strides {tensor.stride()} and {tensor.dtype} stands beside a parameter"
+                    f"a tensor {list(tensor.shape)} of strides {tensor.stride()} in {tensor.dtype} belongs to a parameter"
                     f" {list(like.shape)} of strides {like.stride()}; the kernels need the same memory order, in fp32"
                 )
 

@@ -36,7 +36,7 @@ def _count(steps, products, constants, grad_norm, rate, applies, factors, COUNT:
     counted = tl.load(at, mask=there, other=0.0) + rise
     tl.store(at, counted, mask=there)
     step = tl.sum(tl.where(i == 0, counted, 0.0), 0)
-    # Held at the very first step the count is still 0: any finite factor of a zero will do.
+    # The count is 0 when the very first step is skipped: any finite factor will do.
     t = tl.maximum(step, 1.0)
     of_root = 1.0 / tl.sqrt(1.0 - tl.exp(t * log2))
     of_g = step * 0.0
@@ -47,7 +47,7 @@ def _count(steps, products, constants, grad_norm, rate, applies, factors, COUNT:
         at = tl.load(products + i, mask=there, other=0).to(tl.pointer_type(tl.float64))
         multiplied = tl.load(at, mask=there, other=0.0) * tl.where(on, mu, 1.0)
         tl.store(at, multiplied, mask=there)
-        # At most beta1 after a step; still 1 when the very first one is held.
+        # At most beta1 after a step; still 1 when the very first one is skipped.
         product = tl.minimum(tl.sum(tl.where(i == 0, multiplied, 0.0), 0), beta1)
         of_g = (1.0 - mu) / (1.0 - product)
         of_m = mu_next / (1.0 - product * mu_next)

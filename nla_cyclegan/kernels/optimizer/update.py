@@ -42,7 +42,7 @@ def _square_sums(chunks, grads, sums, CHUNK: tl.constexpr, BLOCK: tl.constexpr, 
 
 @triton.jit
 def _update_block(p, m, n, g, e, mask, on, lr, of_g, of_m, of_root, scale, RISE1: tl.constexpr, RISE2: tl.constexpr, EPS: tl.constexpr):  # fmt: skip
-    # Selected, not multiplied, because 0 times NaN is NaN. A held step has gradients and factors of 0 and decays of 1.
+    # Selected, not multiplied, because 0 times NaN is NaN. A skipped step has gradients and factors of 0 and decays of 1.
     grad = tl.where(on > 0, tl.load(g + e, mask=mask) * scale, 0.0)
     first = tl.load(m + e, mask=mask) * (1 - RISE1 * on) + RISE1 * grad
     second = tl.load(n + e, mask=mask) * (1 - RISE2 * on) + RISE2 * (grad * grad)
@@ -66,7 +66,7 @@ def _update(chunks, table, grads, factors, applies, COUNT: tl.constexpr, RISE1: 
     of_m = tl.load(factors + 2)
     of_root = tl.load(factors + 3)
     scale = tl.load(factors + 4)
-    # Whole chunks need no mask, which would forbid reading several elements at once.
+    # Whole chunks need no mask, which would prevent vectorized loads.
     if start + CHUNK <= size:
         for first in range(0, CHUNK, BLOCK):
             e = start + first + tl.arange(0, BLOCK)
@@ -79,7 +79,7 @@ def _update(chunks, table, grads, factors, applies, COUNT: tl.constexpr, RISE1: 
 
 @dataclass(frozen=True)
 class Gradients:
-    """The gradients of one step, where the kernels find them."""
+    """The gradients of one step, and their addresses."""
 
     tensors: list[Tensor]
     addresses: Tensor
