@@ -1,8 +1,13 @@
-"""The stages of evidence.py: rates, pilot, test, and what is descriptive; each follows from what is done of those before it."""
+"""The stages of evidence.py: rates, pilot, test, and what is descriptive; each follows from what is done of those before it.
+
+How many seeds the test has is decided twice: by a pilot and, when as many are done, once more by these and the pilot together
+(an internal pilot: Wittes and Brittain, Statistics in Medicine 9, 1990). Both times the upper confidence limit of the deviation
+decides. The second time there may be more seeds, never fewer: deviations alone are looked at, not what a claim's mean is.
+"""
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from evidence_cells import (
@@ -68,13 +73,16 @@ class Plan:
 
     Attributes:
         rates: optimizer -> its best rate; only of those whose runs are all done.
-        needed: seeds for 80 % power, by the pilot; None before it is done.
+        pilot: claim -> its differences on the pilot's seeds; empty before they are done.
+        extended: the same and those of as many seeds of the test as the pilot asks for; empty before they are done.
+        needed: seeds for 80 % power of every claim; None where the pilot does not say (yet).
         seeds: those of the test; empty before the pilot is done.
         stages: name -> runs, in order; the later ones are empty until they are known.
     """
 
     rates: dict[str, float]
     pilot: dict[str, Paired]
+    extended: dict[str, Paired]
     needed: int | None
     seeds: list[int]
     stages: dict[str, list[Wanted]]
@@ -91,21 +99,21 @@ class Plan:
         rates = {
             name: rate for name in OPTIMIZERS if (rate := best_rate(state, name)) is not None
         }  # fmt: skip
-        pilot: dict[str, Paired] = {}
+        pilot, extended = dict[str, Paired](), dict[str, Paired]()
         needed, seeds = None, list[int]()
         if len(rates) == len(OPTIMIZERS):
             stages["pilot"] = for_seeds(PRIMARY, PILOT_SEEDS, rates)
             if not state.missing(stages["pilot"]):
                 pilot = {claim.text: claim.differences(state, rates, PILOT_SEEDS) for claim in CLAIMS}
-                deviations = [each.deviation for each in pilot.values() if not math.isnan(each.deviation)]
-                # Holm's first step tests at alpha over the number of claims.
-                needed = (
-                    max(seeds_needed(each, BOUND, ALPHA / len(CLAIMS)) for each in deviations) if deviations else None
-                )
+                needed = seeds_for_all(pilot.values())
+                first = range(needed or most_seeds)
+                if not state.missing(for_seeds(PRIMARY, first, rates)):
+                    extended = {claim.text: claim.differences(state, rates, [*PILOT_SEEDS, *first]) for claim in CLAIMS}
+                    needed = max(needed, seeds_for_all(extended.values()) or 0) if needed else None
                 seeds = list(range(min(needed or most_seeds, most_seeds)))
                 stages["test"] = for_seeds(PRIMARY, seeds, rates)
                 stages["descriptive"] = for_seeds(DESCRIPTIVE, seeds[:descriptive_seeds], rates)
-        return cls(rates, pilot, needed, seeds, stages)
+        return cls(rates, pilot, extended, needed, seeds, stages)
 
     def next(self, state: State) -> tuple[str, list[Wanted]]:
         """The first stage that is not done, and the runs that it misses; ("", []) where all is done."""
@@ -113,6 +121,18 @@ class Plan:
             if missing := state.missing(wanted):
                 return name, missing
         return "", []
+
+
+def seeds_for_all(claims: Iterable[Paired]) -> int | None:
+    """Seeds that give all claims 80 % power, by the limits of their deviations; None where one has too few seeds to say."""
+    asked = [seeds_for(each.deviation_limit) for each in claims]
+    return None if None in asked else max(filter(None, asked))
+
+
+def seeds_for(deviation: float) -> int | None:
+    """Seeds that give a claim 80 % power, if its differences have that standard deviation; None of NaN."""
+    # Holm's first step tests at alpha over the number of claims.
+    return None if math.isnan(deviation) else seeds_needed(deviation, BOUND, ALPHA / len(CLAIMS))
 
 
 def best_rate(state: State, optimizer: str) -> float | None:

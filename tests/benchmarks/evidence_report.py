@@ -21,12 +21,12 @@ from evidence_cells import (
     Size,
     Wanted,
 )
-from evidence_plan import BOUND, CLAIMS, Plan, open_runs
+from evidence_plan import BOUND, CLAIMS, Plan, open_runs, seeds_for
 from evidence_run import Images
 from evidence_state import Done, State
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from paired import Paired, verdicts
+from paired import ASSURANCE, Paired, verdicts
 from report_tables import spread, table
 
 from cluster.records.metrics_file import ATTENTION
@@ -47,6 +47,7 @@ def write_report(state: State, plan: Plan, size: Size, images: Images) -> str:
         head(state, plan, size, images),
         rates_table(plan, state),
         claims_table(plan, state, images),
+        deviations_table(plan, state) if plan.pilot else "",
         cells_table(runs),
     ]
     if any(runs.values()):
@@ -97,12 +98,13 @@ def rates_table(plan: Plan, state: State) -> str:
 
 def claims_table(plan: Plan, state: State, images: Images) -> str:
     """The two primary claims and their verdicts."""
-    found = [claim.differences(state, plan.rates, plan.seeds) if plan.seeds else Paired(()) for claim in CLAIMS]
+    found = tested(plan, state)
     needed = plan.needed or 0
     rows = []
     for claim, verdict in zip(CLAIMS, verdicts(found, BOUND, needed), strict=True):
         paired = verdict.paired
-        wanted = str(plan.needed) if plan.needed else "open: the pilot is not done"
+        missing = "the pilot's runs diverged" if plan.pilot else "the pilot is not done"
+        wanted = str(plan.needed or f"open: {missing}")
         cells = {cell.name for pair in claim.pairs for cell in pair}
         runs = [run for each in test_runs(plan, state).items() if each[0] in cells for run in each[1]]
         word = verdict.word if plan.needed and paired.n else "open"
@@ -114,9 +116,29 @@ def claims_table(plan: Plan, state: State, images: Images) -> str:
         "claim", "the paper", "seeds of those needed for 80 % power", "difference of the score, below 0 speaks for it", "p (Holm)",
         f"p of equivalence within {BOUND} (Holm)", "verdict", "length", "does the score still fall?",
     ]  # fmt: skip
-    pilot = "; ".join(f"{text}: {each.deviation:.3f}" for text, each in plan.pilot.items())
-    deviations = f"\n\nStandard deviation of the paired differences in the pilot: {pilot}." if pilot else ""
-    return table(heads, rows) + deviations
+    return table(heads, rows)
+
+
+def tested(plan: Plan, state: State) -> list[Paired]:
+    """The differences of each claim on the seeds of the test."""
+    return [claim.differences(state, plan.rates, plan.seeds) if plan.seeds else Paired(()) for claim in CLAIMS]
+
+
+def deviations_table(plan: Plan, state: State) -> str:
+    """How the number of seeds follows from the pilot, and whether the test bears it out."""
+    rows = []
+    for claim, found in zip(CLAIMS, tested(plan, state), strict=True):
+        pilot, extended = plan.pilot[claim.text], plan.extended.get(claim.text, Paired(()))
+        values = (pilot.deviation, pilot.deviation_limit, extended.deviation, extended.deviation_limit, found.deviation)
+        rows.append(
+            [claim.text, *("open" if math.isnan(value) else f"{value:.4f} ({seeds_for(value)})" for value in values)]
+        )
+    limit = f"its upper {100 * ASSURANCE:.0f} % confidence limit"
+    heads = [
+        "standard deviation of the paired differences (seeds for 80 % power, if it is that)", f"pilot, {pilot.n} seeds", limit,
+        f"pilot and the first seeds of the test, {extended.n or 'open'}", limit, f"test, {found.n} seeds",
+    ]  # fmt: skip
+    return table(heads, rows)
 
 
 def falling(runs: Sequence[Done]) -> str:

@@ -14,8 +14,9 @@ pytest.importorskip("scipy")
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 
 import evidence_turns
-from evidence_cells import ADAM, CELLS, EVALUATIONS, NADAM, PRIMARY, SIZES, Wanted
-from evidence_plan import CLAIMS, Plan, open_runs
+from evidence_cells import ADAM, CELLS, EVALUATIONS, NADAM, PILOT_SEEDS, PRIMARY, SIZES, Wanted
+from evidence_plan import CLAIMS, Plan, open_runs, seeds_for_all
+from evidence_report import claims_table, deviations_table
 from evidence_state import Done, State
 from paired import verdicts
 
@@ -69,12 +70,62 @@ def test_each_stage_follows_from_the_one_before(state: State) -> None:
     assert plan.seeds == list(range(plan.needed))
     assert {run.seed for run in plan.stages["pilot"]}.isdisjoint(plan.seeds)
     assert len(state.missing(plan.stages["test"])) == len(PRIMARY) * plan.needed
+    first = plan.needed
     plan = complete(state, "test")
+    # The limit of more seeds is nearer to the truth; there may be more of them by it, never fewer.
+    assert {each.n for each in plan.extended.values()} == {len(PILOT_SEEDS) + first}
+    assert plan.needed == max(first, seeds_for_all(plan.extended.values()))
+    while plan.next(state)[0] == "test":
+        plan = complete(state, "test")
     plan = complete(state, "descriptive")
     assert plan.next(state) == ("", [])
     assert open_runs(plan, state) == []
     found = [claim.differences(state, plan.rates, plan.seeds) for claim in CLAIMS]
     assert [each.word for each in verdicts(found, 0.05, plan.needed)] == ["holds", "no difference"]
+
+
+def test_the_seeds_that_the_pilot_asks_for_ask_for_more_where_they_spread_wider(state: State) -> None:
+    """Three seeds of a pilot that happen to agree: n of 80 % power follows from the seeds of the test, too."""
+    spreads = {"rates": 0.002, "pilot": 0.002, "test": 0.03}
+    planned = []
+    while (stage := Plan.of(state, **SEEDS).next(state))[0] in spreads:
+        name, missing = stage
+        for wanted in missing:
+            state.add(finished(wanted, score_of(wanted, spreads[name])))
+        plan = Plan.of(state, **SEEDS)
+        planned.append(plan.needed)
+    assert planned[:2] == [None, seeds_for_all(plan.pilot.values())]
+    assert planned[1] < planned[2] == plan.needed == len(plan.seeds), "decided once more, then kept"
+    assert (
+        plan.extended["Nadam is better than Adam"].deviation_limit
+        > 2 * plan.pilot["Nadam is better than Adam"].deviation_limit
+    )
+    tables = deviations_table(plan, state)
+    assert f"| pilot and the first seeds of the test, {3 + planned[1]} |" in tables
+    assert f"| test, {plan.needed} seeds |" in tables
+
+
+def test_fewer_seeds_than_the_second_look_asks_for_have_no_verdict(state: State) -> None:
+    complete(state, "rates")
+    first = complete(state, "pilot").needed
+    for wanted in Plan.of(state, **SEEDS).next(state)[1]:
+        state.add(finished(wanted, score_of(wanted, 0.05)))
+    plan = Plan.of(state, most_seeds=first, descriptive_seeds=1)
+    assert plan.needed > first == len(plan.seeds)
+    table = claims_table(plan, state, SimpleNamespace(size=SIZES["tiny"], epoch=8))
+    assert table.count(f"| {first} of {plan.needed} |") == table.count("**too few seeds**") == len(CLAIMS)
+
+
+def test_a_pilot_whose_runs_diverged_gives_no_verdict(state: State) -> None:
+    complete(state, "rates")
+    for wanted in Plan.of(state, **SEEDS).next(state)[1]:
+        state.add(finished(wanted, 1.0, diverged=True))
+    plan = Plan.of(state, most_seeds=2, descriptive_seeds=1)
+    assert plan.needed is None
+    assert plan.seeds == [0, 1]
+    table = claims_table(plan, state, SimpleNamespace(size=SIZES["tiny"], epoch=8))
+    assert table.count("open: the pilot's runs diverged") == len(CLAIMS)
+    assert deviations_table(plan, state).count(" | open" * 5) == len(CLAIMS)
 
 
 def test_more_seeds_than_are_allowed_are_said_to_be_missing(state: State) -> None:

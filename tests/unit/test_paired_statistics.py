@@ -70,6 +70,22 @@ def test_seeds_needed_have_the_power_when_it_is_tried() -> None:
     assert seeds_needed(deviation / 10, bound) < n < seeds_needed(2 * deviation, bound)
 
 
+def test_a_smaller_deviation_never_asks_for_more_seeds() -> None:
+    """Far out, where scipy's noncentral t is NaN and a quadrature over all ratios misses its narrow peak."""
+    asked = [seeds_needed(deviation, 0.05, alpha=0.025) for deviation in np.geomspace(1e-5, 0.02, 25)]
+    assert asked == sorted(asked)
+    assert (asked[0], asked[-1]) == (2, 5)
+
+
+def test_the_limit_of_a_deviation_is_above_it_as_surely_as_it_says() -> None:
+    """With three seeds chi2 has two degrees of freedom, whose quantile at 0.2 is -2 ln 0.8."""
+    assert Paired((0.0, 1.0, 2.0)).deviation_limit == pytest.approx(math.sqrt(2 / (-2 * math.log(0.8))))
+    assert math.isnan(Paired((1.0,)).deviation_limit)
+    pilots = [Paired(tuple(each)) for each in np.random.default_rng(0).normal(0, 1, (500, 3)).tolist()]
+    assert np.mean([pilot.deviation_limit > 1 for pilot in pilots]) == pytest.approx(0.8, abs=0.04)
+    assert np.mean([pilot.deviation > 1 for pilot in pilots]) < 0.4
+
+
 def test_verdicts() -> None:
     better = Paired((-0.2, -0.21, -0.19, -0.2, -0.22))
     worse = Paired(tuple(-each for each in better.differences))
