@@ -28,8 +28,8 @@ def main(arguments: Sequence[str]) -> None:
     source, target = (RunFolder(*split_uri(uri)) for uri in (options.uri, options.target))
     if not is_run(source.names()):
         raise UserError(f"{source.label}: no run's folder; give STORAGE/NAME")
-    if source.label == target.label:
-        raise UserError(f"{target.label}: the run itself; give another folder")
+    if f"{target.label}/".startswith(f"{source.label}/"):
+        raise UserError(f"{target.label}: the run itself, or inside it; give another folder")
     copied, size = copy_run(source, target)
     print(f"{target.label}: {copied:,} files, {megabytes(size):,} MB")
 

@@ -7,16 +7,20 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict
 from datetime import datetime
 from functools import partial
 from typing import Any
+
+from pydantic import ValidationError
 
 from cluster.records.console_progress import duration_text, losses_text, score_text, wait_text
 from cluster.records.health import Health, Pace, health, pace
 from cluster.records.snapshot import READERS, CheckpointSnapshot, RunSnapshot, is_run, take_snapshot
 from data_shards.errors import UserError, shown_name
 from data_shards.storage import list_folder, locate
+from data_shards.storage.checked import problem
 from data_shards.storage.folder import RunFolder, split_uri
 from nla_cyclegan.model.config import ModelConfig
 from nla_cyclegan.weights.stored_score import ABOUT, SWD_ALONE
@@ -49,20 +53,27 @@ def main(arguments: Sequence[str]) -> int:
     if options.watch is None:
         print(_look(options)[0])
         return 0
-    while True:
-        text, ended = _look(options)
-        # On a terminal in the place of what stood there.
-        print(f"{CLEARED}{text}" if sys.stdout.isatty() else text, flush=True)
-        if ended:
-            return 0
-        time.sleep(options.watch)
+    ended = has_shown = False
+    while not ended:
+        try:
+            text, ended = _look(options)
+            # On a terminal it replaces the text before it.
+            print(f"{CLEARED}{text}" if sys.stdout.isatty() else text, flush=True)
+            has_shown = True
+        except UserError as error:
+            if not (error.retryable and has_shown):
+                raise
+            print(f"warning: {shown_name(str(error))}; trying again", file=sys.stderr, flush=True)
+        if not ended:
+            time.sleep(options.watch)
+    return 0
 
 
 def _seconds(text: str) -> float:
-    seconds = float(text)
-    if not 0 < seconds < math.inf:
-        raise ValueError(text)
-    return seconds
+    with suppress(ValueError):
+        if 0 < float(text) < math.inf:
+            return float(text)
+    raise argparse.ArgumentTypeError(f"expected a number of seconds above 0, got {text!r}")
 
 
 def _look(options: argparse.Namespace) -> tuple[str, bool]:
@@ -79,7 +90,7 @@ def _look(options: argparse.Namespace) -> tuple[str, bool]:
     now = time.time()
     ended = all(health(run, now).state in ENDED for run in runs)
     if options.json:
-        return json.dumps([as_json(run, now) for run in runs], indent=1), ended
+        return json.dumps(_finite([as_json(run, now) for run in runs]), indent=1), ended
     return text_of(runs[0], now) if is_one else table_of(runs, now), ended
 
 
@@ -173,6 +184,15 @@ def as_json(run: RunSnapshot, now: float) -> dict[str, Any]:
     }
 
 
+def _finite(value: Any) -> Any:
+    """JSON values with null in place of numbers that are not finite, which JSON does not have."""
+    if isinstance(value, dict):
+        return {name: _finite(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def warnings_of(run: RunSnapshot) -> list[str]:
     """A line for each checkpoint that a resume would pass over."""
     lines = []
@@ -263,7 +283,11 @@ def _settings(run: RunSnapshot) -> list[tuple[str, str]]:
     if not config:
         return []
     try:
-        model, data, optimizer = ModelConfig.model_validate(config["model"]), config["data"], config["optimizer"]
+        data, optimizer = config["data"], config["optimizer"]
+        try:
+            model = str(ModelConfig.model_validate(config["model"]))
+        except ValidationError as error:
+            model = f"not one of this version ({problem(error)})"
         learning = (
             f"{optimizer['name']}, lr {optimizer['lr']:g}, batch {data['global_batch']}, {config['step']['precision']}"
         )

@@ -25,6 +25,8 @@ def main(arguments: Sequence[str]) -> None:
     """Raises: UserError for what the user can fix, a line for each problem; SystemExit with 130 or 143 when it was stopped."""
     options = parse_options(arguments)
     config, local = options.config, options.local
+    if not (local or options.dry_run):
+        driver.refuse_torchrun()
     config = with_dataset(config, config.storage, address=options.address, local=local, dry_run=options.dry_run)
     prepared = prepare(config, options.fork_of)
     if options.dry_run:

@@ -17,6 +17,11 @@ from data_shards.repeats import repeats_counted
 # Of files and folders of the user's that are closed, lie on a full disk or have too long a name; what else the system refuses
 # is a fault of the program.
 OF_A_PLACE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENAMETOOLONG, errno.ELOOP)
+# What Python's own modules raise, without a type of their own, where the environment is at fault; and what to do.
+OF_THE_ENVIRONMENT = {
+    "Could not determine home directory": "a path begins with ~, and there is no such home; give the whole path",
+    "No usable temporary directory": "no temporary folder can be written, or its disk is full; choose another with TMPDIR",
+}
 
 
 class Verb(NamedTuple):
@@ -67,8 +72,11 @@ def run_verb(
         # Without this the interpreter complains when it flushes.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except OSError as error:
-        if error.errno not in OF_A_PLACE:
+    except (OSError, RuntimeError) as error:
+        if advice := next((advice for text, advice in OF_THE_ENVIRONMENT.items() if text in str(error)), None):
+            print(f"error: {advice}", file=sys.stderr)
+            return 2
+        if not isinstance(error, OSError) or error.errno not in OF_A_PLACE:
             raise
         place = f"{shown_name(os.fsdecode(error.filename))}: " if isinstance(error.filename, str | bytes) else ""
         print(f"error: {place}{error.strerror}", file=sys.stderr)

@@ -45,7 +45,7 @@ def main(arguments: Sequence[str]) -> int:
         raise UserError("--parquet: needs --out FILE, it is no text to print")
     if args.price is not None and not 0 <= args.price < math.inf:
         raise UserError(f"--price: {args.price}: expected a price of 0 or more for an hour of a worker")
-    trials = read_results(args.uri).trials
+    trials = read_results(args.uri, warn=lambda line: print(f"warning: {line}", file=sys.stderr)).trials
     _known("--metric", [args.metric], metrics_of(trials))
     _known("--collapse", args.collapse, sorted({field for trial in trials for field in trial.overrides}))
     found = rows(trials, args.collapse, args.metric, args.at, args.price)

@@ -1,6 +1,5 @@
 """`python -m tuning sweep`: plan the trials, train them, rank them."""
 
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -53,13 +52,14 @@ def run(sweep: "Sweep") -> "Sweep":
     from cluster.machines.autoscaler import growth
     from cluster.machines.session import ray_session
     from cluster.ownership.owner import owned
+    from cluster.settings.preflight import cluster_address
     from cluster.settings.workers.capacity import NO_GROWTH
     from cluster.settings.workers.this_machine import this_machine
     from tuning.settings.sweep_plan import about, prepare_sweep
     from tuning.trials import driver
 
     options, prepared, scaling = sweep.options, sweep.run, sweep.run.config.scaling
-    address = options.address or os.environ.get("RAY_ADDRESS")
+    address = cluster_address(options.address)
     wanted = min(sweep.remaining, options.config.concurrent or sweep.remaining)
     if address is None:
         driver.allocate(scaling, [this_machine()], wanted)

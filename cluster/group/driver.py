@@ -31,12 +31,12 @@ from cluster.records.sinks import Forward
 from cluster.records.trackers.names import VARIABLES
 from cluster.settings.config import RunConfig, has_credentials
 from cluster.settings.identity import versions
-from cluster.settings.preflight import Prepared, claim
+from cluster.settings.preflight import Prepared, claim, cluster_address
 from cluster.settings.workers.resources import Resources
 from cluster.settings.workers.sizing import choose
 from cluster.settings.workers.this_machine import compute_capability, this_machine
 from data_shards.cores import usable_cores
-from data_shards.errors import RunInterruptedError
+from data_shards.errors import RunInterruptedError, UserError
 from nla_cyclegan.kernels.compilation.cache import start_compiling
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def train_on_cluster(
     Raises: UserError when the workers do not fit; Stopped; what else `retry_training` raises.
     """
     config, batch = prepared.config, prepared.config.data.global_batch
-    address, scaling = address or os.environ.get("RAY_ADDRESS"), config.scaling
+    address, scaling = cluster_address(address), config.scaling
     if address is None:
         # No machine will join it.
         scaling = scaling.model_copy(update={"wait_s": None})
@@ -127,6 +127,16 @@ def _compile_ahead(config: RunConfig, resources: Resources) -> None:
 def is_first_rank() -> bool:
     """Whether this process speaks for the run: alone, or as rank 0 of torchrun's."""
     return os.environ.get("RANK", "0") == "0" or not os.environ.keys() >= GROUP_VARIABLES
+
+
+def refuse_torchrun() -> None:
+    """Raises: UserError in one of several ranks that torchrun has started, each of which would train the run under a Ray of its own."""
+    world = os.environ.get("WORLD_SIZE", "1")
+    if os.environ.keys() >= GROUP_VARIABLES and world != "1":
+        raise UserError(
+            f"torchrun has started {world} processes of this command, of which each would train the run under Ray; give --local, or "
+            "start the command by itself with --scaling.workers"
+        )
 
 
 def train_in_process(prepared: Prepared, signals: StopSignals, attempt: Attempt | None = None) -> Mapping[str, Any]:

@@ -22,7 +22,7 @@ INTERRUPTED = 130
 async def follow(client: "JobSubmissionClient", job_id: str) -> int:
     """Print a job's log until it ends, and return its exit status; 130 when Ctrl-C came first.
 
-    The first Ctrl-C leaves the job alone; a second within SECOND_S stops it.
+    The first Ctrl-C leaves the job alone; a second within SECOND_S stops it, and a third does not wait for its end.
 
     Raises: UserError when the cluster does not answer any more.
     """
@@ -36,12 +36,28 @@ async def follow(client: "JobSubmissionClient", job_id: str) -> int:
     if await _ends_before(ended, pressed, SECOND_S):
         return _outcome(await ended)
     if pressed.is_set():
-        print(f"{job_id}: stopping", file=sys.stderr, flush=True)
-        await asyncio.to_thread(client.stop_job, job_id)
-        return _outcome(await ended)
+        pressed.clear()
+        print(f"{job_id}: stopping; another Ctrl-C leaves the log", file=sys.stderr, flush=True)
+        try:
+            await asyncio.to_thread(client.stop_job, job_id)
+        except unreachable() as error:
+            ended.cancel()
+            raise UserError(
+                f"{job_id}: not stopped, the cluster does not answer ({error}); stop it with ray job stop"
+            ) from error
+        if await _ends_before(ended, pressed):
+            return _outcome(await ended)
     ended.cancel()
     print(follow_commands(client.get_address(), job_id), file=sys.stderr)
     return INTERRUPTED
+
+
+def unreachable() -> tuple[type[Exception], ...]:
+    """What Ray's client of jobs raises when the cluster does not answer, or does not do what it was asked for."""
+    import aiohttp
+    import requests
+
+    return OSError, RuntimeError, aiohttp.ClientError, requests.RequestException
 
 
 def follow_commands(address: str, job_id: str) -> str:
@@ -65,9 +81,8 @@ async def _ends_before(
 
 async def _print_log(client: "JobSubmissionClient", job_id: str) -> "JobDetails":
     """Print what the job writes until it has ended; reconnects."""
-    import aiohttp
-    import requests
-
+    # Importing what it names takes a moment.
+    failures = unreachable()
     printed, answered = 0, time.monotonic()
     while True:
         try:
@@ -81,7 +96,10 @@ async def _print_log(client: "JobSubmissionClient", job_id: str) -> "JobDetails"
             answered = time.monotonic()
             if job.status.is_terminal():
                 return job
-        except (OSError, RuntimeError, aiohttp.ClientError, requests.RequestException) as error:
+        except BrokenPipeError:
+            # The reader of this process's output is gone, not the cluster.
+            raise
+        except failures as error:
             if time.monotonic() - answered > PATIENCE_S:
                 raise UserError(
                     f"{job_id}: the cluster has not answered for {PATIENCE_S:g} s ({error}); the same command follows "

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from cluster.jobs.follow import INTERRUPTED, follow, follow_commands
+from cluster.jobs.follow import INTERRUPTED, follow, follow_commands, unreachable
 from cluster.jobs.job import Job, package_size
 from cluster.jobs.runtime_env import add_options, check_by_ray, python_of, read_runtime_env
 from cluster.machines.session import ROOT
@@ -192,8 +192,13 @@ def _check_answers(address: str) -> None:
 
 
 def running_job(client: "JobSubmissionClient", job: Job) -> str | None:
-    """The job that runs this already, if any. Raises: UserError when its options are others."""
-    for other in client.list_jobs():
+    """The job that runs this already, if any. Raises: UserError when its options are others, or the cluster does not answer."""
+    try:
+        jobs = client.list_jobs()
+    except unreachable() as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise UserError(f"--address {client.get_address()}: does not list its jobs ({reason}); try again") from error
+    for other in jobs:
         same = job.metadata.items() <= (other.metadata or {}).items()
         if same and not other.status.is_terminal():
             there, here = python_of(getattr(other, "runtime_env", None) or {}), python_of(job.runtime_env)

@@ -72,5 +72,6 @@ def executable(name: str, python: str | None = None) -> str:
     Args:
         python: its interpreter, by its name in that shell; None: this process's or, where that is not, the machine's.
     """
-    python = python or f"$(command -v {shlex.quote(sys.executable)} || command -v python3)"
+    # In quotes, because its path may have spaces.
+    python = python or f'"$(command -v {shlex.quote(sys.executable)} || command -v python3)"'
     return f"{python} -m cluster.processes.launch {name} {','.join(MODULES)} {AT_END}"

@@ -12,10 +12,11 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from string import ascii_lowercase
 
-from cluster.ownership.attempt import ENDED, GONE, LAST, RECORD, Attempt, number_of
+from cluster.ownership.attempt import ENDED, FOLDER, GONE, LAST, RECORD, Attempt, number_of
 from cluster.ownership.records import Record, Records, highest_number, live, own_record
 from data_shards.errors import ExhaustedError, LostRunError, UserError
-from data_shards.storage.folder import RunFolder
+from data_shards.storage import list_files, locate
+from data_shards.storage.folder import RunFolder, split_uri
 from nla_cyclegan.weights.checkpoint_names import NAME, writer_of
 
 # So long a record must stand still, by the watcher's own clock, until its attempt counts as dead; and between two looks.
@@ -44,6 +45,7 @@ class Claim:
 
         Raises: UserError when another attempt is alive; LostRunError when one takes the folder over meanwhile.
         """
+        self._wait_for_sweep()
         while True:
             out_of_the_way = self._take() if self.take_over else self._watch()
             attempt, record = self._new()
@@ -59,6 +61,11 @@ class Claim:
             self.records.mark(attempt.id, ENDED)
             # Whoever comes first now has begun as late as this one.
             self.take_over = False
+
+    def _wait_for_sweep(self) -> None:
+        """A trial's folder is inside that of its sweep, whose owner owns it too. Raises: UserError when that is alive."""
+        if live(list_files(locate(self.storage).inside(FOLDER))):
+            Claim(*split_uri(self.storage), take_over=False, say=self.say)._watch()
 
     def _take(self) -> set[str]:
         self._taken = live(self.records.names())

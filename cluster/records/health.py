@@ -14,6 +14,8 @@ from cluster.records.upload import INTERVAL_S
 STARTS_WITHIN_S = 600.0
 # What a run may be silent beyond its own rhythm: an evaluation, a checkpoint, a restart after a failure.
 GRACE_S = 120.0
+# Between the clocks of the driver, which writes state.json, and of the machine of rank 0, which writes the records.
+CLOCKS_S = 300.0
 RECENT = 20
 
 
@@ -45,7 +47,7 @@ def health(run: RunSnapshot, now: float) -> Health:
         return Health("finished", sound[0].time)
     signs = [record["time"] for record in run.records[-1:] if "time" in record]
     state, since = run.state.get("state"), run.state.get("time", 0.0)
-    if state in ("stopped", "diverged", "failed") and since >= max(signs, default=0.0):
+    if state in ("stopped", "diverged", "failed") and since >= max(signs, default=0.0) - CLOCKS_S:
         return Health(state, since, run.state.get("reason") or "")
     signs += [each.time for each in run.checkpoints[:1]] + ([since] if state else [])
     if not signs:

@@ -157,11 +157,6 @@ class MetricsFiles:
                 events.add_scalar(name, value, record[IMAGES])
         self._events = events
 
-    def _open_events(self) -> "SummaryWriter":
-        from torch.utils.tensorboard import SummaryWriter
-
-        return SummaryWriter(str(self.root / TENSORBOARD), purge_step=self._purge_step, flush_secs=FLUSH_S)
-
 
 def _line(record: Record) -> bytes:
     return f"{json.dumps(record)}\n".encode()

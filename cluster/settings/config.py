@@ -104,6 +104,17 @@ class RunConfig(BaseModel):
     validation: ValidationConfig = ValidationConfig()
 
     @model_validator(mode="after")
+    def _crops_are_large_enough(self) -> "RunConfig":
+        # Its strided convolutions halve the sides, a last one takes a pixel, and an instance norm needs more than one.
+        layers = self.model.discriminator.num_layers
+        if self.data.crop_size < 3 * 2**layers:
+            raise ValueError(
+                f"data.crop_size: {self.data.crop_size} px is too small for model.discriminator.num_layers {layers}; allowed: "
+                f"from {3 * 2**layers} px on, or fewer layers"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _workers_have_images(self) -> "RunConfig":
         workers, batch = self.scaling.max_workers, self.data.global_batch
         if workers > batch:

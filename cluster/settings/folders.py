@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable
 
 from cluster.settings.config import RunConfig
-from cluster.settings.preflight import absolute, check_paths
+from cluster.settings.preflight import absolute, check_paths, cluster_address
 from data_shards.errors import UserError
 from data_shards.storage.uri import is_uri, join_uri
 
@@ -35,7 +35,7 @@ def with_dataset(
     data = absolute(config).data
     assert data.a is not None
     assert data.b is not None
-    joins = bool(address or os.environ.get("RAY_ADDRESS")) and not (local or dry_run)
+    joins = cluster_address(address) is not None and not (local or dry_run)
     parent = join_uri(storage if is_uri(storage) else os.path.abspath(os.path.expanduser(storage)), IN_STORAGE)
     from data_shards.packing.once import pack_once
 

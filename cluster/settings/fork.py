@@ -1,5 +1,6 @@
 """A fork: a run that goes on from a checkpoint of another one, under a name of its own, with a longer schedule, another rate."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +25,22 @@ ORIGIN = "origin"
 """Of a fork's run.json: where it comes from."""
 
 
+def inherited(reference: str, fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration that a fork has from the run that it is forked of, or from its own folder when that run has been deleted.
+
+    Args:
+        fields: what the fork is given itself, its name among it.
+    """
+    try:
+        return Origin.of(reference).inherited()
+    except UserError as error:
+        storage = str(fields.get("storage") or split_uri(Reference.of(reference).uri)[0])
+        own = {} if error.retryable else read_about(RunFolder(storage, str(fields["name"])), ABOUT)
+        if not (own.get(ORIGIN) and own.get("config")):
+            raise
+        return {**own["config"], "storage": storage}
+
+
 @dataclass(frozen=True)
 class Origin:
     """The checkpoint that a fork begins at.
@@ -46,7 +63,7 @@ class Origin:
         checkpoint = select(locate(parsed.uri), parsed.choice or NEWEST).name
         storage, name = split_uri(parsed.uri)
         folder = RunFolder(storage, name)
-        config = read_about(folder, ABOUT).get("config")
+        config = (read_about(folder, ABOUT) or read_about(folder, f"{checkpoint}/{ABOUT}")).get("config")
         if not config or not world_of(folder.files_of(checkpoint)):
             raise UserError(
                 f"--fork-of {reference}: {folder.label} has no complete checkpoint of a run; give RUN or RUN@120000"

@@ -11,6 +11,7 @@ from cluster.settings.options import merge, train_command
 from data_shards import Dataset
 from data_shards.errors import UserError
 from data_shards.storage.folder import RunFolder
+from nla_cyclegan.weights.checkpoint import complete_checkpoints
 from nla_cyclegan.weights.stored_score import ABOUT
 
 # How images reach the model, not which: it may change when a run is continued.
@@ -39,7 +40,10 @@ def versions() -> dict[str, str]:
 
 def check_same_run(folder: RunFolder, config: RunConfig, dataset: Dataset) -> None:
     """Raises: UserError when the folder is that of a run with another configuration or dataset."""
-    there = read_about(folder, ABOUT)
+    # Without the run's own, as of a folder that was copied in part, the newest checkpoint's says it too.
+    there = read_about(folder, ABOUT) or next(
+        (read_about(folder, f"{n}/{ABOUT}") for n in complete_checkpoints(folder)), {}
+    )
     if not there:
         return
     here = about(config, dataset)

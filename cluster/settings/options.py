@@ -2,6 +2,7 @@
 
 import argparse
 import difflib
+import re
 import shlex
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from typing import Any, NoReturn
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
-from pydantic_settings import BaseSettings, CliSettingsSource
+from pydantic_settings import BaseSettings, CliSettingsSource, SettingsError
 
 from cluster.records.recorded_run import flat
 from cluster.settings.config import RunConfig
@@ -49,6 +50,7 @@ LIST_OPTIONS = (
     "--init.freeze",
     "--observe.sinks",
 )
+EMPTY = ("()", "", "none")
 
 
 class _Settings(RunConfig, BaseSettings):  # type: ignore[misc]
@@ -70,7 +72,7 @@ def parse_options(arguments: Sequence[str]) -> Options:
     parser, source = _parser()
     arguments, labels = take_labels(arguments)
     values, unknown = parser.parse_known_args(_with_empty_lists(arguments))
-    given = source(parsed_args=values)()
+    given = given_fields(source, values)
     in_file = read_yaml(values.config)
     removed = [field for field in REMOVED if _take_out(in_file, field)]
     merged = override(in_file, given)
@@ -81,6 +83,8 @@ def parse_options(arguments: Sequence[str]) -> Options:
         merged["scaling"]["labels"] = labels_over(merged["scaling"].get("labels"), labels)
         given = merge(given, {"scaling": {"labels": {}}})
     problems = [_unknown_option(argument) for argument in unknown if argument.startswith("-")]
+    if values.local and values.address:
+        problems.append("--local, --address: training in this process joins no cluster; give one of them")
     problems += [f"{argument}: unexpected argument" for argument in unknown if not problems]
     problems += [f"{field}: {REMOVED[field]} from {values.config}" for field in removed]
     try:
@@ -94,23 +98,27 @@ def parse_options(arguments: Sequence[str]) -> Options:
 
 def _with_inherited(fields: dict[str, Any], fork_of: str) -> dict[str, Any]:
     # Reads storage, which nothing else here does.
-    from cluster.settings.fork import Origin
+    from cluster.settings.fork import inherited
 
-    inherited = Origin.of(fork_of).inherited()
-    for field in REMOVED:
-        _take_out(inherited, field)
     if "name" not in fields:
         raise UserError(f"{FORK_OF} {fork_of}: give the fork a --name of its own")
-    return override(inherited, fields)
+    theirs = inherited(fork_of, fields)
+    for field in REMOVED:
+        _take_out(theirs, field)
+    return override(theirs, fields)
 
 
 def _with_empty_lists(arguments: Sequence[str]) -> list[str]:
-    """The arguments with an empty list, `--model.generator.nonlocal_blocks ""` or `()`, as the parser knows it."""
-    before = ["", *arguments]
-    return [
-        "[]" if argument in ("()", "") and option in LIST_OPTIONS else argument
-        for option, argument in zip(before, arguments, strict=False)
-    ]
+    """The arguments with each empty list, such as `--model.generator.nonlocal_blocks none`, in the form that the parser reads."""
+    found, before = [], ""
+    for argument in arguments:
+        option, equals, value = argument.partition("=")
+        if before in LIST_OPTIONS and argument in EMPTY:
+            found.append("[]")
+        else:
+            found.append(f"{option}=[]" if equals and option in LIST_OPTIONS and value in EMPTY else argument)
+        before = argument
+    return found
 
 
 def _parser() -> tuple[argparse.ArgumentParser, CliSettingsSource[Any]]:
@@ -149,6 +157,19 @@ def field_options(parser: argparse.ArgumentParser, settings: type[BaseSettings])
         cli_parse_none_str="none",
         formatter_class=argparse.HelpFormatter,
     )
+
+
+def given_fields(source: CliSettingsSource[Any], values: argparse.Namespace) -> dict[str, Any]:
+    """The fields that options give. Raises: UserError for lists and sections that are neither words nor JSON."""
+    try:
+        return source(parsed_args=values)()
+    except SettingsError as error:
+        named = re.search(r"encountered for ([\w.]+)|for field \"([\w.]+)\"", str(error))
+        option = next(filter(None, named.groups()), "") if named else ""
+        reason = f" ({error.__cause__})" if error.__cause__ else ""
+        raise UserError(
+            f"--{option}: a value of it cannot be read{reason}; expected words with commas between, or JSON: 0,4 or [0, 4]"
+        ) from error
 
 
 def train_command(config: RunConfig, *flags: str) -> str:
@@ -224,7 +245,10 @@ def problem_line(error: ErrorDetails, given: dict[str, Any], file: str | None) -
 def _from(path: list[str], given: dict[str, Any], file: str | None) -> str:
     value: Any = given
     for name in path:
-        if not isinstance(value, dict) or name not in value:
+        if not isinstance(value, dict):
+            # An element of a list.
+            break
+        if name not in value:
             return f" in {file}" if file else ""
         value = value[name]
     return " on the command line"

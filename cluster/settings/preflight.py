@@ -154,11 +154,18 @@ def claim(prepared: Prepared, attempt: Attempt | None = None) -> None:
     """
     if attempt:
         attempt.check()
-    if complete_checkpoints(prepared.folder):
+    has_checkpoints = bool(complete_checkpoints(prepared.folder))
+    if has_checkpoints:
         check_same_run(prepared.folder, prepared.config, prepared.dataset)
-    else:
+    if not (has_checkpoints and read_about(prepared.folder, ABOUT)):
         prepared.folder.write_json(ABOUT, about(prepared.config, prepared.dataset))
     record_start(prepared.folder)
+
+
+def cluster_address(given: str | None) -> str | None:
+    """The cluster to join, by an option or RAY_ADDRESS; None: a Ray of this process's own, which Ray itself calls "local"."""
+    address = given or os.environ.get("RAY_ADDRESS")
+    return None if address in ("", "local") else address
 
 
 def in_ray_job() -> bool:

@@ -1,5 +1,6 @@
 """Reading the YAML file of a run or a sweep: no key twice, and dotted keys as the nested ones that they name."""
 
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,8 @@ import yaml
 
 from data_shards.errors import UserError, shown_name
 
+# A file of a few lines can repeat its anchors' values a billion times.
+MOST_VALUES = 100_000
 MERGE, TEXT = "tag:yaml.org,2002:merge", "tag:yaml.org,2002:str"
 
 
@@ -67,7 +70,9 @@ def read_yaml(file: str | None, *, dotted: tuple[str, ...] = (), option: str = "
     if file is None:
         return {}
     try:
-        content = yaml.load(Path(file).read_bytes(), _Loader)
+        content = yaml.load(_without_tabs(Path(file).read_bytes()), _Loader)
+        if _size(content, {}) > MOST_VALUES:
+            raise _FieldError(f"more than {MOST_VALUES:,} values, as its aliases repeat them")
         if not isinstance(content, dict | None):
             raise _FieldError(f"expected fields (`name: value`), got {type(content).__name__}")
         return _plain(_nested(content or {}, dotted), dotted)
@@ -80,6 +85,26 @@ def read_yaml(file: str | None, *, dotted: tuple[str, ...] = (), option: str = "
     # ValueError: YAML takes 2024-99-99 for a date.
     except (yaml.YAMLError, ValueError) as error:
         raise UserError(f"{option} {shown_name(file)}: not a YAML file ({' '.join(str(error).split())})") from error
+
+
+def _without_tabs(content: bytes) -> bytes:
+    """JSON may be indented by tabs, which YAML refuses there; in its texts there are none."""
+    try:
+        is_json = b"\t" in content and isinstance(json.loads(content), dict)
+    except (ValueError, RecursionError):
+        return content
+    return content.replace(b"\t", b" ") if is_json else content
+
+
+def _size(value: Any, known: dict[int, int]) -> int:
+    """How many values there are in a value, those of aliases as often as they are repeated."""
+    if not isinstance(value, dict | list):
+        return 1
+    if id(value) not in known:
+        known[id(value)] = 1 + sum(
+            _size(each, known) for each in (value.values() if isinstance(value, dict) else value)
+        )
+    return known[id(value)]
 
 
 def flat_fields(

@@ -3,7 +3,6 @@
 import argparse
 import json
 import logging
-import os
 import sys
 from collections.abc import Iterator
 
@@ -11,6 +10,7 @@ import pyarrow as pa
 
 from cluster.group.retry import describe
 from cluster.machines.session import ray_session
+from cluster.settings.preflight import cluster_address
 from cluster.translation.calls import CALLS, Report, calls, sent
 from cluster.translation.listing import Work, list_work
 from cluster.translation.options import Way
@@ -58,7 +58,7 @@ def _translate_missing(
     options: argparse.Namespace, out: Location, generator: Generator, work: Work
 ) -> tuple[int, dict[str, str]]:
     """Number of images that were written, and why others were not."""
-    address = options.address or os.environ.get("RAY_ADDRESS")
+    address = cluster_address(options.address)
     say(f"joining the Ray cluster at {address} ..." if address else "starting Ray on this machine ...")
     with ray_session(address):
         workers = choose_workers(

@@ -220,6 +220,8 @@ def _delete_file(filesystem: fs.FileSystem, path: str) -> None:
 def _do(location: Location, task: str, attempt: Callable[[], T]) -> T:
     try:
         return patiently(task, attempt)
-    except (FileNotFoundError, NotADirectoryError) as error:
+    except NotADirectoryError as error:
+        raise UserError(f"cannot {task}: a file is in the place of a folder; give a folder") from error
+    except FileNotFoundError as error:
         location.check_bucket()
         raise UserError(f"cannot {task}: {first_line(error)}") from error

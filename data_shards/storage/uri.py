@@ -4,8 +4,11 @@ In a path all characters stand for themselves, as in the tools of the stores; %2
 hexadecimal digits is written %25, and a question mark before what looks like options %3F.
 """
 
+import os
 import re
 from urllib.parse import quote, unquote
+
+from data_shards.errors import UserError
 
 OPTIONS = re.compile(r"\?[A-Za-z]\w*=[^?]*$")
 # Neither allowed in a URI's path nor an escape.
@@ -38,8 +41,14 @@ def in_uri(path: str) -> str:
 
 
 def split_uri(uri: str) -> tuple[str, str]:
-    """Storage and name of a folder; options of a URI belong to the storage."""
+    """Storage and name of a folder; options of a URI belong to the storage. Raises: UserError for an empty path."""
+    if not uri:
+        raise UserError(
+            "the path is empty, as that of a variable that is not set; give a folder, STORAGE/NAME, or a URI"
+        )
     path, options = split_options(uri)
+    if not is_uri(uri) and path.rstrip("/").rpartition("/")[2] in (".", ".."):
+        path = os.path.abspath(path)
     storage, slash, name = path.rstrip("/").rpartition("/")
     return f"{storage or slash or '.'}{options}", unquote(name) if is_uri(uri) else name
 

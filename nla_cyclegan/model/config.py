@@ -2,10 +2,10 @@
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, TypeAdapter, ValidationError, model_validator
 
 NormName = Literal["instance", "group"]
-Gain = float | Literal["fixed"]
+Gain = FiniteFloat | Literal["fixed"]
 # Sets of blocks by name, for any number of blocks.
 PLACEMENTS = ("none", "early", "middle", "late", "several", "all")
 SIDES = 4

@@ -76,7 +76,7 @@ class ScheduleConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
-    epochs: float = Field(150, gt=0)
+    epochs: float = Field(150, gt=0, lt=1e9)
     """Length of the run; one epoch is as many pairs as the larger domain has images."""
     images: int | None = Field(None, ge=1)
     """Length of the run in image pairs; when set, it stands instead of `epochs`."""

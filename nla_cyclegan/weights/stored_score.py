@@ -24,10 +24,15 @@ class StoredScore:
 
 
 def score_of(folder: RunFolder, name: str) -> StoredScore | None:
-    """The score that a checkpoint was stored with, None if it was not evaluated or that file is damaged."""
+    """The score that a checkpoint was stored with, None if it was not evaluated or that file is damaged.
+
+    Raises: StorageAwayError: a score that cannot be read now is not none, and the best checkpoint would be deleted.
+    """
     try:
         about = folder.read_json(f"{name}/{ABOUT}")
-    except UserError:
+    except UserError as error:
+        if error.retryable:
+            raise
         return None
     return score_in(about if isinstance(about, dict) else {})
 

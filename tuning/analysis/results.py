@@ -7,7 +7,8 @@ STORAGE/SWEEP/trial-0003/...                its run, as `python -m cluster train
 """
 
 import math
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -22,6 +23,9 @@ from data_shards.storage.folder import RunFolder, split_uri
 
 SWEEP, TRIAL, ERROR = "sweep.json", "trial.json", "error.txt"
 READERS = 32
+# A folder that was copied as trial-0003-before is none.
+FOLDER = re.compile(r"trial-\d{4,9}", re.ASCII)
+OPEN = ConfigDict(extra="allow")
 # The ranking's order: finished trials first, then those whose scores are of shorter trainings.
 STATE_ORDER = ("finished", "stopped", "running", "waiting", "failed", "diverged")
 
@@ -131,10 +135,31 @@ class Results:
     """By number."""
 
 
+class SweepSection(TypedDict, total=False):
+    __pydantic_config__ = OPEN  # type: ignore[misc]
+    space: dict[str, Any] | None
+    objective: dict[str, Any] | None
+    budget: dict[str, Any] | None
+    trials: int
+
+
+class LengthFields(TypedDict, total=False):
+    __pydantic_config__ = OPEN  # type: ignore[misc]
+    images: int | None
+    every: int | None
+
+
+class RunSection(TypedDict, total=False):
+    __pydantic_config__ = OPEN  # type: ignore[misc]
+    data: dict[str, Any]
+    schedule: LengthFields
+    validation: LengthFields
+
+
 class SweepFields(TypedDict, total=False):
-    __pydantic_config__ = ConfigDict(extra="allow")  # type: ignore[misc]
-    sweep: dict[str, Any]
-    run: dict[str, Any]
+    __pydantic_config__ = OPEN  # type: ignore[misc]
+    sweep: SweepSection
+    run: RunSection
     dataset: str
 
 
@@ -146,11 +171,14 @@ def trial_name(number: int) -> str:
     return f"trial-{number:04d}"
 
 
-def read_results(uri: str, decided: Mapping[str, Trial] = MappingProxyType({})) -> Results:
+def read_results(
+    uri: str, decided: Mapping[str, Trial] = MappingProxyType({}), warn: Callable[[str], None] | None = None
+) -> Results:
     """Read a sweep; trials that were decided at an earlier reading are not read again.
 
     Args:
         decided: name -> trial, from the earlier reading.
+        warn: gets a line for each damaged record, which is left out; None: such a record is an error.
 
     Raises: UserError when there is no sweep, or when a record is damaged.
     """
@@ -158,7 +186,7 @@ def read_results(uri: str, decided: Mapping[str, Trial] = MappingProxyType({})) 
     about = read_sweep(folder)
     if about is None:
         raise UserError(f"no sweep at {folder.label}: {SWEEP} not found; give the folder of a sweep, STORAGE/NAME")
-    return Results(folder, about, read_trials(folder, decided))
+    return Results(folder, about, read_trials(folder, decided, warn))
 
 
 def read_sweep(folder: RunFolder) -> dict[str, Any] | None:
@@ -167,23 +195,32 @@ def read_sweep(folder: RunFolder) -> dict[str, Any] | None:
     return None if content is None else dict(checked(SWEEP_SHAPE, content, f"{folder.label}/{SWEEP}"))
 
 
-def read_trials(folder: RunFolder, decided: Mapping[str, Trial] = MappingProxyType({})) -> list[Trial]:
+def read_trials(
+    folder: RunFolder, decided: Mapping[str, Trial] = MappingProxyType({}), warn: Callable[[str], None] | None = None
+) -> list[Trial]:
     """The trials that have begun, see `read_results`. Raises: UserError for a damaged record."""
-    names = [name for name in folder.names() if name.startswith("trial-")]
+    names = [name for name in folder.names() if FOLDER.fullmatch(name)]
     # An object store answers slowly, but many requests at once.
     with ThreadPoolExecutor(READERS) as pool:
-        trials = list(pool.map(lambda name: decided.get(name) or _read_trial(folder, name), names))
+        trials = list(pool.map(lambda name: decided.get(name) or _read_trial(folder, name, warn), names))
     return sorted((trial for trial in trials if trial), key=lambda trial: trial.number)
 
 
-def _read_trial(folder: RunFolder, name: str) -> Trial | None:
-    record = folder.read_json(f"{name}/{TRIAL}")
-    if record is None:
+def _read_trial(folder: RunFolder, name: str, warn: Callable[[str], None] | None) -> Trial | None:
+    source = f"{folder.label}/{name}/{TRIAL}"
+    try:
+        record = folder.read_json(f"{name}/{TRIAL}")
+        trial = None if record is None else checked(TRIAL_SHAPE, record, source)
+        if trial and trial.name != name:
+            raise UserError(f"{source}: damaged (it is the record of {trial.name})")
+        return trial
+    except UserError as error:
+        if error.retryable:
+            raise
+        if warn is None:
+            raise UserError(f"{error}; delete this file, and the sweep's command writes it again") from error
+        warn(f"{error}; the trial is left out")
         return None
-    trial = checked(TRIAL_SHAPE, record, f"{folder.label}/{name}/{TRIAL}")
-    if trial.name != name:
-        raise UserError(f"{folder.label}/{name}/{TRIAL}: damaged (it is the record of {trial.name})")
-    return trial
 
 
 def ranked(trials: Sequence[Trial]) -> list[Trial]:

@@ -1,6 +1,7 @@
 """Pages of several sweeps: a comparison of some, and the index of all sweeps and runs in a storage."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from itertools import takewhile
 from typing import Any
@@ -60,5 +61,11 @@ def _row(entry: Entry) -> tuple[str | int | None, ...]:
     return (
         entry.name, entry.state, None if entry.best is None else f"{entry.best:.4g}", entry.trials,
         f"{entry.images:,}", f"{entry.seconds / 3600:.2f}" if entry.seconds else None,
-        f"{datetime.fromtimestamp(entry.written, UTC):%Y-%m-%d %H:%M}" if entry.written else None, entry.kind, entry.trouble,
+        _at(entry.written), entry.kind, entry.trouble,
     )  # fmt: skip
+
+
+def _at(seconds: float | None) -> str | None:
+    with suppress(ValueError, OverflowError, OSError):
+        return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M}" if seconds else None
+    return None

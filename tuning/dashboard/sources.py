@@ -1,11 +1,12 @@
 """What a command's addresses are: one sweep, several sweeps, or a storage; and the page of each, as often as asked."""
 
 import hashlib
+import sys
 from collections.abc import Sequence
 
 from pydantic_core import to_json
 
-from data_shards.errors import UserError
+from data_shards.errors import UserError, shown_name
 from data_shards.storage.folder import RunFolder, split_uri
 from tuning.analysis.results import SWEEP, Results, read_results
 from tuning.analysis.storage_index import Entry, entries
@@ -28,6 +29,7 @@ class Sweeps:
         self.name = self.folders[0].name if len(uris) == 1 else "sweeps"
         self._pages = SweepPages(uris[0], watching)
         self._read: list[Results] = []
+        self._warned: set[str] = set()
 
     @property
     def summary(self) -> str:
@@ -39,8 +41,15 @@ class Sweeps:
         Raises: UserError.
         """
         known = [{each.name: each for each in results.trials if each.decided} for results in self._read]
-        self._read = [read_results(uri, known[place] if known else {}) for place, uri in enumerate(self.uris)]
+        self._read = [
+            read_results(uri, known[place] if known else {}, self._warn) for place, uri in enumerate(self.uris)
+        ]
         return _hash([(results.about, results.trials) for results in self._read])
+
+    def _warn(self, line: str) -> None:
+        if line not in self._warned:
+            self._warned.add(line)
+            print(f"warning: {shown_name(line)}", file=sys.stderr)
 
     def page(self, version: str) -> Page:
         """Of what was read last. Raises: UserError when storage fails."""

@@ -16,6 +16,7 @@ from cluster.settings.options import (
     Parser,
     field_names,
     field_options,
+    given_fields,
     merge,
     nearest,
     option_text,
@@ -70,7 +71,7 @@ def parse_sweep(arguments: Sequence[str]) -> Options:
     """
     parser, source = _parser()
     values, of_the_run = parser.parse_known_args(arguments)
-    given = source(parsed_args=values)()
+    given = given_fields(source, values)
     file, content = _file(values)
     # Replaced as a whole: merging would give a dimension two kinds of candidates.
     whole = {name: given[name] for name in ("space", "override") if name in given}

@@ -16,6 +16,7 @@ from cluster.group import driver
 from cluster.ranks.world import World
 from cluster.settings.config import RunConfig
 from cluster.settings.costs import Costs, measure
+from cluster.settings.preflight import cluster_address
 from cluster.training import loop
 from cluster.training.loop import train
 from data_shards.cores import usable_cores
@@ -192,6 +193,24 @@ def test_relative_paths_in_a_ray_job_are_refused(call: Call, file: str, monkeypa
     line = refused(call("train", "--config", file, "--storage", "runs"))
     assert "storage: 'runs' is relative" in line
     assert "absolute path or a URI" in line
+
+
+def test_torchrun_needs_local(call: Call, file: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in driver.GROUP_VARIABLES | {"WORLD_SIZE"}:
+        monkeypatch.setenv(name, "2")
+    status, _, err = call("train", "--config", file)
+    assert (status, err.startswith("error: torchrun has started 2 processes of this command")) == (2, True), err
+
+
+@pytest.mark.parametrize(
+    ("given", "there", "joined"),
+    [("h:1", "", "h:1"), (None, "h:2", "h:2"), (None, "", None), ("", "local", None), ("local", "h:2", None)],
+)
+def test_which_cluster_is_joined(
+    given: str | None, there: str, joined: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", there)
+    assert cluster_address(given) == joined
 
 
 def test_local_training_from_the_command_line(call: Call, file: str, tmp_path: Path) -> None:

@@ -67,6 +67,16 @@ def test_a_copy_is_continued_as_the_run_itself_would_be(run: RunConfig, tmp_path
             assert torch.equal(tensor, ends[1][name][key])
 
 
+def test_a_run_without_its_run_json_is_still_known_by_its_checkpoints(run: RunConfig, tmp_path: Path) -> None:
+    about = tmp_path / "runs" / run.name / "run.json"
+    about.unlink()
+    other = run.model_copy(update={"seed": 7})
+    with pytest.raises(UserError, match=r"holds another run; .*\n  seed: 0 there, 7 here"):
+        prepare(other)
+    claim(prepare(run))
+    assert about.exists()
+
+
 def test_a_copy_that_was_interrupted_goes_on_and_is_never_taken_for_a_whole_one(
     run: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -116,6 +126,8 @@ def test_what_is_there_is_not_copied_over(run: RunConfig, tmp_path: Path) -> Non
     source = tmp_path / "runs" / run.name
     with pytest.raises(UserError, match=r"the run itself"):
         copy_run.main([str(source), f"{source}/"])
+    with pytest.raises(UserError, match=r"inside it"):
+        copy_run.main([str(source), f"{source}/backup"])
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "letter.txt").touch()
     with pytest.raises(UserError, match=r"is there, and no copy of"):

@@ -72,6 +72,14 @@ def test_a_users_error_is_a_line_each_and_status_2(run, capsys: pytest.CaptureFi
         (PermissionError(errno.EACCES, "Permission denied", "a\nb"), "a\\nb: Permission denied"),
         (OSError(errno.ENOSPC, "No space left on device"), "No space left on device"),
         (OSError(errno.EROFS, "Read-only file system", b"caf\xe9"), "caf\\xe9: Read-only file system"),
+        (
+            RuntimeError("Could not determine home directory."),
+            "a path begins with ~, and there is no such home; give the whole path",
+        ),
+        (
+            FileNotFoundError(errno.ENOENT, "No usable temporary directory found in ['/tmp', '/']"),
+            "no temporary folder can be written, or its disk is full; choose another with TMPDIR",
+        ),
     ],
 )
 def test_a_place_that_is_closed_or_full_is_a_line(run, fault, said, capsys: pytest.CaptureFixture[str]) -> None:

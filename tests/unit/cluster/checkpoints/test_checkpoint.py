@@ -24,7 +24,7 @@ from cluster.records.config import ObserveConfig
 from cluster.records.metrics_file import MetricsFiles
 from cluster.records.snapshot import take_snapshot
 from cluster.records.upload import local_files
-from data_shards.errors import LostRunError, UserError
+from data_shards.errors import LostRunError, StorageAwayError, UserError
 from data_shards.storage.folder import RunFolder
 from nla_cyclegan import (
     DiscriminatorConfig,
@@ -188,6 +188,17 @@ def test_the_best_is_of_the_newest_definition_and_the_older_of_two() -> None:
     assert best_of({name_of(1): None}) is None
     assert best_of({name_of(1): old, name_of(2): new, name_of(3): new, name_of(4): None}) == name_of(2)
     assert best_of({name_of(1): old, name_of(2): StoredScore(0.2)}) == name_of(1)
+
+
+def test_a_score_that_cannot_be_read_now_is_not_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the best checkpoint would be deleted after a moment in which storage was away."""
+
+    def away(folder: RunFolder, name: str) -> None:
+        raise StorageAwayError("away")
+
+    monkeypatch.setattr(RunFolder, "read_json", away)
+    with pytest.raises(StorageAwayError):
+        score_of(RunFolder(str(tmp_path), "run"), "checkpoint_000000000008")
 
 
 def test_which_checkpoints_are_superfluous() -> None:

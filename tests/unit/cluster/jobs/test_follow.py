@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 from cluster.jobs import follow
+from cluster.jobs.job import Job
+from cluster.jobs.submission import running_job
 from data_shards.errors import UserError
 
 LOG = ["step 1\n", "step 2\n", "step 3\n", "done\n"]
@@ -32,6 +34,15 @@ class Client:
             yield chunk
         if chunks < 0:
             raise RuntimeError("WebSocket connection closed unexpectedly")
+
+    def stop_job(self, job: str) -> None:
+        raise ConnectionError("no route")
+
+    def list_jobs(self) -> None:
+        raise RuntimeError("Request failed with status code 502:\n<html>")
+
+    def get_address(self) -> str:
+        return "http://h:8265"
 
     def get_job_info(self, job: str) -> Any:
         running = {"status": "RUNNING", "driver_exit_code": None, "message": None}
@@ -75,6 +86,27 @@ def test_the_end_of_a_job_is_the_status(ends: dict[str, Any], status: int, capsy
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"run-1: {ends['status'].lower()}")
     assert line.endswith((ends.get("message") or "stopped").splitlines()[0])
+
+
+def test_a_reader_of_the_log_that_has_gone_is_not_the_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    def closed(*_: object, **__: object) -> None:
+        raise BrokenPipeError
+
+    monkeypatch.setattr(follow, "print", closed, raising=False)
+    with pytest.raises(BrokenPipeError):
+        followed(Client([4], status="SUCCEEDED"))
+
+
+def test_a_job_that_cannot_be_stopped_or_found_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def pressed(ended: object, press: asyncio.Event, timeout_s: float | None = None) -> bool:
+        press.set()
+        return False
+
+    monkeypatch.setattr(follow, "_ends_before", pressed)
+    with pytest.raises(UserError, match=r"run-1: not stopped, the cluster does not answer \(no route\)"):
+        followed(Client([-2] * 9))
+    with pytest.raises(UserError, match=r"--address http://h:8265: does not list its jobs \(.* 502:\); try again$"):
+        running_job(Client([]), Job("run", {}, "", [], {}))  # type: ignore[arg-type]
 
 
 def test_a_cluster_that_stays_away_is_an_error_that_says_how_to_go_on() -> None:

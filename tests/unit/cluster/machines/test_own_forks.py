@@ -34,14 +34,18 @@ def test_a_job_that_chooses_its_python_keeps_it(
     python = forks.joined_forks().get("py_executable", "")
     assert bool(python) == forked
     # Ray has activated its environment in the shell; without one the job's own Python is the machine's too.
-    assert python.startswith("python -m" if {"pip", "uv", "conda"} & runtime_env.keys() else "$(" if forked else "")
+    assert python.startswith("python -m" if {"pip", "uv", "conda"} & runtime_env.keys() else '"$(' if forked else "")
 
 
-def test_a_machine_without_this_python_takes_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    own = tmp_path / "python3"
+@pytest.mark.parametrize("there", ["python3", "a venv/bin/python"])
+def test_the_same_python_is_taken_or_else_the_machines_own(
+    there: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    own = tmp_path / there
+    own.parent.mkdir(parents=True, exist_ok=True)
     own.write_text("#!/bin/sh\necho own $*\n")
     own.chmod(0o755)
-    monkeypatch.setattr(sys, "executable", "/no where/python")
+    monkeypatch.setattr(sys, "executable", f"{tmp_path}/a venv/bin/python")
     command = f"exec {forks.executable('name')} worker.py"
     done = subprocess.run(
         ["bash", "-c", command], env={"PATH": f"{tmp_path}:{os.environ['PATH']}"}, capture_output=True, text=True

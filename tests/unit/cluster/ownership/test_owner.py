@@ -67,6 +67,14 @@ def test_a_second_start_is_refused_as_soon_as_the_first_moves_and_a_later_one_ne
         assert second.number == first.number + 1
 
 
+def test_a_trial_belongs_to_the_owner_of_its_sweep(folder: RunFolder) -> None:
+    trial = RunFolder(folder.path, "trial-0000")
+    with start(folder), pytest.raises(UserError, match=r"is at work there, and alive"), start(trial):
+        pytest.fail("owned")
+    with start(trial) as attempt:
+        attempt.check()
+
+
 def test_a_record_that_stands_still_is_waited_for_and_then_passed(folder: RunFolder) -> None:
     Records(folder).write("3dead", ELSEWHERE)
     said: list[str] = []

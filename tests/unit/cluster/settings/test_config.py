@@ -49,12 +49,15 @@ def test_options_alone_are_enough() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "blocks"), [("0,1", (0, 1)), ("[0,1]", (0, 1)), ("1", (1,)), ("[]", ()), ("()", ()), ("", ())]
+    ("text", "blocks"),
+    [("0,1", (0, 1)), ("[0,1]", (0, 1)), ("1", (1,)), ("[]", ()), ("()", ()), ("", ()), ("none", ())],
 )
 @pytest.mark.parametrize("network", ["generator", "discriminator"])
 def test_lists_on_the_command_line(file: str, network: str, text: str, blocks: tuple[int, ...]) -> None:
-    model = parse("--config", file, f"--model.{network}.nonlocal_blocks", text).model
-    assert getattr(model, network).nonlocal_blocks == blocks
+    option = f"--model.{network}.nonlocal_blocks"
+    for arguments in ([option, text], [f"{option}={text}"]):
+        model = parse("--config", file, *arguments).model
+        assert getattr(model, network).nonlocal_blocks == blocks
 
 
 def test_what_the_paper_can_be_read_as_is_options_and_yaml(file: str, tmp_path: Path) -> None:
@@ -118,6 +121,29 @@ def test_a_block_outside_the_network_is_refused(file: str) -> None:
     (line,) = problems("--config", file, "--model.generator.nonlocal_blocks", "0,7")
     assert "model.generator: nonlocal_blocks has [7]" in line
     assert "allowed: 0 to 1" in line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (
+            ("--model.generator.nonlocal_blocks", "[1"),
+            "--model.generator.nonlocal_blocks: a value of it cannot be read",
+        ),
+        (("--loss.augment=nan",), "--loss: a value of it cannot be read"),
+        (("--data", "{"), "--data: a value of it cannot be read"),
+        (("--model.generator.nonlocal_blocks", "1,x"), "nonlocal_blocks.1: input should be a valid integer"),
+        (("--model.generator.nonlocal_blocks", "1,x"), "on the command line"),
+        (("--model.discriminator.num_layers", "3"), "data.crop_size: 16 px is too small for model.discr"),
+        (("--schedule.epochs", "inf"), "schedule.epochs: input should be less than"),
+        (("--model.generator.nonlocal_gain", "nan"), "model.generator.nonlocal_gain"),
+        (("--local", "--address", "10.0.0.1:6379"), "--local, --address: training in this process joins no cluster"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(file: str, arguments: tuple[str, ...], said: str) -> None:
+    with pytest.raises(UserError) as caught:
+        parse_options(["--config", file, *arguments])
+    assert said in str(caught.value)
 
 
 def test_more_workers_than_images_in_a_batch_are_refused(file: str) -> None:

@@ -67,8 +67,12 @@ def test_a_fork_with_a_longer_schedule_is_the_run_that_had_it_from_the_start(ori
     about = read_about(folder, "run.json")
     assert about["origin"] == {"run": reference(origin), "checkpoint": "checkpoint_000000000016"}
     assert about["config"]["optimizer"]["lr"] == 1e-3
-    # The same command again.
+    # The same command again, also when the run that it was forked of is gone.
     assert main([*fork, "--schedule.images", "48"]) == 0
+    fork[fork.index(FORK_OF) + 1] = f"{tmp_path}/deleted@16"
+    assert main([*fork, "--schedule.images", "48"]) == 0
+    with pytest.raises(UserError, match=r"deleted: no checkpoints in it"):
+        verb.main([*fork[1:], "--name", "another", "--schedule.images", "48"])
 
 
 def test_of_a_run_the_newest_checkpoint_and_another_rate(origin: RunConfig, tmp_path: Path) -> None:

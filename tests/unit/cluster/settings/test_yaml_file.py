@@ -61,6 +61,10 @@ def test_merge_keys_of_merge_keys_are_not_taken_for_fields_that_stand_twice(tmp_
         ("a: 2024-99-99\n", "not a YAML file .month must be in 1..12"),
         ("a: &a {b: *a}\n", "a field holds itself, or is nested too deeply"),
         ("a: 1\n---\nb: 2\n", "not a YAML file .*single document"),
+        (
+            "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}' if n else 'x'] * 9)}]\n" for n in range(12)),
+            "more than 100,000 values, as its aliases repeat them",
+        ),
     ],
 )
 def test_what_holds_no_fields_is_refused_in_one_line(tmp_path: Path, text: str, message: str) -> None:
@@ -73,6 +77,10 @@ def test_what_holds_no_fields_is_refused_in_one_line(tmp_path: Path, text: str, 
 def test_a_file_without_fields_is_empty(tmp_path: Path, text: bytes) -> None:
     (tmp_path / "run.yaml").write_bytes(text)
     assert read_yaml(str(tmp_path / "run.yaml")) == {}
+
+
+def test_json_may_be_indented_by_tabs(tmp_path: Path) -> None:
+    assert read(tmp_path, '{\n\t"a": {\n\t\t"b.c": [1,\t2]\n\t}\n}\n') == {"a": {"b": {"c": [1, 2]}}}
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])

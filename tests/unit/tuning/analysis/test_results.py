@@ -127,7 +127,32 @@ def test_no_sweep_and_no_finished_trial(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", [b"{", b'{"number": 0}', b'{"number": 0, "state": "lost"}'])
 def test_a_damaged_record_is_named(sweep: RunFolder, content: bytes) -> None:
     sweep.write(f"trial-0001/{results.TRIAL}", content)
-    with pytest.raises(UserError, match=r"few/trial-0001/trial.json: damaged"):
+    with pytest.raises(UserError, match=r"few/trial-0001/trial.json: damaged .*; delete this file, and the sweep's"):
+        read_results(sweep.path)
+    warnings: list[str] = []
+    left = read_results(sweep.path, warn=warnings.append).trials
+    assert 1 not in {trial.number for trial in left}
+    assert [line.endswith("; the trial is left out") for line in warnings] == [True]
+
+
+def test_a_copy_of_a_trials_folder_is_no_trial(sweep: RunFolder) -> None:
+    before = read_results(sweep.path).trials
+    sweep.write(f"trial-0001-before/{results.TRIAL}", sweep.read(f"trial-0001/{results.TRIAL}") or b"")
+    assert read_results(sweep.path).trials == before
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"sweep": {"trials": "x"}},
+        {"run": {"schedule": "x"}},
+        {"run": {"data": 3}},
+        {"run": {"validation": {"every": "x"}}},
+    ],
+)
+def test_a_damaged_sweep_is_named(sweep: RunFolder, damage: dict[str, object]) -> None:
+    sweep.write_json(results.SWEEP, damage)
+    with pytest.raises(UserError, match=r"few/sweep.json: damaged \("):
         read_results(sweep.path)
 
 
@@ -144,6 +169,14 @@ def test_a_damaged_record_is_named(sweep: RunFolder, content: bytes) -> None:
 def test_folders_of_uris(uri: str, storage: str, name: str) -> None:
     assert split_uri(uri) == (storage, name)
     assert split_uri(join_uri(storage, name)) == (storage, name)
+
+
+def test_the_folder_that_one_is_in_has_a_name_and_an_empty_path_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir("/usr/lib")
+    assert split_uri(".") == split_uri("./") == ("/usr", "lib")
+    assert split_uri("python3/..") == ("/usr", "lib")
+    with pytest.raises(UserError, match="the path is empty"):
+        split_uri("")
 
 
 CONTENT = {"ssim_A2B": 0.3, "ssim_B2A": 0.4, "scene_A2B": 0.5, "scene_B2A": 0.7}
