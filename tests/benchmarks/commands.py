@@ -14,9 +14,9 @@ def call(package: str, *arguments: Any) -> None:
     subprocess.run([sys.executable, "-m", package, *map(str, arguments)], cwd=ROOT, check=True)
 
 
-def synthetic_dataset(folder: Path, *, size: int, train: int) -> None:
+def synthetic_dataset(folder: Path, *, size: int, train: int, test: int | None = None) -> None:
     """Draw `images` of that many pixels a side and pack them as `shards`, if they are not there."""
-    test = max(16, train * 4 // 25)
+    test = test or max(16, train * 4 // 25)
     if not (folder / "shards" / "manifest.json").exists():
         call("data_shards", "synth", folder / "images", "--size", size, "--train", train, "--test", test)
         call("data_shards", "pack", folder / "images", folder / "shards")

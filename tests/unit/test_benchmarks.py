@@ -110,3 +110,23 @@ def test_variants_compare(tmp_path: Path) -> None:
         "variants", str(tmp_path), "--images", "8", "--seeds", "0", "--only", "spectral", "nonlocal-d", "diffaug"
     )
     assert printed.count("| not decided |") == 3
+
+
+def test_demo_settings_compares_configurations_over_seeds(tmp_path: Path) -> None:
+    """Both configurations of the demo that are published, at a tiny size; what is done is not done again."""
+    command = ["tests/benchmarks/configs/demo_before.yaml", "cluster/configs/demo.yaml", "--seeds", "1", "2"]
+    command += ["--size", "32", "--train", "8", "--test", "3", "--data.load_size=32", "--data.crop_size=16"]
+    command += ["--schedule.images=4", "--model.generator.base_channels=2", "--observe.previews=none"]
+    printed = run("demo_settings", str(tmp_path), *command)
+    rows = [line for line in printed.splitlines() if line.startswith("| demo")]
+    assert [row.split(" | ")[:2] for row in rows] == [
+        ["| demo_before", "2"], ["| demo", "2"], ["| demo less demo_before, ± 95 %", "2"],
+    ]  # fmt: skip
+    names = ("demo-1", "demo-2", "demo_before-1", "demo_before-2")
+    found = {name: json.loads((tmp_path / f"{name}.json").read_text()) for name in names}
+    assert len({each["score"] for each in found.values()}) == len(names)
+    (tmp_path / "demo-2.json").unlink()
+    again = run("demo_settings", str(tmp_path), *command)
+    assert "demo-2: score" in again
+    assert "demo-1: score" not in again
+    assert json.loads((tmp_path / "demo-2.json").read_text())["B2A"] == found["demo-2"]["B2A"]
