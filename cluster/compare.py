@@ -13,8 +13,9 @@ from cluster.records.curves import default_window, loss_curves
 from cluster.records.recorded_run import read_run
 from data_shards.errors import UserError
 from data_shards.images.find import evenly, find_images
+from data_shards.storage import locate
 from nla_cyclegan.weights.names import CHOICES, FILE_NAMES
-from nla_cyclegan.weights.references import Reference
+from nla_cyclegan.weights.references import Reference, select
 
 # What needs torch is imported where it is used: --help should not wait for it.
 if TYPE_CHECKING:
@@ -31,6 +32,10 @@ def run(args: argparse.Namespace) -> int:
     from nla_cyclegan.pictures.grids import HEADINGS
 
     references = [Reference.of(path) for path in args.runs]
+    for each in references:
+        if each.choice:
+            # Said before anything is drawn that is named by it.
+            select(locate(each.uri), each.choice)
     recorded = [read_run(reference.uri) for reference in references]
     labels = args.labels or _labels(
         [f"{run.location}{each.mark}" for run, each in zip(recorded, references, strict=True)]

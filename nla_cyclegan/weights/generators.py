@@ -111,29 +111,37 @@ def _read_chosen(run: Location, choice: str, directions: Sequence[Direction]) ->
     if choice == NEWEST:
         return _read_newest(run, directions)
     folder = run.inside(selection.name)
-    generators = _read_all(folder, list(list_folder(folder)), directions)
-    if not generators:
-        raise UserError(f"{folder.uri}: no weights here; looked for {_wanted(directions)}")
+    try:
+        generators = _read_all(folder, list(list_folder(folder)), directions)
+        if not generators:
+            raise UserError(f"{folder.uri}: no weights here; looked for {_wanted(directions)}")
+    except UserError as error:
+        if error.retryable or select(run, choice).name == selection.name:
+            raise
+        # A run that is still training has a better one since, and deleted this.
+        return _read_chosen(run, choice, directions)
     print(f"weights: {selection}", file=sys.stderr)
     return generators
 
 
 def _read_newest(run: Location, directions: Sequence[Direction]) -> dict[Direction, Generator]:
-    checkpoints = stored(run)
-    for name, files in checkpoints.items():
-        try:
-            generators = _read_all(run.inside(name), files, directions)
-        except UserError as error:
-            if error.retryable:
-                raise
-            # Damaged, or deleted meanwhile by a run that is still training.
-            print(f"warning: checkpoint {name} is skipped: {error}", file=sys.stderr)
-        else:
-            if generators:
-                return generators
+    tried: set[str] = set()
+    # A run that is still training deletes checkpoints, and has others then.
+    while checkpoints := {name: files for name, files in stored(run).items() if name not in tried}:
+        for name, files in checkpoints.items():
+            tried.add(name)
+            try:
+                generators = _read_all(run.inside(name), files, directions)
+            except UserError as error:
+                if error.retryable:
+                    raise
+                print(f"warning: checkpoint {name} is skipped: {error}", file=sys.stderr)
+            else:
+                if generators:
+                    return generators
     raise UserError(
         f"{run.uri}: no weights here; looked for {_wanted(directions)}, in it and in its folders checkpoint_* "
-        f"({len(checkpoints)} found)"
+        f"({len(tried)} found)"
     )
 
 

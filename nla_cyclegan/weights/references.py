@@ -19,7 +19,7 @@ from nla_cyclegan.weights.commit import world_of
 from nla_cyclegan.weights.stored_score import ABOUT, best_of, score_in
 
 BEST, NEWEST = "best", "newest"
-MARK = re.compile(r"(?P<run>.*)@(?P<choice>best|newest|[0-9]{1,18})/?", re.DOTALL)
+MARK = re.compile(r"(?P<run>.*)@(?P<choice>best|newest|[0-9]{1,18})/*", re.DOTALL)
 # Of the steps that exist, in one message.
 LISTED = 20
 
@@ -33,9 +33,11 @@ class Reference:
 
     @classmethod
     def of(cls, path: str | Path) -> "Reference":
-        """Of what a user gave. Raises: UserError where storage does not answer."""
+        """Of what a user gave. Raises: UserError where storage does not answer, and for a mark behind the options of a URI."""
         text = str(path)
         before, path, options = _parts(text)
+        if misplaced := MARK.fullmatch(options):
+            raise UserError(f"{shown(text)}: @{misplaced['choice']} comes before the ?, at the end of the path")
         marked = MARK.fullmatch(path)
         if not marked or _exists(locate(text)):
             return cls(text, None)
@@ -99,6 +101,8 @@ def select(run: Location, choice: str) -> Selection:
     """
     checkpoints = stored(run)
     complete = [name for name, files in checkpoints.items() if world_of(files)] or list(checkpoints)
+    if not complete and not list_folder(run):
+        raise UserError(f"{run.uri}: nothing is there; give a run's folder before the @")
     if not complete:
         raise UserError(f"{run.uri}: no checkpoints in it, so there is no {choice}; give a run's folder before the @")
     if choice == NEWEST:

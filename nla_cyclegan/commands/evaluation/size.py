@@ -43,7 +43,7 @@ def choose_size(
         raise UserError(
             f"--size {asked}: with --weights a multiple of {SIDES}, because the generators halve sides twice"
         )
-    size = Size(asked) if asked is not None else _of_run(about) or _of_images(sets, translates)
+    size = Size(asked) if asked is not None else _of_run(about, sets) or _of_images(sets, translates)
     if size.pixels < COARSEST:
         raise UserError(f"images of {size.pixels} px cannot be measured: the distance needs at least {COARSEST} px")
     return size
@@ -67,30 +67,34 @@ def longest_of(sets: Mapping[str, Mapping[Path, tuple[int, int]]], size: int, fi
     return max(areas, default=size**2) / size**2
 
 
-def _of_run(about: Mapping[str, Any]) -> Size | None:
+def _of_run(about: Mapping[str, Any], sets: Mapping[str, Mapping[Path, tuple[int, int]]]) -> Size | None:
     try:
         load_size = int(about["config"]["data"]["load_size"])
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         return None
-    return Size(fitting_side(load_size), f"as in the run's own validation (data.load_size {load_size})")
+    pixels = fitting_side(load_size)
+    own = f"as in the run's own validation (data.load_size {load_size})"
+    return Size(pixels, "; ".join(filter(None, (own, _enlarged(sets, pixels)))))
 
 
 def _of_images(sets: Mapping[str, Mapping[Path, tuple[int, int]]], translates: bool) -> Size:
     """The shorter side that all images have but for a few: an odd thumbnail does not reduce all others to its size."""
-    shorter = {name: {path: min(size) for path, size in images.items()} for name, images in sets.items() if images}
-    pixels = min((_usual(sorted(sides.values())) for sides in shorter.values()), default=COARSEST)
+    shorter = [sorted(map(min, images.values())) for images in sets.values() if images]
+    pixels = min(map(_usual, shorter), default=COARSEST)
     pixels = fitting_side(pixels) if translates else pixels
-    all_images = {path: side for sides in shorter.values() for path, side in sides.items()}
-    smaller = {path: side for path, side in all_images.items() if side < pixels}
-    if not smaller:
-        return Size(pixels)
-    path = min(smaller, key=lambda path: smaller[path])
-    return Size(
-        pixels,
-        f"{len(smaller)} of {len(all_images)} images are smaller and enlarged, such as {shown_name(path)} ({smaller[path]} px); --size "
-        "chooses another",
-    )
+    enlarged = _enlarged(sets, pixels)
+    return Size(pixels, enlarged and f"{enlarged}; --size chooses another")
 
 
 def _usual(sides: list[int]) -> int:
     return sides[max(1, len(sides) // ODD)] if len(sides) >= FEW else sides[0]
+
+
+def _enlarged(sets: Mapping[str, Mapping[Path, tuple[int, int]]], pixels: int) -> str:
+    """How many images are smaller than that; empty where none is."""
+    sides = {path: min(size) for images in sets.values() for path, size in images.items()}
+    smaller = {path: side for path, side in sides.items() if side < pixels}
+    if not smaller:
+        return ""
+    path = min(smaller, key=lambda path: smaller[path])
+    return f"{len(smaller)} of {len(sides)} images are smaller and enlarged, such as {shown_name(path)} ({smaller[path]} px)"

@@ -216,6 +216,9 @@ def test_of_a_run_it_is_the_size_of_the_runs_own_validation(folders, checkpoint,
     assert evaluate(folders, measured="--weights", source=run)[1]["B2A"]["size"] == 20
     assert "measured at 20 px: as in the run's own validation (data.load_size 23)" in capsys.readouterr().err
     assert evaluate(folders, "--size", 24, measured="--weights", source=run)[1]["B2A"]["size"] == 24
+    (run / "run.json").write_text(json.dumps({"config": {"data": {"load_size": 42}}}))
+    evaluate(folders, measured="--weights", source=run)
+    assert "(data.load_size 42); 13 of 13 images are smaller and enlarged, such as " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

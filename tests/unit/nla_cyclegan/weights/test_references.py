@@ -1,6 +1,7 @@
 """RUN@best, RUN@newest, RUN@120000: which checkpoint every verb takes, and what is no such mark."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,11 @@ from PIL import Image
 
 from cluster.__main__ import main as cluster
 from data_shards.errors import UserError
+from data_shards.storage import Location
 from data_shards.storage.folder import RunFolder
 from nla_cyclegan import Generator, GeneratorConfig, load_generator, load_generators, save_generator
 from nla_cyclegan.__main__ import main
+from nla_cyclegan.weights import generators
 from nla_cyclegan.weights.commit import Commit, StoredFile, write_commit
 from nla_cyclegan.weights.references import Reference
 
@@ -59,7 +62,7 @@ def images_of(generator: Generator) -> int:
 
 @pytest.mark.parametrize(
     ("mark", "images"),
-    [("", 50), ("@newest", 50), ("@best", 20), ("@40", 40), ("@000000000030", 30), ("/@best", 20), ("@best/", 20)],
+    [("", 50), ("@newest", 50), ("@best", 20), ("@40", 40), ("@000000000030", 30), ("/@best", 20), ("@best//", 20)],
 )
 @pytest.mark.parametrize("scheme", ["", "file://"])
 def test_the_mark_chooses_the_checkpoint(run: Path, scheme: str, mark: str, images: int) -> None:
@@ -124,6 +127,31 @@ def test_a_damaged_choice_is_an_error_and_the_newest_falls_back(run: Path, capsy
     assert "checkpoint_000000000050 is skipped" in capsys.readouterr().err
 
 
+def writing_meanwhile(monkeypatch: pytest.MonkeyPatch, run: Path, score: float) -> None:
+    """When a checkpoint is read for the first time, a run that still trains has written the one at 50 images and deleted the others."""
+    shutil.rmtree(run / "checkpoint_000000000050")
+    read_all = generators._read_all
+
+    def read(folder: Location, *rest: Any) -> Any:
+        if not (run / "checkpoint_000000000050").exists():
+            for other in run.glob("checkpoint_*"):
+                shutil.rmtree(other)
+            write_checkpoint(run, 50, score)
+        return read_all(folder, *rest)
+
+    monkeypatch.setattr(generators, "_read_all", read)
+
+
+@pytest.mark.parametrize("mark", ["@newest", "@best"])
+def test_a_checkpoint_that_a_run_replaces_meanwhile_is_chosen_anew(
+    run: Path, monkeypatch: pytest.MonkeyPatch, mark: str
+) -> None:
+    writing_meanwhile(monkeypatch, run, 1.0)
+    assert images_of(load_generator(f"{run}{mark}")) == 50
+    with pytest.raises(UserError, match="no checkpoint at 30 images; there are 50"):
+        load_generator(f"{run}@30")
+
+
 @pytest.mark.parametrize("name", ["mine@best", "mine@30", "you@home", "you@home@best"])
 def test_a_folder_that_is_so_named_is_itself(run: Path, name: str) -> None:
     write_checkpoint(run.parent / name, 10, None)
@@ -154,6 +182,18 @@ def test_any_other_at_sign_is_part_of_the_path(path: str) -> None:
     assert Reference.of(path) == Reference(path, None)
 
 
+@pytest.mark.parametrize("mark", ["@best", "@newest", "@8"])
+def test_a_run_that_is_not_there_is_named(tmp_path: Path, mark: str) -> None:
+    with pytest.raises(UserError, match=r"typo: nothing is there; give a run's folder before the @$"):
+        load_generators(tmp_path / f"typo{mark}")
+
+
+def test_a_choice_behind_the_options_of_a_uri_is_refused_at_once() -> None:
+    """And not tried as a region for a minute."""
+    with pytest.raises(UserError, match=r"@best comes before the \?, at the end of the path"):
+        Reference.of("s3://bucket/runs/mine?region=us-east-1@best")
+
+
 def test_a_choice_comes_before_the_options_of_a_uri(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("nla_cyclegan.weights.references._exists", lambda place: False)
     monkeypatch.setattr("nla_cyclegan.weights.references.locate", lambda text: text)
@@ -182,3 +222,6 @@ def test_every_verb_takes_it(run: Path, photos: Path, tmp_path: Path, capsys: py
     drawn = ["--inputs", str(photos), "--out", str(tmp_path / "compared")]
     assert cluster(["compare", best, f"{run}@newest", *drawn, *cpu]) == 0
     assert "mine@best: 50 images" in capsys.readouterr().out
+    assert cluster(["compare", best, f"{run}@15", "--out", str(tmp_path / "none")]) == 2
+    assert "no checkpoint at 15 images; there are 10, 20, 30, 40, 50" in capsys.readouterr().err
+    assert not (tmp_path / "none").exists()
