@@ -1,6 +1,7 @@
 """What each figure sees: true paintings and photographs, made worse in one way at a time, scored as translations.
 
     python tests/benchmarks/degradations.py [--sizes 64 128] [--images 8 32] [--seeds 0 1 2] [--inception FILE]
+    python tests/benchmarks/degradations.py --sizes 256 --images 64 --seeds 0 --only "copy of the input" grey "pixels shuffled"
     python tests/benchmarks/degradations.py --real data/monet2photo --sizes 128 --images 64
 
 Of drawn landscapes the true translations are known, in both directions. Of real images they are not: there the other half of
@@ -31,6 +32,9 @@ def main() -> None:
     parser.add_argument("--images", type=int, nargs="+", default=[8, 32], help="of each domain")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--real", type=Path, metavar="DIR", help="testA and testB of real images instead of drawn ones")
+    parser.add_argument(
+        "--only", nargs="+", choices=list(CHANGES), default=list(CHANGES), metavar="CHANGE", help=", ".join(CHANGES)
+    )
     parser.add_argument("--inception", type=Path, metavar="FILE", help="adds KID, and the score with it")
     args = parser.parse_args()
     print(header(torch.device("cpu")))
@@ -40,8 +44,9 @@ def main() -> None:
             found: dict[str, list[Row]] = {}
             for seed in args.seeds:
                 directions = real_sets(args.real, size, count, seed) if args.real else drawn_sets(size, count, seed)
-                for name, change in CHANGES.items():
-                    found.setdefault(name, []).append(measured([measure(each, change, network) for each in directions]))
+                for name in dict.fromkeys([next(iter(CHANGES)), *args.only]):
+                    rows = [measure(each, CHANGES[name], network) for each in directions]
+                    found.setdefault(name, []).append(measured(rows))
             print(f"\n{count} images of {size} px, {len(args.seeds)} seeds, means of both directions\n")
             print(table(found), flush=True)
 
