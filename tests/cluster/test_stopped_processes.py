@@ -43,7 +43,9 @@ def stopped(launcher: Sequence[str], config: RunConfig, folder: Path, number: in
     with log.open("w") as said:
         # As many threads as this process has: sums in another order differ in their last bits.
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        process = subprocess.Popen(command, cwd=ROOT, stdout=said, stderr=said, env=environment, start_new_session=True)
+        process = subprocess.Popen(
+            command, cwd=ROOT, stdout=said, stderr=said, env=environment, start_new_session=True, preexec_fn=_as_from_a_terminal
+        )  # fmt: skip
     began = time.monotonic()
     while "of 1200 images" not in log.read_text():
         if process.poll() is not None or time.monotonic() - began > TIMEOUT_S:
@@ -52,6 +54,11 @@ def stopped(launcher: Sequence[str], config: RunConfig, folder: Path, number: in
         time.sleep(0.02)
     (os.killpg if group else os.kill)(process.pid, number)
     return process.wait(TIMEOUT_S), log.read_text()
+
+
+def _as_from_a_terminal() -> None:
+    # Under nohup, which these tests may run under, it is ignored, and a run then ignores it too.
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.mark.parametrize(
