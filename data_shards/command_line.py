@@ -4,14 +4,16 @@ import argparse
 import errno
 import io
 import os
+import signal
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from typing import NamedTuple
 
-from data_shards.errors import UserError, error_lines, missing_module, shown_name
+from data_shards.errors import Stopped, UserError, error_lines, missing_module, shown_name
 from data_shards.repeats import repeats_counted
 
 # Of files and folders of the user's that are closed, lie on a full disk or have too long a name; what else the system refuses
@@ -46,8 +48,8 @@ def run_verb(
     """Run the verb that `argv` (default: the process's arguments) starts with; return the exit status.
 
     A UserError is printed as `error: ...` lines, status 2; so is a package that is not installed, and a place that is closed
-    or full. Ctrl-C prints `interrupted`, status 130. A reader of stdout that
-    has gone (`| head`) is no error.
+    or full. Ctrl-C prints `interrupted`, status 130; so do SIGTERM and SIGHUP, status 143 and 129, after what is half-written has been
+    removed. A reader of stdout that has gone (`| head`) is no error.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     leave_no_torch_folder()
@@ -57,7 +59,7 @@ def run_verb(
     if not arguments or arguments[0] not in verbs:
         _parser(prog, description, verbs).parse_args(arguments[:1])
     try:
-        with repeats_counted():
+        with signals_raised(), repeats_counted():
             status = _call(prog, arguments[0], verbs[arguments[0]], arguments[1:])
         # Here, not at the end of the interpreter, where a broken pipe is a traceback.
         sys.stdout.flush()
@@ -81,9 +83,35 @@ def run_verb(
         place = f"{shown_name(os.fsdecode(error.filename))}: " if isinstance(error.filename, str | bytes) else ""
         print(f"error: {place}{error.strerror}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print(interrupted, file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as error:
+        # A terminal that was closed takes no line.
+        with suppress(OSError):
+            print(interrupted, file=sys.stderr)
+        return 128 + getattr(error, "signal_number", signal.SIGINT)
+
+
+@contextmanager
+def signals_raised() -> Iterator[None]:
+    """SIGTERM and SIGHUP raise `Stopped` in this context, so that temporary files are removed; more of them are then ignored.
+
+    Does nothing for signals that are ignored (`nohup`) or handled already, and outside the main thread.
+    """
+    numbers: list[int] = []
+    if threading.current_thread() is threading.main_thread():
+        numbers = [each for each in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(each) == signal.SIG_DFL]
+
+    def stop(number: int, frame: object) -> None:
+        for each in numbers:
+            signal.signal(each, signal.SIG_IGN)
+        raise Stopped(number, signal.Signals(number).name)
+
+    for number in numbers:
+        signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number in numbers:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def leave_no_torch_folder() -> None:

@@ -2,13 +2,16 @@
 
 import argparse
 import json
+import math
 import statistics
 import tempfile
 from pathlib import Path
 from typing import Any
 
 from data_shards.dataset.manifest import Dataset, open_dataset
-from data_shards.errors import UserError
+from data_shards.errors import UserError, check_range
+from data_shards.local_paths import LocalFile
+from data_shards.storage.files import writing
 
 PEERS = ("webdataset", "folder", "ray")
 
@@ -25,13 +28,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--peers", nargs="*", choices=PEERS, default=PEERS, help="what to measure against (default: all)"
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
+    parser.add_argument("--json", action=LocalFile, metavar="FILE", help="write the figures there too")
 
 
 def run(args: argparse.Namespace) -> int:
-    for option, value in (("--batch", args.batch), ("--workers", args.workers), ("--rounds", args.rounds)):
-        if value < 1:
-            raise UserError(f"{option} {value} is out of range: at least 1")
+    check_range("--load-size", args.load_size, 1, 65_500)
+    check_range("--crop-size", args.crop_size, 1, 65_500)
+    check_range("--batch", args.batch, 1, 2**20)
+    check_range("--workers", args.workers, 1, 1024)
+    check_range("--rounds", args.rounds, 1, 1_000_000)
+    if not 0 < args.seconds < math.inf:
+        raise UserError(f"--seconds {args.seconds:g} is out of range: more than 0")
     if args.crop_size > args.load_size:
         raise UserError(f"--crop-size {args.crop_size} is larger than --load-size {args.load_size}")
     # Here: torch takes seconds to import, and `bench --help` does without.
@@ -48,7 +55,8 @@ def run(args: argparse.Namespace) -> int:
         results["pipelines"] = bench.pipelines(args.peers, args.rounds, args.seconds, Path(folder))
     _print_pipelines(results["pipelines"], args)
     if args.json:
-        args.json.write_text(json.dumps({"machine": bench.header(), **results}, indent=1))
+        with writing(args.json) as file:
+            file.write_text(json.dumps({"machine": bench.header(), **results}, indent=1))
     return 0
 
 

@@ -10,8 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 from data_shards.dataset.epoch_plan import Integers, draws
 from data_shards.dataset.manifest import Dataset
 from data_shards.dataset.rows import IndexRows
-from data_shards.errors import UserError
-from data_shards.images.write import save_picture
+from data_shards.images.write import check_picture_name, save_picture
 from data_shards.storage import RangeReader, locate, shown
 from data_shards.stream.read import Sample, SampleReader, decoded
 
@@ -35,8 +34,7 @@ _CHOICE = 5  # what the draws are for, beside those of plan.py
 
 def draw(dataset: Dataset, path: Path, seed: int) -> None:
     """Write the contact sheet of a dataset. UserError where the file cannot be written, or storage not read."""
-    if path.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
-        raise UserError(f"--contact-sheet {path}: name a .png, .jpg or .webp file")
+    check_picture_name("--contact-sheet", path)
     chosen = {split: choose(info.samples, seed) for split, info in dataset.splits.items()}
     rows = {split: -(-len(numbers) // COLUMNS) for split, numbers in chosen.items()}
     height = MARGIN + TITLE + sum(HEADING + count * CELL_Y for count in rows.values()) + MARGIN - GAP

@@ -5,14 +5,14 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import closing
-from pathlib import Path
 
 import pyarrow as pa
 
 from data_shards.dataset.epoch_plan import EpochPlan, rank_share
 from data_shards.dataset.manifest import Dataset, open_dataset
 from data_shards.dataset.rows import IndexRows
-from data_shards.errors import check_range
+from data_shards.errors import check_range, shown_name
+from data_shards.local_paths import LocalFile
 from data_shards.storage import RangeReader, locate, shown
 
 DOMAINS = {"A": 0, "B": 1}
@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what = parser.add_mutually_exclusive_group()
     what.add_argument(
         "--contact-sheet",
-        type=Path,
+        action=LocalFile,
         metavar="FILE",
         help="also draw some images of each split, with their keys, into a picture (.png, .jpg, .webp)",
     )
@@ -57,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
         from data_shards.commands.contact_sheet import draw
 
         draw(dataset, args.contact_sheet, args.seed)
-        print(f"contact sheet: {args.contact_sheet}")
+        print(f"contact sheet: {shown_name(args.contact_sheet)}")
     return 0
 
 

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from data_shards.dataset.manifest import SPLITS
 from data_shards.download.fetch import discard, fetch
 from data_shards.errors import UserError
+from data_shards.local_paths import LocalPath
 from data_shards.progress import Progress
 
 # Where https://people.eecs.berkeley.edu/~taesung_park/CycleGAN/datasets/ moved in 2023.
@@ -26,15 +27,18 @@ COUNTS = {"monet2photo": {"trainA": 1072, "trainB": 6287, "testA": 121, "testB":
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", choices=NAMES, metavar="NAME", help=f"one of {', '.join(NAMES)}")
-    parser.add_argument("dest", type=Path, metavar="DIR", help=f"folder to make; {', '.join(SPLITS)} go in it")
+    parser.add_argument("dest", action=LocalPath, metavar="DIR", help=f"folder to make; {', '.join(SPLITS)} go in it")
     parser.add_argument("--url", help=f"another home of the zip (default {HOME.format(name='NAME')})")
     parser.add_argument(
-        "--zip", type=Path, metavar="FILE", help="a zip that is here already, fetched by hand: nothing is downloaded"
+        "--zip",
+        action=LocalPath,
+        metavar="FILE",
+        help="a zip that is here already, fetched by hand: nothing is downloaded",
     )
 
 
 def run(args: argparse.Namespace) -> int:
-    dest = args.dest.expanduser().absolute()
+    dest = args.dest.absolute()
     url = args.url or HOME.format(name=args.name)
     if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
         raise UserError(f"--url {url}: expected an address such as {HOME.format(name=args.name)}")
@@ -44,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         dest.parent.mkdir(parents=True, exist_ok=True)
         if args.zip is not None:
-            unpack(args.zip.expanduser(), dest, args.name)
+            unpack(args.zip, dest, args.name)
         else:
             _download(url, dest, args.name)
     except OSError as error:

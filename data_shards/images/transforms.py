@@ -1,5 +1,6 @@
 """Images -> uint8 tensors [3, H, W], and the augmentation, drawn from a generator keyed by (seed, domain, position)."""
 
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -40,15 +41,15 @@ def load_whole(path: str | Path, size: int, fit: Fit = "stretch") -> Tensor:
         data = Path(path).read_bytes()
         with opened(data) as image:
             plain = is_plain(image, data)
-        return whole(_decode_either(data) if plain else decode(data), size, fit)
+        return whole(decode_stored(data, is_plain=plain), size, fit)
 
 
-def _decode_either(data: bytes) -> Tensor:
-    """As `decode_plain`; what its strict decoders refuse, as viewers show it."""
-    try:
-        return decode_plain(data)
-    except UnreadableImageError:
-        return decode(data)
+def decode_stored(data: bytes, *, is_plain: bool) -> Tensor:
+    """As `decode`; a plain file as `decode_plain`, unless its strict decoders refuse what viewers show (a JPEG without an end mark)."""
+    if is_plain:
+        with suppress(UnreadableImageError):
+            return decode_plain(data)
+    return decode(data)
 
 
 def augment(

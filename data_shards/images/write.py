@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
+from data_shards.errors import UserError, shown_name
 from data_shards.images.signatures import drawn_exif
 from data_shards.storage.files import writing
 
@@ -35,6 +36,12 @@ def save_picture(picture: Image.Image, path: str | Path, *, drawn: bool = False)
     mark: dict[str, Any] = {"exif": drawn_exif()} if drawn else {}
     with writing(path) as temporary:
         picture.save(temporary, quality=QUALITY.get(path.suffix.lower(), 95), **mark)
+
+
+def check_picture_name(option: str, path: Path) -> None:
+    """Raises: UserError for a file whose suffix is none of the formats that pictures are written in."""
+    if path.suffix.lower() not in LONGEST_SIDE:
+        raise UserError(f"{option} {shown_name(path)}: name a .png, .jpg or .webp file")
 
 
 def encoded(image_CHW: "Tensor", suffix: str) -> bytes:

@@ -5,6 +5,7 @@ import os
 from data_shards.errors import UserError, shown_name
 from data_shards.packing.sources import Sources, find_pair, find_sources
 from data_shards.packing.text_list import TextList
+from data_shards.storage.location import expanded
 from data_shards.storage.uri import is_uri
 
 HELD_OUT = 0.1
@@ -20,6 +21,8 @@ def chosen_sources(
         source: SRC, or nothing.
         lists: text files of the domains that neither `a` nor `b` names.
     """
+    source, lists = [*map(expanded, source)], [*map(expanded, lists)]
+    a, b = (place if place is None else expanded(place) for place in (a, b))
     place_a, place_b = _domains(a, b, lists)
     if place_a is None and place_b is None:
         if held_out is not None:

@@ -19,7 +19,7 @@ from data_shards.images.encode import ImageFile, StoredImage
 from data_shards.packing.chosen import HELD_OUT
 from data_shards.packing.pack import SHARD_MB, pack
 from data_shards.packing.sources import Sources, find_pair
-from data_shards.storage import Location, delete_files, list_files, locate
+from data_shards.storage import Location, delete_files, list_files, locate, shown
 from data_shards.storage.patience import patiently
 from data_shards.storage.uri import is_uri, join_uri, split_uri
 
@@ -45,12 +45,12 @@ def pack_once(
     """
     sources = find_pair(a, b, HELD_OUT, options)
     uri = join_uri(parent, _name(a, b, sources))
-    by_hand = f"to pack by hand: python -m data_shards pack --a {quote(a)} --b {quote(b)} DEST"
+    by_hand = f"to pack by hand: python -m data_shards pack --a {quote(shown(a))} --b {quote(shown(b))} DEST"
     with _alone(uri, say, by_hand):
         location = locate(uri)
         is_there = _is_whole(location)
         if not is_there:
-            say(f"packing {sources.count:,} images of {shown_name(a)} and {shown_name(b)} ...")
+            say(f"packing {sources.count:,} images of {shown_name(shown(a))} and {shown_name(shown(b))} ...")
             pack(sources, uri, jobs=usable_cores(), with_summary=False)
         dataset = open_dataset(uri)
     counts = ", ".join(f"{split} {info.samples:,}" for split, info in dataset.splits.items())

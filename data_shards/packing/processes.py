@@ -106,8 +106,9 @@ def _count_into(total: "Synchronized[int]") -> None:
 def _start_worker(total: "Synchronized[int]", counts: Table) -> None:
     _count_into(total)
     share_counts(counts)
-    # Ctrl-C is the parent's to handle.
+    # Ctrl-C and a closed terminal, which reach all processes of a command, are the parent's to handle.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     end_with_parent()
 
 

@@ -12,6 +12,8 @@ from data_shards.images.encode import ImageFile, StoredImage
 from data_shards.images.left_out import LeftOut
 from data_shards.packing.listing import Listing, images_of
 from data_shards.packing.text_list import TextList
+from data_shards.storage import shown
+from data_shards.storage.uri import join_uri
 
 
 @dataclass(frozen=True)
@@ -40,14 +42,16 @@ def find_sources(root: str | Path) -> Sources:
     folders = listing.folders()
     present = [split for split in SPLITS if split in folders]
     if not present:
-        raise UserError(f"{root} has no {', '.join(SPLITS[:-1])} or {SPLITS[-1]} to pack{_hint(listing, folders)}")
+        raise UserError(
+            f"{shown_name(shown(listing.root))} has no {', '.join(SPLITS[:-1])} or {SPLITS[-1]} to pack{_hint(listing, folders)}"
+        )
     left_out = {split: LeftOut() for split in present}
     found = {split: listing.images(split, left_out[split]) for split in present}
     passed = [f"{split}: left out, {remark}" for split, each in left_out.items() for remark in each.remarks]
     filled = {split: files for split, files in found.items() if files}
     if not filled:
         reason = "; ".join(passed) or f"{', '.join(present)} {'is' if len(present) == 1 else 'are'} empty"
-        raise UserError(f"{root} has no images: {reason}")
+        raise UserError(f"{shown_name(shown(listing.root))} has no images: {reason}")
     return Sources(filled, _digest(filled), [*_remarks(folders, found), *passed])
 
 
@@ -71,7 +75,7 @@ def find_pair(
         if not files:
             seen = "".join(f"; left out: {remark}" for remark in left_out.remarks)
             text = place.place if isinstance(place, TextList) else place
-            raise UserError(f"{option} {shown_name(text)}: no image in it{seen}")
+            raise UserError(f"{option} {shown_name(shown(text))}: no image in it{seen}")
         remarks += [f"{option}: left out, {remark}" for remark in left_out.remarks]
         test = _held_out(files, held_out)
         if len(test) == len(files):
@@ -94,7 +98,7 @@ def _held_out(names: Iterable[str], share: float) -> set[str]:
 def _hint(listing: Listing, folders: list[str]) -> str:
     for folder in folders:
         if any(split in SPLITS for split in listing.folders(folder)):
-            return f"; did you mean {listing.root}/{folder}?"
+            return f"; did you mean {shown_name(shown(join_uri(listing.root, folder)))}?"
     found = (
         f"its folders are {', '.join(folders[:5])}{', ...' if len(folders) > 5 else ''}"
         if folders

@@ -105,7 +105,10 @@ def write_file(location: Location, name: str, data: bytes | memoryview) -> None:
         folder = os.path.dirname(path)
         # No name that somebody can have put a link under.
         temporary = f"{folder}/.{secrets.token_hex(8)}.partial"
-        filesystem.create_dir(folder, recursive=True)
+        try:
+            filesystem.create_dir(folder, recursive=True)
+        except FileExistsError as error:
+            raise NotADirectoryError(*error.args) from error
         try:
             _write(filesystem, temporary, data)
             filesystem.move(temporary, path)

@@ -12,7 +12,7 @@ from urllib.parse import parse_qs
 import pyarrow as pa
 from pyarrow import fs
 
-from data_shards.errors import UserError
+from data_shards.errors import UserError, shown_name
 from data_shards.storage.patience import first_line, patiently
 from data_shards.storage.proxy import keep_loopback_direct, s3_proxy
 from data_shards.storage.uri import is_uri, join_uri, legal, split_options
@@ -105,7 +105,7 @@ def locate(uri: str | os.PathLike[str]) -> Location:
             f"{text}: pipe: runs a shell command and is refused; give a path or a URI such as s3://bucket/prefix"
         )
     if not is_uri(text):
-        path = Path(text).expanduser().absolute()
+        path = Path(expanded(text)).absolute()
         return Location(fs.LocalFileSystem(), str(path), str(path))
     keep_loopback_direct()
     try:
@@ -119,6 +119,18 @@ def locate(uri: str | os.PathLike[str]) -> Location:
     if location.is_object_store and not location.root:
         raise UserError(f"cannot open {location.uri}: it names no bucket")
     return location
+
+
+def expanded(path: str) -> str:
+    """A local path with `~` as the home folder; a URI stays as it is. Raises: UserError for an empty path, or an unknown home."""
+    if not path:
+        raise UserError("the path is empty: name a file or a folder (is a variable of the shell not set?)")
+    if is_uri(path) or not path.startswith("~"):
+        return path
+    try:
+        return str(Path(path).expanduser())
+    except RuntimeError as error:
+        raise UserError(f"{shown_name(path)}: no home folder is known for this user; write the path in full") from error
 
 
 def _endpoint(uri: str) -> str:

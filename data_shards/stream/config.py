@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 class StreamConfig(BaseModel):
     """How images are read and augmented."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
     load_size: Annotated[int, Field(ge=1)] = 286
     """Images are resized to so many pixels before the crop, as `fit` says."""
@@ -23,7 +23,7 @@ class StreamConfig(BaseModel):
     """Processes that read and decode, for each rank; 0: a thread of the rank's own process. The batches are the same."""
     prefetch: Annotated[int, Field(ge=1)] = 4
     """Batches that each loader worker has ready before they are asked for."""
-    cache_gb: Annotated[float, Field(ge=0)] = 20.0
+    cache_gb: Annotated[float, Field(ge=0, le=1e9)] = 20.0
     """Disk cache for datasets in object storage, GB; all ranks and runs of a machine share it; 0: none."""
     cache_folder: str | None = None
     """Where the disk cache is, on each machine; none: data_shards in $XDG_CACHE_HOME or ~/.cache. One that does not exist yet is

@@ -23,6 +23,7 @@ from data_shards.errors import LoaderDiedError, UserError
 from data_shards.memory import oom_kills
 from data_shards.packing.processes import end_with_parent
 from data_shards.repeats import Table, share_counts, table
+from data_shards.storage import shown
 from data_shards.stream.tracks import Part, Task, part_shape, read_parts
 
 # Seconds of imports that the fork server does once instead of every loader process.
@@ -136,7 +137,7 @@ class LoaderProcess:
         batch = self._task.first_batch + self._delivered
         if self._restarts == RESTARTS:
             raise LoaderDiedError(
-                f"{died}; it has died {1 + RESTARTS} times at batch {batch:,} of {self._task.dataset.uri}: see what else this "
+                f"{died}; it has died {1 + RESTARTS} times at batch {batch:,} of {shown(self._task.dataset.uri)}: see what else this "
                 "machine says about it; fewer data.loader_workers or a smaller data.prefetch need less memory, and "
                 "data.loader_workers 0 needs no process"
             )

@@ -17,7 +17,7 @@ from data_shards.dataset.manifest import Dataset
 from data_shards.dataset.rows import IndexRows, Row
 from data_shards.errors import UserError
 from data_shards.images.decode.open import UnreadableImageError
-from data_shards.images.transforms import centre, decode, decode_plain
+from data_shards.images.transforms import centre, decode_stored
 from data_shards.packing.tars import image_that_is
 from data_shards.storage import RangeReader, locate
 from data_shards.stream.cache import DiskCache
@@ -124,7 +124,7 @@ def decoded(sample: Sample) -> Tensor | str:
     if sample.fault:
         return sample.fault
     try:
-        return decode_plain(sample.image) if sample.is_plain else decode(sample.image)
+        return decode_stored(sample.image, is_plain=sample.is_plain)
     except UnreadableImageError as error:
         return f"it does not decode ({error})"
 

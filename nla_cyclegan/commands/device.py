@@ -1,11 +1,18 @@
-"""Which device the networks run on."""
+"""Which device the networks run on, and what is said where its memory ends."""
 
+import re
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Literal
 
 import torch
 
 from data_shards.cores import usable_cores
 from data_shards.errors import UserError
+
+# Words of CUDA's libraries that are no torch.OutOfMemoryError.
+OF_THE_DEVICE = re.compile("CUDA error: out of memory|CU(DNN|BLAS)_STATUS_ALLOC_FAILED")
 
 
 def choose_device(name: str) -> torch.device:
@@ -18,7 +25,36 @@ def choose_device(name: str) -> torch.device:
         return torch.device("cuda" if found else "cpu")
     try:
         device = torch.device(name)
-        torch.empty(0, device=device)
+        # And back: a meta device computes nothing.
+        torch.empty(0, device=device).cpu()
     except (RuntimeError, AssertionError) as error:
         raise UserError(f"--device {name}: not usable here ({str(error).splitlines()[0]}); try auto or cpu") from error
     return device
+
+
+def out_of_memory(error: BaseException) -> Literal["device", "machine"] | None:
+    """Whose memory has ended, if that is what an error says; other errors are faults of the program."""
+    if isinstance(error, torch.OutOfMemoryError) or OF_THE_DEVICE.search(str(error)):
+        return "device"
+    # The second is torch's word for it on a CPU.
+    return "machine" if isinstance(error, MemoryError) or "alloc" in str(error).lower() else None
+
+
+@contextmanager
+def memory_explained(advice: str) -> Iterator[None]:
+    """Raises: UserError for memory that ends inside.
+
+    Args:
+        advice: what to do about it.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        whose = out_of_memory(error)
+        if whose is None:
+            raise
+        raise UserError(f"the {whose} is out of memory ({first_sentence(error)}); {advice}") from error
+
+
+def first_sentence(error: BaseException) -> str:
+    return str(error).partition("\n")[0].partition(". ")[0] or type(error).__name__

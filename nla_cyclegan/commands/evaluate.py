@@ -7,24 +7,32 @@ images that need no change left alone? The identity distance.
 """
 
 import argparse
-from pathlib import Path
 
 from data_shards.images.fit import FITS
+from data_shards.local_paths import LocalFile, LocalPath
 from nla_cyclegan.weights.names import BOTH, CHOICES, FILE_NAMES
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     measured = parser.add_mutually_exclusive_group()
-    measured.add_argument("--translations", metavar="DIR", help="measure what `translate` wrote")
+    measured.add_argument("--translations", action=LocalPath, metavar="DIR", help="measure what `translate` wrote")
     measured.add_argument(
         "--weights", help="translate first, with a run (its newest checkpoint) or a checkpoint folder, a path or a URI; adds "
         f"cycle and identity L1. {CHOICES}"
     )  # fmt: skip
     parser.add_argument(
-        "--inputs", required=True, metavar="DIR", help="the images to translate, or translated, same names"
+        "--inputs",
+        required=True,
+        action=LocalPath,
+        metavar="DIR",
+        help="the images to translate, or translated, same names",
     )
-    parser.add_argument("--real", required=True, metavar="DIR", help="held-out real images of the other domain")
-    parser.add_argument("--truth", metavar="DIR", help="the true result of each input, same names, where it is known")
+    parser.add_argument(
+        "--real", required=True, action=LocalPath, metavar="DIR", help="held-out real images of the other domain"
+    )
+    parser.add_argument(
+        "--truth", action=LocalPath, metavar="DIR", help="the true result of each input, same names, where it is known"
+    )
     parser.add_argument(
         "--direction",
         choices=[*FILE_NAMES, BOTH],
@@ -47,11 +55,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "without any no KID and FID; none: no KID and FID",
     )  # fmt: skip
     parser.add_argument(
-        "--train-images", metavar="DIR",
+        "--train-images", action=LocalPath, metavar="DIR",
         help="training images of the domain translated to: adds MiFID, which is FID but for translations that copy them",
     )  # fmt: skip
     parser.add_argument(
-        "--statistics", type=Path, metavar="FILE",
+        "--statistics", action=LocalFile, metavar="FILE",
         help="keep what is computed of the real and the training images in this .npz file, and take it from there the next time, "
         "as long as the images, the size, the seed and the network are the same",
     )  # fmt: skip
@@ -65,7 +73,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dry-run", action="store_true", help="only check the folders: names, sub-folders, what each image belongs to"
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures here")
+    parser.add_argument("--json", action=LocalFile, metavar="FILE", help="also write the figures here")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -6,8 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from data_shards.errors import UserError
-from nla_cyclegan.weights.names import BOTH, FILE_NAMES, LAYOUT, WEIGHTS, Direction
+from data_shards.errors import UserError, shown_name
+from data_shards.local_paths import LocalPath
+from nla_cyclegan.weights.names import BOTH, FILE_NAMES, LAYOUT, WEIGHTS, Direction, direction_of
 
 HUB = "hub"
 
@@ -27,8 +28,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"safetensors: this project's own, weights and architecture; onnx: a graph for any batch and size, "
         f"checked against torch; junyanz: the .pth layout of {LAYOUT}; hub: a folder for the Hugging Face Hub, with a model card",
     )  # fmt: skip
-    parser.add_argument("--out", type=Path, metavar="FILE", help="the file to write, or the folder for hub")
-    parser.add_argument("destination", type=Path, nargs="?", metavar="DIR", help="the same as --out")
+    parser.add_argument("--out", action=LocalPath, metavar="FILE", help="the file to write, or the folder for hub")
+    parser.add_argument("destination", action=LocalPath, nargs="?", metavar="DIR", help="the same as --out")
     parser.add_argument("--license", metavar="NAME", help="for hub: the licence in the model card, such as apache-2.0")
 
 
@@ -40,6 +41,9 @@ def run(args: argparse.Namespace) -> int:
     if (args.out is None) == (args.destination is None):
         raise UserError("--out: required, and once: the file to write, or the folder for --format hub")
     out = args.out or args.destination
+    if args.format != HUB and out.is_dir():
+        raise UserError(f"--out {shown_name(out)} is a folder; name a file in it")
+    _check_not_read(out, args.weights)
     if args.format == HUB:
         from nla_cyclegan.commands.export_hub import export_hub
 
@@ -49,15 +53,28 @@ def run(args: argparse.Namespace) -> int:
     if args.direction == BOTH or args.license:
         raise UserError("--direction both and --license: for --format hub alone")
     direction: Direction = args.direction or "B2A"
-    if out.is_dir():
-        raise UserError(f"--out {out} is a folder; name a file in it")
-    if out.exists() and out.resolve() == Path(args.weights).expanduser().resolve():
-        raise UserError(f"--out {out} is the weight file that is read; choose another name")
     generator = load_generator(args.weights, direction)
     with writing(out) as temporary:
         said = _WRITERS[args.format](generator, temporary)
     print(f"{out}: {direction}, {said}")
     return 0
+
+
+def _check_not_read(out: Path, weights: str) -> None:
+    """Raises: UserError where `out` is the file or folder that the weights are read from, or one of the files in there."""
+    from data_shards.storage import locate
+    from nla_cyclegan.weights import hub
+    from nla_cyclegan.weights.checkpoint_names import NAME
+    from nla_cyclegan.weights.references import Reference
+
+    source = locate(Reference.of(weights).uri)
+    if source.is_object_store:
+        return
+    read, written = Path(source.root).resolve(), out.resolve()
+    is_weights = direction_of(out) or out.name in (hub.CONFIG, hub.WEIGHTS) or NAME.fullmatch(written.parent.name)
+    if written == read or (read in written.parents and out.exists() and is_weights):
+        what = "folder" if out.is_dir() else "weight file"
+        raise UserError(f"--out {shown_name(out)} is the {what} that is read; choose another name")
 
 
 def _safetensors(generator: "Generator", path: Path) -> str:

@@ -1,10 +1,11 @@
 """Take over weights of pytorch-CycleGAN-and-pix2pix: python -m nla_cyclegan import-weights."""
 
 import argparse
+import os
 from collections.abc import Sequence
-from pathlib import Path
 
 from data_shards.errors import UserError
+from data_shards.local_paths import LocalPath
 from nla_cyclegan.weights.names import FILE_NAMES, LAYOUT, PTH_ENDINGS, Direction, direction_of
 
 
@@ -21,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out",
         required=True,
-        type=Path,
+        action=LocalPath,
         metavar="DIR",
         help="folder for the weights, which other verbs take as --weights",
     )
@@ -47,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _files(sources: Sequence[str], stated: Direction | None) -> dict[Direction, str]:
     """The file of each direction, from files and folders."""
-    files = [file for source in sources for file in (_inside(Path(source)) if Path(source).is_dir() else [source])]
+    files = [file for source in sources for file in _files_of(source)]
     if stated and len(files) > 1:
         raise UserError(f"--direction is of one file, but there are {len(files)}: {', '.join(files)}")
     found: dict[Direction, str] = {}
@@ -61,9 +62,20 @@ def _files(sources: Sequence[str], stated: Direction | None) -> dict[Direction, 
     return found
 
 
-def _inside(folder: Path) -> list[str]:
-    names = [f"latest{ending}" for ending in PTH_ENDINGS.values()]
-    files = [str(folder / name) for name in names if (folder / name).is_file()]
+def _files_of(source: str) -> list[str]:
+    """The source, if it is a file, or the files in it."""
+    from data_shards.storage import file_size, list_folder, locate
+    from data_shards.storage.uri import join_uri
+    from nla_cyclegan.weights.references import parent
+
+    place = locate(source)
+    if file_size(*parent(place)) is not None:
+        return [source]
+    entries, names = list_folder(place), [f"latest{ending}" for ending in PTH_ENDINGS.values()]
+    files = [join_uri(source, name) for name in names if name in entries]
     if not files:
-        raise UserError(f"{folder}: neither {' nor '.join(names)} in it; name other files one by one")
+        lacking = f"neither {' nor '.join(names)} in it; name other files one by one"
+        raise UserError(
+            f"{place.uri}: {lacking if entries or os.path.isdir(place.root) else 'no such weight file or folder'}"
+        )
     return files

@@ -1,15 +1,17 @@
 """Translate image files with a trained generator: python -m nla_cyclegan translate."""
 
 import argparse
-from pathlib import Path
 
+from data_shards.local_paths import InputPath, LocalFile, LocalPath, ResultFolder
 from nla_cyclegan.weights.names import FILE_NAMES, WEIGHTS
 
 GRID_ROWS = 6
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("inputs", nargs="+", metavar="INPUT", help="image files, folders of images, or globs")
+    parser.add_argument(
+        "inputs", nargs="+", action=InputPath, metavar="INPUT", help="image files, folders of images, or globs"
+    )
     parser.add_argument("--weights", required=True, help=WEIGHTS)
     parser.add_argument(
         "--direction",
@@ -18,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="B2A: photo to Monet (default); A2B: Monet to photo",
     )
     parser.add_argument(
-        "--out", required=True, type=Path, metavar="DIR",
+        "--out", required=True, action=ResultFolder, metavar="DIR",
         help="folder for the results; names are kept, and sub-folders below an input folder or a glob's first wildcard",
     )  # fmt: skip
     parser.add_argument(
@@ -55,11 +57,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "as NAME.mask (white: painted anew, black: the input)",
     )  # fmt: skip
     pictures.add_argument(
-        "--grid", type=Path, metavar="FILE",
+        "--grid", action=LocalFile, metavar="FILE",
         help=f"also draw up to {GRID_ROWS} of the images: input, result, back again, attention (from the most structured "
         "place near the centre, where --attention names none), mask; .png, .jpg or .webp",
     )  # fmt: skip
-    pictures.add_argument("--truth", metavar="DIR", help="true results, same names: one more column of the grid")
+    pictures.add_argument(
+        "--truth", action=LocalPath, metavar="DIR", help="true results, same names: one more column of the grid"
+    )
     parser.set_defaults(grid_rows=GRID_ROWS)
 
 

@@ -14,9 +14,9 @@ from data_shards.cores import usable_cores
 from data_shards.errors import UserError, shown_name
 from data_shards.images.find import evenly, find_images, images_by_name, match_name
 from data_shards.images.read import load_all, load_image, reduced
-from data_shards.images.write import save_image, save_picture, to_picture
+from data_shards.images.write import check_picture_name, save_image, save_picture, to_picture
 from data_shards.progress import PixelProgress
-from nla_cyclegan.commands.device import choose_device
+from nla_cyclegan.commands.device import choose_device, memory_explained
 from nla_cyclegan.commands.outputs import (
     attention_file,
     drawn_beside,
@@ -36,6 +36,7 @@ from nla_cyclegan.weights.generators import load_generators
 from nla_cyclegan.weights.names import OPPOSITE
 
 
+@memory_explained("try a smaller --tile, which also bounds a batch, or --device cpu")
 def translate_files(args: argparse.Namespace) -> int:
     """What `translate` does once its options are read. Returns 1 if no image came through, or, with --strict, not all."""
     found = find_images(args.inputs, recursive=args.recursive, without=args.out)
@@ -44,6 +45,8 @@ def translate_files(args: argparse.Namespace) -> int:
     images = dict(list(found.images.items())[: args.limit])
     targets = plan_outputs(images, args.out, args.format)
     refuse_clashes(targets, also=args.grid)
+    if args.grid:
+        check_picture_name("--grid", args.grid)
     truths = _truths(args, images)
     device = choose_device(args.device)
     # Where there is a choice of kernels, those that give the same bytes each time.
@@ -126,12 +129,9 @@ def _translate(
 ) -> list[Tensor]:
     if not images:
         return []
-    try:
-        return translate_batch(
-            generator, list(images.values()), args.tile // 4 * 4, progress.advance, precision=args.precision
-        )
-    except torch.OutOfMemoryError as error:
-        raise UserError("the device is out of memory: try a smaller --tile, which also bounds a batch") from error
+    return translate_batch(
+        generator, list(images.values()), args.tile // 4 * 4, progress.advance, precision=args.precision
+    )
 
 
 def _draw_attention(generator: Generator, image_CHW: Tensor, fractions: tuple[float, float], target: Path) -> None:

@@ -20,7 +20,7 @@ def fitting_side(pixels: int) -> int:
 class NonLocalConfig(BaseModel):
     """The form of a network's non-local blocks; the defaults are the paper's."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
     nonlocal_pooled: bool = False
     """Halve the sides of the non-local keys and values by max pooling: a quarter of the attention's cost."""
@@ -113,7 +113,7 @@ class DiscriminatorConfig(NonLocalConfig):
 class ModelConfig(BaseModel):
     """The four networks: both generators are alike, and so are both discriminators."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
     generator: GeneratorConfig = GeneratorConfig()
     discriminator: DiscriminatorConfig = DiscriminatorConfig()

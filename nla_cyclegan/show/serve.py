@@ -10,11 +10,9 @@ from importlib.resources import files
 from typing import Any, get_args
 from urllib.parse import parse_qs, urlsplit
 
-import torch
-
 from data_shards.errors import UserError
 from data_shards.images.read import ready_for_threads
-from nla_cyclegan.commands.device import choose_device
+from nla_cyclegan.commands.device import choose_device, out_of_memory
 from nla_cyclegan.show.painter import Painter
 from nla_cyclegan.weights.names import Direction
 
@@ -33,6 +31,11 @@ class Server(ThreadingHTTPServer):
     def __init__(self, painter: Painter, port: int) -> None:
         self.painter = painter
         super().__init__((HOST, port), _Handler)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A browser that closes its page while it is answered is no error."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
 
     @property
     def names(self) -> tuple[str, str]:
@@ -116,8 +119,11 @@ class _Handler(BaseHTTPRequestHandler):
             self._reply_json(200, make())
         except UserError as error:
             self._reply_json(400, {"error": str(error)})
-        except torch.OutOfMemoryError:
-            self._reply_json(400, {"error": "the device is out of memory: start `show` with a smaller --size"})
+        except (MemoryError, RuntimeError) as error:
+            whose = out_of_memory(error)
+            if whose is None:
+                raise
+            self._reply_json(400, {"error": f"the {whose} is out of memory: start `show` with a smaller --size"})
 
     def _reply_json(self, status: int, value: Any) -> None:
         self._reply(status, "application/json", json.dumps(value).encode())

@@ -10,7 +10,7 @@ Augmentation = Literal["color", "translation", "cutout"]
 class LossConfig(BaseModel):
     """Weights of the generators' losses beside the adversarial one, which has weight 1."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
     cycle: float = Field(10.0, ge=0)
     """Weight of the cycle-consistency loss (lambda in Zhu et al., Eq. 3)."""
@@ -24,7 +24,7 @@ class LossConfig(BaseModel):
 class OptimizerConfig(BaseModel):
     """The optimizer of both players; the defaults are the paper's, and CycleGAN's betas."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
     name: Literal["nadam", "adam"] = "nadam"
     """nadam is the paper's; adam is CycleGAN's."""
@@ -52,7 +52,7 @@ _From: type[BaseModel] = create_model("_From", **{"from": (str | None, Field(Non
 class InitConfig(_From):
     """What a run begins from. Checkpoints of its own are preferred: it is read only while the run has none."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
     what: Networks = "generators"
     """generators; or networks: the discriminators too."""
@@ -74,7 +74,7 @@ class InitConfig(_From):
 class ScheduleConfig(BaseModel):
     """Length of a run and course of its learning rate, counted in images seen (image pairs consumed by all workers)."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
     epochs: float = Field(150, gt=0, lt=1e9)
     """Length of the run; one epoch is as many pairs as the larger domain has images."""
@@ -87,7 +87,7 @@ class ScheduleConfig(BaseModel):
 class StepConfig(BaseModel):
     """How a step is computed."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
     precision: Literal["fp32", "bf16", "fp16", "fp64"] = "fp32"
     """bf16 runs the networks under bfloat16 autocast, with weights, optimizer and losses in fp32. fp16 does so with float16 and a loss

@@ -24,4 +24,12 @@ def build_generator(config_json: str, tensors: dict[str, Tensor]) -> Generator:
     except (ValidationError, RuntimeError, TypeError, OverflowError, KeyError) as error:
         reason = problem(error) if isinstance(error, ValidationError) else " ".join(str(error).split())
         raise UserError(f"damaged: weights and config do not make a generator ({reason})") from error
+    check_finite(generator)
     return generator.eval()
+
+
+def check_finite(generator: Generator) -> None:
+    """Raises: UserError for weights of which some are NaN or infinite: the images would be black."""
+    for name, tensor in generator.state_dict().items():
+        if not torch.isfinite(tensor).all():
+            raise UserError(f"{name} has NaN or infinite values: the training diverged; give an earlier checkpoint")

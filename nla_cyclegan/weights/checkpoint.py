@@ -84,11 +84,16 @@ class CheckpointReader:
         return content
 
 
-def tensors_in(content: bytes, file: str) -> dict[str, "Tensor"]:
-    """The tensors of a safetensors file with this content. Raises: UserError."""
+def tensors_in(content: bytes, file: str = "") -> dict[str, "Tensor"]:
+    """The tensors of a safetensors file with this content. Raises: UserError, which begins with the file's name, if it is given."""
     import safetensors.torch
 
+    start = f"{file} is " if file else ""
     try:
         return safetensors.torch.load(content)
-    except (safetensors.SafetensorError, ValueError, KeyError) as error:
-        raise UserError(f"{file} is damaged: {' '.join(str(error).split())}") from error
+    except (safetensors.SafetensorError, ValueError) as error:
+        raise UserError(f"{start}damaged: {' '.join(str(error).split())}") from error
+    except KeyError as error:
+        raise UserError(
+            f"{start}of a number format that safetensors does not read into torch ({error.args[0]})"
+        ) from error

@@ -17,7 +17,7 @@ from data_shards.storage import Location, file_size, list_folder, locate, read_f
 from data_shards.storage.files import writing
 from nla_cyclegan.model.generator import Generator
 from nla_cyclegan.weights.build import build_generator
-from nla_cyclegan.weights.checkpoint import CheckpointReader
+from nla_cyclegan.weights.checkpoint import CheckpointReader, tensors_in
 from nla_cyclegan.weights.commit import world_of
 from nla_cyclegan.weights.hub import is_repository, read_repository
 from nla_cyclegan.weights.junyanz import generator_from, is_torch_file, read_state
@@ -171,11 +171,7 @@ def _generator(content: bytes) -> Generator:
         raise UserError(
             f"format version {shown_name(version[:20])}, but this program reads up to {VERSIONS[-1]}; use a newer one"
         )
-    try:
-        tensors = safetensors.torch.load(content)
-    except safetensors.SafetensorError as error:
-        raise UserError(f"damaged: {error}") from error
-    return build_generator(metadata.get("config", ""), tensors)
+    return build_generator(metadata.get("config", ""), tensors_in(content))
 
 
 def _metadata(content: bytes) -> dict[str, str]:

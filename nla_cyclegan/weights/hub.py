@@ -18,6 +18,7 @@ from data_shards.storage.checked import parsed, shortened
 from data_shards.storage.files import writing
 from nla_cyclegan.model.generator import Generator
 from nla_cyclegan.weights.build import build_generator
+from nla_cyclegan.weights.checkpoint import tensors_in
 from nla_cyclegan.weights.names import FILE_NAMES, Direction
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
@@ -94,10 +95,11 @@ def read_repository(folder: Location, directions: Sequence[Direction]) -> dict[D
         raise UserError(
             f"{folder.uri}: holds {', '.join(map(shortened, configs)) or 'no generator'}, but {lacking[0]} is asked for"
         )
+    content = _content(folder, WEIGHTS)
     try:
-        tensors = safetensors.torch.load(_content(folder, WEIGHTS))
-    except safetensors.SafetensorError as error:
-        raise UserError(f"{folder.uri}/{WEIGHTS}: damaged ({error})") from error
+        tensors = tensors_in(content)
+    except UserError as error:
+        raise UserError(f"{folder.uri}/{WEIGHTS}: {error}") from error
     generators: dict[Direction, Generator] = {}
     for direction in directions:
         prefix = f"{direction}."

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from data_shards.errors import UserError
 from nla_cyclegan.model.config import GeneratorConfig
 from nla_cyclegan.model.generator import Generator
+from nla_cyclegan.weights.build import check_finite
 from nla_cyclegan.weights.names import LAYOUT
 
 # Kept by instance norms up to PyTorch 0.3; that code itself drops them, as each image has statistics of its own.
@@ -76,6 +77,7 @@ def generator_from(state: Mapping[str, Tensor]) -> Generator:
             if f"{name}.{kind}" in own
         }
     )
+    check_finite(generator)
     return generator.eval()
 
 

@@ -51,7 +51,7 @@ FLOORS = {
         {"stream", "synthetic"},
         {"packing"},
         {"images", "download"},
-        {"dataset"},
+        {"dataset", "local_paths"},
         {"storage", "command_line"},
         {"progress", "errors", "memory", "cores", "repeats"},
         {"control_groups"},

@@ -13,6 +13,7 @@ from PIL import Image, PngImagePlugin
 
 from data_shards.errors import UserError, shown_name
 from data_shards.images.decode.repair import damaged_pixels, needs_repair, repaired
+from data_shards.images.decode.unknown import HEAD_BYTES, why_unknown
 from data_shards.memory import available_bytes
 
 JPEG_FORMATS = ("JPEG", "MPO")
@@ -58,7 +59,7 @@ def opened(source: str | Path | bytes, *, for_pixels: bool = True) -> Iterator[I
     except (UserError, FileNotFoundError, IsADirectoryError, PermissionError):
         raise
     except Image.UnidentifiedImageError as error:
-        raise UnreadableImageError("not an image file that Pillow reads") from error
+        raise UnreadableImageError(why_unknown(_head(source))) from error
     # Pillow's plug-ins raise nearly anything on damaged files (SyntaxError, struct.error, IndexError, bomb errors).
     except Exception as error:
         raise UnreadableImageError(" ".join(f"{type(error).__name__}: {error}".split())) from error
@@ -77,6 +78,19 @@ def naming(path: str | Path) -> Iterator[None]:
         raise UserError(f"{shown_name(path)}: not a readable image ({error})") from error
 
 
+def _head(source: str | Path | bytes) -> bytes:
+    if isinstance(source, bytes):
+        return source[:HEAD_BYTES]
+    with open(source, "rb") as file:
+        return file.read(HEAD_BYTES)
+
+
+def _formats() -> list[str]:
+    """What Pillow opens, but for what it has another program draw: Ghostscript runs a stranger's PostScript."""
+    Image.init()
+    return [name for name in Image.ID if name != "EPS"]
+
+
 def _open(file: BinaryIO, *, for_pixels: bool) -> Image.Image:
     """The image as Pillow opens it; without metadata that Pillow would fail over, if there are such."""
     reason: Exception | None = None
@@ -85,13 +99,13 @@ def _open(file: BinaryIO, *, for_pixels: bool) -> Image.Image:
             raise UnreadableImageError(f"the checksum of its {chunk} is wrong")
         try:
             if not needs_repair(data):
-                return Image.open(file)
+                return Image.open(file, formats=_formats())
         # Pillow's plug-ins raise nearly anything on damaged metadata.
         except Exception as error:
             reason = error
         for content in repaired(data):
             with suppress(Exception):
-                image = Image.open(io.BytesIO(content))
+                image = Image.open(io.BytesIO(content), formats=_formats())
                 image.info[REPAIRED] = True
                 return image
     raise reason or Image.UnidentifiedImageError
@@ -106,7 +120,14 @@ def _content(file: BinaryIO) -> Iterator[memoryview]:
     elif not os.fstat(file.fileno()).st_size:
         yield memoryview(b"")
     else:
-        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content, memoryview(content) as data:
+        try:
+            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        except OSError:
+            # Some network file systems map nothing.
+            yield memoryview(file.read())
+            file.seek(0)
+            return
+        with mapped as content, memoryview(content) as data:
             yield data
 
 

@@ -64,11 +64,11 @@ def chunks(data: memoryview) -> Iterator[tuple[bytes, memoryview, memoryview]]:
 
 
 def damaged_pixels(data: memoryview) -> str:
-    """The chunk of a PNG's pixels whose checksum is wrong: Pillow decodes it all the same. Empty if there is none."""
+    """The chunk of a PNG's pixels whose checksum is wrong, "data" if it has no name: Pillow decodes it all the same. Empty if there is none."""
     is_png = data[: len(PNG_START)] == PNG_START
     for kind, content, crc in chunks(data) if is_png else ():
         if _is_critical(kind) and len(crc) == 4 and not _agrees(kind, content, crc):
-            return kind.decode("latin-1")
+            return kind.decode() if kind.isalpha() else "data"
     return ""
 
 

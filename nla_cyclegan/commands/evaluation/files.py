@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from data_shards.errors import UserError
+from data_shards.errors import UserError, check_range, shown_name
 from data_shards.images.fit import Fit
 from data_shards.images.read import image_size
 from data_shards.progress import Progress
@@ -31,7 +31,13 @@ from nla_cyclegan.weights.references import BEST, Reference, about_weights
 
 def evaluate_files(args: argparse.Namespace) -> int:
     """Measure, print the tables, write the JSON. Returns 1 with --strict where an image was left out, else 0."""
+    check_range("--seed", args.seed, 0, 2**63)
     files, left_out = Folders.found(args)
+    for option, file in (("--json", args.json), ("--statistics", args.statistics)):
+        if file and file.resolve() in {path.resolve() for path in files.all()}:
+            raise UserError(
+                f"{option} {shown_name(file)} is one of the images and would be overwritten; choose another name"
+            )
     if args.dry_run:
         print(files.counts())
         return 0
@@ -49,9 +55,7 @@ def evaluate_files(args: argparse.Namespace) -> int:
         raise UserError("--train-images: MiFID needs Inception weights; name their file with --inception")
     check_enough(len(sound.inputs), len(sound.real), skipped, with_kid=network is not None)
     device = choose_device(args.device) if args.weights or network else torch.device("cpu")
-    generators = {name: each.to(device) for name, each in load_generators(args.weights).items()} if args.weights else {}
-    if network:
-        network.to(device)
+    generators = load_generators(args.weights) if args.weights else {}
     config = next(iter(generators.values())).config if generators else None
     longest = longest_of(sets, size.pixels, fit)
     check_memory(size.pixels, config if device.type == "cpu" else None, longest)
@@ -63,6 +67,10 @@ def evaluate_files(args: argparse.Namespace) -> int:
     if overlap:
         passes.look = overlap.look
     with memory_explained(size.pixels, config, longest):
+        for generator in generators.values():
+            generator.to(device)
+        if network:
+            network.to(device)
         evaluations = (
             passes.of_run(args.direction, sound, generators)
             if generators

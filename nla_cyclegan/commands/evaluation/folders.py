@@ -66,7 +66,7 @@ class Folders:
         return Folders(translations, inputs, real, truth, training)
 
 
-def _matching(folder: str, wanted: Mapping[str, Path], left_out: LeftOut) -> list[Path]:
+def _matching(folder: Path, wanted: Mapping[str, Path], left_out: LeftOut) -> list[Path]:
     """The folder's images that are named like these, in their order."""
     named = images_by_name(folder, left_out)
     missing = [name for name in wanted if name not in named]

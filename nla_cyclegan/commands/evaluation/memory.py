@@ -5,10 +5,9 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import torch
-
 from data_shards.errors import UserError
 from data_shards.memory import available_bytes
+from nla_cyclegan.commands.device import first_sentence, out_of_memory
 from nla_cyclegan.metrics.sampled import PIXELS
 from nla_cyclegan.model.config import GeneratorConfig, fitting_side
 
@@ -44,18 +43,16 @@ def memory_explained(size: int, config: GeneratorConfig | None, longest: float =
     """Raises: UserError for memory, or room for temporary files, that ends inside."""
     try:
         yield
-    except torch.OutOfMemoryError as error:
+    except (MemoryError, RuntimeError) as error:
+        whose = out_of_memory(error)
+        if whose is None:
+            raise
+        if whose == "machine":
+            raise UserError(_too_little(size, config, longest, available_bytes())) from error
         raise UserError(
-            f"the device is out of memory at {size} px ({_first_line(error)}); try --size {fitting_side(size // 2)}, or "
+            f"the device is out of memory at {size} px ({first_sentence(error)}); try --size {fitting_side(size // 2)}, or "
             "--device cpu"
         ) from error
-    except MemoryError as error:
-        raise UserError(_too_little(size, config, longest, available_bytes())) from error
-    except RuntimeError as error:
-        # torch's word for it on a CPU; other errors of this kind are faults of the program.
-        if "alloc" not in str(error).lower():
-            raise
-        raise UserError(_too_little(size, config, longest, available_bytes())) from error
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise
@@ -73,7 +70,3 @@ def _too_little(size: int, config: GeneratorConfig | None, longest: float, free:
         f"too little memory at {size} px: about {needed_bytes(size, config, longest) / 1e9:.1f} GB are needed, {free / 1e9:.1f} GB are "
         f"free; {advice}"
     )
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0].partition(". ")[0]

@@ -2,7 +2,10 @@
 
 import argparse
 import errno
+import os
+import signal
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
 from types import ModuleType
 
@@ -103,4 +106,24 @@ def test_ctrl_c_is_130_with_what_to_do(run, capsys: pytest.CaptureFixture[str]) 
         raise KeyboardInterrupt
 
     assert run(Whole(interrupt), "go") == 130
+    assert capsys.readouterr().err == "interrupted: go again\n"
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_a_signal_removes_what_is_half_written(
+    run, number, status, tmp_path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def draw(_: Sequence[str]) -> int:
+        with tempfile.TemporaryDirectory(dir=tmp_path):
+            for _ in range(2):
+                os.kill(os.getpid(), number)
+        return 0
+
+    before = signal.signal(number, signal.SIG_DFL)
+    try:
+        assert run(Whole(draw), "go") == status
+        assert signal.getsignal(number) == signal.SIG_DFL
+    finally:
+        signal.signal(number, before)
+    assert list(tmp_path.iterdir()) == []
     assert capsys.readouterr().err == "interrupted: go again\n"

@@ -1,5 +1,7 @@
+import errno
 import struct
 import zlib
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -142,3 +144,36 @@ def test_panoramas_are_read_as_long_as_they_fit_into_memory(tmp_path, monkeypatc
         UserError, match=r"wide.png.*20,000 x 10,000 px take about 2.4 GB of memory, and 1.0 GB can be had"
     ):
         load_image(tmp_path / "wide.png")
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "the file is empty"),
+        (
+            b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(99),
+            "a HEIC photo, which Pillow does not read here: convert it",
+        ),
+        (b"\0\0\0\x0cJXL \r\n\x87\n" + bytes(99), "a JPEG XL image, which Pillow does not read: convert it"),
+        (b"II*\0\x10\0\0\0CR\x02\0" + bytes(99), "a raw photo or a TIFF of a rare kind"),
+        (b"\n<!DOCTYPE html><p>404", "a web page or XML, which Pillow does not read: download the image again"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "a pointer of Git LFS, .* `git lfs pull`"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n", "a document or a drawing"),
+        (bytes(2000), "zeros where an image begins"),
+        (b"\xff\xd8\xff" + bytes(20), "an image with a damaged header"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(20), "(an image with a damaged header|the checksum of its data is wrong)"),
+        (b"plain text", "not an image file that Pillow reads"),
+    ],
+)
+def test_what_a_file_is_instead_of_an_image(tmp_path, content, said):
+    (tmp_path / "photo.jpg").write_bytes(content)
+    for read in (load_image, image_size):
+        with pytest.raises(UserError, match=rf"photo\.jpg: not a readable image \({said}"):
+            read(tmp_path / "photo.jpg")
+
+
+def test_a_file_that_cannot_be_mapped_into_memory_is_read(tmp_path, monkeypatch):
+    Image.fromarray(ramp(20, 50)).save(tmp_path / "far.png")
+    expected = load_image(tmp_path / "far.png")
+    monkeypatch.setattr("mmap.mmap", Mock(side_effect=OSError(errno.ENODEV, "No such device")))
+    assert torch.equal(load_image(tmp_path / "far.png"), expected)

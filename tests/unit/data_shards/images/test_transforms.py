@@ -12,7 +12,7 @@ from torchvision.transforms.v2 import functional as F
 from data_shards.dataset.epoch_plan import AUGMENTATION, draws
 from data_shards.images.decode.open import UnreadableImageError
 from data_shards.images.fit import Fit
-from data_shards.images.transforms import augment, centre, decode, decode_plain, resize, whole
+from data_shards.images.transforms import augment, centre, decode, decode_plain, decode_stored, resize, whole
 
 SIZES = {"load_size": 40, "crop_size": 32}
 
@@ -164,3 +164,10 @@ def test_the_centre_keeps_the_proportions(width: int, height: int) -> None:
     assert abs(middle.float().mean() - ramp.float().mean()) < 5
     slope = 255 / (width - 1) * min(width, height) / 32
     assert middle[0, 16].float().diff()[4:-4].mean() == pytest.approx(slope, rel=0.15, abs=0.3)
+
+
+def test_a_jpeg_without_an_end_mark_is_streamed_as_it_is_shown() -> None:
+    data = file_of(picture(3), "JPEG", quality=95)[:-2] + bytes(64)
+    with pytest.raises(UnreadableImageError):
+        decode_plain(data)
+    assert torch.equal(decode_stored(data, is_plain=True), decode(data))

@@ -23,8 +23,10 @@ from data_shards import open_dataset
 from data_shards.__main__ import main
 from data_shards.errors import UserError
 from data_shards.images.encode import Encoding, encode_file
+from data_shards.packing.listing import Listing
 from data_shards.packing.pack import pack
 from data_shards.packing.shards import ShardWriter
+from data_shards.packing.sources import find_sources
 from data_shards.packing.tars import Keys
 
 SPLITS = {"trainA": 9, "trainB": 7, "testA": 3, "testB": 2}
@@ -622,3 +624,12 @@ def test_a_manifest_that_cannot_be_read_is_named(tmp_path: Path, damage: Any, me
     path.write_text(json.dumps(damage(json.loads(path.read_text()))))
     with pytest.raises(UserError, match=message):
         open_dataset(tmp_path / "shards")
+
+
+def test_no_message_about_a_source_shows_its_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    source = Listing("s3://KEY:SECRET@bucket/x?region=here")
+    source.__dict__["_stored"] = dict.fromkeys(["dataset/trainA/0.png"])
+    monkeypatch.setattr(Listing, "of", lambda root: source)
+    with pytest.raises(UserError, match=r"did you mean s3://\*\*\*@bucket/x/dataset\?region=here\?") as error:
+        find_sources(source.root)
+    assert "SECRET" not in str(error.value)

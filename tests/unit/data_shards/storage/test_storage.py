@@ -326,3 +326,18 @@ def test_an_s3_client_keeps_the_options_of_its_uri() -> None:
     unusual = f"{plain}&tls_verify_certificates=false"
     assert locate(unusual).filesystem == fs.FileSystem.from_uri(unusual)[0]
     assert locate(unusual).filesystem != fs.FileSystem.from_uri(plain)[0]
+
+
+@pytest.mark.parametrize("task", ["list", "write"])
+def test_a_file_in_the_place_of_a_folder_is_said(tmp_path: Path, task: str) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=rf"^cannot {task} .*{tmp_path}/file: a file is in the place of a folder"):
+        OPERATIONS[task](locate(tmp_path / "file"))
+
+
+@pytest.mark.parametrize(
+    ("path", "said"), [("", "the path is empty"), ("~nobody-here/x", "~nobody-here/x: no home folder")]
+)
+def test_a_path_that_means_nothing_is_refused(path: str, said: str) -> None:
+    with pytest.raises(UserError, match=f"^{said}"):
+        locate(path)

@@ -1,6 +1,7 @@
 import contextlib
 import gc
 import logging
+import math
 import os
 import pickle
 import signal
@@ -242,9 +243,13 @@ def test_seeds_out_of_range(dataset: Dataset, seed: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "values", [{"crop_size": 300}, {"crop_size": 0}, {"loader_workers": -1}, {"prefetch": 0}, {"load": 286}]
+    "values",
+    [
+        *({"crop_size": 300}, {"crop_size": 0}, {"loader_workers": -1}, {"prefetch": 0}, {"load": 286}),
+        *({"cache_gb": value} for value in (-1.0, 1e300, math.inf, math.nan)),
+    ],
 )
-def test_configs_out_of_range(values: dict[str, int]) -> None:
+def test_configs_out_of_range(values: dict[str, float]) -> None:
     with pytest.raises(ValidationError):
         StreamConfig(**values)
 

@@ -232,6 +232,8 @@ def test_of_a_run_it_is_the_size_of_the_runs_own_validation(folders, checkpoint,
         (["--inception", "nowhere.pth"], "nowhere.pth: no such file"),
         (["--json", "photos"], "photos: cannot be written"),
         (["--json", "."], ".: cannot be written"),
+        (["--json", "photos/scene 3.png"], "--json photos/scene 3.png is one of the images"),
+        (["--seed", "-1"], "--seed -1 is out of range"),
     ],
 )
 def test_bad_input_is_one_line_and_status_2(folders, capsys, monkeypatch, arguments, message):

@@ -150,3 +150,11 @@ def test_what_cannot_be_written_leaves_everything_as_it_was(checkpoint, tmp_path
     assert "no place for nonlocal_blocks (0,)" in capsys.readouterr().err
     assert not (tmp_path / "g.pth").exists()
     assert before != file.read_bytes()
+
+
+@pytest.mark.parametrize(("file_format", "out"), [("junyanz", "generator_ba.safetensors"), ("hub", ".")])
+def test_an_export_never_replaces_the_weights_it_reads(checkpoint, file_format, out, capsys):
+    before = {path.name: path.read_bytes() for path in checkpoint.iterdir()}
+    assert main(["export", "--weights", str(checkpoint), "--format", file_format, "--out", str(checkpoint / out)]) == 2
+    assert "that is read; choose another name" in capsys.readouterr().err
+    assert {path.name: path.read_bytes() for path in checkpoint.iterdir()} == before

@@ -3,12 +3,16 @@
 import base64
 import io
 import json
+import socket
+import struct
 import threading
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -174,3 +178,29 @@ def test_what_cannot_be_shown_is_one_line(
     error = capsys.readouterr().err.splitlines()[-1]
     assert error.startswith("error: ")
     assert message in error
+
+
+@pytest.mark.parametrize(
+    ("error", "whose"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory."), "device"),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), "device"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "machine"),
+    ],
+)
+def test_an_end_of_memory_is_said_on_the_page(served, monkeypatch, error, whose) -> None:
+    monkeypatch.setattr(Painter, "paint", Mock(side_effect=error))
+    status, answer = asked(f"{served}/paint?direction=B2A&checkpoint=checkpoint_8", b"an image")
+    assert status == 400
+    assert answer["error"].startswith(f"the {whose} is out of memory")
+
+
+def test_a_page_that_is_closed_while_it_is_answered_is_no_error(served, capfd: pytest.CaptureFixture[str]) -> None:
+    host = served.removeprefix("http://")
+    with socket.create_connection(tuple(host.split(":"))) as connection:
+        connection.sendall(f"POST /paint HTTP/1.1\r\nHost: {host}\r\nContent-Length: 99\r\n\r\n".encode())
+        # A reset, not an end.
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    assert asked(f"{served}/about")[0] == 200
+    time.sleep(0.1)
+    assert capfd.readouterr().err == ""

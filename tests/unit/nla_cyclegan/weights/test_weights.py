@@ -163,3 +163,22 @@ def test_what_is_not_what_was_written_is_not_taken(tmp_path, capsys):
         load_generator(tmp_path / "checkpoint_16")
     assert same(load_generator(tmp_path), ba)
     assert "checkpoint_16 is skipped" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_of_a_diverged_run_are_refused(tmp_path, value):
+    state = generator().state_dict()
+    name = list(state)[-1]
+    state[name] = torch.full_like(state[name], value)
+    metadata = {"format": FORMAT, "version": "1", "config": CONFIG.model_dump_json()}
+    safetensors.torch.save_file(state, tmp_path / "w", metadata)
+    with pytest.raises(UserError, match=rf"w: {name} has NaN or infinite values"):
+        load_generator(tmp_path / "w")
+
+
+def test_a_number_format_that_torch_lacks_is_named(tmp_path):
+    metadata = {"format": FORMAT, "version": "1", "config": CONFIG.model_dump_json()}
+    header = json.dumps({"__metadata__": metadata, "x": {"dtype": "F4", "shape": [4], "data_offsets": [0, 2]}}).encode()
+    (tmp_path / "w").write_bytes(len(header).to_bytes(8, "little") + header + bytes(2))
+    with pytest.raises(UserError, match=r"w: of a number format .*F4"):
+        load_generator(tmp_path / "w")

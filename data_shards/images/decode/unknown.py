@@ -1,0 +1,30 @@
+"""What a file is that Pillow does not open, by its first bytes, and what to do about it."""
+
+CONVERT = "convert it to PNG or JPEG"
+BRANDS = {b"avi": "an AVIF image", b"hei": "a HEIC photo", b"mif": "a HEIC photo", b"msf": "a HEIC photo"}
+# (bytes at the start, what the file is, what to do)
+KINDS = (
+    ((b"\xff\n", b"\0\0\0\x0cJXL "), "a JPEG XL image", CONVERT),
+    ((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"FUJIFILMCCD-RAW", b"IIU\0"), "a raw photo or a TIFF of a rare kind", CONVERT),
+    ((b"%PDF", b"%!PS", b"\xc5\xd0\xd3\xc6", b"<svg"), "a document or a drawing", CONVERT),
+    ((b"version https://git-lfs",), "a pointer of Git LFS", "fetch the file itself with `git lfs pull`"),
+    ((b"<!doctype html", b"<html", b"<?xml"), "a web page or XML", "download the image again"),
+    ((b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"RIFF", b"BM"), "an image with a damaged header", "restore it from a copy"),
+    ((bytes(64),), "zeros where an image begins", "copy or download it again"),
+)  # fmt: skip
+HEAD_BYTES = 512
+
+
+def why_unknown(head: bytes) -> str:
+    """The reason, as a sentence without its end, why a file that begins like this cannot be read."""
+    if not head:
+        return "the file is empty"
+    if head[4:8] == b"ftyp":
+        kind, advice = BRANDS.get(head[8:11], "a film"), CONVERT
+        return f"{kind}, which Pillow does not read here: {advice}"
+    # Text may begin with spaces or a mark of its encoding.
+    text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    for starts, kind, advice in KINDS:
+        if head.startswith(starts) or text.startswith(starts):
+            return f"{kind}, which Pillow does not read: {advice}"
+    return "not an image file that Pillow reads"

@@ -1,0 +1,74 @@
+"""Files and folders of this machine as options: a URI never becomes a folder called s3:, nor ~ one called ~."""
+
+import argparse
+from pathlib import Path
+
+import pytest
+
+from data_shards.__main__ import main as data_shards
+from data_shards.errors import UserError
+from data_shards.local_paths import LocalFile, LocalPath
+from nla_cyclegan.__main__ import main as nla_cyclegan
+
+URI = "s3://KEY:SECRET@bucket/x.png"
+
+
+def parsed(action: type[argparse.Action], *arguments: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--out", action=action)
+    parser.add_argument("inputs", nargs="*", action=action)
+    return parser.parse_args(arguments)
+
+
+@pytest.mark.parametrize(
+    ("text", "path"),
+    [("a b/", "a b"), ("~/x", "HOME/x"), ("file:///a/b%20c?d#e", "/a/b c?d#e"), ("file://localhost/a", "/a")],
+)
+def test_what_a_path_means(text: str, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "HOME")
+    assert parsed(LocalPath, "--out", text, text, "y") == argparse.Namespace(
+        out=Path(path), inputs=[Path(path), Path("y")]
+    )
+
+
+@pytest.mark.parametrize(
+    ("action", "text", "said"),
+    [
+        (LocalPath, URI, r"--out s3://\*\*\*@bucket/x.png: expected a path of this machine, not a URI"),
+        (LocalPath, "file://data/x", "--out file://data/x: expected a path of this machine"),
+        (LocalPath, "", "--out the path is empty"),
+        (LocalPath, "~nobody-here/x", "--out ~nobody-here/x: no home folder is known"),
+        (LocalFile, ".", "--out .: cannot be written, it is a folder; name a file in it"),
+        (LocalFile, "new/", "--out new/: cannot be written, it is a folder"),
+    ],
+)
+def test_what_is_no_path_of_this_machine(action: type[argparse.Action], text: str, said: str) -> None:
+    with pytest.raises(UserError, match=f"^{said}"):
+        parsed(action, "--out", text)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        (data_shards, "synth", URI),
+        (data_shards, "download", "monet2photo", URI),
+        (data_shards, "inspect", "ds", "--contact-sheet", URI),
+        (data_shards, "bench", "ds", "--json", URI),
+        (nla_cyclegan, "translate", URI, "--weights", "w", "--out", "o"),
+        (nla_cyclegan, "translate", "a.png", "--weights", "w", "--out", URI),
+        (nla_cyclegan, "translate", "a.png", "--weights", "w", "--out", "o", "--grid", URI),
+        (nla_cyclegan, "evaluate", "--weights", "w", "--inputs", "a", "--real", URI),
+        (nla_cyclegan, "evaluate", "--weights", "w", "--inputs", "a", "--real", "b", "--json", URI),
+        (nla_cyclegan, "export", "--weights", "w", "--format", "hub", "--out", URI),
+        (nla_cyclegan, "import-weights", "w.pth", "--out", URI),
+    ],
+    ids=lambda command: " ".join(command[1:]),
+)
+def test_verbs_that_write_here_refuse_a_uri(command, tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert command[0](command[1:]) == 2
+    error = capsys.readouterr().err
+    assert "expected a path of this machine, not a URI" in error
+    assert error.count("\n") == 1
+    assert "SECRET" not in error
+    assert list(tmp_path.iterdir()) == []
