@@ -95,8 +95,9 @@ class RunSnapshot:
 
 
 def is_run(names: Iterable[str]) -> bool:
-    """Whether a folder with these entries is a run's."""
-    return any(name in (METRICS, ABOUT) or NAME.fullmatch(name) for name in names)
+    """Whether a folder with these entries is a run's; that of a checkpoint has a run.json too."""
+    names = list(names)
+    return world_of(names) is None and any(name in (METRICS, ABOUT) or NAME.fullmatch(name) for name in names)
 
 
 def take_snapshot(folder: RunFolder, *, verify: bool = False) -> RunSnapshot:

@@ -111,9 +111,10 @@ def _axis(field: str, label: str, dimension: Dimension | None, values: list[Any]
     candidates = dimension.candidates if dimension and not dimension.ends else []
     numbers = [each for each in values if type(each) in (int, float) and math.isfinite(each)]
     if len(numbers) == len(values) and not all(value in candidates for value in numbers):
-        wide = min(numbers) > 0 and max(numbers) / min(numbers) > WIDE
-        logarithmic = dimension.loguniform is not None if dimension else wide
-        return Axis(field, label, "log" if logarithmic else "linear")
+        # A damaged record may have a number outside the search space.
+        positive = min(numbers) > 0
+        wide = dimension.loguniform is not None if dimension else positive and max(numbers) / min(numbers) > WIDE
+        return Axis(field, label, "log" if wide and positive else "linear")
     texts = [*map(choice_text, candidates), *sorted(map(choice_text, values))]
     present = set(map(choice_text, values))
     return Axis(field, label, "choice", tuple(text for text in dict.fromkeys(texts) if text in present))

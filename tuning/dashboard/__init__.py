@@ -24,15 +24,17 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument(
         "--watch", action="store_true", help="serve the page instead, and update it while the sweep runs"
     )
-    parser.add_argument("--host", default=HOST, help=f"with --watch: address to listen on (default: {HOST})")
-    parser.add_argument("--port", type=int, default=PORT, help=f"with --watch: port; 0: any free one (default: {PORT})")
+    parser.add_argument("--host", help=f"with --watch: address to listen on (default: {HOST})")
+    parser.add_argument("--port", type=int, help=f"with --watch: port; 0: any free one (default: {PORT})")
     args = parser.parse_args(arguments)
     if args.watch:
         if args.out:
             raise UserError("--out: not allowed with --watch, which serves the page instead of writing it")
         from tuning.dashboard.serve import serve
 
-        return serve(args.uris, args.host, args.port)
+        return serve(args.uris, args.host or HOST, PORT if args.port is None else args.port)
+    if args.host is not None or args.port is not None:
+        raise UserError("--host, --port: only with --watch, which serves the page")
     from tuning.dashboard.sources import source_of
 
     source = source_of(args.uris)

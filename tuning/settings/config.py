@@ -16,7 +16,7 @@ class AshaConfig(BaseModel):
 
     grace: int | None = Field(None, ge=1)
     """Images seen before a trial can be stopped: the first rung; none: the run's length divided by `reduction` squared."""
-    reduction: float = Field(3, gt=1)
+    reduction: float = Field(3, ge=1.01, lt=1e9)
     """At each rung one trial in `reduction` continues, and the next rung is `reduction` times as far."""
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_settings import BaseSettings, CliSettingsSource
 
+from cluster.records.recorded_run import flat
 from cluster.settings.config import RunConfig
 from cluster.settings.options import (
     DATASETS,
@@ -75,6 +76,8 @@ def parse_sweep(arguments: Sequence[str]) -> Options:
     file, content = _file(values)
     # Replaced as a whole: merging would give a dimension two kinds of candidates.
     whole = {name: given[name] for name in ("space", "override") if name in given}
+    if isinstance(whole.get("override"), dict):
+        whole["override"] = flat(whole["override"])
     merged = merge(content, given) | whole
     problems: list[str] = []
     try:

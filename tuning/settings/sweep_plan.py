@@ -22,6 +22,8 @@ from tuning.settings.config import BudgetConfig
 from tuning.settings.options import Options
 from tuning.settings.search import propose
 
+# A sweep that a budget ends may be given any number of trials.
+MOST_PLANNED = 1000
 # Fields that determine the trials and their scores.
 DECISIVE = ("space", "search", "scheduler", "asha", "pbt", "objective", "seed")
 
@@ -34,7 +36,8 @@ class Sweep:
     run: Prepared
     """The run that the trials vary; its folder is the sweep's."""
     trials: list[Trial]
-    """By number, with their progress: all of them; with Optuna, which proposes each from those before, the ones that have begun."""
+    """By number, with their progress: all of them; with Optuna, which proposes each from those before, or of more than MOST_PLANNED,
+    the ones that have begun."""
 
     @property
     def total(self) -> int:
@@ -80,7 +83,7 @@ def prepare_sweep(options: Options) -> Sweep:
     _check_same_sweep(options, run)
     sweep = Sweep(options, run, _planned(options, run))
     configs = [RunConfig.model_validate(trial.config) for trial in sweep.trials]
-    if options.config.search == "optuna":
+    if len(configs) < sweep.total:
         configs = [override(run.config, overrides) for _, _, overrides in each_candidate(options.space)]
     problems = dict.fromkeys(line for each in configs for line in misfits(each, run.dataset))
     if problems:
@@ -164,8 +167,9 @@ def _planned(options: Options, run: Prepared) -> list[Trial]:
     """The trials of the sweep, with their progress in storage."""
     known = {trial.number: trial for trial in read_trials(run.folder)}
     total = count(options.space, options.config.trials)
-    # Optuna proposes each from the results of those before.
-    numbers = range(min(total, max(known, default=-1) + 1) if options.config.search == "optuna" else total)
+    # Optuna proposes each from the results of those before, and of very many few may be reached.
+    is_open = options.config.search == "optuna" or total > MOST_PLANNED
+    numbers = range(min(total, max(known, default=-1) + 1) if is_open else total)
     trials: list[Trial] = []
     for number in numbers:
         before = known.get(number)

@@ -170,8 +170,9 @@ def test_only_runs_that_nobody_trains_are_deleted(
     folder = tmp_path / "runs" / run.name
     with pytest.raises(UserError, match=r"with --yes it is deleted unasked"):
         remove.main([str(folder)])
-    with pytest.raises(UserError, match=r"no run's folder; nothing was deleted"):
-        remove.main([str(tmp_path / "runs"), "--yes"])
+    for other in (tmp_path / "runs", folder / "checkpoint_000000000016"):
+        with pytest.raises(UserError, match=r"no run's folder; nothing was deleted"):
+            remove.main([str(other), "--yes"])
     with owned(run.storage, run.name, take_over=False, say=print):
         owner = subprocess.run(
             [sys.executable, "-m", "cluster", "remove", str(folder), "--yes"],

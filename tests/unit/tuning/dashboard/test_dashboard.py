@@ -82,6 +82,8 @@ def test_values_that_left_their_space_tell_their_scale() -> None:
     assert axes_of(grid, [trial(0, lr=0.1), trial(1, lr=0.2)])[0].scale == "choice"
     assert axes_of({}, [trial(0, lr=0.1), trial(1, lr=0.2)])[0].scale == "linear"
     assert axes_of({}, [trial(0, lr=0.001), trial(1, lr=0.2)])[0].scale == "log"
+    space = {"lr": Dimension(loguniform=(0.1, 0.3))}
+    assert axes_of(space, [trial(0, lr=-1.0), trial(1, lr=0.2)])[0].scale == "linear"
     assert axes_of({}, [trial(0, lr=None), trial(1, lr=0.2)])[0].choices == ("0.2", "none")
 
 
@@ -328,6 +330,8 @@ def test_bad_input_is_one_line(tmp_path: Path) -> None:
         dashboard.main([str(tmp_path / "nothing")])
     with pytest.raises(UserError, match=r"^no sweep at .*nothing: sweep.json not found"):
         dashboard.main([str(tmp_path / "nothing"), str(tmp_path)])
+    with pytest.raises(UserError, match=r"^--host, --port: only with --watch"):
+        dashboard.main([str(tmp_path), "--port", "0"])
     with pytest.raises(UserError, match=r"^--out: not allowed with --watch"):
         dashboard.main([str(tmp_path), "--watch", "--out", "page.html"])
 
@@ -391,6 +395,16 @@ def test_a_page_outlives_its_storage(
     follower.join()
     assert server.live.page is page
     assert capsys.readouterr().err.count("the page stays as it is") == 1
+
+
+def test_a_browser_that_leaves_is_no_traceback(server: serve.Server, capsys: pytest.CaptureFixture[str]) -> None:
+    for error, said in (ConnectionResetError("gone"), ""), (ValueError("a bug"), "a bug"):
+        try:
+            raise error
+        except Exception:
+            server.handle_error(None, ("127.0.0.1", 1))
+        assert said in (found := capsys.readouterr().err)
+        assert bool(found) == bool(said)
 
 
 def test_a_server_sends_the_pictures_that_are_looked_at(server: serve.Server) -> None:

@@ -101,6 +101,11 @@ def test_a_space_on_the_command_line_stands_instead_of_the_files(file: Path) -> 
     assert list(options.space) == ["optimizer.lr"]
 
 
+def test_overrides_on_the_command_line_may_be_nested(file: Path) -> None:
+    options = parse("--config", str(file), "--override", '{"schedule": {"images": 40}}')
+    assert options.base.schedule.images == 40
+
+
 def test_without_a_space_the_default_one_is_searched(file: Path) -> None:
     content = json.loads(file.read_text())
     del content["space"]

@@ -73,6 +73,12 @@ def test_the_same_command_goes_on_with_what_is_left(file: Path) -> None:
     assert [trial.overrides for trial in again.trials[:3]] == [trial.overrides for trial in plan.trials]
 
 
+def test_any_number_of_trials_is_planned_at_once(file: Path) -> None:
+    plan = prepared(file, "--trials", "1000000000")
+    assert (plan.total, plan.remaining, plan.trials) == (10**9, 10**9, [])
+    assert next(plan.upcoming()).overrides == prepared(file).trials[0].overrides
+
+
 def test_more_trials_and_other_surroundings_are_the_same_sweep(file: Path) -> None:
     store(prepared(file), "finished", "finished", "finished")
     more = prepared(file, "--trials", "5", "--concurrent", "1", "--checkpoint.every", "8")
