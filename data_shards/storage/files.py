@@ -49,7 +49,9 @@ def writing(path: Path) -> Iterator[Path]:
     except UserError:
         raise
     except (OSError, ValueError) as error:
-        raise UserError(f"{shown_name(path)}: cannot be written ({shown_name(str(error))})") from error
+        # Not all of an OSError: it names the temporary file.
+        reason = (isinstance(error, OSError) and error.strerror) or str(error)
+        raise UserError(f"{shown_name(path)}: cannot be written ({shown_name(reason)})") from error
 
 
 def read_file(location: Location, name: str, most: int | None = None) -> bytes | None:

@@ -78,9 +78,9 @@ def _check_not_read(out: Path, weights: str) -> None:
 
 
 def _safetensors(generator: "Generator", path: Path) -> str:
-    from nla_cyclegan.weights.generators import save_generator
+    from nla_cyclegan.weights.generators import weight_file
 
-    save_generator(generator, path)
+    path.write_bytes(weight_file(generator))
     return f"{generator.config.num_blocks} blocks, {generator.config.base_channels} base channels"
 
 

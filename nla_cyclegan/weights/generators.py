@@ -29,10 +29,16 @@ FORMAT, VERSIONS = "nla_cyclegan.generator", ("1",)
 
 def save_generator(generator: Generator, path: str | Path) -> None:
     """Write the weights and the config to one local file; whole or not at all. Raises: UserError if it cannot be written."""
-    state = {name: tensor.detach().cpu().contiguous() for name, tensor in generator.state_dict().items()}
+    content = weight_file(generator)
     with writing(Path(path)) as temporary:
-        # Not `save_file`: its files are readable by their owner alone, and a full disk is no OSError there.
-        temporary.write_bytes(safetensors.torch.save(state, metadata_of(generator)))
+        # Not safetensors' `save_file`: its files are readable by their owner alone, and a full disk is no OSError there.
+        temporary.write_bytes(content)
+
+
+def weight_file(generator: Generator) -> bytes:
+    """The content of a weight file."""
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in generator.state_dict().items()}
+    return safetensors.torch.save(state, metadata_of(generator))
 
 
 def metadata_of(generator: Generator) -> dict[str, str]:

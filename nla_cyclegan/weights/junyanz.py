@@ -54,8 +54,7 @@ def generator_from(state: Mapping[str, Tensor]) -> Generator:
 
     Raises: UserError with the first tensor that is missing, unexpected or of another shape.
     """
-    prefix = "module." if all(name.startswith("module.") for name in state) else ""  # of DataParallel
-    tensors = {name.removeprefix(prefix): tensor for name, tensor in state.items() if not name.endswith(_STATISTICS)}
+    tensors = _plain_names(state)
     blocks = {name.split(".")[1] for name in tensors if ".conv_block." in name}
     first = tensors.get("model.1.weight", torch.empty(64, 3, 7, 7))
     try:
@@ -81,13 +80,19 @@ def generator_from(state: Mapping[str, Tensor]) -> Generator:
     return generator.eval()
 
 
+def _plain_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Without statistics, and without what wrappers put before all names: module. (DataParallel), _orig_mod. (torch.compile)."""
+    prefixes = {name.partition("model.")[0] for name in state}
+    prefix = prefixes.pop() if len(prefixes) == 1 else ""
+    return {name.removeprefix(prefix): tensor for name, tensor in state.items() if not name.endswith(_STATISTICS)}
+
+
 def discriminator_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """A discriminator's state dict in this layout (its `n_layers` or `basic`), under our names.
 
     Both number the layers alike; the biases before a norm, which subtracts them again, are left out.
     """
-    prefix = "module." if all(name.startswith("module.") for name in state) else ""  # of DataParallel
-    tensors = {name.removeprefix(prefix): tensor for name, tensor in state.items() if not name.endswith(_STATISTICS)}
+    tensors = _plain_names(state)
     places = sorted({int(match[1]) for name in tensors if (match := re.fullmatch(r"model\.(\d+)\.weight", name))})
     # All but the first convolution and the last.
     biases = {f"model.{place}.bias" for place in places[1:-1]}

@@ -45,7 +45,10 @@ def choose_size(
         )
     size = Size(asked) if asked is not None else _of_run(about, sets) or _of_images(sets, translates)
     if size.pixels < COARSEST:
-        raise UserError(f"images of {size.pixels} px cannot be measured: the distance needs at least {COARSEST} px")
+        raise UserError(
+            f"images of {size.pixels} px cannot be measured: the distance needs at least {COARSEST} px; give a larger --size, to "
+            "which smaller images are enlarged"
+        )
     return size
 
 

@@ -7,22 +7,47 @@ import hashlib
 import json
 import sys
 import zipfile
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
+from pydantic import Field, TypeAdapter, ValidationError
 from torch import Tensor
+from typing_extensions import TypedDict
 
+from data_shards.errors import UserError
 from data_shards.progress import Progress
+from data_shards.storage.checked import problem
 from data_shards.storage.files import writing
 from nla_cyclegan.metrics.gathered import FEATURES, Gathered
 
 # Of how images become what is kept here: what another one has written is computed anew.
 VERSION = 1
 REAL, TRAINING = "real", "training"
+# What numpy raises on a file that is damaged, or none of its archives.
+DAMAGE = (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, zlib.error, zipfile.BadZipFile)
+
+
+class SetFields(TypedDict):
+    """A set of images: a digest of their contents, their number, the names of its arrays."""
+
+    images: str
+    count: Annotated[int, Field(ge=1)]
+    arrays: list[str]
+
+
+class AboutFields(TypedDict):
+    """What the statistics are of: the settings of the evaluation, and the sets by REAL and TRAINING."""
+
+    how: dict[str, Any]
+    sets: dict[str, SetFields]
+
+
+ABOUT_SHAPE: TypeAdapter[AboutFields] = TypeAdapter(AboutFields)
 Parts = Mapping[str, Callable[[], Tensor]]
 
 
@@ -87,12 +112,25 @@ class Statistics:
             why = "other images" if self._is_alike() else "another size, seed, network or version of this program"
             self.say(f"{self.file}: its statistics of {what} images are of {why}, and are computed anew")
             return None
+        try:
+            for name in known["arrays"]:
+                self._array(what, name)
+        except UserError as error:
+            self.say(f"{error}; its statistics of {what} images are computed anew")
+            return None
         self.say(f"statistics of {known['count']} {what} images are taken from {self.file}")
         return dict(known)
 
     def _array(self, what: str, name: str) -> Tensor:
-        with np.load(self.file) as arrays:
-            return torch.from_numpy(arrays[f"{what}.{name}"])
+        """Vectors float32 [N, D]. Raises: UserError where they are damaged."""
+        try:
+            with np.load(self.file) as arrays:
+                vectors = arrays[f"{what}.{name}"]
+            if vectors.dtype != np.float32 or vectors.ndim != 2:
+                raise ValueError(f"{what}.{name} is {vectors.dtype} {list(vectors.shape)}")
+        except DAMAGE as error:
+            raise UserError(f"{self.file}: damaged ({error})") from error
+        return torch.from_numpy(vectors)
 
     def _name(self, what: str, paths: Sequence[Path]) -> str:
         """Of these images: a digest of their contents, in their order."""
@@ -112,12 +150,15 @@ def _read_about(file: Path) -> dict[str, Any]:
     try:
         with np.load(file) as arrays:
             about = json.loads(str(arrays["about"]))
-        return about if isinstance(about, dict) else {}
+        return dict(ABOUT_SHAPE.validate_python(about))
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        print(f"{file}: no statistics of this program, or damaged ({error}); written anew", file=sys.stderr)
-        return {}
+    except ValidationError as error:
+        reason = problem(error)
+    except DAMAGE as error:
+        reason = str(error)
+    print(f"{file}: no statistics of this program, or damaged ({reason}); written anew", file=sys.stderr)
+    return {}
 
 
 def _add(archive: zipfile.ZipFile, name: str, array: np.ndarray[Any, Any]) -> None:

@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -130,13 +131,52 @@ def test_statistics_are_kept_and_used_again(
     assert evaluate(folders, *options) == other == evaluate(folders, "--train-images", training)
 
 
-def test_a_damaged_file_of_statistics_is_written_anew(folders: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def tampered(file: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    with np.load(file) as arrays:
+        stored = dict(arrays)
+    change(stored)
+    np.savez(file, **stored)
+
+
+def with_about(stored: dict[str, Any], **fields: Any) -> None:
+    stored["about"] = np.array(json.dumps(json.loads(str(stored["about"])) | fields))
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda file: file.write_bytes(b"PK no archive"), "no statistics of this program, or damaged"),
+        (lambda file: np.save(file.open("wb"), np.zeros(3)), "no statistics of this program, or damaged"),
+        (lambda file: tampered(file, lambda stored: with_about(stored, sets=[1])), "no statistics of this program"),
+        (
+            lambda file: tampered(file, lambda stored: with_about(stored, sets={"real": {}})),
+            "no statistics of this program",
+        ),
+        (
+            lambda file: tampered(file, lambda stored: stored.pop("real.swd.0")),
+            "its statistics of real images are computed anew",
+        ),
+        (lambda file: tampered(file, lambda stored: stored.update({"real.swd.0": np.zeros(3)})), "are computed anew"),
+        (lambda file: with_zeros(file, 2000), "Bad CRC-32"),
+    ],
+)
+def test_a_damaged_file_of_statistics_is_written_anew(
+    folders: Path, capsys: pytest.CaptureFixture[str], damage: Callable[[Path], object], said: str
+) -> None:
     file = folders / "kept.npz"
-    file.write_bytes(b"PK no archive")
-    assert evaluate(folders, "--statistics", file) == evaluate(folders)
-    said = capsys.readouterr().err
-    assert "kept.npz: no statistics of this program, or damaged" in said
-    assert "statistics of real images are kept in" in said
+    expected = evaluate(folders, "--statistics", file)
+    damage(file)
+    assert evaluate(folders, "--statistics", file) == expected
+    error = capsys.readouterr().err
+    assert f"{file}: " in error
+    assert said in error
+    assert error.endswith("statistics of real images are kept in " + f"{file}\n")
+
+
+def with_zeros(file: Path, place: int) -> None:
+    content = bytearray(file.read_bytes())
+    content[place : place + 100] = bytes(100)
+    file.write_bytes(content)
 
 
 def test_mifid_is_fid_unless_training_images_were_copied(folders: Path) -> None:

@@ -68,7 +68,7 @@ def test_their_weights_give_their_pixels(base, blocks, dropout):
 
 
 @pytest.mark.parametrize("legacy", [False, True])
-@pytest.mark.parametrize("prefix", ["", "module."])
+@pytest.mark.parametrize("prefix", ["", "module.", "module._orig_mod."])
 @pytest.mark.parametrize("track", [False, True])
 def test_files_old_and_new_with_statistics_and_from_data_parallel(tmp_path, legacy, prefix, track):
     plain = Plain(4, 2, track_running_stats=track)
