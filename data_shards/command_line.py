@@ -59,6 +59,7 @@ def run_verb(
     if not arguments or arguments[0] not in verbs:
         _parser(prog, description, verbs).parse_args(arguments[:1])
     try:
+        _check_current_folder()
         with signals_raised(), repeats_counted():
             status = _call(prog, arguments[0], verbs[arguments[0]], arguments[1:])
         # Here, not at the end of the interpreter, where a broken pipe is a traceback.
@@ -112,6 +113,16 @@ def signals_raised() -> Iterator[None]:
     finally:
         for number in numbers:
             signal.signal(number, signal.SIG_DFL)
+
+
+def _check_current_folder() -> None:
+    """Raises: UserError where it was deleted, perhaps made anew: libraries fail in many ways there."""
+    try:
+        os.getcwd()
+    except FileNotFoundError as error:
+        raise UserError(
+            "the current folder has been deleted; change to another one, or to this one again (cd .)"
+        ) from error
 
 
 def leave_no_torch_folder() -> None:

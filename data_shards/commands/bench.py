@@ -41,13 +41,17 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(f"--seconds {args.seconds:g} is out of range: more than 0")
     if args.crop_size > args.load_size:
         raise UserError(f"--crop-size {args.crop_size} is larger than --load-size {args.load_size}")
+    dataset = open_dataset(args.uri)
+    splits = _splits(dataset, args.splits)
+    for split in splits:
+        if (samples := dataset.splits[split].samples) < args.batch:
+            raise UserError(f"--batch {args.batch}: {split} has only {samples} images; give a smaller one")
     # Here: torch takes seconds to import, and `bench --help` does without.
     from data_shards.commands.measures import Bench
     from data_shards.stream.config import StreamConfig
 
-    dataset = open_dataset(args.uri)
     config = StreamConfig(load_size=args.load_size, crop_size=args.crop_size, loader_workers=args.workers)
-    bench = Bench(dataset, _splits(dataset, args.splits), config, args.batch)
+    bench = Bench(dataset, splits, config, args.batch)
     print(bench.header())
     results: dict[str, Any] = {"stages": bench.stages(), "first_batch_s": bench.first_batches()}
     _print_stages(results)

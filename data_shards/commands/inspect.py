@@ -8,7 +8,7 @@ from contextlib import closing
 
 import pyarrow as pa
 
-from data_shards.dataset.epoch_plan import EpochPlan, rank_share
+from data_shards.dataset.epoch_plan import EpochPlan, rank_share, track_length
 from data_shards.dataset.manifest import Dataset, open_dataset
 from data_shards.dataset.rows import IndexRows
 from data_shards.errors import check_range, shown_name
@@ -49,6 +49,8 @@ def run(args: argparse.Namespace) -> int:
     check_range("--readers", args.readers, 1, 2**32 - 1)
     dataset = open_dataset(args.uri)
     if args.order:
+        track_length(dataset.require(args.split).samples, args.global_batch, args.split)
+        check_range("--readers", args.readers, 1, args.global_batch)
         lines = order(dataset, args.split, args.seed, args.epoch, args.global_batch, args.readers)
         sys.stdout.writelines(f"{json.dumps(line)}\n" for line in lines)
         return 0

@@ -2,6 +2,7 @@
 
 import glob
 import os
+import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -132,9 +133,12 @@ def without_suffix(path: Path) -> Path:
 
 
 def match_name(path: Path) -> str:
-    """What an image, its translation and its truth have in common: the path without suffix, as long as a result's can be."""
+    """What an image, its translation and its truth have in common: the path without suffix, as long as a result's can be.
+
+    Accents are composed: a Mac writes them as letters of their own.
+    """
     name = shortened(without_suffix(path).name, LONGEST_NAME - LONGEST_SUFFIX)
-    return path.with_name(name).as_posix()
+    return unicodedata.normalize("NFC", path.with_name(name).as_posix())
 
 
 def shortened(name: str, longest: int) -> str:
@@ -167,6 +171,8 @@ def images_by_name(folder: str | Path, left_out: LeftOut | None = None) -> dict[
         name = match_name(relative)
         if name in named:
             clash = " and ".join(shown_name(each.relative_to(folder)) for each in (named[name], path))
-            raise UserError(f"{shown_name(folder)}: {clash} differ only in their suffix; rename one of them")
+            raise UserError(
+                f"{shown_name(folder)}: {clash} differ only in their suffix, or in how accents are encoded; rename one of them"
+            )
         named[name] = path
     return named

@@ -68,7 +68,7 @@ def find_pair(
     Raises: UserError where a place does not exist or has no image.
     """
     filled: dict[str, dict[str, ImageFile]] = {}
-    remarks = []
+    remarks = [f"{' and '.join(options)} are the same place: both domains have the same images"] if a == b else []
     for option, place, domain in zip(options, (a, b), "AB", strict=True):
         left_out = LeftOut()
         files = images_of(place, left_out)

@@ -127,3 +127,12 @@ def test_a_signal_removes_what_is_half_written(
         signal.signal(number, before)
     assert list(tmp_path.iterdir()) == []
     assert capsys.readouterr().err == "interrupted: go again\n"
+
+
+def test_a_current_folder_that_was_deleted_is_a_line(run, monkeypatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def gone() -> str:
+        raise FileNotFoundError(errno.ENOENT, "No such file or directory")
+
+    monkeypatch.setattr(os, "getcwd", gone)
+    assert run(Whole(lambda _: pytest.fail("nothing works there")), "go") == 2
+    assert capsys.readouterr().err.startswith("error: the current folder has been deleted; ")

@@ -73,8 +73,18 @@ def test_bad_options_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str
         (["--order", "--global-batch", "0"], "--global-batch 0 is out of range: 1 to"),
         (["--order", "--split", "trainB"], "has no trainB, only trainA"),
         (["--order", "--global-batch", "4"], "has 3 samples, fewer than the global batch 4"),
+        (["--order", "--global-batch", "2", "--readers", "3"], "--readers 3 is out of range: 1 to 2"),
     ):
         assert main(["inspect", dataset.uri, *options]) == 2
+        assert message in capsys.readouterr().err
+    for options, message in (
+        (["--load-size", "0", "--crop-size", "0"], "--load-size 0 is out of range: 1 to"),
+        (["--crop-size", "-1"], "--crop-size -1 is out of range"),
+        (["--seconds", "nan"], "--seconds nan is out of range"),
+        (["--seconds", "inf"], "--seconds inf is out of range"),
+        (["--batch", "4"], "--batch 4: trainA has only 3 images"),
+    ):
+        assert main(["bench", dataset.uri, *options]) == 2
         assert message in capsys.readouterr().err
 
 

@@ -8,7 +8,7 @@ from closed_files import modes_hold
 from image_folders import picture
 
 from data_shards.errors import UserError
-from data_shards.images.find import find_images, images_by_name
+from data_shards.images.find import find_images, images_by_name, match_name
 from data_shards.images.write import save_picture
 
 
@@ -71,6 +71,11 @@ def test_files_that_differ_only_in_suffix_cannot_be_matched_by_name(tmp_path):
     (tmp_path / "x.jpg").touch()
     with pytest.raises(UserError, match="differ only in their suffix"):
         images_by_name(tmp_path)
+
+
+def test_names_match_however_accents_are_encoded():
+    composed, decomposed = "caf\u00e9.jpg", "cafe\u0301.png"
+    assert match_name(Path(decomposed)) == match_name(Path(composed)) == "caf\u00e9"
 
 
 def test_what_a_file_is_its_bytes_say(tmp_path: Path) -> None:
