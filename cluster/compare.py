@@ -13,6 +13,7 @@ from cluster.records.curves import default_window, loss_curves
 from cluster.records.recorded_run import read_run
 from data_shards.errors import UserError
 from data_shards.images.find import evenly, find_images
+from data_shards.local_paths import ResultFolder
 from data_shards.storage import locate
 from nla_cyclegan.weights.names import CHOICES, FILE_NAMES
 from nla_cyclegan.weights.references import Reference, select
@@ -64,7 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("runs", nargs=2, metavar="RUN", help=f"the two runs' folders; paths or URIs; {CHOICES}")
     parser.add_argument("--labels", nargs=2, metavar=("A", "B"), help="names in the pictures (default: the folders')")
     parser.add_argument(
-        "--out", type=Path, default=Path("comparison"), metavar="DIR",
+        "--out", action=ResultFolder, default=Path("comparison"), metavar="DIR",
         help=f"folder for {CURVES} and {GRID} (default: comparison)",
     )  # fmt: skip
     parser.add_argument(

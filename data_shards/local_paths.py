@@ -59,11 +59,17 @@ class InputPath(LocalPath):
     advice = "; `python -m cluster translate` reads and writes URIs"
 
 
-class ResultFolder(InputPath):
-    """The folder for translations. Raises: UserError, also for a file."""
+class ResultFolder(LocalPath):
+    """A folder to write to. Raises: UserError, also for a file."""
 
     def path_of(self, text: str) -> Path:
         path = super().path_of(text)
         if path.exists() and not path.is_dir():
             raise UserError(f"{shown_name(text)}: cannot be written, it is a file; name a folder")
         return path
+
+
+class TranslationFolder(ResultFolder):
+    """The folder for translations."""
+
+    advice = InputPath.advice

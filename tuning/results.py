@@ -5,9 +5,9 @@ import json
 import math
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from data_shards.errors import UserError
+from data_shards.local_paths import LocalFile
 from data_shards.storage.files import writing
 from tuning.analysis.measures import REDUCTIONS, SCORE, metrics_of
 from tuning.analysis.results import read_results
@@ -25,7 +25,7 @@ def main(arguments: Sequence[str]) -> int:
     formats.add_argument("--csv", action="store_true", help="comma-separated values, in full precision")
     formats.add_argument("--json", action="store_true", help="a list of objects")
     formats.add_argument("--parquet", action="store_true", help="a Parquet file; needs --out")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="write to this file instead of printing")
+    parser.add_argument("--out", action=LocalFile, metavar="FILE", help="write to this file instead of printing")
     parser.add_argument(
         "--collapse", nargs="+", default=[], metavar="FIELD",
         help="one row for trials that differ in these fields alone, such as seed: mean, 95 %% interval, number of trials",

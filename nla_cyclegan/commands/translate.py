@@ -2,7 +2,7 @@
 
 import argparse
 
-from data_shards.local_paths import InputPath, LocalFile, LocalPath, ResultFolder
+from data_shards.local_paths import InputPath, LocalFile, LocalPath, TranslationFolder
 from nla_cyclegan.weights.names import FILE_NAMES, WEIGHTS
 
 GRID_ROWS = 6
@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="B2A: photo to Monet (default); A2B: Monet to photo",
     )
     parser.add_argument(
-        "--out", required=True, action=ResultFolder, metavar="DIR",
+        "--out", required=True, action=TranslationFolder, metavar="DIR",
         help="folder for the results; names are kept, and sub-folders below an input folder or a glob's first wildcard",
     )  # fmt: skip
     parser.add_argument(

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from data_shards.errors import UserError
+from data_shards.local_paths import LocalFile
 from data_shards.storage.files import writing
 
 HOST, PORT = "127.0.0.1", 8050
@@ -20,7 +21,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument(
         "uris", metavar="URI", nargs="+", help="a sweep's folder, STORAGE/NAME; several of them; or a storage"
     )
-    parser.add_argument("--out", type=Path, metavar="FILE", help="the page (default: NAME.html, here)")
+    parser.add_argument("--out", action=LocalFile, metavar="FILE", help="the page (default: NAME.html, here)")
     parser.add_argument(
         "--watch", action="store_true", help="serve the page instead, and update it while the sweep runs"
     )

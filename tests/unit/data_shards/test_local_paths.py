@@ -5,10 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from cluster.__main__ import main as cluster
 from data_shards.__main__ import main as data_shards
 from data_shards.errors import UserError
 from data_shards.local_paths import LocalFile, LocalPath
 from nla_cyclegan.__main__ import main as nla_cyclegan
+from tuning.__main__ import main as tuning
 
 URI = "s3://KEY:SECRET@bucket/x.png"
 
@@ -61,6 +63,9 @@ def test_what_is_no_path_of_this_machine(action: type[argparse.Action], text: st
         (nla_cyclegan, "evaluate", "--weights", "w", "--inputs", "a", "--real", "b", "--json", URI),
         (nla_cyclegan, "export", "--weights", "w", "--format", "hub", "--out", URI),
         (nla_cyclegan, "import-weights", "w.pth", "--out", URI),
+        (cluster, "compare", "a", "b", "--out", URI),
+        (tuning, "results", "sweep", "--out", URI),
+        (tuning, "dashboard", "sweep", "--out", URI),
     ],
     ids=lambda command: " ".join(command[1:]),
 )
