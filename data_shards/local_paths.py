@@ -49,7 +49,7 @@ class LocalFile(LocalPath):
     def path_of(self, text: str) -> Path:
         path = super().path_of(text)
         if text.endswith(os.sep) or path.is_dir():
-            raise UserError(f"{shown_name(text)}: cannot be written, it is a folder; name a file in it")
+            raise UserError(f"{shown_name(text)}: cannot be written (Is a directory); name a file in it")
         return path
 
 

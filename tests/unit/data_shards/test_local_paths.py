@@ -40,8 +40,8 @@ def test_what_a_path_means(text: str, path: str, monkeypatch: pytest.MonkeyPatch
         (LocalPath, "file://data/x", "--out file://data/x: expected a path of this machine"),
         (LocalPath, "", "--out the path is empty"),
         (LocalPath, "~nobody-here/x", "--out ~nobody-here/x: no home folder is known"),
-        (LocalFile, ".", "--out .: cannot be written, it is a folder; name a file in it"),
-        (LocalFile, "new/", "--out new/: cannot be written, it is a folder"),
+        (LocalFile, ".", "--out .: cannot be written \\(Is a directory\\); name a file in it"),
+        (LocalFile, "new/", "--out new/: cannot be written \\(Is a directory\\)"),
     ],
 )
 def test_what_is_no_path_of_this_machine(action: type[argparse.Action], text: str, said: str) -> None:
