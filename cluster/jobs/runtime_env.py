@@ -135,7 +135,7 @@ def _with_packages(name: str, value: Any) -> Any:
         raise UserError(f"runtime environment: {name}: expected packages, or a file of them; got {value!r}")
     given = [packages] if isinstance(packages, str) else packages
     listed = [line for package in given for line in _lines(name, package, is_file=isinstance(packages, str))]
-    if not listed:
+    if not listed or "" in listed:
         raise UserError(f"runtime environment: {name}: no packages")
     for line in listed:
         if _is_only_here(line):

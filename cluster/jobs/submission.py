@@ -141,7 +141,7 @@ def _quiet() -> None:
 
 def connect(address: str | None) -> "JobSubmissionClient":
     """Raises: UserError when no cluster takes jobs there."""
-    if address is None or not re.match(r"https?://[^/]", address):
+    if address is None or not re.match(r"https?://[^/]", address) or address.count("[") != address.count("]"):
         raise UserError(f"--address: expected the cluster's dashboard, http://HOST:8265; got {address or 'none'}")
     if os.environ.get("RAY_AUTH_TOKEN"):
         os.environ.setdefault("RAY_AUTH_MODE", "token")

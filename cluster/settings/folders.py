@@ -7,6 +7,7 @@ from collections.abc import Callable
 from cluster.settings.config import RunConfig
 from cluster.settings.preflight import absolute, check_paths, cluster_address
 from data_shards.errors import UserError
+from data_shards.storage.location import expanded
 from data_shards.storage.uri import is_uri, join_uri
 
 OPTIONS = ("data.a", "data.b")
@@ -36,7 +37,7 @@ def with_dataset(
     assert data.a is not None
     assert data.b is not None
     joins = cluster_address(address) is not None and not (local or dry_run)
-    parent = join_uri(storage if is_uri(storage) else os.path.abspath(os.path.expanduser(storage)), IN_STORAGE)
+    parent = join_uri(storage if is_uri(storage) else os.path.abspath(expanded(storage)), IN_STORAGE)
     from data_shards.packing.once import pack_once
 
     dataset = pack_once(data.a, data.b, parent if joins else _cache(), options=OPTIONS, say=_sayer())

@@ -17,6 +17,8 @@ from cluster.settings.identity import about, check_same_run
 from data_shards import Dataset, open_dataset
 from data_shards.errors import UserError, shown_name
 from data_shards.storage.folder import RunFolder
+from data_shards.storage.location import expanded
+from data_shards.storage.uri import is_uri
 from nla_cyclegan.model.config import fitting_side
 from nla_cyclegan.weights.checkpoint import complete_checkpoints
 from nla_cyclegan.weights.checkpoint_names import NAME, images_of
@@ -194,7 +196,7 @@ def relative_paths(config: RunConfig, fork_of: str | None = None) -> list[str]:
         f"{field}: {path!r} is relative, and the working directory of a Ray job is a temporary copy; "
         f"give an absolute path or a URI that all machines reach (--{field} s3://...)"
         for field, path in paths.items()
-        if path and "://" not in path and not Path(path).expanduser().is_absolute()
+        if path and not is_uri(path) and not os.path.isabs(expanded(path))
     ]
 
 
@@ -233,7 +235,7 @@ def misfits(config: RunConfig, dataset: Dataset) -> list[str]:
 def _misfits_of_kid(config: RunConfig, dataset: Dataset) -> list[str]:
     file, images = config.validation.inception, config.validation.images
     problems = []
-    if file and not Path(file).expanduser().is_file():
+    if file and not Path(expanded(file)).is_file():
         problems.append(f"validation.inception: {file}: no such file")
     fewest = min(images, *(dataset.splits[split].samples for split in ("testA", "testB")))
     if fewest < FEWEST_FOR_KID:
@@ -245,4 +247,4 @@ def _misfits_of_kid(config: RunConfig, dataset: Dataset) -> list[str]:
 
 
 def _absolute(path: str) -> str:
-    return path if "://" in path else str(Path(path).expanduser().absolute())
+    return path if is_uri(path) else str(Path(expanded(path)).absolute())

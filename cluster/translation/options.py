@@ -1,9 +1,10 @@
 """The options of `cluster translate`, and how each image is translated."""
 
 import argparse
+import math
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 from cluster.settings.config import has_credentials
@@ -12,6 +13,8 @@ from cluster.settings.preflight import in_ray_job
 from cluster.settings.workers.scaling import parse_workers
 from cluster.settings.workers.selector import Selector, check_accelerator, parse_labels
 from data_shards.errors import UserError
+from data_shards.storage.location import expanded
+from data_shards.storage.uri import is_uri
 from nla_cyclegan.commands.translate import positive
 from nla_cyclegan.weights.names import FILE_NAMES, WEIGHTS, Direction
 
@@ -109,7 +112,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         accelerator = options.accelerator and check_accelerator(options.accelerator)
     except ValueError as error:
         problems.append(f"--accelerator {options.accelerator}: {error}")
-    if options.cpus is not None and options.cpus <= 0:
+    if options.cpus is not None and not 0 < options.cpus < math.inf:
         problems.append(f"--cpus {options.cpus:g}: expected more than 0")
     if problems:
         raise UserError("\n".join(problems))
@@ -117,7 +120,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     options.selector = Selector(accelerator, labels)
     for name in ("source", "out"):
         path = getattr(options, name)
-        setattr(options, name, path if "://" in path else str(Path(path).expanduser().absolute()))
+        setattr(options, name, path if is_uri(path) else os.path.abspath(expanded(path)))
     return options
 
 
@@ -128,7 +131,7 @@ def relative_paths(options: argparse.Namespace) -> list[str]:
         f"{name}: {path!r} is relative, and the working directory of a Ray job is a temporary copy; give an absolute path or a "
         "URI that all machines reach"
         for name, path in paths.items()
-        if "://" not in path and not Path(path).expanduser().is_absolute()
+        if not is_uri(path) and not os.path.isabs(expanded(path))
     ]
 
 

@@ -15,7 +15,7 @@ from pyarrow import fs
 from data_shards.errors import UserError, shown_name
 from data_shards.storage.patience import first_line, patiently
 from data_shards.storage.proxy import keep_loopback_direct, s3_proxy
-from data_shards.storage.uri import is_uri, join_uri, legal, split_options
+from data_shards.storage.uri import EMPTY, is_uri, join_uri, legal, split_options
 
 LOG = logging.getLogger(__name__)
 
@@ -124,7 +124,7 @@ def locate(uri: str | os.PathLike[str]) -> Location:
 def expanded(path: str) -> str:
     """A local path with `~` as the home folder; a URI stays as it is. Raises: UserError for an empty path, or an unknown home."""
     if not path:
-        raise UserError("the path is empty: name a file or a folder (is a variable of the shell not set?)")
+        raise UserError(EMPTY)
     if is_uri(path) or not path.startswith("~"):
         return path
     try:

@@ -11,6 +11,7 @@ from urllib.parse import quote, unquote
 from data_shards.errors import UserError
 
 OPTIONS = re.compile(r"\?[A-Za-z]\w*=[^?]*$")
+EMPTY = "the path is empty: name a file or a folder (is a variable of the shell not set?)"
 # Neither allowed in a URI's path nor an escape.
 ILLEGAL = re.compile(r"%(?![0-9A-Fa-f]{2})|[^A-Za-z0-9\-._~!$&'()*+,;=:@/%]")
 
@@ -43,9 +44,7 @@ def in_uri(path: str) -> str:
 def split_uri(uri: str) -> tuple[str, str]:
     """Storage and name of a folder; options of a URI belong to the storage. Raises: UserError for an empty path."""
     if not uri:
-        raise UserError(
-            "the path is empty, as that of a variable that is not set; give a folder, STORAGE/NAME, or a URI"
-        )
+        raise UserError(EMPTY)
     path, options = split_options(uri)
     if not is_uri(uri) and path.rstrip("/").rpartition("/")[2] in (".", ".."):
         path = os.path.abspath(path)

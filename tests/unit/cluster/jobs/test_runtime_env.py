@@ -94,6 +94,7 @@ def test_the_plan_shows_it(verb: Any, capsys: pytest.CaptureFixture[str]) -> Non
         (as_json(working_dir="."), "working_dir is this project's code, which submit sends"),
         (as_json(pipp=["a"]), "pipp is no field of it; did you mean pip?"),
         (as_json(pip={"packages": ["a"], "pipcheck": True}), "can only have these fields: packages, pip_check"),
+        (("--pip", ""), "pip: no packages"),
         (as_json(pip=3), "pip: expected packages, or a file of them; got 3"),
         (as_json(excludes="*.log"), "excludes: expected a list, got '*.log'"),
         (as_json(env_vars={"A": 1}), "env_vars: expected NAME: text, got A: 1"),

@@ -27,6 +27,7 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
         (None, "expected the cluster's dashboard, http://HOST:8265; got none"),
         ("head:6379", "expected the cluster's dashboard"),
         ("http://127.0.0.1:1", "nothing listens there (Connection refused)"),
+        ("http://[::1", "expected the cluster's dashboard"),
         ("http://head:port", "nothing listens there"),
     ],
 )

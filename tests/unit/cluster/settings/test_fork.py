@@ -71,7 +71,7 @@ def test_a_fork_with_a_longer_schedule_is_the_run_that_had_it_from_the_start(ori
     assert main([*fork, "--schedule.images", "48"]) == 0
     fork[fork.index(FORK_OF) + 1] = f"{tmp_path}/deleted@16"
     assert main([*fork, "--schedule.images", "48"]) == 0
-    with pytest.raises(UserError, match=r"deleted: no checkpoints in it"):
+    with pytest.raises(UserError, match=r"deleted: nothing is there"):
         verb.main([*fork[1:], "--name", "another", "--schedule.images", "48"])
 
 
@@ -125,7 +125,7 @@ def test_one_that_was_interrupted_while_it_was_copied_begins_as_a_fork_all_the_s
         ("@16", ["--name", "first"], r"--name of its own; without --fork-of the run continues"),
         ("", ["--name", "x"], r"32 images seen, and the schedule ends at 32: give a longer one"),
         ("@20", ["--name", "x"], r"no checkpoint at 20 images; there are 16, 32"),
-        ("/nothing", ["--name", "x"], r"no checkpoints"),
+        ("/nothing", ["--name", "x"], r"nothing is there"),
         ("@16", ["--name", "x", "--optimizer.name", "adam"], r"another optimizer\.name; .*--init\.from .*/first@16"),
         ("@16", ["--name", "x", "--model.generator.num_blocks", "3"], r"does not fit another model;"),
         ("@16", ["--name", "x", "--step.ema_half_life", "8"], r"does not fit another step\.ema_half_life;"),

@@ -63,6 +63,14 @@ def test_labels_are_options() -> None:
     assert [line.partition(": ")[0] for line in str(caught.value).splitlines()] == ["--labels", "--accelerator l4"]
 
 
+def test_two_spellings_of_one_folder_are_one_and_what_cannot_be_meant_is_refused() -> None:
+    options = parse(["--weights", "w", "/a/b/", "/a/c/../b"])
+    assert options.source == options.out == "/a/b"
+    for wrong in (["--weights", "w", "", "out"], ["--weights", "w", "in", "out", "--cpus", "nan"]):
+        with pytest.raises(UserError, match=r"^the path is empty|^--cpus nan: expected more than 0"):
+            parse(wrong)
+
+
 @pytest.mark.parametrize(("cpus", "gpu"), [(64.0, None), (None, True)])
 def test_a_worker_that_no_machine_holds_is_refused(cpus, gpu) -> None:
     with pytest.raises(
