@@ -7,13 +7,24 @@ from collections.abc import Sequence
 
 from cluster.ownership.attempt import ENDED, FOLDER
 from cluster.ownership.claim import Claim
+from cluster.records.events import EVENTS
 from cluster.records.health import health
+from cluster.records.metrics_file import METRICS, TENSORBOARD
+from cluster.records.run_state import STATE
 from cluster.records.snapshot import is_run, take_snapshot
-from data_shards.errors import UserError
+from cluster.records.trackers.tracked_run import TRACKERS
+from data_shards.errors import UserError, shown_name
 from data_shards.progress import Progress, megabytes
 from data_shards.storage import Location, delete_files, list_folder
 from data_shards.storage.folder import RunFolder, split_uri
+from nla_cyclegan.weights.checkpoint_names import NAME
 from nla_cyclegan.weights.stored_score import ABOUT
+
+# The entries of a run's folder beside its checkpoints, and those of a trial's.
+OWN = (
+    *(FOLDER, ABOUT, STATE, METRICS, f".{METRICS}", TENSORBOARD, EVENTS, TRACKERS, "previews"),
+    *("trial.json", "error.txt", "exploit.json"),
+)
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -35,11 +46,14 @@ def main(arguments: Sequence[str]) -> int:
     claim = Claim(*split_uri(options.uri), take_over=False, say=lambda text: print(text, file=sys.stderr))
     attempt, _ = claim.make()
     try:
-        remove(folder)
+        kept = remove(folder)
     except BaseException:
         claim.records.mark(attempt.id, ENDED)
         raise
-    print(f"{folder.label}: deleted")
+    print(
+        f"{folder.label}: deleted"
+        + (f", but for {', '.join(map(shown_name, kept))}, which no run writes" if kept else "")
+    )
     return 0
 
 
@@ -55,12 +69,21 @@ def _agreed(folder: RunFolder) -> bool:
     return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
-def remove(folder: RunFolder) -> None:
-    """Delete a run. What is left when this is interrupted still is a run's folder, so that it can be deleted again."""
+def remove(folder: RunFolder) -> list[str]:
+    """Delete what runs and trials write. What is left when this is interrupted still is a run's folder, so that it can be deleted again.
+
+    Returns: names of other entries of the folder, which stay.
+    """
+    there = list_folder(folder.location)
+    kept = [name for name in there if not (name in OWN or NAME.fullmatch(name))]
     # Who owns it and what it is go last.
-    first = {name: info for name, info in list_folder(folder.location).items() if name not in (FOLDER, ABOUT)}
+    first = {name: info for name, info in there.items() if name not in (FOLDER, ABOUT, *kept)}
     with Progress("deleted", len(first), "entries") as progress:
         for name, info in first.items():
             delete_files(folder.location, [name if info.is_file else f"{name}/"])
             progress.advance()
-    delete_files(Location(folder.filesystem, folder.root, folder.label), [f"{folder.name}/"])
+    if kept:
+        delete_files(folder.location, [ABOUT, f"{FOLDER}/"])
+    else:
+        delete_files(Location(folder.filesystem, folder.root, folder.label), [f"{folder.name}/"])
+    return kept

@@ -110,8 +110,14 @@ def find_runs(uri: str) -> tuple[list[RunFolder], bool]:
     there = list_folder(place)
     if is_run(there):
         return [RunFolder(*split_uri(uri))], True
-    inside = [RunFolder(uri, name) for name, info in there.items() if not info.is_file and not name.startswith(".")]
-    runs = [folder for folder in inside if is_run(folder.names())]
+    inside = [name for name, info in there.items() if not info.is_file and not name.startswith(".")]
+    with ThreadPoolExecutor(READERS) as readers:
+        folders = list(readers.map(partial(RunFolder, uri), inside))
+        runs = [
+            folder
+            for folder, names in zip(folders, readers.map(RunFolder.names, folders), strict=True)
+            if is_run(names)
+        ]
     if not runs:
         what = "neither it nor a folder in it has a run's files" if there else "nothing is there"
         raise UserError(f"no run at {place.uri}: {what}; give a run's folder, STORAGE/NAME, or a storage with runs")

@@ -16,7 +16,7 @@ from cluster.records.run_state import outcome_recorded
 from cluster.settings.folders import with_dataset
 from cluster.settings.identity import about
 from cluster.settings.options import parse_options
-from cluster.settings.preflight import Prepared, prepare, warnings
+from cluster.settings.preflight import Prepared, check_folder, prepare, warnings
 from data_shards.errors import Stopped
 
 
@@ -29,6 +29,7 @@ def main(arguments: Sequence[str]) -> None:
         driver.refuse_torchrun()
     config = with_dataset(config, config.storage, address=options.address, local=local, dry_run=options.dry_run)
     prepared = prepare(config, options.fork_of)
+    check_folder(prepared.folder)
     if options.dry_run:
         # It imports torch, to build the networks.
         from cluster.settings.dry_run import plan_text

@@ -5,8 +5,9 @@ import os
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
+from cluster.jobs.follow import unreachable
 from cluster.settings.preflight import in_ray_job
 from data_shards.errors import ExhaustedError, UserError, error_lines
 
@@ -27,7 +28,9 @@ def final_errors_stop_the_job() -> Iterator[None]:
         if is_final(error) and in_ray_job() and os.environ.get(VARIABLE):
             print(error_lines(error), file=sys.stderr, flush=True)
             print("stopping this job: another try would end likewise", file=sys.stderr, flush=True)
-            _stop_own_job()
+            # Where the head does not answer, the job ends with this error.
+            with suppress(*unreachable(), KeyError):
+                _stop_own_job()
         raise
 
 

@@ -9,6 +9,8 @@ from cluster.records.metrics_file import MOST_IMAGES
 from data_shards.storage.checked import checked
 from data_shards.storage.folder import RunFolder
 
+# Of a sweep's folder, whose trials are runs.
+SWEEP = "sweep.json"
 OPEN = ConfigDict(extra="allow")
 Images = Annotated[int, Field(ge=0, lt=MOST_IMAGES)]
 

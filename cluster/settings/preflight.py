@@ -8,13 +8,14 @@ from pathlib import Path
 from cluster.evaluation.config import FEWEST_FOR_KID, SMALLEST
 from cluster.ownership.attempt import Attempt
 from cluster.ranks.clock import Clock
-from cluster.records.about import read_about
+from cluster.records.about import SWEEP, read_about
 from cluster.records.run_state import record_start
 from cluster.records.trackers.names import problems as tracker_problems
 from cluster.settings.config import RunConfig
 from cluster.settings.fork import ORIGIN, Origin
 from cluster.settings.identity import about, check_same_run
 from data_shards import Dataset, open_dataset
+from data_shards.dataset.manifest import MANIFEST
 from data_shards.errors import UserError, shown_name
 from data_shards.storage.folder import RunFolder
 from data_shards.storage.location import expanded
@@ -24,6 +25,8 @@ from nla_cyclegan.weights.checkpoint import complete_checkpoints
 from nla_cyclegan.weights.checkpoint_names import NAME, images_of
 from nla_cyclegan.weights.references import folder_of
 from nla_cyclegan.weights.stored_score import ABOUT
+
+FOREIGN = {SWEEP: "a sweep", MANIFEST: "a dataset"}
 
 
 @dataclass(frozen=True)
@@ -94,6 +97,14 @@ def _origin(fork_of: str | None, folder: RunFolder, config: RunConfig, clock: Cl
             "--schedule.epochs or --schedule.images"
         )
     return origin
+
+
+def check_folder(folder: RunFolder) -> None:
+    """Raises: UserError where a run would be mixed with a sweep or a dataset that is in its folder."""
+    names = folder.names()
+    for file, what in FOREIGN.items():
+        if file in names:
+            raise UserError(f"{folder.label} holds {what} ({file}), not a run; choose another --name or --storage")
 
 
 def _check_links(folder: RunFolder) -> None:

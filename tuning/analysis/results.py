@@ -17,11 +17,12 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 from typing_extensions import TypedDict
 
+from cluster.records.about import SWEEP
 from data_shards.errors import UserError, shown_name
 from data_shards.storage.checked import checked
 from data_shards.storage.folder import RunFolder, split_uri
 
-SWEEP, TRIAL, ERROR = "sweep.json", "trial.json", "error.txt"
+TRIAL, ERROR = "trial.json", "error.txt"
 READERS = 32
 # A folder that was copied as trial-0003-before is none.
 FOLDER = re.compile(r"trial-\d{4,9}", re.ASCII)

@@ -8,13 +8,14 @@ from itertools import pairwise
 from statistics import median
 from typing import Literal
 
+from cluster.records.about import SWEEP
 from cluster.records.health import health
 from cluster.records.snapshot import is_run, take_snapshot
 from data_shards.errors import UserError
 from data_shards.storage import list_folder, locate
 from data_shards.storage.folder import RunFolder, join_uri
 from tuning.analysis.cost import seconds_of
-from tuning.analysis.results import SWEEP, Results, read_results
+from tuning.analysis.results import Results, read_results
 from tuning.analysis.view import View
 
 READERS = 8

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 from pydantic_core import to_json
 
+from cluster.records.about import SWEEP
 from data_shards.errors import UserError, shown_name
 from data_shards.storage.folder import RunFolder, split_uri
-from tuning.analysis.results import SWEEP, Results, read_results
+from tuning.analysis.results import Results, read_results
 from tuning.analysis.storage_index import Entry, entries
 from tuning.dashboard.gallery import NAME, PREVIEWS, thumbnail
 from tuning.dashboard.overview import index_page, several_page

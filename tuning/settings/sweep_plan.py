@@ -6,6 +6,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from cluster.records.about import SWEEP
 from cluster.records.recorded_run import flat
 from cluster.settings.config import RunConfig, differences
 from cluster.settings.identity import decisive
@@ -15,7 +16,7 @@ from data_shards.storage.checked import problem, shortened
 from data_shards.storage.folder import join_uri
 from nla_cyclegan.metrics.score import VERSION
 from tuning.analysis.objective import ObjectiveConfig
-from tuning.analysis.results import SWEEP, TRIAL, Trial, read_sweep, read_trials, trial_name
+from tuning.analysis.results import TRIAL, Trial, read_sweep, read_trials, trial_name
 from tuning.search_space.checks import each_candidate
 from tuning.search_space.space import Overrides, count, override, sample
 from tuning.settings.config import BudgetConfig

@@ -195,6 +195,15 @@ def test_relative_paths_in_a_ray_job_are_refused(call: Call, file: str, monkeypa
     assert "absolute path or a URI" in line
 
 
+@pytest.mark.parametrize("taken", ["sweep.json", "manifest.json"])
+def test_a_run_is_not_mixed_with_something_else(call: Call, file: str, tmp_path: Path, taken: str) -> None:
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / taken).write_text("{}")
+    status, _, err = call("train", "--config", file, "--local", "--storage", str(tmp_path), "--name", "taken")
+    assert (status, f"taken holds a {'sweep' if 'sweep' in taken else 'dataset'}" in err) == (2, True), err
+    assert len(list((tmp_path / "taken").iterdir())) == 1
+
+
 def test_torchrun_needs_local(call: Call, file: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in driver.GROUP_VARIABLES | {"WORLD_SIZE"}:
         monkeypatch.setenv(name, "2")

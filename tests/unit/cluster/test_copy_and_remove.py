@@ -184,6 +184,15 @@ def test_only_runs_that_nobody_trains_are_deleted(
     assert not folder.exists()
 
 
+def test_what_no_run_writes_is_not_deleted(run: RunConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "runs" / run.name
+    (folder / "notes").mkdir()
+    (folder / "notes" / "a.txt").write_text("mine")
+    assert main(["remove", str(folder), "--yes"]) == 0
+    assert contents(folder) == {"notes/a.txt": b"mine"}
+    assert capsys.readouterr().out == f"{folder}: deleted, but for notes, which no run writes\n"
+
+
 def test_an_interrupted_removal_is_repeated(run: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder, delete, calls = tmp_path / "runs" / run.name, remove.delete_files, []
 
