@@ -25,6 +25,8 @@ LOG = logging.getLogger(__name__)
 CONNECT_S = 3.0
 ANSWER_S = 10.0
 ATTEMPTS = 2
+# pyarrow's own. For others it imports packages of fsspec, which raise errors of their own.
+SCHEMES = ("file", "s3", "gs", "gcs", "abfs", "abfss", "hdfs", "viewfs")
 # Google's client waits longer from one attempt to the next; for so long it makes new ones. It has no word for the seconds that an
 # attempt may take: one whose server hangs ends after 120 s.
 RETRIES_S = 2.0
@@ -107,6 +109,12 @@ def locate(uri: str | os.PathLike[str]) -> Location:
     if not is_uri(text):
         path = Path(expanded(text)).absolute()
         return Location(fs.LocalFileSystem(), str(path), str(path))
+    scheme = text.partition("://")[0]
+    if scheme not in SCHEMES:
+        raise UserError(
+            f"cannot open {shown_name(shown(text))}: {shown_name(scheme)}:// is not supported; give a path, or a URI that begins with "
+            "s3://, gs:// or file://"
+        )
     keep_loopback_direct()
     try:
         # Without a region or an endpoint this asks AWS where the bucket is.

@@ -46,6 +46,10 @@ ADVICE = {
         "credentials refused: this machine's service account, or the one of the file that GOOGLE_APPLICATION_CREDENTIALS "
         "names, must have a role for this bucket"
     ),
+    "Custom endpoint .* was not a valid URI": (
+        "the endpoint is no address: write it as http://HOST:PORT in AWS_ENDPOINT_URL, or as HOST:PORT in endpoint_override=..."
+    ),
+    "Unable to load lib(jvm|hdfs)|load libhdfs failed": "hdfs:// needs Hadoop's client and a JVM on this machine",
     "REQUEST_TIME_TOO_SKEWED": "the clocks of this machine and of the server differ: set them",
     r"HTTP status 30\d|AuthorizationHeaderMalformed": "the bucket is in another region: add region=... to the URI",
     r"HTTP status 411": (

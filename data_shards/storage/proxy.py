@@ -9,6 +9,8 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
+from data_shards.errors import UserError
+
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 PORTS = {"http": 80, "https": 443}
 
@@ -34,12 +36,24 @@ def proxy_for(url: str) -> str | None:
 
 
 def s3_proxy(url: str) -> dict[str, Any] | None:
-    """The proxy for a URL as pyarrow's S3 client wants it; it knows no others than those by HTTP."""
-    proxy = urlsplit(proxy_for(url) or "")
+    """The proxy for a URL as pyarrow's S3 client wants it; it knows no others than those by HTTP.
+
+    Raises: UserError where what the environment names is no address.
+    """
+    text = proxy_for(url) or ""
+    try:
+        proxy = urlsplit(text)
+        port = proxy.port
+    except ValueError as error:
+        # Without its password.
+        raise UserError(
+            f"the proxy {text.rpartition('@')[2]} of HTTPS_PROXY, HTTP_PROXY or ALL_PROXY is no address ({error}): write it as "
+            "http://HOST:PORT"
+        ) from error
     if proxy.scheme not in PORTS or not proxy.hostname:
         return None
     user = {"username": unquote(proxy.username), "password": unquote(proxy.password or "")} if proxy.username else {}
-    return {"scheme": proxy.scheme, "host": proxy.hostname, "port": proxy.port or PORTS[proxy.scheme], **user}
+    return {"scheme": proxy.scheme, "host": proxy.hostname, "port": port or PORTS[proxy.scheme], **user}
 
 
 def _in_networks(host: str, proxies: dict[str, str]) -> bool:

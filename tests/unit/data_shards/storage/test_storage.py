@@ -24,6 +24,7 @@ from data_shards.storage import (
     read_file,
     write_file,
 )
+from data_shards.storage.proxy import s3_proxy
 
 CONTENT = b"0123456789"
 THROTTLED = OSError(
@@ -88,7 +89,7 @@ def test_pipes_are_refused(uri: str) -> None:
         locate(uri)
 
 
-@pytest.mark.parametrize("uri", ["http://host/folder", "nonsense://x", "s3://"])
+@pytest.mark.parametrize("uri", ["http://host/folder", "nonsense://x", "hf://datasets/x", "S3://bucket", "s3://"])
 def test_a_uri_that_nothing_opens_is_named(uri: str) -> None:
     with pytest.raises(UserError, match=f"cannot open {uri}"):
         locate(uri)
@@ -220,6 +221,11 @@ def test_storage_that_stays_away_is_named(operation: str, monkeypatch: pytest.Mo
         (OSError("AWS Error UNKNOWN (HTTP status 407) during x: y"), "the proxy refuses"),
         (OSError("curlCode: 7, x; Details: CONNECT tunnel failed, response 407"), "the proxy refuses"),
         (OSError("curlCode: 5, x; Details: Could not resolve proxy: p"), "there is no such proxy"),
+        (
+            OSError("AWS Error [code 103] during x: Custom endpoint `http://` was not a valid URI"),
+            "the endpoint is no address",
+        ),
+        (OSError("Unable to load libjvm"), "hdfs:// needs"),
         (OSError("curlCode: 35, SSL connect error; SSL routines::wrong version number"), "add scheme=http"),
         (OSError(errno.ENOSPC, "No space left on device"), "No space left on device"),
         (PermissionError(errno.EACCES, "Permission denied"), "Permission denied"),
@@ -341,3 +347,11 @@ def test_a_file_in_the_place_of_a_folder_is_said(tmp_path: Path, task: str) -> N
 def test_a_path_that_means_nothing_is_refused(path: str, said: str) -> None:
     with pytest.raises(UserError, match=f"^{said}"):
         locate(path)
+
+
+@pytest.mark.parametrize("proxy", ["http://user:secret@proxy:port", "http://[::1", "http://proxy:99999"])
+def test_a_proxy_that_is_no_address_is_named(proxy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", proxy)
+    with pytest.raises(UserError, match="^the proxy .* of HTTPS_PROXY, .* is no address") as error:
+        s3_proxy("https://s3.example.com")
+    assert "secret" not in str(error.value)
