@@ -352,6 +352,6 @@ def test_a_path_that_means_nothing_is_refused(path: str, said: str) -> None:
 @pytest.mark.parametrize("proxy", ["http://user:secret@proxy:port", "http://[::1", "http://proxy:99999"])
 def test_a_proxy_that_is_no_address_is_named(proxy: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTPS_PROXY", proxy)
-    with pytest.raises(UserError, match="^the proxy .* of HTTPS_PROXY, .* is no address") as error:
+    with pytest.raises(UserError, match=r"^the proxy .* of HTTPS_PROXY, .* is no address") as error:
         s3_proxy("https://s3.example.com")
     assert "secret" not in str(error.value)
