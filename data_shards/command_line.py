@@ -16,8 +16,7 @@ from typing import NamedTuple
 from data_shards.errors import Stopped, UserError, error_lines, missing_module, shown_name
 from data_shards.repeats import repeats_counted
 
-# Of files and folders of the user's that are closed, lie on a full disk or have too long a name; what else the system refuses
-# is a fault of the program.
+# Errors of files and folders that the user can fix; any other OSError is a bug in this program.
 OF_A_PLACE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENAMETOOLONG, errno.ELOOP)
 # What Python's own modules raise, without a type of their own, where the environment is at fault; and what to do.
 OF_THE_ENVIRONMENT = {

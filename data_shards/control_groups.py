@@ -7,8 +7,8 @@ PROC, CGROUPS = Path("/proc"), Path("/sys/fs/cgroup")
 
 
 def groups(controller: str) -> Iterator[Path]:
-    """The folders of a controller's groups ("memory", "cpu") of this process: its own, then those around it, as far as they are
-    seen from here.
+    """The folders of this process's control groups for a controller ("memory", "cpu"): its own, then their parents, as far as they
+    are visible.
     """
     for line in lines(PROC / "self" / "cgroup"):
         _, controllers, path = line.split(":", 2)
@@ -25,13 +25,13 @@ def groups(controller: str) -> Iterator[Path]:
 
 
 def number(folder: Path, names: tuple[str, ...]) -> int | None:
-    """The number in the first of these files that exists; None where there is none, or it is no limit ("max")."""
+    """The number in the first of these files that exists; None without such a file, or for no limit ("max")."""
     word = next((found[0] for name in names if (found := lines(folder / name))), "")
     return int(word) if word.isdigit() else None
 
 
 def table(file: Path) -> dict[str, int]:
-    """The numbers by their names of a file with a pair in each line."""
+    """The numbers of a file with a name and a number in each line, by name."""
     rows = (line.split() for line in lines(file))
     return {row[0]: int(row[1]) for row in rows if len(row) > 1 and row[1].isdigit()}
 
@@ -42,7 +42,7 @@ def machine(name: str) -> dict[str, int]:
 
 
 def lines(file: Path) -> list[str]:
-    """Of a text file; none where it cannot be read."""
+    """The lines of a text file; empty if it cannot be read."""
     try:
         return file.read_text().splitlines()
     except OSError:

@@ -8,13 +8,13 @@ DEFAULT_PERIOD_US = 100_000
 
 
 def usable_cores() -> int:
-    """At least 1: those that it may run on, and no more than its control groups' quota pays for."""
+    """Number of cores, at least 1: the CPU affinity of this process, limited by the quotas of its control groups."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, int(min([allowed, *_quotas()])))
 
 
 def _quotas() -> list[float]:
-    """Cores' worth of time, of each control group that has a quota."""
+    """The quota of each control group that has one, in cores."""
     quotas = []
     for folder in groups("cpu"):
         # Version 2: "200000 100000", or "max 100000"; version 1: two files, -1 for none.

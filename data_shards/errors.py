@@ -3,7 +3,7 @@
 import os
 import re
 
-# Whatever ends a line, what moves a terminal's cursor, and halves of characters that stand for no byte.
+# Line breaks, terminal control characters, and lone surrogates that do not stand for a byte.
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udc7f\udd00-\udfff]")
 
 
@@ -20,7 +20,7 @@ class UserError(ValueError):
 
 
 class StorageAwayError(UserError):
-    """Storage did not answer within the time that is waited for it."""
+    """Storage did not answer before the retries ended (see storage/patience.py)."""
 
     retryable = True
 
@@ -30,14 +30,13 @@ class LostRunError(UserError):
 
 
 class LoaderDiedError(UserError):
-    """The loader processes of a rank die again and again. Another start, perhaps on another machine, may be luckier."""
+    """The loader processes of a rank died repeatedly. Another start, perhaps on another machine, may succeed."""
 
     retryable = True
 
 
 class ExhaustedError(UserError):
-    """What was waited for did not come in time, what was retried failed too often, or somebody else is still at work. A later
-    start may be luckier."""
+    """A wait timed out, retries were used up, or another process is still at work. A later start may succeed."""
 
 
 class NonFiniteLossError(UserError):
@@ -55,11 +54,11 @@ class DivergedReplicasError(UserError):
 
 
 class RunInterruptedError(Exception):
-    """A run was asked to leave off, and has saved a checkpoint.
+    """A run was asked to stop, and has saved a checkpoint.
 
     Attributes:
-        kind: "stop", "resize" or "preemption"; only a stop is the end.
-        reason: the request in words.
+        kind: "stop", "resize" or "preemption"; only "stop" ends the run.
+        reason: the request, for messages.
         images: images seen at the checkpoint.
     """
 
@@ -72,7 +71,7 @@ class RunInterruptedError(Exception):
 
 
 class Stopped(KeyboardInterrupt):
-    """A command was stopped by a signal. It is no Exception: nothing retries it.
+    """A command was stopped by a signal. It is not an Exception, so that nothing retries it.
 
     Attributes:
         signal_number: SIGINT, SIGTERM or SIGHUP.
@@ -88,7 +87,7 @@ class Stopped(KeyboardInterrupt):
 
     @property
     def line(self) -> str:
-        """What the command says at its end."""
+        """The command's last line of output."""
         return f"stopped ({self}); the same command continues from the newest checkpoint"
 
     @property
@@ -98,10 +97,10 @@ class Stopped(KeyboardInterrupt):
 
 
 def missing_module(error: ImportError, failed: str) -> UserError:
-    """A package that is not installed, or not whole, for the user.
+    """The error for a package that is missing or incomplete.
 
     Args:
-        failed: what cannot be done without it: "Ray does not start".
+        failed: what fails without it, such as "Ray does not start".
     """
     reason = " ".join(str(error).split())
     return UserError(
@@ -118,14 +117,14 @@ def check_range(option: str, value: int | None, lowest: int, highest: int) -> No
 def error_lines(error: ValueError) -> str:
     """A UserError for the console: `error:` before each line; indented lines belong to the one above.
 
-    What it quotes may be a stranger's: a terminal gets no control characters.
+    Control characters, which quoted names may contain, are escaped.
     """
     lines = map(shown_name, str(error).splitlines())
     return "\n".join(line if line.startswith(" ") else f"error: {line}" for line in lines)
 
 
 def shown_name(name: str | os.PathLike[str]) -> str:
-    """A file's name or path for a message: in one line, and text; what is not becomes \\n or \\xNN."""
+    """A file name or path for a message, in one line: line breaks and bytes that are not UTF-8 become \\n and \\xNN."""
     text = _without_control(os.fspath(name)).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     return _without_control(text)
 

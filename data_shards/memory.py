@@ -1,13 +1,13 @@
-"""The memory that this process may use, and whether the kernel has killed for the lack of it: /proc and control groups of Linux."""
+"""The memory that this process may use, and how often the kernel's OOM killer has struck: Linux's /proc and control groups."""
 
 import os
 
 from data_shards.control_groups import groups, machine, number, table
 
-# Of version 2, of version 1.
+# Names of files in control groups of version 2 and of version 1.
 LIMIT = ("memory.max", "memory.limit_in_bytes")
 USED = ("memory.current", "memory.usage_in_bytes")
-# Of what is used: the kernel gives it up when memory is short.
+# Page cache that counts as used, and that the kernel reclaims when memory is short.
 RECLAIMED = ("total_inactive_file", "inactive_file")
 KILLS = ("memory.events", "memory.oom_control")
 
@@ -20,7 +20,7 @@ def total_bytes() -> int:
 
 
 def available_bytes() -> int:
-    """What of it new processes can use before the kernel swaps or kills."""
+    """The part of `total_bytes` that new processes can use before the kernel swaps or kills."""
     free = machine("meminfo").get("MemAvailable:")
     rooms = [1024 * free if free is not None else total_bytes()]
     for folder in groups("memory"):

@@ -17,7 +17,7 @@ Batch = TypeVar("Batch", bound=Sized)
 
 
 def megabytes(size_bytes: int) -> int:
-    """Rounded up, so that what is small is not nothing."""
+    """Size in MB, rounded up so that a small one is not 0."""
     return -(-size_bytes // 1_000_000)
 
 
@@ -119,7 +119,7 @@ def with_progress(batches: Iterable[Batch], total: int, what: str) -> Iterator[B
 
     Args:
         total: images in all batches together.
-        what: is done with them: "translated".
+        what: the label, such as "translated".
     """
     with Progress(what, total) as progress:
         for batch in batches:

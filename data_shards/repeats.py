@@ -1,6 +1,6 @@
 """Warnings that repeat are shown once and then counted, over all processes that a command starts on this machine.
 
-Of the ranks that share a machine the first speaks for all; what those of several machines say alike, Ray shows once.
+On each machine only the first rank shows them; Ray shows the same line of several machines once.
 """
 
 import ctypes
@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 if TYPE_CHECKING:
     from multiprocessing.sharedctypes import SynchronizedArray
 
-# Records of the package's loggers say of which kind they are: LOG.warning(..., extra=AWAY). Others are shown each time.
+# A log record names its kind with LOG.warning(..., extra=AWAY). Records without a kind are shown every time.
 KINDS = ("storage did not answer at once", "the disk cache could not be written", "the disk cache could not be read")
 AWAY, UNWRITABLE_CACHE, UNREADABLE_CACHE = ({"kind": kind} for kind in KINDS)
 # After so many seconds a kind is shown again, with the count; then after twice as many, and so on.
 INTERVAL_S = 60.0
 LONGEST_INTERVAL_S = 3600.0
-# Of each kind in the table: when it is shown again, the interval before that, and how many have not been shown.
+# Fields of a kind in the table: when it is shown again, the interval before that, and how many were not shown.
 FIELDS = 3
 
 Table: TypeAlias = "SynchronizedArray[float]"
@@ -32,7 +32,7 @@ _table: "Table | None" = None
 
 
 def table() -> Table:
-    """What has been shown and counted, in shared memory: for `share_counts` in processes that this one starts by multiprocessing."""
+    """The counts in shared memory, which `share_counts` takes in processes that this one starts by multiprocessing."""
     global _table
     if _table is None:
         try:
@@ -47,7 +47,7 @@ def table() -> Table:
 
 @contextmanager
 def repeats_counted() -> Iterator[None]:
-    """Show what the package logs on standard error; what has only been counted is said at the end."""
+    """Show the package's log records on standard error; at the end, report how many were not shown."""
     handler = Repeats(logging.WARNING)
     _LOG.addHandler(handler)
     try:
@@ -58,7 +58,7 @@ def repeats_counted() -> Iterator[None]:
 
 
 def share_counts(of_parent: Table) -> None:
-    """In a process that another has started: show what neither it nor the others that it started have shown."""
+    """In a child process: use the counts of its parent, so that each kind is shown once over all of its processes."""
     global _table
     _table = of_parent
     # A fork has its parent's.
@@ -80,7 +80,7 @@ class Repeats(logging.Handler):
             print(f"warning: {record.getMessage()}{more}", file=sys.stderr, flush=True)
 
     def _unseen(self, kind: int) -> int | None:
-        """How many were not shown since the last that was, if this one is to be shown; else it is counted."""
+        """How many were not shown since the last one, if this one is due; otherwise None, and this one is counted."""
         place, now, counts = FIELDS * kind, time.monotonic(), table()
         with counts.get_lock():
             due, interval, unseen = counts[place : place + FIELDS]
@@ -92,7 +92,7 @@ class Repeats(logging.Handler):
             return int(unseen)
 
     def say_counts(self) -> None:
-        """Say how many have not been shown, and count from 0 again."""
+        """Report how many were not shown, and reset the counts."""
         if _table is None or not _is_first_here():
             return
         with _table.get_lock():
@@ -104,5 +104,5 @@ class Repeats(logging.Handler):
 
 
 def _is_first_here() -> bool:
-    """Whether this process, or the rank whose loader it is, is the first rank of its machine, or none."""
+    """Whether this process belongs to the first rank of its machine, or to no rank."""
     return os.environ.get("LOCAL_RANK", "0") == "0"

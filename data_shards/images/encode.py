@@ -16,18 +16,18 @@ from data_shards.images.decode.plain import is_plain
 from data_shards.images.write import LONGEST_SIDE
 from data_shards.storage import Location, locate, read_file
 
-# A re-encoded photograph that was lossy already; above this the file grows and nobody sees a difference.
+# For a re-encoded photograph that was lossy already: above this, files grow without a visible difference.
 REENCODE_QUALITY = 95
 LOSSY_FORMATS = (*JPEG_FORMATS, "WEBP", "AVIF", "JPEG2000")
-# How the fault of a file begins that cannot be read; and the errors that are the file's own.
+# Prefix of the fault of a file that cannot be read, and the errors that concern that file alone.
 UNREADABLE = "cannot be read: "
 OF_THE_FILE = (errno.EACCES, errno.EPERM, errno.ENOENT, errno.ELOOP, errno.ENAMETOOLONG, errno.EISDIR, errno.ENXIO)
 
 
 @dataclass(frozen=True)
 class Encoding:
-    """How images are stored. size: the shorter side is reduced to so many pixels; quality: re-encode as JPEG (1-100); min_size:
-    what is smaller, by its shorter side, is left out."""
+    """How images are stored. size: reduce the shorter side to this many pixels; quality: re-encode as JPEG (1-100); min_size:
+    leave out images whose shorter side is smaller."""
 
     size: int | None = None
     quality: int | None = None
@@ -39,9 +39,9 @@ class StoredImage:
     """An image file in storage.
 
     Attributes:
-        place: path or URI of the folder that it lies in.
-        size_bytes: -1 where that is not known.
-        mtime_ns: when it was written last; 0 where that is not known.
+        place: path or URI of its folder.
+        size_bytes: -1 if unknown.
+        mtime_ns: time of the last write; 0 if unknown.
     """
 
     place: str
@@ -58,7 +58,7 @@ ImageFile = Path | StoredImage
 
 @dataclass(frozen=True)
 class EncodedImage:
-    """An image file ready to be packed, or the reason why there is none."""
+    """An image file ready to be packed, or the reason why it cannot be."""
 
     source_sha256: bytes
     data: bytes = b""
@@ -70,7 +70,7 @@ class EncodedImage:
 
 
 def encode_file(path: ImageFile, encoding: Encoding) -> EncodedImage:
-    """Read, check and where necessary re-encode one file. A file that does not decode comes back with its fault."""
+    """Read, check and where necessary re-encode one file; a file that does not decode gets a `fault`."""
     source, reason = _read(path)
     digest = hashlib.sha256(source).digest()
     if reason:
@@ -87,7 +87,7 @@ def hash_file(path: ImageFile) -> bytes:
 
 
 def _read(path: ImageFile) -> tuple[bytes, str]:
-    """The bytes of a file, or the reason why it has none for us."""
+    """The bytes of a file, or the reason why they cannot be read."""
     if isinstance(path, StoredImage):
         content = read_file(_located(path.place), path.name)
         return (b"", f"{UNREADABLE}not there any more") if content is None else (content, "")
@@ -96,7 +96,7 @@ def _read(path: ImageFile) -> tuple[bytes, str]:
     except OSError as error:
         if error.errno in OF_THE_FILE:
             return b"", f"{UNREADABLE}{error.strerror}"
-        # Not skipped: a disk or a server that fails may have it the next time.
+        # Not skipped: a disk or a server that fails now may deliver it the next time.
         raise UserError(f"cannot read {shown_name(path)}: {error.strerror}") from error
 
 
@@ -127,7 +127,7 @@ def _encode(source: bytes, encoding: Encoding) -> tuple[bytes, str, tuple[int, i
 
 def _save(image: Image.Image, file_format: str, **options: int) -> bytes:
     out = io.BytesIO()
-    # A fresh image, without the source's metadata: colours and orientation are in the pixels now.
+    # A new image without the source's metadata, which is applied to the pixels already.
     Image.frombytes("RGB", image.size, image.tobytes()).save(out, file_format, **options)
     return out.getvalue()
 

@@ -13,17 +13,17 @@ from data_shards.images.left_out import LeftOut
 from data_shards.images.signatures import SUFFIXES
 from data_shards.images.walk import files_below, images_among, images_below
 
-# Bytes of a file's name; of all file systems in use.
+# Bytes of a file name, on all common file systems.
 LONGEST_NAME = 255
-# Of a result, such as .webp.
+# Bytes of a result's suffix, such as .webp.
 LONGEST_SUFFIX = 5
-# How Python writes bytes that are no whole character.
+# Surrogates by which Python represents bytes that are not valid UTF-8.
 PARTS = "".join(map(chr, range(0xDC80, 0xDD00)))
 
 
 @dataclass(frozen=True)
 class Found:
-    """Image file -> its path below the folder or glob that named it; and what was left out."""
+    """Image files with their paths below the folder or glob that named them, and what was left out."""
 
     images: dict[Path, Path]
     left_out: LeftOut
@@ -32,14 +32,14 @@ class Found:
 def find_images(inputs: Iterable[str | Path], *, recursive: bool = True, without: Path | None = None) -> Found:
     """The images of files, folders and globs, in the order given, sorted inside each, each file once; each link is one.
 
-    A folder gives what is an image by its bytes or its suffix; a file that is named is taken whatever it is. A glob's path
-    counts from its first wildcard on: of `photos/**/*.jpg`, what follows `photos`.
+    In a folder, an image is a file with the bytes or the suffix of one; a file that is named is taken as it is. Paths of a glob are
+    relative to the folder before its first wildcard: for `photos/**/*.jpg`, to `photos`.
 
     Args:
         recursive: also the folders inside a folder, at any depth.
-        without: a folder inside an input folder or a glob that is passed over, such as the one for results.
+        without: a folder below the inputs that is skipped, such as the one for results.
 
-    Raises: UserError for an input that does not exist or gives no image.
+    Raises: UserError for an input that does not exist or has no image.
     """
     found: dict[str, tuple[Path, Path]] = {}
     left_out = LeftOut()
@@ -74,7 +74,7 @@ def _expand(entry: Path, recursive: bool, without: Path | None, left_out: LeftOu
 
 
 def _why_missing(entry: Path, otherwise: str) -> str:
-    """Why there is nothing at that path: it lies in a folder that is closed to us, or, as far as one sees, nowhere."""
+    """Why a path cannot be found: a folder above it cannot be opened, or else `otherwise`."""
     try:
         entry.stat()
     except PermissionError as error:
@@ -133,7 +133,7 @@ def without_suffix(path: Path) -> Path:
 
 
 def match_name(path: Path) -> str:
-    """What an image, its translation and its truth have in common: the path without suffix, as long as a result's can be.
+    """The name by which an image, its translation and its truth are matched: the path without suffix, as long as a result's can be.
 
     Accents are composed: a Mac writes them as letters of their own.
     """
@@ -148,16 +148,16 @@ def shortened(name: str, longest: int) -> str:
 
 
 def evenly(files: Sequence[Path], count: int) -> list[Path]:
-    """So many of them at most, evenly spaced: neighbours in a sorted folder are often shots of one scene."""
+    """At most `count` of the files, evenly spaced: neighbours in a sorted folder are often shots of one scene."""
     count = min(count, len(files))
     return [files[index * len(files) // count] for index in range(count)]
 
 
 def images_by_name(folder: str | Path, left_out: LeftOut | None = None) -> dict[str, Path]:
-    """Path below a folder, without suffix -> image file; how a translation, its photo and its true painting are matched.
+    """Path below a folder, without suffix -> image file: matches a translation, its photo and its true painting.
 
     Args:
-        left_out: is given what is no image.
+        left_out: collects the files that are no images.
 
     Raises: UserError if it is no folder with images, or two files differ only in their suffix.
     """

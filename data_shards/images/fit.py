@@ -6,10 +6,10 @@ Fit = Literal["stretch", "keep", "crop"]
 """As in `data.fit` (stream/config.py), which says what each does."""
 FITS: tuple[Fit, ...] = get_args(Fit)
 
-# Longer sides to shorter ones that a strip is cut to before it is resized: 1 x 70,000 pixels would take gigabytes. A network needs
-# hundreds of times the memory for each pixel of an image that it takes whole.
+# Largest ratios of sides; a longer strip is cut before it is resized, as 1 x 70,000 pixels would take gigabytes. Whole images get a
+# smaller limit, because a network needs hundreds of times the memory for each pixel.
 LONGEST_STRIP, LONGEST_WHOLE = 64, 4
-# Sides of whole images are multiples of it: the generators halve them twice.
+# Sides of whole images are multiples of this, because the generators halve them twice.
 SIDES = 4
 
 

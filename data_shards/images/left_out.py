@@ -1,4 +1,4 @@
-"""What is left out of an input, by the reason, and how that is said."""
+"""The files that are left out of an input, by reason, and the messages about them."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -13,10 +13,10 @@ IRREGULAR = "no regular files"
 
 @dataclass
 class LeftOut:
-    """Names of what is no image of the user's.
+    """Names of files that are left out because they are no images of the user's.
 
     Attributes:
-        lines: of a text file, those that name what is no regular file.
+        lines: line numbers in a text file that name no regular file.
     """
 
     hidden: list[str] = field(default_factory=list)
@@ -30,7 +30,7 @@ class LeftOut:
 
     @property
     def remarks(self) -> list[str]:
-        """A line for each reason that there is."""
+        """One line for each reason with files."""
         kinds = Counter(Path(name).suffix.lower() or "without a suffix" for name in self.others)
         counted = [f"{count} {kind}" for kind, count in kinds.most_common()]
         reasons = {
@@ -52,7 +52,7 @@ class LeftOut:
 
     @property
     def unseen(self) -> int:
-        """Folders and files that could not be opened: there may be images of the user's in them."""
+        """How many folders and files could not be opened; they may hold images of the user's."""
         return len(self.closed) + len(self.unreadable)
 
     def add(self, other: "LeftOut") -> None:

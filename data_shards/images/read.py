@@ -53,7 +53,7 @@ def decoded(source: str | Path | bytes, *, shorter: int | None = None) -> "Tenso
 
 
 def ready_for_threads() -> None:
-    """To be called before several threads read images: Pillow loads its formats at the first use, and a second thread would miss some."""
+    """Call this before several threads read images: Pillow loads its plug-ins at the first use, and a second thread would miss some."""
     Image.init()
 
 
@@ -65,7 +65,7 @@ def image_size(path: str | Path) -> tuple[int, int]:
 
 
 def load_all(paths: Iterable[Path], load: Callable[[Path], Loaded]) -> tuple[dict[Path, Loaded], dict[Path, str]]:
-    """What `load` gives of each file, and why for each that it cannot read."""
+    """What `load` returns for each file, and the reason for each file that it cannot read."""
     loaded: dict[Path, Loaded] = {}
     unreadable: dict[Path, str] = {}
     for path in paths:

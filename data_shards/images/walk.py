@@ -23,16 +23,16 @@ ATTENTION = re.compile(r"(?P<stem>.+)\.attention\d+", re.DOTALL)
 LEADS_NOWHERE = (errno.ENOENT, errno.ELOOP)
 
 Place = tuple[int, int]
-"""What a folder is, whatever it is called: its device and inode."""
+"""Identity of a folder, whatever its path: device and inode."""
 
 
 def images_below(root: Path, left_out: LeftOut, *, recursive: bool = True, without: Path | None = None) -> list[str]:
     """Names of the images below a folder, relative to it, sorted.
 
     Args:
-        left_out: is given what is no image.
-        recursive: also those in its sub-folders.
-        without: a folder in there that is passed over.
+        left_out: collects the files that are no images.
+        recursive: include the sub-folders.
+        without: a folder in there that is skipped.
     """
     names = files_below(root, left_out, without=without)
     if not recursive:
@@ -65,17 +65,17 @@ def files_below(root: Path, left_out: LeftOut, *, without: Path | None = None) -
 
 
 def _folder(entry: "os.DirEntry[str]") -> Place | None:
-    """Which folder it is, or a link to; None for anything else."""
+    """The folder that an entry is or links to; None for anything else."""
     try:
         about = entry.stat() if entry.is_dir() else None
     except OSError:
-        # Links in a circle, or to where nobody may look.
+        # Links in a circle, or to a folder that cannot be opened.
         return None
     return (about.st_dev, about.st_ino) if about else None
 
 
 def images_among(root: Path, names: Iterable[str], left_out: LeftOut) -> Iterator[str]:
-    """Those of the files that are images of the user's."""
+    """The files that are images of the user's; the others go into `left_out`."""
     names = list(names)
     stems = {os.path.splitext(name)[0] for name in names}
     for name in names:
@@ -87,7 +87,7 @@ def images_among(root: Path, names: Iterable[str], left_out: LeftOut) -> Iterato
 
 
 def _kind(path: Path, name: str, stems: set[str], left_out: LeftOut) -> list[str] | None:
-    """Where a file belongs that is left out; None for an image."""
+    """The list of `left_out` for a file that is left out; None for an image."""
     stem, suffix = os.path.splitext(name)
     try:
         if not stat.S_ISREG(path.stat().st_mode):
@@ -96,7 +96,7 @@ def _kind(path: Path, name: str, stems: set[str], left_out: LeftOut) -> list[str
     except OSError as error:
         if error.errno in LEADS_NOWHERE:
             return left_out.irregular
-        # Who reads it says why that fails.
+        # Reading it reports the reason.
         return None if suffix.lower() in SUFFIXES else left_out.unreadable
     beside = ATTENTION.fullmatch(stem)
     if is_drawn or (beside and beside["stem"] in stems):

@@ -28,7 +28,7 @@ def save_picture(picture: Image.Image, path: str | Path, *, drawn: bool = False)
     """Write in the format of the suffix; readers see all of it or nothing.
 
     Args:
-        drawn: it is about images, such as a grid, and never to be taken for one; see `signatures.DRAWN`.
+        drawn: mark it as drawn by this project, such as a grid, so that it is never read as an image; see `signatures.DRAWN`.
 
     Raises: UserError if it cannot be written.
     """

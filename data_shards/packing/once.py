@@ -99,7 +99,7 @@ def _state(file: ImageFile) -> tuple[int, int]:
         about = file.stat()
         return about.st_size, about.st_mtime_ns
     except OSError:
-        # Who reads it says why that fails.
+        # Reading it reports the reason.
         return -1, 0
 
 

@@ -131,5 +131,5 @@ def _size(file: ImageFile) -> int:
     try:
         return file.stat().st_size
     except OSError:
-        # Who reads it says why that fails.
+        # Reading it reports the reason.
         return -1

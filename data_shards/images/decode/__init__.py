@@ -1,1 +1,1 @@
-"""From a file to an image as a viewer shows it: opened, repaired, turned, in sRGB."""
+"""Decodes a file to the image that a viewer shows: opened, repaired, upright, in sRGB."""

@@ -8,11 +8,11 @@ from PIL import Image, ImageCms
 
 from data_shards.images.decode.orientation import upright
 
-# What a colour profile can be the profile of.
+# Modes that an ICC profile can apply to.
 PROFILED_MODES = ("L", "RGB", "CMYK", "LAB")
-# Levels of 255 that two ways to write sRGB down may differ by.
+# Largest difference, of 255, between two encodings of sRGB.
 SAME_COLOUR = 2
-# Rows that are scaled at a time: in fp64 a panorama would take several times its memory.
+# Rows that are scaled at once: a whole panorama in fp64 would take several times its memory.
 ROWS = 256
 
 
@@ -53,7 +53,7 @@ def _eight_bit(image: Image.Image) -> Image.Image:
 
 
 def _range(values: np.ndarray, strips: list[slice], white: float) -> tuple[float, float]:
-    """What is shown black and white: 0 and `white`, or the lowest and the highest where they are measurements rather than tones."""
+    """The values of black and white: 0 and `white`, or the lowest and highest of an image with values outside of these."""
     ends = [(rows.min(), rows.max()) for strip in strips if (rows := values[strip][np.isfinite(values[strip])]).size]
     lowest, highest = min((low for low, _ in ends), default=0.0), max((high for _, high in ends), default=white)
     return (float(lowest), float(highest)) if lowest < 0 or highest > white else (0.0, white)
@@ -61,7 +61,7 @@ def _range(values: np.ndarray, strips: list[slice], white: float) -> tuple[float
 
 @lru_cache(maxsize=64)
 def _is_srgb(profile: bytes) -> bool:
-    """Whether a profile leaves colours as they are, whatever it calls itself; also one that cannot be used."""
+    """Whether a profile leaves colours as they are, whatever its name."""
     levels = np.arange(0, 256, 17, dtype=np.uint8)
     colours = np.stack(np.meshgrid(levels, levels, levels), axis=-1).reshape(16, 256, 3)
     converted = _converted(Image.fromarray(colours), profile)
@@ -83,7 +83,7 @@ def _converted(image: Image.Image, profile: bytes) -> Image.Image | None:
         return None
 
 
-# A profile of tables, as printers and scanners have, takes longer to be read than a photo to be converted.
+# Cached: reading a table-based profile of a printer or scanner takes longer than converting a photo.
 @lru_cache(maxsize=16)
 def _transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
     try:

@@ -23,7 +23,7 @@ JPEG_FORMATS = ("JPEG", "MPO")
 Image.MAX_IMAGE_PIXELS = None
 SMALL_PIXELS = 20_000_000
 BYTES_A_PIXEL = 3 * 4
-# In `info` of an image that was opened without some of its metadata.
+# Key in `info` of an image that was opened without some of its metadata.
 REPAIRED = "repaired by this project"
 
 # Metadata is no reason to refuse an image: Pillow's own limits are 1 MB for one text of a PNG, 64 MB for all.
@@ -67,7 +67,7 @@ def opened(source: str | Path | bytes, *, for_pixels: bool = True) -> Iterator[I
 
 @contextmanager
 def naming(path: str | Path) -> Iterator[None]:
-    """What fails inside names the file. Raises: UserError."""
+    """Errors inside become a UserError that names the file."""
     try:
         yield
     except FileNotFoundError as error:

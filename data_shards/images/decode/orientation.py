@@ -1,4 +1,4 @@
-"""How an image file is to be turned: the EXIF tag Orientation. Pillow turns TIFF files by itself while it loads them, others not."""
+"""The EXIF tag Orientation. Pillow applies it to TIFF files while it loads them, and to no other format."""
 
 from PIL import Image
 
@@ -16,12 +16,12 @@ SIDEWAYS = (5, 6, 7, 8)
 
 
 def orientation(image: Image.Image) -> int:
-    """1 to 8; 1 where the file states none that there is."""
+    """1 to 8; 1 if the file has none, or an invalid one."""
     try:
         value = image.getexif().get(ORIENTATION)
-        # As Pillow has it, which turns TIFF files itself: neither "6" nor (6, 6) is an orientation.
+        # As in Pillow, which rotates TIFF files itself: neither "6" nor (6, 6) is an orientation.
         return int(value) if value in UPRIGHT else 1
-    # EXIF bytes that are none make Pillow raise nearly anything; viewers show the image as it is.
+    # Pillow raises nearly anything on invalid EXIF data; viewers show the image as it is.
     except Exception:
         return 1
 

@@ -1,4 +1,4 @@
-"""Image files whose metadata are damaged, without those metadata: they are no reason to refuse a picture.
+"""Removes damaged metadata from image files: they are no reason to refuse a picture.
 
 A PNG is a row of chunks, of which those whose names begin with a lower case letter may be ignored; a JPEG is one of segments, a
 WebP one of chunks. What makes the pixels stays, and what says how they are to be seen, as long as it is whole.
@@ -15,23 +15,23 @@ from PIL import Image
 from PIL.PngImagePlugin import PngStream
 
 PNG_START = b"\x89PNG\r\n\x1a\n"
-# Where its header has it.
+# Offset in a PNG file.
 COLOUR_TYPE = 25
-# Of one pixel: its header, its data and its end, between which a chunk can be tried.
+# The chunks of a PNG of one pixel, between which another chunk can be tried.
 ONE_PIXEL = (b"IHDR", struct.pack(">IIBBBBB", 1, 1, 8, 2, 0, 0, 0)), (b"IDAT", zlib.compress(bytes(4))), (b"IEND", b"")
 TRANSPARENCY = b"tRNS"
-# Bytes of it, by the colour type: one colour, or the opacity of up to 256.
+# Its length in bytes, by colour type: one colour, or the opacity of up to 256.
 TRANSPARENCY_BYTES = {0: range(2, 3), 2: range(6, 7), 3: range(257)}
-# The first frame of an animation lies outside these, and nobody needs the others.
+# Chunks of an animation's further frames, which are not needed.
 ANIMATION = (b"acTL", b"fcTL", b"fdAT")
-# Segments of a JPEG that say what its colours are, and the bytes that they have at least.
+# Segments of a JPEG that define its colours: their first bytes and smallest length.
 COLOUR_SEGMENTS = {0xE0: (b"JFIF\0", 14), 0xEE: (b"Adobe", 12)}
 EXIF, COMMENT, SCAN, END = 0xE1, 0xFE, 0xDA, 0xD9
 JP2_START = b"\0\0\0\x0cjP  \r\n\x87\n"
 
 
 def repaired(data: memoryview) -> Iterator[bytes]:
-    """The file without what is damaged in its metadata, then without all of them; nothing where it is of another format."""
+    """The file without its damaged metadata, then without any; nothing for other formats."""
     if data[: len(PNG_START)] == PNG_START:
         yield _png(data, partial(_is_whole, data))
         yield _png(data, lambda kind, content, crc: _is_critical(kind))
@@ -47,7 +47,7 @@ def repaired(data: memoryview) -> Iterator[bytes]:
 
 
 def needs_repair(data: memoryview) -> bool:
-    """Whether it is a file that Pillow would fail over, but only when it decodes the pixels."""
+    """Whether Pillow opens the file, but would fail when it decodes the pixels."""
     if data[: len(PNG_START)] == PNG_START:
         return any(not _is_whole(data, *chunk) for chunk in chunks(data))
     return data[: len(JP2_START)] == JP2_START and _jp2_end(data) < len(data)
@@ -120,7 +120,7 @@ def _says_colours(marker: int, content: memoryview) -> bool:
 
 
 def _jpeg(data: memoryview, keep: Callable[[int, memoryview], bool]) -> bytes:
-    """Up to the scan; application segments and comments stay where they are to be kept."""
+    """The file with only those application segments and comments that `keep` accepts."""
     out: list[memoryview] = [data[:2]]
     place = 2
     while place + 4 <= len(data) and not (data[place] == 0xFF and data[place + 1] in (SCAN, END)):
@@ -150,12 +150,12 @@ def _webp(data: memoryview) -> bytes:
 
 
 def _without_exif_item(data: memoryview) -> bytes:
-    """An AVIF or HEIC file whose entry of an item that is EXIF has another name; no byte moves."""
+    """An AVIF or HEIC file with its EXIF item renamed; no byte moves."""
     return re.sub(rb"(infe.{8})Exif", rb"\1none", data.tobytes(), flags=re.DOTALL)
 
 
 def _jp2_end(data: memoryview) -> int:
-    """Where its pixels end: OpenJPEG fails over boxes behind them that it does not expect."""
+    """The end of the pixels: OpenJPEG fails on unexpected boxes behind them."""
     place = 0
     while place + 16 <= len(data):
         length, kind, long_length = struct.unpack_from(">I4sQ", data, place)
