@@ -1,4 +1,4 @@
-"""Which images `pack` was asked for: of a folder with splits, or of two places, one for each domain."""
+"""The images that `pack` is asked for: a folder with splits, or two places, one for each domain."""
 
 import os
 
@@ -15,7 +15,7 @@ Domain = str | TextList | None
 def chosen_sources(
     source: list[str], a: str | None, b: str | None, lists: list[str], held_out: float | None
 ) -> Sources:
-    """What the command line names. Raises: UserError.
+    """The sources that the command line names. Raises: UserError.
 
     Args:
         source: SRC, or nothing.
@@ -43,7 +43,7 @@ def chosen_sources(
 
 
 def _domains(a: str | None, b: str | None, lists: list[str]) -> tuple[Domain, Domain]:
-    """Where the images of each domain are, with the lists in the places of those that are not given. Raises: UserError."""
+    """The places of domains A and B; lists stand for the domains that `a` and `b` do not name. Raises: UserError."""
     for file in lists:
         if not is_uri(file) and os.path.isdir(file):
             raise UserError(f"--list {shown_name(file)}: a folder; give it as --a or --b")

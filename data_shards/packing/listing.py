@@ -62,7 +62,7 @@ class Listing:
             if is_hidden(name):
                 left_out.hidden.append(name)
             elif (suffix := PurePosixPath(name).suffix.lower()) and suffix not in SUFFIXES:
-                # Over a network not every file is opened to see what it is.
+                # By its suffix alone: opening every file over a network would take too long.
                 left_out.others.append(name)
             else:
                 found[name] = StoredImage(place, name, files[name].size, files[name].mtime_ns or 0)

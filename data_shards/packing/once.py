@@ -33,13 +33,13 @@ def pack_once(
 ) -> Dataset:
     """The dataset of two places (see `find_pair`), packed with `pack`'s defaults into a folder below `parent`, unless it is there.
 
-    The folder's name follows from the names, sizes and times of the images. On a file system one process packs at a time, and others
-    wait for it; in a bucket all that do write the same bytes. A pack that was interrupted is no dataset yet, and is completed.
+    The folder's name is derived from the names, sizes and times of the images. On a file system one process packs at a time, and
+    others wait for it; in a bucket concurrent packs write the same bytes. An interrupted pack is completed.
 
     Args:
         parent: a path or URI.
-        options: that name the places, for messages.
-        say: is given a line: where the dataset is, and how many images it has.
+        options: names of the options for the places, for messages.
+        say: called with lines about the progress and the result.
 
     Raises: UserError where a place has no images, or the dataset cannot be written.
     """
@@ -59,7 +59,7 @@ def pack_once(
 
 
 def _is_whole(location: Location) -> bool:
-    """Whether the dataset is there with all its shards. What lacks some, as of a cache that was cleared in part, is deleted."""
+    """Whether the dataset is complete. One that lacks shards, as in a cache that was cleared in part, is deleted."""
     manifest = read_manifest(location)
     if manifest is None:
         return False
@@ -73,12 +73,12 @@ def _is_whole(location: Location) -> bool:
 
 
 def _name(a: str, b: str, sources: Sources) -> str:
-    """Of the folder: those of both places, for people, and a digest of all that the dataset follows from."""
+    """The folder's name: the names of both places, and a digest of everything that determines the dataset."""
     digest = hashlib.sha256(json.dumps([FORMAT_VERSION, HELD_OUT, SHARD_MB, a, b]).encode())
     names = [f"{split}/{name}" for split, found in sources.files.items() for name in found]
     files = [file for found in sources.files.values() for file in found.values()]
     with ThreadPoolExecutor(READERS) as pool:
-        # Images that a list names in a bucket are asked for one by one.
+        # Images in a bucket that a list names are queried one by one.
         is_known = all(isinstance(file, Path) or file.size_bytes >= 0 for file in files)
         for name, state in zip(names, (map if is_known else pool.map)(_state, files), strict=True):
             digest.update(os.fsencode(f"{name} {state}\n"))
@@ -87,7 +87,7 @@ def _name(a: str, b: str, sources: Sources) -> str:
 
 
 def _state(file: ImageFile) -> tuple[int, int]:
-    """Size in bytes and time of the last change in ns; of what is not there, nothing that a file has."""
+    """Size in bytes and time of the last change in ns; (-1, 0) if there is no such file."""
     if isinstance(file, StoredImage):
         if file.size_bytes >= 0:
             return file.size_bytes, file.mtime_ns

@@ -1,7 +1,7 @@
 """`pack SRC DEST`: image folders -> WebDataset shards, index and manifest.
 
-The same images and options give the same bytes. What is written first are shards, each with a record beside it in
-unfinished/; index and manifest come last, so that an interrupted pack is no dataset, and running it again completes it.
+The same images and options give the same bytes. Shards are written first, each with a record in unfinished/; index and manifest
+come last, so that an interrupted pack is not a dataset yet, and running it again completes it.
 """
 
 import argparse
@@ -51,11 +51,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--b", metavar="PHOTOS", help="images of domain B")
     parser.add_argument(
         "--list", metavar="FILE", action="append", default=[], dest="lists",
-        help="a text file with a path or URI in each line, in place of a folder: of the domain that --a or --b does not name; given "
-        "twice, of A and then of B. Relative paths count from the file's folder; lines that begin with # are passed over",
+        help="a text file with a path or URI in each line, in place of a folder, for the domain that --a or --b does not name; given "
+        "twice, for A and then for B. Paths are relative to the file's folder; lines that begin with # are ignored",
     )  # fmt: skip
     parser.add_argument(
-        "--held-out", type=float, metavar="SHARE", help="of --a and --b, for testA and testB (default 0.1; 0: none)"
+        "--held-out",
+        type=float,
+        metavar="SHARE",
+        help="share of --a and --b for testA and testB (default 0.1; 0: none)",
     )
     parser.add_argument(
         "--min-size", type=int, metavar="PIXELS", help="leave out images with a shorter side (default: none)"
@@ -96,10 +99,10 @@ def pack(
     jobs: int = 1,
     with_summary: bool = True,
 ) -> None:
-    """Pack a folder's splits into a dataset at `dest` (path or URI), saying on stderr what is not in it.
+    """Pack a folder's splits into a dataset at `dest` (path or URI), with warnings about skipped files on stderr.
 
     Args:
-        with_summary: say on stdout what is.
+        with_summary: print a summary on stdout.
 
     Raises UserError for a source without images, a destination that holds something else, storage that fails.
     """
@@ -112,7 +115,7 @@ def pack(
     task |= {"min_size": encoding.min_size} if encoding.min_size else {}
     with Workers(min(jobs, -(-sources.count // FILES_PER_TASK))) as workers:
         if _is_there_already(location, sources, task, workers):
-            # A run that was killed after its commit has left them, and `index` would take the pack for an interrupted one.
+            # Left by a pack that was killed after its commit; `index` would take it for an interrupted one.
             _discard(location, rf"{UNFINISHED}/.*")
             if with_summary:
                 print(f"{location.uri} is complete and holds these images already: nothing to do")
@@ -146,7 +149,7 @@ def _hash_sources(sources: Sources, workers: Workers) -> dict[str, str]:
 
 
 def _claim(location: Location, task: dict[str, Any]) -> dict[str, int]:
-    """Make the destination this task's. The files there that an interrupted run of the same task has left."""
+    """Claim the destination for this task. Returns: names and sizes of files that an interrupted run of the same task left there."""
     files = list_files(location)
     claim, wanted = read_file(location, CLAIM), json.dumps(task).encode()
     if claim is None:
@@ -188,7 +191,7 @@ def _write_shards(
 
 
 def _still_valid(records: Iterator[Record], sources: Sources, split: str, workers: Workers) -> Iterator[Record]:
-    """The records whose source files are what they were."""
+    """The records whose source files are unchanged."""
     names = iter(sources.names[split])
     for record in records:
         recorded = record.rows["name"].to_pylist()
@@ -203,7 +206,7 @@ def _still_valid(records: Iterator[Record], sources: Sources, split: str, worker
 def _finish(
     location: Location, records: list[Record], task: dict[str, Any], sources: Sources
 ) -> tuple[pa.Table, list[dict[str, Any]], list[dict[str, str]]]:
-    """Commit the dataset. Returns: its index, its shards, the files that are not in it."""
+    """Commit the dataset. Returns: its index, its shards, and the skipped files."""
     rows = pa.concat_tables(record.rows.replace_schema_metadata() for record in records)
     is_packed = pc.equal(rows["fault"], "")
     packed = rows.filter(is_packed).select(INDEX_SCHEMA.names)

@@ -1,4 +1,4 @@
-"""Work on files spread over processes, results in order, only so much in flight."""
+"""Spreads work on files over processes, with results in order and a bounded number of tasks in flight."""
 
 import ctypes
 import multiprocessing
@@ -21,22 +21,22 @@ Result = TypeVar("Result")
 
 FILES_PER_TASK = 8
 TASKS_IN_FLIGHT = 4  # for each process
-# A process takes seconds to start; it is worth it for so many bytes of shards.
+# Bytes of shards for which starting a process, which takes seconds, is worth it.
 WORTH_A_PROCESS_BYTES = 128 << 20
 
-# What the work has counted, over all processes; a process has one sum of its own, which its parent reads.
+# The counter of the work in this process; all processes of a pool share one, which the parent reads.
 _sum: "Synchronized[int] | None" = None
 
 
 def count(amount: int) -> None:
-    """Called by the work itself: so much more of it is done (see Workers.counted)."""
+    """Called by the work itself: add to its progress (see Workers.counted)."""
     assert _sum is not None, "only work that Workers have started is counted"
     with _sum.get_lock():
         _sum.value += amount
 
 
 def processes(jobs: int, shards: int, size_bytes: int) -> int:
-    """How many of the `jobs` processes that are allowed to use for reading so many shards of so many bytes together."""
+    """How many of at most `jobs` processes to use for reading `shards` shards of `size_bytes` in all."""
     return max(1, min(jobs, shards, 1 + size_bytes // WORTH_A_PROCESS_BYTES))
 
 
@@ -64,13 +64,13 @@ class Workers:
         self._sum = total
 
     def counted(self) -> int:
-        """The sum of what the work has passed to count() so far, also inside items that are not done yet."""
+        """The sum of all calls of count() so far, also within items that are not done yet."""
         return self._sum.value
 
     def map(
         self, function: Callable[[Item], Result], items: Sequence[Item], *, per_task: int = FILES_PER_TASK
     ) -> Iterator[Result]:
-        """function(item) of each item, in order; a process gets `per_task` items at a time."""
+        """Yield function(item) for each item, in order; a process gets `per_task` items at a time."""
         if self._pool is None:
             _count_into(self._sum)
             yield from map(function, items)
@@ -113,7 +113,7 @@ def _start_worker(total: "Synchronized[int]", counts: Table) -> None:
 
 
 def end_with_parent() -> None:
-    """Let this process, a child by multiprocessing, end when its parent does, however that ends (also by kill -9)."""
+    """End this process, a child by multiprocessing, as soon as its parent ends, also by kill -9."""
     threading.Thread(target=_wait_for_parent, name="end-with-parent", daemon=True).start()
 
 

@@ -12,19 +12,23 @@ LISTED = 10
 
 
 def report(done: str, uri: str, packed: pa.Table, shards: list[dict[str, Any]], skipped: list[dict[str, str]]) -> None:
-    """Both of what follows."""
+    """Print the warnings and the summary; see `warn_of` and `summarize`."""
     warn_of(packed, skipped)
     summarize(done, uri, packed, shards)
 
 
 def warn_of(packed: pa.Table, skipped: list[dict[str, str]]) -> None:
-    """Skipped files and duplicates on stderr."""
+    """Print skipped files and duplicates on stderr."""
     listed("skipped", [f"{row.get('shard', row['split'])}/{row['name']}: {row['fault']}" for row in skipped])
     listed("the same image more than once", duplicates(packed))
 
 
 def summarize(done: str, uri: str, packed: pa.Table, shards: list[dict[str, Any]]) -> None:
-    """The dataset in numbers on stdout. `done`: what was done to it."""
+    """Print the numbers of a dataset on stdout.
+
+    Args:
+        done: what was done to it, such as "packed".
+    """
     print(f"{done} {uri}")
     for split in pc.unique(packed["split"]).to_pylist():
         own = [shard for shard in shards if shard["split"] == split]
@@ -45,7 +49,7 @@ def duplicates(packed: pa.Table) -> list[str]:
 
 
 def listed(what: str, lines: list[str]) -> None:
-    """A warning on stderr with the first few of `lines`; nothing where there are none."""
+    """Print a warning with the first few of `lines` on stderr, if there are any."""
     if lines:
         print(f"warning: {what} ({len(lines)}):", file=sys.stderr)
     for line in lines[:LISTED]:

@@ -1,4 +1,4 @@
-"""The shards of one split on their way to storage, each with a record of what is in it, so that a pack can be completed."""
+"""Writes the shards of one split, each with a record of its content, so that an interrupted pack can be completed."""
 
 import hashlib
 import json
@@ -26,7 +26,7 @@ RECORD_SCHEMA = pa.schema([*INDEX_SCHEMA, pa.field("source_sha256", pa.binary(32
 
 @dataclass(frozen=True)
 class Record:
-    """One written shard: its line in the manifest, and a row for each source file, also those that did not decode."""
+    """One written shard: its entry in the manifest, and a row for each source file, also for those that did not decode."""
 
     shard: dict[str, Any]
     rows: pa.Table
@@ -41,7 +41,7 @@ def _record_name(split: str, number: int) -> str:
 
 
 def read_records(location: Location, split: str, files: dict[str, int]) -> Iterator[Record]:
-    """The shards that an interrupted pack has finished, from the first on, as far as they are complete."""
+    """The complete shards of an interrupted pack, in order, up to the first that is missing or damaged."""
     number = 0
     while _record_name(split, number) in files:
         data = read_file(location, _record_name(split, number))
@@ -54,7 +54,7 @@ def read_records(location: Location, split: str, files: dict[str, int]) -> Itera
             LOG.warning("%s: damaged (%s); its shard is written anew", _record_name(split, number), error)
             return
         if rows.schema.names != RECORD_SCHEMA.names:
-            # Of an earlier version: the shards are written anew.
+            # Written by an earlier version: the shards are written anew.
             return
         if shard["samples"] and files.get(shard["name"]) != shard["bytes"]:
             return
@@ -95,7 +95,7 @@ class ShardWriter:
         self._rows.append(row)
 
     def finish(self) -> list[Record]:
-        """Write what is left and wait for all writes; the new shards' records."""
+        """Write the last shard and wait for all writes. Returns: the records of the new shards."""
         if self._rows:
             self._cut()
         for pending in self._pending:
@@ -118,7 +118,7 @@ class ShardWriter:
 
 
 def _write(location: Location, number: int, record: Record, data: memoryview) -> None:
-    # The record comes second: where it is, its shard is complete.
+    # The record comes second, so that its shard is complete.
     if record.shard["samples"]:
         write_file(location, record.shard["name"], data)
     write_file(location, _record_name(record.shard["split"], number), index_bytes(record.rows))

@@ -18,7 +18,7 @@ from data_shards.storage.uri import join_uri
 
 @dataclass(frozen=True)
 class Sources:
-    """The files of each split by their names in the dataset, sorted; the listing's digest; what the user should know."""
+    """The files of each split by their names in the dataset, sorted; a digest of the listing; remarks for the user."""
 
     files: dict[str, dict[str, ImageFile]]
     digest: str
@@ -61,9 +61,9 @@ def find_pair(
     """The images of two places, one for each domain: a folder, a URI, or a text file with a path or a URI in each line.
 
     Args:
-        options: that name the places, for messages.
-        held_out: the share of each domain's images that becomes testA and testB, 0 to 1. Which they are follows from their names
-            alone, so that images that are added later move few others.
+        options: names of the options for the places, for messages.
+        held_out: the share of each domain's images that becomes testA and testB, 0 to 1. It is chosen by a hash of the names, so
+            that images that are added later move few others.
 
     Raises: UserError where a place does not exist or has no image.
     """
@@ -120,7 +120,7 @@ def _digest(files: Mapping[str, Mapping[str, ImageFile]]) -> str:
     digest = hashlib.sha256()
     for split, found in files.items():
         for name, file in found.items():
-            # As the file system has it: a name need not be text.
+            # As bytes of the file system: a name need not be valid UTF-8.
             digest.update(os.fsencode(f"{split}/{name} {_size(file)}\n"))
     return digest.hexdigest()
 

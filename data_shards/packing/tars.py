@@ -1,4 +1,4 @@
-"""WebDataset tars: deterministic ones, built in memory, names that are safe in them, and what is an image in one."""
+"""WebDataset tars: builds deterministic ones in memory, makes keys from file names, and finds the image of a sample."""
 
 import hashlib
 import io
@@ -22,7 +22,7 @@ def key_and_suffix(name: str) -> tuple[str | None, str]:
     # Here: webdataset imports torch, which takes seconds, and writing tars needs neither.
     from webdataset.tariterators import base_plus_ext
 
-    # A Mac's notes about a file beside it (._photo.jpg): to webdataset all of a folder's are one sample.
+    # AppleDouble files (._photo.jpg): webdataset would group all of a folder's into one sample.
     if name.rpartition("/")[2].startswith("."):
         return None, ""
     return base_plus_ext(printable(name))
@@ -57,9 +57,9 @@ class Keys:
         stem = "_".join([*path.parts[:-1], path.stem])
         ascii_stem = unicodedata.normalize("NFKD", stem).encode("ascii", "ignore").decode()
         slug = re.sub(r"[^A-Za-z0-9_-]+", "_", ascii_stem).strip("_-")[:LONGEST_KEY] or "image"
-        # Compared without case: shards are also unpacked on file systems that ignore case.
+        # Unique without regard to case, because shards may be unpacked on file systems that ignore it.
         folded = slug.lower()
-        # Counted on from the last copy: in a folder of names without ASCII letters all are copies of "image".
+        # Continues from the last copy: in a folder of names without ASCII letters all are copies of "image".
         key, copy = slug, self._copies.get(folded, 1)
         while key.lower() in self._taken:
             copy += 1
@@ -88,7 +88,7 @@ class TarBuilder:
         """Append a sample; its (offset, length) in bytes, headers and padding included."""
         offset = self._buffer.tell()
         member = tarfile.TarInfo(f"{key}.{image.suffix}")
-        # Time, owner and mode stay the same, so that the same images give the same bytes.
+        # Fixed time, owner and mode, so that the same images give the same bytes.
         member.size, member.mtime, member.mode = len(image.data), 0, 0o644
         self._tar.addfile(member, io.BytesIO(image.data))
         return offset, self._buffer.tell() - offset

@@ -19,16 +19,16 @@ NEITHER = "neither a folder nor a text file with a path in each line"
 
 @dataclass(frozen=True)
 class TextList:
-    """The list at a path or a URI. Its own relative paths count from the folder that it lies in; blank lines and lines that begin
-    with # are passed over, and an image that is named twice is one."""
+    """The list at a path or a URI. Relative paths in it start at its own folder; blank lines and lines that begin with # are
+    ignored, and an image that is named twice counts once."""
 
     place: str
 
     def images(self, left_out: LeftOut) -> dict[str, ImageFile]:
-        """The images by names that tell them apart, sorted. Raises: UserError where it is no text.
+        """The images by unique names, sorted. Raises: UserError if the list is not a text file.
 
         Args:
-            left_out: is given the paths where there is no file, with their lines.
+            left_out: collects the paths without a file, with their line numbers.
         """
         found: dict[str, ImageFile] = {}
         seen: set[str] = set()
@@ -41,12 +41,12 @@ class TextList:
                 seen.add(whole)
                 short = line.partition("://")[2].partition("?")[0] if is_uri(line) else line.lstrip("/")
                 short = short.removeprefix("./")
-                # An absolute and a relative path, or a URI, may look alike without what they begin with.
+                # An absolute path, a relative path and a URI may be equal after their prefix.
                 found[whole if short in found else short] = image
         return dict(sorted(found.items()))
 
     def _named(self, line: str) -> tuple[ImageFile, str]:
-        """An image, and what no other image is called."""
+        """An image, and its unique name."""
         folder = split_uri(self.place)[0]
         if is_uri(folder) and not is_uri(line) and not os.path.isabs(line):
             while line.startswith("../"):
@@ -58,7 +58,7 @@ class TextList:
         return path, str(path)
 
     def _lines(self) -> Iterator[tuple[int, str]]:
-        """Number and text of each line that names something."""
+        """Number and text of each line with a path."""
         for number, line in enumerate(self._text().split("\n"), start=1):
             text = line.strip()
             if text and not text.startswith("#"):
@@ -66,7 +66,7 @@ class TextList:
 
     def _text(self) -> str:
         content = self._content()
-        # Windows' own tools write it with this mark.
+        # Windows' tools write text with this byte order mark.
         if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
             return content.decode("utf-16", "replace")
         if b"\0" in content:

@@ -1,4 +1,4 @@
-"""What is read from storage may come from a stranger: names that become paths, and JSON that must have a shape."""
+"""Validates untrusted input from storage: names that become paths, and the shape of JSON."""
 
 import json
 import re
@@ -9,19 +9,19 @@ from pydantic import AfterValidator, TypeAdapter, ValidationError
 
 from data_shards.errors import UserError
 
-# File systems take no longer one.
+# Bytes of a part of a path, on all common file systems.
 LONGEST_PART = 255
 # Categories of Unicode: controls, half a character, what ends a line.
 UNWRITABLE = ("Cc", "Cs", "Zl", "Zp")
-# What this project writes has less than ten.
+# Nesting of JSON; this project's own files have less than ten levels.
 DEEPEST = 100
-# More than 64 bits have; what is longer than any float would end whatever divides by it.
+# Digits; more than those of 64 bits. An integer that is larger than any float would raise an OverflowError later.
 LONGEST_INTEGER = 20
 T = TypeVar("T")
 
 
 def leads_out(name: str) -> bool:
-    """Whether a name, as a path, may mean something outside its folder, or the folder itself: an object may be called `a/../../b`."""
+    """Whether a name, used as a path, may leave its folder or mean the folder itself: objects may be called `a/../../b`."""
     return any(part in ("", ".", "..") for part in name.split("/"))
 
 
@@ -59,11 +59,11 @@ def parsed(content: bytes, source: str) -> Any:
     try:
         value = json.loads(content, parse_int=_integer)
         if b"\\u" in content:
-            # Half a character can be written like this, and nowhere else.
+            # Only such an escape can produce a lone surrogate.
             json.dumps(value, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
         raise UserError(f"{source}: damaged ({error})") from error
-    # What is deeper than this would end whatever calls itself for each level.
+    # Deeper values would overflow the stack of recursive functions.
     if content.count(b"[") + content.count(b"{") > DEEPEST and _depth(value) > DEEPEST:
         raise UserError(f"{source}: damaged (lists or fields in each other, more than {DEEPEST} deep)")
     return value
@@ -94,6 +94,6 @@ def problem(error: ValidationError) -> str:
 
 
 def shortened(text: str) -> str:
-    """A text of a stranger's for a message: in one line, and not long."""
+    """Untrusted text for a message: in one line, cut after 80 characters."""
     shown = repr(text[:80])
     return f"{shown}..." if len(text) > 80 else shown if not text.isprintable() or not text else text

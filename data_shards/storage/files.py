@@ -1,6 +1,6 @@
-"""Files on any pyarrow filesystem: a path, s3://, gs://, file://. Whole small files; ranges of large ones are RangeReader's.
+"""Reads, writes, lists and deletes whole files on any pyarrow filesystem: a path, s3://, gs://, file://. RangeReader reads ranges.
 
-Everything here waits for storage that throttles or is away, see patience.py.
+All operations retry while storage throttles or is unreachable, see patience.py.
 """
 
 import logging
@@ -25,7 +25,7 @@ LOG = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-# Names that `writing` writes to: a regular expression. No two writers have the same, also on different machines.
+# Regular expression of the temporary names, which are unique for each writer, also across machines.
 TEMPORARY = r"\.[0-9a-f]{16}\.partial(\.[^./]*)?"
 
 UNFINISHED = re.compile(rf"(^|/){TEMPORARY}$")
@@ -105,7 +105,7 @@ def write_file(location: Location, name: str, data: bytes | memoryview) -> None:
             _write(filesystem, path, data)
             return
         folder = os.path.dirname(path)
-        # No name that somebody can have put a link under.
+        # A random name, so that nobody can have put a link there.
         temporary = f"{folder}/.{secrets.token_hex(8)}.partial"
         try:
             filesystem.create_dir(folder, recursive=True)
@@ -123,7 +123,7 @@ def write_file(location: Location, name: str, data: bytes | memoryview) -> None:
 
 
 def _write(filesystem: fs.FileSystem, path: str, data: bytes | memoryview) -> None:
-    # One call for all of it: an upload of which a part has failed is not completed, also not by closing it.
+    # In one call: closing an upload after a part has failed must not complete it.
     with filesystem.open_output_stream(path) as stream:
         stream.write(data)
 
@@ -151,14 +151,14 @@ def list_folder(location: Location, *, recursive: bool = False) -> dict[str, fs.
         location.check_bucket()
     start = len(location.root) + 1
     names = {info.path[start:]: info for info in sorted(found, key=lambda info: info.path)}
-    # Of an object that somebody has put there under such a name; of a writer that was killed, or still writes.
+    # Skipped: objects with unsafe names, and the temporary files of writers that were killed or still write.
     for name in [name for name in names if leads_out(name) or UNFINISHED.search(name)]:
         del names[name]
     return _at_the_top(location, names) if are_implied else names
 
 
 def _below(filesystem: fs.LocalFileSystem, root: str) -> list[fs.FileInfo]:
-    """All files and folders below a local one. Of links, which may lead in circles, pyarrow would list every way through them."""
+    """All files and folders below a local one. pyarrow would follow links in circles."""
     found: list[fs.FileInfo] = []
     times = Counter[tuple[int, int]]()
     folders = deque([root])
@@ -167,7 +167,7 @@ def _below(filesystem: fs.LocalFileSystem, root: str) -> list[fs.FileInfo]:
         with suppress(FileNotFoundError, NotADirectoryError):
             about = os.stat(folder)
             times[about.st_dev, about.st_ino] += 1
-            # By its own name, and by that of one link.
+            # Once by its own name, once through a link.
             if times[about.st_dev, about.st_ino] > 2:
                 continue
         infos = filesystem.get_file_info(fs.FileSelector(folder, allow_not_found=True))
@@ -217,7 +217,7 @@ def _delete_file(filesystem: fs.FileSystem, path: str) -> None:
     try:
         filesystem.delete_file(path)
     except OSError:
-        # An earlier attempt may have done its work without being answered, or only the parent's mark is refused.
+        # An earlier attempt may have succeeded without an answer, or only the marker of the parent is refused.
         if filesystem.get_file_info(path).type != fs.FileType.NotFound:
             raise
 

@@ -22,7 +22,7 @@ __all__ = ["File", "RunFolder", "join_uri", "split_uri"]
 
 @dataclass(frozen=True)
 class File:
-    """What a file must be to be whole."""
+    """Size and checksum of a complete file."""
 
     size_bytes: int
     sha256: str
@@ -79,7 +79,7 @@ class RunFolder:
         return list_files(self.location.inside(folder))
 
     def links_out(self) -> list[str]:
-        """Names of the entries that are links to somewhere outside: what is written under them is not in the folder."""
+        """Names of the entries that are symbolic links to places outside of the folder."""
         if not (self.is_local and os.path.isdir(self.path)):
             return []
         inside = os.path.join(os.path.realpath(self.path), "")
@@ -95,7 +95,7 @@ class RunFolder:
         return read_json(self.location, name)
 
     def write(self, name: str, content: bytes) -> File:
-        """Write a file, whole or not at all, and say what it is."""
+        """Write a file atomically. Returns: its size and checksum."""
         write_file(self.location, name, content)
         return File(len(content), hashlib.sha256(content).hexdigest())
 

@@ -19,16 +19,16 @@ from data_shards.storage.uri import EMPTY, is_uri, join_uri, legal, split_option
 
 LOG = logging.getLogger(__name__)
 
-# One call of the S3 client: the seconds it waits for a connection and for the next byte, and how often it tries. It ends
-# after 1 s where nothing listens, after 21 s where a server hangs; then patience.py waits, which can be interrupted. A server
-# that is only slow, as one under load that answers after 8 s, is none that hangs.
+# For one call of the S3 client: seconds to wait for a connection and for the next byte, and the number of attempts. It ends
+# after 1 s where nothing listens and after 21 s where a server hangs; then patience.py waits, which can be interrupted. A server
+# under load that answers after 8 s does not count as hanging.
 CONNECT_S = 3.0
 ANSWER_S = 10.0
 ATTEMPTS = 2
 # pyarrow's own. For others it imports packages of fsspec, which raise errors of their own.
 SCHEMES = ("file", "s3", "gs", "gcs", "abfs", "abfss", "hdfs", "viewfs")
-# Google's client waits longer from one attempt to the next; for so long it makes new ones. It has no word for the seconds that an
-# attempt may take: one whose server hangs ends after 120 s.
+# Seconds in which Google's client starts new attempts. It has no option for the length of an attempt: one whose server hangs ends
+# after 120 s.
 RETRIES_S = 2.0
 
 
@@ -49,7 +49,7 @@ class Location:
 
     @property
     def is_object_store(self) -> bool:
-        # There an object appears when its upload is complete, and a folder is only a prefix.
+        # An object appears when its upload is complete, and a folder is only a prefix.
         return any(name in self.filesystem.type_name for name in ("s3", "gcs", "gs", "abfs"))
 
     @property
@@ -66,8 +66,8 @@ class Location:
         file = self.filesystem.open_input_file(self.path(name))
         if self.filesystem.type_name != "gcs":
             return file, file.size()
-        # Google's asks the server at each call of size(), and holds Python's lock meanwhile: training would stand still. (At the
-        # first read it still does, once a file.)
+        # Google's client asks the server at each call of size(), and holds the GIL meanwhile, which would stop training. (It still
+        # does so at the first read of a file.)
         info = self.filesystem.get_file_info(self.path(name))
         if not info.is_file:
             raise FileNotFoundError(f"{name} of {self.uri}")
@@ -80,7 +80,7 @@ class Location:
         try:
             bucket = self.filesystem.get_file_info(self.bucket)
         except OSError as error:
-            # Who may read the objects need not have the right to ask for the bucket.
+            # The right to read objects does not include the right to query the bucket.
             LOG.debug("cannot ask for bucket %s: %s", self.bucket, first_line(error))
             return
         if bucket.type == fs.FileType.NotFound:
@@ -91,11 +91,11 @@ class Location:
 
 
 def read_at(file: pa.NativeFile, length: int, offset: int) -> bytes:
-    """So many bytes of an open file, fewer at its end. Raises: OSError."""
+    """`length` bytes of an open file from `offset` on, fewer at its end. Raises: OSError."""
     try:
         return bytes(file.read_at(length, offset))
     except ValueError as error:
-        # pyarrow's word for a stream that Google's client has lost is that the file is closed.
+        # pyarrow reports a connection that Google's client has lost as a closed file.
         raise OSError(f"the connection was lost ({error})") from error
 
 
@@ -149,8 +149,8 @@ def _endpoint(uri: str) -> str:
 
 
 def _that_gives_up(filesystem: fs.FileSystem, uri: str) -> fs.FileSystem:
-    """The same S3 or Google client, with timeouts, retries and a proxy that a URI has no words for."""
-    # One made from a URI tries again for 6 s where nothing listens, and 31 times, 99 s in all, where a server hangs; Google's
+    """The same S3 or Google client, with timeouts, retries and a proxy, for which a URI has no options."""
+    # A client made from a URI retries for 6 s where nothing listens, and 31 times, 99 s in all, where a server hangs; Google's
     # for 15 minutes.
     make, (options,) = filesystem.__reduce__()
     if make(options) != filesystem:
@@ -160,7 +160,7 @@ def _that_gives_up(filesystem: fs.FileSystem, uri: str) -> fs.FileSystem:
         return make(options | {"retry_time_limit": timedelta(seconds=RETRIES_S)})
     more: dict[str, Any] = {"connect_timeout": CONNECT_S, "request_timeout": ANSWER_S}
     endpoint = _endpoint(uri) or f"s3.{filesystem.region}.amazonaws.com"
-    # It does not look into the environment for one, as Google's does.
+    # Unlike Google's, the S3 client does not read the proxy from the environment.
     if proxy := s3_proxy(endpoint if is_uri(endpoint) else f"{options['scheme']}://{endpoint}"):
         more["proxy_options"] = proxy
     return fs.S3FileSystem(**options | more, retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=ATTEMPTS))

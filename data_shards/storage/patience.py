@@ -1,7 +1,7 @@
 """Retries for storage that throttles, drops connections or does not answer. Errors that retrying cannot help are raised at once.
 
-tenacity would save little: the time that counts from the first failure, the private source of jitter, the event that ends a
-wait and the advice would all be callbacks of ours.
+tenacity would save little: the deadline counted from the first failure, the private jitter, the event that ends a wait and the
+advice would all be callbacks of ours.
 """
 
 import errno
@@ -18,18 +18,18 @@ from data_shards.repeats import AWAY
 
 LOG = logging.getLogger(__name__)
 
-# So long (seconds, from the first failure on) storage may be away; a call that has begun by then is not broken off.
+# Seconds, from the first failure on, in which calls are retried; a call that has begun by then is not interrupted.
 PATIENCE_S = 60.0
 FIRST_DELAY_S = 0.1
 LONGEST_DELAY_S = 5.0
-# Its own: programs that seed the global generator are not to notice.
+# A private generator, so that the global one's state stays as it is.
 JITTER = random.Random()
 
-# Of a disk or a network mount; pyarrow's errors of remote storage have no number.
+# errno values of a disk or a network mount; pyarrow's errors of remote storage have none.
 TRANSIENT = {errno.EAGAIN, errno.EBUSY, errno.EINTR, errno.EIO, errno.EPIPE, errno.ESTALE, errno.ETIMEDOUT}
 TRANSIENT |= {errno.ECONNABORTED, errno.ECONNREFUSED, errno.ECONNRESET, errno.EHOSTUNREACH}
 TRANSIENT |= {errno.ENETDOWN, errno.ENETRESET, errno.ENETUNREACH}
-# What pyarrow's clients write where waiting does not help, and what the user can do about it. The first that is found.
+# Patterns of error messages for which waiting does not help, and what the user can do. The first match counts.
 ADVICE = {
     r"HTTP status 407|CONNECT tunnel failed, response 4": (
         "the proxy refuses: write its user and password into HTTPS_PROXY and HTTP_PROXY (http://USER:PASSWORD@HOST:PORT), or the "
@@ -67,10 +67,10 @@ T = TypeVar("T")
 
 
 def patiently(task: str, attempt: Callable[[], T], closed: threading.Event | None = None) -> T:
-    """What `attempt` returns, as soon as storage lets it; setting `closed` ends a wait.
+    """What `attempt` returns, retried while storage is unreachable; setting `closed` ends a wait.
 
-    FileNotFoundError passes. UserError, which begins with "cannot" and the task, where waiting does not help, and
-    StorageAwayError where it has not.
+    Raises: FileNotFoundError and NotADirectoryError of `attempt`; UserError "cannot TASK: ..." where waiting does not help;
+    StorageAwayError after PATIENCE_S.
     """
     closed = closed or threading.Event()
     delay, failed_first = FIRST_DELAY_S, 0.0
@@ -89,7 +89,7 @@ def patiently(task: str, attempt: Callable[[], T], closed: threading.Event | Non
             if waited + delay > PATIENCE_S or closed.is_set():
                 raise StorageAwayError(f"cannot {task}, tried for {waited:.0f} s: {reason}") from error
             LOG.warning("cannot %s yet, again in %.1f s: %s", task, delay, reason, extra=AWAY)
-        # Many readers that were turned away together are not to come back together.
+        # Jitter: readers that were rejected together must not retry together.
         closed.wait(delay * JITTER.uniform(0.5, 1.0))
         delay = min(2 * delay, LONGEST_DELAY_S)
 
@@ -101,7 +101,7 @@ def first_line(error: BaseException) -> str:
 
 
 def _advice(error: OSError) -> str | None:
-    """What to do about an error that retrying cannot help, as the beginning of a sentence; None where it may pass."""
+    """What to do about an error for which retrying does not help, as the beginning of a sentence; None if it may be transient."""
     advice = next((advice for pattern, advice in ADVICE.items() if re.search(pattern, str(error))), None)
     if advice is not None:
         return f"{advice}: "

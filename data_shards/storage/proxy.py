@@ -1,6 +1,6 @@
-"""Web proxies, as the environment names them: HTTPS_PROXY, HTTP_PROXY, ALL_PROXY, and NO_PROXY for the hosts that need none.
+"""Web proxies from the environment: HTTPS_PROXY, HTTP_PROXY, ALL_PROXY, and NO_PROXY for hosts without one.
 
-This machine itself is reached without one.
+Loopback addresses are always reached without a proxy.
 """
 
 import ipaddress

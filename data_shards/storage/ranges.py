@@ -10,7 +10,7 @@ from data_shards.storage.location import Location, read_at
 from data_shards.storage.patience import patiently
 
 OPEN_FILES = 64
-# An open object is a name and a size, no descriptor; to open one again costs a request.
+# An open object is only a name and a size, without a file descriptor; opening it again costs a request.
 OPEN_OBJECTS = 4096
 
 
@@ -47,7 +47,7 @@ class RangeReader:
             if len(data) != expected:
                 raise OSError(f"the transfer ended after {len(data)} of {expected} bytes")
         except OSError:
-            # A file that has failed once may fail for ever; and it may have become another one.
+            # Opened again by the next attempt: the handle may stay broken, or the file may have been replaced.
             with self._lock:
                 self._files.pop(name, None)
             raise
@@ -61,7 +61,7 @@ class RangeReader:
         opened = self._location.open(name)
         with self._lock:
             self._files[name] = opened
-            # Forgotten, not closed: another thread may be reading from it; the last reference closes it.
+            # Not closed here: another thread may be reading from it; the last reference closes it.
             if len(self._files) > self._most_open:
                 self._files.popitem(last=False)
         return opened

@@ -1,7 +1,7 @@
 """The text of a URI: its path, as somebody types it, and its options after a question mark.
 
-In a path all characters stand for themselves, as in the tools of the stores; %20 and the like stand for one too. So a % before two
-hexadecimal digits is written %25, and a question mark before what looks like options %3F.
+In a path all characters stand for themselves, as in the stores' own tools, and %20 is a space. So a % before two hexadecimal
+digits is written %25, and a question mark before what looks like options %3F.
 """
 
 import os
@@ -31,13 +31,13 @@ def legal(uri: str) -> str:
     """The same URI with all escapes that parsers insist on."""
     text, options = split_options(uri)
     scheme, mark, rest = text.partition("://")
-    # Users and buckets have rules of their own.
+    # Users and buckets have other rules.
     authority, slash, path = rest.partition("/")
     return f"{scheme}{mark}{authority}{slash}{ILLEGAL.sub(lambda found: quote(found[0]), path)}{options}"
 
 
 def in_uri(path: str) -> str:
-    """A path of a file system for a URI: what would stand for something else is escaped."""
+    """A file system path as the path of a URI: characters with a special meaning are escaped."""
     return path.replace("%", "%25").replace("?", "%3F")
 
 
