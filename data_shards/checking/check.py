@@ -1,4 +1,4 @@
-"""Checks one shard against the manifest and the index, reading each byte once. `verify` calls this in its processes."""
+"""Checks one shard against the manifest and the index, reading each byte once; runs in the processes of `verify`."""
 
 import hashlib
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ Row = dict[str, Any]
 class Task:
     """One shard: its entry in the manifest, its size in storage (bytes), its first row in the index (None: the index is bad).
 
-    `skipped` holds the keys in the tar that were left out of the index for a reason that the manifest names.
+    `skipped` holds the keys in the tar that the manifest lists as skipped, so that they are not in the index.
     """
 
     dataset: Dataset
@@ -37,7 +37,7 @@ class Report:
     """The faults of a shard and of its samples; `sizes` holds (width, height) of its smallest and largest sides."""
 
     shard: str
-    is_as_packed: bool = True  # its bytes are those that the manifest names
+    is_as_packed: bool = True  # its bytes match the manifest
     faults: list[str] = field(default_factory=list)
     bad_samples: list[str] = field(default_factory=list)
     sizes: list[tuple[int, int]] = field(default_factory=list)

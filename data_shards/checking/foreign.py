@@ -23,7 +23,7 @@ DRAWN_ABOUT = "drawn by this project (attention, grids)"
 
 @dataclass(frozen=True)
 class Task:
-    """One shard to read; `size` in bytes; `image_field`: the part of a name after the first dot that is the image."""
+    """One shard to read; `size` in bytes; `image_field`: the part after the first dot of a name that marks the image."""
 
     uri: str
     split: str
@@ -34,11 +34,11 @@ class Task:
 
 @dataclass(frozen=True)
 class Found:
-    """A shard's entry in the manifest, its index rows, and its samples without a usable image; or why it cannot be used.
+    """A shard's entry in the manifest, its index rows, and its samples without a usable image; or the fault of the shard.
 
     Attributes:
-        links: its members that are links.
-        others: kind -> how many members are no images: .json, no suffix, no regular file.
+        links: members that are links.
+        others: kind (.json, no suffix, no regular file) -> number of members that are no images.
     """
 
     shard: dict[str, Any] = field(default_factory=dict)
@@ -100,14 +100,14 @@ def look_through(task: Task) -> Found:
 
 
 def _hidden(samples: list[_Sample]) -> set[str]:
-    """Keys in hidden, thumbnail and system folders, which are left out of folders too; seen from where all samples lie."""
+    """Keys in hidden, thumbnail and system folders below the folder that all samples share; `pack` leaves these out too."""
     folders = [sample.key.split("/")[:-1] for sample in samples]
     common = sum(1 for _ in takewhile(lambda parts: len(set(parts)) == 1, zip(*folders, strict=False)))
     return {sample.key for sample in samples if is_hidden("/".join(sample.key.split("/")[common:]))}
 
 
 def is_image_field(suffix: str, wanted: str | None) -> bool:
-    """Whether a member with this suffix, lower case, is an image: by its own suffix, or because it is named so."""
+    """Whether a member with this suffix, lower case, is an image: by default by its suffix, else by the field that is `wanted`."""
     return suffix in IMAGE_SUFFIXES if wanted is None else suffix == wanted or suffix.startswith(f"{wanted}.")
 
 
@@ -124,7 +124,7 @@ def _without_image(sample: _Sample) -> str:
 
 
 def _group(stream: ShardStream, wanted: str | None, passed: Passed) -> list[_Sample]:
-    """webdataset's rule: files that follow one another, with the same name up to the first dot, are a sample."""
+    """Group members as webdataset does: consecutive files with the same name up to the first dot are a sample."""
     samples: dict[str, _Sample] = {}
     current: _Sample | None = None
     for member in members(stream, passed=passed):

@@ -10,12 +10,12 @@ from data_shards.images.decode.open import JPEG_FORMATS, opened
 from data_shards.images.decode.orientation import shown_size
 from data_shards.images.decode.plain import is_plain
 
-# Formats in which a whole file can be recognised from its bytes; others are decoded to find out.
+# Formats whose files can be recognized as complete from their bytes; others are decoded to find out.
 CUT_SHORT = (*JPEG_FORMATS, "WEBP", "GIF")
 SELF_EVIDENT = (*CUT_SHORT, "PNG")
 
 JPEG_SCAN, JPEG_END = 0xDA, 0xD9
-# In a scan a byte FF is followed by 0, or it is a restart mark, or filling.
+# Within a scan a byte FF is followed by 0, belongs to a restart marker, or is padding.
 AFTER_SCAN = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 GIF_IMAGE, GIF_END = 0x2C, 0x3B
 
@@ -34,11 +34,11 @@ def look_at(data: bytes) -> Header:
     try:
         with opened(data) as image:
             plain = is_plain(image, data)
-            # A PNG without an orientation has to be decoded to find that out.
+            # The orientation of a PNG may come after its pixels, so that it has to be decoded.
             size = image.size if plain else shown_size(image)
             is_whole = image.format in SELF_EVIDENT and _is_whole(image, data)
             if not is_whole:
-                # What is missing may be needless: the other frames of a GIF, the end mark of a PNG.
+                # The missing part may be unnecessary: further frames of a GIF, the end mark of a PNG.
                 try:
                     image.load()
                 except Exception:
@@ -51,7 +51,7 @@ def look_at(data: bytes) -> Header:
 
 
 def _is_whole(image: Image.Image, data: bytes) -> bool:
-    """Whether its end is there. What lies behind that, such as the film of a motion photo, does not matter."""
+    """Whether the end of the image is there. Bytes behind it, such as the video of a motion photo, do not matter."""
     if image.format in JPEG_FORMATS:
         return _jpeg_ends(data)
     if image.format == "GIF":
@@ -68,7 +68,7 @@ def _is_whole(image: Image.Image, data: bytes) -> bool:
 
 
 def _jpeg_ends(data: bytes) -> bool:
-    """Whether the end mark of the image itself is there: a preview inside a segment has one too."""
+    """Whether the end mark of the image itself is there; a preview inside a segment has its own."""
     place = 2
     while place + 2 <= len(data):
         if data[place] != 0xFF:
@@ -96,7 +96,7 @@ def _gif_ends(data: bytes) -> bool:
         if block == GIF_END:
             return True
         if block == GIF_IMAGE:
-            # Its place and size, its colours, the size of its codes.
+            # Position and size, colour table, code size.
             place += 10 + _colour_table(data, place + 9) + 1
         else:
             place += 2
@@ -107,5 +107,5 @@ def _gif_ends(data: bytes) -> bool:
 
 
 def _colour_table(data: bytes, flags: int) -> int:
-    """Bytes of the colours that these flags announce."""
+    """Size in bytes of the colour table that these flags announce."""
     return 3 << (data[flags] & 7) + 1 if flags < len(data) and data[flags] & 0x80 else 0

@@ -93,7 +93,7 @@ def _fields(options: list[str]) -> dict[str, str]:
 
 
 def _warn_of_members(tasks: list[Task], found: list[Found]) -> None:
-    """What is in the tars beside images."""
+    """Warn of members of the tars that are no images."""
     links = [f"{task.shard}: {link}" for task, each in zip(tasks, found, strict=True) for link in each.links]
     listed(
         "links to other members, which no reader of WebDataset follows (tar --dereference --hard-dereference)", links
@@ -117,7 +117,7 @@ def _check_vacant(location: Location, files: dict[str, int], *, force: bool) -> 
 
 
 def _known_shards(location: Location) -> list[dict[str, Any]]:
-    """The shards of the manifest to be replaced, as far as it can be read; of any version."""
+    """The shards of the manifest that is replaced, of any version; empty if it cannot be read."""
     try:
         shards = json.loads(read_file(location, MANIFEST) or b"{}")["shards"]
         return [checked(SHARD_SHAPE, shard, MANIFEST) for shard in shards]

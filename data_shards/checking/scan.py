@@ -13,10 +13,10 @@ from data_shards.packing.tars import printable
 from data_shards.progress import Progress, megabytes
 from data_shards.storage import RangeReader
 
-# Bytes of one read from storage. A process holds one piece and one file of the shard in memory, whatever the shard's size.
+# Bytes of one read from storage. A process holds one piece and one member of the shard in memory, whatever the shard's size.
 PIECE_BYTES = 4 << 20
 LARGEST_SPARSE_BYTES = 1 << 30
-# webdataset skips such files.
+# Names that webdataset skips.
 META = re.compile(r"__[^/]*__($|/)")
 COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
 
@@ -33,7 +33,7 @@ Result = TypeVar("Result")
 
 
 def look_at_all(label: str, look: Callable[[Task], Result], tasks: list[Task], jobs: int) -> Iterator[Result]:
-    """look(task) of each shard, in order, by up to `jobs` processes; progress counts the bytes that ShardStreams have read."""
+    """Yield look(task) for each shard, in order, by up to `jobs` processes; progress counts the bytes that ShardStreams read."""
     total = sum(task.size for task in tasks)
     with (
         Workers(processes(jobs, len(tasks), total)) as workers,
@@ -48,7 +48,7 @@ class BadShardError(Exception):
 
 
 class ShardStream:
-    """The bytes of one shard, read forward only; all of them go through the hash, and are counted as work done."""
+    """The bytes of one shard, read forward only; all are hashed, and counted as progress."""
 
     def __init__(self, ranges: RangeReader, name: str, size: int) -> None:
         self.name, self.size = name, size
@@ -80,7 +80,7 @@ class ShardStream:
         return self._place
 
     def sha256(self) -> str:
-        """Of the whole shard: reads what is left of it."""
+        """The digest of the whole shard; reads the rest of it."""
         self.seek(self.size)
         return self._hash.hexdigest()
 
@@ -118,7 +118,7 @@ class Member:
 
 @dataclass
 class Passed:
-    """Members that webdataset passes over: links to others, devices and the like, names without a dot."""
+    """Members that webdataset skips: links, special files, names without a dot."""
 
     links: list[str] = field(default_factory=list)
     special: list[str] = field(default_factory=list)
@@ -143,7 +143,7 @@ def members(stream: ShardStream, stop: int | None = None, passed: Passed | None 
     """The files from the stream's place, a header, up to `stop`, by default the tar's end; `content` reads them.
 
     Args:
-        passed: is given the members that webdataset passes over.
+        passed: collects the members that webdataset skips.
 
     Raises BadShardError where the tar is damaged, or ends without its end mark.
     """
@@ -176,7 +176,7 @@ def members(stream: ShardStream, stop: int | None = None, passed: Passed | None 
             info = tar.next()
     except UserError:
         raise
-    # What tarfile's headers make of numbers that are none, or too large.
+    # tarfile raises these for invalid or too large numbers in headers.
     except (tarfile.TarError, ValueError, ArithmeticError, LookupError) as error:
         raise BadShardError(_damage(stream, place, str(error))) from error
     # TarFile treats anything that is not a header as the end.

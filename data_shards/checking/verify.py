@@ -22,7 +22,7 @@ PIECE_BYTES = 4 << 20
 
 @dataclass
 class Verdict:
-    """The faults found, a line each, and the facts that the advice to the user depends on."""
+    """The faults found, one line each, and what the advice to the user depends on."""
 
     bad: list[str] = field(default_factory=list)
     is_index_bad: bool = False
@@ -79,7 +79,7 @@ def _check_all(dataset: Dataset, files: dict[str, int], verdict: Verdict, jobs: 
     skipped: dict[str, set[str]] = {}
     for row in dataset.manifest.get("skipped", []):
         skipped.setdefault(row.get("shard", ""), set()).add(row.get("key", ""))
-    # Sent to the processes with every shard.
+    # Without `skipped`, because it is sent to the processes with every shard.
     lean = Dataset(dataset.uri, dataset.manifest | {"skipped": []})
     firsts = [None] * len(shards) if verdict.is_index_bad else accumulate((s["samples"] for s in shards), initial=0)
     tasks = []

@@ -1,4 +1,4 @@
-"""`bench URI`: how fast a dataset is read here, stage by stage, and beside the ways people read images today."""
+"""`bench URI`: how fast a dataset is read here, stage by stage, and in comparison with other libraries."""
 
 import argparse
 import json

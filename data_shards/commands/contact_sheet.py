@@ -1,4 +1,4 @@
-"""A picture of some images of each split with their keys: what one looks at before one trains for days."""
+"""A picture of some images of each split with their keys, to look at before training for days."""
 
 import textwrap
 from contextlib import closing
@@ -29,7 +29,7 @@ PAPER, PANEL, INK, FAINT, LINE, BAD = "#ffffff", "#f3f4f6", "#1f2328", "#656d76"
 CELL_X, CELL_Y = THUMB + GAP, THUMB + LABEL + GAP
 WIDTH = 2 * MARGIN + COLUMNS * CELL_X - GAP
 _font = ImageFont.load_default
-_CHOICE = 5  # what the draws are for, beside those of plan.py
+_CHOICE = 5  # purpose of the draws, beside those of epoch_plan.py
 
 
 def draw(dataset: Dataset, path: Path, seed: int) -> None:
@@ -71,7 +71,7 @@ def _heading(pen: ImageDraw.ImageDraw, top: int, dataset: Dataset, split: str, c
 
 
 def _cell(sheet: Image.Image, pen: ImageDraw.ImageDraw, x: int, y: int, sample: Sample) -> None:
-    # Decoded as the stream does: what it would show, or could not.
+    # Decoded as in the stream, with its errors.
     image = decoded(sample)
     pen.rectangle((x, y, x + THUMB - 1, y + THUMB - 1), PANEL, BAD if isinstance(image, str) else None)
     if isinstance(image, str):
@@ -100,7 +100,7 @@ def fitted(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width:
 
 
 def _legible(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
-    """The text with what the font lacks (it has little but ASCII) as codes instead of boxes that look alike."""
+    """The text with characters that the font lacks (it has little but ASCII) as escapes instead of identical boxes."""
     box = bytes(font.getmask("\uffff"))
     return "".join(
         letter.encode("ascii", "backslashreplace").decode() if bytes(font.getmask(letter)) == box else letter

@@ -1,4 +1,4 @@
-"""What `bench` measures of a dataset: the stages of reading by themselves, the first batch, whole pipelines in alternation."""
+"""The measurements of `bench`: the stages of reading alone, the first batch, whole pipelines in alternation."""
 
 import os
 import platform
@@ -117,7 +117,7 @@ class Bench:
             yield self._steady("JPEG folder", peers.image_folder(folder / "files", self._config, self._batch))
         if "ray" in names:
             peers.start_ray(self._config.loader_workers)
-            # Whole epochs: it works ahead without bound, which would disturb the measurements of the others.
+            # Whole epochs: it reads ahead without bound, which would disturb the other measurements.
             yield Pipeline(
                 "ray.data",
                 lambda _: _timed(lambda: sum(map(len, peers.ray_data(shards, self._config, self._batch)))),

@@ -1,4 +1,4 @@
-"""The ways people read images for training today, as endless streams of uint8 batches [n, 3, crop, crop]; `bench` measures against them.
+"""Other ways to read images for training, as endless streams of uint8 batches [n, 3, crop, crop], for comparison in `bench`.
 
 Each decodes and augments as its users do; the stock WebDataset reader decodes with our own functions, so that what
 differs is the reading. Ray is imported where it is used and by nothing else in this package.
@@ -68,7 +68,7 @@ def _decoded_row(row: dict[str, Any], config: StreamConfig) -> dict[str, Any]:
 def start_ray(workers: int) -> None:
     import ray
 
-    # For this process alone, on loopback: it needs no token, and a dashboard's processes would take part in the race.
+    # For this process alone, on loopback: it needs no token, and a dashboard's processes would slow it down.
     os.environ |= {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
     ray.init(address="local", num_cpus=workers, include_dashboard=False, logging_level="ERROR", log_to_driver=False)
     ray.data.DataContext.get_current().enable_progress_bars = False

@@ -1,4 +1,4 @@
-"""Which sample comes when, and who reads it: pure functions of integers.
+"""The order of samples and their distribution over readers: pure functions of integers.
 
 One epoch of one domain, N samples, G = the global batch:
 
@@ -21,10 +21,10 @@ from data_shards.errors import UserError
 Integers = NDArray[np.int64]
 
 EXTENT_BYTES = 1 << 20
-# A small dataset is cut finer, so that its epochs mix well too: at least this many extents, whatever their size.
+# Smallest number of extents: a small dataset is cut finer, so that its epochs are well mixed.
 FEWEST_EXTENTS = 64
-# Samples of a track are permuted within a window of so many extents, of fewer where there are many tracks: their samples
-# mix in the batch anyway, and each track holds a window in memory while it reads the next.
+# Extents of a window within which the samples of a track are permuted. Fewer with many tracks, whose samples are mixed in the batch
+# anyway, because each track holds a window in memory while it reads the next.
 MOST_WINDOW_EXTENTS = 4
 WINDOW_TRACKS = 64
 
@@ -71,7 +71,7 @@ def make_extents(samples: Integers, size_bytes: Integers) -> Extents:
 
 
 def track_length(samples: int, global_batch: int, split: str = "the split") -> int:
-    """Samples of one track, which is the number of batches in an epoch. UserError where there is not even one."""
+    """Samples of one track: the number of batches in an epoch. Raises: UserError where there is none."""
     if samples < global_batch:
         raise UserError(
             f"{split} has {samples} samples, fewer than the global batch {global_batch}: lower global_batch"
@@ -94,7 +94,7 @@ class Track:
 
 
 class EpochPlan:
-    """The order of one epoch of one domain. Costs O(extents) to make; each track is worked out when it is asked for."""
+    """The order of one epoch of one domain. Construction is O(extents); each track is computed on request."""
 
     def __init__(self, extents: Extents, *, seed: int, domain: int, epoch: int, global_batch: int) -> None:
         self._key = (seed, domain, epoch)

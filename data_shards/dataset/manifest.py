@@ -1,7 +1,7 @@
-"""What a dataset is: manifest.json (written last, so it is the commit), index.parquet (one row a sample) and the shards.
+"""A dataset: manifest.json (written last, as its commit), index.parquet (one row for each sample) and the shards.
 
-The manifest alone says which samples lie in which shard, so that an order can be planned without the index. The index
-says where in its shard each sample lies and what it is; rows.py reads it, a row group at a time.
+The manifest lists the number of samples in each shard, so that an order can be planned without the index. The index holds the
+position of each sample in its shard, its name, size and checksum; rows.py reads it by row groups.
 """
 
 import hashlib
@@ -27,7 +27,7 @@ FORMAT_VERSION = 3
 # Version 2 had no column is_plain, and sizes as stored, not as shown.
 READ_VERSIONS = (2, FORMAT_VERSION)
 SPLITS = ("trainA", "trainB", "testA", "testB")
-# A reader asks for the rows of an extent at a time, some 30 of them; larger groups would have it read more index than images.
+# Rows. A reader needs the rows of one extent at a time, about 30; with larger groups it would read more index than images.
 ROW_GROUP = 2048
 
 # The rows of a split are together, and so are those of a shard, in the order of the manifest's shards and by offset.
@@ -51,7 +51,7 @@ REBUILD = "`python -m data_shards index --force` builds index and manifest anew 
 
 @dataclass(frozen=True)
 class SplitInfo:
-    """One split in numbers. Bytes are those of its shards; sizes are in pixels."""
+    """The numbers of one split: its samples, the bytes of its shards, the sizes of its images in pixels."""
 
     samples: int
     bytes: int
@@ -63,7 +63,7 @@ class SplitInfo:
 
 @dataclass(frozen=True)
 class Split:
-    """Where the samples of a split lie: sample i is row first_row + i of the index. Array element s is of shard s."""
+    """The positions of a split's samples: sample i is row first_row + i of the index. Lists and arrays have an element a shard."""
 
     name: str
     first_row: int
@@ -81,7 +81,7 @@ class Split:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A packed dataset, as `open_dataset` returns it: its manifest, no file held open, so it can be pickled."""
+    """A packed dataset, as `open_dataset` returns it. It holds the manifest and no open file, so that it can be pickled."""
 
     uri: str
     manifest: dict[str, Any] = field(repr=False)
@@ -95,7 +95,7 @@ class Dataset:
         return dataset_fingerprint(self.manifest["shards"])
 
     def require(self, split: str) -> SplitInfo:
-        """The split's numbers. UserError, saying which there are, where there is no such split."""
+        """The split's numbers. Raises: UserError that lists the splits if there is no such one."""
         if split not in self.splits:
             raise UserError(
                 f"{shown(self.uri)} has no {split}, only {', '.join(self.splits)}: pack a folder that has it"
@@ -118,7 +118,7 @@ class Dataset:
 
 
 def split_infos(index: pa.Table, shards: list[dict[str, Any]]) -> dict[str, SplitInfo]:
-    """Sum an index up, split by split, in the order of the index."""
+    """The numbers of each split of an index, in its order."""
     extremes = [(side, least_or_most) for least_or_most in ("min", "max") for side in ("width", "height")]
     # One thread, so that the groups come in the order of the index.
     groups = index.group_by("split", use_threads=False).aggregate([([], "count_all"), *extremes])
@@ -130,7 +130,7 @@ def split_infos(index: pa.Table, shards: list[dict[str, Any]]) -> dict[str, Spli
 
 
 def dataset_fingerprint(shards: list[dict[str, Any]]) -> str:
-    """A stable id of the content: the same shards give the same id, wherever they are."""
+    """A stable id of the content: the same shards give the same id in any place."""
     lines = "\n".join(f"{shard['name']} {shard['sha256']}" for shard in shards)
     return hashlib.sha256(lines.encode()).hexdigest()
 
@@ -143,7 +143,7 @@ def index_bytes(index: pa.Table) -> bytes:
 
 
 def commit(location: Location, index: pa.Table, shards: list[dict[str, Any]], more: dict[str, Any]) -> None:
-    """Write index and manifest, in this order: the dataset exists from then on."""
+    """Write the index, then the manifest, which completes the dataset."""
     data = index_bytes(index.replace_schema_metadata({FINGERPRINT: dataset_fingerprint(shards)}))
     write_file(location, INDEX, data)
     manifest = {
@@ -200,5 +200,5 @@ def open_dataset(uri: str | os.PathLike[str]) -> Dataset:
     if size != manifest["index"]["bytes"]:
         found = "is missing" if size is None else f"has {size} bytes, {MANIFEST} says {manifest['index']['bytes']}"
         raise UserError(f"{INDEX} of {location.uri} {found}; {REBUILD}")
-    # A path in full: loader processes may have another working folder.
+    # An absolute path, because loader processes may have another working folder.
     return Dataset(os.fspath(uri) if "://" in os.fspath(uri) else location.uri, manifest)

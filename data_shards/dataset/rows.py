@@ -79,7 +79,7 @@ class IndexRows:
         return rows
 
     def table(self, columns: list[str]) -> pa.Table:
-        """Some columns of the whole index, for what is not in a hurry."""
+        """Some columns of the whole index."""
         with self._lock, self._reading():
             return self._file.read(columns=columns, use_threads=False)
 
@@ -104,7 +104,7 @@ class IndexRows:
         return table.slice(start - self._starts[first], end - start)
 
     def _check(self, table: pa.Table) -> None:
-        """Raises: UserError where a row does not say where a sample lies."""
+        """Raises: UserError where a row has no valid position."""
         places = (table["offset"], table["length"])
         if any(column.null_count for column in table.columns) or any(pc.min(place).as_py() < 0 for place in places):
             raise self._damaged("a row of it is damaged")
@@ -123,7 +123,7 @@ class IndexRows:
 
 
 class _IndexFile(io.RawIOBase):
-    """index.parquet as a file that pyarrow can seek in, whose reads are patient as those of shards are."""
+    """index.parquet as a seekable file for pyarrow, whose reads are retried as those of shards are."""
 
     def __init__(self, ranges: RangeReader, size: int) -> None:
         self._ranges, self._size, self._place = ranges, size, 0

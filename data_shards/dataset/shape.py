@@ -1,4 +1,4 @@
-"""What a manifest must look like: a stranger's dataset is read with no more trust than a stranger's checkpoint."""
+"""The schema of a manifest. Datasets are untrusted input, as checkpoints are."""
 
 from itertools import groupby
 from typing import Annotated, Any, Literal, NotRequired
@@ -52,7 +52,7 @@ SHARD_SHAPE: TypeAdapter[Any] = TypeAdapter(ShardFields)
 
 
 def damage(manifest: dict[str, Any]) -> str | None:
-    """What is wrong with a manifest that has splits, index and shards; None where nothing is."""
+    """The first fault of a manifest that has splits, index and shards; None if it has none."""
     splits, index, shards = manifest["splits"], manifest["index"], manifest["shards"]
     if isinstance(shards, list) and all(isinstance(shard, dict) for shard in shards) and isinstance(splits, dict):
         for shard in shards:
@@ -71,7 +71,7 @@ def damage(manifest: dict[str, Any]) -> str | None:
 
 
 def _wrong_sum(manifest: dict[str, Any]) -> str | None:
-    """Where a manifest's splits are not the sums of its shards."""
+    """The first difference between a manifest's splits and the sums of its shards; None if there is none."""
     for split, said in manifest["splits"].items():
         own = [shard for shard in manifest["shards"] if shard["split"] == split]
         for field in ("samples", "bytes"):

@@ -1,4 +1,4 @@
-"""Fetch one file over HTTP into a `.part` file that a later call continues, in this process or another."""
+"""Downloads one file over HTTP into a `.part` file, which a later call, also in another process, continues."""
 
 import http.client
 import json
@@ -26,7 +26,7 @@ WORTH_ANOTHER_TRY = (408, 425, 429, *range(500, 600))
 
 
 class Remote(NamedTuple):
-    """What the server says of its file, recorded beside the part: only the same file is continued."""
+    """The server's description of its file, stored beside the part: only a download of the same file is continued."""
 
     url: str
     validator: str | None
@@ -41,7 +41,7 @@ class _ConnectionLostError(Exception):
 
 
 def fetch(url: str, path: Path) -> None:
-    """Fetch `url` into `path`, continuing what an earlier call has left. Raises UserError when it cannot be had."""
+    """Download `url` to `path`, continuing an earlier call. Raises: UserError when that fails."""
     part, failures = _part_of(path), 0
     while True:
         before = _size(part)
@@ -60,13 +60,13 @@ def fetch(url: str, path: Path) -> None:
 
 
 def discard(path: Path) -> None:
-    """Remove a fetched file, or its part, so that the next fetch starts anew."""
+    """Remove a downloaded file and its part, so that the next call starts anew."""
     for file in (path, _part_of(path), _record_of(path)):
         file.unlink(missing_ok=True)
 
 
 def _continue(url: str, path: Path) -> None:
-    """One connection: append to the part what it lacks, or start it anew where the server has another file."""
+    """Use one connection to append to the part, or to start anew if the server's file has changed."""
     known = _read_record(path)
     if known is None or known.url != url:
         discard(path)
@@ -104,7 +104,7 @@ def _open(url: str, path: Path, have: int, validator: str | None) -> http.client
 
 
 def _describe(url: str, response: http.client.HTTPResponse) -> tuple[Remote, int]:
-    """What is offered, and the offset at which the answer starts (0 from a server that ignores ranges)."""
+    """The server's description of its file, and the offset at which the response starts (0 if the server ignores ranges)."""
     headers = response.headers
     etag = headers.get("ETag", "")
     validator = etag if etag and not etag.startswith("W/") else headers.get("Last-Modified")

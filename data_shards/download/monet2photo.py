@@ -103,7 +103,7 @@ def _extract(source: zipfile.ZipFile, made: Path) -> None:
 
 
 def _place_of(member: zipfile.ZipInfo) -> PurePosixPath:
-    """SPLIT/file for `.../SPLIT/file`. What would land elsewhere, by any system's rules, makes the zip a bad one."""
+    """SPLIT/file for `.../SPLIT/file`. Raises: BadZipFile for a path that leads outside on any operating system."""
     path = PurePosixPath(member.filename.replace("\\", "/"))
     if (
         path.is_absolute()

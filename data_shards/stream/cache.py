@@ -15,17 +15,17 @@ from data_shards.repeats import UNREADABLE_CACHE, UNWRITABLE_CACHE
 
 LOG = logging.getLogger(__name__)
 
-# A full cache is reduced to this share of its size at once, because finding the oldest pieces lists them all.
+# Share of its size to which a full cache is reduced at once, because finding the oldest pieces lists them all.
 KEPT_SHARE = 0.9
 # Share of the disk that always stays free.
 FREE_SHARE = 0.05
-# Of a new folder: everyone writes, and deletes what is their own.
+# Mode of a new folder: all users write, and delete only their own files.
 SHARED = 0o1777
 READ, READ_WRITE, OWNER_WRITES = 0o444, 0o666, 0o200
 
 
 def default_folder() -> Path | None:
-    """None where this user has no home, as in containers whose user is only a number."""
+    """The cache folder of this user; None without a home folder, as for a numeric user in a container."""
     try:
         return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "data_shards"
     except RuntimeError:
@@ -35,13 +35,12 @@ def default_folder() -> Path | None:
 class DiskCache:
     """Byte strings by name, the least recently used dropped first; processes share a folder safely, and so do users.
 
-    A piece is written under a temporary name and renamed, so readers see it whole. Writers hold a file lock, which the
-    kernel releases if they die, and add to a tally before they write: together they stay below the size, also when one
+    A piece is written under a temporary name and renamed, so that readers see it whole. Writers hold a file lock, which the
+    kernel releases if they die, and update a tally before they write: together they stay below the size, also when one
     is killed (the tally is then too high until the next eviction recounts). If the disk cannot be written, a warning is
-    logged and nothing more is kept; what is there is still read.
+    logged and nothing more is stored; existing pieces are still read.
 
-    Who may read and write the pieces is who may read and write the folder, whatever the umask. What others have written is not
-    to be trusted: the caller verifies checksums.
+    Pieces have the permissions of the folder, whatever the umask. Pieces of other users are untrusted: the caller verifies checksums.
 
     Args:
         is_shared: a folder that does not exist yet is made for all users of the machine; else it is made as the umask says.
@@ -66,9 +65,9 @@ class DiskCache:
             self._is_refused = True
             return None
         except OSError:
-            # Not there, or dropped meanwhile.
+            # Missing, or evicted meanwhile.
             return None
-        # The time of last use: file systems are mounted without access times. Only its owner may set it.
+        # Marks the last use, as file systems are mounted without access times. Only the owner may do so.
         with suppress(OSError):
             os.utime(path)
         return data
@@ -88,7 +87,7 @@ class DiskCache:
                 if self._make_room(len(data), tally):
                     _write(path, data, mode & READ | OWNER_WRITES)
         except FileNotFoundError:
-            # The folder is being deleted: this piece is read from storage again.
+            # The folder is being deleted; this piece will be read from storage again.
             LOG.debug("%s was not kept", name)
         except OSError as error:
             self._give_up(error)
@@ -99,7 +98,7 @@ class DiskCache:
             self._path(name).unlink(missing_ok=True)
 
     def _make_folder(self) -> int:
-        """Make the cache's folder, unless it is there. Returns: its mode, by which all in it is made."""
+        """Create the cache's folder if needed. Returns: its mode, from which the modes of its files are derived."""
         if not self._folder.is_dir():
             self._folder.mkdir(parents=True, exist_ok=True)
             if self._is_shared:
@@ -162,12 +161,12 @@ class DiskCache:
         return used, kept
 
     def _pieces(self) -> Iterator[tuple[Path, float, int]]:
-        # Names begin with a checksum. What else lies in a folder that was not made for this is nobody's to drop.
+        # Names begin with a checksum. Other files in the folder are not the cache's.
         for path in self._folder.glob("[0-9a-f][0-9a-f]/*"):
             try:
                 status = path.stat()
             except FileNotFoundError:
-                # Another process has just dropped it because it is damaged.
+                # Another process has just deleted it.
                 continue
             yield path, status.st_mtime, status.st_size
 
@@ -177,7 +176,7 @@ class DiskCache:
 
 
 def _read(path: Path) -> bytes:
-    """Raises: OSError, also for what is no file: nothing that others have put there is followed or waited for."""
+    """Raises: OSError, also for links and special files, which are neither followed nor waited for."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     with open(descriptor, "rb") as file:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):

@@ -1,4 +1,4 @@
-"""The damaged samples of a dataset that are known so far, and how many of them are too many."""
+"""Counts the damaged samples of a dataset, and stops the stream when there are too many."""
 
 import math
 from collections.abc import Iterable
@@ -12,11 +12,11 @@ LISTED_FAULTS = 5
 
 
 class Damage:
-    """Counts each damaged sample once, whoever meets it, and however often.
+    """Counts each damaged sample once, even if several ranks or epochs meet it.
 
     Args:
         budget: the share of a split's samples that may be damaged.
-        known: samples that were met before.
+        known: samples that are counted already.
     """
 
     def __init__(self, dataset: Dataset, budget: float, known: Iterable[Fault] = ()) -> None:
@@ -25,11 +25,11 @@ class Damage:
 
     @property
     def faults(self) -> list[Fault]:
-        """In an order that does not depend on who met them first."""
+        """The damaged samples in a fixed order."""
         return [self._faults[place] for place in sorted(self._faults)]
 
     def is_new(self, fault: Fault) -> bool:
-        """Count it, unless that was done before. Raises: UserError where there are now more than the budget allows."""
+        """Count a sample; False if it is counted already. Raises: UserError where there are now more than the budget allows."""
         if (fault.shard, fault.key) in self._faults:
             return False
         self._faults[fault.shard, fault.key] = fault

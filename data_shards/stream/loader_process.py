@@ -1,4 +1,4 @@
-"""A reader in a process of its own. One that dies is started again in its place, at the first batch that it has not delivered."""
+"""A reader in a process of its own. A process that dies is replaced by one that starts at the first batch not delivered yet."""
 
 import contextlib
 import multiprocessing
@@ -32,13 +32,13 @@ PRELOADED = ["torchvision.io", "webdataset"]
 RESTARTS = 3
 # multiprocessing's exit code of a process whose fork server has died.
 UNKNOWN = 255
-# A process that has died lets go of its pipe first.
+# Seconds to wait for the exit of a process whose pipe is closed.
 EXIT_S = 5.0
-# A loader that is told to end may be reading.
+# Seconds to wait for a loader that is asked to end, and may be reading.
 END_S = 1.0
-# Kills for lack of memory that are older than this were not this loader's.
+# Seconds after which an OOM kill is not attributed to this loader.
 RECENT_S = 10.0
-# After which a loader that somebody has stopped is one that has died.
+# Seconds after which a loader that was stopped (SIGSTOP) counts as dead.
 STOPPED_S = 20.0
 
 
@@ -47,7 +47,7 @@ class LoaderProcess:
 
     Images are passed in shared memory that is allocated once: sending a new tensor with each part would cost 2 ms, as much
     as reading three images. The ring has one slot more than `depth`, so that the part that the consumer copies is not
-    overwritten. The process waits for a word through the pipe before it writes into a slot.
+    overwritten. The process waits for a message through the pipe before it writes into a slot.
     """
 
     def __init__(self, task: Task, tracks: range, depth: int) -> None:
@@ -61,7 +61,7 @@ class LoaderProcess:
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(PRELOADED)
         self._was_stopped = False
-        # A ring of its own for every start: of the process before, it is not known what it still writes.
+        # A new ring for every start, because the previous process may still write to its own.
         self._ring = _shared((self._depth + 1, *part_shape(self._task, self._tracks)))
         self._slots = cycle(self._ring)
         task = replace(self._task, first_batch=self._task.first_batch + self._delivered)
@@ -88,7 +88,7 @@ class LoaderProcess:
             self._make_room()
 
     def _make_room(self) -> None:
-        # One that has died meanwhile is noticed where its next part is missing.
+        # A process that has died is noticed when its next part is missing.
         with contextlib.suppress(OSError):
             self._pipe.send(None)
 
@@ -103,7 +103,7 @@ class LoaderProcess:
                 self._wait()
                 part = self._pipe.recv()
                 break
-            # What was sent before the end arrives before it.
+            # Raised after all parts that were sent before the process ended.
             except (EOFError, OSError):
                 if self._is_closed:
                     raise
@@ -117,8 +117,8 @@ class LoaderProcess:
         return replace(part, images=next(self._slots), deaths=deaths)
 
     def _wait(self) -> None:
-        """Until there is something to receive, which may be an end. A process that was stopped from outside would never send any
-        more, and training would wait for it: it is killed.
+        """Wait until there is something to receive, or the pipe is closed. A process that was stopped from outside (SIGSTOP) is
+        killed, because training would wait for it for ever.
         """
         stopped = 0
         while not self._pipe.poll(STOPPED_S / 2):
@@ -129,7 +129,7 @@ class LoaderProcess:
                 self._process.kill()
 
     def _restart(self) -> str:
-        """Start another process in the place of the one that died. Returns: how it died."""
+        """Replace the process that died. Returns: how it died, for a message."""
         self._process.join(EXIT_S)
         how = ending(self._process.exitcode, self._kills)
         died = f"a loader process {'was stopped (SIGSTOP), and was killed for it' if self._was_stopped else how}"
@@ -148,7 +148,7 @@ class LoaderProcess:
         return f"{died}; another goes on in its place, at batch {batch:,}"
 
     def close(self) -> None:
-        """End the process; a part that is asked for in another thread is EOFError or OSError there."""
+        """End the process; a `next` that waits in another thread raises EOFError or OSError."""
         self._is_closed = True
         self._end()
 
@@ -214,9 +214,9 @@ def _shared(shape: tuple[int, ...]) -> Tensor:
 def _signals_held() -> Iterator[None]:
     """A fork server that starts in this context never gets Ctrl-C, SIGTERM or SIGHUP, which may be sent to all processes of a program.
 
-    It protects itself from Ctrl-C alone, and only when it has imported what it preloads.
+    By itself it ignores Ctrl-C alone, and only after its preloads.
     """
-    # First: starting it lets the signals through again.
+    # First, because starting it unblocks the signals.
     resource_tracker.ensure_running()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
     try:
@@ -227,8 +227,8 @@ def _signals_held() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _main_hidden() -> Iterator[None]:
-    """A process that starts in this context does not import the user's program, which it does not need: a script that is not
-    guarded by `if __name__ == "__main__"` would be run once more in it.
+    """A process that starts in this context does not import the user's main module: a script without the guard
+    `if __name__ == "__main__"` would run again in it.
     """
     main = sys.modules["__main__"]
     hidden = {name: getattr(main, name) for name in ("__spec__", "__file__") if hasattr(main, name)}
@@ -243,9 +243,9 @@ def _main_hidden() -> Iterator[None]:
 
 def _serve(task: Task, tracks: range, ring: Tensor, pipe: Connection, counts: Table) -> None:
     """The loader process: sends a part without its images when they are in the next slot of the ring; an error is the last."""
-    # Ctrl-C is for the process that reads from this one.
+    # The consumer handles Ctrl-C.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # Held back in the fork server; multiprocessing ends its processes with it.
+    # Blocked in the fork server; multiprocessing terminates processes with it.
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     end_with_parent()
     share_counts(counts)
@@ -257,7 +257,7 @@ def _serve(task: Task, tracks: range, ring: Tensor, pipe: Connection, counts: Ta
             pipe.recv()
             yield slot
 
-    # The consumer has closed its end.
+    # Raised when the consumer has closed its end.
     with contextlib.suppress(EOFError, ConnectionError):
         try:
             with closing(read_parts(task, tracks, buffers=slots())) as parts:

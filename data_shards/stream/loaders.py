@@ -28,17 +28,17 @@ class ThreadLoader:
         self._parts: queue.SimpleQueue[Part | BaseException] = queue.SimpleQueue()
         self._is_running = threading.Event()
         threads = torch.get_num_threads()
-        # A daemon, so that a program that never closes its stream can still end.
+        # A daemon, so that a program can end without closing its stream.
         self._thread = threading.Thread(target=self._feed, args=(task, tracks), name="data_shards-reader", daemon=True)
         self._thread.start()
-        # torch.set_num_threads is for the calling thread AND for threads to come: the latter is undone here.
+        # torch.set_num_threads applies to the calling thread AND to new threads: the latter is undone here.
         self._is_running.wait()
         torch.set_num_threads(threads)
 
     def _feed(self, task: Task, tracks: range) -> None:
         # One image is too small for OpenMP, whose threads would fight with those of the training step.
         torch.set_num_threads(1)
-        # Reading the number fixes it for this thread, which would otherwise use the one restored below.
+        # Reading the number fixes it for this thread, which would otherwise take the value restored in __init__.
         torch.get_num_threads()
         self._is_running.set()
         try:
@@ -63,7 +63,7 @@ class ThreadLoader:
         self._is_closed.set()
         self._ranges.close()
         self._room.release()
-        # A forgotten stream is closed by whichever thread collects the garbage, so perhaps by this one.
+        # The garbage collector may close a stream in any thread, also in this one.
         if threading.current_thread() is not self._thread:
             self._thread.join()
 

@@ -77,7 +77,7 @@ class SampleReader:
         piece = (split.shard_of(first), rows[first].offset, last.offset + last.length)
         found = self._unpack(self._fetch(*piece), rows, numbers)
         if any(sample.fault for sample in found.values()):
-            # Read again from storage: the cache's disk may be damaged, or the transfer was.
+            # Read again from storage, as the cache or the transfer may be damaged.
             found = self._unpack(self._fetch(*piece, is_new=True), rows, numbers)
         return found
 

@@ -57,7 +57,7 @@ class Task:
 class Part:
     """A part of one batch: uint8 images [domains, n, crop, crop, 3], their keys, and the faults of replaced samples.
 
-    `deaths` says how the loader processes died that were replaced before this part came.
+    `deaths` has a message for each loader process that died and was replaced before this part.
 
     Channels are last, as the decoder writes them: moving them costs more than all other copying.
     """
@@ -69,7 +69,7 @@ class Part:
 
 
 class Plans:
-    """The epoch plans of one domain; those in use are kept."""
+    """The epoch plans of one domain; caches those in use."""
 
     def __init__(self, task: Task, domain: int, split: Split) -> None:
         self._key = {"seed": task.seed, "domain": domain, "global_batch": task.global_batch}
@@ -143,7 +143,7 @@ class DomainReader:
         self._tracks = {track: TrackReader(task, reader, plans, track, pool) for track in tracks}
 
     def read(self, batch: int, images: Tensor, faults: list[Fault]) -> list[str]:
-        """Write this slice's images of a batch into `images`, uint8 [n, crop, crop, 3]. Returns: their keys."""
+        """Write the images of this slice of a batch into `images`, uint8 [n, crop, crop, 3]. Returns: their keys."""
         task = self._task
         keys = []
         for slot, (track, reader) in zip(images, self._tracks.items(), strict=True):

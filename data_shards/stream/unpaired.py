@@ -47,8 +47,8 @@ class UnpairedStream:
     LoaderDiedError. One that hangs is waited for.
 
     Args:
-        bad_samples: damaged samples that count towards the budget, because they were met before, or by another rank.
-        warn: called in the thread of the consumer with a line for each damaged sample and each loader process that died.
+        bad_samples: damaged samples that are known already, such as those of another rank or of before a resume.
+        warn: called in the consumer's thread with a line for each damaged sample and each loader process that died.
 
     Attributes:
         loader_restarts: how many loader processes of this rank have been replaced.
@@ -102,11 +102,11 @@ class UnpairedStream:
 
     @property
     def bad_samples(self) -> list[Fault]:
-        """The damaged samples that are known so far: this rank has met (and replaced) them, or they were given to it."""
+        """The damaged samples that are known so far: those that this rank has replaced, and those that were passed to it."""
         return self._damage.faults
 
     def add_bad_samples(self, faults: Iterable[Fault]) -> None:
-        """Count what other ranks have met. Raises: UserError where there are now more than the budget allows."""
+        """Count the damaged samples of other ranks. Raises: UserError where there are now more than the budget allows."""
         for fault in faults:
             self._damage.is_new(fault)
 
