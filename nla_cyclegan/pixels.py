@@ -1,4 +1,4 @@
-"""Pixels as the networks see them, and randomness that is a function of integers."""
+"""Conversion between uint8 pixels and the networks' range, and random generators seeded by integers."""
 
 import numpy as np
 import torch
@@ -16,6 +16,6 @@ def to_uint8(images: Tensor) -> Tensor:
 
 
 def keyed_generator(*key: int) -> torch.Generator:
-    """A CPU random generator that is a function of integers alone."""
+    """A CPU random generator whose numbers depend on these integers alone."""
     state = np.random.SeedSequence(key).generate_state(1, np.uint64)[0]
     return torch.Generator().manual_seed(int(state))

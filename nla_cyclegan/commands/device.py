@@ -1,4 +1,4 @@
-"""Which device the networks run on, and what is said where its memory ends."""
+"""The device that the networks run on, and errors of its memory."""
 
 import re
 import sys
@@ -11,13 +11,13 @@ import torch
 from data_shards.cores import usable_cores
 from data_shards.errors import UserError
 
-# Words of CUDA's libraries that are no torch.OutOfMemoryError.
+# Messages of CUDA's libraries about memory that torch raises as another RuntimeError.
 OF_THE_DEVICE = re.compile("CUDA error: out of memory|CU(DNN|BLAS)_STATUS_ALLOC_FAILED")
 
 
 def choose_device(name: str) -> torch.device:
-    """The device of that name; `auto` says what it chose and why. Raises: UserError if there is no such device."""
-    # torch counts the cores of the machine, also where a container may use few of them.
+    """The device of that name; `auto` prints its choice and the reason. Raises: UserError if there is no such device."""
+    # torch counts all cores of the machine, also where a container may use few of them.
     torch.set_num_threads(min(torch.get_num_threads(), usable_cores()))
     if name == "auto":
         found = torch.cuda.is_available()
@@ -33,19 +33,19 @@ def choose_device(name: str) -> torch.device:
 
 
 def out_of_memory(error: BaseException) -> Literal["device", "machine"] | None:
-    """Whose memory has ended, if that is what an error says; other errors are faults of the program."""
+    """Whose memory an error says has run out; None for other errors."""
     if isinstance(error, torch.OutOfMemoryError) or OF_THE_DEVICE.search(str(error)):
         return "device"
-    # The second is torch's word for it on a CPU.
+    # The second test is for torch's RuntimeError on a CPU.
     return "machine" if isinstance(error, MemoryError) or "alloc" in str(error).lower() else None
 
 
 @contextmanager
 def memory_explained(advice: str) -> Iterator[None]:
-    """Raises: UserError for memory that ends inside.
+    """An out-of-memory error inside becomes a UserError.
 
     Args:
-        advice: what to do about it.
+        advice: what the user can do.
     """
     try:
         yield

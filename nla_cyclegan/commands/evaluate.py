@@ -77,8 +77,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Measure, print the tables, write the JSON. Returns 1 with --strict where an image was left out, else 0."""
-    # Not before: torch takes seconds, and --help should not.
+    """Measure, print the tables, write the JSON. Returns: 1 with --strict if an image was left out, else 0."""
+    # Imported here because torch takes seconds to import, and --help does not need it.
     from nla_cyclegan.commands.evaluation.files import evaluate_files
 
     return evaluate_files(args)

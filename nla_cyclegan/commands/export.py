@@ -12,7 +12,7 @@ from nla_cyclegan.weights.names import BOTH, FILE_NAMES, LAYOUT, WEIGHTS, Direct
 
 HUB = "hub"
 
-# What needs torch is imported where it is used: --help should not wait for it.
+# Modules that need torch are imported where they are used, so that --help is quick.
 if TYPE_CHECKING:
     from nla_cyclegan.model.generator import Generator
 
@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Write the file and say what it is. Returns 0."""
+    """Write the file and print what it is. Returns: 0."""
     from data_shards.storage.files import writing
     from nla_cyclegan.weights.generators import load_generator
 
@@ -89,7 +89,7 @@ def _junyanz(generator: "Generator", path: Path) -> str:
 
     from nla_cyclegan.weights.junyanz import state_of
 
-    # Not to the path: torch writes a file's name into it, and a full disk is no OSError there.
+    # Not directly to the path: torch would store the file's name, and not raise OSError for a full disk.
     content = io.BytesIO()
     torch.save(state_of(generator), content)
     path.write_bytes(content.getvalue())

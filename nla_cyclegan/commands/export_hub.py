@@ -18,17 +18,17 @@ from nla_cyclegan.weights.references import NEWEST, Reference, about, parent, se
 
 CARD, PICTURE = "README.md", "preview.png"
 PREVIEW = re.compile(r"images_(\d+)\.png", re.ASCII)
-# Of what was recorded last before the checkpoint: score and distances, and how well images come back. The rest is about the training.
+# Metrics for the model card, of the last record before the checkpoint: score, distances, cycle and identity losses.
 FIGURES = re.compile(r"(score|swd|lab|kid|fid|cycle|identity)(_\w+)?")
 LICENSE = re.compile(r"[a-z0-9][a-z0-9.-]*")
-# Options whose values are places of the machine that trained: left out of a public page, or named by their last part.
+# Options whose values are paths of the training machine: left out of the public page, or reduced to their last part.
 LEFT_OUT, LAST_PART = ("--storage",), ("--data.uri", "--validation.inception", "--data.cache_folder")
 
 
 def export_hub(weights: str, directions: list[Direction], folder: Path, license: str | None = None) -> str:
-    """Write config.json, model.safetensors, README.md and the run's newest picture of that checkpoint. Returns: what it is.
+    """Write config.json, model.safetensors, README.md and the run's newest preview of that checkpoint. Returns: a description.
 
-    Raises: UserError where the folder holds files of the same names that are not of this format.
+    Raises: UserError where the folder holds other files of the same names.
     """
     if license is not None and not LICENSE.fullmatch(license):
         raise UserError(f"--license {license}: expected an identifier of the Hub's, such as apache-2.0 or cc-by-nc-4.0")
@@ -64,12 +64,12 @@ def _is_earlier(folder: Path) -> bool:
 
 
 def _run_of(weights: str) -> tuple[Location, dict[str, Any]]:
-    """The folder that a run's pictures lie in, and the run.json of the checkpoint; empty where there is none."""
+    """The run's folder, which holds the previews, and the run.json of the checkpoint; empty where there is none."""
     reference = Reference.of(weights)
     place = locate(reference.uri)
     folder, name = parent(place)
     if file_size(folder, name) is not None:
-        # Of a checkpoint, which lies in the run's.
+        # The file lies in a checkpoint's folder, and that in the run's.
         return parent(folder)[0], about(folder)
     if reference.choice or stored(place):
         return place, select(place, reference.choice or NEWEST).about
@@ -133,7 +133,7 @@ def _lines(
 
 
 def _public(command: str) -> str:
-    """The command without the places of the machine that it ran on."""
+    """The command without paths of the machine that it ran on."""
     options = [option.partition("=") for option in shlex.split(command)]
     kept = [
         f"{name}={_last_part(value)}" if name in LAST_PART else name + equals + value

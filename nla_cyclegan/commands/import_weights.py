@@ -1,4 +1,4 @@
-"""Take over weights of pytorch-CycleGAN-and-pix2pix: python -m nla_cyclegan import-weights."""
+"""Convert weights of pytorch-CycleGAN-and-pix2pix: python -m nla_cyclegan import-weights."""
 
 import argparse
 import os
@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Read all files, then write all. Returns 0."""
+    """Read all files, then write all. Returns: 0."""
     from nla_cyclegan.weights.generators import read_generator, save_generator
 
     files = _files(args.sources, args.direction)
@@ -63,7 +63,7 @@ def _files(sources: Sequence[str], stated: Direction | None) -> dict[Direction, 
 
 
 def _files_of(source: str) -> list[str]:
-    """The source, if it is a file, or the files in it."""
+    """The source itself, if it is a file, else the weight files in it."""
     from data_shards.storage import file_size, list_folder, locate
     from data_shards.storage.uri import join_uri
     from nla_cyclegan.weights.references import parent

@@ -1,4 +1,4 @@
-"""What `translate` will read and write, from names and headers alone: checked before anything is translated."""
+"""Plans what `translate` reads and writes, from names and headers alone, so that mistakes are found before translating."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -21,28 +21,28 @@ def plan_outputs(images: Mapping[Path, Path], out: Path, suffix: str) -> dict[Pa
 
 
 def output_name(below: Path, suffix: str) -> Path:
-    """The path of a result below the folder for results, from that of its image below an input folder."""
+    """The path of a result below the output folder, given the path of its image below an input folder."""
     return _named(without_suffix(below), suffix)
 
 
 def attention_file(target: Path, block: int) -> Path:
-    """Where the attention of a block is drawn, beside that output."""
+    """The file for a block's attention map, beside that output."""
     return _named(target.with_suffix(""), f".attention{block}{target.suffix}")
 
 
 def mask_file(target: Path) -> Path:
-    """Where the mask of a masked output is drawn, beside that output."""
+    """The file for the mask of a masked output, beside that output."""
     return _named(target.with_suffix(""), f".mask{target.suffix}")
 
 
 def drawn_beside(target: Path, config: GeneratorConfig) -> list[Path]:
-    """The pictures that `--attention` draws beside an output: one a non-local block, and the mask, if there is one."""
+    """The files that `--attention` writes beside an output: one for each non-local block, and the mask, if there is one."""
     masks = [mask_file(target)] if config.output == "masked" else []
     return [*(attention_file(target, block) for block in config.nonlocal_blocks), *masks]
 
 
 def _named(path: Path, ending: str) -> Path:
-    """The path with this ending, its name cut where the file system would not take it."""
+    """The path with this ending, its name shortened to what file systems allow."""
     return path.with_name(shortened(path.name, LONGEST_NAME - len(ending)) + ending)
 
 
@@ -60,11 +60,11 @@ def refuse_too_large(sizes: Iterable[Size], suffix: str) -> None:
 def refuse_clashes(
     targets: Mapping[Path, Path], beside: Callable[[Path], Sequence[Path]] = lambda target: (), also: Path | None = None
 ) -> None:
-    """Raises: UserError if two files to be written are one, or one is an input.
+    """Raises: UserError if two outputs have the same path, or an output is an input.
 
     Args:
         targets: input file -> output file.
-        beside: output file -> what is drawn beside it.
+        beside: output file -> further files that are written beside it.
         also: another file that is written.
     """
     inputs = {source.resolve() for source in targets}
@@ -102,7 +102,7 @@ def _written(targets: Mapping[Path, Path], beside: Callable[[Path], Sequence[Pat
 def plan_batches(
     sources: Iterable[Path], batch: int, most_pixels: int, shorter: int | None = None
 ) -> tuple[list[tuple[Size, list[Path]]], dict[Path, str]]:
-    """Batches of images of one size, with it, and why for each image that cannot be used; see `images_a_batch`.
+    """Batches of images of one size, each with that size, and the reason for each image that cannot be used; see `images_a_batch`.
 
     Args:
         shorter: side that images are resized to; see `load_image`.

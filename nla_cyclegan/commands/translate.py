@@ -45,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--precision", choices=["fp32", "bf16"], default="fp32",
-        help="of the network's arithmetic (default: fp32); bf16 is for GPUs: about twice as fast, and few pixels differ by more than one step",
+        help="of the network's arithmetic (default: fp32); bf16 is for GPUs: about twice as fast, and few pixels differ by more than 1",
     )  # fmt: skip
     parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:1, ...")
     parser.add_argument("--limit", type=positive, metavar="N", help="only the first N images")
@@ -68,8 +68,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Translate and report. Returns 1 if no image could be translated, or, with --strict, not all; else 0."""
-    # Not before: torch takes seconds, and --help should not.
+    """Translate and report. Returns: 1 if no image could be translated, or, with --strict, not all; else 0."""
+    # Imported here because torch takes seconds to import, and --help does not need it.
     from nla_cyclegan.commands.translate_files import translate_files
 
     return translate_files(args)

@@ -1,4 +1,4 @@
-"""The work of `translate`: image files in, translations and pictures out."""
+"""The implementation of `translate`: reads image files, writes translations and pictures."""
 
 import argparse
 import sys
@@ -38,7 +38,7 @@ from nla_cyclegan.weights.names import OPPOSITE
 
 @memory_explained("try a smaller --tile, which also bounds a batch, or --device cpu")
 def translate_files(args: argparse.Namespace) -> int:
-    """What `translate` does once its options are read. Returns 1 if no image came through, or, with --strict, not all."""
+    """Run `translate` with these options. Returns: 1 if no image was translated, or, with --strict, not all; else 0."""
     found = find_images(args.inputs, recursive=args.recursive, without=args.out)
     for remark in found.left_out.remarks:
         print(f"left out: {remark}", file=sys.stderr)
@@ -49,7 +49,7 @@ def translate_files(args: argparse.Namespace) -> int:
         check_picture_name("--grid", args.grid)
     truths = _truths(args, images)
     device = choose_device(args.device)
-    # Where there is a choice of kernels, those that give the same bytes each time.
+    # Use deterministic kernels, so that results are the same bytes each time.
     torch.backends.cudnn.deterministic = True
     way_back = OPPOSITE[args.direction]
     generators = load_generators(args.weights, [args.direction, way_back] if args.grid else [args.direction])
@@ -87,7 +87,7 @@ def _truths(args: argparse.Namespace, images: Mapping[Path, Path]) -> dict[Path,
 
 
 def _translate_all(generator: Generator, targets: Mapping[Path, Path], args: argparse.Namespace) -> dict[Path, str]:
-    """Translate the files that can be; returns why for each that cannot."""
+    """Translate the files. Returns: the reason for each file that cannot be translated."""
     tile = args.tile // 4 * 4
     batches, skipped = plan_batches(targets, args.batch, tile * tile, args.size)
     if any(padded_pixels(*size) > tile * tile for size, _ in batches) and tile < smallest_tile(generator.config):
@@ -147,7 +147,7 @@ def _draw_attention(generator: Generator, image_CHW: Tensor, fractions: tuple[fl
 def _draw_grid(
     args: argparse.Namespace, generator: Generator, back: Generator, done: list[Path], truths: Mapping[Path, Path]
 ) -> dict[Path, str]:
-    """Returns why for each true result that cannot be read."""
+    """Draw the picture grid. Returns: the reason for each true result that cannot be read."""
     pictures = []
     drawn = evenly(done, args.grid_rows)
     true, damaged = load_all([truths[source] for source in drawn if source in truths], load_image)

@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Serve until Ctrl-C. Returns 0."""
-    # Not before: torch takes seconds, and --help should not.
+    # Imported here because torch takes seconds to import, and --help does not need it.
     from nla_cyclegan.show.serve import serve
 
     return serve(args.weights, args.port, args.size, args.device, open_browser=args.open)

@@ -1,1 +1,1 @@
-"""What `evaluate` does: which files, at what size, within which memory, pass by pass."""
+"""The parts of `evaluate`: files, sizes, memory, and the passes over the images."""

@@ -1,4 +1,4 @@
-"""The work of `evaluate`: image files in, tables and JSON out."""
+"""The implementation of `evaluate`: reads image files, prints tables and writes JSON."""
 
 import argparse
 import json
@@ -30,7 +30,7 @@ from nla_cyclegan.weights.references import BEST, Reference, about_weights
 
 
 def evaluate_files(args: argparse.Namespace) -> int:
-    """Measure, print the tables, write the JSON. Returns 1 with --strict where an image was left out, else 0."""
+    """Measure, print the tables, write the JSON. Returns: 1 with --strict if an image was left out, else 0."""
     check_range("--seed", args.seed, 0, 2**63)
     files, left_out = Folders.found(args)
     for option, file in (("--json", args.json), ("--statistics", args.statistics)):
@@ -89,7 +89,7 @@ def evaluate_files(args: argparse.Namespace) -> int:
 
 
 def _sizes(paths: Sequence[Path]) -> tuple[dict[Path, tuple[int, int]], dict[Path, str]]:
-    """Height and width of each image, and why for each that cannot be read."""
+    """Height and width of each image, and the reason for each image that cannot be read."""
     sizes: dict[Path, tuple[int, int]] = {}
     unreadable: dict[Path, str] = {}
     with Progress("sizes", len(paths)) as progress:

@@ -1,4 +1,4 @@
-"""Which files `evaluate` measures: found, matched by name, and checked before anything is read."""
+"""Finds the files that `evaluate` measures, matches them by name, and checks them before any is read."""
 
 import argparse
 import sys
@@ -14,7 +14,7 @@ from nla_cyclegan.weights.names import BOTH
 
 @dataclass(frozen=True)
 class Folders:
-    """What is measured, each list in the order of the inputs; no translations where the run translates."""
+    """The files to measure, in the order of the inputs; without translations if the run translates itself."""
 
     translations: list[Path]
     inputs: list[Path]
@@ -24,7 +24,7 @@ class Folders:
 
     @classmethod
     def found(cls, args: argparse.Namespace) -> tuple["Folders", LeftOut]:
-        """And what is in them beside these. Raises: UserError where a folder is missing or has no images, or an image belongs to none."""
+        """The folders, and what was left out. Raises: UserError where a folder is missing or empty, or an image has no counterpart."""
         if not (args.translations or args.weights or args.dry_run):
             raise UserError("what is to be measured? give --translations DIR, or --weights to translate first")
         if args.direction == BOTH and not args.weights:
@@ -67,7 +67,7 @@ class Folders:
 
 
 def _matching(folder: Path, wanted: Mapping[str, Path], left_out: LeftOut) -> list[Path]:
-    """The folder's images that are named like these, in their order."""
+    """The folder's images with these names, in their order."""
     named = images_by_name(folder, left_out)
     missing = [name for name in wanted if name not in named]
     if missing:

@@ -1,4 +1,4 @@
-"""The memory that `evaluate` needs at a size: refused before the start where it is not there, explained where it ends."""
+"""The memory that `evaluate` needs at a size: checked before the start, and explained when it runs out."""
 
 import errno
 import tempfile
@@ -11,20 +11,20 @@ from nla_cyclegan.commands.device import first_sentence, out_of_memory
 from nla_cyclegan.metrics.sampled import PIXELS
 from nla_cyclegan.model.config import GeneratorConfig, fitting_side
 
-# Bytes a pixel that is worked on: a batch of squares, their pyramids in fp32, their similarities in fp64.
+# Bytes for each pixel of a batch: images, their pyramids in fp32, their similarities in fp64.
 METRICS_BYTES = 400
-# Bytes a pixel and channel of a generator's first layer, for its activations in fp32.
+# Bytes for each pixel and channel of a generator's first layer, for its activations in fp32.
 NETWORK_BYTES = 40
 # Vectors of two sets at one scale, and their projections.
 DISTANCES_BYTES = 400e6
 
 
 def needed_bytes(size: int, config: GeneratorConfig | None, longest: float = 1) -> float:
-    """About what images of a size take, beside what the program takes at all.
+    """Estimate of the memory for images of a size, beside the program's own.
 
     Args:
-        config: of the generators that translate one at a time; None: there are none.
-        longest: pixels of the largest image to those of a square; see `longest_of`.
+        config: of the generators, which translate one image at a time; None: there are none.
+        longest: ratio of the pixels of the largest image to those of a square; see `longest_of`.
     """
     area = longest * size**2
     network = NETWORK_BYTES * config.base_channels * area if config else 0.0
@@ -32,7 +32,7 @@ def needed_bytes(size: int, config: GeneratorConfig | None, longest: float = 1) 
 
 
 def check_memory(size: int, config: GeneratorConfig | None, longest: float = 1) -> None:
-    """Raises: UserError where this size does not fit into the memory that is free, with one that does."""
+    """Raises: UserError where this size does not fit into the free memory, with a size that does."""
     free = available_bytes()
     if needed_bytes(size, config, longest) > free:
         raise UserError(_too_little(size, config, longest, free))
@@ -40,7 +40,7 @@ def check_memory(size: int, config: GeneratorConfig | None, longest: float = 1) 
 
 @contextmanager
 def memory_explained(size: int, config: GeneratorConfig | None, longest: float = 1) -> Iterator[None]:
-    """Raises: UserError for memory, or room for temporary files, that ends inside."""
+    """An error inside about memory, or about space for temporary files, becomes a UserError."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:

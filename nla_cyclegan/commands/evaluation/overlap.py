@@ -1,4 +1,4 @@
-"""Whether images that are evaluated are those by which a run's best checkpoint was chosen: then its figures flatter it."""
+"""Detects evaluated images by which a run's best checkpoint was chosen: its metrics on them are biased."""
 
 from collections.abc import Iterator, Mapping
 from functools import partial
@@ -21,7 +21,7 @@ SPLITS = ("testA", "testB")
 
 
 class Overlap:
-    """Counts the images that a run's validation has seen.
+    """Counts the evaluated images that the run's validation used.
 
     Args:
         about: run.json of a checkpoint that was chosen as the best.
@@ -43,7 +43,7 @@ class Overlap:
 
     @property
     def warning(self) -> str:
-        """Empty where there is nothing to warn of."""
+        """The warning; empty if there is none."""
         if self.problem:
             return self.problem
         if not self.seen:
@@ -55,7 +55,7 @@ class Overlap:
 
 
 def _held_out(about: Mapping[str, Any], fit: Fit) -> Iterator[Tensor]:
-    """The images that such a run evaluates itself on, uint8 [3, H, W] that fit SIDE."""
+    """The run's validation images, uint8 [3, H, W] resized to SIDE."""
     dataset, most = open_dataset(about["config"]["data"]["uri"]), about["config"]["validation"]["images"]
     for split in SPLITS:
         for number in range(min(most, dataset.require(split).samples)):
@@ -65,7 +65,7 @@ def _held_out(about: Mapping[str, Any], fit: Fit) -> Iterator[Tensor]:
             except UserError as error:
                 if error.retryable:
                     raise
-                # Damaged: no evaluation has seen it.
+                # A damaged image was in no evaluation.
 
 
 def _small(images_BCHW: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The passes of `evaluate` over its images: what each direction needs of them, gathered batch by batch."""
+"""The passes of `evaluate` over its images, which gather what each direction needs, batch by batch."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -25,7 +25,7 @@ class Passes:
 
     Args:
         statistics: of the real and the training images, from an earlier evaluation.
-        look: is shown the inputs and the real images of a run's evaluation, as they are read.
+        look: called with the inputs and the real images of a run's evaluation, as they are read.
     """
 
     reader: Reader
@@ -37,7 +37,7 @@ class Passes:
     _shown: set[tuple[Path, ...]] = field(default_factory=set)
 
     def of_translations(self, direction: Direction, files: Folders) -> Evaluation:
-        """Of translations in files."""
+        """The evaluation of translations in files."""
         real = self._real(files.real, None)[0]
         source = self._new(files.inputs), self._new(files.inputs)
         pairs = Pairs(), Pairs()
@@ -51,7 +51,7 @@ class Passes:
     def of_run(
         self, wanted: str, files: Folders, generators: Mapping[Direction, Generator]
     ) -> dict[Direction, Evaluation]:
-        """Of a run, of one direction or of both: the inputs are the real images of the other one."""
+        """The evaluations of a run in one direction or in both, where the inputs of one are the real images of the other."""
         first: Direction = "B2A" if wanted == BOTH else wanted  # type: ignore[assignment]
         plans = [(first, files.inputs, files.real, files.truth)]
         if wanted == BOTH:
@@ -97,7 +97,7 @@ class Passes:
             each.add(images, inputs, truth)
 
     def _real(self, paths: Sequence[Path], there: Generator | None) -> tuple[Gathered, Mean]:
-        """The real images of a direction, and what its generator changes in them."""
+        """The real images of a direction, and the identity L1 of its generator on them."""
         known, identity = self._sets.get(tuple(paths)) or self._stored(paths), Mean()
         found, skipped = known or self._new(paths), len(self.reader.skipped)
         for [images] in self.reader.batches("real images", paths) if there or not known else ():
@@ -108,7 +108,7 @@ class Passes:
                 identity.add(identity_l1(there, images))
         if not known:
             found.finish()
-            # Of a set with damage it would not be known the next time what was left out.
+            # Not kept for a set with damaged images: the next evaluation could not tell which were left out.
             if self.statistics and len(self.reader.skipped) == skipped:
                 self.statistics.keep(REAL, paths, found.count, found.parts())
         self._sets[tuple(paths)] = found

@@ -29,7 +29,7 @@ class Reader:
 
     def __init__(self, size: int, skipped: dict[Path, str], fit: Fit = "stretch") -> None:
         self.size, self.skipped, self.fit = size, skipped, fit
-        # As many as make up the pixels that metrics work on at once.
+        # Images of a batch, by the number of pixels that the metrics process at once.
         self.batch = max(1, PIXELS // size**2)
 
     def batches(self, label: str, *columns: Sequence[Path]) -> Iterator[list[Tensor]]:

@@ -1,6 +1,6 @@
-"""What is known of the real images and of the training images, in a file, for the next evaluation of the same ones.
+"""Statistics of the real and of the training images in a file, for the next evaluation of the same images.
 
-The file is an .npz: arrays by name and `about`, JSON that says of which images they are, at which size, by which network.
+The file is an .npz: arrays by name, and `about`, JSON that identifies the images, the size and the network.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ from data_shards.storage.checked import problem
 from data_shards.storage.files import writing
 from nla_cyclegan.metrics.gathered import FEATURES, Gathered
 
-# Of how images become what is kept here: what another one has written is computed anew.
+# Version of the computation; statistics of other versions are computed anew.
 VERSION = 1
 REAL, TRAINING = "real", "training"
 # What numpy raises on a file that is damaged, or none of its archives.
@@ -52,11 +52,11 @@ Parts = Mapping[str, Callable[[], Tensor]]
 
 
 class Statistics:
-    """The statistics in a file, as far as they are those of this evaluation.
+    """The statistics in a file, used where they belong to the images and settings of this evaluation.
 
     Args:
         how: the size, the seed and the network of the evaluation, as JSON values.
-        say: called with what is used again, and with why something is not.
+        say: called with messages about what is reused, and why something is not.
     """
 
     def __init__(
@@ -68,14 +68,14 @@ class Statistics:
         self._new: dict[str, tuple[str, int, Parts]] = {}
 
     def real(self, paths: Sequence[Path], size: int, seed: int) -> Gathered | None:
-        """The set of these images; None where the file holds another one."""
+        """The set of these images; None if it is not in the file."""
         found = self._found(REAL, paths)
         if found is None:
             return None
         return Gathered.restored(size, found["count"], partial(self._array, REAL), found["arrays"], seed=seed)
 
     def training(self, paths: Sequence[Path]) -> Tensor | None:
-        """Features of these images; None where the file holds those of others."""
+        """Features of these images, float32 [N, D]; None if they are not in the file."""
         return None if self._found(TRAINING, paths) is None else self._array(TRAINING, FEATURES)
 
     def keep(self, what: str, paths: Sequence[Path], count: int, parts: Parts) -> None:
@@ -83,7 +83,7 @@ class Statistics:
         self._new[what] = (self._name(what, paths), count, parts)
 
     def write(self) -> None:
-        """Store what is new beside what still holds. Raises: UserError where the file cannot be written."""
+        """Store the new statistics beside those that are still valid. Raises: UserError where the file cannot be written."""
         if not self._new:
             return
         sets = dict(self._about.get("sets", {})) if self._is_alike() else {}
@@ -133,7 +133,7 @@ class Statistics:
         return torch.from_numpy(vectors)
 
     def _name(self, what: str, paths: Sequence[Path]) -> str:
-        """Of these images: a digest of their contents, in their order."""
+        """A digest of the contents of these images, in their order."""
         key = (what, tuple(paths))
         if key not in self._names:
             digest = hashlib.sha256()
@@ -146,7 +146,7 @@ class Statistics:
 
 
 def _read_about(file: Path) -> dict[str, Any]:
-    """What a file says of itself; empty where there is none, or it is no such file."""
+    """The description in a file; empty if there is none, or it is not a file of statistics."""
     try:
         with np.load(file) as arrays:
             about = json.loads(str(arrays["about"]))
