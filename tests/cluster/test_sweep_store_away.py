@@ -27,13 +27,14 @@ def test_a_sweep_outlives_a_store_that_is_away_for_minutes(
     file = write_sweep(tmp_path, f"{storage}?{options}", search="random", trials=2, space=space)
     sweep = start("sweep", "--config", file)
 
-    def images() -> list[int]:
+    def both_train() -> bool:
         try:
-            return [trial.images for trial in read_results(f"{storage}/few?{options}").trials]
+            images = [trial.images for trial in read_results(f"{storage}/few?{options}").trials]
         except ValueError:
-            return []  # Not begun.
+            return False  # Not begun, or rclone's server, which does not replace files at once, is writing one.
+        return len(images) == 2 and min(images) > 0
 
-    wait_until(lambda: len(images()) == 2 and min(images()) > 0, sweep)
+    wait_until(both_train, sweep)
     rclone.kill()
     time.sleep(AWAY_S)
     assert sweep.poll() is None
