@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from data_shards.semaphores import start_tracker
+
 if TYPE_CHECKING:
     from multiprocessing.sharedctypes import SynchronizedArray
 
@@ -35,6 +37,7 @@ def table() -> Table:
     """The counts in shared memory, which `share_counts` takes in processes that this one starts by multiprocessing."""
     global _table
     if _table is None:
+        start_tracker()
         try:
             _table = multiprocessing.get_context("spawn").Array("d", FIELDS * len(KINDS))
         except OSError:

@@ -15,6 +15,7 @@ from typing import Self, TypeVar
 
 from data_shards.errors import UserError
 from data_shards.repeats import Table, share_counts, table
+from data_shards.semaphores import start_tracker
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -57,6 +58,7 @@ class Workers:
     def _start_pool(self) -> None:
         # Spawned, not forked: a fork copies the locks of threads (pyarrow's S3 client has some) and can hang.
         context = multiprocessing.get_context("spawn")
+        start_tracker()
         total = context.Value("q", 0)
         self._pool = ProcessPoolExecutor(
             self._jobs, mp_context=context, initializer=_start_worker, initargs=(total, table())

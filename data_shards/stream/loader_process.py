@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 from itertools import cycle
-from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -23,6 +22,7 @@ from data_shards.errors import LoaderDiedError, UserError
 from data_shards.memory import oom_kills
 from data_shards.packing.processes import end_with_parent
 from data_shards.repeats import Table, share_counts, table
+from data_shards.semaphores import start_tracker
 from data_shards.storage import shown
 from data_shards.stream.tracks import Part, Task, part_shape, read_parts
 
@@ -217,7 +217,7 @@ def _signals_held() -> Iterator[None]:
     By itself it ignores Ctrl-C alone, and only after its preloads.
     """
     # First, because starting it unblocks the signals.
-    resource_tracker.ensure_running()
+    start_tracker()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
     try:
         yield

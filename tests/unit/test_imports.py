@@ -54,7 +54,7 @@ FLOORS = {
         {"dataset", "local_paths"},
         {"storage", "command_line"},
         {"progress", "errors", "memory", "cores", "repeats"},
-        {"control_groups"},
+        {"control_groups", "semaphores"},
     ],
 }
 # What starts Ray or runs inside it. True: it is imported together with Ray, because only Ray's processes import it.
