@@ -24,7 +24,7 @@ def translate_images(generator: Generator, images_NCHW: Tensor) -> Tensor:
 
 @torch.inference_mode()
 def attention_maps(generator: Generator, image_CHW: Tensor, point: Point) -> dict[int, Tensor]:
-    """Where each non-local block looks from a pixel of a uint8 image [3, H, W], on the CPU.
+    """Attention weights of each non-local block from a pixel of a uint8 image [3, H, W], on the CPU.
 
     Returns: block index -> weights [ceil(H / 4), ceil(W / 4)] that sum to 1; empty for a generator without such blocks.
     """
@@ -34,7 +34,7 @@ def attention_maps(generator: Generator, image_CHW: Tensor, point: Point) -> dic
 
 @torch.inference_mode()
 def translation_masks(generator: Generator, images_NCHW: Tensor) -> Tensor | None:
-    """Where a generator whose output is masked paints uint8 images [N, 3, H, W]: [N, H, W] in 0..1 on the CPU; None for any other."""
+    """The masks of a generator with masked output for uint8 images [N, 3, H, W]: [N, H, W] in 0..1 on the CPU; else None."""
     if generator.config.output == "image":
         return None
     height, width = images_NCHW.shape[-2:]
@@ -44,25 +44,25 @@ def translation_masks(generator: Generator, images_NCHW: Tensor) -> Tensor | Non
 
 
 def as_input(generator: Generator, images_uint8: Tensor) -> Tensor:
-    """Pixels as the generator takes them: in -1..1, of its type and on its device; shape unchanged."""
+    """Pixels as the generator's input: in -1..1, with its type and device; shape unchanged."""
     weights = next(generator.parameters())
     return to_float(images_uint8.to(weights.device), weights.dtype)
 
 
 def as_stored(generator: Generator) -> Generator:
-    """A copy as a checkpoint's reader gets it, whatever type and layout it trains in: fp32, channels first, eval mode."""
+    """A copy as it is read from a checkpoint, whatever its type and layout in training: fp32, channels first, eval mode."""
     return copy.deepcopy(generator).float().to(memory_format=torch.contiguous_format).eval()
 
 
 def outputs(generator: Generator, x_NCHW: Tensor) -> Tensor:
-    """What it makes of its inputs, [-1, 1], each image's the same to the last bit whichever others there are, on a CPU."""
-    # There the kernels that torch chooses, and so the order of their sums, depend on the number of images.
+    """Its outputs in [-1, 1]; on a CPU those of each image are equal to the bit whichever other images there are."""
+    # On a CPU torch chooses kernels, and so the order of sums, by the number of images.
     one_by_one = x_NCHW.device.type == "cpu"
     return torch.cat([generator(x) for x in x_NCHW.split(1)]) if one_by_one else generator(x_NCHW)
 
 
 def padded_side(side: int) -> int:
-    """Pixels after padding: a multiple of 4, and two positions after both downsamplings, as reflection in the blocks needs."""
+    """Side after padding: a multiple of 4 from 8 on, as reflection padding in the blocks needs two positions after downsampling."""
     return max(8, -(-side // 4) * 4)
 
 

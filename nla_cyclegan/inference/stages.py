@@ -1,4 +1,4 @@
-"""Stages that overlap: images are read and written in threads, before and behind the network, which has the caller's thread."""
+"""Overlapping stages: threads read and write images while the network runs in the caller's thread."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -10,9 +10,9 @@ from torch import Tensor
 
 from nla_cyclegan.inference.images import padded_pixels
 
-# Batches' worth of images that a stage may have begun before its results are taken.
+# Images, in batches, that a stage may have started before its results are taken.
 AHEAD = 2.0
-# Batches' worth of images that wait, all sizes together, for others of their size.
+# Images, in batches, of all sizes together, that may wait for others of their size.
 HELD = 4.0
 
 Item = TypeVar("Item")
@@ -21,7 +21,7 @@ Result = TypeVar("Result")
 
 @contextmanager
 def image_threads(count: int) -> Iterator[Executor]:
-    """Threads that read and write images; what has not begun when the context is left is dropped."""
+    """Threads that read and write images; tasks that have not started when the context is left are cancelled."""
     pool = ThreadPoolExecutor(count, thread_name_prefix="images")
     try:
         yield pool
@@ -32,11 +32,10 @@ def image_threads(count: int) -> Iterator[Executor]:
 def ahead(
     items: Iterable[Item], work: Callable[[Item], Result], pool: Executor, share: Callable[[Item], float]
 ) -> Iterator[Result]:
-    """What `work` makes of each item, in their order; as many of those that follow as there is room for are begun before one is given.
+    """Yield work(item) for each item, in order, while `pool` works on as many of the following items as AHEAD allows.
 
     Args:
-        share: how much of AHEAD an item takes up while it is worked on, or waits to be taken. One that takes more than all
-            goes alone.
+        share: how much of AHEAD an item takes up until its result is taken; an item with a larger share is processed alone.
 
     Raises: what `work` raises, in place of that item's result.
     """
@@ -46,7 +45,7 @@ def ahead(
 def behind(
     items: Iterable[Item], work: Callable[[Item], Result], pool: Executor, share: Callable[[Item], float]
 ) -> Iterator[Result]:
-    """As `ahead`, for items that take long to come: what is ready is given before the next one is waited for."""
+    """As `ahead`, for items that arrive slowly: finished results are yielded before the next item is awaited."""
     return _overlapping(items, work, pool, share, prompt=True)
 
 
@@ -71,17 +70,17 @@ def _overlapping(
 
 
 def images_a_batch(height: int, width: int, batch: int, most_pixels: int) -> int:
-    """Images of a size that go through the network at once.
+    """Number of images of a size that go through the network at once.
 
     Args:
-        batch: at most.
-        most_pixels: of all of them together, padded; a larger image goes alone.
+        batch: largest number.
+        most_pixels: largest number of padded pixels together; a larger image goes alone.
     """
     return max(1, min(batch, most_pixels // padded_pixels(height, width)))
 
 
 def batch_share(height: int, width: int, batch: int, most_pixels: int) -> float:
-    """How much of a batch an image of a size is; over 1 for one that is larger than all that goes through the network at once."""
+    """The share of a batch that an image of a size takes; over 1 for an image with more than `most_pixels`."""
     alone = padded_pixels(height, width) / most_pixels
     return max(alone, 1 / images_a_batch(height, width, batch, most_pixels))
 

@@ -1,4 +1,4 @@
-"""Images too large for the memory, translated in tiles that join without a seam.
+"""Translates images that are too large for the memory, in tiles that join without a seam.
 
 Two parts of a generator look at the whole image: a norm takes mean and variance over all positions, a non-local block keys
 from all positions. Left to themselves, neighbouring tiles would differ in colour and contrast. Here both are taken once, of
@@ -31,7 +31,7 @@ SAMPLE_CROPS = 16
 
 @dataclass(frozen=True)
 class Window:
-    """A stretch of one side: what the network sees, and the part of it that is kept. Multiples of 4, but for the cuts."""
+    """An interval of one side: the network's input, and the part of its output that is kept."""
 
     start: int
     stop: int
@@ -89,9 +89,9 @@ def translate_tiles(
 
 
 def share_statistics(generator: Generator, sample_BCHW: Tensor) -> Generator:
-    """A copy whose norms and non-local blocks use what they see in this sample, for every image that comes after.
+    """A copy whose norms and non-local blocks use statistics, keys and values of this sample for all later images.
 
-    With a whole image as the sample it translates that image as the original does.
+    With a whole image as the sample it translates that image as the original generator does.
     """
     shared = copy.deepcopy(generator)
     for name, module in list(shared.named_modules()):
@@ -155,7 +155,7 @@ def margin(config: GeneratorConfig) -> int:
 
 
 def smallest_tile(config: GeneratorConfig) -> int:
-    """Below it, a tile would be more margin than picture."""
+    """Smallest side of a tile, so that it is not mostly margin."""
     return 4 * margin(config)
 
 

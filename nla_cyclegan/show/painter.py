@@ -1,4 +1,4 @@
-"""What the page asks for: translations and attention maps of an uploaded image, by any checkpoint of a run."""
+"""The page's backend: translations and attention maps of an uploaded image, by any checkpoint of a run."""
 
 import io
 import threading
@@ -31,7 +31,7 @@ Generators = dict[Direction, Generator]
 
 @dataclass(frozen=True)
 class Choice:
-    """A checkpoint that can be chosen; `name` is empty where the weights are of one alone."""
+    """A checkpoint that can be chosen; `name` is empty if the weights are of a single one."""
 
     name: str
     images: int | None
@@ -48,7 +48,7 @@ class Painting:
 
 
 class Painter:
-    """Translates uploaded images; one at a time, for the device's sake.
+    """Translates uploaded images, one at a time to bound the device's memory.
 
     Args:
         weights: as `--weights` takes them.
@@ -71,7 +71,7 @@ class Painter:
             return [Choice("", None)]
         checkpoints = stored(place)
         complete = [name for name, files in checkpoints.items() if world_of(files)] or list(checkpoints)
-        # Of two of the same images the newer one.
+        # The newer one of two with the same number of images.
         newest = {images_of(name): name for name in sorted(complete, key=age)}
         return [Choice(name, images) for images, name in newest.items()] or [Choice("", None)]
 
@@ -96,7 +96,7 @@ class Painter:
     def attention(
         self, upload: bytes, direction: Direction, checkpoint: str, fractions: tuple[float, float]
     ) -> dict[int, bytes]:
-        """Block -> PNG file of where it looks from a point, (x, y) in 0..1 of width and height. Raises: as `paint`."""
+        """Block -> PNG file of its attention from a point, (x, y) in 0..1 of width and height. Raises: as `paint`."""
         image_CHW = self._read(upload)
         point = pixel_at(image_CHW, fractions)
         with self._turn:
@@ -137,6 +137,6 @@ class Painter:
 
 def _png(image_CHW: Tensor) -> bytes:
     content = io.BytesIO()
-    # Fast, not small: it goes no further than to this machine's browser.
+    # Fast rather than small: it is sent to a browser on this machine only.
     to_picture(image_CHW).save(content, "PNG", compress_level=1)
     return content.getvalue()

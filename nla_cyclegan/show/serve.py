@@ -1,4 +1,4 @@
-"""The page's server. It listens on this machine alone, keeps no upload, and answers no other site's page."""
+"""The page's server. It listens on loopback only, stores no upload, and refuses requests of other sites' pages."""
 
 import base64
 import json
@@ -24,7 +24,7 @@ SMALLEST_SIZE, LARGEST_SIZE = 16, 4096
 
 
 class Server(ThreadingHTTPServer):
-    """GET /about: what can be chosen; POST /paint and /attention, the image as the body: pictures as data URLs."""
+    """GET /about: directions and checkpoints; POST /paint and /attention, with the image as the body: pictures as data URLs."""
 
     daemon_threads = True
 
@@ -39,7 +39,7 @@ class Server(ThreadingHTTPServer):
 
     @property
     def names(self) -> tuple[str, str]:
-        """The hosts under which the page is asked for; a stranger's that leads here is refused."""
+        """The accepted Host headers; others, as in DNS rebinding, are refused."""
         return f"{HOST}:{self.server_port}", f"localhost:{self.server_port}"
 
 
@@ -108,7 +108,7 @@ class _Handler(BaseHTTPRequestHandler):
         return {"maps": [{"block": block, "picture": _data_url(content)} for block, content in maps.items()]}
 
     def _checkpoint(self, asked: Mapping[str, str]) -> str:
-        # Of those that there are: a name becomes a path.
+        # Only an existing name is accepted, because it becomes part of a path.
         name = asked.get("checkpoint", "")
         if name not in [choice.name for choice in self.server.painter.choices()]:
             raise UserError("this checkpoint has been deleted meanwhile; reload the page")
@@ -142,7 +142,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def serve(weights: str, port: int, size: int, device: str, *, open_browser: bool = False) -> int:
-    """Serve until interrupted. Raises: UserError where there are no weights, or the port cannot be had."""
+    """Serve until interrupted. Raises: UserError where there are no weights, or the port cannot be listened on."""
     if not SMALLEST_SIZE <= size <= LARGEST_SIZE:
         raise UserError(f"--size {size}: allowed: {SMALLEST_SIZE} to {LARGEST_SIZE}")
     ready_for_threads()

@@ -11,13 +11,13 @@ from nla_cyclegan.model.generator import Generator
 
 
 def build_generator(config_json: str, tensors: dict[str, Tensor]) -> Generator:
-    """A generator of these weights, in eval mode on the CPU. Raises: UserError where they do not fit the config."""
+    """A generator with these weights, in eval mode on the CPU. Raises: UserError if they do not fit the config or are not finite."""
     try:
         config = GeneratorConfig.model_validate_json(config_json)
         if config.num_blocks > len(tensors):
             raise UserError(f"damaged: a config of {config.num_blocks} blocks for {len(tensors)} tensors")
         with torch.device("meta"):
-            # Takes no memory: whether they fit is known before any is taken for what the config says.
+            # On the meta device, so that a wrong config is found before any memory is allocated for it.
             Generator(config).load_state_dict(tensors, assign=True)
         generator = Generator(config)
         generator.load_state_dict(tensors)

@@ -1,4 +1,4 @@
-"""Checkpoints as they lie in a run's folder: which there are, and reading one with care.
+"""Lists the checkpoints in a run's folder, and reads them with checks.
 
 Reading one runs no code: the files are safetensors and JSON.
 """
@@ -25,7 +25,7 @@ def checkpoints_of(folder: RunFolder) -> dict[str, dict[str, int]]:
 
 
 def by_checkpoint(files: Mapping[str, T]) -> dict[str, dict[str, T]]:
-    """Of all files in a run's folder those of checkpoints: name, newest first -> file's name in there -> what is known of it."""
+    """The files of checkpoints among all files in a run's folder: checkpoint, newest first -> file -> its value in `files`."""
     found: dict[str, dict[str, T]] = {}
     for path, known in files.items():
         name, _, file = path.partition("/")
@@ -41,7 +41,7 @@ def complete_checkpoints(folder: RunFolder) -> list[str]:
 
 
 class CheckpointReader:
-    """The files of one stored checkpoint, checked against what was written.
+    """The files of one stored checkpoint, checked against their recorded checksums.
 
     Args:
         location: the checkpoint's folder, of a run or a copy.
@@ -64,7 +64,7 @@ class CheckpointReader:
         return tensors_in(self.content(file), file)
 
     def copy_to(self, folder: RunFolder, name: str = "") -> None:
-        """Copy every file into a folder of that name in there, else into itself; the list that makes it whole comes last.
+        """Copy every file into the sub-folder `name`, or into the folder itself; the commit file comes last.
 
         Raises: UserError when a file is damaged, or was deleted meanwhile.
         """

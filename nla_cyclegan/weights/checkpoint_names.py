@@ -1,4 +1,4 @@
-"""Names of checkpoints: the images seen, and who wrote them."""
+"""Names of checkpoints: the images seen, and the writer."""
 
 import re
 import secrets
@@ -14,9 +14,9 @@ NAME = re.compile(r"checkpoint_(\d{1,18})(?:-(\d{1,9})(?:([a-z]{4})(\d{1,9})([a-
 
 @dataclass(frozen=True, order=True)
 class Writer:
-    """Who writes checkpoints under one suffix: a worker group of an attempt. Later ones are greater.
+    """The writer of checkpoints with one suffix: a worker group of an attempt. Later writers compare greater.
 
-    The letters are random: two that do not know of each other never write into one folder.
+    The letters are random, so that two concurrent writers never write into one folder.
     """
 
     number: int
@@ -33,7 +33,7 @@ class Writer:
 
 
 def new_writer(attempt: str, names: Iterable[str]) -> Writer:
-    """Of a worker group of the attempt that starts where there are checkpoints of these names."""
+    """The writer for a new worker group of the attempt, given the names of existing checkpoints."""
     groups = [writer.group for name in names if (writer := writer_of(name)) and writer.attempt == attempt]
     group_letters = "".join(secrets.choice(ascii_lowercase) for _ in range(2))
     return Writer(int(attempt[:-4]), attempt[-4:], max(groups, default=0) + 1, group_letters)
@@ -45,7 +45,7 @@ def name_of(images_seen: int, attempt: int | str = 1) -> str:
 
 
 def free_name(images_seen: int, taken: Container[str]) -> str:
-    """A new checkpoint's name, none of those taken: the files of a damaged checkpoint must not be mixed with new ones."""
+    """A name for a new checkpoint that is not taken: files of a damaged checkpoint must not be mixed with new ones."""
     attempts = (name_of(images_seen, attempt) for attempt in count(1))
     return next(name for name in attempts if name not in taken)
 
@@ -56,7 +56,7 @@ def images_of(name: str) -> int:
 
 
 def writer_of(name: str) -> Writer | None:
-    """Who wrote the checkpoint of that name; None for one of an earlier version."""
+    """The writer of the checkpoint of that name; None for one of an earlier version."""
     _, number, letters, group, group_letters = _match(name).groups()
     return Writer(int(number), letters, int(group), group_letters) if letters else None
 

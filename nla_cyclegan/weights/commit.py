@@ -1,4 +1,4 @@
-"""When a checkpoint is complete: the lists of its files.
+"""The lists of a checkpoint's files, which define when it is complete.
 
 Each rank uploads its share of a checkpoint's files and then `part-<rank>-of-<world>.json`, which lists them with size and
 SHA-256. When all parts are there, rank 0 writes `commit-of-<world>.json` last, which lists everything: the checkpoint is
@@ -30,7 +30,7 @@ READERS = 16
 
 @checked_dataclass(frozen=True)
 class StoredFile:
-    """What a file of a checkpoint must be to be whole."""
+    """Checksum and size of a complete file of a checkpoint."""
 
     sha256: str
     size_bytes: NonNegativeInt | None = None
@@ -38,14 +38,14 @@ class StoredFile:
 
 @checked_dataclass(frozen=True)
 class Part:
-    """What one rank has written: file -> what it must be."""
+    """The files that one rank has written."""
 
     files: dict[InsideName, StoredFile]
 
 
 @checked_dataclass(frozen=True)
 class Commit(Part):
-    """What all ranks have written."""
+    """The files that all ranks have written."""
 
     world: PositiveInt
     """Ranks that wrote it."""
@@ -69,23 +69,23 @@ def commit_file(world: int) -> str:
 
 def world_of(files: Iterable[str]) -> int | None:
     """How many ranks wrote a checkpoint with these files; None while it is not complete."""
-    # On a file system a list that is being written has another ending.
+    # A list that is being written has another suffix.
     files = list(files)
     commits = [match for name in files if (match := COMMIT.fullmatch(name))]
     if commits:
         return int(commits[0][1]) or None
     shares = {(int(match[1]), int(match[2])) for name in files if (match := SHARE.fullmatch(name))}
     worlds = {world for _, world in shares}
-    # Counted before anything as long as the number in a name is made.
+    # Compared by count first: the number in a name may be huge.
     world = len(shares)
     return world if worlds == {world} and {rank for rank, _ in shares} == set(range(world)) else None
 
 
 def read_commit(location: Location, names: Iterable[str] | None = None) -> Commit:
-    """What a checkpoint consists of.
+    """The commit of a checkpoint: its files.
 
     Args:
-        names: of its files, if they are known: else its folder is listed.
+        names: names of its files, if they are known; else its folder is listed.
 
     Raises: UserError when it is not complete, or a list of its files is damaged.
     """

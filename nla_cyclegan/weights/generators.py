@@ -1,7 +1,7 @@
-"""Generator weight files: writing one, reading one, and finding those that a run, a checkpoint or a URI means.
+"""Generator weight files: writes them, reads them, and finds those of a run, a checkpoint or a URI.
 
-A weight file is safetensors; its metadata holds what is needed to build the network: the format, its version and the
-GeneratorConfig as JSON. A .pth file of pytorch-CycleGAN-and-pix2pix is read as well. Reading either cannot run code.
+A weight file is safetensors, whose metadata hold the format, its version and the GeneratorConfig as JSON. A .pth file of
+pytorch-CycleGAN-and-pix2pix is read as well. Reading either runs no code.
 """
 
 import json
@@ -42,7 +42,7 @@ def weight_file(generator: Generator) -> bytes:
 
 
 def metadata_of(generator: Generator) -> dict[str, str]:
-    """What a weight file says beside the weights: its format, and the config that they fit."""
+    """The metadata of a weight file: format, version and config."""
     return {"format": FORMAT, "version": VERSIONS[-1], "config": generator.config.model_dump_json()}
 
 
@@ -62,14 +62,14 @@ def read_generator(path: str | Path) -> Generator:
 def load_generators(path: str | Path, directions: Sequence[Direction] = ("A2B", "B2A")) -> dict[Direction, Generator]:
     """The generators of these directions, of one and the same checkpoint, in eval mode on the CPU.
 
-    Storage that throttles or is away is waited for, as in training.
+    Retries while storage throttles or is unreachable, as in training.
 
     Args:
         path: a weight file (for one direction), a checkpoint folder, or a run folder, whose newest checkpoint that is
             complete and sound is taken, or, of RUN@best or RUN@120000, that one; local, or a URI that pyarrow opens
             (s3://bucket/run, gs://...). A folder may be a repository of the Hugging Face Hub (see hub.py), a file or a folder one of pytorch-CycleGAN-and-pix2pix (latest_net_G_A.pth).
 
-    Raises: UserError that says what was looked for where.
+    Raises: UserError that names the files and folders that were searched.
     """
     reference = Reference.of(path)
     place = locate(reference.uri)
@@ -99,7 +99,7 @@ def _only(directions: Sequence[Direction], file: str) -> Direction:
 def _read_all(
     folder: Location, entries: Sequence[str], directions: Sequence[Direction]
 ) -> dict[Direction, Generator] | None:
-    """The generators in a folder with these entries, None where it lacks one; checked where it says what was written."""
+    """The generators in a folder with these entries, None where it lacks one; checked where the folder has checksums."""
     files = {direction: _file_of(direction, entries) for direction in directions}
     if not all(files.values()):
         return None
@@ -112,7 +112,7 @@ def _file_of(direction: Direction, entries: Sequence[str]) -> str | None:
 
 
 def _read_chosen(run: Location, choice: str, directions: Sequence[Direction]) -> dict[Direction, Generator]:
-    """Of that checkpoint of a run alone; a damaged one is an error, but for the newest, in whose place the one before is read."""
+    """The generators of that checkpoint of a run. A damaged one is an error, except for the newest: then the one before is read."""
     selection = select(run, choice)
     if choice == NEWEST:
         return _read_newest(run, directions)
@@ -156,7 +156,7 @@ def _wanted(directions: Sequence[Direction]) -> str:
 
 
 def _read(folder: Location, file: str, reader: CheckpointReader | None = None) -> Generator:
-    """The generator in a file of a folder; `reader` checks it against what was written."""
+    """The generator in a file of a folder; `reader`, if given, checks its checksum."""
     content = reader.content(file) if reader else read_file(folder, file)
     if content is None:
         raise UserError(f"{folder.path(file)}: no such weight file")
@@ -181,7 +181,7 @@ def _generator(content: bytes) -> Generator:
 
 
 def _metadata(content: bytes) -> dict[str, str]:
-    """A safetensors file starts with the length of its JSON header (u64, little endian); anything else has no metadata."""
+    """The metadata of a safetensors file, which starts with the length of its JSON header (u64, little endian); else empty."""
     try:
         (length,) = struct.unpack_from("<Q", content)
         metadata = json.loads(content[8 : 8 + length]).get("__metadata__", {})

@@ -1,7 +1,7 @@
-"""A run's generators as a repository of the Hugging Face Hub: config.json and model.safetensors, of a folder or from the Hub.
+"""A run's generators as a repository of the Hugging Face Hub: config.json and model.safetensors, in a folder or on the Hub.
 
-One repository holds both directions, or the one that there is: in model.safetensors their tensors are named `B2A.` and
-`A2B.` followed by the name in the generator; config.json has the GeneratorConfig of each.
+A repository holds one direction or both: in model.safetensors the names of tensors are prefixed with `B2A.` or `A2B.`;
+config.json has the GeneratorConfig of each.
 """
 
 import json
@@ -30,7 +30,7 @@ def save_hub(generators: Mapping[Direction, Generator], folder: Path, about: Map
     """Write config.json and model.safetensors, each whole or not at all.
 
     Args:
-        about: more to stand in config.json, as JSON values.
+        about: further entries of config.json, as JSON values.
     """
     configs = {direction: generator.config.model_dump(mode="json") for direction, generator in generators.items()}
     tensors = {
@@ -56,14 +56,14 @@ def from_pretrained(
         revision: branch, tag or commit of the repository.
         token: for a private repository; by default HF_TOKEN, or that of `hf auth login`.
 
-    Raises: UserError with one line that says what was looked for where.
+    Raises: UserError with one line that names what was searched.
     """
     if direction not in FILE_NAMES:
         raise UserError(f"direction {direction!r}: allowed: {', '.join(FILE_NAMES)}")
     folder = Path(source).expanduser()
     if not folder.exists():
         place = locate(_downloaded(str(source), revision, token))
-        # Named as it was asked for, not by its place in the cache.
+        # Messages show the id, not the path in the cache.
         place = Location(place.filesystem, place.root, str(source))
     elif folder.is_dir():
         place = locate(folder)
@@ -137,7 +137,7 @@ def _downloaded(repository: str, revision: str | None, token: str | None) -> Pat
         ) from error
     try:
         config = Path(hf_hub_download(repository, CONFIG, revision=revision, token=token))
-        # The cache has a folder for each commit; another one may have been pushed meanwhile.
+        # From the same commit, for which the cache has a folder; another one may have been pushed meanwhile.
         hf_hub_download(repository, WEIGHTS, revision=config.parent.name, token=token)
     except LocalEntryNotFoundError as error:
         raise StorageAwayError(

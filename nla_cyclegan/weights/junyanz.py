@@ -33,7 +33,7 @@ def is_torch_file(content: bytes) -> bool:
 def read_state(content: bytes) -> dict[str, Tensor]:
     """Name -> tensor of a .pth file, on the CPU. Tensors alone are read: no code in the file can run.
 
-    Raises: UserError that says what else the file is.
+    Raises: UserError that says what the file holds instead.
     """
     try:
         state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)

@@ -1,4 +1,4 @@
-"""Which file holds which generator, by its name."""
+"""Names of weight files, and which generator each holds."""
 
 from pathlib import Path
 from typing import Literal
@@ -16,11 +16,11 @@ WEIGHTS = (
     "a run folder (its newest checkpoint), a checkpoint folder or a generator's file, also those of "
     f"{LAYOUT} (latest_net_G_B.pth); a path or a URI. {CHOICES}"
 )
-"""Of `--weights`, for people."""
+"""Help text of `--weights`."""
 
 
 def direction_of(file: str | Path) -> Direction | None:
-    """The direction that a weight file's usual name says, if it is one."""
+    """The direction of a weight file with one of the usual names, else None."""
     name = str(file).replace("\\", "/").rpartition("/")[2]
     for direction in FILE_NAMES:
         if name == FILE_NAMES[direction] or name.endswith(PTH_ENDINGS[direction]):

@@ -23,7 +23,7 @@ from data_shards.errors import UserError
 from nla_cyclegan.model.generator import Generator
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
-"""What writing and checking a file needs; all of it is looked for before the export, which may take a minute."""
+"""Packages for writing and checking a file; checked before the export, which may take a minute."""
 OPSET = 18
 """ONNX operator set of the file; onnxruntime reads it from version 1.14 (2023)."""
 TOLERANCE = 1e-3
@@ -82,7 +82,7 @@ def check_onnx(
 
 
 class _Outputs(nn.Module):
-    """What a file's graph computes: the translation and, where there is one, the mask."""
+    """The outputs of a file's graph: the translation and, where there is one, the mask."""
 
     def __init__(self, generator: Generator) -> None:
         super().__init__()
@@ -107,7 +107,7 @@ def _with_torchs_norms(generator: Generator) -> Generator:
 
 
 def _forget_origins(model: Any) -> None:
-    """The exporter notes at each node which line of which file of this machine it comes from, differently each time."""
+    """Remove the source lines of this machine that the exporter stores at each node, which differ each time."""
     graph = model.graph
     nodes = list(graph.all_nodes())
     values = [*graph.inputs, *graph.initializers.values(), *(value for node in nodes for value in node.outputs)]
@@ -116,7 +116,7 @@ def _forget_origins(model: Any) -> None:
 
 
 def _needed(package: str) -> Any:
-    # onnxruntime reads this when it is imported: else it keeps a file among the temporary ones, and reports to its maker.
+    # onnxruntime reads this at import; otherwise it writes a temporary file and sends telemetry.
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:
         return importlib.import_module(package)
@@ -126,7 +126,7 @@ def _needed(package: str) -> Any:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """The exporter prints its progress, deprecations inside torch and which operators torchvision lacks: none concerns a user."""
+    """Silence the exporter's progress, torch's deprecations and messages about operators, none of which concern the user."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)

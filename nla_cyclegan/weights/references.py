@@ -1,7 +1,7 @@
-"""Which checkpoint of a run is meant: RUN@best, RUN@newest, RUN@120000.
+"""References to a checkpoint of a run: RUN@best, RUN@newest, RUN@120000.
 
-The mark stands at the end of the last part of a path, or of a URI's path, before its options. A file or folder whose own name
-ends like that is itself.
+The mark is at the end of a path, or of a URI's path before its options. An existing file or folder whose own name ends like that
+is taken as it is.
 """
 
 import re
@@ -26,14 +26,14 @@ LISTED = 20
 
 @dataclass(frozen=True)
 class Reference:
-    """A path or URI, and which of the checkpoints in there is meant: `best`, `newest`, a number of images; None: not said."""
+    """A path or URI, and the checkpoint in there: `best`, `newest`, a number of images; None if the reference has no mark."""
 
     uri: str
     choice: str | None
 
     @classmethod
     def of(cls, path: str | Path) -> "Reference":
-        """Of what a user gave. Raises: UserError where storage does not answer, and for a mark behind the options of a URI."""
+        """Parse a user's text. Raises: UserError where storage does not answer, and for a mark behind the options of a URI."""
         text = str(path)
         before, path, options = _parts(text)
         if misplaced := MARK.fullmatch(options):
@@ -46,7 +46,7 @@ class Reference:
 
     @property
     def mark(self) -> str:
-        """`@best` and the like, empty where no checkpoint is named."""
+        """`@best` and the like; empty without a choice."""
         return f"@{self.choice}" if self.choice else ""
 
 
@@ -55,7 +55,7 @@ class Selection:
     """The checkpoint that was chosen.
 
     Attributes:
-        why: in words, such as `the best of 3 evaluated checkpoints`.
+        why: the reason, such as `the best of 3 evaluated checkpoints`.
         about: its run.json.
     """
 
@@ -68,7 +68,7 @@ class Selection:
 
 
 def _parts(text: str) -> tuple[str, str, str]:
-    """What comes before the path, the path, and what comes after it; a bucket is no part of the path."""
+    """The text before the path, the path, and the text after it; a bucket is not part of the path."""
     scheme, mark, rest = text.partition("://")
     if not mark:
         # A file may have a ? in its name.
@@ -79,14 +79,14 @@ def _parts(text: str) -> tuple[str, str, str]:
 
 
 def parent(file: Location) -> tuple[Location, str]:
-    """The folder of a file, and its name in there."""
+    """The folder of a file, and the file's name."""
     root, _, name = file.root.rpartition("/")
     return Location(file.filesystem, root, split_uri(file.uri)[0]), name
 
 
 def stored(run: Location) -> dict[str, list[str]]:
     """The checkpoints in a run's folder, complete ones first, then newest first: names, and those of their files."""
-    # Incomplete ones come last: they may be copies of the generators alone.
+    # Incomplete ones come last; they may be copies of the generators alone.
     found = {name: list(list_folder(run.inside(name))) for name in filter(NAME.fullmatch, list_folder(run))}
     return {
         name: found[name]
@@ -95,9 +95,9 @@ def stored(run: Location) -> dict[str, list[str]]:
 
 
 def select(run: Location, choice: str) -> Selection:
-    """The checkpoint of a run that `best`, or a number of images, means; of those that are complete where any is.
+    """The checkpoint of a run for a choice; among the complete ones, if there are any.
 
-    Raises: UserError that names what there is.
+    Raises: UserError that lists the checkpoints.
     """
     checkpoints = stored(run)
     complete = [name for name, files in checkpoints.items() if world_of(files)] or list(checkpoints)
@@ -132,7 +132,7 @@ def _best(run: Location, names: Sequence[str]) -> Selection:
 
 
 def _evidence(about: dict[str, Any], score: float) -> str:
-    """What a score was measured on, as far as run.json says it."""
+    """The images that a score was measured on, if run.json has them."""
     try:
         images, dataset = about["config"]["validation"]["images"], about["config"]["data"]["uri"]
     except (KeyError, TypeError):
@@ -148,7 +148,7 @@ def about_weights(path: str | Path) -> dict[str, Any]:
     place = locate(reference.uri)
     if reference.choice:
         return select(place, reference.choice).about
-    # A run's checkpoints say it too, of a copy in which they are all there is.
+    # A run's checkpoints have it too, for a copy without the run's own.
     places = [place, *map(place.inside, list(stored(place))[:1])]
     return next(filter(None, map(about, places)), {})
 
@@ -165,16 +165,16 @@ def about(folder: Location) -> dict[str, Any]:
 
 
 def _listed(names: Sequence[str]) -> str:
-    # As they are written behind the @.
+    # Written as after the @.
     images = list(map(str, sorted({images_of(name) for name in names})))
     more = f" and {len(images) - LISTED} more" if len(images) > LISTED else ""
     return ", ".join(images[-LISTED:]) + more
 
 
 def folder_of(weights: str) -> str | None:
-    """The folder in which the files of some weights lie, of a run its chosen checkpoint's or its newest one's; None where they are a file.
+    """The folder of the weights' files: for a run that of its chosen or newest checkpoint; None if the weights are a single file.
 
-    Raises: UserError where nothing is there.
+    Raises: UserError if there is nothing at that path.
     """
     reference = Reference.of(weights)
     place = locate(reference.uri)

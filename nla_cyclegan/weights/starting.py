@@ -1,4 +1,4 @@
-"""The weights that a run begins from: those of another run, of a checkpoint, of files of pytorch-CycleGAN-and-pix2pix."""
+"""Initial weights of a run: from another run, a checkpoint, or files of pytorch-CycleGAN-and-pix2pix."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -17,7 +17,7 @@ from nla_cyclegan.weights.names import FILE_NAMES, Direction, direction_of
 from nla_cyclegan.weights.references import folder_of
 
 GENERATORS: dict[Direction, str] = {"A2B": "generator_ab", "B2A": "generator_ba"}
-# Ours score the images of a domain. There D_A scores what G_A makes of domain A's images: images of our B.
+# Ours are named by the domain of the images that they score. There D_A scores the output of G_A, which is in our domain B.
 DISCRIMINATORS = {
     "discriminator_a": ("discriminator_a.safetensors", "latest_net_D_B.pth"),
     "discriminator_b": ("discriminator_b.safetensors", "latest_net_D_A.pth"),
@@ -33,9 +33,9 @@ def load_networks(networks: Mapping[str, nn.Module], source: str, *, discriminat
             pytorch-CycleGAN-and-pix2pix, or one generator's file, which fills that generator alone.
         discriminators: whether those are filled too.
 
-    Returns: the names of those that were filled.
+    Returns: the names of the networks that were filled.
 
-    Raises: UserError where something is missing or does not fit; then some may be filled.
+    Raises: UserError where something is missing or does not fit; some networks may then be filled already.
     """
     folder = folder_of(source)
     if folder is None:
@@ -66,8 +66,8 @@ def _fill_generator(networks: Mapping[str, nn.Module], source: str, direction: D
 
 
 def _differences(theirs: dict[str, Any], ours: dict[str, Any]) -> dict[str, Any]:
-    """Their fields that ours differ from, in what the weights mean."""
-    # Where a gain is learned, its start value is not that of these weights any more.
+    """The fields of their config that differ from ours and change the meaning of the weights."""
+    # A learned gain is among the weights, whatever its start value.
     gains = (theirs["nonlocal_gain"], ours["nonlocal_gain"])
     ignored = {"nonlocal_gain"} if "fixed" not in gains or not theirs["nonlocal_blocks"] else set()
     if not theirs["nonlocal_blocks"] and not ours["nonlocal_blocks"]:

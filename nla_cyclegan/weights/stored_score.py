@@ -1,4 +1,4 @@
-"""The score that a checkpoint was stored with, and which checkpoint has the best."""
+"""The scores stored with checkpoints, and the checkpoint with the best score."""
 
 import math
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from data_shards.storage.folder import RunFolder
 from nla_cyclegan.weights.checkpoint_names import age
 
 ABOUT = "run.json"
-# What a checkpoint's score is that has no definition beside it: the sliced Wasserstein distance x 10^3.
+# Definition of a score that is stored without one: the sliced Wasserstein distance x 10^3.
 SWD_ALONE = "swd"
 
 
@@ -20,7 +20,7 @@ class StoredScore:
 
     value: float
     definition: str = SWD_ALONE
-    """What it was measured by, see nla_cyclegan/metrics/score.py."""
+    """Name of the formula, see nla_cyclegan/metrics/score.py."""
 
 
 def score_of(folder: RunFolder, name: str) -> StoredScore | None:
@@ -46,9 +46,9 @@ def score_in(about: Mapping[str, Any]) -> StoredScore | None:
 
 
 def best_of(scores: Mapping[str, StoredScore | None]) -> str | None:
-    """The checkpoint with the lowest score, of two the older one; None where none has a score.
+    """The checkpoint with the lowest score, the oldest of several; None if none has a score.
 
-    Scores of different definitions do not compare: the best is among those that were scored as the newest one was.
+    Only scores with the definition of the newest scored checkpoint are compared.
     """
     scored = {name: score for name, score in scores.items() if score is not None}
     if not scored:
