@@ -1,6 +1,6 @@
-"""Distances between two sets of feature vectors: Fréchet, which makes the FID, and kernel, which makes the KID; memorization.
+"""Distances between two sets of feature vectors: the Fréchet distance (FID), the kernel distance (KID), and memorization (MiFID).
 
-Each takes so many rows at a time: what it holds beside the vectors, which may lie in a file, does not grow with their number.
+They process a few rows at a time: the memory beside the vectors, which may lie in a file, does not grow with their number.
 
 Shape suffixes: N and M vectors of D values each.
 """
@@ -11,20 +11,20 @@ import torch
 from torch import Tensor
 
 CHUNK = 1024
-# A set whose images lie further from the training images than this has memorized none: Bai et al. 2021, Eq. 9.
+# Memorization distance from which on a set counts as not memorized: Bai et al. 2021, Eq. 9.
 MEMORIZED = 0.1
 
 
 @dataclass(frozen=True)
 class KernelDistance:
-    """An unbiased estimate: of two draws from one distribution it is 0 on average, and as often below as above."""
+    """An unbiased estimate: for two draws from one distribution its mean is 0."""
 
     value: float
     standard_error: float
 
     @property
     def is_significant(self) -> bool:
-        """Whether the distributions differ by it: two standard errors and more."""
+        """Whether the distance exceeds two standard errors."""
         return self.value > 2 * self.standard_error
 
 
@@ -66,9 +66,9 @@ def kernel_distance(a_ND: Tensor, b_MD: Tensor) -> KernelDistance:
 
 
 def memorization_distance(generated_ND: Tensor, training_MD: Tensor) -> float:
-    """How far generated images are from the nearest training image, 0..1, on average: Bai et al. 2021, Eq. 7.
+    """Mean distance of generated images to the nearest training image, 0..1: Bai et al. 2021, Eq. 7.
 
-    The distance of two is 1 - |cos| of their feature vectors; a vector of zeros has no direction and is left out.
+    The distance of two images is 1 - |cos| of their feature vectors; zero vectors are left out.
     (torchmetrics takes the mean over the set that it calls real.)
 
     Raises: ValueError for vectors of different widths.
@@ -83,7 +83,7 @@ def memorization_distance(generated_ND: Tensor, training_MD: Tensor) -> float:
 
 
 def memorization_informed(frechet: float, memorization: float) -> float:
-    """MiFID, Bai et al. 2021, Eq. 8: the FID, divided by the memorization distance of a set that has memorized."""
+    """MiFID, Bai et al. 2021, Eq. 8: the FID, divided by the memorization distance if that is below MEMORIZED."""
     if frechet <= 1e-8:
         return 0.0
     return frechet / (memorization + 1e-14) if memorization < MEMORIZED else frechet
@@ -109,14 +109,14 @@ def _fit(vectors_ND: Tensor) -> tuple[Tensor, Tensor]:
     mean = torch.stack([rows.double().sum(dim=0) for rows in vectors_ND.split(CHUNK)]).sum(dim=0) / count
     root = mean.new_zeros(0, width)
     for rows in vectors_ND.split(CHUNK):
-        # The root of what came before takes its place: R^T R of both together is the same.
+        # The previous root stands for the rows before: R^T R of the stacked matrix is the same.
         centred = (rows.double() - mean) / (count - 1) ** 0.5
         root = torch.linalg.qr(torch.cat([root, centred]), mode="r").R
     return mean, root
 
 
 def _row_sums(x_ND: Tensor, y_MD: Tensor) -> Tensor:
-    """Of the kernel matrix between x and y, a block at a time: the whole one would not fit for large sets."""
+    """Row sums of the kernel matrix between x and y, computed in blocks because the whole matrix may not fit into memory."""
     return torch.cat([_block_sums(rows.double(), y_MD) for rows in x_ND.split(CHUNK)])
 
 

@@ -1,6 +1,6 @@
-"""What the distances need to know of a set of images, gathered while the images pass by once.
+"""Collects the vectors of a set of images that the distances need, in one pass over the images.
 
-Memory does not grow with the number of images: their vectors lie in files without a name, which the system deletes at the end.
+Memory does not grow with the number of images: the vectors lie in unnamed temporary files, which the system deletes at the end.
 """
 
 import tempfile
@@ -24,7 +24,7 @@ class Rows:
     """Vectors in a file, float32.
 
     Args:
-        stored: reads them, where they have been gathered before.
+        stored: reads vectors that were gathered before.
     """
 
     def __init__(self, stored: Callable[[], Tensor] | None = None) -> None:
@@ -38,13 +38,13 @@ class Rows:
         self._file.write(rows_ND.cpu().contiguous().numpy().data)
 
     def read(self) -> Tensor:
-        """All rows [N, D]; they stay in the file, and are read where they are used."""
+        """All rows [N, D], memory-mapped from the file."""
         if self._stored:
             return self._stored()
         self._file.flush()
         if not self._width or not self._file.tell():
             return torch.empty(0, self._width)
-        # Copied where it is written to, which nobody does: torch wants memory that could be.
+        # Copy on write, because torch wants writable memory.
         return torch.from_numpy(np.memmap(self._file, np.float32, "c").reshape(-1, self._width))
 
 
@@ -53,13 +53,13 @@ class Gathered:
 
     Args:
         size: side in pixels.
-        images: how many will come at most.
-        network: uint8 [B, 3, size, size] -> features [B, D]; None: none are needed, or `features` is set.
-        seed: of the places of the vectors.
+        images: largest number of images that will be added.
+        network: uint8 [B, 3, size, size] -> features [B, D]; None: no features are needed, or `features` is set.
+        seed: seed of the vectors' places.
 
     Attributes:
-        count: images that have come.
-        features: of all of them, [count, D]; None where there is no network.
+        count: number of images added so far.
+        features: features of all images, [count, D]; None without a network.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class Gathered:
 
     @classmethod
     def of(cls, images_NCHW: Tensor, features_ND: Tensor | None = None, *, seed: int = 0) -> "Gathered":
-        """A set that is in memory."""
+        """A set of images in memory."""
         found = cls(images_NCHW.shape[-1], len(images_NCHW), seed=seed)
         for chunk in chunks(images_NCHW):
             found.add(chunk)
@@ -86,7 +86,7 @@ class Gathered:
     def restored(
         cls, size: int, count: int, read: Callable[[str], Tensor], names: Sequence[str], *, seed: int = 0
     ) -> "Gathered":
-        """A set of which the parts, see `parts`, are read by their names."""
+        """A set whose `parts` are read by their names."""
         found = cls(size, count, seed=seed)
         found.count = count
         found._rows = {
@@ -97,7 +97,7 @@ class Gathered:
         return found
 
     def parts(self) -> dict[str, Callable[[], Tensor]]:
-        """All that is known of the set, by name, and how it is read."""
+        """Name of each array of the set -> function that reads it."""
         vectors = {
             f"{kind.name}.{level}": each.read for kind, rows in self._rows.items() for level, each in enumerate(rows)
         }
@@ -105,7 +105,7 @@ class Gathered:
         return vectors if features is None else vectors | {FEATURES: lambda: features}
 
     def add(self, images_BCHW: Tensor) -> None:
-        """Images that follow those that have come: uint8 [B, 3, size, size]."""
+        """Add images: uint8 [B, 3, size, size]."""
         self.count += len(images_BCHW)
         for kind, samplers in self._samplers.items():
             scaled = kind.scales(images_BCHW, range(len(samplers)))
@@ -115,17 +115,17 @@ class Gathered:
             self._features.add(self.network(images_BCHW))
 
     def finish(self) -> None:
-        """All have come."""
+        """Finish the set after the last image."""
         if self.network:
             self.features = self._features.read()
 
     def vectors(self, kind: Kind, level: int) -> Tensor:
-        """Those of one scale, as they are compared, [P, D]."""
+        """The vectors of one scale, ready to be compared, [P, D]."""
         return kind.finish(self._rows[kind][level].read())
 
 
 def distances(kind: Kind, a: Gathered, b: Gathered, done: Callable[[], object] = lambda: None) -> dict[int, float]:
-    """How far apart two sets are at each scale: its shorter side in pixels -> the distance there.
+    """The distance of two sets at each scale: shorter side in pixels -> distance.
 
     Args:
         done: called after each scale.

@@ -1,6 +1,6 @@
-"""The network whose features FID and KID compare: Inception v3 as Heusel et al. 2017 used it, by torch-fidelity, from a weight file.
+"""The feature extractor of FID and KID: torch-fidelity's Inception v3, as in Heusel et al. 2017, from a weight file.
 
-Nothing is downloaded here: a machine without a network says at once what is missing, and how to get it.
+Nothing is downloaded: a missing file is an error that says how to get it.
 """
 
 import hashlib
@@ -15,7 +15,7 @@ from torch import Tensor
 from data_shards.errors import UserError
 
 FEATURES = 2048
-"""Values of a feature vector: the last pooling layer's."""
+"""Length of a feature vector, the output of the last pooling layer."""
 BATCH = 16
 AUTO, NONE = "auto", "none"
 
@@ -28,7 +28,7 @@ class Inception:
 
     Attributes:
         sha256: of the file.
-        published: whether it is the file behind published FID and KID values; others compare among themselves only.
+        published: whether it is the file behind published FID and KID values; values of other files compare only with each other.
 
     Raises: UserError when torch-fidelity is missing, or the file is missing or holds something else.
     """
@@ -44,7 +44,7 @@ class Inception:
         self.network: torch.nn.Module = network
         with file.open("rb") as stream:
             self.sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
-        # Torch's hub puts the first digits of the SHA-256 at the end of a file's name.
+        # In torch's hub, file names end with the first digits of the SHA-256.
         self.published = self.sha256.startswith(Path(module.URL_INCEPTION_V3).stem.rpartition("-")[2])
 
     def to(self, device: torch.device) -> "Inception":
@@ -81,7 +81,7 @@ def find_inception(choice: str) -> Inception | None:
 
 
 def cached_weights() -> Path:
-    """The weight file in torch's hub cache. Raises: UserError that says how to get it where it is missing."""
+    """The weight file in torch's hub cache. Raises: UserError that says how to get it if it is missing."""
     url = _torch_fidelity().URL_INCEPTION_V3
     file = Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
     if not file.is_file():
@@ -97,7 +97,7 @@ def _torch_fidelity() -> Any:
 
 
 def _check_safe(file: Path) -> None:
-    """torch-fidelity reads the file with an unpickler that can run code; this one cannot, and refuses such files."""
+    """Refuse a file that could run code: torch-fidelity reads it with an unrestricted unpickler."""
     try:
         torch.load(file, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
@@ -110,6 +110,6 @@ def _check_safe(file: Path) -> None:
 
 
 def _not_weights(file: Path, error: Exception) -> UserError:
-    # torch's own text goes on to recommend the unpickler that runs code.
+    # The rest of torch's message recommends the unpickler that runs code.
     reason = str(error).partition("\n")[0].partition(". ")[0]
     return UserError(f"{file}: not torch-fidelity's Inception weights ({type(error).__name__}: {reason})")

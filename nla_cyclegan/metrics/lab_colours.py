@@ -18,7 +18,7 @@ TO_XYZ = ((0.4124, 0.3576, 0.1805), (0.2126, 0.7152, 0.0722), (0.0193, 0.1192, 0
 
 
 def lab_distance(a_NCHW: Tensor, b_NCHW: Tensor, *, seed: int = 0) -> float:
-    """How far apart the palettes of two sets of images are, in units of CIE 1976 L*a*b*: a step that can just be seen is about 2.
+    """Distance of the colour palettes of two sets of images, in units of CIE 1976 L*a*b*; a just noticeable difference is about 2.
 
     The light of the images is averaged over patches of 1, 2, 4, ... px, as long as 4 px are left of the shorter side, and 128
     places an image are drawn at each scale. The distance is the mean 1-Wasserstein distance of their colours' projections on 128

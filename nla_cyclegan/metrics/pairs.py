@@ -1,4 +1,4 @@
-"""Means over the images of a set, of what is measured of each image, or of each pair of images."""
+"""Means over a set of values that are measured for each image or pair of images."""
 
 import math
 
@@ -9,7 +9,7 @@ from nla_cyclegan.metrics.similarity import psnr, scene_ssim, ssim
 
 
 class Mean:
-    """Of numbers that come a few at a time; the same in whatever order and groups they come."""
+    """The mean of numbers that are added in groups; it does not depend on their order and grouping."""
 
     def __init__(self) -> None:
         self._values: list[float] = []
@@ -19,18 +19,18 @@ class Mean:
 
     @property
     def value(self) -> float | None:
-        """None of no numbers."""
+        """The mean; None without numbers."""
         return math.fsum(self._values) / len(self._values) if self._values else None
 
 
 class Pairs:
-    """How alike images are to their inputs and, where they are known, to the true results."""
+    """Similarity of images to their inputs and, where they are known, to the true results."""
 
     def __init__(self) -> None:
         self.content, self.scene, self.psnr_truth, self.ssim_truth = Mean(), Mean(), Mean(), Mean()
 
     def add(self, images_BCHW: Tensor, inputs_BCHW: Tensor, truth_BCHW: Tensor | None = None) -> None:
-        """All uint8 [B, 3, H, W]."""
+        """Add images, their inputs and their true results, all uint8 [B, 3, H, W]."""
         for mean, similarity in ((self.content, ssim), (self.scene, scene_ssim)):
             same = images_BCHW is inputs_BCHW
             mean.add(torch.ones(len(images_BCHW)) if same else similarity(images_BCHW, inputs_BCHW))

@@ -1,6 +1,6 @@
-"""Held-out images through a pair of generators: their translations, and how far the way back and the identity miss.
+"""Translations of held-out images, with their cycle and identity L1 distances.
 
-Both distances are means of absolute differences in the networks' range -1..1: terms of the training loss, unweighted.
+Both are mean absolute differences in the networks' range -1..1: the unweighted terms of the training loss.
 """
 
 import torch

@@ -1,4 +1,4 @@
-"""What sliced distances compare: vectors at random places of the images of a set, as many of each image, at a few scales.
+"""The vectors that sliced distances compare: an equal number at random places of each image of a set, at a few scales.
 
 Shape suffixes: N images of a set, B of a batch, C = 3 channels, H x W pixels, P vectors of D values.
 """
@@ -12,9 +12,9 @@ from torch import Tensor
 from nla_cyclegan.pixels import keyed_generator
 
 PER_IMAGE = 128
-# Vectors of a set at one scale: of more than 512 images, fewer of each.
+# Largest number of vectors of a set at one scale: with more than 512 images, fewer for each.
 MOST = 65_536
-# Of the images that are worked on at once.
+# Pixels of the images that are processed at once.
 PIXELS = 2**19
 
 
@@ -24,7 +24,7 @@ class Kind:
 
     name: str
     key: int
-    """Of the randomness of the places."""
+    """Key of the random places."""
     sides: Callable[[int], list[int]]
     """Shorter side of images in pixels -> those of their scales, finest first."""
     scales: Callable[[Tensor, range], Iterator[Tensor]]
@@ -34,16 +34,16 @@ class Kind:
     cut: Callable[[Tensor, Tensor], Tensor]
     """Images at a scale, places -> the vectors [P, D] there."""
     finish: Callable[[Tensor], Tensor]
-    """All vectors of a set at a scale, as they are compared."""
+    """All vectors of a set at a scale -> the same, ready to be compared."""
     distance: Callable[[Tensor, Tensor, int, int], float]
     """Finished vectors of two sets, number of the scale, seed -> how far apart they are there."""
 
 
 class Sampler:
-    """Draws the vectors of a set at one scale; the images come in order, in batches of any size.
+    """Draws the vectors of a set at one scale; the images are passed in order, in batches of any size.
 
     Args:
-        images: how many there are in all.
+        images: number of images in all.
     """
 
     def __init__(self, kind: Kind, level: int, images: int, seed: int) -> None:

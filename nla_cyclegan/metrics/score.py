@@ -18,9 +18,9 @@ from collections.abc import Mapping
 from typing import Any
 
 VERSION = 1
-"""Of the formula and of what it is measured with: scores of different versions do not compare."""
+"""Version of the formula and its distances: scores of different versions are not comparable."""
 CONTENT = 0.4
-"""w: what is added for a translation that keeps nothing of its input."""
+"""w: the term for a translation that keeps nothing of its input."""
 PATCHES, KERNEL = ("swd", "lab"), ("kid",)
 """The distances that a score may have."""
 DIRECTIONS = ("A2B", "B2A")
@@ -29,7 +29,7 @@ DIRECTIONS = ("A2B", "B2A")
 def score(
     distances: Mapping[str, float], untouched: Mapping[str, float], scene: float, *, content: float = CONTENT
 ) -> float | None:
-    """The score of one direction; None where the inputs lie no further off than real images do, so that nothing can be gained.
+    """The score of one direction; None where the inputs are no further from the real images than those from each other.
 
     Args:
         distances: of the translations: `swd` and `lab`, or `kid`, in any unit.
@@ -45,7 +45,7 @@ def score(
 
 
 def definition(names: tuple[str, ...]) -> str:
-    """What a score of these distances is called in records."""
+    """The name of a score of these distances in records."""
     return f"{'+'.join(names)} {VERSION}"
 
 

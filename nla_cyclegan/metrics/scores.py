@@ -1,4 +1,4 @@
-"""The figures of an evaluation: inputs and translations measured alike against held-out images, as JSON and as a table."""
+"""The metrics of an evaluation, of inputs and translations against held-out images, as JSON and as a table."""
 
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -21,7 +21,7 @@ from nla_cyclegan.metrics.pairs import Mean, Pairs
 from nla_cyclegan.metrics.score import CONTENT, KERNEL, PATCHES, definition, score
 from nla_cyclegan.metrics.sliced_wasserstein import STRUCTURE, SlicedWasserstein
 
-# Heusel et al.'s own advice: more images than values of a feature vector, else the covariances are not of full rank.
+# Advice of Heusel et al.: more images than values of a feature vector, so that the covariances have full rank.
 ENOUGH_FOR_FID = 2048
 
 
@@ -39,10 +39,10 @@ class ImageSet:
 
 @dataclass(frozen=True)
 class Scores:
-    """The figures of one set of images; those of pairs are means over the images, None where there is nothing to compare with."""
+    """The metrics of one set of images; those of pairs are means over the images, None without images to compare with."""
 
     swd: SlicedWasserstein
-    """To the held-out real images, as the next three."""
+    """Distance to the held-out real images, as the next three."""
     lab: float
     kid: KernelDistance | None
     fid: float | None
@@ -50,37 +50,37 @@ class Scores:
     """dB."""
     ssim_truth: float | None
     ssim_content: float
-    """To the inputs, as the next; of the inputs themselves 1."""
+    """Similarity to the inputs, as the next; 1 for the inputs themselves."""
     scene: float
-    """At some 32 px."""
+    """The same at about 32 px."""
     mifid: float | None = None
-    """FID, divided by the next where images are memorized; None without training images to compare with."""
+    """FID, divided by `memorization` where images are memorized; None without training images."""
     memorization: float | None = None
     """`memorization_distance` to the training images of the domain translated to."""
 
     def distances(self, names: tuple[str, ...]) -> dict[str, float]:
-        """What a score may be made of, by name."""
+        """The distances of a score, by name."""
         there = {"swd": self.swd.mean, "lab": self.lab} | ({"kid": self.kid.value} if self.kid else {})
         return {name: there[name] for name in names}
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One direction: its inputs and their translations, measured alike."""
+    """The metrics of one direction, for its inputs and their translations."""
 
     size: int
-    """Pixels of the squares that all images were made before measuring."""
+    """Side in pixels to which all images were resized."""
     images: int
     real_images: int
     inputs: Scores
     translations: Scores
     cycle_l1: float | None = None
-    """Mean of `round_trip`'s; None where the generators were not at hand."""
+    """Mean cycle L1 of `round_trip`; None without generators."""
     identity_l1: float | None = None
 
     @property
     def score(self) -> float | None:
-        """Of the translations, see score.py; a copy of the inputs has 1."""
+        """The score of the translations, see score.py; a copy of the inputs has 1."""
         a, b = (each.distances(self.score_names) for each in (self.inputs, self.translations))
         return score(b, a, self.translations.scene)
 
@@ -91,12 +91,12 @@ class Evaluation:
 
     @property
     def swd_change(self) -> float | None:
-        """How much further (+) or nearer (-) to the real images the translations are than the inputs, percent; None at distance 0."""
+        """Change of the SWD from inputs to translations in percent, negative if these are nearer to the real images; None at distance 0."""
         before = self.inputs.swd.mean
         return 100 * (self.translations.swd.mean / before - 1) if before else None
 
     def as_json(self) -> dict[str, Any]:
-        """JSON types only; an infinite PSNR (equal images) becomes null, which JSON can say."""
+        """As JSON types; an infinite PSNR (equal images) becomes null."""
         counts = {"size": self.size, "images": self.images, "real_images": self.real_images}
         rows = {"inputs": _scores_json(self.inputs), "translations": _scores_json(self.translations)}
         scored = {"score": self.score, "score_definition": definition(self.score_names)}
@@ -127,13 +127,13 @@ def evaluate_sets(
     training_ND: Tensor | None = None,
     done: Callable[[], object] = lambda: None,
 ) -> Evaluation:
-    """The figures of sets that have been gathered.
+    """The metrics of gathered sets.
 
     Args:
-        of_inputs, of_translations: those to the inputs and the truth.
-        cycle, identity: as of `round_trip`, where the generators were at hand.
-        training_ND: features of the training images of the domain translated to, which may have been memorized.
-        done: called after each piece of work, see `work`.
+        of_inputs, of_translations: their similarities to the inputs and the truth.
+        cycle, identity: L1 distances of `round_trip`, if there are generators.
+        training_ND: features of the training images of the target domain, for MiFID.
+        done: called after each step of `work`.
     """
 
     def scores(measured: Gathered, pairs: Pairs) -> Scores:
@@ -171,7 +171,7 @@ def evaluate_sets(
 
 
 def work(size: int) -> int:
-    """Pieces of work of the distances of one direction, for a progress bar."""
+    """Number of steps of computing the distances of one direction, for a progress bar."""
     return 2 * (1 + sum(len(kind.sides(size)) for kind in KINDS))
 
 
@@ -191,7 +191,7 @@ def headline(evaluations: Mapping[Any, Evaluation]) -> str:
 
 
 def as_table(evaluation: Evaluation, direction: str) -> str:
-    """The figures for people: a row a metric, then what they mean."""
+    """The metrics as text: a row for each, then notes on their meaning."""
     table = [(direction, "inputs", "translations", "better"), *_rows(evaluation)]
     first, second, third = (max(map(len, column)) for column in list(zip(*table, strict=True))[:3])
     lines = [f"{name:{first}}  {a:>{second}}  {b:>{third}}  {better}".rstrip() for name, a, b, better in table]

@@ -1,4 +1,4 @@
-"""How alike two images are: PSNR and SSIM of pairs.
+"""Similarity of pairs of images: PSNR and SSIM.
 
 Shape suffixes: N images, C = 3 channels, H x W pixels.
 """

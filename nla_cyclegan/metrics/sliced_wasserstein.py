@@ -32,7 +32,7 @@ class SlicedWasserstein:
 
 
 def sliced_wasserstein(a_NCHW: Tensor, b_NCHW: Tensor, *, seed: int = 0) -> SlicedWasserstein:
-    """How far apart two sets of images are in their local patterns: Karras et al. 2018, section 5.
+    """Distance of two sets of images in their local patterns: Karras et al. 2018, section 5.
 
     Each level of the Laplacian pyramids, from full size down to 16 px, gives 128 patches of 7 x 7 an image. As in their
     published code, the patches of EACH set are normalised by that set's own mean and standard deviation of each channel,

@@ -42,7 +42,7 @@ class NonLocalBlock(nn.Module):
 
     @classmethod
     def of(cls, config: NonLocalConfig, channels: int) -> "NonLocalBlock":
-        """A block of that form."""
+        """A block with the form of a config."""
         return cls(channels, pooled=config.nonlocal_pooled, scaled=config.nonlocal_scaled, gain=config.nonlocal_gain)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
@@ -55,11 +55,11 @@ class NonLocalBlock(nn.Module):
         return self._keys_and_values(x_BCHW, _rows(x_BCHW))
 
     def attend(self, x_BCHW: Tensor, k_BMD: Tensor, v_BMD: Tensor) -> Tensor:
-        """As `forward`, but each position looks at these keys instead of those of its own image."""
+        """As `forward`, but each position attends to these keys instead of those of its own image."""
         return self._attend(x_BCHW, _rows(x_BCHW), k_BMD, v_BMD)
 
     def attention_map(self, x_BCHW: Tensor, row: int, col: int) -> Tensor:
-        """How much position (row, col) takes from every position: softmax weights [B, H, W] that sum to 1.
+        """Attention weights of position (row, col) over all positions: softmax weights [B, H, W] that sum to 1.
 
         With pooled keys the weights of a 2x2 window are shared evenly among its positions.
         """
@@ -71,19 +71,19 @@ class NonLocalBlock(nn.Module):
         if not self.pooled:
             return weights_BM.unflatten(1, (height, width))
         window_BHW = weights_BM.unflatten(1, (height // 2, width // 2)) / 4
-        # An odd last row or column is in no pooling window: nothing is taken from there.
+        # An odd last row or column is in no pooling window, so that its weight is 0.
         spread_BHW = window_BHW.repeat_interleave(2, dim=1).repeat_interleave(2, dim=2)
         return F.pad(spread_BHW, (0, width % 2, 0, height % 2))
 
     def _attend(self, x_BCHW: Tensor, x_BNC: Tensor, k_BMD: Tensor, v_BMD: Tensor) -> Tensor:
         q_BND = self.theta(x_BNC)
         if q_BND.dtype == torch.float16:
-            # Logits that are not scaled go beyond 65,504, where fp16 ends.
+            # Unscaled logits may exceed 65,504, the largest fp16 number.
             with torch.autocast(q_BND.device.type, enabled=False):
                 y_BND = _attended(q_BND.float(), k_BMD.float(), v_BMD.float(), self.scale)
         else:
             y_BND = _attended(q_BND, k_BMD, v_BMD, self.scale)
-        # The gain scales W_z, not its output: one image-sized tensor less to keep for the backward.
+        # The gain scales W_z instead of its output, which saves an image-sized tensor in the backward.
         weight = self.w_z.weight if self.gain is None else self.gain * self.w_z.weight
         return x_BCHW + _columns(F.linear(y_BND, weight), x_BCHW)
 
@@ -102,7 +102,7 @@ class NonLocalBlock(nn.Module):
 def attention_shares(network: nn.Module, images_BCHW: Tensor) -> list[Tensor]:
     """rms(gain W_z y) / rms(x) of each non-local block as the images pass through the network, in its order: scalars on the device.
 
-    How far a block has opened: 0 where it is the identity still. Free where there is no such block.
+    It shows how much a block contributes: 0 where it is still the identity. No cost without such a block.
     """
     shares: list[Tensor] = []
 

@@ -33,7 +33,8 @@ class PatchDiscriminator(nn.Module):
         return self.body(image_BCHW)
 
     def _activation(self, convolution: int, channels: int) -> nn.Module:
-        """That convolution's, with a non-local block after it where one is wanted: in one place, so that no other weight changes its name."""
+        """The activation of that convolution, with the non-local block after it, if there is one: a single module, so that the names of
+        other weights stay."""
         activation = nn.LeakyReLU(0.2, inplace=True)
         if convolution not in self.config.nonlocal_blocks:
             return activation

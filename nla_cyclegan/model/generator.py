@@ -52,7 +52,7 @@ class Generator(nn.Module):
         return self.translate(image_BCHW)[0]
 
     def translate(self, image_BCHW: Tensor) -> tuple[Tensor, Tensor | None]:
-        """The translation and, of a generator whose output is masked, the mask [B, 1, H, W] in 0..1: 1 where all is painted anew."""
+        """The translation and, for masked output, the mask [B, 1, H, W] in 0..1: 1 where the translation replaces the input."""
         features = self.encoder(image_BCHW)
         for block in self.blocks:
             features = block(features)
@@ -61,7 +61,7 @@ class Generator(nn.Module):
 
     @torch.no_grad()
     def attention_map(self, image_BCHW: Tensor, *, row: int, col: int) -> dict[int, Tensor]:
-        """Where each non-local block looks from image pixel (row, col).
+        """Attention weights of each non-local block from image pixel (row, col).
 
         Returns: block index -> softmax weights [B, H / 4, W / 4] over the feature positions, summing to 1 an image.
         Raises: IndexError if the pixel is outside the image.

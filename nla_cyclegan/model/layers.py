@@ -48,7 +48,7 @@ class ResizeConv2d(nn.Conv2d):
 
 
 class InstanceNorm2d(nn.InstanceNorm2d):
-    """torch's, with a right gradient for a batch of one.
+    """torch's instance norm, with a correct gradient for a batch of one.
 
     On the CPU torch (2.15 at least) takes the gradient of a single sample for NCHW whatever its memory order is: in NHWC order, as a
     non-local block or a channels_last convolution gives it, the result is wrong by more than its own length.
@@ -69,7 +69,7 @@ def make_norm(name: NormName, channels: int) -> nn.Module:
 
 
 def _pad(x_BCHW: Tensor, width: int, mode: str) -> Tensor:
-    # Autocast on the CPU would pad in fp32: two conversions of the whole image for a copy of its border.
+    # Autocast on the CPU would pad in fp32, which converts the whole image twice to copy its border.
     with torch.autocast(x_BCHW.device.type, enabled=False):
         if mode == "reflect" and x_BCHW.is_cuda and torch.are_deterministic_algorithms_enabled():
             return reflect(x_BCHW, width)
@@ -77,7 +77,7 @@ def _pad(x_BCHW: Tensor, width: int, mode: str) -> Tensor:
 
 
 def reflect(x_BCHW: Tensor, width: int) -> Tensor:
-    """`F.pad(mode="reflect")` put together from mirrored borders: on a GPU the gradient of torch's own adds in any order."""
+    """`F.pad(mode="reflect")` from mirrored slices: on a GPU the gradient of torch's own is not deterministic."""
     for dim in (2, 3):
         size = x_BCHW.shape[dim]
         before, after = x_BCHW.narrow(dim, 1, width).flip(dim), x_BCHW.narrow(dim, size - 1 - width, width).flip(dim)

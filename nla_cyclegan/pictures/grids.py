@@ -1,4 +1,4 @@
-"""Picture grids: a row an image, a column a stage of its translation. Images are uint8 tensors [3, H, W]."""
+"""Picture grids with a row for each image and a column for each stage of its translation. Images are uint8 tensors [3, H, W]."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -23,7 +23,7 @@ HEADINGS: dict[Direction, tuple[str, str, str]] = {
 
 @dataclass(frozen=True)
 class Translation:
-    """An image through both generators: all that needs the networks, nothing drawn yet. Images are on the CPU."""
+    """The results of both generators for an image, before anything is drawn. Images are on the CPU."""
 
     direction: Direction
     image: Tensor
@@ -31,15 +31,15 @@ class Translation:
     back: Tensor
     """The translation translated back."""
     same: Tensor | None
-    """The identity image: the image through the generator of the other direction, whose output domain it is already in."""
+    """The identity image: the output of the other direction's generator, whose output domain the image already belongs to."""
     point: Point
     attention: dict[int, Tensor]
-    """Block -> where it looks from the point, see `attention_maps`."""
+    """Block -> its attention weights from the point, see `attention_maps`."""
     mask: Tensor | None = None
-    """[H, W] in 0..1 of a generator whose output is masked: 1 where all is painted anew."""
+    """[H, W] in 0..1 of a generator with masked output: 1 where the translation replaces the input."""
 
     def row(self, truth_CHW: Tensor | None = None) -> dict[str, Tensor]:
-        """Heading -> picture; with `truth_CHW`, the true result of the translation, in one more column."""
+        """Heading -> picture; with a column more for `truth_CHW`, the true result of the translation."""
         original, translated, truth = HEADINGS[self.direction]
         row = {original: self.image, translated: self.translated, "back again": self.back}
         if self.same is not None:
@@ -115,7 +115,7 @@ def picture_grid(rows: Sequence[Mapping[str, Tensor]], note: str = "") -> Image.
     """Rows of heading -> image as one RGB picture; columns in order of first appearance, images fitted to 256 px cells.
 
     Args:
-        note: a sentence to stand below.
+        note: a sentence below the grid.
     """
     headings = list(dict.fromkeys(heading for row in rows for heading in row))
     fitted = [{heading: fit(image) for heading, image in row.items()} for row in rows]

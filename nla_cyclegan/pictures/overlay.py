@@ -1,4 +1,4 @@
-"""Where a non-local block looks, as heat over the image; the mask of a masked output in grey. Images are uint8 tensors [3, H, W]."""
+"""Attention maps of non-local blocks as heat over the image; masks of masked outputs in grey. Images are uint8 tensors [3, H, W]."""
 
 import numpy as np
 import torch
@@ -62,12 +62,12 @@ def attention_overlay(image_CHW: Tensor, weights_HW: Tensor, point: Point, longe
 
 
 def mask_picture(mask_HW: Tensor) -> Tensor:
-    """A mask in 0..1 in grey, [3, H, W]: white where all is painted anew, black where the input is kept."""
+    """A mask in 0..1 in grey, [3, H, W]: white where the translation replaces the input, black where the input is kept."""
     return (mask_HW * 255).round().to(torch.uint8).expand(3, -1, -1).contiguous()
 
 
 def _stretched(weights_HW: Tensor) -> Tensor:
-    """Weights -> 0..1: from the even share (looking everywhere alike) to the strongest hundredth of the positions."""
+    """Weights -> 0..1: from their mean (uniform attention) to their 99th percentile."""
     even = weights_HW.mean()
     strong = torch.quantile(weights_HW.flatten()[:: max(1, weights_HW.numel() // 100_000)], 0.99)
     return ((weights_HW - even) / (strong - even).clamp_min(even)).clamp(0, 1)

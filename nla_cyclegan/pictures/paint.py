@@ -1,4 +1,4 @@
-"""One picture in, one picture out: what a notebook needs."""
+"""Translates a single picture, for use in notebooks."""
 
 import torch
 from PIL import Image, ImageOps
@@ -10,7 +10,7 @@ from nla_cyclegan.inference.images import padded_pixels, translate_images
 from nla_cyclegan.inference.tiles import smallest_tile, translate_tiles
 from nla_cyclegan.model.generator import Generator
 
-# Pixels of a side that are translated at once.
+# Side in pixels of the largest square that is translated at once.
 TILE = 1024
 
 

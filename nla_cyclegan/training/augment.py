@@ -13,30 +13,30 @@ from torch import Tensor
 from nla_cyclegan.training.config import Augmentation
 
 NUMBERS = 7
-"""Of an image: brightness, saturation, contrast; shift down and right; middle of the hole, down and right."""
+"""Random numbers for an image: brightness, saturation, contrast; shift down and right; centre of the hole, down and right."""
 VIEWS = 6
-"""Images of a pair that the discriminators see in a step: two fakes while the generators move, then two real ones and two fakes."""
+"""Images of a pair that the discriminators see in a step: two fakes in the generators' update, then two real ones and two fakes."""
 LONGEST_SHIFT = 1 / 8
 HOLE = 1 / 2
 
 
 class Augment:
-    """Changes images, each by numbers of its own.
+    """Augments images, each with its own random numbers.
 
     Args:
-        kinds: which of the changes are made.
+        kinds: the augmentations to apply.
     """
 
     def __init__(self, kinds: Sequence[Augmentation]) -> None:
         self.kinds = frozenset(kinds)
 
     def draw(self, pairs: int, random: torch.Generator) -> list[Tensor]:
-        """Numbers in [0, 1) for the images of a step: fp32 [pairs, VIEWS, NUMBERS], in CPU memory; none where nothing is changed."""
+        """Numbers in [0, 1) for the images of a step: fp32 [pairs, VIEWS, NUMBERS], in CPU memory; None without augmentation."""
         return [torch.rand(pairs, VIEWS, NUMBERS, generator=random, dtype=torch.float32)] if self.kinds else []
 
     def __call__(self, images: Tensor, numbers: Tensor) -> Tensor:
-        """Images [n, 3, H, W] in -1 .. 1 and their numbers [n, NUMBERS] -> as many changed ones, of the same type; gradients
-        pass through. What is moved in from outside, and the hole, is 0."""
+        """Images [n, 3, H, W] in -1 .. 1 and their numbers [n, NUMBERS] -> augmented images of the same shape and type;
+        differentiable. Pixels shifted in from outside, and the hole, are 0."""
         bright, saturated, contrast = numbers[:, :3, None, None, None].to(images.dtype).unbind(1)
         changed = images
         if "color" in self.kinds:
@@ -60,7 +60,7 @@ def _spread(images: Tensor, factor: Tensor, dim: tuple[int, ...]) -> Tensor:
 
 
 def _shifted(images: Tensor, numbers: Tensor, dim: int) -> Tensor:
-    """Moved along one side by up to LONGEST_SHIFT of it, either way."""
+    """Shifted along one side by up to LONGEST_SHIFT of its length, in either direction."""
     side = images.shape[dim]
     most = round(side * LONGEST_SHIFT)
     shift = (numbers * (2 * most + 1)).long() - most
@@ -73,7 +73,7 @@ def _shifted(images: Tensor, numbers: Tensor, dim: int) -> Tensor:
 
 
 def _in_hole(side: int, numbers: Tensor) -> Tensor:
-    """Which of the pixels along one side lie in the hole, whose middle may be anywhere: bool [n, side]."""
+    """Mask of the pixels along one side that lie in the hole, whose centre may be anywhere: bool [n, side]."""
     size = round(side * HOLE)
     first = (numbers * (side + 1 - size % 2)).long() - size // 2
     at = torch.arange(side, device=numbers.device)

@@ -8,17 +8,17 @@ import torch
 from torch import Tensor, nn
 
 BUCKET_BYTES = 25 * 2**20
-"""Size from which on a bucket is closed: one message for each gradient would wait for the network each time."""
+"""Size at which a bucket is closed: a message for each gradient would pay the network's latency each time."""
 
 
 class Work(Protocol):
-    """A collective that has begun."""
+    """A running collective."""
 
     def wait(self) -> object: ...
 
 
 AllReduce = Callable[[Tensor], Work]
-"""Begins to replace a tensor by its sum over all ranks."""
+"""Starts to replace a tensor by its sum over all ranks."""
 
 
 class GradientSum:
@@ -36,7 +36,7 @@ class GradientSum:
         self._buckets: list[_Bucket] = []
         self._works: list[Work] = []
         self._on = False
-        # A backward comes to the last layers first.
+        # A backward reaches the last layers first.
         for parameter in reversed(list(parameters)):
             if not self._buckets or self._buckets[-1].closed:
                 self._buckets.append(_Bucket())
@@ -46,7 +46,7 @@ class GradientSum:
 
     @contextmanager
     def during(self) -> Iterator[None]:
-        """Around a backward that ends a step: sums all that was added up until then. Every rank does so alike.
+        """Context of the last backward of a step: sums the gradients accumulated so far. All ranks must enter it.
 
         Raises: RuntimeError if a parameter got no gradient.
         """
@@ -72,7 +72,7 @@ class GradientSum:
 
 
 class _Bucket:
-    """Gradients that travel together, in one piece of memory."""
+    """Gradients that are reduced together, in one contiguous tensor."""
 
     def __init__(self) -> None:
         self.parameters: list[nn.Parameter] = []

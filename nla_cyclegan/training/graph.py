@@ -1,6 +1,6 @@
 """A function of tensors at fixed addresses, replayed as a CUDA graph: one launch for all of its kernels.
 
-What changes from call to call comes in through those tensors; whatever else the host decides is baked in at the capture.
+Inputs that change from call to call are copied into those tensors; other decisions of the host are fixed at the capture.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,7 +12,7 @@ from torch import Tensor
 WARM_UPS = 2
 """Calls before a capture: cuDNN chooses its algorithms, libraries take their workspaces, kernels are compiled."""
 MOST_GRAPHS = 4
-"""Each holds the memory of its intermediate results; for further shapes the function is called without a graph."""
+"""Largest number of graphs, each of which keeps its intermediate results in memory; further shapes are computed without one."""
 
 Function = Callable[..., Tensor]
 
@@ -26,7 +26,7 @@ class Graph(Protocol):
 
 
 class Inputs:
-    """Tensors on a device whose addresses stay, filled while the device is busy with what came before.
+    """Tensors at fixed addresses on a device, filled while the device still works on the previous call.
 
     What lies on the host takes a stream of its own, through two sets of page-locked buffers in turn; then a copy on the
     device, in the order of its work, puts it in place.
@@ -43,7 +43,7 @@ class Inputs:
             self._stages = [_Stage(self.tensors, stream) for _ in range(2)]
 
     def fill(self, values: Sequence[Tensor]) -> None:
-        """Take these values, from the host or the device; they may change once it returns."""
+        """Copy these values from the host or the device; the caller may change them afterwards."""
         if not self._stages:
             torch._foreach_copy_(self.tensors, list(values))
             return
@@ -52,11 +52,11 @@ class Inputs:
 
 
 class _Stage:
-    """Values on their way from the host to a GPU.
+    """Staging buffers for values that are copied from the host to a GPU.
 
     Args:
-        like: where they are to go.
-        stream: copies from the host.
+        like: tensors of the shapes and types wanted.
+        stream: the stream of the copies.
     """
 
     def __init__(self, like: Sequence[Tensor], stream: torch.cuda.Stream) -> None:
@@ -67,7 +67,7 @@ class _Stage:
         self._taken.record()
 
     def pass_on(self, values: Sequence[Tensor], targets: Sequence[Tensor]) -> None:
-        # These buffers were used two calls ago: as a rule that copy is done long since.
+        # These buffers were used two calls ago, so that their copy has usually finished.
         self._copied.synchronize()
         sources = []
         with torch.cuda.stream(self.stream):
@@ -83,21 +83,21 @@ class _Stage:
 
 
 class CudaGraph:
-    """A call of a function, captured.
+    """A captured call of a function.
 
     Args:
-        rehearse: calls it so that nothing changes but what the function overwrites at each call.
+        rehearse: calls it without side effects beyond what the function overwrites at each call.
     """
 
     def __init__(self, function: Function, rehearse: Callable[..., None], inputs: Sequence[Tensor]) -> None:
-        # One stream for both: what autograd keeps between the passes must not tie the capture to another stream.
+        # One stream for both, so that autograd's state does not tie the capture to another stream.
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
             for _ in range(WARM_UPS):
                 rehearse(*inputs)
         self._graph = torch.cuda.CUDAGraph()
-        # Other threads, such as one that stores a checkpoint, may go on using the GPU.
+        # Other threads, such as one that stores a checkpoint, may keep using the GPU.
         with torch.cuda.graph(self._graph, stream=stream, capture_error_mode="thread_local"):
             self.output = function(*inputs)
         torch.cuda.current_stream().wait_stream(stream)
@@ -110,7 +110,7 @@ class Replay:
     """Calls a function of tensors, by a graph for each of the first few shapes, or directly.
 
     Args:
-        function: takes tensors on the device, returns one; it must do all its work by tensors at fixed addresses.
+        function: takes tensors on the device and returns one; all its state must lie in tensors at fixed addresses.
         rehearse: as in CudaGraph.
         capture: makes a graph of both and of the inputs; None: the function is called directly, with the same inputs.
     """
@@ -127,7 +127,7 @@ class Replay:
         self._graphs: dict[tuple[torch.Size, ...], Graph] = {}
 
     def __call__(self, *values: Tensor) -> Tensor:
-        """The function's output for these values, which may lie on the host or on the device; a tensor of the caller's own."""
+        """The function's output for these values, on the host or on the device, as a new tensor."""
         shapes = tuple(value.shape for value in values)
         if shapes not in self._inputs:
             self._inputs[shapes] = Inputs(values, self.device)

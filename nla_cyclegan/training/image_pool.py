@@ -25,7 +25,7 @@ class ImagePool:
         self._stored: Tensor | None = None
 
     def draw(self, count: int, random: torch.Generator) -> Tensor:
-        """Decide about the next `count` images -> what `exchange` takes, in CPU memory."""
+        """Draw the exchange of the next `count` images -> the indices for `exchange`, in CPU memory."""
         if self.capacity == 0:
             return self.idle(count)
         swaps = torch.rand(count, generator=random).tolist()
@@ -45,7 +45,7 @@ class ImagePool:
         return self._indices(given, written)
 
     def idle(self, count: int) -> Tensor:
-        """As `draw`, for images that all go through."""
+        """As `draw`, for images that are all passed on unchanged."""
         return self._indices([*range(self.capacity, self.capacity + count)], {})
 
     def exchange(self, images: Tensor, indices: Tensor) -> Tensor:
@@ -65,7 +65,7 @@ class ImagePool:
 
     @property
     def images(self) -> Tensor | None:
-        """The stored images [size, 3, H, W], slot by slot; None while there are none."""
+        """The stored images [size, 3, H, W]; None while there are none."""
         return None if self._stored is None or self.size == 0 else self._stored[: self.size]
 
     def load_images(self, images: Tensor | None) -> None:
@@ -76,7 +76,7 @@ class ImagePool:
             self._storage(images)[: self.size] = images[: self.size]
 
     def _indices(self, given: list[int], written: dict[int, int]) -> Tensor:
-        # As many writes as images, whatever was decided: those too many write once more what another one writes.
+        # Always as many writes as images: surplus ones repeat another one's write.
         writes = [*written.items()] or [(0, 0)]
         slots, sources = zip(*writes, *writes[:1] * (len(given) - len(writes)), strict=True)
         return torch.tensor([given, slots, sources])

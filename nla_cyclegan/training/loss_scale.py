@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 FIRST, LOWEST, HIGHEST = 2.0**16, 1.0, 2.0**24
-"""Powers of 2: scaling changes no digit."""
+"""Powers of 2, so that scaling is exact."""
 DOUBLES_AFTER = 2000
 """Good steps in a row."""
 
@@ -20,13 +20,13 @@ class LossScale:
     """The scale of one player's loss.
 
     Args:
-        finite: bool scalar on the device. False from the first step on whose gradients are not finite at the lowest scale either:
-            they are not for another reason. Then nothing changes any more.
+        finite: bool scalar on the device. False from the first step on whose gradients are not finite even at the lowest scale;
+            then nothing changes any more.
 
     Attributes:
         scale: fp32 scalar on the device.
-        good_steps: int64 scalar on the device, since the scale changed last.
-        applies: bool scalar on the device: whether the step that was judged last is taken.
+        good_steps: int64 scalar on the device: finite steps since the scale changed last.
+        applies: bool scalar on the device: whether the last step is applied.
     """
 
     def __init__(self, finite: Tensor) -> None:
@@ -42,7 +42,7 @@ class LossScale:
 
     @torch.no_grad()
     def judge(self, norm: Tensor) -> None:
-        """Decide about a step by the norm of its gradients, the same on all ranks, and about the scale of the next one."""
+        """Decide whether a step is applied by the norm of its gradients, equal on all ranks, and set the scale of the next one."""
         good = norm.isfinite()
         self.finite &= good | (self.scale > LOWEST)
         torch.logical_and(self.finite, good, out=self.applies)
@@ -55,5 +55,5 @@ class LossScale:
         self.good_steps.copy_(torch.where(self.finite, steps, self.good_steps))
 
     def state(self) -> dict[str, Tensor]:
-        """What outlives a step, to be saved and to be loaded into."""
+        """The tensors of the state, to be saved and to be loaded into."""
         return {"scale": self.scale, "good_steps": self.good_steps}

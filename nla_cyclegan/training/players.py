@@ -22,7 +22,7 @@ Call = Callable[[nn.Module, Tensor], Tensor]
 
 
 class Distances(Protocol):
-    """The losses of images and of scores, computed in one way or another."""
+    """The losses of images and of scores; implementations differ in how they are computed."""
 
     def l1(self, images: Tensor, reference: Tensor, /) -> Tensor: ...
 
@@ -53,7 +53,7 @@ class Generators(nn.Module):
         super().__init__()
         self.ab, self.ba, self.loss, self.run, self.distances = ab, ba, loss, run, distances
         self.augment = Augment(loss.augment)
-        # In a tuple, so that they are no parameters of this module: its optimizer must not see them.
+        # In a tuple, so that they are not parameters of this module and its optimizer.
         self._discriminators = (discriminator_a, discriminator_b)
 
     def forward(

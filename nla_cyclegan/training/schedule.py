@@ -14,7 +14,7 @@ def total_images(schedule: ScheduleConfig, epoch_images: int, global_batch: int)
 def learning_rate(lr: float, schedule: ScheduleConfig, images_seen: int, total: int) -> float:
     """The rate of the step that follows `images_seen` images: `lr`, then linearly down to 0 at `total` (Sun 2023, section 2.3).
 
-    A pure function of the images seen, so nothing of it is saved and a resumed run cannot get it wrong.
+    A pure function of the images seen, so that there is no state to save and a resumed run continues exactly.
     """
     constant = schedule.constant * total
     if images_seen < constant:

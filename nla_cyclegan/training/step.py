@@ -1,4 +1,4 @@
-"""One training step of NLA-CycleGAN: the generators move, then the discriminators."""
+"""One training step of NLA-CycleGAN: updates the generators, then the discriminators."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
@@ -29,31 +29,31 @@ HALVES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class TrainingStep:
-    """The networks, optimizers and image pools of a run, and the step that moves them.
+    """The networks, optimizers and image pools of a run, and the step that updates them.
 
     A step is a pure function of this state, the batch, the images seen and the learning rate. Nothing in it waits for
-    the GPU: losses stay tensors, and so does the answer to whether they were finite. What the host decides anew at each
-    step reaches the device as tensors at fixed addresses, so that on one CUDA device a single graph replays all of it.
+    the GPU: losses and the flag `finite` stay tensors. Values that the host computes for each step are copied to tensors at fixed
+    addresses, so that on one CUDA device a single graph replays the whole step.
 
-    Once a loss or a gradient on any rank is NaN or infinite, no weight, moment, count or average moves any more, in that
-    step or a later one. It is for the caller to read `finite`, at leisure, and to stop. (In fp16 such a step is only skipped, as
-    long as a smaller scale of the loss may help.)
+    Once a loss or a gradient on any rank is NaN or infinite, no weight, moment, count or average changes any more, in that
+    step or a later one. The caller reads `finite` from time to time, and stops. (In fp16 such a step is only skipped, as
+    long as a smaller loss scale may help.)
 
     Args:
-        seed: start of all randomness, the initial weights' and the image pool's.
+        seed: seed of the initial weights and the image pool.
         global_batch: image pairs of one step over all ranks. The losses of a rank's part are weighted by its share, so
             that parts of different sizes (6 pairs over 4 ranks: 2, 1, 2, 1) give the same mean gradient as one process.
-        all_reduce: begins to sum a tensor over all ranks; None: this is the only one.
-        frozen: networks and modules in them whose weights never move: `generator_ab.encoder`.
+        all_reduce: starts to sum a tensor over all ranks; None: there is one rank.
+        frozen: networks and modules in them whose weights are not trained, such as `generator_ab.encoder`.
 
     Attributes:
         networks: generator_ab, generator_ba, discriminator_a, discriminator_b; never wrapped.
-        inference_generators: generator_ab, generator_ba for validation and translation: their EMA, or themselves where it is off.
+        inference_generators: generator_ab, generator_ba for validation and translation: their EMA, or themselves without one.
         optimizers: generators, discriminators.
         pools: a, b; this rank's part of the image pool.
         finite: bool scalar on the device, the same on all ranks.
         loss_scales: generators, discriminators; empty unless step.precision is fp16.
-        summary: how the steps are computed, and why, in a line.
+        summary: one line on how the steps are computed, and why.
 
     Raises: ValueError where step.kernels is fused and they do not cover the model on that device; where there is no such module
         to freeze, or nothing is left to train.
@@ -116,7 +116,7 @@ class TrainingStep:
         self._replay = Replay(self._compute, self._rehearse, self.device, CudaGraph if way.graph else None)
 
     def prepare(self, *, pairs: int, size: int) -> None:
-        """Begin to compile, in the background, what the first step needs; that step waits for it.
+        """Start to compile the kernels of the first step in the background; that step waits for them.
 
         Args:
             pairs: image pairs that this rank takes at a step.
@@ -152,7 +152,7 @@ class TrainingStep:
     def _compute(self, real_a: Tensor, real_b: Tensor, draws: Tensor, *numbers: Tensor) -> Tensor:
         """The step's work on the device -> the losses, in the order of their names."""
         a, b = self._as_input(real_a), self._as_input(real_b)
-        # The discriminators only pass gradients on to the generators here: computing their own would be thrown away.
+        # The discriminators only pass gradients on to the generators here; their own gradients would be unused.
         self._train_discriminators(False)
         generator_losses, (fake_a, fake_b) = self._update("generators", a, b, *numbers)
         self._train_discriminators(True)
@@ -172,7 +172,7 @@ class TrainingStep:
         return torch.stack(list(losses.values()))
 
     def _rehearse(self, real_a: Tensor, real_b: Tensor, draws: Tensor, *numbers: Tensor) -> None:
-        """Compute a step that changes nothing, and leave no gradient behind."""
+        """Run a step without any effect on the state, and discard its gradients."""
         finite = self.finite.clone()
         self.finite.fill_(False)
         idle = torch.stack([pool.idle(len(real_a)) for pool in self.pools.values()])
@@ -182,7 +182,7 @@ class TrainingStep:
             optimizer.zero_grad(set_to_none=True)
 
     def _update(self, name: str, *images: Tensor) -> tuple[Losses, list[Tensor]]:
-        """One player's losses and gradients, round by round, and its move -> losses with `total`, generated images."""
+        """Compute one player's losses and gradients in rounds, and update it -> losses with `total`, generated images."""
         self.optimizers[name].zero_grad(set_to_none=True)
         rounds = list(zip(*(each.split(self.config.micro_batch or len(each)) for each in images), strict=True))
         outcomes = [self._round(name, part, last=part is rounds[-1]) for part in rounds]
@@ -231,14 +231,14 @@ class TrainingStep:
             parameter.requires_grad_(on)
 
     def _trained(self, player: str) -> list[nn.Parameter]:
-        """The parameters of a player that move. Raises: ValueError where there are none."""
+        """The trainable parameters of a player. Raises: ValueError where there are none."""
         parameters = [each for each in self.players[player].parameters() if each not in self._frozen]
         if not parameters:
             raise ValueError(f"init.freeze: nothing of the {player} is left to train; leave a part out of it")
         return parameters
 
     def _as_input(self, images_uint8: Tensor) -> Tensor:
-        # Put in order while they are bytes.
+        # Converted while they are bytes.
         images = images_uint8.to(self.device, non_blocking=True).contiguous(memory_format=self._memory_format)
         return to_float(images, self.dtype)
 
@@ -272,7 +272,7 @@ def frozen_parameters(networks: Mapping[str, nn.Module], names: Sequence[str]) -
 
 
 def initialize(network: nn.Module, random: torch.Generator) -> None:
-    """CycleGAN's start (Zhu et al. 2017, appendix 7.1): weights from N(0, 0.02), biases 0; a non-local gain stays as set."""
+    """CycleGAN's initialization (Zhu et al. 2017, appendix 7.1): weights from N(0, 0.02), biases 0; a non-local gain stays as set."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
             nn.init.normal_(module.weight, 0.0, 0.02, generator=random)
