@@ -20,16 +20,16 @@ def main(arguments: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m cluster copy",
         description="Copy a run: its complete checkpoints, records and pictures. The same command continues a copy that was "
-        "interrupted. One at work is copied as it is now.",
+        "interrupted. A run that is training is copied in its current state.",
     )
     parser.add_argument("uri", metavar="RUN", help="the run's folder, STORAGE/NAME; a path or a URI")
     parser.add_argument("target", metavar="URI", help="the new folder, STORAGE/NAME; a path or a URI")
     options = parser.parse_args(arguments)
     source, target = (RunFolder(*split_uri(uri)) for uri in (options.uri, options.target))
     if not is_run(source.names()):
-        raise UserError(f"{source.label}: no run's folder; give STORAGE/NAME")
+        raise UserError(f"{source.label}: not a run's folder; give STORAGE/NAME")
     if f"{target.label}/".startswith(f"{source.label}/"):
-        raise UserError(f"{target.label}: the run itself, or inside it; give another folder")
+        raise UserError(f"{target.label}: is the run itself or inside it; give another folder")
     copied, size = copy_run(source, target)
     print(f"{target.label}: {copied:,} files, {megabytes(size):,} MB")
 
@@ -71,9 +71,11 @@ def _check_target(source: RunFolder, target: RunFolder) -> None:
     if not names:
         return
     if FOLDER in names:
-        raise UserError(f"{target.label}: a run that has been trained there; give a folder that does not exist")
+        raise UserError(f"{target.label}: a run was trained there already; give a folder that does not exist")
     if not is_run(names) or source.read(ABOUT) != target.read(ABOUT):
-        raise UserError(f"{target.label}: is there, and no copy of {source.label}; give a folder that does not exist")
+        raise UserError(
+            f"{target.label}: exists and is not a copy of {source.label}; give a folder that does not exist"
+        )
 
 
 def _in_checkpoint(name: str) -> bool:

@@ -31,14 +31,14 @@ def main(arguments: Sequence[str]) -> int:
     """1 where the user did not agree. Raises: UserError where there is no run, one is at work, or storage does not answer."""
     parser = argparse.ArgumentParser(
         prog="python -m cluster remove",
-        description="Delete a run: its checkpoints, records and pictures. Asks first. A run at work is not deleted; stop it.",
+        description="Delete a run: its checkpoints, records and pictures. Asks first. A run that is still training is not deleted; stop it first.",
     )
     parser.add_argument("uri", metavar="RUN", help="the run's folder, STORAGE/NAME; a path or a URI")
     parser.add_argument("--yes", action="store_true", help="do not ask")
     options = parser.parse_args(arguments)
     folder = RunFolder(*split_uri(options.uri))
     if not is_run(folder.names()):
-        raise UserError(f"{folder.label}: no run's folder; nothing was deleted. Give STORAGE/NAME")
+        raise UserError(f"{folder.label}: not a run's folder; nothing was deleted. Give STORAGE/NAME")
     if not options.yes and not _agreed(folder):
         print(f"{folder.label}: nothing was deleted", file=sys.stderr)
         return 1
@@ -60,7 +60,7 @@ def main(arguments: Sequence[str]) -> int:
 def _agreed(folder: RunFolder) -> bool:
     """Whether the user wants it deleted. Raises: UserError where nobody can be asked."""
     if not sys.stdin.isatty():
-        raise UserError(f"{folder.label}: nobody can be asked here; with --yes it is deleted unasked")
+        raise UserError(f"{folder.label}: no terminal to ask for confirmation; --yes deletes it without asking")
     run, files = take_snapshot(folder), folder.files()
     state = health(run, time.time()).state
     what = f"{len(files):,} files, {megabytes(sum(files.values())):,} MB, {len(run.checkpoints)} checkpoints"

@@ -47,7 +47,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--json", action="store_true", help="print everything as a JSON list of runs")
     parser.add_argument(
         "--watch", metavar="SECONDS", type=_seconds, nargs="?", const=WATCH_S,
-        help=f"show it again every so many seconds ({WATCH_S:g}) until no run trains any more, or Ctrl-C",
+        help=f"refresh every SECONDS ({WATCH_S:g} by default) until all runs have ended, or until Ctrl-C",
     )  # fmt: skip
     options = parser.parse_args(arguments)
     if options.watch is None:
@@ -212,7 +212,7 @@ def warnings_of(run: RunSnapshot) -> list[str]:
 def health_text(found: Health, now: float) -> str:
     when = f" ({_at(found.since)}, {ago_text(found.since, now)} ago)" if found.since else ""
     reason = f": {found.reason}" if found.reason else ""
-    words = {"training": "training, newest sign of it", "stalled": "stalled or stopped since"}
+    words = {"training": "training, last sign of life", "stalled": "stalled or stopped since"}
     return f"{words.get(found.state, found.state)}{when}{reason}"
 
 
@@ -280,7 +280,7 @@ def _at(seconds: float) -> str:
     try:
         return datetime.fromtimestamp(seconds).strftime("%Y-%m-%d %H:%M:%S")
     except (ValueError, OverflowError, OSError):
-        return "at no time"
+        return "invalid time"
 
 
 def _settings(run: RunSnapshot) -> list[tuple[str, str]]:

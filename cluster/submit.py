@@ -37,8 +37,8 @@ def main(arguments: Sequence[str]) -> int:
         make_job,
         "python -m cluster submit",
         USAGE,
-        "Send a run, or a translation, to a Ray cluster and follow its log; the same command again follows one that is at "
-        "work. Ctrl-C leaves the log, a second one at once stops the job.",
+        "Send a run, or a translation, to a Ray cluster and follow its log; the same command again follows one that is "
+        "running. Ctrl-C stops following the log; a second one right after it stops the job.",
         TRAIN_HELP,
     )
 
@@ -87,7 +87,7 @@ def _translation(
         command,
         [*EXCLUDED, *excludes],
         variables_sent(variables),
-        "at work",
+        "running",
         "OUT",
         runtime_env,
     )

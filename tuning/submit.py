@@ -35,7 +35,7 @@ def main(arguments: Sequence[str]) -> int:
         "python -m tuning submit",
         USAGE,
         "Send a sweep to a Ray cluster and follow its log; the same command again follows a sweep that runs, or continues "
-        "it. Ctrl-C leaves the log, a second one at once stops the sweep.",
+        "it. Ctrl-C stops following the log; a second one right after it stops the sweep.",
         SWEEP_HELP,
     )
 

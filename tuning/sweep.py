@@ -113,7 +113,7 @@ def report(sweep: "Sweep") -> int:
     if sweep.remaining > len(failed):
         print(f"{sweep.remaining - len(failed)} trials remain; the same command continues them")
     elif len(sweep.trials) < sweep.total or any(not trial.begun for trial in sweep.trials):
-        print("the budget of images is spent; more trials begin with a larger --budget.images")
+        print("the budget of images is used up; raise --budget.images for more trials")
     if any(trial.state == "finished" for trial in sweep.trials):
         print(f"train the best in full: python -m tuning best {quote(folder)} > best.yaml")
         print("                        python -m cluster train --config best.yaml")

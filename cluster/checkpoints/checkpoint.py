@@ -183,7 +183,7 @@ class Checkpoints:
             about = checked(FIELDS, self.folder.read_json(f"{name}/{ABOUT}") or {}, source)
             return checked(FIELDS, about.get("carried", {}), source)
         except UserError as error:
-            print(f"warning: {error}; what it carried begins anew", file=sys.stderr, flush=True)
+            print(f"warning: {error}; the values that it carried are reset", file=sys.stderr, flush=True)
             return {}
 
     def _save(
@@ -234,7 +234,7 @@ class Checkpoints:
         """What is kept under no definition of the score: those of different definitions do not compare."""
         definitions = {score.definition for score in scores.values() if score}
         if len(definitions) > 1 and not definitions <= self._definitions:
-            text = f"checkpoints are scored by {' and by '.join(sorted(definitions))}, which do not compare: the best of each are kept"
+            text = f"checkpoints are scored by {' and by '.join(sorted(definitions))}, which are not comparable: the best of each are kept"
             self.add_event("scores", text)
             print(f"warning: {text}", file=sys.stderr, flush=True)
         self._definitions |= definitions

@@ -67,7 +67,7 @@ class HeldOut:
             then, now = (f", data.fit {each}," if fit != self.fit else "" for each in (fit, self.fit))
             self.say(
                 f"held-out images are evaluated whole at {self.size} px{now} from here on; up to {images_seen:,} images they were "
-                f"evaluated {before}{then.rstrip(',')}: the figures before and after do not compare"
+                f"evaluated {before}{then.rstrip(',')}: the figures before and after are not comparable"
             )
         carried |= {CARRIED: self.size, CARRIED_FIT: self.fit}
 

@@ -10,7 +10,7 @@ SHARE = re.compile(r"exceeded threshold of \S+ \((?P<share>[\d.]+%)")
 LISTED = 3
 ADVICE = (
     "lower data.loader_workers, data.prefetch, or step.micro_batch (it changes no result), or use more machines: the same "
-    "command with --dry-run shows what needs how much"
+    "command with --dry-run shows the memory that each part needs"
 )
 
 

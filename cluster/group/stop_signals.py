@@ -130,7 +130,7 @@ class StopSignals:
                 return
         elif not self._over and (number != signal.SIGINT or now - self._received_at < SAME_S):
             return
-        self._ending = self.stopped(self._over or ("at once" if self._ask else IDLE))
+        self._ending = self.stopped(self._over or ("without saving" if self._ask else IDLE))
         self._killer = _timer(END_S, _end_process, self._ending)
         # A third one ends the process whatever it is in.
         for each in self._before:

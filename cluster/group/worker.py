@@ -92,7 +92,7 @@ def _asked(config: RunConfig, rank: int) -> Request | None:
     # All ranks get the same answer, at the same time.
     if info := ray.train.get_preemption_info():
         nodes = ", ".join(f"node {node}" for node in info.preempted_node_ids)
-        return Request(PREEMPTION, f"{nodes}: to be taken away")
+        return Request(PREEMPTION, f"{nodes} will be preempted")
     if rank:
         return None
     publish(looks_key(config), {"rank": rank})

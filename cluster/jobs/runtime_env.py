@@ -94,7 +94,7 @@ def _problems(given: Mapping[str, Any]) -> Iterator[str]:
             yield "runtime environment: working_dir is this project's code, which submit sends; leave it out"
         elif name not in FIELDS:
             near = difflib.get_close_matches(name, FIELDS, n=1)
-            yield f"runtime environment: {name} is no field of it; " + (
+            yield f"runtime environment: {name} is not a field of it; " + (
                 f"did you mean {near[0]}?" if near else f"allowed: {', '.join(FIELDS)}"
             )
     pythons = [name for name in PYTHONS if name in given]
@@ -103,7 +103,7 @@ def _problems(given: Mapping[str, Any]) -> Iterator[str]:
     if image := next((name for name in IMAGES if name in given), None):
         others = sorted(given.keys() - BESIDE_AN_IMAGE - set(IMAGES))
         if others and len(pythons) == 1:
-            yield f"runtime environment: Ray takes no {', '.join(others)} beside {image}; put that into the image"
+            yield f"runtime environment: Ray does not accept {', '.join(others)} beside {image}; put it into the image"
     for name, kind in {
         "excludes": list,
         "py_modules": list,

@@ -52,7 +52,7 @@ def submit_command(
     excludes = [*options.exclude, *given.pop("excludes", [])]
     theirs = given.pop("env_vars", {})
     if twice := sorted({variable.partition("=")[0] for variable in options.env} & theirs.keys()):
-        raise UserError(f"--env {twice[0]}: stands in env_vars of the runtime environment too; give it in one place")
+        raise UserError(f"--env {twice[0]}: is also set by env_vars of the runtime environment; give it in one place")
     variables = [*options.env, *(f"{name}={value}" for name, value in theirs.items())]
     return submit(make_job(of_the_command, excludes, variables, given), options)
 

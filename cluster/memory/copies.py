@@ -146,7 +146,7 @@ class MemoryCopies:
             shelf.close()
             if self.world.rank == 0:
                 self.say(
-                    f"the state is not copied to memory: {reason}. After a lost worker the run goes on from its newest checkpoint; give it "
+                    f"the state is not copied to memory: {reason}. After a lost worker the run continues from its newest checkpoint; give it "
                     "more room (for /dev/shm docker --shm-size, an emptyDir of medium: Memory), or --checkpoint.memory_share 0"
                 )
             return None

@@ -126,9 +126,7 @@ class Claim:
                 continue
             first, since = self._watched.setdefault(attempt, (record, now))
             if since == now and attempt not in self._taken:
-                self.say(
-                    f"{record} trained here last, or still does; looking for {STILL_S:g} s whether that is alive ..."
-                )
+                self.say(f"{record} trained here last and may still be running; watching it for {STILL_S:g} s ...")
             if record.beat == first.beat:
                 # A sign of life takes as long to be written as this look does, at least.
                 dead |= {attempt} if began - since >= STILL_S + 2 * self._slowest_s else set()
@@ -137,7 +135,7 @@ class Claim:
             else:
                 # Not for good: a cluster that is being taken down works a little longer.
                 raise ExhaustedError(
-                    f"{self.folder.label}: {record} is at work there, and alive; wait for it, choose another --name, or take "
+                    f"{self.folder.label}: {record} is still running there; wait for it, choose another --name, or take "
                     "over what it has saved with --take-over"
                 )
         return dead

@@ -28,8 +28,8 @@ class ObserveConfig(BaseModel):
     def _named(cls, sinks: tuple[str, ...]) -> tuple[str, ...]:
         if wrong := [sink for sink in sinks if sink not in TRACKERS and not CLASS.fullmatch(sink)]:
             raise ValueError(
-                f"{wrong[0]!r} is none; allowed: {', '.join(TRACKERS)}, or module:Class, separated by commas"
+                f"{wrong[0]!r} is not a sink; allowed: {', '.join(TRACKERS)}, or module:Class, separated by commas"
             )
         if len(set(sinks)) < len(sinks):
-            raise ValueError("names one twice")
+            raise ValueError("a sink is named twice")
         return sinks

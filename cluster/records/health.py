@@ -55,7 +55,7 @@ def health(run: RunSnapshot, now: float) -> Health:
     newest, patience_s = max(signs), _patience_s(run.records)
     if now - newest <= patience_s:
         return Health("training", newest)
-    return Health("stalled", newest, f"no sign of it, though one is due within {patience_s:.0f} s")
+    return Health("stalled", newest, f"no sign of life, which was due within {patience_s:.0f} s")
 
 
 def pace(records: Sequence[Record]) -> Pace | None:

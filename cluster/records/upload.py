@@ -50,7 +50,7 @@ class OptionalWork:
             self.is_failing = True
         else:
             if self.is_failing:
-                print(f"no longer: {self.failure}", file=sys.stderr, flush=True)
+                print(f"resolved: {self.failure}", file=sys.stderr, flush=True)
             self.is_failing = False
 
 

@@ -59,7 +59,7 @@ class DataConfig(StreamConfig):
         if a and b is None:
             raise PydanticCustomError("missing", "Field required")
         if b and a is None:
-            raise ValueError("goes with data.a, the images of the other domain")
+            raise ValueError("needs data.a, the images of the other domain")
         return b
 
     @field_validator("uri", mode="before")
@@ -69,7 +69,7 @@ class DataConfig(StreamConfig):
         if uri == "" and not folders and {"a", "b"} <= others.data.keys():
             raise PydanticCustomError("missing", "Field required")
         if uri != "" and folders:
-            raise ValueError(f"is a dataset of its own; give it, or data.{' and data.'.join(folders)}")
+            raise ValueError(f"already names a dataset; give it, or data.{' and data.'.join(folders)}")
         return uri
 
     @field_validator("crop_size")

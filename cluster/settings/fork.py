@@ -109,7 +109,7 @@ class Origin:
         different = [name for name, (there, here) in pairs.items() if there != here]
         if different:
             raise UserError(
-                f"--fork-of {self}: its state does not fit another {', '.join(different)}; leave that as it was, or begin from "
+                f"--fork-of {self}: its state does not fit another {', '.join(different)}; keep that as it was, or start from "
                 f"its weights alone: --init.from {self.folder.label}@{self.images}"
             )
 

@@ -138,7 +138,7 @@ def _parser() -> tuple[argparse.ArgumentParser, CliSettingsSource[Any]]:
     )
     parser.add_argument(
         FORK_OF, metavar="RUN[@N]",
-        help="go on from a checkpoint of another run, under another --name, with what you give here in place of its configuration",
+        help="start from a checkpoint of another run under a new --name; other options override that run's configuration",
     )  # fmt: skip
     parser.add_argument(
         "--address", metavar="ADDRESS", help="join this Ray cluster (default: RAY_ADDRESS, else a Ray of its own)"

@@ -86,7 +86,7 @@ def _origin(fork_of: str | None, folder: RunFolder, config: RunConfig, clock: Cl
     if not fork_of:
         if begun := read_about(folder, ABOUT).get(ORIGIN):
             raise UserError(
-                f"{folder.label}: a fork of {begun.get('run', 'another run')} that has not begun; give --fork-of again, or another --name"
+                f"{folder.label}: a fork of {begun.get('run', 'another run')} that has not started; give --fork-of again, or another --name"
             )
         return None
     origin = Origin.of(fork_of)

@@ -38,7 +38,7 @@ class _Loader(yaml.SafeLoader):
             line = key.start_mark.line + 1
             if key.tag not in (TEXT, MERGE):
                 name = key.value if isinstance(key.value, str) else "a list or a mapping"
-                raise _FieldError(f"line {line}: {name} is no name of a field: expected text")
+                raise _FieldError(f"line {line}: {name} is not a field name; expected text")
             if key.tag == TEXT and key.value in lines:
                 raise _twice(key.value, lines[key.value], line)
             lines[key.value] = line
@@ -55,7 +55,7 @@ class _FieldError(Exception):
 
 
 def _twice(name: str, first: int, second: int, how: str = "") -> _FieldError:
-    return _FieldError(f"{name} stands twice, {how}in lines {first} and {second}: make one of them")
+    return _FieldError(f"{name} is given twice, {how}in lines {first} and {second}; keep one")
 
 
 def read_yaml(file: str | None, *, dotted: tuple[str, ...] = (), option: str = "--config") -> dict[str, Any]:
@@ -81,7 +81,7 @@ def read_yaml(file: str | None, *, dotted: tuple[str, ...] = (), option: str = "
     except _FieldError as error:
         raise UserError(f"{option} {shown_name(file)}: {shown_name(str(error))}") from error
     except RecursionError as error:
-        raise UserError(f"{option} {shown_name(file)}: a field holds itself, or is nested too deeply") from error
+        raise UserError(f"{option} {shown_name(file)}: a field contains itself, or is nested too deeply") from error
     # ValueError: YAML takes 2024-99-99 for a date.
     except (yaml.YAMLError, ValueError) as error:
         raise UserError(f"{option} {shown_name(file)}: not a YAML file ({' '.join(str(error).split())})") from error
@@ -136,7 +136,7 @@ def _nested(fields: Mapping[_Name, Any], dotted: tuple[str, ...], prefix: str = 
     nested: dict[_Name, Any] = {}
     for key, value in fields.items():
         if "" in key.split("."):
-            raise _FieldError(f"line {key.line}: {prefix}{key} is no name of a field: nothing before or behind its dot")
+            raise _FieldError(f"line {key.line}: {prefix}{key} is not a field name; a dot needs a name on each side")
         if isinstance(value, dict) and key not in dotted:
             value = _nested(value, dotted, f"{prefix}{key}.")
         section, dot, rest = key.partition(".")

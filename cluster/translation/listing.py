@@ -59,7 +59,7 @@ def list_work(
     """
     results = out.path("") if source.filesystem == out.filesystem else None
     if source.path("") == results:
-        raise UserError(f"{out.uri}: IN and OUT are one folder; give another OUT, it may lie inside IN")
+        raise UserError(f"{out.uri}: IN and OUT are the same folder; give another OUT, which may be inside IN")
     left_out = LeftOut()
     listed = _named(source, left_out.unreadable, inside=results)
     named = images_among(listed, left_out, recursive=recursive).sort_by("name")[:limit]

@@ -151,7 +151,9 @@ def serve(weights: str, port: int, size: int, device: str, *, open_browser: bool
         server = Server(painter, port)
     except (OSError, OverflowError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise UserError(f"--port {port}: {HOST}:{port} cannot be listened on ({reason}); choose another") from error
+        raise UserError(
+            f"--port {port}: {HOST}:{port} cannot be opened for listening ({reason}); choose another"
+        ) from error
     with server:
         address = f"http://{HOST}:{server.server_port}/"
         print(f"{weights}: {address} until Ctrl-C", flush=True)

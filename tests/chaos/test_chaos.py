@@ -175,7 +175,7 @@ def test_a_node_is_given_notice(laboratory: Lab, undisturbed: Undisturbed) -> No
     time.sleep(30)
     leaving.kill()
     row = came_through(run, "a preemption notice of 30 s", since, undisturbed(2, LONG))
-    assert f"node {names[leaving.host.address]}: to be taken away; saved at " in run.said
+    assert f"node {names[leaving.host.address]} will be preempted; saved at " in run.said
     assert row.repeated == 0
 
 

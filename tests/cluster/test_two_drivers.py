@@ -67,7 +67,7 @@ def test_a_second_driver_is_refused_takes_over_and_the_run_is_what_one_alone_tra
     status, said = ended(start(run.file))
     assert status == 2, said
     (line,) = [line for line in said.splitlines() if line.startswith("error: ")]
-    assert "is at work there, and alive" in line
+    assert "is still running there" in line
     assert "--take-over" in line
     assert first.poll() is None
 
@@ -99,5 +99,5 @@ def test_of_two_drivers_that_start_together_one_trains(run: Run) -> None:
     both = [start(run.file) for _ in range(2)]
     outcomes = sorted(ended(driver) for driver in both)
     assert [status for status, _ in outcomes] == [0, 2], outcomes
-    assert "is at work there, and alive" in outcomes[1][1]
+    assert "is still running there" in outcomes[1][1]
     assert all(world_of(files) for files in checkpoints_of(run.folder).values())

@@ -104,7 +104,7 @@ def serve(uris: Sequence[str], host: str, port: int) -> int:
         server = Server(live, host, port)
     except (OSError, OverflowError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise UserError(f"--port: {host}:{port} cannot be listened on ({reason}); choose another") from error
+        raise UserError(f"--port: {host}:{port} cannot be opened for listening ({reason}); choose another") from error
     if not is_loopback(host):
         print(
             f"warning: --host {host}: everyone who reaches this machine can read the page, there is no password; "

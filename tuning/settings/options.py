@@ -120,7 +120,7 @@ def _parser() -> tuple[argparse.ArgumentParser, CliSettingsSource[Any]]:
         epilog=RUN_HELP,
         allow_abbrev=False,
     )
-    parser.add_argument("--config", metavar="FILE", help="YAML file with any of the fields below; options win over it")
+    parser.add_argument("--config", metavar="FILE", help="YAML file with any of the fields below; options override it")
     parser.add_argument(
         "--preset", metavar="NAME", help=f"a sweep of this project instead of a file: {', '.join(presets())}"
     )

@@ -142,7 +142,7 @@ def _check_same_sweep(options: Options, run: Prepared) -> None:
             "scored by SWD x 10^3 and lost content" if version is None else f"scored by version {version} of the score"
         )
         raise UserError(
-            f"{run.folder.label} holds a sweep that was {before}, which does not compare with version {VERSION} of now; choose "
+            f"{run.folder.label} holds a sweep that was {before}, which is not comparable with the current version {VERSION}; choose "
             "another --name (dashboard, best and status still read the old one)"
         )
     try:

@@ -52,14 +52,14 @@ def allocate(
 
     By default a trial has one worker, and the trials share the cores evenly.
 
-    Raises: UserError when not one trial fits into the cluster.
+    Raises: UserError when no trial fits into the cluster.
     """
     workers = scaling.workers or 1
     one = scaling.model_copy(update={"workers": workers, "cpus_per_worker": scaling.cpus_per_worker or 1.0})
     try:
         resources = choose(one, machines, global_batch=1, growth=growth)
     except UserError as error:
-        raise UserError(f"not one trial fits: {error}") from error
+        raise UserError(f"no trial fits: {error}") from error
     there = [*machines, *growth.machines]
     room = resources.room(there) // one.max_workers
     concurrent = max(1, min(room, trials))

@@ -67,7 +67,7 @@ def shortage(resources: Resources, machines: list[Machine]) -> str:
     need = f"{resources.cpus_per_worker:g} CPU cores" + (f" and {gpu}" if resources.use_gpu else "") + " each"
     room = resources.room(machines)
     # Ray counts on machines that have just died, or are just starting.
-    what = "do not fit" if room < resources.fewest else "have room, but do not start"
+    what = "do not fit" if room < resources.fewest else "fit, but have not started"
     asked = f"scaling.workers: {resources.fewest} workers with {need} {what}"
     if selector and not suited:
         return f"{asked}: {selector.missing(machines)}"

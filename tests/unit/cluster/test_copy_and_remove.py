@@ -130,15 +130,15 @@ def test_what_is_there_is_not_copied_over(run: RunConfig, tmp_path: Path) -> Non
         copy_run.main([str(source), f"{source}/backup"])
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "letter.txt").touch()
-    with pytest.raises(UserError, match=r"is there, and no copy of"):
+    with pytest.raises(UserError, match=r"exists and is not a copy of"):
         copy_run.main([str(source), str(tmp_path / "full")])
-    with pytest.raises(UserError, match=r"no run's folder"):
+    with pytest.raises(UserError, match=r"not a run's folder"):
         copy_run.main([str(tmp_path / "full"), str(tmp_path / "new")])
     assert not (tmp_path / "new").exists()
     copy_run.main([str(source), str(tmp_path / "kept")])
     with owned(str(tmp_path), "kept", take_over=False, say=print):
         pass
-    with pytest.raises(UserError, match=r"has been trained there"):
+    with pytest.raises(UserError, match=r"was trained there already"):
         copy_run.main([str(source), str(tmp_path / "kept")])
 
 
@@ -168,17 +168,17 @@ def test_only_runs_that_nobody_trains_are_deleted(
     # The other process looks every second.
     monkeypatch.setattr("cluster.ownership.owner.BEAT_S", 0.2)
     folder = tmp_path / "runs" / run.name
-    with pytest.raises(UserError, match=r"with --yes it is deleted unasked"):
+    with pytest.raises(UserError, match=r"--yes deletes it without asking"):
         remove.main([str(folder)])
     for other in (tmp_path / "runs", folder / "checkpoint_000000000016"):
-        with pytest.raises(UserError, match=r"no run's folder; nothing was deleted"):
+        with pytest.raises(UserError, match=r"not a run's folder; nothing was deleted"):
             remove.main([str(other), "--yes"])
     with owned(run.storage, run.name, take_over=False, say=print):
         owner = subprocess.run(
             [sys.executable, "-m", "cluster", "remove", str(folder), "--yes"],
             capture_output=True, text=True, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}, check=False,
         )  # fmt: skip
-        assert (owner.returncode, "is at work there, and alive" in owner.stderr) == (2, True), owner.stderr
+        assert (owner.returncode, "is still running there" in owner.stderr) == (2, True), owner.stderr
     assert len(contents(folder)) > 10
     assert main(["remove", str(folder), "--yes"]) == 0
     assert not folder.exists()

@@ -178,7 +178,7 @@ def test_scores_of_different_definitions_do_not_compare(folder: RunFolder, capsy
     assert there[name_of(2)] == StoredScore(60.0, "swd")
     assert best_of(there) == name_of(8)
     assert take_snapshot(folder).best == next(each for each in take_snapshot(folder).checkpoints if each.images == 8)
-    said = "checkpoints are scored by swd and by swd+lab 1, which do not compare: the best of each are kept"
+    said = "checkpoints are scored by swd and by swd+lab 1, which are not comparable: the best of each are kept"
     assert capsys.readouterr().err == f"warning: {said}\n"
     assert events.count(("scores", said)) == 1
 

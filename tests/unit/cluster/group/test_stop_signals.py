@@ -95,7 +95,7 @@ def test_a_second_ctrl_c_ends_at_once() -> None:
         pytest.fail("it went on")
 
     end = stopped(train_on)
-    assert (str(end), end.images) == ("Ctrl-C, at once", None)
+    assert (str(end), end.images) == ("Ctrl-C, without saving", None)
 
 
 @pytest.mark.parametrize("answers", [[False], [True, False]])

@@ -52,14 +52,14 @@ def test_a_second_start_is_refused_as_soon_as_the_first_moves_and_a_later_one_ne
     with start(folder) as first:
         began = time.monotonic()
         with pytest.raises(
-            ExhaustedError, match=r"run: \S+@\S+ \(pid \d+, since .* UTC\) is at work there, and alive"
+            ExhaustedError, match=r"run: \S+@\S+ \(pid \d+, since .* UTC\) is still running there"
         ) as caught:
             start(folder, said=said).__enter__()
         assert time.monotonic() - began < STILL_S
         assert "--take-over" in str(caught.value)
         assert "\n" not in str(caught.value)
         first.check()
-    assert "or still does" in said[0]
+    assert "may still be running" in said[0]
     assert folder.files_of(FOLDER).keys() == {f"{first.id}{RECORD}", f"{first.id}{ENDED}"}
     began = time.monotonic()
     with start(folder) as second:
@@ -69,7 +69,7 @@ def test_a_second_start_is_refused_as_soon_as_the_first_moves_and_a_later_one_ne
 
 def test_a_trial_belongs_to_the_owner_of_its_sweep(folder: RunFolder) -> None:
     trial = RunFolder(folder.path, "trial-0000")
-    with start(folder), pytest.raises(UserError, match=r"is at work there, and alive"), start(trial):
+    with start(folder), pytest.raises(UserError, match=r"is still running there"), start(trial):
         pytest.fail("owned")
     with start(trial) as attempt:
         attempt.check()
@@ -82,7 +82,7 @@ def test_a_record_that_stands_still_is_waited_for_and_then_passed(folder: RunFol
     with start(folder, said=said) as attempt:
         assert STILL_S <= time.monotonic() - began < 10 * STILL_S
         assert attempt.number == 4
-        assert said == [f"{ELSEWHERE} trained here last, or still does; looking for 1 s whether that is alive ..."]
+        assert said == [f"{ELSEWHERE} trained here last and may still be running; watching it for 1 s ..."]
         # Whoever was only asleep finds that out before it writes.
         with pytest.raises(LostRunError):
             Attempt("3dead", folder.root, folder.name).check()

@@ -74,7 +74,7 @@ def test_a_store_that_is_away_stops_nothing_and_gets_all_later(
     assert [event["text"] for event in stored(folder, "7kqzb-driver")] == ["one", "two"]
     warning, better = capsys.readouterr().err.splitlines()
     assert "events/7kqzb-driver.jsonl" in warning
-    assert better.startswith("no longer")
+    assert better.startswith("resolved: ")
 
 
 def test_a_stop_does_not_wait_for_a_store_that_is_away(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:

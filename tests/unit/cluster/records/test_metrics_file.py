@@ -49,7 +49,7 @@ def test_a_full_disk_loses_no_record(tmp_path: Path, capsys: pytest.CaptureFixtu
     said = capsys.readouterr().err.splitlines()
     assert said[0].startswith("warning: metrics.jsonl of ")
     assert "No space left on device" in said[0]
-    assert [line.partition(":")[0] for line in said] == ["warning", "no longer"]
+    assert [line.partition(":")[0] for line in said] == ["warning", "resolved"]
 
 
 def test_curves_go_on_after_a_failure(

@@ -78,7 +78,7 @@ def test_storage_that_is_away_is_tried_again(store: Store, tmp_path: Path, capsy
     assert store.sent == [("metrics.jsonl", b"1\n")]
     said = capsys.readouterr().err
     assert said.count("warning: files of s3://bucket/run cannot be stored (connection refused)") == 1
-    assert "no longer: files of" in said
+    assert "resolved: files of" in said
 
 
 def test_what_is_not_stored_at_the_end_is_named(

@@ -154,10 +154,10 @@ def problems(*arguments: str) -> list[str]:
 def test_a_run_has_one_dataset() -> None:
     assert problems("--data.a", "x") == ["data.b: required; give it as --data.b or in the file"]
     assert problems("--data.b", "x") == [
-        "data.b: goes with data.a, the images of the other domain; got 'x' on the command line"
+        "data.b: needs data.a, the images of the other domain; got 'x' on the command line"
     ]
     assert problems("--data.a", "x", "--data.b", "y", "--data.uri", "z") == [
-        "data.uri: is a dataset of its own; give it, or data.a and data.b; got 'z' on the command line"
+        "data.uri: already names a dataset; give it, or data.a and data.b; got 'z' on the command line"
     ]
 
 

@@ -112,7 +112,7 @@ def test_one_that_was_interrupted_while_it_was_copied_begins_as_a_fork_all_the_s
     monkeypatch.undo()
     assert complete_checkpoints(RunFolder(str(tmp_path), "longer")) == []
     plain = origin.model_copy(update={"storage": str(tmp_path), "name": "longer"})
-    with pytest.raises(UserError, match=r"a fork of .*/first that has not begun; give --fork-of again"):
+    with pytest.raises(UserError, match=r"a fork of .*/first that has not started; give --fork-of again"):
         prepare(plain)
     assert main(fork) == 0
     assert images_of(complete_checkpoints(RunFolder(str(tmp_path), "longer"))[0]) == 32

@@ -16,15 +16,15 @@ def read(tmp_path: Path, text: str, **options: tuple[str, ...]) -> object:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("data: {uri: a}\nseed: 1\ndata: {load_size: 3}\n", "data stands twice, in lines 1 and 3"),
-        ("data:\n  uri: a\n  load_size: 3\n  uri: b\n", "uri stands twice, in lines 2 and 4"),
-        ("list:\n- {a: 1, a: 2}\n", "a stands twice, in lines 2 and 2"),
-        ("optimizer: {lr: 1}\noptimizer.lr: 2\n", "optimizer.lr stands twice, once with a dot"),
-        ("optimizer.lr: 2\noptimizer: 3\n", "optimizer stands twice, once with a dot, in lines 1 and 2"),
-        ("a:\n  b.c: 1\n  b:\n    c: 2\n", "a.b.c stands twice, once with a dot, in lines 2 and 4"),
-        ("a.b: {c.d: 1}\na: {b.c: {d: 2}}\n", "a.b.c.d stands twice, once with a dot, in lines 1 and 2"),
-        ("a: {lr: 1, 'lr': 2}\n", "lr stands twice, in lines 1 and 1"),
-        ("a: &a {x: 1, x: 2}\nb: {<<: *a}\n", "x stands twice, in lines 1 and 1"),
+        ("data: {uri: a}\nseed: 1\ndata: {load_size: 3}\n", "data is given twice, in lines 1 and 3"),
+        ("data:\n  uri: a\n  load_size: 3\n  uri: b\n", "uri is given twice, in lines 2 and 4"),
+        ("list:\n- {a: 1, a: 2}\n", "a is given twice, in lines 2 and 2"),
+        ("optimizer: {lr: 1}\noptimizer.lr: 2\n", "optimizer.lr is given twice, once with a dot"),
+        ("optimizer.lr: 2\noptimizer: 3\n", "optimizer is given twice, once with a dot, in lines 1 and 2"),
+        ("a:\n  b.c: 1\n  b:\n    c: 2\n", "a.b.c is given twice, once with a dot, in lines 2 and 4"),
+        ("a.b: {c.d: 1}\na: {b.c: {d: 2}}\n", "a.b.c.d is given twice, once with a dot, in lines 1 and 2"),
+        ("a: {lr: 1, 'lr': 2}\n", "lr is given twice, in lines 1 and 1"),
+        ("a: &a {x: 1, x: 2}\nb: {<<: *a}\n", "x is given twice, in lines 1 and 1"),
     ],
 )
 def test_a_key_that_stands_twice_is_refused(tmp_path: Path, text: str, message: str) -> None:
@@ -52,14 +52,14 @@ def test_merge_keys_of_merge_keys_are_not_taken_for_fields_that_stand_twice(tmp_
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("a: 1\n2: 3\n", "line 2: 2 is no name of a field: expected text"),
-        ("on: 3\n", "line 1: on is no name of a field"),
-        ("? [a, b]\n: 1\n", "line 1: a list or a mapping is no name of a field"),
-        ("a..b: 3\n", "line 1: a..b is no name of a field: nothing before or behind its dot"),
+        ("a: 1\n2: 3\n", "line 2: 2 is not a field name; expected text"),
+        ("on: 3\n", "line 1: on is not a field name"),
+        ("? [a, b]\n: 1\n", "line 1: a list or a mapping is not a field name"),
+        ("a..b: 3\n", "line 1: a..b is not a field name; a dot needs a name on each side"),
         ("- a: 1\n", "expected fields .*, got list"),
         ("a:\n\tb: 1\n", "not a YAML file .*line 2"),
         ("a: 2024-99-99\n", "not a YAML file .month must be in 1..12"),
-        ("a: &a {b: *a}\n", "a field holds itself, or is nested too deeply"),
+        ("a: &a {b: *a}\n", "a field contains itself, or is nested too deeply"),
         ("a: 1\n---\nb: 2\n", "not a YAML file .*single document"),
         (
             "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}' if n else 'x'] * 9)}]\n" for n in range(12)),

@@ -88,7 +88,7 @@ def test_what_cannot_be_done_is_refused_in_a_line(folders) -> None:
     source, out = folders
     put(source, "1.jpg", "a/1.jpg")
     for same in (source, source / "." / ""):
-        with pytest.raises(UserError, match="IN and OUT are one folder"):
+        with pytest.raises(UserError, match="IN and OUT are the same folder"):
             work(source, same)
     with pytest.raises(UserError, match="nothing: no image in it"):
         work(source.parent / "nothing", out)

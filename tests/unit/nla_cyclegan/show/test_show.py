@@ -166,8 +166,8 @@ def test_one_generator_alone_has_no_way_back(run: Path, tmp_path: Path) -> None:
         (["--weights", "nowhere"], "nowhere: no such weight file, checkpoint folder or run folder"),
         (["--size", "0"], "--size 0: allowed: 16 to 4096"),
         (["--device", "no"], "--device no: not usable here"),
-        (["--port", "-1"], "--port -1: 127.0.0.1:-1 cannot be listened on"),
-        (["--port", "TAKEN"], "cannot be listened on (Address already in use); choose another"),
+        (["--port", "-1"], "--port -1: 127.0.0.1:-1 cannot be opened for listening"),
+        (["--port", "TAKEN"], "cannot be opened for listening (Address already in use); choose another"),
     ],
 )
 def test_what_cannot_be_shown_is_one_line(

@@ -454,10 +454,10 @@ def test_loopback_is_this_machine_alone(host: str) -> None:
 def test_a_port_that_is_taken(server: serve.Server) -> None:
     port = server.server_address[1]
     with pytest.raises(
-        UserError, match=rf"^--port: 127.0.0.1:{port} cannot be listened on \(.*in use\); choose another$"
+        UserError, match=rf"^--port: 127.0.0.1:{port} cannot be opened for listening \(.*in use\); choose another$"
     ):
         serve.serve([server.live.uri], "127.0.0.1", port)
-    with pytest.raises(UserError, match=r"^--port: 127.0.0.1:99999 cannot be listened on"):
+    with pytest.raises(UserError, match=r"^--port: 127.0.0.1:99999 cannot be opened for listening"):
         serve.serve([server.live.uri], "127.0.0.1", 99_999)
 
 

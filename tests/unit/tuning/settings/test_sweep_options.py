@@ -68,9 +68,9 @@ def test_labels_of_machines_are_overrides_too(file: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("override: {schedule: {images: 5}, schedule.images: 6}", "override.schedule.images stands twice, once with a dot, in lines 2 and 2"),
-        ("space:\n  optimizer.lr: {choice: [1]}\n  optimizer:\n    lr: {uniform: [1, 2]}", "space.optimizer.lr stands twice, once with a dot, in lines 3 and 5"),
-        ("override.optimizer: {lr: 1}\noverride: {optimizer.lr: 2}", "override.optimizer.lr stands twice, once with a dot, in lines 2 and 3"),
+        ("override: {schedule: {images: 5}, schedule.images: 6}", "override.schedule.images is given twice, once with a dot, in lines 2 and 2"),
+        ("space:\n  optimizer.lr: {choice: [1]}\n  optimizer:\n    lr: {uniform: [1, 2]}", "space.optimizer.lr is given twice, once with a dot, in lines 3 and 5"),
+        ("override.optimizer: {lr: 1}\noverride: {optimizer.lr: 2}", "override.optimizer.lr is given twice, once with a dot, in lines 2 and 3"),
         ("optimizer: {lr: 1}", "optimizer: a field of the run in .*; write it below override"),
         ("optimizer.lr: 1", "optimizer: a field of the run in .*; write it below override"),
         ("override: {optimizer: {lrr: 1}}", "override.optimizer.lrr: no such field of a run; did you mean optimizer.lr?"),

@@ -162,7 +162,7 @@ def test_bad_input_gets_lines_and_status_2(
     assert all(line.startswith("error: space.") for line in lines)
     assert main(["best", str(tmp_path / "none")]) == 2
     assert main(["sweep", "--config", str(file), "--scaling.workers", "4", "--scaling.cpus_per_worker", "999"]) == 2
-    assert capsys.readouterr().err.splitlines()[-1].startswith("error: not one trial fits: scaling.workers: 4 workers")
+    assert capsys.readouterr().err.splitlines()[-1].startswith("error: no trial fits: scaling.workers: 4 workers")
     assert not (tmp_path / "sweeps").exists()
 
 
@@ -194,7 +194,7 @@ def test_a_budget_of_images_lets_nobody_begin_when_it_is_spent(
     assert [trial.number for trial in prepared(file, "--budget.images", "97").upcoming()] == [1, 2]
     store(plan, "finished", "finished")
     assert main(["sweep", "--config", str(file), *budget]) == 0
-    assert "the budget of images is spent; more trials begin with a larger --budget.images" in capsys.readouterr().out
+    assert "the budget of images is used up; raise --budget.images for more trials" in capsys.readouterr().out
 
 
 def test_candidates_that_do_not_fit_the_dataset_are_refused_before_they_are_drawn(file: Path) -> None:

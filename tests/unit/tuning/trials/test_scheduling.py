@@ -57,7 +57,7 @@ def test_the_cluster_is_shared_out_over_trials(
 
 
 def test_a_sweep_of_which_no_trial_fits_is_refused() -> None:
-    with pytest.raises(UserError, match=r"not one trial fits: scaling.workers: 3 workers"):
+    with pytest.raises(UserError, match=r"no trial fits: scaling.workers: 3 workers"):
         driver.allocate(ScalingConfig(workers=3), [Machine(2)], 4)
 
 

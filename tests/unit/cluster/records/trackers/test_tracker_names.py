@@ -77,11 +77,11 @@ def test_a_run_does_not_start_with_them(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        ("wandb,wandb", "names one twice"),
-        ("tensorboard", "'tensorboard' is none; allowed: wandb, mlflow, or module:Class"),
-        ("my.module", "'my.module' is none"),
-        ("my-module:C", "'my-module:C' is none"),
-        ("my.module:C.d", "'my.module:C.d' is none"),
+        ("wandb,wandb", "a sink is named twice"),
+        ("tensorboard", "'tensorboard' is not a sink; allowed: wandb, mlflow, or module:Class"),
+        ("my.module", "'my.module' is not a sink"),
+        ("my-module:C", "'my-module:C' is not a sink"),
+        ("my.module:C.d", "'my.module:C.d' is not a sink"),
     ],
 )
 def test_a_value_that_names_none_is_one_line(value: str, message: str) -> None:
