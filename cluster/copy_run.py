@@ -35,7 +35,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def copy_run(source: RunFolder, target: RunFolder) -> tuple[int, int]:
-    """Copy what is not there yet. Readers of the copy see each checkpoint whole or not at all.
+    """Copy files that the target lacks. Readers of the copy see each checkpoint whole or not at all.
 
     Returns: number of files that were copied, and their size in bytes.
 
@@ -44,7 +44,7 @@ def copy_run(source: RunFolder, target: RunFolder) -> tuple[int, int]:
     _check_target(source, target)
     files, there = source.files(), target.files()
     checkpoints = {name: inside for name, inside in by_checkpoint(files).items() if world_of(inside)}
-    # It says what the others belong to.
+    # run.json first: it identifies the run.
     records = sorted((name for name in files if not _in_checkpoint(name)), key=lambda name: name != ABOUT)
     total = sum(sum(inside.values()) for inside in checkpoints.values()) + sum(files[name] for name in records)
     copied: dict[str, int] = {}
@@ -59,7 +59,7 @@ def copy_run(source: RunFolder, target: RunFolder) -> tuple[int, int]:
             try:
                 copied |= copy_checkpoint(source, target, name, inside, there)
             except FileNotFoundError:
-                # The run still trains, and keeps a few.
+                # The run is still training and has deleted an old checkpoint.
                 print(f"{source.label}/{name}: deleted by the run meanwhile; left out", file=sys.stderr)
                 target.delete_folder(name)
             progress.advance(sum(inside.values()))

@@ -28,7 +28,7 @@ OWN = (
 
 
 def main(arguments: Sequence[str]) -> int:
-    """1 where the user did not agree. Raises: UserError where there is no run, one is at work, or storage does not answer."""
+    """Returns 1 if the user declines. Raises: UserError if there is no run, it is still training, or storage does not answer."""
     parser = argparse.ArgumentParser(
         prog="python -m cluster remove",
         description="Delete a run: its checkpoints, records and pictures. Asks first. A run that is still training is not deleted; stop it first.",
@@ -42,7 +42,7 @@ def main(arguments: Sequence[str]) -> int:
     if not options.yes and not _agreed(folder):
         print(f"{folder.label}: nothing was deleted", file=sys.stderr)
         return 1
-    # Whoever trains it is noticed, and nobody begins to meanwhile.
+    # Claiming the folder detects a process that trains the run, and keeps others from starting.
     claim = Claim(*split_uri(options.uri), take_over=False, say=lambda text: print(text, file=sys.stderr))
     attempt, _ = claim.make()
     try:
@@ -58,7 +58,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _agreed(folder: RunFolder) -> bool:
-    """Whether the user wants it deleted. Raises: UserError where nobody can be asked."""
+    """Ask for confirmation. Raises: UserError if there is no terminal."""
     if not sys.stdin.isatty():
         raise UserError(f"{folder.label}: no terminal to ask for confirmation; --yes deletes it without asking")
     run, files = take_snapshot(folder), folder.files()

@@ -28,7 +28,7 @@ from nla_cyclegan.weights.stored_score import ABOUT, SWD_ALONE
 # --json has more.
 EVENTS_SHOWN = 12
 WATCH_S = 10.0
-# Of these nothing new comes by itself.
+# States in which a run writes nothing more.
 ENDED = ("finished", "stopped", "diverged", "failed")
 # The terminal's codes for an empty screen and its first line.
 CLEARED = "\x1b[2J\x1b[H"
@@ -77,7 +77,7 @@ def _seconds(text: str) -> float:
 
 
 def _look(options: argparse.Namespace) -> tuple[str, bool]:
-    """What to show, and whether none of the runs trains, or may yet begin to."""
+    """The text to show, and whether all runs have ended."""
     folders, is_one = find_runs(options.uri)
     with ThreadPoolExecutor(READERS) as readers:
         read = list(readers.map(partial(_read, verify=options.verify), folders))
@@ -95,7 +95,7 @@ def _look(options: argparse.Namespace) -> tuple[str, bool]:
 
 
 def _read(folder: RunFolder, verify: bool) -> RunSnapshot | UserError:
-    """A run, or what is damaged in it: the others are shown all the same."""
+    """The run's snapshot, or the error if it is damaged, so that other runs are still shown."""
     try:
         return take_snapshot(folder, verify=verify)
     except UserError as error:
@@ -236,13 +236,13 @@ def left_text(run: RunSnapshot, recent: Pace) -> str:
 
 
 def waits_text(recent: Pace) -> str:
-    """Of a group the slowest rank's, by its number: the others wait for it."""
+    """Shares of waiting time; for a worker group those of the slowest rank, which the others wait for."""
     shares = (f"{what} {wait_text(share, recent.ranks.get(what), 1)}" for what, share in recent.waits.items())
     return ", ".join(shares) + " of the time"
 
 
 def data_text(latest: Mapping[str, Any]) -> str:
-    """What went wrong with the data so far; empty where nothing did."""
+    """Problems with the data so far; empty if there were none."""
     bad, restarts = latest.get("bad_samples", 0), latest.get("loader_restarts", 0)
     texts = [f"{bad} damaged samples replaced"] if bad else []
     texts += [f"{restarts} loader processes died and were replaced since the last start"] if restarts else []
@@ -250,7 +250,7 @@ def data_text(latest: Mapping[str, Any]) -> str:
 
 
 def evaluated_text(records: Sequence[Mapping[str, Any]]) -> str:
-    """The newest score and the lowest; of runs from before there were scores the distances."""
+    """The newest and the lowest score; for runs of versions without scores, the distances."""
     newest = records[-1]
     name, form = ("score", ".3f") if "score" in newest else ("swd", ".1f")
     best = min((record for record in records if name in record), key=lambda record: record[name])

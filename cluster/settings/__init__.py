@@ -1,1 +1,1 @@
-"""What is asked for: the configuration, its options, and what is checked and planned before anything starts."""
+"""The configuration of a run, its options, and what is checked and planned before it starts."""

@@ -1,4 +1,4 @@
-"""Training straight from two folders: they are packed first, where the run's machines read them."""
+"""Training directly from two image folders: they are packed first, where the run's machines can read them."""
 
 import os
 import sys
@@ -20,13 +20,13 @@ def with_dataset(
 ) -> RunConfig:
     """The configuration with `data.uri` in the place of `data.a` and `data.b`, packed unless they are packed already.
 
-    A cluster's machines see no folder of this one: for them the dataset lies beside the runs, in the storage that all of them reach.
-    Else it lies in the user's cache.
+    Machines of a cluster cannot read this machine's folders: for them the dataset is stored beside the runs, in shared storage.
+    Otherwise it is stored in the user's cache.
 
     Args:
         storage: of the run, or of the sweep.
         address: of a cluster; None: that of RAY_ADDRESS.
-        local, dry_run: whether no cluster takes part.
+        local, dry_run: whether the command runs without a cluster.
 
     Raises: UserError where a folder has no images, or the dataset cannot be written.
     """
@@ -45,7 +45,7 @@ def with_dataset(
 
 
 def unreachable_folders(config: RunConfig) -> list[str]:
-    """Where a job on a cluster could not pack the run's images, a line for each folder."""
+    """Image folders that a job on a cluster could not read, one line each."""
     return [
         f"{field}: {place} is a folder of this machine, which the cluster's need not have; pack it into a bucket (python -m "
         "data_shards pack --a MONETS --b PHOTOS s3://BUCKET/NAME) and give that as --data.uri, or give URIs of both folders"
@@ -67,6 +67,6 @@ def _cache() -> str:
 
 
 def _sayer() -> Callable[[str], None]:
-    # Of torchrun's ranks the first speaks.
+    # Only the first of torchrun's ranks prints.
     is_first = os.environ.get("RANK", "0") == "0"
     return lambda text: print(text, file=sys.stderr, flush=True) if is_first else None

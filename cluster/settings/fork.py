@@ -1,4 +1,4 @@
-"""A fork: a run that goes on from a checkpoint of another one, under a name of its own, with a longer schedule, another rate."""
+"""A fork: a run that starts from a checkpoint of another run, under its own name, for instance with a longer schedule."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -43,7 +43,7 @@ def inherited(reference: str, fields: Mapping[str, Any]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Origin:
-    """The checkpoint that a fork begins at.
+    """The checkpoint that a fork starts from.
 
     Attributes:
         folder: of the run that it belongs to.

@@ -1,4 +1,4 @@
-"""What a run is, as its run.json says: its configuration, dataset and versions; and whether a folder holds the same run."""
+"""The identity of a run as stored in run.json: configuration, dataset and versions; and whether a folder holds the same run."""
 
 from dataclasses import asdict
 from importlib.metadata import version
@@ -14,16 +14,16 @@ from data_shards.storage.folder import RunFolder
 from nla_cyclegan.weights.checkpoint import complete_checkpoints
 from nla_cyclegan.weights.stored_score import ABOUT
 
-# How images reach the model, not which: it may change when a run is continued.
+# How images reach the model, not which images: these fields may change when a run is continued.
 DELIVERY = ("uri", "a", "b", "loader_workers", "prefetch", "cache_gb", "cache_folder", "bad_sample_budget")
-# How a step is computed, up to rounding: it may change as well. `compile` is gone, and stands in runs of version 0.1.
+# How a step is computed, up to rounding: these may change too. `compile` was removed; runs of version 0.1 have it.
 EXECUTION = ("kernels", "graph", "channels_last", "cudnn_benchmark", "tf32", "deterministic", "micro_batch", "compile")
 SURROUNDINGS = ("name", "storage", "scaling", "checkpoint", "observe", "validation")
 VERSIONED = ("torch", "ray", "webdataset", "safetensors")
 
 
 def about(config: RunConfig, dataset: Dataset) -> dict[str, Any]:
-    """What a run is, as JSON values."""
+    """The content of run.json, as JSON values."""
     return {
         "config": config.model_dump(mode="json"),
         "command": train_command(config),
@@ -62,7 +62,7 @@ def check_same_run(folder: RunFolder, config: RunConfig, dataset: Dataset) -> No
 
 
 def decisive(config: dict[str, Any]) -> dict[str, Any]:
-    """The part of a configuration that the trained weights depend on; a field from after it was stored has its default."""
+    """The part of a configuration that the trained weights depend on; fields added since it was stored get their defaults."""
     full = merge(RunConfig(data=DataConfig(uri="-")).model_dump(mode="json"), config)
     kept = {section: fields for section, fields in full.items() if section not in SURROUNDINGS}
     return kept | {"data": _without(full["data"], DELIVERY), "step": _without(full["step"], EXECUTION)}

@@ -1,4 +1,4 @@
-"""The memory that a run needs on a machine, item by item, beside what the machine has. This file imports no torch."""
+"""The memory that a run needs on a machine, item by item, compared with what the machine has. This file imports no torch."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ FP32_BYTES = 4
 WORKER_BYTES, GPU_WORKER_BYTES, FORK_SERVER_BYTES, LOADER_BYTES = 0.5e9, 2e9, 0.3e9, 0.15e9
 # At this share of a machine's memory in use Ray kills workers (RAY_memory_usage_threshold).
 RAY_LIMIT = 0.95
-# What makes an item smaller.
+# Item -> the option that reduces it.
 LOWER = {
     "workers": "scaling.workers",
     "loader processes": "data.loader_workers or data.prefetch",
@@ -35,7 +35,7 @@ class StepMemory:
 
     @classmethod
     def at_most(cls, config: RunConfig) -> "StepMemory":
-        """A bound that takes no time: from the paper's networks (see Costs), by their sizes, four times too large."""
+        """A quick upper bound, scaled from the paper's networks (see Costs), about four times too large."""
         generator, discriminator = config.model.generator, config.model.discriminator
         area = (config.data.crop_size / 256) ** 2
         g_width, d_width = generator.base_channels / 64, discriminator.base_channels / 64
@@ -45,14 +45,14 @@ class StepMemory:
         return cls(5 * FP32_BYTES * parameters, saved, 4 * FP32_BYTES * parameters)
 
     def worker_bytes(self, config: RunConfig, world: int) -> float:
-        """Of a worker with the largest part of the batch."""
+        """Bytes of the worker with the largest part of the batch."""
         pairs = ceil(config.data.global_batch / world)
         pairs = min(pairs, config.step.micro_batch or pairs)
         return self.weights_bytes + pairs * self.pair_bytes + pool_bytes(config) / world
 
 
 def pool_bytes(config: RunConfig) -> float:
-    """The image pools of both domains, of all workers together."""
+    """Bytes of the image pools of both domains, over all workers."""
     return 2 * config.step.pool_size * 3 * config.data.crop_size**2 * FP32_BYTES
 
 
@@ -72,12 +72,12 @@ class MemoryPlan:
 
     @property
     def is_too_large(self) -> bool:
-        """Whether it cannot fit, whatever else the machine does."""
+        """Whether it exceeds the machine's memory even if nothing else runs there."""
         return self.needed_bytes > RAY_LIMIT * self.total_bytes
 
     @property
     def is_tight(self) -> bool:
-        """Whether it does not fit beside what is there now."""
+        """Whether it does not fit into the memory that is free now."""
         return self.needed_bytes > self.free_bytes
 
     def __str__(self) -> str:

@@ -1,4 +1,4 @@
-"""The command line and the YAML file of a run, made into a checked configuration."""
+"""Parses the command line and the YAML file of a run into a validated configuration."""
 
 import argparse
 import difflib
@@ -24,7 +24,7 @@ USAGE = "python -m cluster train --config FILE [--section.field VALUE ...] [--lo
 
 @dataclass(frozen=True)
 class Options:
-    """What `train` was asked to do."""
+    """The parsed arguments of `train`."""
 
     config: RunConfig
     local: bool
@@ -41,7 +41,7 @@ TAKE_OVER = "--take-over"
 FORK_OF = "--fork-of"
 # Characters of a value in a message.
 LONGEST_VALUE = 200
-# A field that names the dataset -> those that name it otherwise, which it replaces where they come from a file, a sweep or another run.
+# A field that names the dataset -> the alternatives that it replaces if they come from a file, a sweep or another run.
 DATASETS = {"uri": ("a", "b"), "a": ("uri",), "b": ("uri",)}
 LIST_OPTIONS = (
     "--model.generator.nonlocal_blocks",
@@ -67,7 +67,7 @@ class Parser(argparse.ArgumentParser):
 def parse_options(arguments: Sequence[str]) -> Options:
     """Read the arguments of `train`; options on the command line override the file.
 
-    Raises: UserError with one line for each thing that is wrong, in the file and on the command line alike.
+    Raises: UserError with one line for each problem in the file and on the command line.
     """
     parser, source = _parser()
     arguments, labels = take_labels(arguments)
@@ -147,7 +147,7 @@ def _parser() -> tuple[argparse.ArgumentParser, CliSettingsSource[Any]]:
 
 
 def field_options(parser: argparse.ArgumentParser, settings: type[BaseSettings]) -> CliSettingsSource[Any]:
-    """Give the parser an option for each field of a configuration. Returns: what reads them from the parsed arguments."""
+    """Add an option for each field of a configuration. Returns: the source that reads them from the parsed arguments."""
     return CliSettingsSource(
         settings,
         root_parser=parser,
@@ -173,14 +173,14 @@ def given_fields(source: CliSettingsSource[Any], values: argparse.Namespace) -> 
 
 
 def train_command(config: RunConfig, *flags: str) -> str:
-    """The command line of a run, whatever files its configuration came from."""
-    # Of a fork all fields: what it does not name it has from another run.
+    """A command line that trains the run without any configuration file."""
+    # All fields of a fork: those that are omitted would be inherited from the other run.
     fields = as_options(config, defaults=FORK_OF in flags)
     return shlex.join(["python", "-m", "cluster", "train", *fields, *flags])
 
 
 def as_options(config: RunConfig, *, defaults: bool = False) -> list[str]:
-    """Options of `train` that say the same as a configuration.
+    """Options of `train` that are equivalent to a configuration.
 
     Args:
         defaults: also for fields that have their default value.
@@ -192,14 +192,14 @@ def as_options(config: RunConfig, *, defaults: bool = False) -> list[str]:
 
 
 def option_text(value: Any) -> str:
-    """A field's value as its option takes it: 0.1, true, none, 1,2."""
+    """A field's value in the form that its option accepts: 0.1, true, none, 1,2."""
     if isinstance(value, list):
         return ",".join(map(option_text, value)) or "[]"
     return "none" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def merge(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    """Both, field by field; `over` overrides `under`."""
+    """Merge two nested mappings field by field; `over` takes precedence."""
     merged = dict(under)
     for name, value in over.items():
         below = merged.get(name)
@@ -235,7 +235,7 @@ def problem_line(error: ErrorDetails, given: dict[str, Any], file: str | None) -
     if error["type"] == "missing":
         return f"{field}: required; give it as --{field} or in the file"
     if not field or isinstance(error["input"], dict) or error["type"] == "credentials":
-        # From a check of several fields together, whose message names them, or of what is not to be repeated.
+        # A check of several fields names them itself; credentials must not be repeated.
         return f"{field}: {message}" if field else message
     got = repr(error["input"])
     got = got if len(got) <= LONGEST_VALUE else f"{got[:LONGEST_VALUE]}..."
@@ -262,7 +262,7 @@ def _unknown_option(argument: str) -> str:
 
 
 def nearest(path: list[str]) -> str:
-    """The field that was probably meant, or what is allowed there."""
+    """A suggestion for an unknown field: the most similar one, or the fields of its section."""
     fields = field_names(RunConfig)
     near = difflib.get_close_matches(".".join(path), fields, n=1, cutoff=0.75)
     if near:
@@ -273,7 +273,7 @@ def nearest(path: list[str]) -> str:
 
 
 def field_names(model: type[BaseModel], prefix: str = "") -> list[str]:
-    """Dotted names of all fields, sections before what is in them."""
+    """Dotted names of all fields, each section before its fields."""
     names = []
     for name, field in model.model_fields.items():
         names.append(prefix + name)

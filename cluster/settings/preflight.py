@@ -1,4 +1,4 @@
-"""What is checked before a run starts: a launch on a cluster takes minutes, a clear error here none."""
+"""Checks before a run starts: a launch on a cluster takes minutes, an error here none."""
 
 import os
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ FOREIGN = {SWEEP: "a sweep", MANIFEST: "a dataset"}
 
 @dataclass(frozen=True)
 class Prepared:
-    """A run that can start: its paths are absolute, its dataset is open, its folder is its own."""
+    """A run that is ready to start: absolute paths, an open dataset and a folder that belongs to it."""
 
     config: RunConfig
     dataset: Dataset
@@ -82,7 +82,7 @@ def prepare(config: RunConfig, fork_of: str | None = None) -> Prepared:
 
 
 def _origin(fork_of: str | None, folder: RunFolder, config: RunConfig, clock: Clock) -> Origin | None:
-    """What a run without checkpoints goes on from, if it is a fork."""
+    """The checkpoint that a fork without checkpoints of its own starts from; None if the run is not a fork."""
     if not fork_of:
         if begun := read_about(folder, ABOUT).get(ORIGIN):
             raise UserError(
@@ -124,7 +124,7 @@ def _check_source(source: str) -> None:
 
 
 def warnings(prepared: Prepared) -> list[str]:
-    """What is allowed, and probably not meant, a line each."""
+    """Warnings about settings that are valid but probably unintended, one line each."""
     config, clock = prepared.config, prepared.clock
     return [*_enlarged(config, prepared.dataset), *_seldom_best(config, clock)]
 
@@ -145,7 +145,7 @@ def _seldom_best(config: RunConfig, clock: Clock) -> list[str]:
         return []
     evaluated, saved = clock.steps_due(evaluations), clock.steps_due(saves)
     both = evaluated & saved
-    # Where each save is of an evaluated step, or each evaluation is saved, the one or the other is rare on purpose.
+    # If each save is evaluated, or each evaluation is saved, one of them is rare on purpose.
     if 2 * len(both) > min(len(evaluated), len(saved)):
         return []
     multiples = f" (after multiples of {lcm(evaluations, saves):,} images, and at the end)"
@@ -223,7 +223,7 @@ def absolute(config: RunConfig) -> RunConfig:
 
 
 def misfits(config: RunConfig, dataset: Dataset) -> list[str]:
-    """Where the dataset does not fit the configuration, a line for each problem."""
+    """How the dataset does not fit the configuration, one line for each problem."""
     problems = []
     for split in ("trainA", "trainB"):
         info = dataset.require(split)

@@ -1,4 +1,4 @@
-"""Reading the YAML file of a run or a sweep: no key twice, and dotted keys as the nested ones that they name."""
+"""Reads the YAML file of a run or a sweep: rejects duplicate keys, and expands dotted keys to nested ones."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -15,7 +15,7 @@ MERGE, TEXT = "tag:yaml.org,2002:merge", "tag:yaml.org,2002:str"
 
 
 class _Name(str):
-    """The name of a field, and the line that it stands in."""
+    """A field's name with its line number in the file."""
 
     __slots__ = ("line",)
     line: int
@@ -28,10 +28,10 @@ class _Name(str):
 
 
 class _Loader(yaml.SafeLoader):
-    """Refuses a key that stands twice in one mapping, of which YAML's readers silently drop the first."""
+    """Refuses a key that is given twice in one mapping; YAML readers silently drop the first value."""
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
-        # Here, where each mapping is seen as it is written: later the fields of merge keys (<<) are among its own.
+        # Checked here, where each mapping is as written: later the fields of merge keys (<<) are among its own.
         node: yaml.MappingNode = super().compose_mapping_node(anchor)
         lines: dict[str, int] = {}
         for key, _ in node.value:
@@ -59,13 +59,13 @@ def _twice(name: str, first: int, second: int, how: str = "") -> _FieldError:
 
 
 def read_yaml(file: str | None, *, dotted: tuple[str, ...] = (), option: str = "--config") -> dict[str, Any]:
-    """The fields in a file, nested; empty for no file.
+    """The fields in a file, nested; empty if `file` is None.
 
     Args:
         dotted: fields whose own keys are dotted names, such as a sweep's `space`; see `flat_fields`.
-        option: that names the file, for messages.
+        option: the command-line option that names the file, for messages.
 
-    Raises: UserError where it cannot be read, is no YAML, or has a key twice.
+    Raises: UserError if it cannot be read, is not YAML, or gives a key twice.
     """
     if file is None:
         return {}
@@ -110,9 +110,9 @@ def _size(value: Any, known: dict[int, int]) -> int:
 def flat_fields(
     fields: Mapping[str, Any], is_value: Callable[[Mapping[str, Any]], bool], file: str | None, prefix: str
 ) -> dict[str, Any]:
-    """A section that `read_yaml` has left dotted: nested fields under dotted names too, down to what is a value itself.
+    """Flattens a section that `read_yaml` left dotted: nested fields get dotted names, down to what `is_value` accepts as a value.
 
-    Raises: UserError where a field stands there twice.
+    Raises: UserError if a field is given twice.
     """
     flat: dict[_Name, Any] = {}
 
@@ -132,7 +132,7 @@ def flat_fields(
 
 
 def _nested(fields: Mapping[_Name, Any], dotted: tuple[str, ...], prefix: str = "") -> dict[_Name, Any]:
-    """With `a.b: 1` as `a: {b: 1}`. Raises: _FieldError where both stand there."""
+    """Expands `a.b: 1` to `a: {b: 1}`. Raises: _FieldError if both are given."""
     nested: dict[_Name, Any] = {}
     for key, value in fields.items():
         if "" in key.split("."):
@@ -147,7 +147,7 @@ def _nested(fields: Mapping[_Name, Any], dotted: tuple[str, ...], prefix: str = 
 
 
 def _join(fields: dict[_Name, Any], name: _Name, value: Any, prefix: str) -> None:
-    """Add a field, or what a section has beside what is there already."""
+    """Add a field; a section is merged into one of the same name."""
     there = fields.setdefault(name, value)
     if there is value:
         return
@@ -162,7 +162,7 @@ def _line(fields: Mapping[_Name, Any], name: str) -> int:
 
 
 def _plain(value: Any, dotted: tuple[str, ...] = ()) -> Any:
-    """With names that are text and no more, but in the sections that are dotted."""
+    """Replaces `_Name` keys by plain strings, except in dotted sections."""
     if isinstance(value, list):
         return [_plain(each) for each in value]
     if not isinstance(value, dict):

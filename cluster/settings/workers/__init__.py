@@ -1,1 +1,1 @@
-"""The worker group: what is asked for, on which machines, what these have, and what is chosen."""
+"""The worker group: requested workers, machine selection, machine capacity and the resulting resources."""

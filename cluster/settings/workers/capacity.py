@@ -3,13 +3,13 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-# Ray counts GPUs in these.
+# The unit in which Ray counts fractional resources.
 SMALLEST_SHARE = 1e-4
 
 
 @dataclass(frozen=True)
 class Machine:
-    """What one machine has free, what others use of it, and what distinguishes it."""
+    """One machine: free resources, resources in use, labels and accelerators."""
 
     cpus: float
     gpus: float = 0
@@ -48,18 +48,18 @@ def places(machines: list[Machine], cpus_per_worker: float, use_gpu: float) -> i
 
 
 def even_share(machines: list[Machine], workers: int, use_gpu: float) -> float:
-    """The most whole cores a worker can have so that all workers fit, or as many as do with one core each."""
+    """The most whole cores per worker with which as many workers fit as with one core each."""
     most = min(workers, places(machines, 1, use_gpu))
     largest = int(max((machine.cpus for machine in machines), default=1))
     return float(next((cpus for cpus in range(largest, 0, -1) if places(machines, cpus, use_gpu) >= most > 0), 1))
 
 
 def _times(amount: float, each: float) -> int:
-    """How often it is there; Ray counts in ten-thousandths."""
+    """How many times `each` fits into the amount; Ray counts in ten-thousandths."""
     return int(amount / each + SMALLEST_SHARE)
 
 
 def _on_gpus(free: float, share: float) -> int:
-    """Workers on the GPUs of a machine: each has its part of one, no worker parts of two."""
+    """Workers that fit on a machine's GPUs, each on a share of a single GPU."""
     whole = int(free + SMALLEST_SHARE)
     return whole * _times(1, share) + _times(max(free - whole, 0), share)

@@ -1,4 +1,4 @@
-"""The resources of a worker group: what each worker asks the cluster for, and what is missing where they do not fit."""
+"""The resources of a worker group: what each worker requests, and what is missing if they do not fit."""
 
 from dataclasses import dataclass, field
 
@@ -8,7 +8,7 @@ from cluster.settings.workers.selector import RESOURCE, RESOURCE_AMOUNT, Selecto
 
 @dataclass(frozen=True)
 class Resources:
-    """What the worker group asks the cluster for, and why."""
+    """The resources that the worker group requests, and the reasons."""
 
     workers: int | tuple[int, int]
     use_gpu: bool
@@ -20,12 +20,12 @@ class Resources:
 
     @property
     def fewest(self) -> int:
-        """Workers without which the run does not go on."""
+        """The minimum number of workers."""
         return self.workers[0] if isinstance(self.workers, tuple) else self.workers
 
     @property
     def most(self) -> int:
-        """Workers when all have joined."""
+        """The maximum number of workers."""
         return self.workers[1] if isinstance(self.workers, tuple) else self.workers
 
     @property
@@ -46,7 +46,7 @@ class Resources:
 
     @property
     def per_worker(self) -> dict[str, float]:
-        """By Ray's names."""
+        """Resources per worker, under Ray's names."""
         accelerator = {f"{RESOURCE}{self.accelerator}": RESOURCE_AMOUNT} if self.accelerator else {}
         return {"CPU": self.cpus_per_worker} | ({"GPU": self.gpus_per_worker} if self.use_gpu else {}) | accelerator
 
@@ -56,7 +56,7 @@ class Resources:
 
 
 def shortage(resources: Resources, machines: list[Machine]) -> str:
-    """What was asked for, and what the machines hold."""
+    """The requested workers compared with what the machines can hold, in one line."""
     selector = resources.selector
     suited = selector.among(machines)
     busy_cores, busy_gpus = (sum(machine.busy_cpus for machine in suited), sum(machine.busy_gpus for machine in suited))
@@ -66,7 +66,7 @@ def shortage(resources: Resources, machines: list[Machine]) -> str:
     gpu = "a GPU" if resources.gpus_per_worker == 1 else f"{resources.gpus_per_worker:g} of a GPU"
     need = f"{resources.cpus_per_worker:g} CPU cores" + (f" and {gpu}" if resources.use_gpu else "") + " each"
     room = resources.room(machines)
-    # Ray counts on machines that have just died, or are just starting.
+    # Ray also counts machines that have just died or are starting.
     what = "do not fit" if room < resources.fewest else "fit, but have not started"
     asked = f"scaling.workers: {resources.fewest} workers with {need} {what}"
     if selector and not suited:

@@ -7,7 +7,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from cluster.settings.workers.capacity import SMALLEST_SHARE
 from cluster.settings.workers.selector import Selector, check_accelerator, parse_labels
 
-# As long as a cloud takes to put another machine in place.
+# About the time in which a cloud replaces a machine.
 LOSS_WAIT_S = 600.0
 
 
@@ -79,5 +79,5 @@ class ScalingConfig(BaseModel):
 
     @property
     def max_workers(self) -> int:
-        """Workers when all have joined; 1 where it is left to the cluster."""
+        """The maximum number of workers; 1 if the number depends on the cluster."""
         return self.workers[1] if isinstance(self.workers, tuple) else self.workers or 1

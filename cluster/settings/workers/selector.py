@@ -1,4 +1,4 @@
-"""Which machines of a cluster may hold the workers: those with the given labels and accelerator, as Ray selects them."""
+"""Selects the machines that may hold workers by labels and accelerator, as Ray does."""
 
 import json
 import re
@@ -12,7 +12,7 @@ from cluster.records.recorded_run import flat
 # The resource by which Ray marks a machine's accelerator, how much of it a worker takes, and the label that says the same.
 RESOURCE, RESOURCE_AMOUNT = "accelerator_type:", 0.001
 ACCELERATOR_LABEL = "ray.io/accelerator-type"
-# Of every machine another one.
+# Different on every machine.
 NODE_ID = "ray.io/node-id"
 # ray.util.accelerators has them; others are possible, as Ray takes the name from the driver.
 NVIDIA = (
@@ -41,7 +41,7 @@ M = TypeVar("M", bound=HasLabels)
 
 @dataclass(frozen=True)
 class Selector:
-    """What a machine must have.
+    """Requirements on a machine.
 
     Attributes:
         accelerator: its type by Ray's name: "H100".
@@ -62,11 +62,11 @@ class Selector:
         return self._meet(machine.labels, machine.accelerators)
 
     def takes_node(self, node: Mapping[str, Any]) -> bool:
-        """Whether it takes a machine of `ray.nodes()`."""
+        """Whether it accepts a machine of `ray.nodes()`."""
         return not self or self._meet(node.get("Labels") or {}, accelerators_of(node["Resources"]))
 
     def among(self, machines: Iterable[M]) -> list[M]:
-        """Those that it takes."""
+        """The machines that it accepts."""
         return [machine for machine in machines if self.takes(machine)]
 
     def _meet(self, labels: Mapping[str, str], accelerators: frozenset[str]) -> bool:
@@ -74,7 +74,7 @@ class Selector:
         return has_accelerator and all(_meets(labels.get(key), value) for key, value in self.labels.items())
 
     def missing(self, machines: Sequence[HasLabels]) -> str:
-        """That none of the machines is taken, and what they have."""
+        """A line that no machine matches, with the labels that the machines have."""
         labels = [_pair(item) for machine in machines for item in machine.labels.items() if item[0] != NODE_ID]
         accelerators = [f"accelerator {name}" for machine in machines for name in machine.accelerators]
         counts = Counter(labels + accelerators)
@@ -88,12 +88,12 @@ ANY = Selector()
 
 
 def accelerators_of(resources: Mapping[str, float]) -> frozenset[str]:
-    """Of a machine with these resources of Ray's."""
+    """The accelerators of a machine with these Ray resources."""
     return frozenset(name.removeprefix(RESOURCE) for name in resources if name.startswith(RESOURCE))
 
 
 def accelerator_named(gpu: str) -> str | None:
-    """Ray's name for a GPU that NVIDIA's driver calls so: "H100" of "NVIDIA H100 80GB HBM3"."""
+    """Ray's name for a GPU, from the driver's name: "NVIDIA H100 80GB HBM3" -> "H100"."""
     match = re.match(r"\w+\s+((?:[A-Z]+\s+)*[A-Z0-9]*\d[A-Z0-9]*)", gpu)
     name = match[1] if match and len(match[1]) > 1 else re.sub(r"^NVIDIA\s+", "", gpu).strip()
     return name.replace(" ", "-") or None
@@ -117,7 +117,7 @@ def parse_labels(value: Any) -> dict[str, str]:
 
 
 def check_accelerator(name: str) -> str:
-    """Raises: ValueError for what Ray never calls an accelerator."""
+    """Raises: ValueError for a name that is not one of Ray's accelerator names."""
     for known in NVIDIA:
         if name != known and re.fullmatch(rf"(.*[ _-])?{known}", name, re.IGNORECASE):
             raise ValueError(f"known to Ray as {known}")
@@ -173,7 +173,7 @@ def _read_json(text: str) -> Any:
 
 
 def _text(value: Any) -> str:
-    """YAML reads `true` and `7` as no text."""
+    """The value as text: YAML parses `true` and `7` as other types."""
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 

@@ -1,4 +1,4 @@
-"""The size of a worker group: what the configuration leaves open, as a pure function of the machines."""
+"""Chooses the size of a worker group: resolves unset fields as a pure function of the machines."""
 
 from dataclasses import replace
 
@@ -12,10 +12,10 @@ from data_shards.errors import UserError
 def choose(
     scaling: ScalingConfig, machines: list[Machine], *, global_batch: int, growth: Growth = NO_GROWTH
 ) -> Resources:
-    """Resolve what the configuration leaves open.
+    """Resolve the fields that the configuration leaves unset.
 
     Args:
-        growth: what an autoscaler can add; it counts where the machines that are there do not suffice.
+        growth: what an autoscaler can add; used if the existing machines do not suffice.
 
     Raises: UserError when the machines cannot hold the (fewest) workers that are asked for, unless more machines are waited
         for; it says how many they hold. Also when scaling.gpu is left open, and only machines to come have GPUs.
@@ -72,7 +72,7 @@ def choose(
 
 
 def _asked(selector: Selector) -> str:
-    """The fields that make a selector."""
+    """Names of the fields that the selector comes from."""
     names = {"scaling.accelerator": selector.accelerator, "scaling.labels": selector.labels}
     return ", ".join(name for name, value in names.items() if value)
 

@@ -1,4 +1,4 @@
-"""What this machine has for a Ray of its own, as its own tools say it."""
+"""The cores and GPUs of this machine, for a local Ray."""
 
 import os
 import re
@@ -13,7 +13,7 @@ NVIDIA_SMI_S = 30.0
 
 
 def this_machine() -> Machine:
-    """What this machine offers to a Ray of the driver's own."""
+    """The resources that a local Ray would have."""
     gpus = visible_gpus()
     name = accelerator_named(_ask_driver("name")) if gpus else None
     return Machine(
