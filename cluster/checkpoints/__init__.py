@@ -1,1 +1,1 @@
-"""When a run is saved, what is in a checkpoint, how it lies in storage."""
+"""When checkpoints are saved, what they contain, and how they are stored."""

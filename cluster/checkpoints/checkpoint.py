@@ -37,7 +37,7 @@ FIELDS = TypeAdapter(dict[str, Any])
 
 
 class Checkpoints:
-    """Saves and restores the state of one rank's TrainingStep; all ranks call each method alike.
+    """Saves and restores the state of one rank's TrainingStep; every rank must call each method.
 
     A checkpoint is copied to CPU memory at once, and serialised and stored in the background, each rank its share; rank 0
     then waits there for the shares of the others, and completes it. As a context manager it waits for that at the end, also
@@ -46,7 +46,7 @@ class Checkpoints:
     Args:
         about: what run.json says beside the images seen (configuration, dataset, versions).
         before_storing: called on each rank when a checkpoint is taken.
-        attempt: whose checkpoints they are; it is asked before anything is written or deleted. None: nobody else's folder.
+        attempt: the owner, which is checked before anything is written or deleted. None: no other process uses the folder.
         add_event: called on rank 0, from any thread, with what is saved, skipped or resumed from.
 
     Attributes:
@@ -87,7 +87,7 @@ class Checkpoints:
         self._thread.shutdown()
 
     def find(self) -> int:
-        """Look for complete checkpoints; images seen of the newest, 0 without one. Raises: LostRunError."""
+        """Find complete checkpoints. Returns: images seen at the newest one, 0 if there is none. Raises: LostRunError."""
         self._there = self._find() if self.world.rank == 0 else {}
         names, self._suffix, taken = self.world.broadcast(
             (
@@ -158,7 +158,7 @@ class Checkpoints:
             upload.result()
 
     def _find(self) -> dict[str, dict[str, int]]:
-        """The checkpoints, newest first, and their files; deletes what a crash left half written."""
+        """The checkpoints with their files, newest first; deletes those that a crash left incomplete."""
         self._check_owned()
         there = checkpoints_of(self.folder)
         for name in [name for name, files in there.items() if not world_of(files) and self._is_leftover(name)]:
@@ -167,9 +167,9 @@ class Checkpoints:
         return there
 
     def _is_leftover(self, name: str) -> bool:
-        """Whether nobody writes a checkpoint of that name any more."""
+        """Whether no attempt can still be writing that checkpoint."""
         writer = writer_of(name)
-        # Who owns the folder has seen all earlier attempts end; a later one is about to take it over.
+        # The owner has seen all earlier attempts end; a later one is about to take over.
         return writer is None or (self.attempt is not None and writer.number <= self.attempt.number)
 
     def _check_owned(self) -> None:
@@ -177,7 +177,7 @@ class Checkpoints:
             self.attempt.check()
 
     def _carried(self, name: str) -> dict[str, Any]:
-        """Checkpoints of earlier versions carry nothing."""
+        """The carried values of a checkpoint; empty for those of earlier versions."""
         source = f"{self.folder.label}/{name}/{ABOUT}"
         try:
             about = checked(FIELDS, self.folder.read_json(f"{name}/{ABOUT}") or {}, source)
@@ -189,7 +189,7 @@ class Checkpoints:
     def _save(
         self, step: TrainingStep, images_seen: int, metrics: Mapping[str, Any], scored: Mapping[str, Any]
     ) -> None:
-        # First the one before: memory holds one at a time, and a failure of any rank's is known before more is done.
+        # Wait for the previous one first: memory holds one at a time, and a failure of any rank must be known.
         self.wait()
         check_replicas(tensors_alike(step), self.world)
         files = take_share(step, self.world)
@@ -231,7 +231,7 @@ class Checkpoints:
             self.folder.delete_folder(name)
 
     def _superfluous(self, scores: Mapping[str, StoredScore | None]) -> list[str]:
-        """What is kept under no definition of the score: those of different definitions do not compare."""
+        """Checkpoints that are kept under no definition of the score; scores of different definitions are not comparable."""
         definitions = {score.definition for score in scores.values() if score}
         if len(definitions) > 1 and not definitions <= self._definitions:
             text = f"checkpoints are scored by {' and by '.join(sorted(definitions))}, which are not comparable: the best of each are kept"
@@ -245,7 +245,7 @@ class Checkpoints:
         return [name for name in scores if name in found]
 
     def _finish(self) -> None:
-        """Until all ranks have stored everything, and rank 0 has completed it."""
+        """Wait until all ranks have stored everything and rank 0 has completed the checkpoint."""
         self.wait()
         self.world.barrier()
 
@@ -258,6 +258,6 @@ def superfluous(checkpoints: Mapping[str, float | None], keep: int, keep_best: i
     """
     newest = sorted(checkpoints, key=age, reverse=True)[:keep]
     scored = {name: score for name, score in checkpoints.items() if score is not None}
-    # Of two that are as good the older one: a run that has stopped improving keeps what it has.
+    # Of equal scores the older one is kept.
     best = sorted(scored, key=lambda name: (scored[name], age(name)))[:keep_best]
     return [name for name in checkpoints if name not in (*newest, *best)]

@@ -1,4 +1,4 @@
-"""Whether all ranks hold the same weights, which data parallel training relies on."""
+"""Checks that all ranks hold the same weights, which data-parallel training relies on."""
 
 from collections.abc import Mapping
 

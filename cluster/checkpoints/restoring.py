@@ -43,7 +43,7 @@ def load_checkpoint(step: TrainingStep, location: Location, names: Iterable[str]
     if problem:
         return problem
     problems: list[str] = []
-    # Every rank takes part to the end: another one may have a problem, and would wait.
+    # Every rank takes part to the end: a rank with a problem must not block the others.
     for file, load in fill.items():
         problems += _problems(_fill, load, reading.shared(file), file)
     pools = [reading.contents[own_pool]] if same_world else [reading.shared(file) for file in common[len(fill) :]]

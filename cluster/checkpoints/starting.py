@@ -1,4 +1,4 @@
-"""The weights of something else, as the beginning of a run that has no checkpoint yet."""
+"""Initial weights from another run or file, for a run that has no checkpoint yet."""
 
 from collections.abc import Callable
 
@@ -13,7 +13,7 @@ from nla_cyclegan.weights.starting import load_networks, packed
 def start_from(
     step: TrainingStep, source: str, what: Networks, world: World, say: Callable[[str], None] = lambda text: None
 ) -> None:
-    """Fill the step's networks, and their EMA; all ranks call it alike. Rank 0 reads, and sends to the others.
+    """Load the step's networks and their EMA; every rank must call it. Rank 0 reads and broadcasts.
 
     Args:
         say: called by rank 0 with what was read.

@@ -27,7 +27,7 @@ class TensorFile:
     metadata: dict[str, str] | None = None
 
     def copied(self) -> "TensorFile":
-        """Its own copy in CPU memory: the step may move on."""
+        """A copy in CPU memory, so that training can continue."""
         tensors = {name: tensor.detach().to("cpu", copy=True) for name, tensor in self.tensors.items()}
         return TensorFile(tensors, self.metadata)
 

@@ -32,7 +32,7 @@ def store_share(
     """Write a rank's share of a checkpoint; rank 0 then waits for those of the others, and completes it.
 
     Args:
-        check_owned: raises LostRunError when the run is somebody else's by now.
+        check_owned: raises LostRunError if another attempt owns the run by now.
         ending: set when training has ended, perhaps because a rank has died.
 
     Raises: LostRunError; StorageAwayError, which names ranks whose share did not come; UserError.
@@ -49,7 +49,7 @@ def store_share(
         try:
             check_owned()
         except LostRunError:
-            # Who took over in between may have deleted files of this checkpoint, which now counts as complete.
+            # An attempt that took over meanwhile may have deleted files of this checkpoint, which now counts as complete.
             folder.delete_folder(name)
             raise
 

@@ -1,4 +1,4 @@
-"""What passes between the driver of a run and its workers, through the key-value store of Ray's head: progress, requests."""
+"""Communication between a run's driver and its workers through the key-value store of Ray's head: progress and requests."""
 
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
@@ -15,17 +15,17 @@ RETURNING = {"returning": True}
 
 
 def records_key(config: RunConfig) -> str:
-    """Where rank 0 publishes the newest record of a run."""
+    """Key under which rank 0 publishes the newest record of a run."""
     return f"{config.storage}/{config.name}"
 
 
 def events_key(config: RunConfig) -> str:
-    """Where the watchdog publishes what happens to the workers, as {"text": ...}."""
+    """Key under which the watchdog publishes events of the workers, as {"text": ...}."""
     return f"{records_key(config)}/news"
 
 
 def requests_key(config: RunConfig) -> str:
-    """Where the workers are asked to leave off, as the fields of a Request; empty where they are not."""
+    """Key of the pending request to stop training, as the fields of a Request; empty if there is none."""
     return f"{records_key(config)}/requests"
 
 
@@ -36,7 +36,7 @@ def looks_key(config: RunConfig) -> str:
 
 
 def send_request(config: RunConfig, request: Request) -> bool:
-    """Ask the workers of a run to leave off. Returns: whether they are going to look. Raises: RayError."""
+    """Ask the workers of a run to save and stop training. Returns: whether they poll for requests. Raises: RayError."""
     from cluster.machines.ray_internals import publish, published
 
     publish(requests_key(config), asdict(request))
@@ -57,7 +57,7 @@ def request_stop(config: RunConfig) -> bool:
 
 
 def forget_requests(config: RunConfig) -> None:
-    """What was asked of workers before is not asked of those to come. Raises: RayError."""
+    """Clear requests to earlier workers, so that new ones do not receive them. Raises: RayError."""
     from cluster.machines.ray_internals import publish
 
     publish(requests_key(config), {})
@@ -72,7 +72,7 @@ def progress_shown(config: RunConfig, progress: ConsoleProgress) -> Iterator[Non
     from cluster.machines.ray_internals import published
 
     show = {records_key(config): progress.show, events_key(config): lambda event: progress.say(event["text"])}
-    # A cluster that ran before has what was published then.
+    # The store may still have values of an earlier run.
     last = {key: published(key) for key in show}
 
     def look() -> None:

@@ -1,4 +1,4 @@
-"""An elastic group that is to have another size: machines that arrive together are waited for, and a checkpoint is saved first."""
+"""Resizes an elastic group: waits for machines that arrive together, and saves a checkpoint first."""
 
 import math
 import time
@@ -34,9 +34,9 @@ LONGEST_IN_QUIETS = 4
 # For the checkpoint before a resize; what was done since the one before is repeated when it takes longer.
 SAVE_S = 60.0
 POLL_S = 0.5
-# Another group is there within seconds, unless it has to wait for machines.
+# A new group starts within seconds, unless it has to wait for machines.
 WAITS_S = 20.0
-# Of a larger group the event log has their number.
+# For larger groups the event log records only the number of machines.
 NAMED_HOSTS = 8
 
 
@@ -80,7 +80,7 @@ class Arrivals:
 
 
 class PatientScaling(FreeScaling):
-    """Resizes a running group once for machines that arrive together."""
+    """Ray Train's elastic policy, which resizes a running group once for machines that arrive together."""
 
     def __init__(self, scaling_config: Any) -> None:
         super().__init__(scaling_config)
@@ -99,7 +99,7 @@ class PatientScaling(FreeScaling):
 
 
 class GroupChanges(WorkerGroupCallback, ControllerCallback):
-    """Writes down what happens to the worker group, and saves before a healthy one is resized; in Ray Train's controller."""
+    """Records events of the worker group, and saves before a healthy group is resized; runs in Ray Train's controller."""
 
     def __init__(self, config: RunConfig, attempt: str) -> None:
         self.config, self.attempt = config, attempt
@@ -118,14 +118,14 @@ class GroupChanges(WorkerGroupCallback, ControllerCallback):
     def after_controller_state_update(
         self, previous_state: TrainControllerState, current_state: TrainControllerState
     ) -> None:
-        # From that state on until the group is shut down; a group that failed, or the first one, never is in it.
+        # True from that state until the group is shut down; a failed group or the first one is never in it.
         self._resizing = isinstance(previous_state, ResizingState)
         if not isinstance(current_state, WAITING_STATES):
             self._waits_since = math.inf
         elif self._waits_since == math.inf:
             self._waits_since = time.monotonic()
         elif time.monotonic() - self._waits_since > WAITS_S:
-            # For machines, which may take minutes: whoever stops the run does not wait for them.
+            # Waiting for machines may take minutes: a stop request must not wait for them.
             publish(looks_key(self.config), {})
 
     def before_worker_group_start(self, worker_group_context: Any) -> None:
@@ -157,18 +157,18 @@ class GroupChanges(WorkerGroupCallback, ControllerCallback):
         try:
             text = f"{change}: {self._save(group, change)}"
             publish(events_key(self.config), {"text": text, "at": time.time()})
-        # Whatever it is, the group is formed anew, and goes on from the newest checkpoint.
+        # Whatever failed, the new group continues from the newest checkpoint.
         except Exception as error:
             text = f"{change}, without a checkpoint: {next(iter(str(error).splitlines()), type(error).__name__)}"
         events.add("resize", text, workers=resize_decision.num_workers)
 
     def _another_comes(self) -> None:
-        """Nobody saves any more until there is another group; where one has trained, that goes on from the machines' memory."""
+        """No worker can save until there is a new group, which continues from the machines' memory if one has trained."""
         if published(looks_key(self.config)):
             publish(looks_key(self.config), RETURNING)
 
     def _save(self, group: WorkerGroup, change: str) -> str:
-        """Let the group save and leave off. Returns: what came of it."""
+        """Let the group save and stop. Returns: the outcome as text."""
         if not send_request(self.config, Request(RESIZE, change)):
             return "no step was done since it started"
         deadline = time.monotonic() + SAVE_S

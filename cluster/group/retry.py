@@ -1,4 +1,4 @@
-"""Which failures of a run are retried: what Ray Train's errors mean, a line for each, and the retries themselves."""
+"""Retries of a run: which failures are retried, and Ray Train's errors as one line each."""
 
 import re
 import time
@@ -63,7 +63,7 @@ def retry_training(
                 raise
             say(f"{interrupted}; continuing")
             continue
-        # Ray, torch and storage fail in many types; what a retry cannot fix is raised again below.
+        # Ray, torch and storage raise many types; errors that a retry cannot fix are raised again below.
         except Exception as error:
             if (reason := fixable(error)) and reason is not error:
                 raise reason from error
@@ -90,7 +90,7 @@ def retry_training(
 
 
 def fixable(error: BaseException) -> UserError | None:
-    """Among the causes of an error one that only the user can fix, if any: a retry would fail again."""
+    """The first cause that only the user can fix, so that a retry would fail again; None if there is none."""
     if reason := next((cause for cause in _user_errors(error) if not cause.retryable), None):
         return reason
     missing = next((cause for _, cause in _causes(error) if isinstance(cause, ModuleNotFoundError)), None)
@@ -104,7 +104,7 @@ def is_bug(error: BaseException) -> bool:
 
 def describe(error: BaseException) -> str:
     """An error in one line, with the ranks that it comes from."""
-    # When a process dies or hangs, the others fail too, with whatever error a lost connection causes.
+    # When a process dies or hangs, the others fail too, with errors of lost connections.
     ranks: dict[str, list[str]] = {}
     for rank, cause in _lost(error) or _causes(error):
         line = _line(cause) if rank is not None or not _died(cause) else "the run's controller does not answer"
@@ -127,14 +127,14 @@ def _user_errors(error: BaseException) -> Iterator[UserError]:
 
 
 def _lost(error: BaseException) -> list[tuple[int | None, BaseException]]:
-    """Those of the causes that are processes which died or hung."""
+    """The causes that are dead or hung processes."""
     from ray.exceptions import RayError
 
     return [(rank, cause) for rank, cause in _causes(error) if isinstance(cause, RayError | TimeoutError)]
 
 
 def _from_ray(error: BaseException) -> bool:
-    """Whether it comes from Ray, or from the connection to it."""
+    """Whether the error comes from Ray or from the connection to it."""
     # Not at the top: Ray reads its settings when it is imported, and `session` makes them.
     from ray.exceptions import RayError
     from ray.train import TrainingFailedError

@@ -1,4 +1,4 @@
-"""The folder that Ray Train insists on, on the machine of its controller."""
+"""The storage folder that Ray Train requires, on the machine of its controller."""
 
 import shutil
 from pathlib import Path

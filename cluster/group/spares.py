@@ -45,10 +45,10 @@ class ImportedOnAllMachines(WorkerGroupCallback):
         if len(nodes()) > 1 and ray.get_runtime_context().runtime_env.get("py_executable"):
             for node in suited - self._actors.keys():
                 there = NodeAffinitySchedulingStrategy(node, soft=False)
-                # Its answer is not waited for.
+                # The call does not wait for an answer.
                 self._actors[node] = Imported.options(num_cpus=0, scheduling_strategy=there).remote()  # type: ignore[attr-defined]
 
 
 @ray.remote
 class Imported:
-    """Does nothing: that its process is there is all."""
+    """Does nothing: only its process is needed, which keeps the fork server alive."""

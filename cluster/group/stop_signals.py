@@ -12,14 +12,14 @@ from typing import Any, Self
 from cluster.ranks.requests import STOP
 from data_shards.errors import RunInterruptedError, Stopped
 
-# Until the checkpoint is stored, for which a step, an evaluation and the checkpoint before it may have to end.
+# Limit for storing the checkpoint; a step, an evaluation and the previous checkpoint may have to end first.
 SAVE_S = 60.0
 # Between two looks whether somebody still saves, and for the answer.
 LOOK_S = 0.5
 ANSWER_S = 20.0
-# What ends at once may take this long to close what is open.
+# Limit for closing open files and connections when the run ends without saving.
 END_S = 10.0
-# Some programs pass on a Ctrl-C that the terminal has sent to this process too.
+# Some programs forward a Ctrl-C that the terminal has sent to this process too.
 SAME_S = 0.2
 NAMES: dict[int, str] = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM", signal.SIGHUP: "terminal closed"}
 OUTPUTS = (1, 2)
@@ -32,7 +32,7 @@ Asker = Callable[[], bool]
 class StopSignals:
     """Turns the signals into Stopped, raised in the main thread, while in this context.
 
-    Where there is nothing to save, such as while Ray starts, the first signal already ends the run. Only Ctrl-C counts as the
+    If there is nothing to save, such as while Ray starts, the first signal already ends the run. Only Ctrl-C counts as the
     second one: systems send the others several times. Under `nohup` a closed terminal stays ignored. In another
     thread than the main one this class does nothing.
 
@@ -61,7 +61,7 @@ class StopSignals:
             self._before = {number: signal.getsignal(number) for number in NAMES}
             if self._before[signal.SIGHUP] == signal.SIG_IGN:
                 del self._before[signal.SIGHUP]
-            # Asked now: one that is closed is none any more.
+            # Checked now: a closed terminal is no longer one.
             self._terminals = [output for output in OUTPUTS if os.isatty(output)]
             for number in self._before:
                 signal.signal(number, self._handle)
@@ -76,10 +76,10 @@ class StopSignals:
 
     @contextmanager
     def asking(self, ask: Asker) -> Iterator[None]:
-        """While in this context the first signal asks somebody to save, and waits for that to come out of it.
+        """While in this context, the first signal requests a checkpoint and waits until it is saved.
 
         Args:
-            ask: asks for a checkpoint, and returns whether somebody is going to save one. Called again and again, from
+            ask: requests a checkpoint, and returns whether one will be saved. Called repeatedly, from
                 another thread, until the context is left; it may block.
 
         Raises: Stopped, in place of what the run ends with after a signal: a RunInterruptedError when it has saved; without a
@@ -93,7 +93,7 @@ class StopSignals:
             if error.kind != STOP and self.received is None:
                 raise
             raise self.stopped(f"saved at {error.images:,} images", error.images) from None
-        # After a signal the end is a stop, whatever failed on the way: Ray, torch and storage fail in many types when they are cut off.
+        # After a signal any failure counts as a stop: Ray, torch and storage raise many types when they are interrupted.
         except Exception as error:
             if self.received is None:
                 raise
@@ -105,7 +105,7 @@ class StopSignals:
 
     @contextmanager
     def _unchanged(self) -> Iterator[None]:
-        """What a handler raises inside of `ray.get` leaves it as a KeyboardInterrupt."""
+        """Restores `Stopped`, which `ray.get` turns into a plain KeyboardInterrupt."""
         try:
             yield
         except KeyboardInterrupt:
@@ -132,27 +132,27 @@ class StopSignals:
             return
         self._ending = self.stopped(self._over or ("without saving" if self._ask else IDLE))
         self._killer = _timer(END_S, _end_process, self._ending)
-        # A third one ends the process whatever it is in.
+        # A third signal ends the process wherever it is.
         for each in self._before:
             signal.signal(each, signal.SIG_DFL)
         raise self._ending
 
     def _leave_terminals(self) -> None:
-        """What is written to a closed one is an error, which would end the run."""
+        """Redirect output from a closed terminal, where writing would raise and end the run."""
         nowhere = os.open(os.devnull, os.O_WRONLY)
         for output in self._terminals:
             os.dup2(nowhere, output)
         os.close(nowhere)
 
     def stopped(self, how: str, images: int | None = None) -> Stopped:
-        """The end of a run that was stopped by a signal, with what came of that."""
-        # Another rank of the group may have received it.
+        """The exception for a run that was stopped by a signal, with the outcome."""
+        # Another rank of the group may have received the signal.
         number = self.received or signal.SIGTERM
         cause = f"{NAMES[number]}, " if self._cause is None else self._cause
         return Stopped(number, f"{cause}{how}", images)
 
     def _supervise(self, ask: Asker, left: threading.Event) -> None:
-        """Until what was asked for has happened; else the main thread receives the signal again."""
+        """Wait until the checkpoint is saved; otherwise send the signal to the main thread again."""
         is_heard = False
         with self._patience(left, SAVE_S, f"no checkpoint was stored within {SAVE_S:g} s"):
             while not left.is_set():
@@ -190,6 +190,6 @@ def _timer(seconds: float, function: Callable[..., None], *arguments: object) ->
 
 
 def _end_process(stopped: Stopped) -> None:
-    """Something that is to be closed hangs, such as a storage that does not answer."""
+    """End the process when closing hangs, for instance because storage does not answer."""
     print(stopped.line, file=sys.stderr, flush=True)
     os._exit(stopped.status)

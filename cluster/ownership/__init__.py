@@ -1,1 +1,1 @@
-"""Which attempt owns a run's folder: of all that train under one name at most one writes."""
+"""Ownership of a run's folder: of all processes that train under one name, at most one writes."""

@@ -1,4 +1,4 @@
-"""An attempt at a run or a sweep, seen by everything that writes for it: whether it still owns the folder."""
+"""An attempt at a run or a sweep: lets everything that writes for it check that it still owns the folder."""
 
 import re
 import time
@@ -8,13 +8,13 @@ from functools import cached_property
 from data_shards.errors import LostRunError
 from data_shards.storage.folder import RunFolder
 
-# In the folder of a run or a sweep. One file a writer: nobody overwrites another's. Nor is any deleted: where pyarrow deletes
+# In the folder of a run or a sweep. One file per writer: none overwrites another's, and none is deleted: where pyarrow deletes
 # an object it marks the folder with another one, which rclone's server takes for a file in the folder's place.
 #   7kqzb.json    the record of an attempt, which its driver rewrites as a sign of life
 #   7kqzb.ended   the attempt writes nothing more: it has ended, or has lost the folder to a later one
-#   7kqzb.gone    one that has lost the folder has noticed, and its processes have ended
+#   7kqzb.gone    an attempt that lost the folder has noticed it, and its processes have ended
 FOLDER, RECORD, ENDED, GONE = "owner", ".json", ".ended", ".gone"
-# Seconds after which a record that is not there is looked for again, one time after the other.
+# Delays in seconds before each further look for a missing record.
 LOOKS_S = (0.2, 0.5, 1.0, 2.0, 4.0)
 ID = re.compile(r"(\d{1,9})([a-z]{4})", re.ASCII)
 LAST = 10**9 - 1
@@ -42,7 +42,7 @@ class Attempt:
         return number_of(self.id)
 
     def check(self) -> None:
-        """To be called right before anything is written or deleted. One request, a few where the record does not show.
+        """Call this right before anything is written or deleted. Costs one request, a few more if the record is not listed.
 
         Raises: LostRunError when another attempt has taken the folder over, or this one has ended.
         """
@@ -61,7 +61,7 @@ class Attempt:
 
 
 def id_of(attempt: Attempt | None) -> str:
-    """The id for the names of files; 0 where no attempt owns the folder."""
+    """The attempt's id for file names; "0" if no attempt owns the folder."""
     return attempt.id if attempt else "0"
 
 

@@ -19,7 +19,7 @@ from data_shards.storage import list_files, locate
 from data_shards.storage.folder import RunFolder, split_uri
 from nla_cyclegan.weights.checkpoint_names import NAME, writer_of
 
-# So long a record must stand still, by the watcher's own clock, until its attempt counts as dead; and between two looks.
+# How long a record must not change, by the watcher's own clock, until its attempt counts as dead; and the polling interval.
 STILL_S = 15.0
 LOOK_S = 1.0
 
@@ -59,7 +59,7 @@ class Claim:
                 self.records.mark(attempt.id, ENDED)
                 raise
             self.records.mark(attempt.id, ENDED)
-            # Whoever comes first now has begun as late as this one.
+            # Any attempt that is first now started at the same time as this one.
             self.take_over = False
 
     def _wait_for_sweep(self) -> None:
@@ -72,7 +72,7 @@ class Claim:
         return self._taken
 
     def _watch(self) -> set[str]:
-        """Wait until no other attempt is alive. Returns: those that have died. Raises: UserError when one moves."""
+        """Wait until no other attempt is alive. Returns: the dead ones. Raises: UserError if one is alive."""
         dead: set[str] = set()
         while others := live(self.records.names()) - dead:
             dead |= self._look(others)
@@ -92,7 +92,7 @@ class Claim:
         return Attempt(f"{number}{letters}", self.storage, self.name), own_record(since)
 
     def _is_first(self, attempt: str) -> bool:
-        """Whether it owns the folder; False when it has to make way. Waits for those that have to make way for it."""
+        """Whether it owns the folder; False if it must yield to another one. Waits for those that must yield to it."""
         written = time.monotonic()
         while True:
             names = self.records.names()
@@ -100,7 +100,7 @@ class Claim:
             if f"{attempt}{ENDED}" in names or (not is_shown and time.monotonic() - written > STILL_S):
                 raise LostRunError(f"{self.folder.label}: another attempt has just taken it over")
             others = live(names) - {attempt}
-            # What it has taken from an owner is its own when that one has noticed, and its processes have ended.
+            # After a take-over, it waits until the previous owner has noticed and its processes have ended.
             leaving = {other for other in self._taken if f"{other}{GONE}" not in names}
             if is_shown and not others and not leaving:
                 return True
@@ -128,12 +128,12 @@ class Claim:
             if since == now and attempt not in self._taken:
                 self.say(f"{record} trained here last and may still be running; watching it for {STILL_S:g} s ...")
             if record.beat == first.beat:
-                # A sign of life takes as long to be written as this look does, at least.
+                # Writing a sign of life takes at least as long as reading it.
                 dead |= {attempt} if began - since >= STILL_S + 2 * self._slowest_s else set()
             elif attempt in self._taken:
                 self._watched[attempt] = record, now
             else:
-                # Not for good: a cluster that is being taken down works a little longer.
+                # Retryable: a cluster that is being shut down runs a little longer.
                 raise ExhaustedError(
                     f"{self.folder.label}: {record} is still running there; wait for it, choose another --name, or take "
                     "over what it has saved with --take-over"

@@ -1,4 +1,4 @@
-"""The owner of a folder, in the driver's process: the claim, its signs of life, and what happens when it has lost."""
+"""The owner of a folder, in the driver's process: the claim, its heartbeat, and what happens when ownership is lost."""
 
 import os
 import signal
@@ -28,7 +28,7 @@ def owned(
     """Own a run's or sweep's folder while in this context, as a new attempt.
 
     Args:
-        take_over: from an owner that is alive, too.
+        take_over: also from an owner that is alive.
         say: shows the user a line.
         on_loss: called in another thread when another attempt has taken the folder over; by default Ctrl-C is sent to this
             process, and the context ends with a LostRunError.
@@ -51,7 +51,7 @@ def owned(
 
 
 class Heartbeat(threading.Thread):
-    """Signs of life of an attempt, in the background. Storage that is away for a while is no loss.
+    """Writes an attempt's heartbeat in the background. Unavailable storage does not end the attempt.
 
     Attributes:
         lost: set when another attempt has taken over.
@@ -77,14 +77,14 @@ class Heartbeat(threading.Thread):
                 _warn(str(error))
                 self.on_loss()
                 return
-            # Whatever fails: without signs of life another attempt would take a live run for a dead one.
+            # Any failure: without a heartbeat another attempt would consider this one dead.
             except Exception as error:
                 if not is_failing:
                     _warn(f"{self.attempt.folder.label}: no sign of life can be written ({error}); the run continues")
                 is_failing = True
 
     def end(self) -> None:
-        """Stop, and make way for the next attempt."""
+        """Stop the heartbeat, and let the next attempt start."""
         self._ended.set()
         self.join()
         try:

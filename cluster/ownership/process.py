@@ -1,4 +1,4 @@
-"""Who this process is, for others that ask whether it still lives."""
+"""The identity of this process, by which other processes check whether it is alive."""
 
 import getpass
 import json
@@ -15,11 +15,11 @@ PROC = Path("/proc")
 
 @dataclass(frozen=True)
 class Process:
-    """A process, as others on its machine can find it. Of another machine, or where there is no /proc, nothing is known.
+    """A process that others on the same machine can look up. On another machine, or without /proc, its state is unknown.
 
     Attributes:
-        machine: this start of the machine's kernel, and the space in which process numbers are given.
-        started: when, in the kernel's count: a number may be given again.
+        machine: the kernel's boot id and the process namespace.
+        started: start time in kernel ticks, because process ids are reused.
     """
 
     machine: str
@@ -31,7 +31,7 @@ class Process:
         return cls(_machine(), os.getpid(), _started(os.getpid()))
 
     def is_known_dead(self) -> bool:
-        """Whether it was a process of this machine and is none any more; False where that cannot be said."""
+        """Whether it was a process of this machine that has ended; False if that is unknown."""
         if not self.machine or self.machine != _machine():
             return False
         try:
@@ -39,7 +39,7 @@ class Process:
         except ProcessLookupError:
             return True
         except PermissionError:
-            # Of another user, whose processes may be hidden.
+            # Another user's process may be hidden.
             return False
         return _started(self.pid) not in ("", self.started)
 
@@ -71,7 +71,7 @@ def _machine() -> str:
 
 
 def _started(pid: int) -> str:
-    """When a process was started; another word where only its remains are left, empty where that cannot be seen."""
+    """Start time of a process; "ended" for a zombie, "" if it cannot be read."""
     try:
         status = (PROC / str(pid) / "stat").read_text()
     except OSError:

@@ -17,10 +17,10 @@ from data_shards.storage.folder import RunFolder
 
 @dataclass(frozen=True)
 class Record:
-    """Who makes an attempt, and a sign of life: a number that grows.
+    """Who runs an attempt, with a heartbeat counter.
 
     Attributes:
-        since: for people, in UTC by the clock of that machine, which is compared with no other.
+        since: for display, in UTC by that machine's clock; never compared with another clock.
     """
 
     who: str
@@ -37,7 +37,7 @@ class Record:
 
 
 SHAPE = TypeAdapter(Record)
-# What is written by an attempt of a later version, or damaged, is somebody's all the same.
+# A record of a later version, or a damaged one, still has an owner.
 UNKNOWN = Record("somebody", "whose record cannot be read", "an unknown time", Process("", 0, ""))
 
 
@@ -74,10 +74,10 @@ class Records:
         self.folder.write(f"{FOLDER}/{attempt}{ending}", attempt.encode())
 
     def end(self, attempt: str) -> None:
-        """Mark an attempt of this process as ended; on a disk where it has written nothing, leave nothing, no folder either."""
+        """Mark an attempt of this process as ended; if it has written nothing to a local disk, remove the folder."""
         if self.folder.is_local and self.folder.names() == [FOLDER] and self.names() == {f"{attempt}{RECORD}"}:
             Path(self.place.root, f"{attempt}{RECORD}").unlink()
-            # Another attempt that begins right now keeps them.
+            # Another attempt that starts right now keeps them.
             with suppress(OSError):
                 Path(self.place.root).rmdir()
                 Path(self.folder.path).rmdir()
