@@ -1,4 +1,4 @@
-"""Ending a job for good: KubeRay starts a job that failed again, on a new cluster, whatever it failed of."""
+"""Stops a job for good on final errors: KubeRay retries a failed job on a new cluster, whatever the error."""
 
 import json
 import os
@@ -18,7 +18,7 @@ STOPS_WITHIN_S = 60.0
 
 @contextmanager
 def final_errors_stop_the_job() -> Iterator[None]:
-    """Where the variable is set, an error that another try would not pass stops this process's own Ray job.
+    """If the variable is set, an error that a retry cannot fix stops this process's own Ray job.
 
     KubeRay does not repeat a job that was stopped: its RayJob is complete, and its status says STOPPED.
     """
@@ -27,7 +27,7 @@ def final_errors_stop_the_job() -> Iterator[None]:
     except UserError as error:
         if is_final(error) and in_ray_job() and os.environ.get(VARIABLE):
             print(error_lines(error), file=sys.stderr, flush=True)
-            print("stopping this job: another try would end likewise", file=sys.stderr, flush=True)
+            print("stopping this job: a retry would fail again", file=sys.stderr, flush=True)
             # Where the head does not answer, the job ends with this error.
             with suppress(*unreachable(), KeyError):
                 _stop_own_job()
@@ -35,12 +35,12 @@ def final_errors_stop_the_job() -> Iterator[None]:
 
 
 def is_final(error: UserError) -> bool:
-    """Whether another start would end likewise."""
+    """Whether a retry would fail again."""
     return not error.retryable and not isinstance(error, ExhaustedError)
 
 
 def _stop_own_job() -> None:
-    """Ask the head to end this process, which it does at once."""
+    """Ask the head to stop this job, which ends this process."""
     from ray.job_submission import JobSubmissionClient
 
     job = json.loads(os.environ["RAY_JOB_CONFIG_JSON_ENV_VAR"])

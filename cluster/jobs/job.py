@@ -1,4 +1,4 @@
-"""A command as a Ray job: this project's code, and an environment without secrets."""
+"""A command as a Ray job, with this project's code and an environment without secrets."""
 
 import os
 import re
@@ -13,7 +13,7 @@ from cluster.records.trackers import names as tracker_names
 from cluster.settings.config import has_credentials
 from data_shards.errors import UserError
 
-# Beside what .gitignore and .rayignore name. Patterns of git, seen from the folder that is sent.
+# In addition to .gitignore and .rayignore; git patterns, relative to the folder that is sent.
 EXCLUDED = [
     *(
         "/.git",
@@ -32,7 +32,7 @@ EXCLUDED = [
     ),
     *("__pycache__", ".*_cache", "*.egg-info", "*.tar", "*.safetensors"),
 ]
-# What a store or a tracker needs to be found, or a network to be used; nothing that is secret.
+# Addresses of stores and trackers, and network settings; nothing secret.
 SENT = (
     *("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_DEFAULT_REGION"),
     *("AWS_REQUEST_CHECKSUM_CALCULATION", "AWS_RESPONSE_CHECKSUM_VALIDATION"),
@@ -48,14 +48,14 @@ SECRET = re.compile(r"SECRET|TOKEN|PASSW|CREDENTIAL|(^|_)KEY", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class Job:
-    """What is started, with which code, in which environment.
+    """A command with its code and environment.
 
     Attributes:
         name: of the run or the sweep; the job's own name begins with it.
-        metadata: which run or sweep it is, and its storage: no two jobs of the same may run.
-        doing: in words, while it runs.
-        named_by: the option that makes it another one.
-        runtime_env: what else its runtime environment has, see runtime_env.py.
+        metadata: the run or sweep and its storage: only one job of each may run.
+        doing: what the job does while it runs, for messages.
+        named_by: the option that would make it a different job.
+        runtime_env: further fields of its runtime environment, see runtime_env.py.
     """
 
     name: str
@@ -69,9 +69,9 @@ class Job:
 
     @property
     def folders(self) -> list[Path]:
-        """What is sent: a checkout as it is, of an installed project its packages; nothing to an image, which has all.
+        """The folders that are sent: the checkout, or the packages of an installed project; none if an image is given.
 
-        Not the folder of the caller, which may be a home with keys in it.
+        Never the caller's working directory, which may be a home folder with keys.
         """
         if not self.runtime_env.keys().isdisjoint(IMAGES):
             return []
@@ -92,7 +92,7 @@ class Job:
 
 
 def variables_sent(variables: Sequence[str]) -> dict[str, str]:
-    """Those of this process that a job needs, and the given ones, NAME=VALUE each; see `variable_problems`."""
+    """Environment variables for the job: those of SENT, and the given ones, NAME=VALUE each; see `variable_problems`."""
     here = {name: os.environ[name] for name in SENT if name in os.environ}
     return here | {name: value for name, _, value in (variable.partition("=") for variable in variables)}
 
@@ -119,7 +119,7 @@ def package_size(job: Job) -> tuple[int, int]:
     sizes: Counter[str] = Counter()
     for file in files:
         sizes[file.relative_to(ROOT).parts[0]] += file.stat().st_size
-    # It zips without compression.
+    # Ray's archive is not compressed.
     total = sizes.total()
     if total >= limit:
         largest = ", ".join(f"{name} {size / 1e6:,.0f} MB" for name, size in sizes.most_common(3))

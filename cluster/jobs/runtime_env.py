@@ -1,4 +1,4 @@
-"""The runtime environment that a job is to have beside this project's code: packages of pip or uv, an image."""
+"""The runtime environment of a job in addition to this project's code: pip or uv packages, or an image."""
 
 import argparse
 import difflib
@@ -13,14 +13,14 @@ from cluster.settings.config import has_credentials
 from cluster.settings.yaml_file import read_yaml
 from data_shards.errors import UserError
 
-# What Ray takes, but what `submit` itself sets.
+# Fields that Ray accepts, except those that `submit` itself sets.
 FIELDS = (
     *("pip", "uv", "conda", "image_uri", "container", "py_executable"),
     *("env_vars", "excludes", "py_modules", "config", "worker_process_setup_hook", "nsight", "rocprof_sys"),
 )
-# Each has a Python of its own.
+# Fields that choose the Python interpreter.
 PYTHONS = ("pip", "uv", "conda", "image_uri", "container", "py_executable")
-# All else, the code too, is in the image.
+# Everything else, including the code, is in the image.
 BESIDE_AN_IMAGE = {"env_vars", "config"}
 ARCHIVES = (".whl", ".zip", ".tar.gz")
 
@@ -43,7 +43,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def read_runtime_env(options: argparse.Namespace) -> dict[str, Any]:
-    """What the options give; files are read, `excludes` is a list, `env_vars` a mapping of text.
+    """The runtime environment that the options give; files are read, `excludes` is a list, `env_vars` a mapping of strings.
 
     Raises: UserError with a line for each problem.
     """
@@ -58,9 +58,9 @@ def read_runtime_env(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def python_of(runtime_env: Mapping[str, Any]) -> dict[str, Any]:
-    """What decides which Python a job runs by, of its runtime environment as it was given or as Ray describes it."""
+    """The fields that choose the Python interpreter, from a runtime environment as given or as Ray describes it."""
     chosen = {name: runtime_env[name] for name in PYTHONS if runtime_env.get(name)}
-    # Ray makes a mapping of a list.
+    # Ray converts a list to a mapping.
     return {name: value.get("packages", value) if isinstance(value, dict) else value for name, value in chosen.items()}
 
 
@@ -129,7 +129,7 @@ def _problems(given: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _with_packages(name: str, value: Any) -> Any:
-    """`pip` or `uv` with the packages of the files that it names. Raises: UserError."""
+    """`pip` or `uv` with requirements files replaced by their packages. Raises: UserError."""
     packages = value.get("packages") if isinstance(value, dict) else value
     if not isinstance(packages, str | list) or not all(isinstance(each, str) for each in packages):
         raise UserError(f"runtime environment: {name}: expected packages, or a file of them; got {value!r}")
@@ -161,7 +161,7 @@ def _lines(name: str, package: str, *, is_file: bool) -> Sequence[str]:
 
 
 def _is_only_here(line: str) -> bool:
-    """Whether it names a file relative to this folder."""
+    """Whether the requirement names a file of this machine."""
     path = re.sub(r"^(-r|-c|-e|--requirement|--constraint|--editable|-f|--find-links)[ =]*", "", line)
     is_option, is_archive = path != line, path.endswith(ARCHIVES)
     if "://" in path or path.startswith(("/", "$")):
@@ -185,10 +185,10 @@ def _texts(value: Any) -> Iterator[str]:
 
 
 def check_by_ray(given: Mapping[str, Any]) -> None:
-    """Raises: UserError for what Ray itself refuses, which its client does only after the upload."""
+    """Raises: UserError if Ray rejects the environment, which its client checks only after the upload."""
     from ray.runtime_env import RuntimeEnv, RuntimeEnvConfig
 
-    # Which Ray only logs.
+    # Ray only logs unknown fields.
     if unknown := set(given.get("config", {})) - RuntimeEnvConfig.known_fields:
         known = ", ".join(sorted(RuntimeEnvConfig.known_fields))
         raise UserError(f"runtime environment: config.{min(unknown)}: no such field; allowed: {known}")

@@ -36,7 +36,7 @@ def submit_command(
     description: str,
     epilog: str,
 ) -> int:
-    """A `submit` verb: its own options are parsed here, those of the command that is sent are left to `make_job`.
+    """A `submit` verb: parses its own options, and leaves those of the submitted command to `make_job`.
 
     Args:
         make_job: from the other options, patterns to leave out, NAME=VALUE variables, and the rest of a runtime environment.
@@ -58,7 +58,7 @@ def submit_command(
 
 
 def submit_parser(prog: str, usage: str, description: str, epilog: str) -> argparse.ArgumentParser:
-    """The options of a submission; those of the command that is sent are left over."""
+    """The parser of a submission's own options; unknown ones belong to the submitted command."""
     parser = Parser(prog=prog, usage=usage, description=description, epilog=epilog, allow_abbrev=False)
     parser.add_argument("--address", metavar="URL", help="the cluster's http://HOST:8265 (default: RAY_ADDRESS)")
     parser.add_argument("--no-wait", action="store_true", help="print the job's name and return")
@@ -74,7 +74,7 @@ def submit_parser(prog: str, usage: str, description: str, epilog: str) -> argpa
 
 
 def submit(job: Job, options: argparse.Namespace) -> int:
-    """Send a job and follow it; one that runs already is followed instead.
+    """Submit a job and follow it; if it is running already, follow that one instead.
 
     Args:
         options: parsed by `submit_command`.
@@ -110,7 +110,7 @@ def submit(job: Job, options: argparse.Namespace) -> int:
 
 
 def _send(client: "JobSubmissionClient", job: Job) -> str:
-    """Raises: UserError with the cluster's reason when it does not take the job."""
+    """Submit the job. Raises: UserError with the cluster's reason if it rejects the job."""
     import requests
 
     try:
@@ -121,14 +121,14 @@ def _send(client: "JobSubmissionClient", job: Job) -> str:
             metadata=job.metadata,
         )
     except (RuntimeError, OSError, requests.RequestException) as error:
-        # The server's traceback, of which the last line is the reason.
+        # The error is the server's traceback; its last line is the reason.
         reason = str(error).strip().splitlines()[-1:] or [type(error).__name__]
         raise UserError(f"{client.get_address()} has not taken the job: {reason[0].strip()}") from error
 
 
 def _quiet() -> None:
-    """Keep Ray from logging what it excludes and uploads."""
-    # job.EXCLUDED says what is left out.
+    """Silence Ray's log messages about excluded and uploaded files."""
+    # Only job.EXCLUDED decides what is left out.
     os.environ["RAY_OVERRIDE_RUNTIME_ENV_DEFAULT_EXCLUDES"] = ""
     try:
         import ray.job_submission
@@ -148,7 +148,7 @@ def connect(address: str | None) -> "JobSubmissionClient":
     # Ray's client prefers this one to its argument.
     os.environ["RAY_API_SERVER_ADDRESS"] = address
     keep_loopback_direct()
-    # What only a proxy reaches is not looked for without it.
+    # An address behind a proxy cannot be checked directly.
     if not proxy_for(address):
         _check_answers(address)
     import requests
@@ -171,7 +171,7 @@ def connect(address: str | None) -> "JobSubmissionClient":
 
 
 def _poll_logs(client: "JobSubmissionClient") -> None:
-    """Ray's client tails a log without a proxy, whatever the environment says: let it ask for all of it instead, like the rest."""
+    """Poll whole logs through the proxy: Ray's client ignores proxies when it tails a log."""
 
     async def whole_log(job_id: str) -> AsyncIterator[str]:
         yield await asyncio.to_thread(client.get_job_logs, job_id)
@@ -212,5 +212,5 @@ def running_job(client: "JobSubmissionClient", job: Job) -> str | None:
 
 
 def _without_take_over(command: str) -> str:
-    """How a job came to its run does not make it another one."""
+    """The command without --take-over, which does not make it a different job."""
     return command.removesuffix(f" {TAKE_OVER}")

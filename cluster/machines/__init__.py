@@ -1,1 +1,1 @@
-"""The machines of a cluster: Ray's session on them, what they have, and what a run can get of it."""
+"""The machines of a cluster: Ray's session on them, their resources, and the workers that a run gets."""

@@ -1,4 +1,4 @@
-"""The workers of a run on a cluster that is there: from what is free, and from what an autoscaler can add."""
+"""The workers of a run on an existing cluster: from free resources, and from what an autoscaler can add."""
 
 import time
 
@@ -10,12 +10,12 @@ from cluster.settings.workers.scaling import ScalingConfig
 from cluster.settings.workers.sizing import choose
 from data_shards.errors import UserError
 
-# What is in use may be a run that has just been killed, whose processes still end: it counts once it has not changed for STEADY_S.
+# Resources in use may belong to a run that has just been killed: they count once they have not changed for STEADY_S.
 STEADY_S, LONGEST_S, POLL_S = 5.0, 30.0, 0.5
 
 
 def choose_workers(scaling: ScalingConfig, *, global_batch: int, joined: bool) -> Resources:
-    """The workers for what is free in the cluster now, see `sizing.choose`; Ray is running.
+    """Choose workers for the resources that are free in the cluster now, see `sizing.choose`; Ray must be running.
 
     Args:
         joined: whether it is a cluster that others use too, and that an autoscaler may enlarge.
@@ -28,7 +28,7 @@ def choose_workers(scaling: ScalingConfig, *, global_batch: int, joined: bool) -
     try:
         chosen = choose(scaling, machines, global_batch=global_batch)
     except UserError:
-        # The autoscaler is asked only where it matters: that starts a process on the head.
+        # The autoscaler is queried only if needed, because that starts a process on the head.
         return choose(scaling, machines, global_batch=global_batch, growth=growth())
     fits = chosen.room(machines) >= chosen.fewest
     if fits and (chosen.use_gpu or scaling.gpu is not None):
@@ -37,7 +37,7 @@ def choose_workers(scaling: ScalingConfig, *, global_batch: int, joined: bool) -
 
 
 def settled_machines() -> list[Machine]:
-    """The machines of the cluster, as soon as nothing on them is in use, or that has not changed for a while."""
+    """The machines of the cluster, once their use has not changed for a while."""
     began = since = time.monotonic()
     machines = cluster_machines()
     while any(machine.busy_cpus or machine.busy_gpus for machine in machines):

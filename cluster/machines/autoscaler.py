@@ -1,4 +1,4 @@
-"""What the autoscaler of a cluster can add to it, read on the head, which alone has the autoscaler's configuration."""
+"""What a cluster's autoscaler can add, read on the head, which alone has the autoscaler's configuration."""
 
 import os
 from collections import Counter
@@ -10,7 +10,7 @@ import yaml
 from cluster.settings.workers.capacity import NO_GROWTH, Growth, Machine
 from cluster.settings.workers.selector import accelerators_of
 
-# Of the autoscaler's process, of both versions, as `ray start` and `ray up` begin it.
+# Argument of the autoscaler's process, in both versions, as `ray start` and `ray up` start it.
 OPTION = "--autoscaling-config="
 READ_S = 60.0
 # A resource that the head alone has, and the label that Ray gives to machines which its autoscaler started.
@@ -18,7 +18,7 @@ HEAD, NODE_TYPE = "node:__internal_head__", "ray.io/node-group"
 
 
 def growth() -> Growth:
-    """What an autoscaler can add to the cluster that this process has joined; nothing where there is none."""
+    """What an autoscaler can add to the cluster that this process has joined; NO_GROWTH if there is none."""
     import ray
     from ray.exceptions import GetTimeoutError, RayError
 
@@ -28,13 +28,13 @@ def growth() -> Growth:
     try:
         config, unknown = ray.get(look.remote(), timeout=READ_S)
     except (RayError, GetTimeoutError):
-        # A head that starts no process: what is there counts.
+        # The head starts no process: only existing machines count.
         return NO_GROWTH
     return Growth(machines_to_come(config, there), unknown) if config or unknown else NO_GROWTH
 
 
 def on_the_head() -> tuple[dict[str, Any] | None, bool]:
-    """The configuration of the autoscaler on this machine; and whether there is one whose configuration is elsewhere."""
+    """The configuration of the autoscaler on this machine, and whether there is an autoscaler with its configuration elsewhere."""
     for arguments in Path("/proc").glob("[0-9]*/cmdline"):
         try:
             words = arguments.read_bytes().decode(errors="replace").split("\0")
@@ -43,7 +43,7 @@ def on_the_head() -> tuple[dict[str, Any] | None, bool]:
         files = [word.removeprefix(OPTION) for word in words if word.startswith(OPTION)]
         if files and files[0] and any(word.endswith("monitor.py") for word in words):
             return yaml.safe_load(Path(files[0]).expanduser().read_text()), False
-    # KubeRay starts the head so where an autoscaler runs beside it, in a container of its own.
+    # KubeRay starts the head with this option if an autoscaler runs in a container beside it.
     return None, "--no-monitor" in os.environ.get("KUBERAY_GEN_RAY_START_CMD", "")
 
 
@@ -66,5 +66,5 @@ def machines_to_come(config: dict[str, Any] | None, there: Counter[str | None]) 
                 resources.get("CPU", 0), resources.get("GPU", 0), labels=labels, accelerators=accelerators_of(resources)
             )
             machines += [one] * (kind.get("max_workers", room) - there[name])
-    # Those with GPUs first: they may be all that is left out of the cluster's own limit.
+    # Those with GPUs first, because the cluster's limit may cut off the rest.
     return tuple(sorted(machines, key=lambda machine: -machine.gpus)[: max(room, 0)])

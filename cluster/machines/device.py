@@ -1,4 +1,4 @@
-"""The device of a rank, as it was planned; and what to do where a GPU was planned and torch cannot use it."""
+"""The device of a rank as planned, and the advice if a GPU was planned and torch cannot use it."""
 
 import subprocess
 from typing import TYPE_CHECKING
@@ -16,11 +16,11 @@ OWN = {"12.6": 560, "12.8": 570, "12.9": 575, "13.0": 580}
 
 
 def rank_device(use_gpu: bool, index: int | None, to_cpu: str = TO_CPU, share: float = 1) -> "torch.device":
-    """The GPU of that index, which becomes this process's current one; or the CPU, whatever GPUs there are.
+    """The GPU with that index, which becomes the current device; or the CPU, even if there are GPUs.
 
     Args:
-        to_cpu: what to do where none can be used.
-        share: of the GPU, whose memory this process takes no more of: others use it too.
+        to_cpu: advice for the error message.
+        share: fraction of the GPU's memory that this process may use, in (0, 1].
 
     Raises: UserError when a GPU is planned and torch cannot use one.
     """

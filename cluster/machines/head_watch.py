@@ -1,4 +1,4 @@
-"""Whether the head of the cluster still answers: Ray's calls wait for a lost one as long as they may, and cannot be interrupted."""
+"""Watches whether the cluster's head still answers: Ray's calls wait for a lost head and cannot be interrupted."""
 
 import os
 import socket
@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from cluster.records import events
 
 INTERVAL_S = 5.0
-# What loses its head within `fit` raises by itself and is retried; this is for calls that do not.
+# `fit` raises by itself when the head is lost, and is retried; this is for calls that do not.
 GRACE_S = 60.0
 
 
@@ -46,7 +46,7 @@ def _watch(address: str, wait_s: float, grace_s: float, interval_s: float, left:
             )
             events.add("end", text)
             events.close()
-            # A closed pipe must not keep the process.
+            # A closed pipe must not keep the process alive.
             with suppress(OSError):
                 print(f"error: {text}", file=sys.stderr, flush=True)
             # The main thread waits within Ray, out of reach of any exception or signal.

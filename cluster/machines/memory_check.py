@@ -1,4 +1,4 @@
-"""Whether the machines have the memory that a run needs, before it starts."""
+"""Checks before a run starts whether the machines have enough memory."""
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -16,7 +16,7 @@ Plans = Callable[[StepMemory], list[MemoryPlan]]
 def check_this_machine(
     config: RunConfig, *, world: int, here: int, on_gpu: bool, under_ray: bool, say: Callable[[str], None]
 ) -> None:
-    """Say where memory is tight. Raises: UserError where it cannot be enough."""
+    """Warn if memory is tight. Raises: UserError if it cannot be enough."""
 
     def plans(step: StepMemory) -> list[MemoryPlan]:
         return [
@@ -69,7 +69,7 @@ def _plans(config: RunConfig, resources: Resources, node: Mapping[str, Any], ste
 
 
 def _doubtful(config: RunConfig, plans: Plans) -> list[MemoryPlan]:
-    """The plan that fits least, if one does not; the networks are measured only where a bound leaves it open."""
+    """The tightest plan, if one does not fit; the networks are measured only if a quick bound does not decide."""
     if not any(plan.is_tight for plan in plans(StepMemory.at_most(config))):
         return []
     # It imports torch.

@@ -1,4 +1,4 @@
-"""The Ray cluster of a run: one that is there already, or one of this process's own."""
+"""The Ray cluster of a run: an existing one, or a local one of this process."""
 
 import os
 import secrets
@@ -72,7 +72,7 @@ def ray_session(address: str | None, wait_s: float = 0, lost_s: float = LOSS_WAI
         signal_handlers_kept = _imported()
         import ray
 
-        # Also what an attempt to start has left.
+        # Also cleans up after a failed start.
         stack.callback(ray.shutdown)
         with signal_handlers_kept():
             if folder:
@@ -86,7 +86,7 @@ def ray_session(address: str | None, wait_s: float = 0, lost_s: float = LOSS_WAI
 
 
 def _imported() -> Callable[[], AbstractContextManager[None]]:
-    """Import Ray, and what this project uses of it. Raises: UserError where it is not installed, not whole, or another version."""
+    """Import Ray and the parts that this project uses. Raises: UserError if it is missing, incomplete or an unsupported version."""
     try:
         import ray
     except ImportError as error:
@@ -126,7 +126,7 @@ def _machine(node: dict[str, Any], free: dict[str, float] | None) -> Machine:
     """Args: free: None for a machine that has only just joined."""
     total = node["Resources"]
     (cpus, gpus) = (total.get(name, 0) for name in ("CPU", "GPU"))
-    # Of what is in use up, Ray does not list the 0 that is left.
+    # Ray omits resources of which nothing is free.
     (free_cpus, free_gpus) = (cpus, gpus) if free is None else (free.get(name, 0) for name in ("CPU", "GPU"))
     labels = node.get("Labels") or {}
     return Machine(free_cpus, free_gpus, cpus - free_cpus, gpus - free_gpus, labels, accelerators_of(total))

@@ -8,13 +8,13 @@ from pathlib import Path
 
 from data_shards.errors import ExhaustedError, UserError, missing_module
 
-# Others may work: ray_internals.py has what could differ.
+# Other versions may work: ray_internals.py has what could differ.
 TESTED_RAY = ("2.59", "2.60")
 # A socket's name ends at so many bytes; and what Ray adds to its folder: session_<date>_<microseconds>_<process>/sockets/plasma_store.
 SOCKET_BYTES = 107
 RAY_BYTES = len("/session_2026-01-31_23-59-59_999999_4194304/sockets/plasma_store")
 WITHOUT_RAY = "or train without Ray's processes: --local"
-# Words of Ray's and of the system's, and what they mean here. The first that is found.
+# Patterns in messages of Ray and the system, and their meaning; the first match counts.
 KINDS = {
     r"No space left on device|Disk quota exceeded": (
         "no room in {folder}: free some, or choose another folder for temporary files with TMPDIR"
@@ -37,14 +37,14 @@ KINDS = {
         "too little memory is free: end other programs"
     ),
 }
-# Where another start may be luckier.
+# Errors that may not occur again at another start.
 TRANSIENT = r"[Tt]imed? ?out|TimeoutError|[Dd]eadline|overloaded|UNAVAILABLE"
 LOG_LINES = 400
 LONGEST_REASON = 300
 
 
 def start_error(error: Exception, folder: Path) -> UserError:
-    """What `ray.init` raised, for the user.
+    """A UserError for what `ray.init` raised.
 
     Args:
         folder: that of Ray's files; the logs in it are read where Ray does not say why its processes ended.
@@ -70,7 +70,7 @@ def start_error(error: Exception, folder: Path) -> UserError:
 
 
 def join_error(error: Exception, address: str) -> UserError:
-    """What `ray.init` raised for a cluster that is there already, for the user."""
+    """A UserError for what `ray.init` raised when joining an existing cluster."""
     for cause in _causes(error):
         if isinstance(cause, ImportError):
             return missing_module(cause, f"--address {address}: Ray cannot join it")
@@ -134,7 +134,7 @@ def _kind(text: str, folder: Path) -> str | None:
 
 
 def _last_words(folder: Path) -> str | None:
-    """The line in the logs of Ray's processes that says why one of them ended; None where there is none."""
+    """The log line that says why one of Ray's processes ended; None if there is none."""
     logs = sorted(folder.glob("session_2*/logs/*.err")) + sorted(folder.glob("session_2*/logs/*.log"))
     lines = [line for log in logs for line in log.read_text(errors="replace").splitlines()[-LOG_LINES:]]
     patterns = (r"^(ModuleNotFoundError|ImportError)", *KINDS)

@@ -1,1 +1,1 @@
-"""One rank among others: the process group, the clock, signs of life, requests to leave off."""
+"""One rank of a group: the process group, the clock, the pulse for the watchdog, and requests to stop."""

@@ -1,4 +1,4 @@
-"""Requests to a run in training: save a checkpoint now, and leave off."""
+"""Requests to a training run to save a checkpoint and stop."""
 
 import time
 from collections.abc import Callable
@@ -17,7 +17,7 @@ STOP, RESIZE, PREEMPTION = "stop", "resize", "preemption"
 
 @dataclass(frozen=True)
 class Request:
-    """Why a run is to leave off.
+    """Why a run is to save and stop.
 
     Attributes:
         kind: STOP, RESIZE or PREEMPTION.
@@ -28,12 +28,12 @@ class Request:
     reason: str
 
 
-# What this rank has been asked to do, if anything; all ranks call it equally often.
+# Returns the request that this rank has received, if any; all ranks call it equally often.
 Ask = Callable[[], Request | None]
 
 
 class Requests:
-    """Looks now and then whether the run is asked to leave off; all ranks call it alike.
+    """Polls whether the run is asked to stop; every rank must call it.
 
     A request that has reached any rank counts for all. A look synchronises the ranks, so it is not done at every step, but
     at steps that rank 0 chooses by its own clock.
@@ -45,7 +45,7 @@ class Requests:
         self._looked = time.monotonic()
 
     def pending(self) -> Request | None:
-        """Called once a step: the request to leave off now, if there is one; of several that of the lowest rank."""
+        """Called once per step. Returns: the pending request, if any; of several, that of the lowest rank."""
         self._left -= 1
         if self._left:
             return None

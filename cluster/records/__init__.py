@@ -1,1 +1,1 @@
-"""What a run says about itself, and what can be read from that."""
+"""A run's records: metrics, events and state, and what is read from them."""

@@ -1,4 +1,4 @@
-"""`run.json` and `state.json` of a run's folder as they are read: whoever wrote them, they have the shape that readers rely on."""
+"""Reads `run.json` and `state.json` of a run's folder, and checks that they have the shape that readers rely on."""
 
 from typing import Annotated, Any
 

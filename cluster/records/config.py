@@ -10,7 +10,7 @@ CLASS = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
 
 
 class ObserveConfig(BaseModel):
-    """What is recorded while a run trains."""
+    """What is recorded during training."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
@@ -21,7 +21,7 @@ class ObserveConfig(BaseModel):
     tensorboard: bool = True
     """Write TensorBoard events into the run's folder too."""
     sinks: tuple[str, ...] = ()
-    """Where else records and previews go: wandb, mlflow (extras of these names), or a class of your own as module:Class."""
+    """Further destinations of records and previews: wandb, mlflow (extras of these names), or your own class as module:Class."""
 
     @field_validator("sinks")
     @classmethod

@@ -1,4 +1,4 @@
-"""The health of a run, from its snapshot: whether it still trains, how fast, and what it waits for."""
+"""The health of a run from its snapshot: whether it trains, how fast, and what it waits for."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ from cluster.records.upload import INTERVAL_S
 
 # Before the first record a run starts processes, reads weights and may compile.
 STARTS_WITHIN_S = 600.0
-# What a run may be silent beyond its own rhythm: an evaluation, a checkpoint, a restart after a failure.
+# Time without records that is allowed beyond the usual interval: an evaluation, a checkpoint, a restart.
 GRACE_S = 120.0
 # Between the clocks of the driver, which writes state.json, and of the machine of rank 0, which writes the records.
 CLOCKS_S = 300.0
@@ -82,7 +82,7 @@ def pace(records: Sequence[Record]) -> Pace | None:
 
 
 def _patience_s(records: Sequence[Record]) -> float:
-    """How long a run with these records may be silent."""
+    """Seconds without a new record after which a run counts as stalled."""
     times = [record["time"] for record in records if "time" in record and "images_per_s" in record][-RECENT:]
     if len(times) < 2:
         return STARTS_WITHIN_S

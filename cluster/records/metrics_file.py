@@ -25,9 +25,9 @@ ATTENTION = "attention_"
 # `data_wait_max`, and which one that is as `data_wait_rank`.
 WAITS = ("data", "checkpoint", "validation", "preview")
 FLUSH_S = 10
-# What a float still counts one by one.
+# The largest integers that floats represent exactly.
 MOST_IMAGES = 2**53
-# Where a curve would say nothing.
+# Fields of which no curve is drawn.
 NOT_DRAWN = (IMAGES, "time", "score_version")
 
 Record = dict[str, Any]
@@ -68,7 +68,7 @@ def parse_records(content: bytes, warn: Callable[[str], None] = lambda line: Non
 
 
 def _is_record(value: Any) -> bool:
-    """Whether it is a number by name for everything that was measured, at some number of images."""
+    """Whether the value is a record: a mapping of names to numbers with a valid number of images."""
     if not isinstance(value, dict) or not all(map(_is_number, value.values())):
         return False
     images = value.get(IMAGES)
@@ -123,7 +123,7 @@ class MetricsFiles:
         rewritten = self.root / f".{METRICS}"
         rewritten.write_bytes(b"".join(map(_line, kept)))
         rewritten.replace(self.root / METRICS)
-        # Without a buffer it says how much of a line it has taken.
+        # Unbuffered, so that `write` returns how much of a line was written.
         self._metrics = (self.root / METRICS).open("ab", buffering=0)
         # A line says when it was written: two of the same content are one.
         last, known = kept[-1][IMAGES] if kept else 0, set(map(_line, kept))
@@ -147,7 +147,7 @@ class MetricsFiles:
                 self._events.close()
 
     def _draw(self, record: Record) -> None:
-        # A writer that has failed once takes nothing any more.
+        # After a failure a SummaryWriter must be replaced.
         from torch.utils.tensorboard import SummaryWriter
 
         folder, settings = str(self.root / TENSORBOARD), {"purge_step": self._purge_step, "flush_secs": FLUSH_S}

@@ -18,7 +18,7 @@ from cluster.records.sinks import PictureSink, Sink
 
 
 class MetricsLog:
-    """Adds up the losses of the steps and writes their mean over ranks and steps; all ranks call each method alike.
+    """Accumulates the losses of the steps and writes their mean over ranks and steps; every rank must call each method.
 
     Args:
         sinks: where the records go; used on rank 0 only.

@@ -1,4 +1,4 @@
-"""Where the records of a run go while it trains, beside its files (metrics_file.py): a function, Prometheus, trackers."""
+"""Destinations of a run's records during training besides its files (metrics_file.py): a function, Prometheus, trackers."""
 
 import math
 from collections.abc import Callable
@@ -53,7 +53,7 @@ class Forward:
 
 
 class OwnerCheck:
-    """The first sink, where the others write into the run's folder in place: ends the run when it is somebody else's by now."""
+    """The first sink of a run in a local folder: ends the run if another attempt owns the folder by now."""
 
     def __init__(self, attempt: Attempt) -> None:
         self.attempt = attempt

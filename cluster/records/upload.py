@@ -23,9 +23,9 @@ RETRY_S = 1.0
 
 
 class OptionalWork:
-    """Work that training does not depend on: failures of storage and disks are printed, and training continues.
+    """Runs work that training does not depend on: storage and disk failures are printed, and training continues.
 
-    Prints one line when it begins to fails and one when it works again, however often it is tried in between.
+    Prints one line when it begins to fail and one when it works again, regardless of the retries in between.
 
     Args:
         failure: what cannot be done: "metrics.jsonl cannot be written".

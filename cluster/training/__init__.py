@@ -1,1 +1,1 @@
-"""What every rank does: the loop, what stops it, and how a run is put together around it."""
+"""What every rank executes: the training loop, its guards and its data faults."""

@@ -61,7 +61,7 @@ def choose_workers(
     machines, unknown = [_whole(machine) for machine in cluster_machines()], False
     to_come: tuple[Machine, ...] = ()
     if joined and not _fitting(selector.among(machines), cpus, gpu):
-        # The autoscaler is asked only where it matters: that starts a process on the head.
+        # The autoscaler is queried only if needed, because that starts a process on the head.
         more = growth()
         to_come, unknown = more.machines, more.unknown
     return choose(machines, to_come, limits, cpus, gpu, selector, joined=joined, unknown=unknown)

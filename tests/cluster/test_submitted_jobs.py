@@ -184,5 +184,5 @@ def test_where_a_cluster_would_repeat_it_an_error_that_stays_stops_the_job(clust
     status, out, err = ends(submit(cluster.environment, *places, "--env", f"{VARIABLE}=1"))
     assert (status, "for-good-" in err) == (130, True), err
     assert "error: no dataset at " in out
-    assert "stopping this job: another try would end likewise" in out
+    assert "stopping this job: a retry would fail again" in out
     assert json.loads(cluster.job(err.partition(": submitted (")[0]))["status"] == "STOPPED"

@@ -1,4 +1,4 @@
-"""A tracker behind a queue: training never waits for it, and never fails with it."""
+"""Runs a tracker behind a queue: training never waits for it and never fails because of it."""
 
 import os
 import queue
@@ -102,7 +102,7 @@ class Background:
         try:
             yield
         except BaseException as error:
-            # Somebody else's code: whatever it raises, SystemExit too, is not the run's failure.
+            # Third-party code: no exception of it, not even SystemExit, may end the run.
             if not self._has_failed:
                 reason = without_secrets(" ".join(str(error).split()) or type(error).__name__)
                 self._warn(f"{reason[:LONGEST_REASON]}; the run continues")
