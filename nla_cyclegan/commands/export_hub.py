@@ -17,6 +17,8 @@ from nla_cyclegan.weights.names import Direction
 from nla_cyclegan.weights.references import NEWEST, Reference, about, parent, select, stored
 
 CARD, PICTURE = "README.md", "preview.png"
+# A line of the card.
+LIBRARY = "library_name: nla-cyclegan"
 PREVIEW = re.compile(r"images_(\d+)\.png", re.ASCII)
 # Metrics for the model card, of the last record before the checkpoint: score, distances, cycle and identity losses.
 FIGURES = re.compile(r"(score|swd|lab|kid|fid|cycle|identity)(_\w+)?")
@@ -37,13 +39,14 @@ def export_hub(weights: str, directions: list[Direction], folder: Path, license:
     generators = load_generators(weights, directions)
     picture = _picture(run, recorded.get("images_seen"))
     folder.mkdir(parents=True, exist_ok=True)
+    # The card first: by it an export that was interrupted is recognized.
+    with writing(folder / CARD) as temporary:
+        temporary.write_text(_card(recorded, list(generators), license, has_picture=picture is not None), "utf-8")
     if picture:
         with writing(folder / PICTURE) as temporary:
             temporary.write_bytes(picture)
     else:
         (folder / PICTURE).unlink(missing_ok=True)
-    with writing(folder / CARD) as temporary:
-        temporary.write_text(_card(recorded, list(generators), license, has_picture=picture is not None), "utf-8")
     save_hub(generators, folder, {"images_seen": recorded.get("images_seen")})
     return f"{' and '.join(generators)}; to upload it: hf upload USER/NAME {shlex.quote(shown_name(folder))}"
 
@@ -57,8 +60,12 @@ def _check_free(folder: Path) -> None:
 
 
 def _is_earlier(folder: Path) -> bool:
+    """Whether the files there are of an earlier export, perhaps of one that was interrupted before it wrote config.json."""
     try:
         return is_config(json.loads((folder / CONFIG).read_bytes()))
+    except FileNotFoundError:
+        card = folder / CARD
+        return card.is_file() and LIBRARY.encode() in card.read_bytes().splitlines()
     except (OSError, ValueError, RecursionError):
         return False
 
@@ -101,7 +108,7 @@ def _lines(
     yield "---"
     if license:
         yield f"license: {license}"
-    yield from ("library_name: nla-cyclegan", "pipeline_tag: image-to-image")
+    yield from (LIBRARY, "pipeline_tag: image-to-image")
     yield from ("tags:", "- cyclegan", "- unpaired-image-translation", "- image-to-image", "---", "")
     yield from (f"# {name}", "")
     ways = " and ".join(directions)

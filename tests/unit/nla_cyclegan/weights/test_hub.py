@@ -151,6 +151,20 @@ def test_nothing_else_is_written_over(run: Path, tmp_path: Path, capsys: Any) ->
     assert "--out: required" in capsys.readouterr().err
 
 
+def test_an_interrupted_export_is_completed_by_the_same_command(run: Path, tmp_path: Path) -> None:
+    out = tmp_path / "hub"
+    assert export(run, out) == 0
+    expected = {file.name: file.read_bytes() for file in out.iterdir()}
+    # In the reverse of the order in which they are written.
+    for lacking in ("config.json", "model.safetensors", "preview.png"):
+        (out / lacking).unlink()
+        kept = {file: file.read_bytes() for file in out.iterdir()}
+        assert export(run, out) == 0
+        assert {file.name: file.read_bytes() for file in out.iterdir()} == expected
+        for file in set(out.iterdir()) - set(kept):
+            file.unlink()
+
+
 @pytest.mark.parametrize("source", ["no/such/folder", "nowhere", "/nowhere/at/all", "../x", "s3://bucket/x"])
 def test_what_is_neither_folder_nor_repository(source: str) -> None:
     with pytest.raises(UserError, match="no such folder; a repository on the Hugging Face Hub is named user/name"):
