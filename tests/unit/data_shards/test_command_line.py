@@ -136,3 +136,14 @@ def test_a_current_folder_that_was_deleted_is_a_line(run, monkeypatch, capsys: p
     monkeypatch.setattr(os, "getcwd", gone)
     assert run(Whole(lambda _: pytest.fail("nothing works there")), "go") == 2
     assert capsys.readouterr().err.startswith("error: the current folder has been deleted; ")
+
+
+@pytest.mark.parametrize("closed", ["stdout", "stderr"])
+def test_a_closed_output_is_no_error(run, monkeypatch, closed: str) -> None:
+    def speak(_: Sequence[str]) -> int:
+        print("out", file=sys.stdout)
+        assert not getattr(sys, closed).isatty()
+        return 0
+
+    monkeypatch.setattr(sys, closed, None)
+    assert run(Whole(speak), "go") == 0
