@@ -1,6 +1,7 @@
 """A reader in a process of its own. A process that dies is replaced by one that starts at the first batch not delivered yet."""
 
 import contextlib
+import math
 import multiprocessing
 import re
 import signal
@@ -195,9 +196,8 @@ def is_stopped(pid: int | None) -> bool:
 
 def _shared(shape: tuple[int, ...]) -> Tensor:
     """A tensor in shared memory. Raises: UserError where there is too little of it."""
-    ring = torch.empty(shape, dtype=torch.uint8)
     try:
-        return ring.share_memory_()
+        return torch.empty(shape, dtype=torch.uint8).share_memory_()
     except RuntimeError as error:
         if not re.search("No space left|Cannot allocate memory", str(error)):
             reason = str(error).splitlines()[0]
@@ -205,7 +205,7 @@ def _shared(shape: tuple[int, ...]) -> Tensor:
                 f"no shared memory for a loader process ({reason}): data.loader_workers 0 needs none"
             ) from error
         raise UserError(
-            f"no room in /dev/shm for the {ring.nbytes / 1e6:,.0f} MB of a loader process: lower data.prefetch or "
+            f"no room in /dev/shm for the {math.prod(shape) / 1e6:,.0f} MB of a loader process: lower data.prefetch or "
             "data.loader_workers, or enlarge it (docker run --shm-size, emptyDir with medium: Memory)"
         ) from error
 

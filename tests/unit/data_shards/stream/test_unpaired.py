@@ -246,6 +246,7 @@ def test_seeds_out_of_range(dataset: Dataset, seed: int) -> None:
     "values",
     [
         *({"crop_size": 300}, {"crop_size": 0}, {"loader_workers": -1}, {"prefetch": 0}, {"load": 286}),
+        *({"loader_workers": 10**6}, {"prefetch": 10**6}, {"load_size": 10**6}),
         *({"cache_gb": value} for value in (-1.0, 1e300, math.inf, math.nan)),
     ],
 )
