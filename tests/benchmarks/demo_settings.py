@@ -12,9 +12,6 @@ import argparse
 import json
 import os
 import shutil
-import subprocess
-import sys
-import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -22,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from commands import ROOT, synthetic_dataset
+from commands import measured_call, synthetic_dataset
 from paired import Paired
 from report_tables import spread, table
 from timing import header
@@ -71,17 +68,18 @@ class Run:
             return
         runs, images, measured = self.folder / "runs", self.folder / "images", self.folder / f"{self.name}.measured"
         shutil.rmtree(runs / self.name, ignore_errors=True)
-        seconds, cpu_seconds = self._call(
-            "cluster", "train", "--config", self.config, "--local", "--scaling.workers=1", f"--name={self.name}", f"--seed={self.seed}",
-            f"--storage={runs}", f"--data.uri={self.folder / 'shards'}", *self.options,
+        log = self.folder / f"{self.name}.log"
+        used = measured_call(
+            log, "cluster", "train", "--config", self.config, "--local", "--scaling.workers=1", f"--name={self.name}", f"--seed={self.seed}",
+            f"--storage={runs}", f"--data.uri={self.folder / 'shards'}", *self.options, threads=self.threads,
         )  # fmt: skip
-        self._call(
-            "nla_cyclegan", "evaluate", "--weights", runs / self.name, "--direction", "both", "--inputs", images / "testB",
-            "--real", images / "testA", "--truth", images / "truthB2A", "--inception", "none", "--json", measured,
+        measured_call(
+            log, "nla_cyclegan", "evaluate", "--weights", runs / self.name, "--direction", "both", "--inputs", images / "testB",
+            "--real", images / "testA", "--truth", images / "truthB2A", "--inception", "none", "--json", measured, threads=self.threads,
         )  # fmt: skip
         found = json.loads(measured.read_text()) | {
-            "seconds": seconds,
-            "cpu_seconds": cpu_seconds,
+            "seconds": used.seconds,
+            "cpu_seconds": used.cpu_seconds,
             "settings": self.settings,
         }
         measured.write_text(json.dumps(found))
@@ -90,20 +88,6 @@ class Run:
             f"{self.name}: {', '.join(f'{name} {value(found):{form}}' for name, (form, value) in FIGURES.items())}",
             flush=True,
         )
-
-    def _call(self, package: str, *arguments: object) -> tuple[float, float]:
-        """One of the project's commands; the seconds that it took, by the clock and of all cores."""
-        environment = os.environ | {"OMP_NUM_THREADS": str(self.threads)}
-        began = time.monotonic()
-        with (self.folder / f"{self.name}.log").open("a") as log:
-            process = subprocess.Popen(
-                [sys.executable, "-m", package, *map(str, arguments)], cwd=ROOT, env=environment, stdout=log, stderr=log
-            )
-            _, status, used = os.wait4(process.pid, 0)
-            process.returncode = os.waitstatus_to_exitcode(status)
-        if process.returncode:
-            raise SystemExit(f"{self.name}: {package} {arguments[0]} failed, see {log.name}")
-        return time.monotonic() - began, used.ru_utime + used.ru_stime
 
 
 def main() -> None:

@@ -130,3 +130,12 @@ def test_demo_settings_compares_configurations_over_seeds(tmp_path: Path) -> Non
     assert "demo-2: score" in again
     assert "demo-1: score" not in again
     assert json.loads((tmp_path / "demo-2.json").read_text())["B2A"] == found["demo-2"]["B2A"]
+
+
+def test_evaluate_memory_measures_each_number_of_images(tmp_path: Path) -> None:
+    printed = run("evaluate_memory", str(tmp_path), "--sizes", "32", "--images", "3", "5", "--drawn", "2")
+    rows = [line.split(" | ") for line in printed.splitlines() if line.startswith("| 32 ")]
+    assert [row[1] for row in rows] == ["3", "5"]
+    assert all(100 < float(row[2]) < 10_000 for row in rows)
+    pictures = {path.read_bytes() for path in (tmp_path / "32-drawn-2-5" / "testB").iterdir()}
+    assert len(pictures) == 5
