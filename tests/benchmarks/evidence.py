@@ -5,7 +5,7 @@
     python tests/benchmarks/evidence.py STATE --size gpu --data SHARDS       # the same, 40,000 pairs a run
 
 Instance norm, logits not scaled, transposed convolutions, 9 blocks, one pair a step. Each optimizer has its best rate of three,
-chosen on a seed outside the test; a pilot on such seeds says how many the test needs. The same command goes on where it was
+chosen on a seed outside the test; a pilot on such seeds says how many the test needs (evidence_plan.py). The same command goes on where it was
 stopped, and writes what is known to STATE: tables.md and pictures. STATE is a folder outside the repository; what it misses is
 listed as open. SHARDS is a dataset packed at the size that --size names; without one, landscapes are drawn.
 """

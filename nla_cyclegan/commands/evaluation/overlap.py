@@ -11,6 +11,7 @@ from data_shards.dataset.manifest import open_dataset
 from data_shards.errors import UserError
 from data_shards.images.fit import Fit
 from data_shards.images.transforms import whole
+from data_shards.progress import Progress
 from data_shards.stream.read import read_split
 
 # Images are recognized by their colours at this size, which packing, encoding and resizing leave alone.
@@ -57,8 +58,9 @@ class Overlap:
 def _held_out(about: Mapping[str, Any], fit: Fit) -> Iterator[Tensor]:
     """The run's validation images, uint8 [3, H, W] resized to SIDE."""
     dataset, most = open_dataset(about["config"]["data"]["uri"]), about["config"]["validation"]["images"]
-    for split in SPLITS:
-        for number in range(min(most, dataset.require(split).samples)):
+    numbers = [(split, number) for split in SPLITS for number in range(min(most, dataset.require(split).samples))]
+    with Progress("images that chose the best", len(numbers)) as progress:
+        for split, number in numbers:
             try:
                 for _, image in read_split(dataset, split, size=SIDE, indices=[number], fit=partial(whole, fit=fit)):
                     yield image
@@ -66,6 +68,7 @@ def _held_out(about: Mapping[str, Any], fit: Fit) -> Iterator[Tensor]:
                 if error.retryable:
                     raise
                 # A damaged image was in no evaluation.
+            progress.advance()
 
 
 def _small(images_BCHW: Tensor) -> Tensor:
