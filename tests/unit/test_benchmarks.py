@@ -115,7 +115,7 @@ def test_variants_compare(tmp_path: Path) -> None:
 def test_demo_settings_compares_configurations_over_seeds(tmp_path: Path) -> None:
     """Both configurations of the demo that are published, at a tiny size; what is done is not done again."""
     command = ["tests/benchmarks/configs/demo_before.yaml", "cluster/configs/demo.yaml", "--seeds", "1", "2"]
-    command += ["--size", "32", "--train", "8", "--test", "3", "--data.load_size=32", "--data.crop_size=16"]
+    command += ["--size", "32", "--train", "8", "--test", "3", "--data.load_size=32", "--data.crop_size=24"]
     command += ["--schedule.images=4", "--model.generator.base_channels=2", "--observe.previews=none"]
     printed = run("demo_settings", str(tmp_path), *command)
     rows = [line for line in printed.splitlines() if line.startswith("| demo")]
