@@ -1,1 +1,1 @@
-"""Copies of a run's state in the memory of its machines: from there a group goes on when it has lost a worker or a machine."""
+"""Copies of a run's state in its machines' memory, from which a group continues after losing a worker or a machine."""

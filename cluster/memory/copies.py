@@ -1,4 +1,4 @@
-"""Copies of the state of a run in the memory of its machines, and going on from them.
+"""Copies of a run's state in the memory of its machines, and resuming from them.
 
 A copy has all that a checkpoint has: what all ranks have alike, and the image pools of all of them, which the ranks exchange. So
 each machine has a whole one, whichever others are lost. There are two in turn (shelf.py): one that is being written when a
@@ -31,7 +31,7 @@ from nla_cyclegan import TrainingStep
 
 
 class MemoryCopies:
-    """Copies of one rank's part of the state, and the whole ones of its machine; all ranks call each method alike.
+    """One rank's part of the copies, and the whole copies of its machine; every rank must call each method.
 
     As a context manager it deletes the copies at the end of the attempt, and leaves them for another group of workers.
 
@@ -78,10 +78,10 @@ class MemoryCopies:
             self.shelf.close()
 
     def restore(self, step: TrainingStep, newer_than: int) -> int | None:
-        """Fill the step from the newest copy that any machine has whole; its images seen, None where there is none.
+        """Restore the step from the newest complete copy of any machine. Returns: its images seen, None if there is none.
 
         Args:
-            newer_than: images seen of the newest checkpoint; an older copy is not used.
+            newer_than: images seen at the newest checkpoint; older copies are not used.
         """
         if self.shelf is None:
             return None
@@ -106,10 +106,10 @@ class MemoryCopies:
         return None
 
     def maybe_copy(self, step: TrainingStep, images_seen: int) -> None:
-        """Copy the state when it is due; training waits for what happens on its device."""
+        """Copy the state when it is due; training waits only for work on its device."""
         if self.shelf and self._pace.due():
             if not self._on_cpu:
-                # The time of the steps before is not the copy's.
+                # Exclude the time of the steps before.
                 torch.cuda.current_stream().synchronize()
             step_s, began = self._pace.measured_step_s(), self._clock_s()
             if parts := self._parts or self._set_up(step, self.shelf):
@@ -117,7 +117,7 @@ class MemoryCopies:
                 self._cost_s = self._clock_s() - began
 
     def _clock_s(self) -> float:
-        """On the CPU only work takes time from training: the ranks wait for each other anyway."""
+        """CPU time on a CPU, where only computation delays training; wall-clock time on a GPU."""
         return time.thread_time() if self._on_cpu else time.perf_counter()
 
     def _copy(self, parts: Parts, images_seen: int, step_s: float) -> None:
@@ -138,7 +138,7 @@ class MemoryCopies:
         self._pace.next(*exchanged.times)
 
     def _set_up(self, step: TrainingStep, shelf: Shelf) -> Parts | None:
-        """Agree on what is copied; None where a machine has no room for it."""
+        """Agree with all ranks on what is copied; None if a machine has no room for it."""
         images = next((each for each in self.world.gather(described(step)) if each), None)
         parts, reason = self._parts_of(step, images, shelf)
         if reason := next((each for each in self.world.gather(reason) if each), None):
@@ -157,7 +157,7 @@ class MemoryCopies:
         return parts
 
     def _parts_of(self, step: TrainingStep, images: list[Any] | None, shelf: Shelf) -> tuple[Parts | None, str | None]:
-        """What this rank copies; or why it has no room for it."""
+        """What this rank copies, or the reason why it has no room."""
         try:
             parts = Parts(step, images, self.world, writes=self._is_first_here)
         except RuntimeError as error:
@@ -168,7 +168,7 @@ class MemoryCopies:
     def _go_on_from(
         self, step: TrainingStep, layout: Layout, source: int, about: dict[str, Any], content: bytearray | None
     ) -> None:
-        """Fill the step from the copy of one rank."""
+        """Restore the step from the copy of one rank."""
         assert self.shelf
         is_source = self.world.rank == source
         lines = self.shelf.records().decode(errors="replace") if is_source else ""
@@ -191,7 +191,7 @@ class MemoryCopies:
 
     @property
     def _is_first_here(self) -> bool:
-        """Whether this rank writes the machine's copies."""
+        """Whether this rank is the first on its machine, which writes the copies."""
         return bool(self._machines) and self._machines.index(self._machines[self.world.rank]) == self.world.rank
 
 
@@ -206,7 +206,7 @@ def _pools(slots: Tensor, about: dict[str, Any]) -> list[dict[str, Tensor]]:
 
 
 def _is_over(error: BaseException | None) -> bool:
-    """Whether the attempt ends with this error, rather than goes on with another group of workers."""
+    """Whether the attempt ends with this error instead of continuing with a new group of workers."""
     if isinstance(error, RunInterruptedError):
         return bool(error.kind == STOP)
     return error is None or (isinstance(error, UserError) and not error.retryable)

@@ -1,4 +1,4 @@
-"""Where tensors lie in one buffer of bytes: the state of a run is copied, sent and read back as one piece."""
+"""The layout of named tensors in one byte buffer: the state of a run is copied, sent and read back as one piece."""
 
 import hashlib
 import json
@@ -14,7 +14,7 @@ ALIGNED_BYTES = 64
 
 @dataclass(frozen=True)
 class Place:
-    """Where one tensor lies."""
+    """The place of one tensor in the buffer."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -28,7 +28,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Layout:
-    """The places of named tensors in a buffer, one after the other.
+    """The places of named tensors, consecutive in a buffer.
 
     Attributes:
         size: of the buffer, in bytes.
@@ -61,7 +61,7 @@ class Layout:
 
     @cached_property
     def fingerprint(self) -> str:
-        """The same for the same tensors in the same order."""
+        """A hash that is equal for equal names, types and shapes in the same order."""
         return hashlib.sha256(json.dumps(self.to_json()).encode()).hexdigest()[:16]
 
     def views(self, buffer: Tensor) -> dict[str, Tensor]:

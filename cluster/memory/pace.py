@@ -1,20 +1,20 @@
-"""How often the state is copied: as often as a share of the time allows."""
+"""How often the state is copied: as often as a given share of the time allows."""
 
 import math
 import time
 from dataclasses import dataclass
 
-# Before it is known what a copy costs.
+# The interval in steps until the cost of a copy is known.
 FIRST_STEPS = 3
 LEAST_COST_S = 1e-5
 
 
 @dataclass
 class Pace:
-    """Counts steps until the next copy, alike on all ranks.
+    """Counts the steps until the next copy, with the same result on all ranks.
 
     Args:
-        share: of the time that copies may take.
+        share: fraction of the time that copies may take, in (0, 0.5].
     """
 
     share: float
@@ -24,21 +24,21 @@ class Pace:
         self._since = time.perf_counter()
 
     def due(self) -> bool:
-        """Called once a step: whether it is to be copied."""
+        """Called once per step. Returns: whether the state is to be copied now."""
         self._left -= 1
         return self._left == 0
 
     def measured_step_s(self) -> float:
-        """Seconds of a step, of those since the copy before."""
+        """Mean seconds per step since the previous copy."""
         return (time.perf_counter() - self._since) / self._steps
 
     def next(self, cost_s: float, apart_s: float, step_s: float) -> None:
-        """Choose when the next copy is due, from what all ranks know.
+        """Choose when the next copy is due, from values that all ranks agree on.
 
         Args:
-            cost_s: what a copy costs training; nan: not known yet.
-            apart_s: what must at least lie between two copies.
-            step_s: what a step takes.
+            cost_s: seconds of training that a copy costs; NaN if not known yet.
+            apart_s: minimum time between two copies, in seconds.
+            step_s: seconds per step.
         """
         if math.isnan(cost_s):
             self._left = self._steps = FIRST_STEPS

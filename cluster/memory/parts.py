@@ -1,4 +1,4 @@
-"""What a copy is made of: the state that all ranks have alike, then a slot for each rank, with its image pools."""
+"""The parts of a copy: the state that is equal on all ranks, then a slot for each rank with its image pools."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,12 +19,12 @@ DOMAINS = ("a", "b")
 
 @dataclass(frozen=True)
 class Exchanged:
-    """What the ranks have said to each other at a copy.
+    """The values that the ranks exchange at a copy.
 
     Attributes:
         slots: of all ranks, uint8 [world, bytes], on the device.
         counts: of each rank the images in its pools, and the bytes of its new records.
-        times: the greatest of each time, in seconds.
+        times: the maximum over the ranks of each time, in seconds.
     """
 
     slots: Tensor
@@ -33,7 +33,7 @@ class Exchanged:
 
 
 class Parts:
-    """The parts of a rank's copies, and of the whole copies of its machine.
+    """The parts of a rank's copies, and of the complete copies of its machine.
 
     Args:
         images: type and shape of a pool's images, as `described`; None where no rank has any.
@@ -42,7 +42,7 @@ class Parts:
 
     def __init__(self, step: TrainingStep, images: list[Any] | None, world: World, *, writes: bool) -> None:
         self.step, self.world = step, world
-        # The tensors stay where they are as long as the step lives.
+        # The tensors keep their memory for the lifetime of the step.
         self.state = state_of(step)
         self.state_layout = Layout.of(self.state)
         dtype, shape = (getattr(torch, images[0]), images[1]) if images else (torch.float32, [0])
@@ -52,7 +52,7 @@ class Parts:
         self.size = aligned(self.state_layout.size) + world.size * aligned(self.slot.size)
         self._own_slot = torch.zeros(aligned(self.slot.size), dtype=torch.uint8, device=world.device)
         self._slots = torch.empty((world.size, len(self._own_slot)), dtype=torch.uint8, device=world.device)
-        # Views take longer to make than small tensors to copy.
+        # Creating views takes longer than copying small tensors.
         self._own, self._all = self.slot.views(self._own_slot), [self.slot.views(slot) for slot in self._slots]
         self._passage: Passage | None = None
         if writes and world.device.type == "cuda":
@@ -60,7 +60,7 @@ class Parts:
             self._on_device = self.target(self._passage.on_device)
 
     def exchange(self, records: int, times: tuple[float, float, float]) -> Exchanged:
-        """Exchange pools, and what is needed to agree. All ranks call it alike.
+        """Exchange image pools, counts and times. Every rank must call it.
 
         Args:
             records: bytes of this rank's new records.
@@ -76,13 +76,13 @@ class Parts:
         return Exchanged(self._slots, torch.stack([each["counts"] for each in self._all]).tolist(), greatest)
 
     def target(self, buffer: Tensor) -> "Target":
-        """A buffer uint8 [size] as what copies are made to."""
+        """A buffer uint8 [size] as the destination of copies."""
         views = self.state_layout.views(buffer)
         slots = buffer[aligned(self.state_layout.size) :].view(self._slots.shape)
         return Target(buffer, [views[name] for name in self.state], slots, views[FINITE])
 
     def snapshot(self, slots: Tensor, target: "Target") -> Callable[[], None]:
-        """Copy the state and the slots to CPU memory, now or in the background; what is returned waits until they are there."""
+        """Copy the state and the slots to CPU memory, possibly in the background. Returns: a function that waits for the copy."""
         taken = target if self._passage is None else self._on_device
         torch._foreach_copy_(taken.state, [*self.state.values()])
         taken.slots.copy_(slots)
@@ -100,7 +100,7 @@ class Target:
 
 
 class Passage:
-    """From a GPU to the host while training goes on: a copy on the device, and from there on a stream of its own."""
+    """Copies from a GPU to the host during training: first on the device, then on a separate stream."""
 
     def __init__(self, size: int, device: torch.device) -> None:
         self.on_device = torch.empty(size, dtype=torch.uint8, device=device)
@@ -122,7 +122,7 @@ class Passage:
 
 
 def state_of(step: TrainingStep) -> dict[str, Tensor]:
-    """The step's own tensors that all ranks have alike, as `file/name`, and whether all its losses were finite."""
+    """The step's tensors that are equal on all ranks, as `file/name`, and whether all losses were finite."""
     return {name: tensor.detach() for name, tensor in tensors_alike(step).items()} | {FINITE: step.finite}
 
 

@@ -1,4 +1,4 @@
-"""The records of a run that travel with copies of its state, because storage may not have them yet."""
+"""Records that accompany copies of a run's state, because storage may not have them yet."""
 
 import json
 
@@ -6,7 +6,7 @@ from cluster.records.metrics_file import IMAGES, Record, parse_records
 
 
 class RecordsTail:
-    """A sink that keeps what was recorded since it was last taken."""
+    """A sink that keeps the records since the last `take`."""
 
     def __init__(self) -> None:
         self._lines: list[str] = []
@@ -26,7 +26,7 @@ class RecordsTail:
 
 
 def between(lines: bytes, after: int, until: int) -> list[Record]:
-    """Of the lines of a metrics.jsonl the records of more than `after` and at most `until` images."""
+    """The records with after < images <= until, from lines of a metrics.jsonl."""
     return [record for record in parse_records(lines) if after < record[IMAGES] <= until]
 
 

@@ -1,4 +1,4 @@
-"""A machine's copies of a run's state: two files in turn in a folder of its memory, so that one is whole at any moment.
+"""A machine's copies of a run's state: two alternating files in shared memory, so that one is complete at any time.
 
     nla-cyclegan-<user>-<run>-<attempt>/   0700; run: a hash of its storage and name
         forked-by                          the process that this machine's workers are forked from
@@ -30,7 +30,7 @@ SHARED_MEMORY = Path("/dev/shm")
 BOOT = Path("/proc/sys/kernel/random/boot_id")
 SLOTS = (0, 1)
 RECORDS, FORKED_BY = "records.jsonl", "forked-by"
-# A run writes every few seconds, and waits for lost machines for minutes.
+# A run writes every few seconds, and waits for minutes for lost machines.
 DEAD_AFTER_S = 24 * 3600.0
 
 
@@ -39,7 +39,7 @@ class Shelf:
 
     Args:
         root: a file system in memory.
-        run: what tells this run from others, in all attempts.
+        run: a text that identifies the run in all attempts.
     """
 
     def __init__(self, root: Path, run: str, attempt: str) -> None:
@@ -70,7 +70,7 @@ class Shelf:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def whole(self) -> dict[int, dict[str, Any]]:
-        """What is known of the copies that were whole when they were written, by slot."""
+        """Metadata of the complete copies, by slot."""
         found = {}
         for slot in SLOTS:
             with suppress(OSError, ValueError):
@@ -78,7 +78,7 @@ class Shelf:
         return found
 
     def shortage(self, size: int) -> str | None:
-        """Why files of so many bytes together have no room here, if they have none."""
+        """The reason why files of `size` bytes in total do not fit; None if they fit."""
         there = sum(file.stat().st_size for file in self.folder.glob("state-*"))
         about = os.statvfs(self.root)
         free = about.f_bavail * about.f_frsize + there
@@ -104,18 +104,18 @@ class Shelf:
         return torch.from_file(str(file), shared=True, size=size, dtype=torch.uint8)
 
     def discard(self, slot: int) -> None:
-        """From now on that copy is not whole."""
+        """Mark the copy in that slot as incomplete."""
         (self.folder / f"about-{slot}.json").unlink(missing_ok=True)
 
     def commit(self, slot: int, buffer: Tensor, about: dict[str, Any]) -> None:
-        """The copy in that slot is whole."""
+        """Mark the copy in that slot as complete."""
         text = json.dumps({**about, "size": len(buffer), "sha256": digest(buffer)})
         written = self.folder / f".about-{slot}"
         written.write_text(text)
         written.replace(self.folder / f"about-{slot}.json")
 
     def read(self, slot: int) -> bytearray | None:
-        """The bytes of a whole copy; None where they are not those that were written."""
+        """The bytes of a complete copy; None if their checksum is wrong."""
         about = self.whole().get(slot)
         with suppress(OSError):
             content = bytearray((self.folder / f"state-{slot}").read_bytes())
@@ -124,12 +124,12 @@ class Shelf:
         return None
 
     def add_records(self, lines: bytes) -> None:
-        """Keep records of the run beside its state."""
+        """Append records of the run to those beside its state."""
         with (self.folder / RECORDS).open("ab") as file:
             file.write(lines)
 
     def records(self) -> bytes:
-        """All records that were kept."""
+        """All records beside the state."""
         try:
             return (self.folder / RECORDS).read_bytes()
         except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""Writes the copies of one machine: what training does not wait for is a thread's."""
+"""Writes the copies of one machine, in a thread as far as training need not wait."""
 
 import socket
 import time
@@ -17,7 +17,7 @@ MOST_RECORDS_BYTES = 1 << 20
 
 @dataclass(frozen=True)
 class Took:
-    """How long a copy took in the background, and how long of that it worked, in seconds."""
+    """Elapsed time and CPU time of a copy in the background, in seconds."""
 
     passed_s: float
     worked_s: float
@@ -27,8 +27,8 @@ class Writer:
     """Writes a rank's copies, one at a time.
 
     Args:
-        newest: the slot of the copy that must not be overwritten first, if any.
-        kept: images back to which records are kept.
+        newest: the slot of the newest copy, which is overwritten last; None if there is none.
+        kept: number of images before the newest copy for which records are kept.
     """
 
     def __init__(self, shelf: Shelf, parts: Parts, newest: int | None, kept: int) -> None:
@@ -39,18 +39,18 @@ class Writer:
         self._work = OptionalWork(f"the state cannot be copied to the memory of {socket.gethostname()}")
 
     def took(self) -> Took | None:
-        """How long the copy before took; None when that was asked already, or it is not done."""
+        """The times of the previous copy; None if it is not done, or they were returned already."""
         if self._writing is None or not self._writing.done():
             return None
         took, self._writing = self._writing.result(), None
         return took
 
     def write(self, exchanged: Exchanged, records: bytes, about: dict[str, Any]) -> None:
-        """Copy the state as it is now, unless the copy before is still being written.
+        """Copy the current state, unless the previous copy is still being written.
 
         Args:
             records: new ones, one a line.
-            about: `images` seen, and what else is to be known of the copy.
+            about: metadata of the copy, with `images` seen.
         """
         with self._work.attempt():
             self.shelf.add_records(records)
@@ -69,7 +69,7 @@ class Writer:
         began, worked = time.perf_counter(), time.thread_time()
         with self._work.attempt():
             arrived()
-            # A step that was not finite has changed nothing, and ends the run: a restart must not go on behind it.
+            # A non-finite step has changed nothing and ends the run: a restart must not resume after it.
             if self._targets[slot].finite:
                 self.shelf.commit(slot, self._targets[slot].buffer, about)
                 self.newest = slot

@@ -1,1 +1,1 @@
-"""Processes that start at once: forks of one that has imported everything, one of those on each machine of a run."""
+"""Processes that start quickly: forks of a server, one per machine of a run, that has imported everything."""

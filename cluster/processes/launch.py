@@ -36,7 +36,7 @@ def main(arguments: list[str]) -> None:
     try:
         (status,), _ = receive(connection)
     except (OSError, EOFError):
-        # The server is gone, and its forks with it.
+        # The server has ended, and its forks with it.
         status = signal.SIGKILL
     _end_as(status)
 
@@ -84,7 +84,7 @@ def _connect(name: str, modules: str, at_end: str) -> socket.socket:
 
 
 def _program(command: list[str]) -> dict[str, object]:
-    """What the fork needs to be as this process would be."""
+    """The process attributes that the fork takes over from this process."""
     return {
         "command": command,
         "environment": dict(os.environ),

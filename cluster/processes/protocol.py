@@ -1,4 +1,4 @@
-"""What a launcher and its machine's fork server say to each other, over a Unix socket without a file.
+"""The protocol between a launcher and its machine's fork server, over an abstract Unix socket.
 
 The socket's name is random, and each side checks that the other one belongs to the same user: nobody else is answered, and
 nothing is left behind. Nothing listens on a network.
@@ -22,8 +22,8 @@ def address_of(name: str) -> bytes:
 
 def is_own(connection: socket.socket) -> bool:
     """Whether the process at the other end belongs to the user of this one."""
-    told = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, CREDENTIALS.size)
-    return bool(CREDENTIALS.unpack(told)[1] == os.getuid())
+    credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, CREDENTIALS.size)
+    return bool(CREDENTIALS.unpack(credentials)[1] == os.getuid())
 
 
 def send(connection: socket.socket, message: Any, descriptors: tuple[int, ...] = ()) -> None:

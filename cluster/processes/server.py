@@ -40,7 +40,7 @@ END = types.SimpleNamespace(status=1)
 
 @dataclass
 class Request:
-    """A program that a launcher wants, and its standard files."""
+    """A program that a launcher requests, with its standard files."""
 
     program: dict[str, Any]
     files: list[int]
@@ -63,7 +63,7 @@ def main(arguments: list[str]) -> None:
     atexit.register(_leave)
     for module in modules.split(","):
         importlib.import_module(module)
-    # What it holds is not looked at again by its forks' garbage collectors, and so stays shared with them.
+    # Frozen objects are skipped by the forks' garbage collectors, so their memory stays shared.
     gc.collect()
     gc.freeze()
     server = Server(listener, int(owner))
@@ -73,7 +73,7 @@ def main(arguments: list[str]) -> None:
     if not server.is_idle:
         module, _, function = at_end.partition(":")
         getattr(importlib.import_module(module), function)(os.getpid())
-    # Nothing was started that would have to be taken down, which takes a second.
+    # Nothing was started that needs a shutdown, which takes a second.
     os._exit(0)
 
 
@@ -161,7 +161,7 @@ class Server:
         return None
 
     def _collect(self) -> None:
-        """Say to the launchers of forks that have ended how they ended."""
+        """Report the exit status of ended forks to their launchers."""
         with suppress(ChildProcessError):
             while True:
                 process, status = os.waitpid(-1, os.WNOHANG)
@@ -175,7 +175,7 @@ class Server:
                     connection.close()
 
     def _become_a_fork(self, owner: int, *wakeup: socket.socket) -> None:
-        """Leave the server's files and signals behind, and end with it."""
+        """Reset files and signals inherited from the server, and end when it ends."""
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != self.process:
             os._exit(1)
@@ -196,7 +196,7 @@ def _close(files: list[int]) -> None:
 
 
 def _run(request: Request) -> None:
-    """Run the program as Python would."""
+    """Run the program as the Python interpreter would."""
     program = request.program
     for number, file in enumerate(request.files):
         os.dup2(file, number)

@@ -12,7 +12,7 @@ _thread: int | None = None
 
 @dataclass(frozen=True)
 class Pulse:
-    """Where one rank is."""
+    """The progress of one rank."""
 
     images_seen: int
     collectives: int
@@ -25,7 +25,7 @@ class Pulse:
 
     @property
     def progress(self) -> tuple[int, int]:
-        """Of two ranks of a group that hangs, the one with the smaller value keeps the other waiting."""
+        """Sort key: in a hung group the ranks with the smallest value keep the others waiting."""
         return self.collectives, self.images_seen
 
 
@@ -61,7 +61,7 @@ def _where() -> str:
 
 
 def ranks_behind(pulses: list[Pulse | None]) -> list[int]:
-    """Ranks that the others wait for, in a group that hangs: those that do not answer, else those that are behind."""
+    """Ranks that the others of a hung group wait for: those that do not answer, otherwise those that are behind."""
     silent = [rank for rank, pulse in enumerate(pulses) if pulse is None]
     answers = [pulse for pulse in pulses if pulse is not None]
     if silent or not answers:

@@ -1,4 +1,4 @@
-"""The ranks of a worker group, seen from one of them; alone where no process group was started."""
+"""The ranks of a worker group, seen from one of them; a single rank if no process group was started."""
 
 import json
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from torch import Tensor
 
 T = TypeVar("T")
 CPU = torch.device("cpu")
-# A large file crosses in pieces: each needs that much memory on the device beside what is there.
+# A large file is sent in pieces, each of which needs this much additional memory on the device.
 PIECE_BYTES = 64 * 2**20
 LONGEST_VALUE = 64 * 2**20
 
@@ -60,7 +60,7 @@ class World:
         lengths = [torch.zeros(1, dtype=torch.int64, device=self.device) for _ in range(self.size)]
         dist.all_gather(lengths, torch.tensor([len(mine)], device=self.device))
         sizes = [_length(length) for length in lengths]
-        # All alike: that is what collectives take.
+        # Collectives require equal sizes.
         padded = torch.zeros(max(sizes), dtype=torch.uint8, device=self.device)
         padded[: len(mine)] = _tensor(mine)
         texts = [torch.empty_like(padded) for _ in sizes]

@@ -1,4 +1,4 @@
-"""What goes wrong with the data on any rank: damaged samples, which count towards one budget, and loader processes that died."""
+"""Data faults on any rank: damaged samples, which count towards one budget, and loader processes that died."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
@@ -14,17 +14,17 @@ from data_shards import UnpairedStream
 from data_shards.storage.checked import checked
 from data_shards.stream.tracks import Fault
 
-# In one message; the others are only counted.
+# Faults listed in one message; the others are only counted.
 LISTED = 5
 BAD_SAMPLES = "bad_samples"
 FAULTS = TypeAdapter(list[Fault])
 
 
 class DataFaults:
-    """Shares what the ranks met; all ranks call each method alike, but for `warn`.
+    """Shares data faults between the ranks; every rank must call each method except `warn`.
 
     Args:
-        carried: what the run carries from checkpoint to checkpoint: the damaged samples of all ranks are kept in it.
+        carried: values that are saved with each checkpoint; the damaged samples of all ranks are kept in it.
         every: images seen between two records, and between two checkpoints.
         say: called by rank 0 with what happened.
     """
@@ -52,7 +52,7 @@ class DataFaults:
 
     @property
     def known(self) -> list[Fault]:
-        """The damaged samples that all ranks know of. Raises: UserError for what is none."""
+        """The damaged samples that all ranks know of. Raises: UserError if the carried value is invalid."""
         return checked(FAULTS, self.carried.get(BAD_SAMPLES, []), f"{BAD_SAMPLES} of the checkpoint")
 
     def warn(self, line: str) -> None:

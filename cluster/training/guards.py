@@ -12,7 +12,7 @@ from cluster.ranks.world import World
 from cluster.settings.config import RunConfig
 from data_shards.errors import GpuMemoryError, NonFiniteLossError
 
-# cuBLAS and Triton have errors of their own for it.
+# cuBLAS and Triton have their own errors for it.
 OUT_OF_MEMORY = ("out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
 
 
@@ -24,7 +24,7 @@ class NonFiniteGuard:
     checkpoint or an evaluation, which must not come from such a step.
 
     Args:
-        every: images seen between two records, checkpoints, ...; None for what is never written.
+        every: images seen between two records, checkpoints, ...; None for those that are never written.
     """
 
     def __init__(self, world: World, clock: Clock, every: Iterable[int | None]) -> None:
@@ -48,7 +48,7 @@ class NonFiniteGuard:
             self.settle()
 
     def settle(self) -> None:
-        """Wait for the last step that was not read yet, if any. Raises: NonFiniteLossError, on all ranks."""
+        """Check the last step that was not read yet, if any. Raises: NonFiniteLossError, on all ranks."""
         reading, self._unread = self._unread, None
         if reading is not None:
             losses, finite = reading.values()
@@ -87,7 +87,7 @@ def out_of_memory_explained(config: RunConfig, pairs: int) -> Iterator[None]:
 
 
 def _out_of_memory(error: BaseException | None) -> bool:
-    """Whether it is at the bottom of it: a CUDA graph whose capture runs out of memory fails once more when it ends."""
+    """Whether any error in the chain is out-of-memory: a CUDA graph's capture that runs out of memory fails again when it ends."""
     found = False
     while error and not found:
         found = any(text in str(error) for text in OUT_OF_MEMORY)
