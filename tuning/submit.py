@@ -20,7 +20,7 @@ SWEEP_HELP = (
     "Every other option is one of the sweep or of its run: --config, --preset, --trials, --data.uri, ...: see python -m "
     "tuning sweep --help. Credentials are not sent: they belong in the environment of the cluster's machines, or in their role."
 )
-# Mappings, given as JSON.
+# Fields that are mappings, given as JSON.
 WHOLE = ("space", "override")
 
 
@@ -63,7 +63,7 @@ def make_job(
 
 
 def as_options(options: Options) -> list[str]:
-    """Options of `sweep` that say the same, whatever files they came from: the job has none of them."""
+    """Equivalent options of `sweep` without any files, which the job does not have."""
     run = flat(options.base.model_dump(mode="json", exclude_defaults=True))
     sweep = options.config.model_copy(update={"train": None, "override": run})
     fields = sweep.model_dump(mode="json", exclude_defaults=True)

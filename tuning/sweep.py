@@ -70,7 +70,7 @@ def run(sweep: "Sweep") -> "Sweep":
         config.storage, config.name, take_over=options.take_over, say=_say,
         on_loss=partial(signals.end, "another process has taken the sweep over"),
     ) as attempt:  # fmt: skip
-        # What another process may have written until now, and none can from here on.
+        # Read again: another process may have written until the folder was owned.
         sweep = prepare_sweep(options)
         if not sweep.remaining:
             return sweep
@@ -84,7 +84,7 @@ def run(sweep: "Sweep") -> "Sweep":
                     "--trials or the resources of a trial (--scaling.workers), or add machines"
                 )
             prepared.folder.write_json(SWEEP, about(options, prepared))
-            # Ray reserves nothing for a group that may grow: its trials are no more than fit now.
+            # Ray reserves nothing for elastic groups: run only as many trials as fit now.
             most = room if isinstance(resources.workers, tuple) else wanted
             shown = most if more_may_come else min(most, room)
             print(f"{'concurrent':<12}{shown}, each with {resources.summary}", flush=True)

@@ -1,4 +1,4 @@
-"""Whether attention opens: what each non-local block adds to its input, recorded while the run trains."""
+"""Records during training how much each non-local block adds to its input."""
 
 from collections.abc import Mapping
 

@@ -1,4 +1,4 @@
-"""The held-out images that a run evaluates itself on, dealt out over its ranks."""
+"""The held-out images of a run's evaluations, distributed over its ranks."""
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -29,7 +29,7 @@ T = TypeVar("T")
 
 
 class HeldOut:
-    """The first images of both test splits but for those that are damaged; all ranks call each method alike.
+    """The first images of both test splits without damaged ones; every rank must call each method.
 
     Whole batches are dealt out, and each stays with its rank: it is read once and kept in memory, and what is computed of
     it is the same in every world.
@@ -56,7 +56,7 @@ class HeldOut:
         self._batches: dict[str, dict[int, list[Tensor]]] = {}
 
     def go_on(self, images_seen: int, carried: dict[str, Any]) -> None:
-        """Say where evaluations up to these images are of another size, and carry the size of those to come.
+        """Report if earlier evaluations used another image size, and carry the current size to later checkpoints.
 
         Args:
             carried: see `Checkpoints`; earlier versions left it out, and shrank images to the size of a crop.
@@ -72,7 +72,7 @@ class HeldOut:
         carried |= {CARRIED: self.size, CARRIED_FIT: self.fit}
 
     def count(self, split: str) -> int:
-        """How many images of a split are used."""
+        """The number of images of a split that are used."""
         self._read_once()
         return len(self._sizes[split])
 
@@ -119,7 +119,7 @@ class HeldOut:
         return self.pictures(split, translate)
 
     def dealt(self, work: list[T]) -> list[T]:
-        """This rank's part of it."""
+        """This rank's part of the work."""
         return work[self.world.rank :: self.world.size]
 
     def _runs(self, split: str) -> Iterator[tuple[slice, Tensor]]:
@@ -190,6 +190,6 @@ def read_sound(
 
 
 def listed(lines: Sequence[str]) -> str:
-    """The first of them, and how many more there are."""
+    """The first few lines, and the number of further ones."""
     more = [f"and {len(lines) - LISTED} more"] if len(lines) > LISTED else []
     return "; ".join([*lines[:LISTED], *more])

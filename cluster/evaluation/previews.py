@@ -1,4 +1,4 @@
-"""Preview pictures: translations of a few held-out images while the run trains."""
+"""Preview pictures: translations of a few held-out images during training."""
 
 import threading
 from collections.abc import Callable, Sequence
@@ -99,7 +99,7 @@ class Previews:
         ]
 
     def _read(self, domain: str) -> list[Tensor]:
-        # A dataset may have no held-out images: pictures are for looking at, and training images are better than none.
+        # Without held-out images, previews show training images.
         split = f"test{domain}" if f"test{domain}" in self.dataset.splits else f"train{domain}"
         damage: list[str] = []
         numbers = range(min(ROWS, self.dataset.splits[split].samples))

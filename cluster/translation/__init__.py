@@ -1,1 +1,1 @@
-"""Translating folders of any size on a cluster: what is missing, by Ray Data's actors, into another folder."""
+"""Translation of folders of any size on a cluster: Ray Data's actors translate the images that the output folder lacks."""

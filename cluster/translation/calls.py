@@ -1,4 +1,4 @@
-"""What goes to a worker and back: the images of a call, and what has become of them."""
+"""The data sent to a worker and back: the images of a call, and the report on them."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -7,15 +7,15 @@ import pyarrow as pa
 
 from cluster.translation.workers import Workers
 
-# Of a worker at once; one's last images are written while the other's first ones are read.
+# Concurrent calls per worker: one's last images are written while the other's first ones are read.
 CALLS = 2
-# Batches in one, which are translated again where its worker is lost: on a GPU they are a second or two.
+# Batches per call, which are repeated if its worker is lost: on a GPU they take a second or two.
 BATCHES_A_CALL, BATCHES_A_CALL_ON_CORES = 16, 4
 
 
 @dataclass(frozen=True)
 class Report:
-    """What a call has done.
+    """The outcome of a call.
 
     Attributes:
         done: number of images that were written.
@@ -30,7 +30,7 @@ class Report:
 
 
 def calls(images: pa.Table, batch: int, workers: Workers) -> Iterator[pa.Table]:
-    """The images of each call: few enough that every worker has several, so that all end at about the same time."""
+    """Split the images into calls, small enough that every worker has several and all end at about the same time."""
     most = batch * (BATCHES_A_CALL if workers.use_gpu else BATCHES_A_CALL_ON_CORES)
     count = max(1, min(most, -(-images.num_rows // (2 * CALLS * workers.at_once))))
     columns = images.select(["name", "target", "size"]).combine_chunks()
@@ -39,7 +39,7 @@ def calls(images: pa.Table, batch: int, workers: Workers) -> Iterator[pa.Table]:
 
 
 def sent(images: pa.Table) -> bytes:
-    """A table as bytes, of its rows alone where it is a part of another."""
+    """Serialise a table; for a slice only its own rows."""
     stream = pa.BufferOutputStream()
     with pa.ipc.new_stream(stream, images.schema) as writer:
         writer.write_table(images)

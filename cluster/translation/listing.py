@@ -1,4 +1,4 @@
-"""What there is to translate: one listing of IN, one of OUT, and their difference, as columns of a table.
+"""Lists the images to translate: one listing of IN, one of OUT, and their difference, as a table.
 
 A million names are a few hundred megabytes while they are listed, and a hundred afterwards.
 """
@@ -24,16 +24,16 @@ from data_shards.storage.files import TEMPORARY
 from data_shards.storage.patience import patiently
 from nla_cyclegan.commands.outputs import output_name
 
-# No file is written for so long (seconds): what is left of one is a killed command's.
+# Temporary files older than this (seconds) were left by a command that was killed.
 LONGEST_WRITE_S = 3600.0
 AT_ONCE = 10_000
-# A suffix that says what a file is; "after 3.5 minutes" has none.
+# A file name suffix; "after 3.5 minutes" has none.
 KIND = re.compile(r"\.[\w+~-]{1,12}")
 
 
 @dataclass(frozen=True)
 class Work:
-    """What is to be done.
+    """The images to translate.
 
     Attributes:
         images: `name` below IN, `target` below OUT, and `size` in bytes, of each image that OUT lacks.
@@ -49,7 +49,7 @@ class Work:
 def list_work(
     source: Location, out: Location, suffix: str, *, recursive: bool = True, limit: int | None = None
 ) -> Work:
-    """The images of IN whose results OUT lacks. By their names: a file without a suffix is looked at by who reads it.
+    """The images of IN whose results OUT lacks, by name; the content of a file without a suffix is checked when it is read.
 
     Args:
         suffix: of the results: ".png".
@@ -74,7 +74,7 @@ def list_work(
 
 
 def images_among(listed: pa.Table, left_out: LeftOut, *, recursive: bool) -> pa.Table:
-    """Those that are images by their names, or have a name without a suffix."""
+    """The files with an image suffix or without any suffix."""
     others = [(name, kind) for name in _texts(listed["name"]) if (kind := _kind(name, left_out, recursive)) is not None]
     for name, kind in others:
         kind.append(name)
@@ -96,7 +96,7 @@ def _kind(name: str, left_out: LeftOut, recursive: bool) -> list[str] | None:
 
 
 def _drawn(names: pa.ChunkedArray) -> list[str]:
-    """Pictures of attention that lie beside what they were drawn about."""
+    """Attention pictures that lie beside the image they were drawn for."""
     suspects = [
         (name, beside["stem"])
         for name in _texts(names.filter(pc.match_substring(names, ".attention")))
@@ -121,7 +121,7 @@ def _refuse_clashes(named: pa.Table, out: Location) -> None:
 
 
 def _written(out: Location) -> pa.Table:
-    """The files of OUT; what killed commands have left there is deleted."""
+    """The files of OUT; deletes temporary files of killed commands."""
     listed = _named(out, [])
     is_temporary = pc.match_substring_regex(listed["name"], rf"(^|/){TEMPORARY}$")
     old = pc.less(listed["written"], time.time() - LONGEST_WRITE_S)

@@ -1,4 +1,4 @@
-"""The options of `cluster translate`, and how each image is translated."""
+"""The options of `cluster translate`, and the settings that all workers use."""
 
 import argparse
 import math
@@ -26,7 +26,7 @@ WORKER_CPUS = 4
 
 @dataclass(frozen=True)
 class Way:
-    """How each image is translated, for all workers alike.
+    """How images are translated, the same for all workers.
 
     Attributes:
         size: side that the shorter one is resized to; None: as it is.
@@ -125,7 +125,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 def relative_paths(options: argparse.Namespace) -> list[str]:
-    """What a job would look for in its own temporary folder, a line for each."""
+    """Relative paths, which a job would resolve in its temporary folder, one line each."""
     paths = {"IN": options.source, "OUT": options.out, "--weights": options.weights}
     return [
         f"{name}: {path!r} is relative, and the working directory of a Ray job is a temporary copy; give an absolute path or a "
@@ -136,7 +136,7 @@ def relative_paths(options: argparse.Namespace) -> list[str]:
 
 
 def shown_credentials(options: argparse.Namespace) -> list[str]:
-    """What a job's command must not hold, a line for each: Ray shows it to everyone who sees its dashboard."""
+    """URIs with credentials, one line each: Ray's dashboard shows a job's command to everyone."""
     paths = {"IN": options.source, "OUT": options.out, "--weights": options.weights}
     return [
         f"{name}: has credentials in its URI, which Ray would show; set them in the environment of the cluster's machines"

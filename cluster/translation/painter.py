@@ -1,4 +1,4 @@
-"""A worker: reads, translates and writes the images of each call, all three at once. Ray Data starts it, and again where it is lost."""
+"""A worker: reads, translates and writes the images of each call concurrently. Ray Data starts it, and restarts it if it is lost."""
 
 import json
 import threading
@@ -26,7 +26,7 @@ from nla_cyclegan.inference.stages import ahead, batch_share, behind, by_size
 from nla_cyclegan.inference.tiles import smallest_tile, translate_batch
 from nla_cyclegan.model.generator import Generator
 
-# Of a photograph as JPEG, about; how much of it may be in memory is decided before it is read.
+# Approximate, for a JPEG photograph; used to bound memory before a file is read.
 PIXELS_A_BYTE = 4
 NO_IMAGE = "no image by its bytes"
 
@@ -41,7 +41,7 @@ class Painter:
         source, out: folders, paths or URIs.
         threads: that read and write, and of torch on a CPU.
 
-    A UserError is no exception here, which Ray Data would log with all that is above it: it is in the report.
+    A UserError is returned in the report, because Ray Data would log an exception with its traceback.
     """
 
     def __init__(self, generators: list[Any], source: str, out: str, way: Way, threads: int, use_gpu: bool) -> None:
@@ -93,7 +93,7 @@ class Painter:
             self._has_read = True
             image = content if isinstance(content, str) else decoded(content, shorter=self.way.size)
         except UserError as error:
-            # A bucket that gives nothing refuses this machine, not an image.
+            # If nothing can be read from a bucket, the machine is refused, not the image.
             if error.retryable or (self.source.is_object_store and not self._has_read):
                 raise
             reason = f"not a readable image ({error})" if isinstance(error, UnreadableImageError) else str(error)
@@ -148,7 +148,7 @@ class Painter:
 
 
 def read_image(source: Location, name: str) -> bytes | str:
-    """The content of an image file, or why it is left out: it is gone, none by its bytes, or drawn by this project.
+    """The content of an image file, or the reason to leave it out: missing, not an image, or drawn by this project.
 
     Raises: UserError where storage refuses or stays away.
     """

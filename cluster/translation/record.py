@@ -1,4 +1,4 @@
-"""What OUT says beside its images: by which weights and how they are translated, and which were left out."""
+"""The records in OUT beside the images: weights and settings of the translation, and the images left out."""
 
 import hashlib
 import json
@@ -17,9 +17,9 @@ LEFT_OUT = "left_out.txt"
 
 
 def begin(out: Location, generator: Generator, way: Way) -> None:
-    """Record by what OUT is made. Raises: UserError when what is there was made by something else."""
+    """Record the weights and settings in OUT. Raises: UserError if OUT was begun with others."""
     ours = {"weights": fingerprint(generator), **asdict(way)}
-    # How many go through the network at once changes no image.
+    # The batch size changes no image.
     del ours["batch"]
     there = read_json(out, ABOUT)
     if there is None:
@@ -38,7 +38,7 @@ def _difference(there: Any, ours: Mapping[str, Any]) -> str:
 
 
 def fingerprint(generator: Generator) -> str:
-    """Of its weights and its configuration: the same for the same generator, however it was stored."""
+    """A hash of weights and configuration, independent of how the generator was stored."""
     digest = hashlib.sha256(generator.config.model_dump_json().encode())
     for name, tensor in sorted(generator.state_dict().items()):
         digest.update(name.encode())
@@ -47,7 +47,7 @@ def fingerprint(generator: Generator) -> str:
 
 
 def write_left_out(out: Location, left_out: Mapping[str, str]) -> None:
-    """Name them and why in a file of OUT; none where all came through."""
+    """Write the images left out and the reasons to a file in OUT; remove the file if there are none."""
     if left_out:
         lines = [f"{shown_name(name)}\t{reason}\n" for name, reason in sorted(left_out.items())]
         write_file(out, LEFT_OUT, "".join(lines).encode())

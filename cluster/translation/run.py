@@ -1,4 +1,4 @@
-"""Translates what OUT lacks: lists both folders, has Ray Data's actors do the work, and counts."""
+"""Translates the images that OUT lacks: lists both folders, runs Ray Data's actors, and counts the results."""
 
 import argparse
 import json
@@ -23,7 +23,7 @@ from nla_cyclegan.inference.tiles import Precision
 from nla_cyclegan.model.generator import Generator
 from nla_cyclegan.weights.generators import load_generators
 
-# Without any call of any worker that ended; machines that are started count too.
+# Limit in seconds without a finished call of any worker, including the time in which machines start.
 LONGEST_WAIT_S = 3600.0
 
 
@@ -79,7 +79,7 @@ def _translate_missing(
                     progress.advance(done + len(left_out) - progress.done)
             except UserError:
                 raise
-            # Of Ray, and of Ray Data, which has many.
+            # Ray and Ray Data raise many types.
             except Exception as error:
                 if not has_given_up(error):
                     raise
@@ -106,7 +106,7 @@ def way_of(options: argparse.Namespace, workers: Workers) -> Way:
 def _reports(
     options: argparse.Namespace, generator: Generator, way: Way, workers: Workers, images: pa.Table
 ) -> Iterator[Report]:
-    """What has become of each call, as they end."""
+    """The report of each call, as they end."""
     import ray
     import ray.data
 
@@ -116,10 +116,10 @@ def _reports(
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = context.print_on_execution_start = False
     context.execution_no_progress_timeout_s = LONGEST_WAIT_S
-    # Once in the store of this machine, from where each other one gets it once.
+    # Stored once on this machine, from where each other machine fetches it once.
     generators = [ray.put(generator)]
     given = [{"images": sent(call)} for call in calls(images, way.batch, workers)]
-    # By default a worker that is lost is started again, and its calls are repeated, without end.
+    # By default a lost worker is restarted and its calls are repeated without limit.
     dataset = ray.data.from_items(given, override_num_blocks=len(given)).map_batches(
         Painter,
         fn_constructor_args=[generators, options.source, options.out, way, max(1, int(workers.cpus)), workers.use_gpu],

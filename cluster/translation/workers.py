@@ -1,4 +1,4 @@
-"""How many workers translate, and what each has of its machine."""
+"""The number of translating workers, and the resources of each."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -17,8 +17,8 @@ class Workers:
     """Each takes `cpus` cores, and a GPU where `use_gpu`.
 
     Attributes:
-        at_once: how many fit on what is there.
-        most: None: as many as the cluster gets room for.
+        at_once: how many fit on the existing machines.
+        most: maximum number of workers; None: as many as the cluster has room for.
         selector: which machines may hold them.
     """
 
@@ -36,7 +36,7 @@ class Workers:
 
     @property
     def per_worker(self) -> dict[str, Any]:
-        """What Ray is asked for."""
+        """The resources requested from Ray."""
         where = {"accelerator_type": self.selector.accelerator, "label_selector": dict(self.selector.labels)}
         return {
             "num_cpus": self.cpus, "num_gpus": 1 if self.use_gpu else 0,
@@ -111,10 +111,10 @@ def choose(
 
 
 def _fitting(machines: Sequence[Machine], cpus: float | None, gpu: bool | None) -> list[Machine]:
-    """Those that can hold a worker; where it is not said, GPUs are asked for if there are any."""
+    """The machines that can hold a worker with these resources."""
     return [machine for machine in machines if machine.cpus >= (cpus or 1) and machine.gpus >= bool(gpu)]
 
 
 def _whole(machine: Machine) -> Machine:
-    """With what others use of it now, which comes free."""
+    """The machine with the resources that others use now, which become free."""
     return replace(machine, cpus=machine.cpus + machine.busy_cpus, gpus=machine.gpus + machine.busy_gpus)

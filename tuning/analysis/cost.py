@@ -1,4 +1,4 @@
-"""What trials cost, and when they trained: images, seconds of workers, and the sessions as a timeline."""
+"""The cost and timeline of trials: images, worker seconds and sessions."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ class Bar:
 
 
 def seconds_of(trial: Trial) -> float:
-    """Of its workers, all sessions together: two workers for an hour are two hours; 0 where the record has no times."""
+    """Worker seconds over all sessions: two workers for an hour are 7,200 s; 0 if the record has no times."""
     return sum((end - session.start) * session.workers for session, end in _sessions(trial))
 
 
@@ -43,14 +43,14 @@ def timeline(trials: Sequence[Trial]) -> list[Bar]:
 
 
 def _sessions(trial: Trial) -> list[tuple[Session, float]]:
-    """Sessions with their ends; that of one which trains is its last sign of life."""
+    """Sessions with their end times; for a running one the time of its last evaluation."""
     if trial.sessions:
         last = max(trial.last_seen or 0.0, trial.sessions[-1].start)
         return [(session, last if session.end is None else session.end) for session in trial.sessions]
     times = [each.time for each in trial.evaluations if each.time is not None]
     if not times:
         return []
-    # Its first evaluation took as long as the others did on average.
+    # Assume that the first evaluation took as long as the average of the others.
     interval = (times[-1] - times[0]) / (len(times) - 1) if len(times) > 1 else 0.0
     outcome = {"waiting": "interrupted"}.get(trial.state, trial.state)
     session = Session.model_validate({"start": times[0] - interval, "end": times[-1], "outcome": outcome})

@@ -1,4 +1,4 @@
-"""Groups of trials that repeat each other but for some fields, as a rule the seed, and what their repeats agree on."""
+"""Groups of trials that differ only in some fields, usually the seed, with means and intervals over the repeats."""
 
 import math
 import statistics
@@ -30,7 +30,7 @@ class Interval:
 
 @dataclass(frozen=True)
 class Group:
-    """Trials that agree in all fields but the collapsed ones; by number, never none."""
+    """Trials that agree in all fields but the collapsed ones; ordered by number, never empty."""
 
     trials: tuple[Trial, ...]
 
@@ -40,7 +40,7 @@ class Group:
 
     @cached_property
     def state(self) -> str:
-        """Of the trial that is furthest from finished: a group with a diverged repeat ranks behind those without."""
+        """The state of the trial furthest from finished, so that a group with a diverged repeat ranks last."""
         return max((trial.state for trial in self.trials), key=STATE_ORDER.index)
 
     def interval(self, metric: str = SCORE, reduction: Reduction = "last") -> Interval:
@@ -67,7 +67,7 @@ def grouped(trials: Sequence[Trial], collapsed: Sequence[str]) -> list[Group]:
 
 
 def codes(trials: Sequence[Trial], fields: Sequence[str]) -> list[list[int]]:
-    """Of each trial one number a field, the same for the same value: two draws that look alike in three digits differ."""
+    """One integer per trial and field, equal for equal values at full precision."""
     known: dict[str, dict[str, int]] = {field: {} for field in fields}
     texts = [[repr(trial.overrides[field]) if field in trial.overrides else "" for field in fields] for trial in trials]
     return [
@@ -91,5 +91,5 @@ def ranked_groups(
 
 
 def repeats(trials: Sequence[Trial]) -> list[str]:
-    """The fields that the page collapses unless its reader chooses others: the seed, where trials differ in it alone."""
+    """The fields that the page collapses by default: the seed, if some trials differ only in it."""
     return [SEED] if any(len(group.trials) > 1 for group in grouped(trials, [SEED])) else []

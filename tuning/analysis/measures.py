@@ -26,7 +26,7 @@ def metrics_of(trials: Sequence[Trial]) -> list[str]:
 
 
 def is_higher_better(metric: str) -> bool:
-    """Of similarities; of distances, losses and the score less is better."""
+    """True for similarities; for distances, losses and the score lower is better."""
     return metric.startswith(("ssim", "scene"))
 
 
@@ -45,7 +45,7 @@ def value_of(evaluation: Evaluation, metric: str) -> float | None:
 
 
 def measure(trial: Trial, metric: str = SCORE, reduction: Reduction = "last") -> float | None:
-    """One number of a metric's evaluations: the last by default, which is not the luckiest; None where it is not known.
+    """One number from a metric's evaluations: by default the last, which is unbiased; None if unknown.
 
     The last score of a diverged trial is none.
     """
@@ -61,7 +61,7 @@ def measure(trial: Trial, metric: str = SCORE, reduction: Reduction = "last") ->
 
 
 def until(trial: Trial, images: int) -> Trial | None:
-    """The trial as it was after so many images; None for one that diverged, or has not come as far."""
+    """The trial as it was after `images`; None if it diverged or has not seen as many."""
     if trial.state == "diverged" or trial.images < images:
         return None
     return trial.model_copy(update={"evaluations": [each for each in trial.evaluations if each.images <= images]})

@@ -44,7 +44,7 @@ class View:
         self.folder, self.name = results.folder, results.folder.name
         self.sweep: dict[str, Any] = results.about.get("sweep", {})
         self.run: dict[str, Any] = results.about.get("run", {})
-        # Sweeps of before there were versions were ranked by a distance, which says nothing of copies.
+        # Sweeps without a score version were ranked by a distance, for which a copy has no fixed value.
         self.copy_score = 1.0 if results.about.get("score_version") else None
         self.trials = results.trials
         self.ranking = ranked(results.trials)
@@ -59,7 +59,7 @@ class View:
 
     @cached_property
     def leader(self) -> Trial | None:
-        """The best trial, or the first of the ranking while none has finished; None while none has a score."""
+        """The first trial of the ranking that has a score; None while there is none."""
         return next((trial for trial in self.ranking if measure(trial) is not None), None)
 
     @cached_property
@@ -121,7 +121,7 @@ def _axis(field: str, label: str, dimension: Dimension | None, values: list[Any]
 
 
 def _space(sweep: Mapping[str, Any]) -> Space:
-    # Of one that another version wrote, the trials' values are enough for the axes.
+    # For a sweep of another version, the trials' values suffice for the axes.
     with suppress(ValidationError):
         return TypeAdapter(Space).validate_python(sweep.get("space") or {})
     return {}

@@ -19,7 +19,7 @@ PREVIEWS = "previews"
 NAME = re.compile(r"images_(\d+)\.png")
 # Of the best trials this many over their training, and of the next ones the newest alone.
 OVER_TIME, STEPS, NEWEST = 5, 8, 7
-# With a server, which sends what is looked at.
+# Number of trials with pictures when a server sends them on demand.
 SERVED = 60
 WIDTH, HEIGHT = 720, 900
 # All pictures together keep the page under 10 MB with plotly's 4.8.
@@ -41,7 +41,7 @@ class Picture:
 
 
 def order(trials: Sequence[Trial], collapsed: Sequence[str]) -> list[Trial]:
-    """By rank, the best of each group before the second of any: repeats of the best would show the same twice."""
+    """Trials by rank, the best of each group before the second of any, so that repeats come later."""
     groups = [
         sorted(group.trials, key=lambda trial: trial.score) for group, _ in ranked_groups(grouped(trials, collapsed))
     ]
@@ -73,7 +73,7 @@ def embedded(folder: RunFolder, trials: Sequence[Trial]) -> dict[int, list[Pictu
 
 
 def served(folder: RunFolder, trials: Sequence[Trial], known: Mapping[int, list[Picture]]) -> dict[int, list[Picture]]:
-    """Number -> all its pictures, by their addresses at the server; those of decided trials are listed once."""
+    """Trial number -> its pictures, as addresses on the server; pictures of decided trials are listed once."""
     found = {trial.number: known[trial.number] for trial in trials[:SERVED] if trial.decided and trial.number in known}
     with ThreadPoolExecutor(READERS) as pool:
         for trial, names in _listed(folder, [each for each in trials[:SERVED] if each.number not in found], pool):
@@ -108,7 +108,7 @@ def _listed(folder: RunFolder, trials: Sequence[Trial], pool: ThreadPoolExecutor
 
 
 def _spread(names: Sequence[str], most: int) -> list[str]:
-    """So many of the names, evenly, with the last."""
+    """At most `most` of the names, evenly spaced, including the last."""
     last = len(names) - 1
     return [names[round(place)] for place in np.linspace(last, 0, min(most, len(names)))[::-1]]
 

@@ -37,7 +37,7 @@ class Page:
         context = template.new_context(dict(self.facts))
         parts = {name: "".join(block(context)) for name, block in template.blocks.items()}
         found = {"version": self.version, "watching": self.watching, "parts": parts, **self.data}
-        # JSON has no numbers that are not finite. Escaped it is safe inside a script element, whatever strings it contains.
+        # JSON has no non-finite numbers. Escaped it is safe inside a script element, whatever strings it contains.
         return to_json(found, inf_nan_mode="null").decode().replace("<", "\\u003c")
 
     def html(self) -> str:

@@ -1,4 +1,4 @@
-"""What the runs of trials have recorded themselves: losses over their training (figures 4 and 5 of the paper), and restarts."""
+"""The records of trials' runs: losses over training (figures 4 and 5 of the paper), and restarts."""
 
 import sys
 from collections.abc import Mapping, Sequence
@@ -24,7 +24,7 @@ LOSSES = {
     "loss_cycle": ("loss of the cycles", ("cycle_a", "cycle_b")),
     "loss_identity": ("loss of the identities", ("identity_a", "identity_b")),
 }
-# Files of metrics are long: those of the best trials are read.
+# Metrics files are long: only those of the best trials are read.
 MOST_RUNS = 24
 POINTS, SMOOTHED = 60, 25
 RESTART = "restart"
@@ -44,7 +44,7 @@ class Recorded:
 
 
 class RunReader:
-    """Reads the runs of the best trials; those of trials that have not gone on since are kept."""
+    """Reads the runs of the best trials; reuses those of trials without progress since the last reading."""
 
     def __init__(self, uri: str) -> None:
         self.uri = uri

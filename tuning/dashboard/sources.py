@@ -1,4 +1,4 @@
-"""What a command's addresses are: one sweep, several sweeps, or a storage; and the page of each, as often as asked."""
+"""The sources of a page: one sweep, several sweeps, or a storage."""
 
 import hashlib
 import sys
@@ -21,7 +21,7 @@ class Sweeps:
     """One sweep, or several to compare."""
 
     patience = 1
-    """How many times as long as others it is left alone between two readings."""
+    """Factor on the interval between two readings."""
 
     def __init__(self, uris: Sequence[str], watching: bool) -> None:
         self.uris, self.watching = uris, watching

@@ -12,7 +12,7 @@ from cluster.settings.options import field_names, nearest
 from nla_cyclegan.model.config import PLACEMENTS
 from tuning.search_space.space import PLACED, Overrides, Space, override
 
-# Varying one of these would measure trials on different images or after different lengths of training.
+# Fields that must be equal: otherwise trials would be measured on different images or training lengths.
 FIXED = ("name", "storage", "data.uri", "data.a", "data.b", "data.crop_size", "schedule.epochs", "schedule.images")
 
 
@@ -56,7 +56,7 @@ def _candidate_problems(space: Space, base: RunConfig) -> Iterator[str]:
         ]
         if field == PLACED and isinstance(value, str) and value not in PLACEMENTS:
             messages = [f"No such placement; allowed: {', '.join(PLACEMENTS)}, or a list of blocks"]
-        # One line is enough for a range.
+        # For a range one line is enough.
         if not (field in reported and space[field].ends):
             yield from (f"space.{field}: {text[0].lower()}{text[1:]}; got {value!r}" for text in messages)
         reported |= {field} if messages else set()

@@ -1,1 +1,1 @@
-"""What the user asks for: a sweep's configuration and options, the plan of its trials, and the search for the next one."""
+"""A sweep's configuration and options, the plan of its trials, and the search for the next trial."""

@@ -33,9 +33,9 @@ from tuning.search_space.checks import space_problems
 from tuning.search_space.space import Dimension, Space, as_grid, default_space, resolve_placements
 from tuning.settings.config import SweepConfig
 
-# What a dimension of the space is written with.
+# The keys of a dimension of the search space.
 KINDS = set(Dimension.model_fields)
-# Their `train` is relative to the folder that holds the packages.
+# `train` in a preset is relative to the folder that holds the packages.
 PRESETS = Path(__file__).parents[1] / "configs"
 USAGE = "python -m tuning sweep (--config FILE | --preset NAME) [--FIELD VALUE ...] [--section.field VALUE ...] [--dry-run] [--take-over] [--address ADDRESS]"
 RUN_HELP = (
@@ -74,7 +74,7 @@ def parse_sweep(arguments: Sequence[str]) -> Options:
     values, of_the_run = parser.parse_known_args(arguments)
     given = given_fields(source, values)
     file, content = _file(values)
-    # Replaced as a whole: merging would give a dimension two kinds of candidates.
+    # Replaced as a whole: merging could give a dimension two kinds of candidates.
     whole = {name: given[name] for name in ("space", "override") if name in given}
     if isinstance(whole.get("override"), dict):
         whole["override"] = flat(whole["override"])
@@ -133,7 +133,7 @@ def _run_options(merged: dict[str, Any], of_the_run: list[str]) -> RunOptions:
     file = ["--config", train] if isinstance(train, str) else []
     override = override if isinstance(override, dict) else {}
     known = (*field_names(RunConfig), *REMOVED)
-    # Each label is a field of its own here.
+    # Each label is a separate field here.
     unknown = [field for field in override if field not in known and not f"--{field}".startswith(f"{LABELS}.")]
     if unknown:
         raise UserError(

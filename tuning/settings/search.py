@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
     from optuna.trial import FrozenTrial
 
-# The first trials are random draws: the estimator has nothing to learn from yet.
+# The first trials are random draws, because the estimator has no data yet.
 DRAWN = 5
 
 
@@ -74,7 +74,7 @@ def _as_optuna(trial: Trial, space: Space, distributions: "dict[str, BaseDistrib
 
 
 def _place(trial: Trial, field: str, dimension: Dimension) -> Any:
-    """The value in a range, or its index in a list; None where it is not there."""
+    """The value in a range, or its index in a list; None if it is not in the dimension."""
     value = trial.overrides.get(field)
     if dimension.ends:
         return value if isinstance(value, float) and dimension.ends[0] <= value <= dimension.ends[1] else None

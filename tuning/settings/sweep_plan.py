@@ -1,4 +1,4 @@
-"""The plan of a sweep: its trials, with the progress that is in storage, checked before anything starts."""
+"""The plan of a sweep: its trials with their stored progress, checked before anything starts."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -53,7 +53,7 @@ class Sweep:
 
     @property
     def budget_spent(self) -> bool:
-        """Whether the budget of images is used up: no further trial begins."""
+        """Whether the budget of images is used up, so that no further trial starts."""
         budget = self.options.config.budget.images
         return budget is not None and sum(trial.images for trial in self.trials) >= budget
 
@@ -194,7 +194,7 @@ def _overrides(options: Options, number: int, trials: Sequence[Trial]) -> Overri
 
 
 def _as_recorded(options: Options, run: Prepared, before: Trial) -> Trial:
-    """A trial with the values of its record, which may vary what the sweep varies. Raises: UserError for other ones."""
+    """A trial with the values of its record. Raises: UserError if these vary other fields than the sweep."""
     source = f"{run.folder.label}/{before.name}/{TRIAL}"
     if before.overrides.keys() != options.space.keys():
         named = ", ".join(map(shortened, before.overrides)) or "nothing"
@@ -208,6 +208,6 @@ def _as_recorded(options: Options, run: Prepared, before: Trial) -> Trial:
 def _trial(options: Options, run: Prepared, number: int, overrides: Overrides) -> Trial:
     place = {"name": trial_name(number), "storage": join_uri(run.config.storage, run.config.name)}
     config = override(run.config, overrides).model_copy(update=place).model_dump(mode="json")
-    # As validated: the number where the sweep's file has a text.
+    # As validated: a number even if the sweep's file has it as text.
     values = flat(config)
     return Trial(number=number, overrides={field: values[field] for field in overrides}, config=config)

@@ -1,4 +1,4 @@
-"""How long a sweep puts up with machines that are lost: while no trial can run, and while one is lost again and again."""
+"""Limits of waiting for lost machines: while no trial can run, and while a trial is lost repeatedly."""
 
 import sys
 import time
@@ -13,19 +13,19 @@ from data_shards.errors import ExhaustedError
 from tuning.trials.ray_internals import forgive
 
 SAY_AFTER_S = 30.0
-# The process of a trial takes its time to start, also where there is room.
+# A trial's process takes time to start even if there is room.
 SHORTEST_S = 120.0
 
 
 class Patience(tune.Callback):
-    """Notices when no trial of the sweep runs, and lets the failures of one count anew when it has come further.
+    """Detects that no trial of the sweep is running, and resets a trial's failures when it has made progress.
 
     Args:
         resources: of each trial.
         wait_s: seconds after which the sweep ends, SHORTEST_S at least.
 
     Attributes:
-        is_over: whether it has waited so long.
+        is_over: whether the limit has passed.
     """
 
     def __init__(self, resources: Resources, wait_s: float) -> None:

@@ -59,7 +59,7 @@ def replay(scheduler: TrialScheduler, trials: Sequence[Trial]) -> None:
 
 
 def forgive(trial: Any) -> None:
-    """Let the failures that Tune retries count from here."""
+    """Reset the number of failures that Tune has retried."""
     trial.run_metadata.num_failures = 0
 
 

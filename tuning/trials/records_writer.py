@@ -1,4 +1,4 @@
-"""Files of a sweep in storage that may be away for a while: the trials go on, and what could not be stored is stored later."""
+"""Writes a sweep's files to storage that may be unavailable for a while: trials continue, and files are stored later."""
 
 import sys
 import threading
@@ -13,7 +13,7 @@ POLL_S = 0.1
 
 
 class RecordsWriter:
-    """Writes files, of each the newest content, in the order in which they were last written.
+    """Writes files, each with its newest content, in the order in which they were last written.
 
     A write waits for storage as all do (`data_shards.storage.patience`); after that, files are kept until storage is back, and
     writing does not wait.

@@ -1,4 +1,4 @@
-"""When the next trial of a sweep may begin: where the cluster has room for it, or where that makes an autoscaler add machines."""
+"""Decides when the next trial of a sweep may start: if the cluster has room, or if an autoscaler would add machines."""
 
 import time
 from collections import Counter
@@ -8,7 +8,7 @@ from cluster.settings.workers.capacity import Growth
 from cluster.settings.workers.resources import Resources
 
 LOOK_S = 0.5
-# Trials that may wait for machines to come: so many machines are asked for at once.
+# Number of trials that may wait for an autoscaler's machines at the same time.
 AHEAD = 8
 
 
@@ -32,19 +32,19 @@ class Room:
     def for_another(self) -> bool:
         now = time.monotonic()
         if now - self._looked < LOOK_S:
-            # The one before has no placement group yet.
+            # The previous trial has no placement group yet.
             return False
         self._looked = now
         waiting = waiting_groups()
         return waiting < self.ahead or (waiting == 0 and self._free() > 0)
 
     def _free(self) -> int:
-        """Trials for which there are cores and GPUs that nobody uses."""
+        """Number of trials that fit into the free cores and GPUs."""
         return self.resources.room(cluster_machines()) // self.resources.most
 
 
 def waiting_groups() -> int:
-    """Placement groups that wait for their place in the cluster, of whomever: Ray serves them in their order."""
+    """Number of placement groups of any job that wait for resources: Ray serves them in order."""
     import ray
 
     states = Counter(group["state"] for group in ray.util.placement_group_table().values())

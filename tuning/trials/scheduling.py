@@ -20,7 +20,7 @@ FACTORS = (0.8, 1.2)
 
 
 class TrialSource(Searcher):
-    """Tune's search algorithm: hands out the trials of a sweep one by one, each when there is room for it.
+    """Tune's search algorithm: returns the trials of a sweep one by one, each when there is room for it.
 
     Args:
         settings: the argument of `train_trial` for each trial; the next one is requested when its trial can start.
@@ -54,7 +54,7 @@ class TrialSource(Searcher):
 
 
 class Deadline(tune.Stopper):
-    """Stops all trials at a time of the monotonic clock, in seconds, or when there is nothing to wait for."""
+    """Stops all trials at a time of the monotonic clock, in seconds, or when `given_up` returns true."""
 
     def __init__(self, at: float, given_up: Callable[[], bool] = lambda: False) -> None:
         self.at, self.given_up = at, given_up

@@ -16,7 +16,7 @@ class SweepStop:
 
     Attributes:
         is_asked: from the first call of `ask` on.
-        is_done: whether no trial saves any more. Those that have not done a step yet are not waited for.
+        is_done: whether no trial is saving. Trials that have not done a step yet are not waited for.
     """
 
     def __init__(self, trials: Sequence[Trial]) -> None:
@@ -24,7 +24,7 @@ class SweepStop:
         self.is_asked = self.is_done = False
 
     def ask(self) -> bool:
-        """Ask the trials in training to save and leave off; see StopSignals.asking."""
+        """Ask the running trials to save and stop; see StopSignals.asking."""
         self.is_asked = True
         running = [RunConfig.model_validate(trial.config) for trial in self.trials if trial.state == "running"]
         saving = [request_stop(config) for config in running]
