@@ -1,4 +1,4 @@
-"""Actions for argparse: options and arguments that are files and folders of this machine. What they refuse is a UserError."""
+"""Actions for argparse: options and arguments that are files and folders of this machine. They raise UserError."""
 
 import argparse
 import os
@@ -31,7 +31,7 @@ class LocalPath(argparse.Action):
         setattr(namespace, self.dest, paths if isinstance(values, list) else next(iter(paths), None))
 
     def path_of(self, text: str) -> Path:
-        # Here: `--help` does without pyarrow.
+        # Imported here, because `--help` does not need pyarrow.
         from data_shards.storage.location import expanded, shown
 
         if "://" not in text:
@@ -44,12 +44,17 @@ class LocalPath(argparse.Action):
 
 
 class LocalFile(LocalPath):
-    """A file to be written. Raises: UserError, also for a folder."""
+    """A file to be written. Raises: UserError, also for a folder, or where nothing can be written: before hours of work, not after."""
 
     def path_of(self, text: str) -> Path:
         path = super().path_of(text)
         if text.endswith(os.sep) or path.is_dir():
             raise UserError(f"{shown_name(text)}: cannot be written (Is a directory); name a file in it")
+        parent = next(folder for folder in path.absolute().parents if folder.exists())
+        if not os.access(parent, os.W_OK):
+            raise UserError(
+                f"{shown_name(text)}: cannot be written (no permission in {shown_name(parent)}); choose another place"
+            )
         return path
 
 

@@ -86,13 +86,13 @@ def _head(source: str | Path | bytes) -> bytes:
 
 
 def _formats() -> list[str]:
-    """What Pillow opens, but for what it has another program draw: Ghostscript runs a stranger's PostScript."""
+    """Pillow's formats without EPS, for which it would run Ghostscript on untrusted PostScript."""
     Image.init()
     return [name for name in Image.ID if name != "EPS"]
 
 
 def _open(file: BinaryIO, *, for_pixels: bool) -> Image.Image:
-    """The image as Pillow opens it; without metadata that Pillow would fail over, if there are such."""
+    """The image as Pillow opens it, if necessary without metadata on which Pillow fails."""
     reason: Exception | None = None
     with _content(file) as data:
         if for_pixels and (chunk := damaged_pixels(data)):
@@ -123,11 +123,12 @@ def _content(file: BinaryIO) -> Iterator[memoryview]:
         try:
             mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         except OSError:
-            # Some network file systems map nothing.
-            yield memoryview(file.read())
+            # Some network file systems do not support it.
+            content = file.read()
             file.seek(0)
+            yield memoryview(content)
             return
-        with mapped as content, memoryview(content) as data:
+        with mapped, memoryview(mapped) as data:
             yield data
 
 

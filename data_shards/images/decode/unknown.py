@@ -1,4 +1,4 @@
-"""What a file is that Pillow does not open, by its first bytes, and what to do about it."""
+"""Explains why Pillow does not open a file, by the file's first bytes, and what to do about it."""
 
 CONVERT = "convert it to PNG or JPEG"
 BRANDS = {b"avi": "an AVIF image", b"hei": "a HEIC photo", b"mif": "a HEIC photo", b"msf": "a HEIC photo"}
@@ -16,13 +16,13 @@ HEAD_BYTES = 512
 
 
 def why_unknown(head: bytes) -> str:
-    """The reason, as a sentence without its end, why a file that begins like this cannot be read."""
+    """Why a file with these first bytes cannot be read, and what to do, as a phrase for a message."""
     if not head:
         return "the file is empty"
     if head[4:8] == b"ftyp":
-        kind, advice = BRANDS.get(head[8:11], "a film"), CONVERT
-        return f"{kind}, which Pillow does not read here: {advice}"
-    # Text may begin with spaces or a mark of its encoding.
+        kind = BRANDS.get(head[8:11])
+        return f"{kind}, which Pillow does not read here: {CONVERT}" if kind else "a video: extract images from it"
+    # Text may begin with white space or a byte order mark.
     text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     for starts, kind, advice in KINDS:
         if head.startswith(starts) or text.startswith(starts):

@@ -1,6 +1,7 @@
 """Files and folders of this machine as options: a URI never becomes a folder called s3:, nor ~ one called ~."""
 
 import argparse
+import os
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,12 @@ def test_what_a_path_means(text: str, path: str, monkeypatch: pytest.MonkeyPatch
 def test_what_is_no_path_of_this_machine(action: type[argparse.Action], text: str, said: str) -> None:
     with pytest.raises(UserError, match=f"^{said}"):
         parsed(action, "--out", text)
+
+
+def test_a_file_in_a_folder_that_is_closed_is_refused_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "access", lambda path, mode: path != tmp_path)
+    with pytest.raises(UserError, match=rf"new/x.json: cannot be written \(no permission in {tmp_path}\)"):
+        parsed(LocalFile, "--out", str(tmp_path / "new" / "x.json"))
 
 
 @pytest.mark.parametrize(
