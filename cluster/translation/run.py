@@ -110,7 +110,7 @@ def _reports(
     import ray
     import ray.data
 
-    from cluster.translation.painter import Painter
+    from cluster.translation.translator import Translator
 
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     context = ray.data.DataContext.get_current()
@@ -121,7 +121,7 @@ def _reports(
     given = [{"images": sent(call)} for call in calls(images, way.batch, workers)]
     # By default a lost worker is restarted and its calls are repeated without limit.
     dataset = ray.data.from_items(given, override_num_blocks=len(given)).map_batches(
-        Painter,
+        Translator,
         fn_constructor_args=[generators, options.source, options.out, way, max(1, int(workers.cpus)), workers.use_gpu],
         batch_size=None,
         batch_format="pyarrow",

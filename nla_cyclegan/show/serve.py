@@ -13,7 +13,7 @@ from urllib.parse import parse_qs, urlsplit
 from data_shards.errors import UserError
 from data_shards.images.read import ready_for_threads
 from nla_cyclegan.commands.device import choose_device, out_of_memory
-from nla_cyclegan.show.painter import Painter
+from nla_cyclegan.show.translator import Translator
 from nla_cyclegan.weights.names import Direction
 
 HOST = "127.0.0.1"
@@ -28,8 +28,8 @@ class Server(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, painter: Painter, port: int) -> None:
-        self.painter = painter
+    def __init__(self, translator: Translator, port: int) -> None:
+        self.translator = translator
         super().__init__((HOST, port), _Handler)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
@@ -86,16 +86,16 @@ class _Handler(BaseHTTPRequestHandler):
         return False
 
     def _about(self) -> dict[str, Any]:
-        painter = self.server.painter
+        translator = self.server.translator
         return {
-            "weights": painter.weights,
-            "directions": painter.directions,
-            "checkpoints": [{"name": choice.name, "images": choice.images} for choice in painter.choices()],
+            "weights": translator.weights,
+            "directions": translator.directions,
+            "checkpoints": [{"name": choice.name, "images": choice.images} for choice in translator.choices()],
         }
 
     def _paint(self, upload: bytes, asked: Mapping[str, str]) -> dict[str, Any]:
-        painting = self.server.painter.paint(upload, _direction(asked), self._checkpoint(asked))
-        return {name: content and _data_url(content) for name, content in vars(painting).items()}
+        translation = self.server.translator.translate(upload, _direction(asked), self._checkpoint(asked))
+        return {name: content and _data_url(content) for name, content in vars(translation).items()}
 
     def _attention(self, upload: bytes, asked: Mapping[str, str]) -> dict[str, Any]:
         try:
@@ -104,13 +104,13 @@ class _Handler(BaseHTTPRequestHandler):
                 raise ValueError
         except (KeyError, ValueError) as error:
             raise UserError("x and y: expected fractions of width and height") from error
-        maps = self.server.painter.attention(upload, _direction(asked), self._checkpoint(asked), (x, y))
+        maps = self.server.translator.attention(upload, _direction(asked), self._checkpoint(asked), (x, y))
         return {"maps": [{"block": block, "picture": _data_url(content)} for block, content in maps.items()]}
 
     def _checkpoint(self, asked: Mapping[str, str]) -> str:
         # Only an existing name is accepted, because it becomes part of a path.
         name = asked.get("checkpoint", "")
-        if name not in [choice.name for choice in self.server.painter.choices()]:
+        if name not in [choice.name for choice in self.server.translator.choices()]:
             raise UserError("this checkpoint has been deleted meanwhile; reload the page")
         return name
 
@@ -146,9 +146,9 @@ def serve(weights: str, port: int, size: int, device: str, *, open_browser: bool
     if not SMALLEST_SIZE <= size <= LARGEST_SIZE:
         raise UserError(f"--size {size}: allowed: {SMALLEST_SIZE} to {LARGEST_SIZE}")
     ready_for_threads()
-    painter = Painter(weights, size, choose_device(device))
+    translator = Translator(weights, size, choose_device(device))
     try:
-        server = Server(painter, port)
+        server = Server(translator, port)
     except (OSError, OverflowError) as error:
         reason = getattr(error, "strerror", None) or error
         raise UserError(

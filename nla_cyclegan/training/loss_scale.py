@@ -41,7 +41,7 @@ class LossScale:
         torch._foreach_mul_(list(gradients), self.scale.reciprocal())
 
     @torch.no_grad()
-    def judge(self, norm: Tensor) -> None:
+    def update(self, norm: Tensor) -> None:
         """Decide whether a step is applied by the norm of its gradients, equal on all ranks, and set the scale of the next one."""
         good = norm.isfinite()
         self.finite &= good | (self.scale > LOWEST)

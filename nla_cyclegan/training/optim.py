@@ -101,7 +101,7 @@ class Adam(torch.optim.Optimizer):
                 self.loss_scale.unscale(found)
             norm = nn.utils.get_total_norm(found)
             if self.loss_scale:
-                self.loss_scale.judge(norm)
+                self.loss_scale.update(norm)
             else:
                 self.applies &= norm.isfinite()
             if max_norm is not None:

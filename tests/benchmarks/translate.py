@@ -29,7 +29,7 @@ from torch import Tensor, nn
 
 from cluster.translation.listing import list_work
 from cluster.translation.options import Way
-from cluster.translation.painter import Painter
+from cluster.translation.translator import Translator
 from data_shards.cores import usable_cores
 from data_shards.images.read import load_image
 from data_shards.images.write import save_image
@@ -119,8 +119,8 @@ def by_worker(generator: nn.Module, files: list[Path], out: Path, batch: int) ->
     work = list_work(locate(files[0].parent), locate(out), ".png")
     with mock.patch("ray.get", lambda reference: reference):
         way = Way("B2A", ".png", None, batch, 1024, "fp32")
-        worker = Painter([generator], str(files[0].parent), str(out), way, usable_cores(), use_gpu=False)
-    if worker.paint(work.images).done != len(files):
+        worker = Translator([generator], str(files[0].parent), str(out), way, usable_cores(), use_gpu=False)
+    if worker.translate(work.images).done != len(files):
         raise RuntimeError("not all images were translated")
 
 

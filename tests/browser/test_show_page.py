@@ -11,8 +11,8 @@ from PIL import Image
 from window import DESKTOP, PHONE, Browser, until
 
 from nla_cyclegan import Generator, GeneratorConfig
-from nla_cyclegan.show.painter import Painter
 from nla_cyclegan.show.serve import Server
+from nla_cyclegan.show.translator import Translator
 from nla_cyclegan.weights.generators import save_generator
 
 
@@ -28,7 +28,7 @@ def address(pages: Path) -> Iterator[str]:
     y, x = np.mgrid[0:96, 0:144]
     Image.fromarray(np.stack([x + y, 2 * y, 255 - x], axis=-1).astype(np.uint8)).save(pages / "photo.png")
     (pages / "text.png").write_text("no image")
-    server = Server(Painter(str(folder), 128, torch.device("cpu")), 0)
+    server = Server(Translator(str(folder), 128, torch.device("cpu")), 0)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     yield f"http://127.0.0.1:{server.server_port}/"

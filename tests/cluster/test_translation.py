@@ -27,7 +27,7 @@ ROOT = Path(__file__).parents[2]
 TIMEOUT_S = 180.0
 # About 50 ms an image on one core.
 CONFIG = GeneratorConfig(base_channels=8, num_blocks=3, nonlocal_blocks=(1,), nonlocal_gain=1.0)
-WORKER = "ray::MapWorker(MapBatches(Painter))"
+WORKER = "ray::MapWorker(MapBatches(Translator))"
 
 
 @pytest.fixture(scope="module")

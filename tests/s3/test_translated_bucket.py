@@ -12,8 +12,8 @@ from PIL import Image
 
 from cluster.translation.listing import list_work
 from cluster.translation.options import Way
-from cluster.translation.painter import Painter
 from cluster.translation.record import begin
+from cluster.translation.translator import Translator
 from data_shards.storage import list_files, locate, read_file, write_file
 from nla_cyclegan import Generator, GeneratorConfig, translate_images
 
@@ -37,11 +37,11 @@ def test_each_image_once_through_faults(bucket: Bucket, tmp_path: Path, monkeypa
         proxy.fail(Fault("slow_down"), times=3)
         begin(locate(out), generator, WAY)
         images = list_work(locate(source), locate(out), ".png").images
-        worker = Painter([generator], source, out, WAY, 2, use_gpu=False)
+        worker = Translator([generator], source, out, WAY, 2, use_gpu=False)
         for fault in (Fault("slow_down"), Fault("reset", after=50), Fault("lost")):
             for method in ("GET", "PUT"):
                 proxy.fail(fault, times=3, skip=2, method=method, path="/sub")
-        report = worker.paint(images)
+        report = worker.translate(images)
         assert not list_work(locate(source), locate(out), ".png").images.num_rows
     assert {"slow_down", "reset", "lost"} == set(proxy.faults)
     assert (report.done, report.left_out) == (20, {})

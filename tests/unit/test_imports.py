@@ -75,7 +75,7 @@ RAY_FILES = {
     "cluster/machines/ray_internals.py": True,
     "cluster/machines/session.py": False,
     "cluster/records/sinks.py": False,
-    "cluster/translation/painter.py": False,
+    "cluster/translation/translator.py": False,
     "cluster/translation/run.py": False,
     # `bench` measures against Ray Data, and imports it for that alone.
     "data_shards/commands/peers.py": False,

@@ -21,8 +21,8 @@ from PIL import Image
 
 from nla_cyclegan import Generator, GeneratorConfig, load_generator, paint
 from nla_cyclegan.__main__ import main
-from nla_cyclegan.show.painter import Painter
 from nla_cyclegan.show.serve import Server
+from nla_cyclegan.show.translator import Translator
 from nla_cyclegan.weights.generators import save_generator
 
 BLOCKS = GeneratorConfig(base_channels=2, num_blocks=2, nonlocal_blocks=(0, 1), nonlocal_gain=0.5)
@@ -42,7 +42,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def served(run: Path) -> Iterator[str]:
-    server = Server(Painter(str(run), 64, torch.device("cpu")), 0)
+    server = Server(Translator(str(run), 64, torch.device("cpu")), 0)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     yield f"http://127.0.0.1:{server.server_port}"
@@ -86,7 +86,7 @@ def test_the_page_and_what_can_be_chosen(served: str, run: Path) -> None:
     for path, text in {"/": "<title>", "/page.css": "--accent", "/page.js": "fetch("}.items():
         status, content = asked(served + path)
         assert (status, text in content) == (200, True)
-    assert asked(f"{served}/../painter.py")[0] == 404
+    assert asked(f"{served}/../translator.py")[0] == 404
 
 
 @pytest.mark.parametrize("images", [8, 120])
@@ -153,11 +153,11 @@ def test_one_generator_alone_has_no_way_back(run: Path, tmp_path: Path) -> None:
     save_generator(Generator(BLOCKS), tmp_path / "mine.safetensors")
     for weights in (tmp_path / "mine.safetensors", tmp_path / "generator_ab.safetensors"):
         save_generator(Generator(MASKED), tmp_path / "generator_ab.safetensors")
-        painter = Painter(str(weights), 64, torch.device("cpu"))
-        (direction,) = painter.directions
+        translator = Translator(str(weights), 64, torch.device("cpu"))
+        (direction,) = translator.directions
         assert direction == ("A2B" if "ab" in weights.name else "B2A")
-        assert painter.paint(photo(), direction, "").back is None
-    assert [choice.images for choice in Painter(f"{run}@16", 64, torch.device("cpu")).choices()] == [None]
+        assert translator.translate(photo(), direction, "").back is None
+    assert [choice.images for choice in Translator(f"{run}@16", 64, torch.device("cpu")).choices()] == [None]
 
 
 @pytest.mark.parametrize(
@@ -189,7 +189,7 @@ def test_what_cannot_be_shown_is_one_line(
     ],
 )
 def test_an_end_of_memory_is_said_on_the_page(served, monkeypatch, error, whose) -> None:
-    monkeypatch.setattr(Painter, "paint", Mock(side_effect=error))
+    monkeypatch.setattr(Translator, "paint", Mock(side_effect=error))
     status, answer = asked(f"{served}/paint?direction=B2A&checkpoint=checkpoint_8", b"an image")
     assert status == 400
     assert answer["error"].startswith(f"the {whose} is out of memory")

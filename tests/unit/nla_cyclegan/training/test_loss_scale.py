@@ -14,7 +14,7 @@ def test_it_halves_where_a_step_overflows_and_doubles_after_good_ones(monkeypatc
     scale = LossScale(torch.tensor(True))
     seen = []
     for norm in (BAD, BAD, GOOD, GOOD, BAD, GOOD, GOOD, GOOD, GOOD, GOOD, GOOD):
-        scale.judge(norm)
+        scale.update(norm)
         assert scale.applies == norm.isfinite()
         seen.append(int(scale.scale.item()) / 2**16)
     assert seen == [1 / 2, 1 / 4, 1 / 4, 1 / 4, 1 / 8, 1 / 8, 1 / 8, 1 / 4, 1 / 4, 1 / 4, 1 / 2]
@@ -24,13 +24,13 @@ def test_at_the_lowest_scale_it_is_not_the_scale_and_nothing_changes_from_then_o
     finite = torch.tensor(True)
     scale = LossScale(finite)
     for _ in range(16):
-        scale.judge(BAD)
+        scale.update(BAD)
     assert (scale.scale.item(), finite.item()) == (1.0, True)
-    scale.judge(GOOD)
-    scale.judge(torch.tensor(float("nan")))
+    scale.update(GOOD)
+    scale.update(torch.tensor(float("nan")))
     assert not finite
     kept = {name: value.clone() for name, value in scale.state().items()}
-    scale.judge(GOOD)
+    scale.update(GOOD)
     assert not scale.applies
     assert all(torch.equal(value, scale.state()[name]) for name, value in kept.items())
 
@@ -39,7 +39,7 @@ def test_it_never_exceeds_the_highest(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loss_scale, "DOUBLES_AFTER", 1)
     scale = LossScale(torch.tensor(True))
     for _ in range(20):
-        scale.judge(GOOD)
+        scale.update(GOOD)
     assert scale.scale == loss_scale.HIGHEST
 
 

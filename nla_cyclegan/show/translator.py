@@ -38,7 +38,7 @@ class Choice:
 
 
 @dataclass(frozen=True)
-class Painting:
+class Translation:
     """PNG files; `back` is None without the generator of the other direction, `mask` where no output is masked."""
 
     image: bytes
@@ -47,7 +47,7 @@ class Painting:
     mask: bytes | None
 
 
-class Painter:
+class Translator:
     """Translates uploaded images, one at a time to bound the device's memory.
 
     Args:
@@ -75,7 +75,7 @@ class Painter:
         newest = {images_of(name): name for name in sorted(complete, key=age)}
         return [Choice(name, images) for images, name in newest.items()] or [Choice("", None)]
 
-    def paint(self, upload: bytes, direction: Direction, checkpoint: str) -> Painting:
+    def translate(self, upload: bytes, direction: Direction, checkpoint: str) -> Translation:
         """Raises: UserError where the upload is no image, or the checkpoint is gone."""
         image_CHW = self._read(upload)
         with self._turn:
@@ -86,7 +86,7 @@ class Painter:
             back_CHW = None if back is None else translate_images(back, translated_CHW[None])[0]
             masks_NHW = translation_masks(generator, image_CHW[None])
         mask = None if masks_NHW is None else mask_picture(masks_NHW[0])
-        return Painting(
+        return Translation(
             _png(image_CHW),
             _png(translated_CHW),
             None if back_CHW is None else _png(back_CHW),
@@ -96,7 +96,7 @@ class Painter:
     def attention(
         self, upload: bytes, direction: Direction, checkpoint: str, fractions: tuple[float, float]
     ) -> dict[int, bytes]:
-        """Block -> PNG file of its attention from a point, (x, y) in 0..1 of width and height. Raises: as `paint`."""
+        """Block -> PNG file of its attention from a point, (x, y) in 0..1 of width and height. Raises: as `translate`."""
         image_CHW = self._read(upload)
         point = pixel_at(image_CHW, fractions)
         with self._turn:

@@ -31,7 +31,7 @@ PIXELS_A_BYTE = 4
 NO_IMAGE = "no image by its bytes"
 
 
-class Painter:
+class Translator:
     """Translates the images that tables name, see `Work`.
 
     Two calls may run at once: one's images are read while the other's last ones are written.
@@ -74,16 +74,16 @@ class Painter:
         try:
             if self._problem is not None:
                 raise self._problem
-            return self.paint(images)
+            return self.translate(images)
         except UserError as error:
             return Report(error=str(error), retryable=error.retryable)
 
-    def paint(self, images: pa.Table) -> Report:
+    def translate(self, images: pa.Table) -> Report:
         """Translate them. Raises: UserError where storage refuses or stays away, or the device has too little memory."""
         left_out: dict[str, str] = {}
         rows = images.select(["name", "target", "size"]).to_pylist()
         read = ahead(rows, self._read, self._pool, self._share)
-        written = behind(self._paint(read, left_out), self._write, self._pool, self._painted_share)
+        written = behind(self._translated(read, left_out), self._write, self._pool, self._translated_share)
         return Report(sum(1 for _ in written), left_out)
 
     def _read(self, row: dict[str, Any]) -> tuple[dict[str, Any], Tensor | str]:
@@ -109,7 +109,7 @@ class Painter:
             return f"{width:,} x {height:,} px, which takes --tile {smallest} or more"
         return image
 
-    def _paint(
+    def _translated(
         self, read: Iterator[tuple[dict[str, Any], Tensor | str]], left_out: dict[str, str]
     ) -> Iterator[tuple[str, Tensor]]:
         def readable() -> Iterator[tuple[dict[str, Any], Tensor]]:
@@ -131,8 +131,8 @@ class Painter:
                 ) from error
             yield from ((row["target"], image) for (row, _), image in zip(batch, translated, strict=True))
 
-    def _write(self, painted: tuple[str, Tensor]) -> None:
-        target, image = painted
+    def _write(self, translated: tuple[str, Tensor]) -> None:
+        target, image = translated
         write_file(self.out, target, encoded(image, self.way.suffix))
 
     @property
@@ -142,8 +142,8 @@ class Painter:
     def _share(self, row: dict[str, Any]) -> float:
         return max(1 / self.way.batch, PIXELS_A_BYTE * row["size"] / self._most)
 
-    def _painted_share(self, painted: tuple[str, Tensor]) -> float:
-        height, width = painted[1].shape[-2:]
+    def _translated_share(self, translated: tuple[str, Tensor]) -> float:
+        height, width = translated[1].shape[-2:]
         return batch_share(height, width, self.way.batch, self._most)
 
 

@@ -15,11 +15,11 @@ import ray
 import torch
 from PIL import Image
 
-from cluster.translation import painter
+from cluster.translation import translator
 from cluster.translation.calls import Report, sent
 from cluster.translation.listing import list_work
 from cluster.translation.options import Way
-from cluster.translation.painter import NO_IMAGE, Painter
+from cluster.translation.translator import NO_IMAGE, Translator
 from data_shards.errors import StorageAwayError, UserError
 from data_shards.images.write import save_picture
 from data_shards.storage import locate
@@ -55,8 +55,8 @@ def photos(tmp_path: Path) -> Path:
     return tmp_path / "photos"
 
 
-def paint(worker: Painter, folder: Path, out: Path) -> tuple[int, dict[str, str]]:
-    report = worker.paint(list_work(locate(folder), locate(out), worker.way.suffix).images)
+def paint(worker: Translator, folder: Path, out: Path) -> tuple[int, dict[str, str]]:
+    report = worker.translate(list_work(locate(folder), locate(out), worker.way.suffix).images)
     return report.done, report.left_out
 
 
@@ -68,7 +68,7 @@ def test_the_files_are_those_of_translate(weights: Path, photos: Path, tmp_path:
         command = ["translate", "--weights", str(weights), "--device", "cpu", *given, "--out", str(one), str(photos)]
         assert main(command) == 0
         way = Way("B2A", f".{suffix}", size, 4, 1024, "fp32")
-        worker = Painter([load_generator(weights)], str(photos), str(two), way, 2, use_gpu=False)
+        worker = Translator([load_generator(weights)], str(photos), str(two), way, 2, use_gpu=False)
         assert paint(worker, photos, two) == (15, {})
         for file in photos.rglob("*.jpg"):
             name = file.relative_to(photos).with_suffix(f".{suffix}")
@@ -85,7 +85,7 @@ def test_what_does_not_come_through_is_named_and_the_rest_is_done(weights: Path,
     work = list_work(locate(photos), locate(tmp_path / "out"), ".webp")
     (photos / "sub 1" / "1.jpg").unlink()
     way = Way("B2A", ".webp", None, 4, 44, "fp32")
-    report = Painter([load_generator(weights)], str(photos), str(tmp_path / "out"), way, 2, use_gpu=False).paint(
+    report = Translator([load_generator(weights)], str(photos), str(tmp_path / "out"), way, 2, use_gpu=False).translate(
         work.images
     )
     left_out = report.left_out
@@ -105,8 +105,8 @@ def test_storage_that_stays_away_ends_the_call(weights: Path, photos: Path, tmp_
     def away(*arguments: object) -> bytes:
         raise StorageAwayError("cannot read 3.jpg, tried for 60 s")
 
-    worker = Painter([load_generator(weights)], str(photos), str(tmp_path / "out"), WAY, 2, use_gpu=False)
-    monkeypatch.setattr(painter, "read_file", away)
+    worker = Translator([load_generator(weights)], str(photos), str(tmp_path / "out"), WAY, 2, use_gpu=False)
+    monkeypatch.setattr(translator, "read_file", away)
     with pytest.raises(UserError, match="tried for 60 s"):
         paint(worker, photos, tmp_path / "out")
     images = list_work(locate(photos), locate(tmp_path / "out"), ".png").images
@@ -119,17 +119,17 @@ def test_storage_that_stays_away_ends_the_call(weights: Path, photos: Path, tmp_
 def test_a_gpu_that_is_planned_and_not_there_is_reported(weights: Path, photos: Path, tmp_path: Path) -> None:
     if torch.cuda.is_available():
         pytest.skip("there is one")
-    worker = Painter([load_generator(weights)], str(photos), str(tmp_path / "out"), WAY, 2, use_gpu=True)
+    worker = Translator([load_generator(weights)], str(photos), str(tmp_path / "out"), WAY, 2, use_gpu=True)
     images = list_work(locate(photos), locate(tmp_path / "out"), ".png").images
     (report,) = worker(pa.table({"images": [sent(images)]}))["report"]
     assert "translate on CPU cores with --no-gpu" in json.loads(report)["error"]
 
 
 def test_two_calls_at_once_share_the_network_and_the_folder(weights: Path, photos: Path, tmp_path: Path) -> None:
-    worker = Painter([load_generator(weights)], str(photos), str(tmp_path / "out"), WAY, 2, use_gpu=False)
+    worker = Translator([load_generator(weights)], str(photos), str(tmp_path / "out"), WAY, 2, use_gpu=False)
     images = list_work(locate(photos), locate(tmp_path / "out"), ".png").images
     reports: list[Report] = []
-    calls = [threading.Thread(target=lambda: reports.append(worker.paint(images))) for _ in range(2)]
+    calls = [threading.Thread(target=lambda: reports.append(worker.translate(images))) for _ in range(2)]
     for call in calls:
         call.start()
     for call in calls:
@@ -159,14 +159,14 @@ class Watching(torch.nn.Module):
 def test_images_are_read_ahead_of_the_network_and_written_behind_it(photos: Path, tmp_path: Path, monkeypatch) -> None:
     counts: Counter[str] = Counter()
     for name in ("read_file", "write_file"):
-        work = getattr(painter, name)
+        work = getattr(translator, name)
         monkeypatch.setattr(
-            painter, name, lambda *given, name=name, work=work: (work(*given), counts.update([name]))[0]
+            translator, name, lambda *given, name=name, work=work: (work(*given), counts.update([name]))[0]
         )
     for index in range(25):
         (photos / f"{index}.jpg").write_bytes((photos / "sub 0" / "0.jpg").read_bytes())
     network = Watching(counts)
-    worker = Painter([network], str(photos), str(tmp_path / "out"), WAY, 2, use_gpu=False)
+    worker = Translator([network], str(photos), str(tmp_path / "out"), WAY, 2, use_gpu=False)
     # On a thread of its own the reading is done when the network begins.
     worker._pool = Immediate()
     assert paint(worker, photos, tmp_path / "out") == (40, {})
