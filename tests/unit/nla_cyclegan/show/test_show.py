@@ -1,4 +1,4 @@
-"""The page's server: what it paints is what `translate` does, and nobody else's page gets an answer."""
+"""The page's server: its translations are what `translate` does, and nobody else's page gets an answer."""
 
 import base64
 import io
@@ -189,7 +189,7 @@ def test_what_cannot_be_shown_is_one_line(
     ],
 )
 def test_an_end_of_memory_is_said_on_the_page(served, monkeypatch, error, whose) -> None:
-    monkeypatch.setattr(Translator, "paint", Mock(side_effect=error))
+    monkeypatch.setattr(Translator, "translate", Mock(side_effect=error))
     status, answer = asked(f"{served}/paint?direction=B2A&checkpoint=checkpoint_8", b"an image")
     assert status == 400
     assert answer["error"].startswith(f"the {whose} is out of memory")
