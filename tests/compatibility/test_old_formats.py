@@ -117,7 +117,7 @@ def test_a_run_keeps_the_best_of_both_scores(old: Path, capsys: pytest.CaptureFi
     assert before["score"] == pytest.approx(records(old / "metrics.jsonl")[-1]["swd"], rel=1)
     assert "score_definition" not in before
     assert cluster(["train", "--config", "run.yaml", "--local"]) == 0
-    assert "which do not compare: the best of each are kept" in capsys.readouterr().err
+    assert "which are not comparable: the best of each are kept" in capsys.readouterr().err
     assert cluster(["status", "runs/run"]) == 0
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("  checkpoint_")]
     assert [", score " in line and line.endswith(", the best") for line in lines] == [True, False]
