@@ -9,7 +9,6 @@ from data_shards.errors import StorageAwayError, UserError
 from data_shards.storage.folder import RunFolder
 
 RETRY_S = 1.0
-POLL_S = 0.1
 
 
 class RecordsWriter:
@@ -27,6 +26,7 @@ class RecordsWriter:
         self.folder, self.attempt = folder, attempt
         self._unwritten: dict[str, bytes] = {}
         self._refused: UserError | None = None
+        self._later: threading.Thread | None = None
         self._lock = threading.Lock()
 
     def __reduce__(self) -> tuple[type["RecordsWriter"], tuple[RunFolder, Attempt | None]]:
@@ -46,13 +46,13 @@ class RecordsWriter:
         except StorageAwayError as error:
             _say(f"warning: records of the sweep cannot be stored ({error}); its trials continue, and it tries again")
             self._unwritten[name] = content
-            threading.Thread(target=self._write_later, name="records", daemon=True).start()
+            self._later = threading.Thread(target=self._write_later, name="records", daemon=True)
+            self._later.start()
 
     def close(self, wait_s: float) -> None:
         """Wait until everything is stored. Raises: UserError when it is not within these seconds, or storage refuses."""
-        give_up = time.monotonic() + wait_s
-        while self._unwritten and not self._refused and time.monotonic() < give_up:
-            time.sleep(POLL_S)
+        if self._later:
+            self._later.join(wait_s)
         if self._refused:
             raise self._refused
         if left := list(self._unwritten):

@@ -82,10 +82,11 @@ def test_whoever_lost_the_sweep_writes_nothing_more_also_later(folder: Unreliabl
     writer.write("trial.json", b"mine")
     writer.folder.trouble = StorageAwayError("away")
     writer.write("trial.json", b"too late")
+    # Storage stays away until the writer has seen this: a write that is under way may still arrive.
     folder.write("owner/1abcd.ended", b"")
-    writer.folder.trouble = None
     with pytest.raises(LostRunError):
         writer.close(10)
+    writer.folder.trouble = None
     with pytest.raises(LostRunError):
         writer.write("trial.json", b"too late")
     assert folder.read("trial.json") == b"mine"
