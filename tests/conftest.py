@@ -2,12 +2,18 @@
 
 import signal
 
+import hypothesis
 import orphans
 import pytest
 import torch
 
 torch.set_num_threads(1)
 orphans.mark()
+# The same examples every time, however long a busy machine takes for them.
+hypothesis.settings.register_profile(
+    "steady", deadline=None, derandomize=True, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("steady")
 # A shell starts what it puts in the background without Ctrl-C, and its children with it: some tests press it.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)

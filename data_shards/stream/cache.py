@@ -84,7 +84,8 @@ class DiskCache:
                 path.parent.mkdir()
                 path.parent.chmod(mode)
             with self._locked() as tally:
-                if self._make_room(len(data), tally):
+                # Another process may have put it meanwhile: a second time it would only be counted.
+                if not path.exists() and self._make_room(len(data), tally):
                     _write(path, data, mode & READ | OWNER_WRITES)
         except FileNotFoundError:
             # The folder is being deleted; this piece will be read from storage again.

@@ -77,7 +77,7 @@ class Browser:
         return [message for message in messages if "GL Driver Message" not in message]
 
 
-def until(true: Callable[[], bool], seconds: float = 30) -> None:
+def until(true: Callable[[], bool], seconds: float = 120) -> None:
     end = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < end, "not in time"

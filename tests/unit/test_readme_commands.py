@@ -85,7 +85,7 @@ def test_the_streaming_example_runs_as_a_script(tmp_path: Path) -> None:
     take = "        print(tuple(batch.a.shape), flush=True)\n        if multiprocessing_children():\n            break"
     children = "from multiprocessing import active_children as multiprocessing_children\n"
     script.write_text(children + local.replace("        ...", take) + "\nprint('once')\n")
-    done = subprocess.run([sys.executable, str(script)], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, str(script)], cwd=tmp_path, capture_output=True, text=True, timeout=280)
     assert done.returncode == 0, done.stderr
     assert set(done.stdout.splitlines()) == {"(4, 3, 256, 256)", "once"}
     assert done.stdout.count("once") == 1

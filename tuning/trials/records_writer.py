@@ -38,7 +38,7 @@ class RecordsWriter:
         with self._lock:
             if self._refused:
                 raise self._refused
-            if self._unwritten:
+            if self._later:
                 self._unwritten[name] = content
                 return
         try:
@@ -51,8 +51,8 @@ class RecordsWriter:
 
     def close(self, wait_s: float) -> None:
         """Wait until everything is stored. Raises: UserError when it is not within these seconds, or storage refuses."""
-        if self._later:
-            self._later.join(wait_s)
+        if later := self._later:
+            later.join(wait_s)
         if self._refused:
             raise self._refused
         if left := list(self._unwritten):
@@ -70,6 +70,8 @@ class RecordsWriter:
             with self._lock:
                 if not self._unwritten:
                     _say("records of the sweep are stored again")
+                    # Together with the look: until then all is left to this thread, so that there are never two.
+                    self._later = None
                     return
                 name, content = next(iter(self._unwritten.items()))
             try:

@@ -2,6 +2,7 @@
 
 import logging
 import multiprocessing
+from types import SimpleNamespace
 
 import pytest
 
@@ -11,10 +12,16 @@ from data_shards.repeats import AWAY, INTERVAL_S, UNWRITABLE_CACHE, Table, repea
 LOG = logging.getLogger("data_shards.storage.patience")
 
 
+@pytest.fixture(autouse=True)
+def counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A table of these tests' own: loader processes of earlier ones share the one of this process."""
+    monkeypatch.setattr(repeats, "_table", None)
+
+
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     now = [1000.0]
-    monkeypatch.setattr(repeats.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(repeats, "time", SimpleNamespace(monotonic=lambda: now[0]))
     return now
 
 

@@ -189,7 +189,8 @@ def test_an_unreachable_host_is_one_clear_error(
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{unused.getsockname()[1]}/x.zip"
-    assert run(tmp_path / "horses", "--url", url) == 2
+        # While nobody else can listen there.
+        assert run(tmp_path / "horses", "--url", url) == 2
     errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
     assert len(errors) == 1
     assert f"cannot fetch {url}: Connection refused" in errors[0]

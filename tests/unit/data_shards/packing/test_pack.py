@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import tarfile
-import time
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 import webdataset
 from image_folders import REAL, ROOT, make_dataset, make_folder, picture
+from live_processes import children_of, wait_for_end
 from PIL import Image, ImageCms
 
 from data_shards import open_dataset
@@ -566,24 +566,47 @@ def test_other_options_after_an_interruption_start_over(tmp_path: Path, monkeypa
     assert content(tmp_path / "parts") == content(tmp_path / "whole")
 
 
+PACK_TO_BE_KILLED = """
+import sys, time
+from data_shards.__main__ import main
+from data_shards.packing.shards import ShardWriter
+
+add = ShardWriter.add
+def add_first(self, name, *args):
+    if name == "025.jpg":
+        for write in self._pending:
+            write.result()
+        print("half way", flush=True)
+        time.sleep(3600)
+    add(self, name, *args)
+ShardWriter.add = add_first
+main(sys.argv[1:])
+"""
+
+
 def test_a_killed_pack_leaves_no_process_and_no_dataset(tmp_path: Path) -> None:
-    with_noise(tmp_path / "images", "trainA", 60)
-    command = [sys.executable, "-m", "data_shards", "pack", "images", "shards", "--shard-mb", "1", "--jobs", "2"]
+    with_noise(tmp_path / "images", "trainA", 40)
+    options = ["pack", "images", "shards", "--shard-mb", "1", "--jobs", "2"]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    process = subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 60
-    while not list((tmp_path / "shards").glob("*.tar*")) and process.poll() is None:
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
-    children = [int(child) for child in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
-    process.kill()
-    assert process.wait() == -signal.SIGKILL
-    while any(Path(f"/proc/{child}").exists() for child in children):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    with subprocess.Popen(
+        [sys.executable, "-c", PACK_TO_BE_KILLED, *options],
+        cwd=tmp_path,
+        env=environment,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "half way\n"
+            children = children_of(process.pid)
+        finally:
+            process.kill()
+    assert process.returncode == -signal.SIGKILL
     assert len(children) >= 2
+    wait_for_end(children)
+    assert list((tmp_path / "shards").glob("*.tar"))
     assert not (tmp_path / "shards" / "manifest.json").exists()
-    subprocess.run(command, cwd=tmp_path, env=environment, check=True)
+    subprocess.run([sys.executable, "-m", "data_shards", *options], cwd=tmp_path, env=environment, check=True)
     pack(tmp_path / "images", str(tmp_path / "whole"), shard_mb=1)
     assert content(tmp_path / "shards") == content(tmp_path / "whole")
 

@@ -5,7 +5,9 @@ import signal
 import traceback
 from collections import namedtuple
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -124,6 +126,19 @@ def test_what_a_killed_process_has_left_is_cleared(folder: Path) -> None:
     assert int((folder / "used_bytes").read_text()) == kept(folder)
 
 
+def test_a_piece_that_two_put_at_once_is_counted_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one, other = DiskCache(folder, 10 * PIECE), DiskCache(folder, 10 * PIECE)
+    locked = one._locked
+
+    def locked_after_the_other() -> AbstractContextManager[IO[str]]:
+        other.put(*piece(1))
+        return locked()
+
+    monkeypatch.setattr(one, "_locked", locked_after_the_other)
+    one.put(*piece(1))
+    assert int((folder / "used_bytes").read_text()) == kept(folder) == PIECE
+
+
 @pytest.mark.parametrize("lost", ["", None])
 def test_a_lost_tally_is_counted_anew(folder: Path, lost: str | None) -> None:
     pieces = DiskCache(folder, 10 * PIECE)
@@ -203,11 +218,13 @@ def in_another_users_process(task: Callable[[], bool]) -> None:
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Iterator[Path]:
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A folder that all users reach; files are made for their owner alone, unless somebody says otherwise."""
     for folder in (tmp_path, *tmp_path.parents[:3]):
         if os.getuid() == folder.stat().st_uid and folder != Path("/tmp"):
             folder.chmod(0o711 if folder != tmp_path else 0o777)
+    # Nothing counted yet: loader processes of earlier tests share the table of this process.
+    monkeypatch.setattr(repeats, "_table", None)
     repeats.table()
     before = os.umask(0o077)
     yield tmp_path

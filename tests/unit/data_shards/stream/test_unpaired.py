@@ -1,4 +1,3 @@
-import contextlib
 import gc
 import logging
 import math
@@ -8,7 +7,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections import Counter
 from itertools import islice
 from pathlib import Path
@@ -17,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from image_folders import REAL, ROOT, make_dataset, make_folder, picture
+from live_processes import members, wait_until
 from pydantic import ValidationError
 
 from data_shards import Dataset, StreamConfig, UnpairedBatch, UnpairedStream, open_dataset
@@ -338,13 +337,6 @@ def reading_threads() -> list[str]:
     return [thread.name for thread in threading.enumerate() if thread.name.startswith("data_shards")]
 
 
-def wait_until(is_true: object) -> None:
-    deadline = time.monotonic() + 20
-    while not is_true():  # type: ignore[operator]
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
 def test_a_closed_stream_ends_and_leaves_no_thread(dataset: Dataset) -> None:
     batches = stream(dataset)
     next(batches)
@@ -397,17 +389,6 @@ if __name__ == "__main__":
 """
 
 
-def members(group: int) -> set[int]:
-    """The processes of a process group that are alive."""
-    found = set()
-    for status in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):  # it has just ended
-            state, _, its_group = status.read_text().rpartition(") ")[2].split()[:3]
-            if int(its_group) == group and state != "Z":
-                found.add(int(status.parent.name))
-    return found
-
-
 @pytest.mark.parametrize("count", [pytest.param(1, marks=pytest.mark.slow), 6])
 @pytest.mark.parametrize(
     ("workers", "how", "status"),
@@ -430,7 +411,7 @@ def test_a_program_that_ends_leaves_no_process(
         )
         assert process.stdout is not None
         assert process.stdout.readline() == "read\n", (tmp_path / "errors").read_text()
-        assert process.wait(timeout=60) == status, (tmp_path / "errors").read_text()
+        assert process.wait(timeout=240) == status, (tmp_path / "errors").read_text()
     wait_until(lambda: not members(process.pid))
     said = (tmp_path / "errors").read_text()
     assert ("ZeroDivisionError" in said) == (how == "raise")

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from concurrent.futures import Executor
 
 import pytest
 import torch
@@ -30,13 +31,17 @@ def test_results_come_in_order_and_errors_in_their_place():
 
 def test_no_more_is_begun_than_there_is_room_for():
     begun, taken, most_between = 0, 0, 0
-    lock = threading.Lock()
+    lock, second = threading.Lock(), threading.Event()
 
     def work(item):
         nonlocal begun, most_between
         with lock:
             begun += 1
             most_between = max(most_between, begun - taken)
+        if item == 1:
+            second.set()
+        # The first is not taken before the second is begun.
+        assert second.wait(60)
         return item
 
     with image_threads(4) as pool:
@@ -60,23 +65,22 @@ def test_all_that_there_is_room_for_is_begun_before_the_first_is_given():
 
 
 def test_what_is_written_is_told_before_the_next_batch_is_painted():
-    written, painted = threading.Event(), []
+    writing, painted = [], []
 
     def paint():
         for item in range(3):
             painted.append(item)
             yield item
-            # Of the thread that writes.
-            written.wait(10)
-            written.clear()
-            time.sleep(0.05)
-
-    def write(item):
-        written.set()
-        return item
+            assert writing[item].result(60) == item
 
     with image_threads(1) as pool:
-        results = behind(paint(), write, pool, lambda item: 0.25)
+
+        class Noting(Executor):
+            def submit(self, *task):
+                writing.append(pool.submit(*task))
+                return writing[-1]
+
+        results = behind(paint(), int, Noting(), lambda item: 0.25)
         for item in range(3):
             assert next(results) == item
             assert len(painted) <= item + 2
@@ -84,12 +88,14 @@ def test_what_is_written_is_told_before_the_next_batch_is_painted():
 
 def test_one_that_takes_more_than_all_goes_alone():
     at_work, together = set(), []
-    lock = threading.Lock()
+    lock, two = threading.Lock(), threading.Barrier(2)
 
     def work(item):
         with lock:
             at_work.add(item)
             together.append(set(at_work))
+        if item < 2:
+            two.wait(60)
         time.sleep(0.01)
         with lock:
             at_work.remove(item)
@@ -102,23 +108,28 @@ def test_one_that_takes_more_than_all_goes_alone():
 
 
 def test_the_network_does_not_wait_for_reading_and_writing():
-    """Three stages of 5 ms an image, two of them in threads: 5 ms an image altogether, not 15."""
-    wait_s, count = 0.005, 80
+    """While it works on an image, one thread reads a later image and another one writes an earlier one."""
+    at_once, count = threading.Barrier(3), 40
 
-    def work(item):
-        time.sleep(wait_s)
+    def read(item):
+        if item == 12:
+            at_once.wait(60)
+        return item
+
+    def write(item):
+        if item == 2:
+            at_once.wait(60)
         return item
 
     def network(items):
         for item in items:
-            time.sleep(wait_s)
+            if item == 4:
+                at_once.wait(60)
             yield item
 
-    began = time.perf_counter()
     with image_threads(2) as pool:
-        read = ahead(range(count), work, pool, lambda item: 1 / 8)
-        assert list(behind(network(read), work, pool, lambda item: 1 / 8)) == list(range(count))
-    assert (time.perf_counter() - began) / count < 2 * wait_s
+        items = ahead(range(count), read, pool, lambda item: 1 / 8)
+        assert list(behind(network(items), write, pool, lambda item: 1 / 8)) == list(range(count))
 
 
 def test_batches_are_of_one_size_and_lose_and_repeat_nothing():

@@ -6,7 +6,6 @@ import json
 import socket
 import struct
 import threading
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from unittest.mock import Mock
 import numpy as np
 import pytest
 import torch
+from live_processes import wait_until
 from PIL import Image
 
 from nla_cyclegan import Generator, GeneratorConfig, load_generator, paint
@@ -197,10 +197,12 @@ def test_an_end_of_memory_is_said_on_the_page(served, monkeypatch, error, whose)
 
 def test_a_page_that_is_closed_while_it_is_answered_is_no_error(served, capfd: pytest.CaptureFixture[str]) -> None:
     host = served.removeprefix("http://")
+    before = set(threading.enumerate())
     with socket.create_connection(tuple(host.split(":"))) as connection:
         connection.sendall(f"POST /paint HTTP/1.1\r\nHost: {host}\r\nContent-Length: 99\r\n\r\n".encode())
         # A reset, not an end.
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     assert asked(f"{served}/about")[0] == 200
-    time.sleep(0.1)
+    # Both are answered.
+    wait_until(lambda: set(threading.enumerate()) <= before)
     assert capfd.readouterr().err == ""

@@ -3,7 +3,6 @@ import json
 import re
 import shutil
 import threading
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ from typing import Any
 
 import pytest
 import sweep_records
+from live_processes import wait_until
 from PIL import Image
 
 from data_shards.errors import UserError
@@ -343,7 +343,7 @@ def test_bad_input_is_one_line(tmp_path: Path) -> None:
 def server(tmp_path: Path) -> Iterator[serve.Server]:
     watch = serve.LivePage(sweep_records.sweep(tmp_path, 10))
     with serve.Server(watch, "127.0.0.1", 0) as server:
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
         thread.start()
         yield server
         server.shutdown()
@@ -351,7 +351,7 @@ def server(tmp_path: Path) -> Iterator[serve.Server]:
 
 
 def _get(server: serve.Server, path: str) -> str:
-    with urllib.request.urlopen(f"http://127.0.0.1:{server.server_address[1]}{path}", timeout=10) as answer:
+    with urllib.request.urlopen(f"http://127.0.0.1:{server.server_address[1]}{path}", timeout=60) as answer:
         return str(answer.read().decode())
 
 
@@ -388,9 +388,11 @@ def test_a_page_outlives_its_storage(
     page = server.live.page
     shutil.move(server.live.uri, f"{server.live.uri}-away")
     stop = threading.Event()
+    looks, update = [], server.live.update
+    monkeypatch.setattr(server.live, "update", lambda: (looks.append(None), update()))
     follower = threading.Thread(target=server.live.follow, args=(stop,))
     follower.start()
-    time.sleep(0.3)
+    wait_until(lambda: len(looks) > 3)
     stop.set()
     follower.join()
     assert server.live.page is page
@@ -417,7 +419,7 @@ def test_a_server_sends_the_pictures_that_are_looked_at(server: serve.Server) ->
     (sources,) = json.loads(found.data)["sweep"]["pictures"].values()
     assert [each["images"] for each in sources] == [300, 900]
     with urllib.request.urlopen(
-        f"http://127.0.0.1:{server.server_address[1]}/{sources[1]['source']}", timeout=10
+        f"http://127.0.0.1:{server.server_address[1]}/{sources[1]['source']}", timeout=60
     ) as answer:
         assert answer.headers["Content-Type"] == "image/webp"
         with Image.open(io.BytesIO(answer.read())) as picture:
@@ -463,15 +465,14 @@ def test_a_port_that_is_taken(server: serve.Server) -> None:
 
 def test_records_are_read_side_by_side(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As an object store needs it, which takes its time for each."""
-    uri = sweep_records.sweep(tmp_path, 60)
-    read = RunFolder.read
+    uri = sweep_records.sweep(tmp_path, 16)
+    read, together = RunFolder.read, threading.Barrier(8)
 
-    def slowly(folder: RunFolder, name: str) -> bytes | None:
-        time.sleep(0.1)
+    def with_seven_others(folder: RunFolder, name: str) -> bytes | None:
+        if name.endswith(TRIAL):
+            together.wait(60)
         return read(folder, name)
 
-    monkeypatch.setattr(RunFolder, "read", slowly)
-    began = time.monotonic()
-    assert len(read_results(uri).trials) == 60
-    assert time.monotonic() - began < 3
+    monkeypatch.setattr(RunFolder, "read", with_seven_others)
+    assert len(read_results(uri).trials) == 16
     assert (Path(uri) / SWEEP).exists()

@@ -1,7 +1,7 @@
 """Records of a sweep while its storage is away."""
 
 import pickle
-import time
+import threading
 from pathlib import Path
 
 import pytest
@@ -50,7 +50,7 @@ def test_a_store_that_is_away_holds_nothing_up_and_gets_the_newest(
     ):
         writer.close(0.1)
     folder.trouble = None
-    writer.close(10)
+    writer.close(120)
     assert folder.read("trial.json") == b"99"
     assert len(folder.names()) == 101
     first, last = capsys.readouterr().err.splitlines()
@@ -70,7 +70,7 @@ def test_a_store_that_refuses_is_an_error_also_later(folder: Unreliable) -> None
     writer.write("trial.json", b"1")
     folder.trouble = UserError("credentials refused")
     with pytest.raises(UserError, match="credentials refused"):
-        writer.close(10)
+        writer.close(120)
     with pytest.raises(UserError, match="credentials refused"):
         writer.write("trial.json", b"2")
 
@@ -85,26 +85,71 @@ def test_whoever_lost_the_sweep_writes_nothing_more_also_later(folder: Unreliabl
     # Storage stays away until the writer has seen this: a write that is under way may still arrive.
     folder.write("owner/1abcd.ended", b"")
     with pytest.raises(LostRunError):
-        writer.close(10)
+        writer.close(120)
     writer.folder.trouble = None
     with pytest.raises(LostRunError):
         writer.write("trial.json", b"too late")
     assert folder.read("trial.json") == b"mine"
 
 
-def test_a_file_that_changes_while_it_is_written_is_written_again(folder: Unreliable) -> None:
-    writer = RecordsWriter(folder)
-    folder.trouble = StorageAwayError("away")
-    writer.write("trial.json", b"old")
-    write = folder.write
+def test_a_file_that_changes_while_it_is_written_is_written_again(
+    folder: Unreliable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer, write, written = RecordsWriter(folder), folder.write, []
 
-    def slow(name: str, content: bytes):  # type: ignore[no-untyped-def]
+    def changing(name: str, content: bytes):  # type: ignore[no-untyped-def]
+        written.append(content)
+        if len(written) == 1:
+            raise StorageAwayError("away")
         if content == b"old":
             writer.write(name, b"new")
-            time.sleep(0.05)
         return write(name, content)
 
-    folder.write = slow  # type: ignore[method-assign]
-    folder.trouble = None
-    writer.close(10)
+    monkeypatch.setattr(folder, "write", changing)
+    writer.write("trial.json", b"old")
+    writer.close(120)
+    assert written == [b"old", b"old", b"new"]
     assert folder.read("trial.json") == b"new"
+
+
+class Gate:
+    """A lock that lets the thread of late records pass two times, and then only once it is open."""
+
+    def __init__(self) -> None:
+        self.lock, self.open, self.is_reached, self.passed = threading.Lock(), threading.Event(), threading.Event(), 0
+
+    def __enter__(self) -> None:
+        if threading.current_thread().name == "records":
+            self.passed += 1
+            if self.passed == 3:
+                self.is_reached.set()
+                assert self.open.wait(120)
+        self.lock.acquire()
+
+    def __exit__(self, *error: object) -> None:
+        self.lock.release()
+
+
+def test_what_comes_when_the_last_is_stored_has_no_second_thread(
+    folder: Unreliable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two would overtake each other, and the older content could be the last."""
+    writer, write, written = RecordsWriter(folder), folder.write, []
+
+    def at_first_away(name: str, content: bytes):  # type: ignore[no-untyped-def]
+        written.append((threading.current_thread().name == "records", content))
+        if len(written) == 1:
+            raise StorageAwayError("away")
+        return write(name, content)
+
+    monkeypatch.setattr(folder, "write", at_first_away)
+    gate = Gate()
+    monkeypatch.setattr(writer, "_lock", gate)
+    writer.write("trial.json", b"1")
+    assert gate.is_reached.wait(120)
+    writer.write("trial.json", b"2")
+    gate.open.set()
+    writer.close(120)
+    assert written == [(False, b"1"), (True, b"1"), (True, b"2")]
+    writer.write("trial.json", b"3")
+    assert written[-1] == (False, b"3")
