@@ -40,7 +40,7 @@ class EventLog:
     def __init__(self, folder: RunFolder, attempt: str, writer: str) -> None:
         self.folder, self.name = folder, f"{EVENTS}/{attempt}-{writer}.jsonl"
         self._events: list[Event] = []
-        self._lock, self._changed, self._closed = threading.Lock(), threading.Event(), False
+        self._lock, self._changed, self._closed = threading.Lock(), threading.Event(), threading.Event()
         self._writes = OptionalWork(f"{self.name} of {folder.label} cannot be written")
         self._thread = threading.Thread(target=self._work, name="events", daemon=True)
         self._thread.start()
@@ -54,15 +54,16 @@ class EventLog:
 
     def close(self) -> None:
         """Wait until everything is stored, for up to CLOSE_S."""
-        self._closed = True
+        self._closed.set()
         self._changed.set()
         self._thread.join(CLOSE_S)
 
     def _work(self) -> None:
         before: list[Event] | None = None
-        while not self._closed or self._changed.is_set():
+        while not self._closed.is_set() or self._changed.is_set():
             self._changed.wait()
             self._changed.clear()
+            is_last = self._closed.is_set()
             with self._lock:
                 new = list(self._events)
             if not new:
@@ -73,9 +74,10 @@ class EventLog:
                     before = parse_events(self.folder.read(self.name) or b"")
                 self.folder.write(self.name, b"".join(map(_line, _bounded([*before, *new]))))
             if self._writes.is_failing:
-                if self._closed:
+                # What began before the close is tried once more.
+                if is_last:
                     return
-                time.sleep(RETRY_S)
+                self._closed.wait(RETRY_S)
                 self._changed.set()
 
 

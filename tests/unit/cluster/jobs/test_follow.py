@@ -56,7 +56,6 @@ class Client:
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(follow, "POLL_S", 0.01)
-    monkeypatch.setattr(follow, "PATIENCE_S", 0.2)
 
 
 def followed(client: Client) -> int:
@@ -109,7 +108,8 @@ def test_a_job_that_cannot_be_stopped_or_found_is_one_line(monkeypatch: pytest.M
         running_job(Client([]), Job("run", {}, "", [], {}))  # type: ignore[arg-type]
 
 
-def test_a_cluster_that_stays_away_is_an_error_that_says_how_to_go_on() -> None:
+def test_a_cluster_that_stays_away_is_an_error_that_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(follow, "PATIENCE_S", 0.2)
     with pytest.raises(
         UserError, match=r"run-1: the cluster has not answered for 0.2 s \(no route\); the same command"
     ):

@@ -3,16 +3,16 @@
 import socket
 import subprocess
 import sys
-import time
+import threading
 
 from cluster.machines.head_watch import head_watched
 
 PROGRAM = """
 import sys, time
 from cluster.machines.head_watch import head_watched
-with head_watched(sys.argv[1], wait_s=0.3, grace_s=0.2, interval_s=0.1):
+with head_watched(sys.argv[1], wait_s=0.2, grace_s=0.1, interval_s=0.05):
     print("watching", flush=True)
-    time.sleep(60)
+    time.sleep(600)
 """
 
 
@@ -24,10 +24,11 @@ def test_a_process_whose_head_is_gone_ends_with_one_line() -> None:
         )
         assert process.stdout
         assert process.stdout.readline() == "watching\n"
-        time.sleep(1)
-        # As long as it answers nothing happens.
+        # As long as it answers nothing happens: these take longer than it is waited for.
+        for _ in range(8):
+            head.accept()[0].close()
         assert process.poll() is None
-    _, err = process.communicate(timeout=30)
+    _, err = process.communicate(timeout=120)
     assert process.returncode == 1
     assert len(err.splitlines()) == 1
     assert f"error: the head of the Ray cluster at {address} has not answered for" in err
@@ -35,6 +36,9 @@ def test_a_process_whose_head_is_gone_ends_with_one_line() -> None:
 
 
 def test_who_has_left_is_not_ended() -> None:
-    with head_watched("127.0.0.1:1", wait_s=0, grace_s=0, interval_s=0.05):
-        pass
-    time.sleep(0.3)
+    # Never so short an interval that the head is missed in here, however slow this machine is: these tests would end.
+    before = set(threading.enumerate())
+    with head_watched("127.0.0.1:1", wait_s=0, grace_s=0, interval_s=600):
+        (watch,) = set(threading.enumerate()) - before
+    watch.join(60)
+    assert not watch.is_alive()

@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -19,7 +20,8 @@ from cluster.ownership.records import Record, Records
 from data_shards.errors import ExhaustedError, LostRunError, StorageAwayError, UserError
 from data_shards.storage.folder import RunFolder
 
-STILL_S = 1.0
+# Far longer than anything here takes on a busy machine: who is alive shows it before, and who is dead is not waited for.
+STILL_S = 60.0
 ELSEWHERE = Record("ann@elsewhere", "job raysubmit_1", "2026-11-26 12:00:00", Process("another machine", 1, "1"), 7)
 
 
@@ -28,6 +30,19 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(claim, "STILL_S", STILL_S)
     monkeypatch.setattr(claim, "LOOK_S", 0.02)
     monkeypatch.setattr(owner, "BEAT_S", 0.05)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """That of whoever watches a record: it goes on while it sleeps, at once. For records that nobody writes."""
+
+    def sleep(seconds: float) -> None:
+        clock.now += seconds
+
+    clock = SimpleNamespace(now=0.0, monotonic=lambda: clock.now, sleep=sleep)
+    monkeypatch.setattr(claim, "time", clock)
+    monkeypatch.setattr(claim, "LOOK_S", 1.0)
+    return clock
 
 
 @pytest.fixture
@@ -40,7 +55,7 @@ def start(folder: RunFolder, *, take_over: bool = False, said: list[str] | None 
 
 
 def until(condition, what: str) -> None:  # type: ignore[no-untyped-def]
-    give_up = time.monotonic() + 20
+    give_up = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < give_up, what
         time.sleep(0.01)
@@ -63,7 +78,7 @@ def test_a_second_start_is_refused_as_soon_as_the_first_moves_and_a_later_one_ne
     assert folder.files_of(FOLDER).keys() == {f"{first.id}{RECORD}", f"{first.id}{ENDED}"}
     began = time.monotonic()
     with start(folder) as second:
-        assert time.monotonic() - began < STILL_S / 2
+        assert time.monotonic() - began < STILL_S
         assert second.number == first.number + 1
 
 
@@ -75,14 +90,13 @@ def test_a_trial_belongs_to_the_owner_of_its_sweep(folder: RunFolder) -> None:
         attempt.check()
 
 
-def test_a_record_that_stands_still_is_waited_for_and_then_passed(folder: RunFolder) -> None:
+def test_a_record_that_stands_still_is_waited_for_and_then_passed(folder: RunFolder, clock: SimpleNamespace) -> None:
     Records(folder).write("3dead", ELSEWHERE)
     said: list[str] = []
-    began = time.monotonic()
     with start(folder, said=said) as attempt:
-        assert STILL_S <= time.monotonic() - began < 10 * STILL_S
+        assert STILL_S <= clock.now < STILL_S + 2
         assert attempt.number == 4
-        assert said == [f"{ELSEWHERE} trained here last and may still be running; watching it for 1 s ..."]
+        assert said == [f"{ELSEWHERE} trained here last and may still be running; watching it for 60 s ..."]
         # Whoever was only asleep finds that out before it writes.
         with pytest.raises(LostRunError):
             Attempt("3dead", folder.root, folder.name).check()
@@ -99,7 +113,7 @@ def test_a_process_of_this_machine_that_was_killed_is_not_waited_for(folder: Run
     assert len(folder.files_of(FOLDER)) == 1
     began = time.monotonic()
     with start(folder):
-        assert time.monotonic() - began < STILL_S / 2
+        assert time.monotonic() - began < STILL_S
 
 
 def test_an_owner_that_is_taken_over_stops_writes_nothing_more_and_ends_with_the_reason(folder: RunFolder) -> None:
@@ -115,7 +129,7 @@ def test_an_owner_that_is_taken_over_stops_writes_nothing_more_and_ends_with_the
 
     taker = threading.Thread(target=take)
     taker.start()
-    assert interrupted.wait(20)
+    assert interrupted.wait(60)
     with pytest.raises(LostRunError):
         attempt.check()
     # Until the first has ended, or stood still for long, the second does not begin.
@@ -132,15 +146,16 @@ def test_a_lost_owner_is_interrupted(folder: RunFolder) -> None:
     def lose() -> None:
         with start(folder) as attempt:
             Records(folder).mark(attempt.id, ENDED)
-            time.sleep(20)
+            time.sleep(60)
+            pytest.fail("it went on")
 
-    began = time.monotonic()
     with pytest.raises(LostRunError):
         lose()
-    assert time.monotonic() - began < 10
 
 
-def test_who_wakes_up_after_the_taker_has_ended_too_does_not_own_it_either(folder: RunFolder) -> None:
+def test_who_wakes_up_after_the_taker_has_ended_too_does_not_own_it_either(
+    folder: RunFolder, clock: SimpleNamespace
+) -> None:
     asleep, record = Claim(folder.root, folder.name, take_over=False, say=print).make()
     with start(folder, take_over=True):
         pass
@@ -149,9 +164,9 @@ def test_who_wakes_up_after_the_taker_has_ended_too_does_not_own_it_either(folde
     with pytest.raises(LostRunError):
         asleep.check()
     # And nobody waits for it.
-    began = time.monotonic()
+    began = clock.now
     with start(folder):
-        assert time.monotonic() - began < STILL_S
+        assert clock.now - began < STILL_S
 
 
 @pytest.mark.parametrize("error", [StorageAwayError("cannot write, tried for 60 s: away"), RuntimeError("a bug")])
@@ -160,25 +175,26 @@ def test_storage_that_is_away_for_a_while_ends_nothing(
 ) -> None:
     with start(folder) as attempt:
         records = Records(folder)
+        tries: list[object] = []
 
         def away(*_: object) -> None:
+            tries.append(error)
             raise error
 
         with monkeypatch.context() as broken:
             broken.setattr(Records, "write", away)
-            time.sleep(0.5)
+            until(lambda: len(tries) > 2, "it tries again")
             before = records.read(attempt.id)
         until(lambda: records.read(attempt.id) != before, "the heart beats again")
         attempt.check()
     assert capsys.readouterr().err.count("warning") == 1
 
 
-def test_a_record_that_cannot_be_read_is_somebodys_who_may_be_alive(folder: RunFolder) -> None:
+def test_a_record_that_cannot_be_read_is_somebodys_who_may_be_alive(folder: RunFolder, clock: SimpleNamespace) -> None:
     folder.write(f"{FOLDER}/2gone{RECORD}", b"[" * 5000)
     said: list[str] = []
-    began = time.monotonic()
     with start(folder, said=said):
-        assert time.monotonic() - began >= STILL_S
+        assert clock.now >= STILL_S
     assert "somebody" in said[0]
 
 

@@ -30,7 +30,7 @@ class Store:
 
 
 def wait_for(what: Callable[[], bool]) -> None:
-    give_up = time.monotonic() + 20
+    give_up = time.monotonic() + 60
     while not what():
         assert time.monotonic() < give_up
         time.sleep(0.005)
@@ -49,7 +49,9 @@ def test_what_changes_is_sent_and_nothing_else(store: Store, tmp_path: Path) -> 
     (tmp_path / ".hidden").write_bytes(b"half a file")
     with Uploader(tmp_path, store):  # type: ignore[arg-type]
         wait_for(lambda: len(store.sent) == 1)
-        (tmp_path / "metrics.jsonl").write_bytes(b"1\n")
+        # At once, or it could be sent while it is still empty.
+        (tmp_path / ".metrics").write_bytes(b"1\n")
+        (tmp_path / ".metrics").rename(tmp_path / "metrics.jsonl")
         wait_for(lambda: len(store.sent) == 2)
         time.sleep(0.1)
         with (tmp_path / "metrics.jsonl").open("ab") as file:
@@ -59,12 +61,12 @@ def test_what_changes_is_sent_and_nothing_else(store: Store, tmp_path: Path) -> 
 
 def test_the_writer_does_not_wait_and_the_end_does(store: Store, tmp_path: Path) -> None:
     go_on, real = threading.Event(), store.upload
-    store.upload = lambda file, name: (go_on.wait(20), real(file, name))  # type: ignore[method-assign, assignment]
+    store.upload = lambda file, name: (go_on.wait(60), real(file, name))  # type: ignore[method-assign, assignment]
     (tmp_path / "metrics.jsonl").write_bytes(b"1\n")
     with Uploader(tmp_path, store) as running:  # type: ignore[arg-type]
         running.upload_now()
-        threading.Timer(0.2, go_on.set).start()
         assert store.sent == []
+        threading.Timer(0.2, go_on.set).start()
     assert store.sent == [("metrics.jsonl", b"1\n")]
 
 
@@ -87,6 +89,8 @@ def test_what_is_not_stored_at_the_end_is_named(
     monkeypatch.setattr(upload, "CLOSE_S", 0.1)
     store.is_away = True
     (tmp_path / "metrics.jsonl").write_bytes(b"1\n")
-    with Uploader(tmp_path, store):  # type: ignore[arg-type]
+    with Uploader(tmp_path, store) as ended:  # type: ignore[arg-type]
         pass
+    # Not while other tests run.
+    ended._thread.join(60)
     assert "warning: not stored in s3://bucket/run: metrics.jsonl" in capsys.readouterr().err

@@ -3,6 +3,7 @@
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,7 +21,7 @@ from data_shards.storage.folder import RunFolder
 HERE = f"{__name__}:"
 calls: list[tuple[str, str, Any]] = []
 """Class, method, argument."""
-never = threading.Event()
+never, hung = threading.Event(), threading.Event()
 
 
 class Kept:
@@ -51,6 +52,7 @@ class Failing(Kept):
 
 class Hanging(Kept):
     def write(self, record: dict[str, Any]) -> None:
+        hung.set()
         never.wait()
 
 
@@ -70,6 +72,7 @@ class WithoutMethods:
 @pytest.fixture(autouse=True)
 def fresh() -> None:
     calls.clear()
+    hung.clear()
 
 
 def train(uri: str, storage: Path, *sinks: str) -> tuple[Record, list[str]]:
@@ -84,7 +87,15 @@ def test_what_a_class_does_is_not_the_runs_failure(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
     """A class gets the run, its records and its pictures; others beside it fail, are said once and counted."""
-    monkeypatch.setattr(background, "CLOSE_S", 1.0)
+
+    class Thread(threading.Thread):
+        """Waited for until it has ended, however slow this machine is; where it never will, not at all."""
+
+        def join(self, timeout: float | None = None) -> None:
+            assert timeout == background.CLOSE_S
+            super().join(0 if "Hanging" in self.name else 120)
+
+    monkeypatch.setattr(background, "threading", SimpleNamespace(Thread=Thread, Event=threading.Event))
     uri = tiny.pack_dataset(tmp_path)
     latest, said = train(uri, tmp_path / "with", "Failing", "NeverMade", "WithoutMethods", "Hanging", "Missing", "Kept")
 
@@ -104,7 +115,7 @@ def test_what_a_class_does_is_not_the_runs_failure(
         "Failing": "cannot reach http://***@tracker/ at 4; the run continues",
         "NeverMade": "no route to the tracker; the run continues",
         "WithoutMethods": "no attribute 'write'; the run continues",
-        "Hanging": "has not finished after 1 s",
+        "Hanging": "has not finished after 10 s",
         "Missing": "has no attribute 'Missing'; the run continues",
     }.items():
         said_once, counted = (line for line in lines if f"{HERE}{sink}: " in line)
@@ -128,6 +139,7 @@ def test_the_id_is_the_folders(tmp_path: Path) -> None:
 
 def test_one_that_comes_up_late_gets_everything(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     monkeypatch.setattr(background, "RETRY_S", 0.01)
+    monkeypatch.setattr(background, "CLOSE_S", 120.0)
     tries = iter([True, True, False])
 
     def make() -> Kept:
@@ -153,6 +165,7 @@ def test_a_slow_one_does_not_fill_the_memory(monkeypatch: pytest.MonkeyPatch, ca
     sink.start(0)
     for images in range(100):
         sink.write({"images": images})
+    assert hung.wait(60)
     sink.close()
     assert "100 records and pictures were not sent" in capsys.readouterr().err
 
