@@ -282,7 +282,7 @@ def _proxy(host: Host, log: Path) -> Iterator[subprocess.Popen[str]]:
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     with log.open("wb") as errors, subprocess.Popen(command, **pipes, stderr=errors, text=True) as proxy:
         assert proxy.stdout
-        assert proxy.stdout.readline().strip() == "ready", log.read_text()
+        assert proxy.stdout.readline().strip() == str(STORE_PORT), log.read_text()
         try:
             yield proxy
         finally:

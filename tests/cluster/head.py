@@ -12,13 +12,13 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from listening import command_line, family
 
-START_S = 90
+START_S = 200
 # Beside the interpreter that runs the tests, so that a job's `python` is the same.
 BIN = str(Path(sys.executable).parent)
 # By which Ray's fake cloud knows the head.
@@ -39,7 +39,7 @@ def ray_head(
     """
     # Short, because sockets lie below it and their paths are limited to 107 bytes.
     folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")
-    dashboard = free_port()
+    head_port, dashboard, agent = free_ports(3)
     environment = {
         **os.environ,
         "PATH": f"{binaries}{os.pathsep}{os.environ['PATH']}",
@@ -48,11 +48,10 @@ def ray_head(
         "RAY_USAGE_STATS_ENABLED": "0",
     }
     # Each port its own: Ray's defaults are taken where another Ray runs, and without its agent a head takes no jobs.
-    head_port = free_port()
     options = {
         "port": head_port,
         "dashboard-port": dashboard,
-        "dashboard-agent-listen-port": free_port(),
+        "dashboard-agent-listen-port": agent,
         "num-cpus": cpus,
         "temp-dir": folder,
         "node-ip-address": "127.0.0.1",
@@ -117,9 +116,14 @@ def _autoscaler(folder: Path, head: str, cpus: int, node_types: dict[str, dict[s
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    return free_ports(1)[0]
+
+
+def free_ports(count: int) -> list[int]:
+    """As many, no two the same."""
+    with ExitStack() as stack:
+        probes = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
+        return [int(probe.getsockname()[1]) for probe in probes]
 
 
 def _wait_for(address: str, token: str, head: subprocess.Popen[bytes], log: Path) -> None:

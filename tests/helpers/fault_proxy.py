@@ -278,7 +278,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 def main(host: str, port: str, upstream: str) -> None:
     with FaultProxy(int(upstream), host, int(port)) as proxy:
-        print("ready", flush=True)
+        print(proxy.port, flush=True)
         for line in sys.stdin:
             match line.split():
                 case ["slow", seconds]:

@@ -8,7 +8,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Self
 
-TIMEOUT_S = 120
+# Less than a test may take. On a busy machine processes that import at once do not end together.
+TIMEOUT_S = 240
 
 
 class Ranks:
@@ -73,7 +74,9 @@ def _as_rank(
 ) -> tuple[bool, Any]:
     import torch.distributed as dist
 
-    dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=world, timeout=timedelta(seconds=60))
+    dist.init_process_group(
+        "gloo", init_method=meeting, rank=rank, world_size=world, timeout=timedelta(seconds=TIMEOUT_S)
+    )
     try:
         return True, function(*arguments)
     except BaseException:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from cluster.memory import pace
 from cluster.memory.shelf import Shelf
+from cluster.memory.writer import Took, Writer
 from cluster.ranks.world import World
 from cluster.settings.config import RunConfig
 from cluster.training import loop
@@ -43,8 +44,6 @@ def machines(tmp_path: Path) -> list[Path]:
 
 def train(config: RunConfig, machines: list[Path] | None = None, stop_at: int | None = None) -> list[int]:
     """As one rank, copying at every step, to the end or until that many images; the images at which steps began."""
-    pace.FIRST_STEPS = 1
-    pace.Pace.next = lambda self, *times: pace.Pace.__post_init__(self)  # type: ignore[method-assign]
     world = World.current()
     began: list[int] = []
 
@@ -54,9 +53,20 @@ def train(config: RunConfig, machines: list[Path] | None = None, stop_at: int | 
             raise StoppedError
         return TrainingStep.__call__(self, a, b, images_seen=images_seen, lr=lr)
 
-    loop.TrainingStep = type("Watched", (TrainingStep,), {"__call__": step})  # type: ignore[misc]
+    took = Writer.took
+
+    def patiently(self: Writer) -> Took | None:
+        """A copy that is still being written is waited for, not left out."""
+        if self._writing:
+            self._writing.result()
+        return took(self)
+
     shelf = Shelf(machines[world.rank % len(machines)], "run", "1abcd") if machines else None
-    with suppress(StoppedError):
+    with pytest.MonkeyPatch.context() as patch, suppress(StoppedError):
+        patch.setattr(pace, "FIRST_STEPS", 1)
+        patch.setattr(pace.Pace, "next", lambda self, *times: pace.Pace.__post_init__(self))
+        patch.setattr(Writer, "took", patiently)
+        patch.setattr(loop, "TrainingStep", type("Watched", (TrainingStep,), {"__call__": step}))
         loop.train(config, world, shelf=shelf)
     return began
 

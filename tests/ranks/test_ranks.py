@@ -1,6 +1,8 @@
 """The loop under gloo: several processes, no Ray."""
 
 import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +34,14 @@ class StoppedError(Exception):
     """Stands for kill -9."""
 
 
+@contextmanager
+def steps_are(step: Callable[..., dict[str, Tensor]]) -> Iterator[None]:
+    """In here each step of a run is this one; later calls of the same process have those of the loop."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "TrainingStep", type("Watched", (TrainingStep,), {"__call__": step}))
+        yield
+
+
 def train(config: RunConfig, stop_at: int | None = None) -> Record:
     """As one rank, to the end or until that many images, where every rank stops."""
     world = World.current()
@@ -44,9 +54,9 @@ def train(config: RunConfig, stop_at: int | None = None) -> Record:
             raise StoppedError
         return TrainingStep.__call__(self, a, b, images_seen=images_seen, lr=lr)
 
-    loop.TrainingStep = type("Watched", (TrainingStep,), {"__call__": step})  # type: ignore[misc]
     try:
-        latest = loop.train(config, world, sinks=[Forward(lambda record: None)])
+        with steps_are(step):
+            latest = loop.train(config, world, sinks=[Forward(lambda record: None)])
     except StoppedError:
         return {}
     return {**latest, "seen": seen}
@@ -160,9 +170,8 @@ def stopped_by_rank_1(config: RunConfig) -> tuple[str, bool]:
                 self.networks["discriminator_b"].register_forward_hook(lambda judge, images, scores: scores * math.inf)
         return TrainingStep.__call__(self, a, b, images_seen=images_seen, lr=lr)
 
-    loop.TrainingStep = type("Watched", (TrainingStep,), {"__call__": step})  # type: ignore[misc]
     world = World.current()
-    with pytest.raises(NonFiniteLossError) as caught:
+    with steps_are(step), pytest.raises(NonFiniteLossError) as caught:
         loop.train(config, world)
     ((stopped, before),) = steps
     kept = all(torch.equal(*pair) for pair in zip(before, stopped.networks["generator_ab"].parameters(), strict=True))
@@ -186,10 +195,11 @@ def interrupted(config: RunConfig, at: int, kind: str, who: tuple[int, ...]) -> 
         looks += 1
         return Request(kind, f"asked by rank {world.rank}") if looks == at and world.rank in who else None
 
-    # At every step.
-    requests.INTERVAL_S = 0
     try:
-        loop.train(config, world, ask=ask)
+        with pytest.MonkeyPatch.context() as patch:
+            # At every step.
+            patch.setattr(requests, "INTERVAL_S", 0)
+            loop.train(config, world, ask=ask)
     except RunInterruptedError as error:
         return f"{error.kind}: {error}"
     return "not interrupted"
@@ -233,8 +243,7 @@ def with_a_flipped_bit(config: RunConfig) -> str:
             weight.data.view(torch.int32)[0, 0, 0, 0] ^= 1
         return losses
 
-    loop.TrainingStep = type("Watched", (TrainingStep,), {"__call__": step})  # type: ignore[misc]
-    with pytest.raises(DivergedReplicasError) as caught:
+    with steps_are(step), pytest.raises(DivergedReplicasError) as caught:
         loop.train(config, World.current())
     return str(caught.value)
 

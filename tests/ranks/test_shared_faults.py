@@ -2,21 +2,23 @@
 
 import time
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
 
 import pytest
 import tiny
 from damage import flip_bytes
 from group import Ranks
+from torch import Tensor
 
 from cluster.evaluation.validate import Validation
 from cluster.ranks.clock import Clock
 from cluster.ranks.world import World
+from cluster.records import observe
 from cluster.records.metrics_file import Record
 from cluster.records.observe import MetricsLog
 from cluster.settings.config import RunConfig
 from cluster.training import loop
-from data_shards import UnpairedStream, open_dataset
+from data_shards import UnpairedBatch, UnpairedStream, open_dataset
 from data_shards.dataset.epoch_plan import EpochPlan
 from data_shards.errors import UserError
 from nla_cyclegan import TrainingStep
@@ -98,25 +100,31 @@ def test_damaged_held_out_images_leave_the_same_distances_on_any_number_of_ranks
         assert all(f"sample {key} is bad" in each[0][1][0] for key in ("000", "004", "002"))
 
 
-def slow_on_rank_1(config: RunConfig) -> Any:
-    real = UnpairedStream.__next__
+def waiting_most_on_rank_1(config: RunConfig) -> Record:
+    """By a clock that goes on while a batch is waited for and in steps alone: a busy machine changes nothing."""
+    rank, now, following = World.current().rank, [0.0], UnpairedStream.__next__
 
-    def slow(self: UnpairedStream) -> Any:
-        if World.current().rank == 1:
-            time.sleep(0.2)
-        return real(self)
+    def waiting(self: UnpairedStream) -> UnpairedBatch:
+        now[0] += 0.2 if rank == 1 else 0.05
+        return following(self)
 
-    UnpairedStream.__next__ = slow  # type: ignore[method-assign]
-    try:
+    def step(self: TrainingStep, a: Tensor, b: Tensor, *, images_seen: int, lr: float) -> dict[str, Tensor]:
+        now[0] += 0.1
+        return TrainingStep.__call__(self, a, b, images_seen=images_seen, lr=lr)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(observe, "time", SimpleNamespace(perf_counter=lambda: now[0], time=time.time))
+        patch.setattr(UnpairedStream, "__next__", waiting)
+        patch.setattr(loop, "TrainingStep", type("Watched", (TrainingStep,), {"__call__": step}))
         return loop.train(config, World.current())
-    finally:
-        UnpairedStream.__next__ = real  # type: ignore[method-assign]
 
 
 def test_the_rank_that_waits_for_data_is_named(ranks: Ranks, uri: str, tmp_path: Path) -> None:
-    latest, other = ranks.run(2, slow_on_rank_1, tiny.config(uri, tmp_path / "runs", schedule={"images": 16}))
+    config = tiny.config(uri, tmp_path / "runs", schedule={"images": 16})
+    latest, other = ranks.run(2, waiting_most_on_rank_1, config)
     assert latest["data_wait_rank"] == 1
-    assert latest["data_wait_max"] > 2 * latest["data_wait"]
+    assert latest["data_wait_max"] == pytest.approx(2 / 3)
+    assert latest["data_wait"] == pytest.approx(1 / 3)
     assert {name: other[name] for name in ("data_wait_max", "data_wait_rank")} == {
         name: latest[name] for name in ("data_wait_max", "data_wait_rank")
     }

@@ -106,7 +106,7 @@ def test_a_store_that_is_killed_and_started_again(
         with stream(open_dataset(uri)) as batches:
             got = [next(batches)]
             store.kill()
-            restart = threading.Timer(2.0, store.start)
+            restart = threading.Timer(1.0, store.start)
             restart.start()
             try:
                 got += islice(batches, BATCHES - 1)
@@ -123,13 +123,13 @@ def test_a_store_that_is_killed_and_started_again(
 def test_a_store_that_stays_away_ends_the_stream_with_one_clear_error(
     packed: Packed, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(patience, "PATIENCE_S", 3.0)
+    monkeypatch.setattr(patience, "PATIENCE_S", 1.0)
     dataset = open_dataset(packed.bucket.uri("data", proxy))
     with stream(dataset) as batches:
         next(batches)
         proxy.close()
         with pytest.raises(
-            UserError, match=r"^cannot read train\S+.tar of s3://.*, tried for [1-6] s: .*NETWORK_CONNECTION"
+            UserError, match=r"^cannot read train\S+.tar of s3://.*, tried for \d+ s: .*NETWORK_CONNECTION"
         ):
             list(batches)
 
@@ -143,8 +143,9 @@ def test_closing_a_stream_does_not_wait_for_a_store_that_is_away(packed: Packed,
     time.sleep(1.0)
     started = time.monotonic()
     batches.close()
-    # A call of pyarrow's client that has begun is not broken off: three tries against a closed port are under 3 s.
-    assert time.monotonic() - started < 10
+    # A call of pyarrow's client that has begun is not broken off: three tries against a closed port are under 3 s. Its
+    # readers would try for a minute.
+    assert time.monotonic() - started < 40
 
 
 # While a dataset is written
@@ -207,7 +208,7 @@ def test_a_writer_that_is_killed_leaves_nothing(rclone: ObjectStore, proxy: Faul
         [sys.executable, "-c", program, bucket.uri("data", proxy)], env=os.environ | rclone.environment(), cwd=ROOT
     )
     try:
-        give_up = time.monotonic() + 60
+        give_up = time.monotonic() + 120
         while not (proxy.faults and proxy.count("PUT")):
             assert time.monotonic() < give_up
             time.sleep(0.05)

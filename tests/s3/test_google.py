@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 import fault_proxy
 import pytest
-from object_stores import LOCALHOST, Bucket, ObjectStore, free_port
+from object_stores import LOCALHOST, Bucket, ObjectStore
 
 from cluster.copy_run import copy_run
 from cluster.translation.listing import list_work
@@ -32,20 +32,20 @@ class OutsideProxy:
     """A fault proxy in a process of its own: pyarrow holds Python's lock during some of its requests to Google."""
 
     def __init__(self, upstream: int) -> None:
-        port = free_port()
-        self.endpoint = f"{LOCALHOST}:{port}"
-        command = [sys.executable, str(Path(fault_proxy.__file__)), LOCALHOST, str(port), str(upstream)]
+        command = [sys.executable, str(Path(fault_proxy.__file__)), LOCALHOST, "0", str(upstream)]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        self._wait()
+        self.endpoint = f"{LOCALHOST}:{int(self._wait())}"
 
     def fail(self, kind: str, method: str, times: int) -> None:
         assert self.process.stdin
         print("fail", kind, method, times, file=self.process.stdin, flush=True)
         self._wait()
 
-    def _wait(self) -> None:
+    def _wait(self) -> str:
         assert self.process.stdout
-        assert self.process.stdout.readline()
+        line = self.process.stdout.readline()
+        assert line
+        return line
 
 
 @pytest.fixture

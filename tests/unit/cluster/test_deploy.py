@@ -7,7 +7,7 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.metadata import version
 from pathlib import Path
@@ -194,6 +194,13 @@ def test_scripts_are_bash(script: Path) -> None:
     assert os.access(script, os.X_OK)
 
 
+def wait_for(event: Callable[[], bool]) -> None:
+    give_up = time.monotonic() + 120
+    while not event():
+        assert time.monotonic() < give_up
+        time.sleep(0.02)
+
+
 def stub(folder: Path, name: str, body: str) -> None:
     """A program that stands for another."""
     (folder / name).write_text(f"#!/usr/bin/env bash\n{body}\n")
@@ -246,8 +253,9 @@ def stop(number, frame):
     Path("saved").touch()
     sys.exit(143)
 signal.signal(signal.SIGTERM, stop)
-Path("started").write_text(" ".join(sys.argv))
-time.sleep(30)
+Path("starting").write_text(" ".join(sys.argv))
+Path("starting").rename("started")
+time.sleep(600)
 """
 SYMMETRIC_RUN = """trap 'touch {folder}/ray-got-it' TERM
 while [ "$1" != -- ]; do shift; done
@@ -286,13 +294,11 @@ def test_at_slurms_time_limit_the_driver_alone_gets_the_signal_and_the_job_comes
         script.splitlines()
     )
     with subprocess.Popen(["bash", str(DEPLOY / "slurm.sh"), "--name", "a run"], env=environment) as batch:
-        began = time.monotonic()
-        while signalled and not (checkout / "started").exists() and time.monotonic() - began < 30:
-            time.sleep(0.02)
         if signalled:
+            wait_for((checkout / "started").exists)
             assert (checkout / "started").read_text().endswith("--name a run")
             batch.terminate()
-        assert batch.wait(30) == (143 if signalled else 1)
+        assert batch.wait(120) == (143 if signalled else 1)
     assert (checkout / "saved").exists() == signalled
     assert (tmp_path / "ray-ended").exists()
     assert not (tmp_path / "ray-got-it").exists()
@@ -357,8 +363,8 @@ def test_ray_hears_of_a_machine_that_is_taken_away(notice: dict[str, str], secon
     assert {option for option in called if option.startswith("--")} <= known
 
 
-def polled(metadata: str, folder: Path, lines: int = 1) -> list[str]:
-    """What preemption.sh says: these lines, and what comes within the next polls."""
+def polled(metadata: str, folder: Path, enough: Callable[[], bool], lines: int = 1) -> list[str]:
+    """What preemption.sh says: these lines, and what comes until it has polled often enough."""
     path = f"{folder}:{os.environ['PATH']}"
     process = subprocess.Popen(
         ["bash", str(DEPLOY / "preemption.sh")],
@@ -366,7 +372,7 @@ def polled(metadata: str, folder: Path, lines: int = 1) -> list[str]:
     )  # fmt: skip
     assert process.stderr
     said = [process.stderr.readline().rstrip() for _ in range(lines)]
-    time.sleep(0.5)
+    wait_for(enough)
     process.kill()
     return [*said, *process.communicate()[1].splitlines()]
 
@@ -383,11 +389,12 @@ def test_what_asks_for_notices_is_in_rays_image() -> None:
 
 
 def test_a_machine_that_cannot_ask_says_so_once(tmp_path: Path) -> None:
-    (line,) = polled("http://127.0.0.1:1", tmp_path)
+    (line,) = polled("http://127.0.0.1:1", tmp_path, lambda: time.sleep(0.3) is None)
     assert line.startswith("http://127.0.0.1:1 does not answer (<urlopen error")
-    with ThreadingHTTPServer(("127.0.0.1", 0), type("Nobody", (Metadata,), {"asked": [], "notice": {}})) as server:
+    asked: list[str] = []
+    with ThreadingHTTPServer(("127.0.0.1", 0), type("Nobody", (Metadata,), {"asked": asked, "notice": {}})) as server:
         Thread(target=server.serve_forever, daemon=True).start()
-        (line,) = polled(f"http://127.0.0.1:{server.server_port}", tmp_path)
+        (line,) = polled(f"http://127.0.0.1:{server.server_port}", tmp_path, lambda: len(asked) > 3)
         assert "is the metadata service of neither AWS nor Google" in line
         server.shutdown()
 
@@ -397,10 +404,12 @@ def test_a_notice_that_ray_does_not_take_is_said_once_and_tried_again(tmp_path: 
     stub(tmp_path, "ray", f"echo x >> {tmp_path}/tries; exit 1")
     with ThreadingHTTPServer(("127.0.0.1", 0), type("Taken", (Metadata,), {"asked": [], "notice": notice})) as server:
         Thread(target=server.serve_forever, daemon=True).start()
-        _, line = polled(f"http://127.0.0.1:{server.server_port}", tmp_path, lines=2)
+        tries = tmp_path / "tries"
+        _, line = polled(
+            f"http://127.0.0.1:{server.server_port}", tmp_path, lambda: len(tries.read_text().splitlines()) > 1, lines=2
+        )
         server.shutdown()
     assert line == "the spot machine is taken away, and ray drain-node fails (1)"
-    assert len((tmp_path / "tries").read_text().splitlines()) > 1
 
 
 # What a cloud's program says, by the words of the command, and what it was called with.
@@ -539,13 +548,11 @@ def test_the_driver_of_a_head_that_is_ended_saves_before_ray_ends(tmp_path: Path
     (tmp_path / f"{module}.py").write_text(DRIVER)
     environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     with subprocess.Popen(["python", "-m", module, "train", "--name", "x"], cwd=tmp_path, env=environment) as driver:
-        began = time.monotonic()
-        while not (tmp_path / "started").exists() and time.monotonic() - began < 30:
-            time.sleep(0.02)
+        wait_for((tmp_path / "started").exists)
         # Else it stays in the table of processes when it has ended.
         waiting = Thread(target=driver.wait)
         waiting.start()
-        subprocess.run([sys.executable, c, script.replace("cluster", module)], check=True, timeout=30)
+        subprocess.run([sys.executable, c, script.replace("cluster", module)], check=True, timeout=120)
         waiting.join()
         assert driver.returncode == 143
     assert (tmp_path / "saved").exists()

@@ -57,7 +57,7 @@ def test_the_same_python_is_taken_or_else_the_machines_own(
 def test_the_server_ends_with_the_session() -> None:
     with forks.own_forks() as runtime_env:
         name = runtime_env["py_executable"].split()[-3]
-        give_up = time.monotonic() + 10
+        give_up = time.monotonic() + 60
         # A process has its command line a moment after it has started.
         while not _servers(name) and time.monotonic() < give_up:
             time.sleep(0.01)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from cluster.memory import copies, pace
 from cluster.memory.shelf import Shelf
+from cluster.memory.writer import Took, Writer
 from cluster.ranks.world import World
 from cluster.records.metrics_file import Record
 from cluster.records.sinks import Forward
@@ -36,9 +37,17 @@ def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(autouse=True)
 def every_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Copies at every step, whatever they cost."""
+    """Copies at every step, whatever they cost: one that is still being written is waited for, not left out."""
     monkeypatch.setattr(pace, "FIRST_STEPS", 1)
     monkeypatch.setattr(pace.Pace, "next", lambda self, *times: pace.Pace.__post_init__(self))
+    took = Writer.took
+
+    def patiently(self: Writer) -> Took | None:
+        if self._writing:
+            self._writing.result()
+        return took(self)
+
+    monkeypatch.setattr(Writer, "took", patiently)
 
 
 @pytest.fixture

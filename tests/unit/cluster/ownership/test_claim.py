@@ -34,7 +34,7 @@ class Schedule:
 
     def wait(self, seconds: float = 0.0) -> None:
         """Called by a thread: let others go on, and return when it is its turn again, after these seconds at least."""
-        me = threading.get_ident()
+        me = int(threading.current_thread().name)
         with self._turn:
             self._wakes[me] = self.now + seconds
             self._turn.notify_all()
@@ -44,7 +44,10 @@ class Schedule:
 
     def run(self, *functions: Callable[[], None]) -> None:
         self._running = len(functions)
-        threads = [threading.Thread(target=self._until_done, args=(function,), daemon=True) for function in functions]
+        threads = [
+            threading.Thread(target=self._until_done, args=(function,), name=str(number), daemon=True)
+            for number, function in enumerate(functions)
+        ]
         for thread in threads:
             thread.start()
         while True:
@@ -104,6 +107,8 @@ class Drivers:
         monkeypatch.setattr(module, "own_record", lambda since: ELSEWHERE)
         clock = SimpleNamespace(monotonic=lambda: self.schedule.now, sleep=self.schedule.wait)
         monkeypatch.setattr(module, "time", clock)
+        # What a seed gives it gives again.
+        monkeypatch.setattr(module, "secrets", SimpleNamespace(choice=self.schedule.random.choice))
 
     def start(self, *, take_over: bool = False, beats: int = 4, dies: bool = False, after_s: float = 0.0) -> None:
         """What one driver does."""

@@ -111,7 +111,7 @@ def test_one_process_packs_and_others_wait(folders: Path, capsys: pytest.Capture
         other.start()
         other.join(0.5)
         assert other.is_alive()
-    other.join(10)
+    other.join(60)
     assert not other.is_alive()
     assert "another process packs these images" in capsys.readouterr().err
 

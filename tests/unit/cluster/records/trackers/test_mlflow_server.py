@@ -14,10 +14,17 @@ import pytest
 import tiny
 
 from cluster.ranks.world import World
+from cluster.records.trackers import background
 from cluster.training import loop
 
 pytest.importorskip("mlflow")
 STARTS_S = 120.0
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a busy machine the library takes its time to be imported and to end."""
+    monkeypatch.setattr(background, "CLOSE_S", 200.0)
 
 
 @pytest.fixture

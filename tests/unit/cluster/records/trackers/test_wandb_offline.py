@@ -10,12 +10,19 @@ import pytest
 import tiny
 
 from cluster.ranks.world import World
+from cluster.records.trackers import background
 from cluster.training import loop
 
 pytest.importorskip("wandb")
 KEY = "0123456789abcdef0123456789abcdef01234567"
 # LevelDB's log format: blocks, in them records of parts, each behind 4 bytes of checksum, length, and which part it is.
 BLOCK, HEADER, WHOLE, LAST = 2**15, 7, 1, 4
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a busy machine the library takes its time to be imported and to end."""
+    monkeypatch.setattr(background, "CLOSE_S", 200.0)
 
 
 def records(file: Path) -> Iterator[Any]:
