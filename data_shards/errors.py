@@ -44,7 +44,7 @@ class NonFiniteLossError(UserError):
 
 
 class GpuMemoryError(UserError):
-    """A GPU has too little memory for a training step."""
+    """A GPU, or the machine, has too little memory for training."""
 
 
 class DivergedReplicasError(UserError):

@@ -11,9 +11,10 @@ from cluster.ranks.clock import Clock
 from cluster.ranks.world import World
 from cluster.settings.config import RunConfig
 from data_shards.errors import GpuMemoryError, NonFiniteLossError
+from data_shards.memory import available_bytes, total_bytes
 
-# cuBLAS and Triton have their own errors for it.
-OUT_OF_MEMORY = ("out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+# cuBLAS, cuDNN, Triton and the CPU have their own errors for it.
+OUT_OF_MEMORY = ("out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED", "DefaultCPUAllocator")
 
 
 class NonFiniteGuard:
@@ -68,29 +69,44 @@ class NonFiniteGuard:
 
 
 @contextmanager
-def out_of_memory_explained(config: RunConfig, pairs: int) -> Iterator[None]:
-    """Around a step of this rank with that many image pairs. Raises: GpuMemoryError, with what to lower."""
+def out_of_memory_explained(config: RunConfig, device: torch.device, pairs: int = 0) -> Iterator[None]:
+    """Around what trains or evaluates. Raises: GpuMemoryError, with what to lower, where it is out of memory.
+
+    Args:
+        pairs: image pairs of the step inside; 0: something else is inside.
+    """
     try:
         yield
-    except RuntimeError as error:
+    except (MemoryError, RuntimeError) as error:
         if not _out_of_memory(error):
             raise
-        free, total = (size / 2**30 for size in torch.cuda.mem_get_info())
+        what, otherwise = f"a step of {pairs} image pairs (of data.global_batch {config.data.global_batch})", ""
+        if not pairs:
+            what = f"what a run has beside its steps (networks, evaluations at data.load_size {config.data.load_size})"
+            otherwise = ", or smaller networks"
         micro_batch = config.step.micro_batch or "none"
-        share = config.scaling.gpus_per_worker
-        limit = f", {share * total:.1f} GiB are this worker's (scaling.gpus_per_worker {share:g})" if share < 1 else ""
         raise GpuMemoryError(
-            f"the GPU has too little memory for a step of {pairs} image pairs (of data.global_batch {config.data.global_batch}) "
-            f"with step.micro_batch {micro_batch}, at {config.data.crop_size} px and {config.step.precision}: {free:.1f} of "
-            f"{total:.1f} GiB are free{limit}; give a smaller --step.micro_batch, which changes no result"
+            f"the {'GPU' if device.type == 'cuda' else 'machine'} has too little memory for {what} with step.micro_batch {micro_batch}, at "
+            f"{config.data.crop_size} px and {config.step.precision}: {_room(config, device)}; give a smaller --step.micro_batch, which "
+            f"changes no result{otherwise}"
         ) from error
+
+
+def _room(config: RunConfig, device: torch.device) -> str:
+    """The free and the total memory of the device."""
+    on_gpu = device.type == "cuda"
+    sizes = torch.cuda.mem_get_info() if on_gpu else (available_bytes(), total_bytes())
+    free, total = (size / 2**30 for size in sizes)
+    share = config.scaling.gpus_per_worker
+    limit = f", {share * total:.1f} GiB are this worker's (scaling.gpus_per_worker {share:g})"
+    return f"{free:.1f} of {total:.1f} GiB are free{limit if on_gpu and share < 1 else ''}"
 
 
 def _out_of_memory(error: BaseException | None) -> bool:
     """Whether any error in the chain is out-of-memory: a CUDA graph's capture that runs out of memory fails again when it ends."""
     found = False
     while error and not found:
-        found = any(text in str(error) for text in OUT_OF_MEMORY)
+        found = isinstance(error, MemoryError) or any(text in str(error) for text in OUT_OF_MEMORY)
         error = error.__context__
     return found
 

@@ -70,15 +70,16 @@ def train(
     dataset, size = open_dataset(config.data.uri), config.data.crop_size
     clock = Clock.of(config.schedule, dataset, config.data.global_batch)
     folder = RunFolder(config.storage, config.name)
-    try:
-        step = TrainingStep(
-            config.model, config.loss, config.optimizer, config.step,
-            seed=config.seed, global_batch=clock.batch, device=world.device, rank=world.rank, world=world.size,
-            all_reduce=world.all_reduce if world.size > 1 else None, frozen=config.init.freeze,
-        )  # fmt: skip
-    except ValueError as error:
-        # Which GPU there is, and what its kernels cover, shows only here.
-        raise UserError(str(error)) from error
+    with out_of_memory_explained(config, world.device):
+        try:
+            step = TrainingStep(
+                config.model, config.loss, config.optimizer, config.step,
+                seed=config.seed, global_batch=clock.batch, device=world.device, rank=world.rank, world=world.size,
+                all_reduce=world.all_reduce if world.size > 1 else None, frozen=config.init.freeze,
+            )  # fmt: skip
+        except ValueError as error:
+            # Which GPU there is, and what its kernels cover, shows only here.
+            raise UserError(str(error)) from error
     step.prepare(pairs=len(rank_share(clock.batch, world.rank, world.size)), size=size)
     if world.rank == 0:
         say(step.summary)
@@ -87,7 +88,7 @@ def train(
         events.add("data", text)
         say(text)
 
-    with local_files(folder, attempt) as files:
+    with out_of_memory_explained(config, world.device), local_files(folder, attempt) as files:
         # A resume from a checkpoint finds the records up to it: they are uploaded with it.
         checkpoints = Checkpoints(
             config.checkpoint,
@@ -134,7 +135,7 @@ def train(
                 with log.timed("data"):
                     batch = next(stream)
                 lr = learning_rate(config.optimizer.lr, config.schedule, images_seen, clock.total)
-                with out_of_memory_explained(config, len(batch.a)):
+                with out_of_memory_explained(config, world.device, len(batch.a)):
                     losses = step(batch.a, batch.b, images_seen=images_seen, lr=lr)
                 images_seen += clock.batch
                 beat(images_seen)

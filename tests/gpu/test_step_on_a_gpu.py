@@ -175,7 +175,7 @@ def test_too_little_memory_is_explained() -> None:
     try:
         with (
             pytest.raises(GpuMemoryError, match="too little memory for a step of 64 image pairs"),
-            out_of_memory_explained(config, 64),
+            out_of_memory_explained(config, torch.device("cuda"), 64),
         ):
             take(step, 0, pairs=64, size=256)
     finally:

@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from cluster.records.sinks import Forward
 from cluster.records.snapshot import take_snapshot
 from cluster.settings.config import RunConfig
 from cluster.training import loop
+from cluster.training.guards import out_of_memory_explained
 from data_shards.errors import GpuMemoryError, NonFiniteLossError, UserError
 from data_shards.storage.folder import RunFolder
 from nla_cyclegan import ScheduleConfig, TrainingStep
@@ -325,21 +327,48 @@ def at_once() -> None:
 
 @pytest.mark.parametrize("fail", [at_once, in_a_capture])
 def test_too_little_memory_on_a_gpu_is_one_line_that_says_what_to_lower(
-    uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fail: Any
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fail: Callable[[], None]
 ) -> None:
-    monkeypatch.setattr(loop.TrainingStep, "__call__", lambda *args, **kwargs: fail())
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (2**29, 80 * 2**30))
-    with pytest.raises(GpuMemoryError) as caught:
-        train(tiny.config(uri, tmp_path))
-    assert str(caught.value) == (
+
+    def explained(pairs: int, **changes: Any) -> GpuMemoryError:
+        config = tiny.config("shards", tmp_path, **changes)
+        with pytest.raises(GpuMemoryError) as caught, out_of_memory_explained(config, torch.device("cuda"), pairs):
+            fail()
+        return caught.value
+
+    error = explained(4)
+    assert str(error) == (
         "the GPU has too little memory for a step of 4 image pairs (of data.global_batch 4) with step.micro_batch none, "
         "at 16 px and fp32: 0.5 of 80.0 GiB are free; give a smaller --step.micro_batch, which changes no result"
     )
-    assert not caught.value.retryable
-    with pytest.raises(
-        GpuMemoryError, match=r"0.5 of 80.0 GiB are free, 20.0 GiB are this worker's \(scaling.gpus_per_worker 0.25\)"
-    ):
-        train(tiny.config(uri, tmp_path, name="shared", scaling={"gpus_per_worker": 0.25}))
+    assert not error.retryable
+    share = "0.5 of 80.0 GiB are free, 20.0 GiB are this worker's (scaling.gpus_per_worker 0.25)"
+    assert share in str(explained(4, scaling={"gpus_per_worker": 0.25}))
+    assert "for what a run has beside its steps (networks, evaluations at data.load_size 20) with" in str(explained(0))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [MemoryError(), RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9")],
+)
+@pytest.mark.parametrize(
+    ("where", "what"),
+    [
+        ((loop, "TrainingStep"), "what a run has beside its steps"),
+        ((loop.TrainingStep, "__call__"), "a step of 4 image pairs"),
+        ((loop.Validation, "maybe_run"), "what a run has beside its steps"),
+    ],
+)
+def test_too_little_memory_of_the_machine_is_the_same_line(
+    uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, where: Any, what: str
+) -> None:
+    def fail(*args: Any, **kwargs: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(*where, fail)
+    with pytest.raises(GpuMemoryError, match=rf"the machine has too little memory for {what}.* GiB are free; give a"):
+        train(tiny.config(uri, tmp_path))
 
 
 def test_other_errors_of_a_step_stay_what_they_are(uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
