@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from cluster.records.recorded_run import flat
 from cluster.settings.config import RunConfig
 from nla_cyclegan.model.config import PLACEMENTS, placement
 
@@ -94,13 +95,23 @@ def default_space(num_blocks: int) -> Space:
     }
 
 
-def resolve_placements(space: Space, num_blocks: int) -> Space:
-    """The space with placement names resolved to block indices, unless the number of blocks varies too."""
-    dimension = space.get(PLACED)
-    if dimension is None or BLOCKS in space:
-        return space
-    given = {name: placements(listed, num_blocks) for name, listed in dimension.model_dump(exclude_none=True).items()}
-    return {**space, PLACED: Dimension.model_validate(given)}
+def validated(space: Space, base: RunConfig) -> Space:
+    """The space with each listed candidate as a trial's record has it, without duplicates: 1e-3, which YAML reads as text, is a number, and
+    a placement's name the indices of its blocks, unless their number varies too.
+
+    Raises: pydantic's ValidationError for a candidate that no trial can have.
+    """
+    first = {field: dimension.candidates[0] for field, dimension in space.items()}
+    found = dict(space)
+    for field, dimension in space.items():
+        if not (dimension.ends or (field == PLACED and BLOCKS in space)):
+            values = [
+                flat(override(base, first | {field: each}).model_dump(mode="json"))[field]
+                for each in dimension.candidates
+            ]
+            unlike = [value for place, value in enumerate(values) if value not in values[:place]]
+            found[field] = Dimension.model_validate({"grid" if dimension.grid else "choice": unlike})
+    return found
 
 
 def as_grid(space: Space) -> Space:

@@ -30,7 +30,7 @@ from cluster.settings.yaml_file import flat_fields, read_yaml
 from data_shards.errors import UserError
 from tuning.analysis.objective import objective_problems
 from tuning.search_space.checks import space_problems
-from tuning.search_space.space import Dimension, Space, as_grid, default_space, resolve_placements
+from tuning.search_space.space import Dimension, Space, as_grid, default_space, validated
 from tuning.settings.config import SweepConfig
 
 # The keys of a dimension of the search space.
@@ -101,7 +101,7 @@ def parse_sweep(arguments: Sequence[str]) -> Options:
     ]
     if problems:
         raise UserError("\n".join(problems))
-    space = resolve_placements(space, run.config.model.generator.num_blocks)
+    space = validated(space, run.config)
     return Options(config.model_copy(update={"space": space}), run.config, run.dry_run, run.address, run.take_over)
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from cluster.records.about import SWEEP
 from cluster.records.recorded_run import flat
@@ -18,7 +18,7 @@ from nla_cyclegan.metrics.score import VERSION
 from tuning.analysis.objective import ObjectiveConfig
 from tuning.analysis.results import TRIAL, Trial, read_sweep, read_trials, trial_name
 from tuning.search_space.checks import each_candidate
-from tuning.search_space.space import Overrides, count, override, sample
+from tuning.search_space.space import Overrides, Space, count, override, sample, validated
 from tuning.settings.config import BudgetConfig
 from tuning.settings.options import Options
 from tuning.settings.search import propose
@@ -27,6 +27,7 @@ from tuning.settings.search import propose
 MOST_PLANNED = 1000
 # Fields that determine the trials and their scores.
 DECISIVE = ("space", "search", "scheduler", "asha", "pbt", "objective", "seed")
+SPACE = TypeAdapter(Space)
 
 
 @dataclass(frozen=True)
@@ -147,7 +148,7 @@ def _check_same_sweep(options: Options, run: Prepared) -> None:
         )
     try:
         changed = differences(_identity(there), _identity(about(options, run))) if there else []
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError, ValidationError) as error:
         raise UserError(f"{run.folder.label}/{SWEEP}: damaged ({type(error).__name__}: {error})") from error
     if changed:
         lines = "\n".join(f"  {line}" for line in changed)
@@ -157,8 +158,11 @@ def _check_same_sweep(options: Options, run: Prepared) -> None:
 def _identity(about: dict[str, Any]) -> dict[str, Any]:
     """The part of sweep.json that the scores depend on."""
     run = about["run"]
+    # Earlier versions stored candidates as they were written.
+    space = validated(SPACE.validate_python(about["sweep"]["space"]), RunConfig.model_validate(run))
     return {
         **{name: about["sweep"][name] for name in DECISIVE},
+        "space": SPACE.dump_python(space, mode="json"),
         "run": {**decisive(run), "name": None, "validation": run["validation"]},
         "dataset": about["dataset"],
     }

@@ -18,8 +18,8 @@ from tuning.search_space.space import (
     default_space,
     override,
     placements,
-    resolve_placements,
     sample,
+    validated,
 )
 
 
@@ -111,11 +111,30 @@ def test_named_placements_are_those_of_the_trials_own_number_of_blocks(base: Run
     }
     both = {field: Dimension.model_validate(each) for field, each in varied.items()}
     assert space_problems(both, base) == []
-    assert resolve_placements(both, 2) == both
+    assert validated(both, base)["model.generator.nonlocal_blocks"] == both["model.generator.nonlocal_blocks"]
     trial = override(base, {"model.generator.num_blocks": blocks, "model.generator.nonlocal_blocks": "late"})
     assert trial.model.generator.nonlocal_blocks == (blocks - 1,)
     alone = {field: both[field] for field in ["model.generator.nonlocal_blocks"]}
-    assert resolve_placements(alone, 2)["model.generator.nonlocal_blocks"].choice == [[1], [0]]
+    assert validated(alone, base)["model.generator.nonlocal_blocks"].choice == [[1], [0]]
+
+
+def test_candidates_are_what_the_records_of_trials_have(base: RunConfig) -> None:
+    """YAML reads 1e-3 as text, and an option's placement is a list of a word."""
+    written = space(
+        optimizer__lr={"choice": ["1e-3", 0.001, "2e-3"]},
+        model__generator__nonlocal_blocks={"grid": [["all"], "all", [1]]},
+        model__generator__nonlocal_gain={"grid": [0, "fixed"]},
+        optimizer__beta1={"uniform": (0.3, 0.9)},
+    )
+    known = validated(written, base)
+    assert known["optimizer.lr"].choice == [0.001, 0.002]
+    assert known["model.generator.nonlocal_blocks"].grid == [[0, 1], [1]]
+    assert known["optimizer.beta1"] == written["optimizer.beta1"]
+    assert validated(known, base) == known
+    for number in range(count(known, draws=3)):
+        overrides = sample(known, 0, number)
+        stored = flat(override(base, overrides).model_dump(mode="json"))
+        assert {field: stored[field] for field in overrides} == overrides
 
 
 def test_what_the_paper_can_be_read_as_is_swept(base: RunConfig) -> None:
@@ -127,7 +146,7 @@ def test_what_the_paper_can_be_read_as_is_swept(base: RunConfig) -> None:
     }
     readings = {field: Dimension.model_validate(each) for field, each in varied.items()}
     assert space_problems(readings, base) == []
-    assert resolve_placements(readings, 2)["model.generator.nonlocal_blocks"].choice == [[], [0, 1], [0]]
+    assert validated(readings, base)["model.generator.nonlocal_blocks"].choice == [[], [0, 1], [0]]
     trials = [override(base, sample(readings, 0, number)).model for number in range(count(readings, draws=8))]
     assert len({str(trial.generator.nonlocal_gain) + trial.generator.output for trial in trials}) == 4
     assert {trial.discriminator.nonlocal_blocks for trial in trials} == {(), (0, 1)}

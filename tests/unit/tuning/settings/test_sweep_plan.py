@@ -86,6 +86,20 @@ def test_more_trials_and_other_surroundings_are_the_same_sweep(file: Path) -> No
     assert more.trials[0].config["checkpoint"]["every"] == 8
 
 
+def test_a_sweep_whose_candidates_were_stored_as_they_were_written_goes_on(file: Path) -> None:
+    written = '{"optimizer.lr": {"grid": ["1e-3", "2e-3"]}}'
+    plan = prepared(file, "--space", written)
+    store(plan, "finished")
+    stored = about(plan.options, plan.run)
+    stored["sweep"]["space"]["optimizer.lr"]["grid"] = ["1e-3", "2e-3"]
+    plan.run.folder.write_json(SWEEP, stored)
+    assert [trial.state for trial in prepared(file, "--space", written).trials] == ["finished", "waiting"]
+    stored["sweep"]["space"]["optimizer.lr"]["grid"] = ["a lot"]
+    plan.run.folder.write_json(SWEEP, stored)
+    with pytest.raises(UserError, match=r"sweep.json: damaged"):
+        prepared(file, "--space", written)
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
