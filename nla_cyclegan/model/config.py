@@ -2,7 +2,17 @@
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, TypeAdapter, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    TypeAdapter,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    field_validator,
+    model_validator,
+)
 
 NormName = Literal["instance", "group"]
 Gain = FiniteFloat | Literal["fixed"]
@@ -29,6 +39,22 @@ class NonLocalConfig(BaseModel):
     nonlocal_gain: Gain = 0.0
     """A number: start value of a gain of W_z that is learned; at 0 a non-local block starts as the identity. fixed: no gain, the paper
     as it is written (section 2.2: "a non-local block z_i = W_z y_i + x_i, where x_i is same like a residual connection")."""
+
+    @field_validator("nonlocal_gain", mode="wrap")
+    @classmethod
+    def _is_a_gain(cls, gain: Any, check: ValidatorFunctionWrapHandler) -> Gain:
+        try:
+            return check(gain)
+        except ValidationError:
+            raise ValueError("expected a finite number, or fixed") from None
+
+    @field_validator("nonlocal_blocks", mode="before", check_fields=False)
+    @classmethod
+    def _listed(cls, blocks: Any) -> Any:
+        """As on the command line: `none`, and a number alone or numbers with commas, in place of a list."""
+        if blocks in ("none", ""):
+            return ()
+        return blocks.split(",") if isinstance(blocks, str) else [blocks] if isinstance(blocks, int) else blocks
 
 
 class GeneratorConfig(NonLocalConfig):
@@ -60,7 +86,7 @@ class GeneratorConfig(NonLocalConfig):
         blocks = fields.get("nonlocal_blocks")
         # An option's value arrives as a list of words.
         name = blocks[0] if isinstance(blocks, list | tuple) and len(blocks) == 1 else blocks
-        if not isinstance(name, str) or name.strip().lstrip("-").isdecimal():
+        if not isinstance(name, str) or not any(map(str.isalpha, name)):
             return fields
         if name not in PLACEMENTS:
             allowed = f"block indices, or one of {', '.join(PLACEMENTS)}"

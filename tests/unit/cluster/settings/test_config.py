@@ -1,5 +1,6 @@
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tiny
@@ -76,6 +77,25 @@ def test_what_the_paper_can_be_read_as_is_options_and_yaml(file: str, tmp_path: 
     assert "no such placement; allowed: block indices, or one of none, early, middle, late, several, all" in line
     (line,) = problems("--config", file, "--model.discriminator.nonlocal_blocks", "9")
     assert "nonlocal_blocks has [9]; allowed with num_layers" in line
+
+
+@pytest.mark.parametrize(
+    ("written", "blocks"), [("none", ()), (1, (1,)), ("1", (1,)), ("0,1", (0, 1)), ([0, 1], (0, 1))]
+)
+@pytest.mark.parametrize("network", ["generator", "discriminator"])
+def test_a_file_may_write_blocks_as_an_option_does(
+    tmp_path: Path, network: str, written: Any, blocks: tuple[int, ...]
+) -> None:
+    content = tiny.settings("shards", tmp_path)
+    content["model"][network]["nonlocal_blocks"] = written
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(content))
+    assert getattr(parse("--config", str(tmp_path / "run.yaml")).model, network).nonlocal_blocks == blocks
+
+
+@pytest.mark.parametrize("gain", ["learned", "nan", "none"])
+def test_a_gain_is_a_number_or_fixed(file: str, gain: str) -> None:
+    (line,) = problems("--config", file, "--model.generator.nonlocal_gain", gain)
+    assert line.startswith("model.generator.nonlocal_gain: expected a finite number, or fixed; got ")
 
 
 @pytest.mark.parametrize("option", ["--storage", "--data.uri"])
