@@ -153,7 +153,7 @@ def test_attention_map_answers_for_every_nonlocal_block():
             "nonlocal_blocks 'al': no such placement; allowed: block indices, or one of none, early",
         ),
         ({"nonlocal_blocks": "all", "num_blocks": "many"}, "num_blocks\n  Input should be a valid integer"),
-        ({"nonlocal_gain": "free"}, "'fixed'"),
+        ({"nonlocal_gain": "free"}, "or fixed"),
         ({"output": "mask"}, "'image' or 'masked'"),
         ({"upsample": "bilinear"}, "'transposed' or 'resize'"),
     ],
