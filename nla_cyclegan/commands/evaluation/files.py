@@ -59,7 +59,7 @@ def evaluate_files(args: argparse.Namespace) -> int:
     config = next(iter(generators.values())).config if generators else None
     longest = longest_of(sets, size.pixels, fit)
     check_memory(size.pixels, config if device.type == "cpu" else None, longest)
-    overlap = Overlap(about, fit) if args.weights and Reference.of(args.weights).choice == BEST else None
+    overlap = Overlap(about, size.pixels, fit) if args.weights and Reference.of(args.weights).choice == BEST else None
     measured = {"size": size.pixels, "seed": args.seed, "inception": network.sha256 if network else None}
     measured |= {"fit": fit} if fit != "stretch" else {}
     statistics = Statistics(args.statistics, measured) if args.statistics else None

@@ -26,14 +26,15 @@ class Overlap:
 
     Args:
         about: run.json of a checkpoint that was chosen as the best.
-        fit: how the images that are evaluated are made to fit.
+        size, fit: how the images that are evaluated are made to fit. What is compared is made so too: the square in the middle of a small
+            image is another part of it than that of a large one.
     """
 
-    def __init__(self, about: Mapping[str, Any], fit: Fit = "stretch") -> None:
+    def __init__(self, about: Mapping[str, Any], size: int, fit: Fit = "stretch") -> None:
         self.seen, self.problem = 0, ""
         self._known = torch.zeros(0, 3, SIDE, SIDE)
         try:
-            self._known = torch.stack([_small(image[None])[0] for image in _held_out(about, fit)])
+            self._known = torch.cat([_small(image[None]) for image in _held_out(about, size, fit)])
         except (UserError, KeyError, TypeError, RuntimeError) as error:
             self.problem = f"the images that chose it cannot be compared with these ({error})"
 
@@ -55,14 +56,14 @@ class Overlap:
         )
 
 
-def _held_out(about: Mapping[str, Any], fit: Fit) -> Iterator[Tensor]:
-    """The run's validation images, uint8 [3, H, W] resized to SIDE."""
+def _held_out(about: Mapping[str, Any], size: int, fit: Fit) -> Iterator[Tensor]:
+    """The run's validation images, uint8 [3, H, W]."""
     dataset, most = open_dataset(about["config"]["data"]["uri"]), about["config"]["validation"]["images"]
     numbers = [(split, number) for split in SPLITS for number in range(min(most, dataset.require(split).samples))]
     with Progress("images that chose the best", len(numbers)) as progress:
         for split, number in numbers:
             try:
-                for _, image in read_split(dataset, split, size=SIDE, indices=[number], fit=partial(whole, fit=fit)):
+                for _, image in read_split(dataset, split, size=size, indices=[number], fit=partial(whole, fit=fit)):
                     yield image
             except UserError as error:
                 if error.retryable:

@@ -248,13 +248,13 @@ def test_an_end_of_memory_is_one_line(
 
 
 def test_the_images_that_chose_the_best_are_warned_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    uri, images = make_dataset(tmp_path, tiny.SPLITS).uri, tmp_path / "images"
+    uri, images = make_dataset(tmp_path, tiny.SPLITS, width=61).uri, tmp_path / "images"
     config = tiny.config(uri, tmp_path / "runs", schedule={"images": 16}, validation={"every": 16})
     train(config, World())
     run = tmp_path / "runs" / "tiny"
 
-    def said(weights: str, inputs: str, real: str) -> str:
-        folders = ["--inputs", str(images / inputs), "--real", str(images / real), "--inception", "none"]
+    def said(weights: str, inputs: str, real: str, *options: str) -> str:
+        folders = ["--inputs", str(images / inputs), "--real", str(images / real), "--inception", "none", *options]
         assert main(["evaluate", "--weights", weights, *folders, "--device", "cpu"]) == 0
         return capsys.readouterr().err
 
@@ -263,6 +263,8 @@ def test_the_images_that_chose_the_best_are_warned_of(tmp_path: Path, capsys: py
     assert f"4 {warning}" in said(f"{run}@best", "testB", "trainA")
     assert warning not in said(f"{run}@best", "trainB", "trainA")
     assert warning not in said(f"{run}@newest", "testB", "testA")
+    # The edges of a square in the middle fall on other pixels at another size.
+    assert f"9 {warning}" in said(f"{run}@best", "testB", "testA", "--fit", "crop", "--size", "36")
     # Encoded again, and at another size.
     for path in (images / "testB").iterdir():
         with Image.open(path) as image:
