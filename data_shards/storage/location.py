@@ -2,8 +2,7 @@
 
 import logging
 import os
-import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from pyarrow import fs
 from data_shards.errors import UserError, shown_name
 from data_shards.storage.patience import first_line, patiently
 from data_shards.storage.proxy import keep_loopback_direct, s3_proxy
-from data_shards.storage.uri import EMPTY, is_uri, join_uri, legal, split_options
+from data_shards.storage.uri import EMPTY, SCHEMES, is_uri, join_uri, legal, shown, split_options
 
 LOG = logging.getLogger(__name__)
 
@@ -25,8 +24,6 @@ LOG = logging.getLogger(__name__)
 CONNECT_S = 3.0
 ANSWER_S = 10.0
 ATTEMPTS = 2
-# pyarrow's own. For others it imports packages of fsspec, which raise errors of their own.
-SCHEMES = ("file", "s3", "gs", "gcs", "abfs", "abfss", "hdfs", "viewfs")
 # Seconds in which Google's client starts new attempts. It has no option for the length of an attempt: one whose server hangs ends
 # after 120 s.
 RETRIES_S = 2.0
@@ -112,20 +109,29 @@ def locate(uri: str | os.PathLike[str]) -> Location:
     scheme = text.partition("://")[0]
     if scheme not in SCHEMES:
         raise UserError(
-            f"cannot open {shown_name(shown(text))}: {shown_name(scheme)}:// is not supported; give a path, or a URI that begins with "
-            "s3://, gs:// or file://"
+            f"cannot open {shown_name(shown(text))}: it begins with {shown_name(scheme)!r}; give a path, or a URI that begins "
+            "with s3://, gs:// or file://"
+        )
+    user, at, _ = text.partition("://")[2].partition("/")[0].rpartition("@")
+    if at and scheme in ("s3", "gs", "gcs") and ":" not in user and user != "anonymous":
+        raise UserError(
+            f"cannot open {shown(text)}: before the bucket stands an @ without credentials; these are written "
+            "s3://KEY:SECRET@bucket, and a checkpoint of a run s3://bucket/run@best"
         )
     keep_loopback_direct()
-    try:
-        # Without a region or an endpoint this asks AWS where the bucket is.
-        filesystem, root = patiently(f"open {shown(text)}", lambda: fs.FileSystem.from_uri(legal(text)))
-    except pa.ArrowInvalid as error:
-        raise UserError(f"cannot open {shown(text)}: {shown(first_line(error))}") from error
+    # Without a region or an endpoint this asks AWS where the bucket is.
+    filesystem, root = patiently(f"open {shown(text)}", lambda: fs.FileSystem.from_uri(legal(text)))
     if filesystem.type_name in ("s3", "gcs") and "retry_limit_seconds=" not in text:
         filesystem = _that_gives_up(filesystem, text)
     location = Location(filesystem, root.rstrip("/"), shown(text))
-    if location.is_object_store and not location.root:
+    if not location.is_object_store:
+        return location
+    location = replace(location, root=location.root.lstrip("/"))
+    if not location.root:
         raise UserError(f"cannot open {location.uri}: it names no bucket")
+    if filesystem.type_name == "abfs":
+        # Without credentials Azure's client ends the process at the first read of a file, but not at this.
+        patiently(f"open {location.uri}", lambda: filesystem.get_file_info(location.path("manifest.json")))
     return location
 
 
@@ -161,12 +167,6 @@ def _that_gives_up(filesystem: fs.FileSystem, uri: str) -> fs.FileSystem:
     more: dict[str, Any] = {"connect_timeout": CONNECT_S, "request_timeout": ANSWER_S}
     endpoint = _endpoint(uri) or f"s3.{filesystem.region}.amazonaws.com"
     # Unlike Google's, the S3 client does not read the proxy from the environment.
-    if proxy := s3_proxy(endpoint if is_uri(endpoint) else f"{options['scheme']}://{endpoint}"):
+    if proxy := s3_proxy(endpoint if "://" in endpoint else f"{options['scheme']}://{endpoint}"):
         more["proxy_options"] = proxy
     return fs.S3FileSystem(**options | more, retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=ATTEMPTS))
-
-
-def shown(uri: str) -> str:
-    """A URI for messages and logs: without the credentials that s3://KEY:SECRET@bucket carries."""
-    # A secret may hold a slash that should have been written %2F.
-    return re.sub(r"://([^/?@]*|[^?@]*:[^?]*)@", "://***@", uri)

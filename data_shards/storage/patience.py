@@ -13,8 +13,11 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
+import pyarrow as pa
+
 from data_shards.errors import StorageAwayError, UserError
 from data_shards.repeats import AWAY
+from data_shards.storage.uri import shown
 
 LOG = logging.getLogger(__name__)
 
@@ -29,6 +32,13 @@ JITTER = random.Random()
 TRANSIENT = {errno.EAGAIN, errno.EBUSY, errno.EINTR, errno.EIO, errno.EPIPE, errno.ESTALE, errno.ETIMEDOUT}
 TRANSIENT |= {errno.ECONNABORTED, errno.ECONNREFUSED, errno.ECONNRESET, errno.EHOSTUNREACH}
 TRANSIENT |= {errno.ENETDOWN, errno.ENETRESET, errno.ENETUNREACH}
+GOOGLE = (
+    "this machine's service account, or the one of the file that GOOGLE_APPLICATION_CREDENTIALS names, must have a role for this "
+    "bucket; `gcloud auth application-default login` gives this machine yours"
+)
+# Google's client found no credentials and asked the machine for those of its service account: a machine that has them may need a
+# few seconds after its start.
+NO_TOKEN, NO_TOKEN_S = "Could not create a OAuth2 access token", 5.0
 # Patterns of error messages for which waiting does not help, and what the user can do. The first match counts.
 ADVICE = {
     r"HTTP status 407|CONNECT tunnel failed, response 4": (
@@ -42,10 +52,13 @@ ADVICE = {
         "credentials refused: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (temporary ones: AWS_SESSION_TOKEN too) "
         "to some that may use this bucket"
     ),
-    r"Status\((PERMISSION_DENIED|UNAUTHENTICATED)|Could not (load|find|create).* credentials": (
-        "credentials refused: this machine's service account, or the one of the file that GOOGLE_APPLICATION_CREDENTIALS "
-        "names, must have a role for this bucket"
+    r"Status\((PERMISSION_DENIED|UNAUTHENTICATED)|Could not (load|find|create).* credentials": f"credentials refused: {GOOGLE}",
+    "AuthenticationException": (
+        "no credentials: set AZURE_TENANT_ID, AZURE_CLIENT_ID and AZURE_CLIENT_SECRET, or log in with `az login`, or use a machine "
+        "with a managed identity; ?credential_kind=anonymous at the end of the URI needs none"
     ),
+    "a valid account name": "write it as abfs://CONTAINER@ACCOUNT.dfs.core.windows.net/PATH",
+    "Unsupported hostname in .*local URI": "a path of this machine is written file:///PATH, with three slashes",
     "Custom endpoint .* was not a valid URI": (
         "the endpoint is no address: write it as http://HOST:PORT in AWS_ENDPOINT_URL, or as HOST:PORT in endpoint_override=..."
     ),
@@ -79,15 +92,17 @@ def patiently(task: str, attempt: Callable[[], T], closed: threading.Event | Non
             return attempt()
         except (FileNotFoundError, NotADirectoryError):
             raise
-        except OSError as error:
-            reason = first_line(error)
+        except (OSError, pa.ArrowException) as error:
+            reason = shown(first_line(error))
             advice = _advice(error)
             if advice is not None:
                 raise UserError(f"cannot {task}: {advice}{reason}") from error
             failed_first = failed_first or time.monotonic()
             waited = time.monotonic() - failed_first
-            if waited + delay > PATIENCE_S or closed.is_set():
-                raise StorageAwayError(f"cannot {task}, tried for {waited:.0f} s: {reason}") from error
+            no_token = NO_TOKEN in reason
+            if waited + delay > (NO_TOKEN_S if no_token else PATIENCE_S) or closed.is_set():
+                advice = f"{GOOGLE}: " if no_token else ""
+                raise StorageAwayError(f"cannot {task}, tried for {waited:.0f} s: {advice}{reason}") from error
             LOG.warning("cannot %s yet, again in %.1f s: %s", task, delay, reason, extra=AWAY)
         # Jitter: readers that were rejected together must not retry together.
         closed.wait(delay * JITTER.uniform(0.5, 1.0))
@@ -100,10 +115,13 @@ def first_line(error: BaseException) -> str:
     return re.sub(r"google::cloud::Status\((\w+): (?:.*?last message of )?(.*?) error_info=.*", r"\1: \2", line)
 
 
-def _advice(error: OSError) -> str | None:
+def _advice(error: Exception) -> str | None:
     """What to do about an error for which retrying does not help, as the beginning of a sentence; None if it may be transient."""
     advice = next((advice for pattern, advice in ADVICE.items() if re.search(pattern, str(error))), None)
     if advice is not None:
         return f"{advice}: "
-    is_final = error.errno not in (None, *TRANSIENT) or isinstance(error, PermissionError)
+    # Of pyarrow's other errors: a URI, a name or an option that it refuses.
+    is_final = (
+        not isinstance(error, OSError) or error.errno not in (None, *TRANSIENT) or isinstance(error, PermissionError)
+    )
     return "" if is_final else None

@@ -8,17 +8,34 @@ import os
 import re
 from urllib.parse import quote, unquote
 
-from data_shards.errors import UserError
+from data_shards.errors import UserError, shown_name
 
 OPTIONS = re.compile(r"\?[A-Za-z]\w*=[^?]*$")
+# pyarrow's own. For others it imports packages of fsspec, which raise errors of their own.
+SCHEMES = ("file", "s3", "gs", "gcs", "abfs", "abfss", "hdfs", "viewfs")
+# s3:/bucket and gs:bucket would silently be local folders.
+ALMOST = re.compile(rf"({'|'.join(SCHEMES)}|https?):/?(?!/)", re.IGNORECASE)
 EMPTY = "the path is empty: name a file or a folder (is a variable of the shell not set?)"
 # Neither allowed in a URI's path nor an escape.
 ILLEGAL = re.compile(r"%(?![0-9A-Fa-f]{2})|[^A-Za-z0-9\-._~!$&'()*+,;=:@/%]")
 
 
 def is_uri(text: str) -> bool:
-    """Whether it is a URI, not a local path."""
+    """Whether it is a URI, not a local path. Raises: UserError for a scheme without its two slashes."""
+    if almost := ALMOST.match(text):
+        scheme = almost[1].lower()
+        path = text[almost.end() :].lstrip("/")
+        raise UserError(
+            f"{shown_name(text)}: a URI has two slashes after the colon: {scheme}:{'///' if scheme == 'file' else '//'}{shown_name(path)} "
+            f"(a local path of this name: ./{shown_name(text)})"
+        )
     return "://" in text
+
+
+def shown(uri: str) -> str:
+    """A URI for messages and logs: without the credentials that s3://KEY:SECRET@bucket carries."""
+    # A secret may hold a slash that should have been written %2F. In abfs://CONTAINER@ACCOUNT no credentials precede the @.
+    return re.sub(r"(?<!abfs)(?<!abfss)://[^/?@]*@|://[^?@]*:[^?]*@", "://***@", uri)
 
 
 def split_options(uri: str) -> tuple[str, str]:
@@ -31,6 +48,8 @@ def legal(uri: str) -> str:
     """The same URI with all escapes that parsers insist on."""
     text, options = split_options(uri)
     scheme, mark, rest = text.partition("://")
+    if scheme == "file":
+        rest = rest.removeprefix("localhost")
     # Users and buckets have other rules.
     authority, slash, path = rest.partition("/")
     return f"{scheme}{mark}{authority}{slash}{ILLEGAL.sub(lambda found: quote(found[0]), path)}{options}"

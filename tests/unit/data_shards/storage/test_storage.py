@@ -12,7 +12,7 @@ from unittest.mock import MagicMock
 import pytest
 from pyarrow import fs
 
-from data_shards.errors import UserError
+from data_shards.errors import StorageAwayError, UserError
 from data_shards.storage import (
     Location,
     RangeReader,
@@ -26,6 +26,7 @@ from data_shards.storage import (
     write_file,
 )
 from data_shards.storage.proxy import s3_proxy
+from data_shards.storage.uri import split_uri
 
 CONTENT = b"0123456789"
 THROTTLED = OSError(
@@ -94,6 +95,37 @@ def test_pipes_are_refused(uri: str) -> None:
 def test_a_uri_that_nothing_opens_is_named(uri: str) -> None:
     with pytest.raises(UserError, match=f"cannot open {uri}"):
         locate(uri)
+
+
+@pytest.mark.parametrize(
+    ("uri", "meant"),
+    [("s3:/bucket/x", "s3://bucket/x"), ("gs:x", "gs://x"), ("S3:x", "s3://x"), ("file:/tmp", "file:///tmp")],
+)
+@pytest.mark.parametrize("opened", [locate, split_uri])
+def test_a_uri_without_its_slashes_is_no_local_folder(opened: Callable[[str], object], uri: str, meant: str) -> None:
+    with pytest.raises(UserError, match=f"^{uri}: a URI has two slashes after the colon: {meant} "):
+        opened(uri)
+
+
+@pytest.mark.parametrize("uri", ["s3://bucket@best", "s3://bucket@best/x", "gs://bucket@120000"])
+def test_a_mark_behind_a_bucket_is_refused_at_once(uri: str) -> None:
+    with pytest.raises(UserError, match=r"an @ without credentials; .* s3://bucket/run@best"):
+        locate(uri)
+
+
+def test_azure_without_credentials_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the client reads a file without them, it ends the process."""
+    for name in ("AZURE_TENANT_ID", "AZURE_CLIENT_ID", "AZURE_CLIENT_SECRET"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(UserError, match=r"cannot open abfs://c@account/x.*: no credentials: set AZURE_TENANT_ID, "):
+        locate("abfs://c@account/x?credential_kind=environment")
+
+
+def test_a_google_client_without_credentials_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(patience, "NO_TOKEN_S", 0.0)
+    _, location = flaky(10**6, OSError("Could not create a OAuth2 access token to authenticate the request"))
+    with pytest.raises(StorageAwayError, match="GOOGLE_APPLICATION_CREDENTIALS"):
+        list_files(location)
 
 
 def test_a_path_and_its_uri_are_the_same_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
