@@ -41,6 +41,8 @@ class RunFolder:
     def __init__(self, storage: str, name: str) -> None:
         # No query and no user part of the URI: either may hold credentials.
         public = shown(split_options(storage)[0])
+        if public.endswith("://"):
+            raise UserError(f"{public}{name}: a bucket, not a folder in it; write it as {public}{name}/FOLDER")
         try:
             parent = locate(storage)
         except UserError as error:

@@ -38,7 +38,9 @@ class Location:
     uri: str
 
     def path(self, name: str) -> str:
-        return f"{self.root}/{name}"
+        path = f"{self.root}/{name}"
+        # What a bucket lies in has no name.
+        return path.lstrip("/") if self.is_object_store else path
 
     def inside(self, name: str) -> "Location":
         """A folder in it."""
@@ -111,12 +113,6 @@ def locate(uri: str | os.PathLike[str]) -> Location:
         raise UserError(
             f"cannot open {shown_name(shown(text))}: it begins with {shown_name(scheme)!r}; give a path, or a URI that begins "
             "with s3://, gs:// or file://"
-        )
-    user, at, _ = text.partition("://")[2].partition("/")[0].rpartition("@")
-    if at and scheme in ("s3", "gs", "gcs") and ":" not in user and user != "anonymous":
-        raise UserError(
-            f"cannot open {shown(text)}: before the bucket stands an @ without credentials; these are written "
-            "s3://KEY:SECRET@bucket, and a checkpoint of a run s3://bucket/run@best"
         )
     keep_loopback_direct()
     # Without a region or an endpoint this asks AWS where the bucket is.

@@ -13,6 +13,8 @@ from data_shards.errors import UserError, shown_name
 OPTIONS = re.compile(r"\?[A-Za-z]\w*=[^?]*$")
 # pyarrow's own. For others it imports packages of fsspec, which raise errors of their own.
 SCHEMES = ("file", "s3", "gs", "gcs", "abfs", "abfss", "hdfs", "viewfs")
+# As in s3://bucket@best.
+NO_USER = re.compile(r"(s3|gs|gcs)://(?!anonymous@)[^/?@:]*@")
 # s3:/bucket and gs:bucket would silently be local folders.
 ALMOST = re.compile(rf"({'|'.join(SCHEMES)}|https?):/?(?!/)", re.IGNORECASE)
 EMPTY = "the path is empty: name a file or a folder (is a variable of the shell not set?)"
@@ -21,13 +23,18 @@ ILLEGAL = re.compile(r"%(?![0-9A-Fa-f]{2})|[^A-Za-z0-9\-._~!$&'()*+,;=:@/%]")
 
 
 def is_uri(text: str) -> bool:
-    """Whether it is a URI, not a local path. Raises: UserError for a scheme without its two slashes."""
+    """Whether it is a URI, not a local path. Raises: UserError for one without its two slashes, or with an @ before the bucket."""
     if almost := ALMOST.match(text):
         scheme = almost[1].lower()
         path = text[almost.end() :].lstrip("/")
         raise UserError(
             f"{shown_name(text)}: a URI has two slashes after the colon: {scheme}:{'///' if scheme == 'file' else '//'}{shown_name(path)} "
             f"(a local path of this name: ./{shown_name(text)})"
+        )
+    if NO_USER.match(text):
+        raise UserError(
+            f"{shown_name(shown(text))}: before the bucket stands an @ without credentials; these are written s3://KEY:SECRET@bucket, "
+            "and a checkpoint of a run s3://bucket/run@best"
         )
     return "://" in text
 
@@ -68,6 +75,9 @@ def split_uri(uri: str) -> tuple[str, str]:
     if not is_uri(uri) and path.rstrip("/").rpartition("/")[2] in (".", ".."):
         path = os.path.abspath(path)
     storage, slash, name = path.rstrip("/").rpartition("/")
+    if is_uri(uri) and "://" not in storage:
+        # A bucket alone.
+        storage = f"{storage}/"
     return f"{storage or slash or '.'}{options}", unquote(name) if is_uri(uri) else name
 
 

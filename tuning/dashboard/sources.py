@@ -8,7 +8,10 @@ from pydantic_core import to_json
 
 from cluster.records.about import SWEEP
 from data_shards.errors import UserError, shown_name
+from data_shards.storage import locate
+from data_shards.storage.files import read_json
 from data_shards.storage.folder import RunFolder, split_uri
+from data_shards.storage.uri import split_options
 from tuning.analysis.results import Results, read_results
 from tuning.analysis.storage_index import Entry, entries
 from tuning.dashboard.gallery import NAME, PREVIEWS, thumbnail
@@ -73,9 +76,8 @@ class Storage:
     patience = 10
 
     def __init__(self, uri: str, watching: bool) -> None:
-        folder = RunFolder(*split_uri(uri))
-        self.uri, self.watching, self.label = uri, watching, folder.label
-        self.name = f"{folder.name or 'storage'}-index"
+        self.uri, self.watching, self.label = uri, watching, split_options(locate(uri).uri)[0]
+        self.name = f"{split_uri(uri)[1] or 'storage'}-index"
         self._found: list[Entry] = []
 
     @property
@@ -103,6 +105,6 @@ def _hash(records: object) -> str:
 
 def source_of(uris: Sequence[str], watching: bool = False) -> Sweeps | Storage:
     """Raises: UserError when storage does not answer."""
-    if len(uris) == 1 and RunFolder(*split_uri(uris[0])).read_json(SWEEP) is None:
+    if len(uris) == 1 and read_json(locate(uris[0]), SWEEP) is None:
         return Storage(uris[0], watching)
     return Sweeps(uris, watching)

@@ -108,9 +108,10 @@ def test_a_uri_without_its_slashes_is_no_local_folder(opened: Callable[[str], ob
 
 
 @pytest.mark.parametrize("uri", ["s3://bucket@best", "s3://bucket@best/x", "gs://bucket@120000"])
-def test_a_mark_behind_a_bucket_is_refused_at_once(uri: str) -> None:
+@pytest.mark.parametrize("opened", [locate, split_uri])
+def test_a_mark_behind_a_bucket_is_refused_at_once(opened: Callable[[str], object], uri: str) -> None:
     with pytest.raises(UserError, match=r"an @ without credentials; .* s3://bucket/run@best"):
-        locate(uri)
+        opened(uri)
 
 
 def test_azure_without_credentials_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:

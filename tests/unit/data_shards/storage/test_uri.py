@@ -2,6 +2,8 @@
 
 import pytest
 
+from data_shards.errors import UserError
+from data_shards.storage.folder import RunFolder
 from data_shards.storage.uri import in_uri, join_uri, legal, split_options, split_uri
 
 OPTIONS = "?endpoint_override=127.0.0.1:9000&scheme=http"
@@ -41,6 +43,12 @@ def test_what_the_parser_gets(typed: str, parsed: str) -> None:
 @pytest.mark.parametrize("storage", [f"s3://b/runs{OPTIONS}", "s3://b/runs", "/data/runs"])
 def test_a_name_joined_and_split_is_itself(storage: str, name: str) -> None:
     assert split_uri(join_uri(storage, name)) == (storage, name)
+
+
+def test_a_bucket_is_no_folder_in_storage() -> None:
+    assert split_uri(f"s3://bucket{OPTIONS}") == (f"s3://{OPTIONS}", "bucket")
+    with pytest.raises(UserError, match=r"^s3://bucket: a bucket, not a folder in it; write it as s3://bucket/FOLDER$"):
+        RunFolder(*split_uri(f"s3://bucket{OPTIONS}"))
 
 
 def test_a_name_may_be_escaped() -> None:
