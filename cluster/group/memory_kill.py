@@ -9,8 +9,8 @@ SHARE = re.compile(r"exceeded threshold of \S+ \((?P<share>[\d.]+%)")
 # Ray may kill several at once.
 LISTED = 3
 ADVICE = (
-    "lower data.loader_workers, data.prefetch, or step.micro_batch (it changes no result), or use more machines: the same "
-    "command with --dry-run shows the memory that each part needs"
+    "lower data.loader_workers, data.prefetch, or step.micro_batch (it changes no result) of a run, of which --dry-run shows the "
+    "memory that each part needs, or --batch and --tile of a translation; or use more machines"
 )
 
 

@@ -17,7 +17,7 @@ from cluster.jobs.follow import INTERRUPTED, follow, follow_commands, unreachabl
 from cluster.jobs.job import Job, package_size
 from cluster.jobs.runtime_env import add_options, check_by_ray, python_of, read_runtime_env
 from cluster.machines.session import ROOT
-from cluster.machines.start_errors import given_token
+from cluster.machines.start_errors import given_token, named
 from cluster.settings.options import TAKE_OVER, Parser
 from data_shards.errors import UserError, missing_module
 from data_shards.storage.proxy import keep_loopback_direct, proxy_for
@@ -159,11 +159,11 @@ def connect(address: str | None) -> "JobSubmissionClient":
         client = JobSubmissionClient(address)
     except AuthenticationError as error:
         raise UserError(
-            f"--address {address}: the cluster requires its token, and {given_token()}; "
+            f"{named(address)}: the cluster requires its token, and {given_token()}; "
             "set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN as on the cluster's machines"
         ) from error
     except (RuntimeError, ConnectionError, ValueError, KeyError, requests.RequestException) as error:
-        raise UserError(f"--address {address}: no Ray cluster there ({str(error).splitlines()[0]})") from error
+        raise UserError(f"{named(address)}: no Ray cluster there ({str(error).splitlines()[0]})") from error
 
     if proxy_for(address):
         _poll_logs(client)
@@ -187,7 +187,7 @@ def _check_answers(address: str) -> None:
         socket.create_connection((url.hostname or "", port), timeout=CONNECT_S).close()
     except (OSError, ValueError) as error:
         raise UserError(
-            f"--address {address}: nothing listens there ({getattr(error, 'strerror', 0) or error})"
+            f"{named(address)}: nothing listens there ({getattr(error, 'strerror', 0) or error})"
         ) from error
 
 

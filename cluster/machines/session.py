@@ -13,7 +13,7 @@ from typing import Any
 from cluster.machines.forks import ROOT, joined_forks, own_forks
 from cluster.machines.head_watch import head_watched
 from cluster.machines.own_folder import own_folder
-from cluster.machines.start_errors import TESTED_RAY, join_error, missing_of_ray, start_error
+from cluster.machines.start_errors import TESTED_RAY, join_error, missing_of_ray, named, start_error
 from cluster.settings.preflight import in_ray_job
 from cluster.settings.workers.capacity import Machine
 from cluster.settings.workers.scaling import LOSS_WAIT_S
@@ -226,15 +226,13 @@ def _join(address: str, forks: dict[str, Any]) -> None:
 def _check_answers(address: str) -> None:
     """Raises: UserError when nothing listens at host:port; Ray itself would try for many minutes."""
     if address.startswith("http"):
-        raise UserError(
-            f"--address {address}: takes jobs (ray job submit); to join a cluster give its host:port, or auto"
-        )
+        raise UserError(f"{named(address)}: takes jobs (ray job submit); to join a cluster give its host:port, or auto")
     if "://" in address:
-        raise UserError(f"--address {address}: expected HOST:PORT of a cluster's head, such as 10.0.0.1:6379, or auto")
+        raise UserError(f"{named(address)}: expected HOST:PORT of a cluster's head, such as 10.0.0.1:6379, or auto")
     host, _, port = address.rpartition(":")
     if not port.isdigit() or "/" in host:
         return
     try:
         socket.create_connection((host, int(port)), timeout=CONNECT_S).close()
     except OSError as error:
-        raise UserError(f"--address {address}: no Ray cluster there ({error.strerror or error})") from error
+        raise UserError(f"{named(address)}: no Ray cluster there ({error.strerror or error})") from error

@@ -13,7 +13,7 @@ TESTED_RAY = ("2.59", "2.60")
 # A socket's name ends at so many bytes; and what Ray adds to its folder: session_<date>_<microseconds>_<process>/sockets/plasma_store.
 SOCKET_BYTES = 107
 RAY_BYTES = len("/session_2026-01-31_23-59-59_999999_4194304/sockets/plasma_store")
-WITHOUT_RAY = "or train without Ray's processes: --local"
+WITHOUT_RAY = "or do without Ray: `cluster train --local`, `nla_cyclegan translate`"
 # Patterns in messages of Ray and the system, and their meaning; the first match counts.
 KINDS = {
     r"No space left on device|Disk quota exceeded": (
@@ -69,28 +69,33 @@ def start_error(error: Exception, folder: Path) -> UserError:
     return UserError(f"Ray did not start on this machine ({type(error).__name__}: {reason}); {WITHOUT_RAY[3:]}")
 
 
+def named(address: str) -> str:
+    """An address with the option or the variable that gave it."""
+    return f"{'RAY_ADDRESS' if address == os.environ.get('RAY_ADDRESS') else '--address'} {address}"
+
+
 def join_error(error: Exception, address: str) -> UserError:
     """A UserError for what `ray.init` raised when joining an existing cluster."""
     for cause in _causes(error):
         if isinstance(cause, ImportError):
-            return missing_module(cause, f"--address {address}: Ray cannot join it")
+            return missing_module(cause, f"{named(address)}: Ray cannot join it")
     said = "\n".join(str(cause) for cause in _causes(error))
     if versions := re.search(
         r"Version mismatch(?s:.*)Ray: (\S+)\s+Python: (\S+)(?s:.*)Ray: (\S+)\s+Python: (\S+)", said
     ):
         theirs, ours = versions.groups()[:2], versions.groups()[2:]
         return UserError(
-            f"--address {address}: the cluster has Ray {theirs[0]} and Python {theirs[1]}, this process has Ray {ours[0]} and "
+            f"{named(address)}: the cluster has Ray {theirs[0]} and Python {theirs[1]}, this process has Ray {ours[0]} and "
             f"Python {ours[1]}; both must be the same: start this with the cluster's, or send it as a job (submit)"
         )
     if re.search(r"[Aa]uthenticat|[Aa]uthorization|token", said):
         return UserError(
-            f"--address {address}: the cluster requires its token, and {given_token()}; "
+            f"{named(address)}: the cluster requires its token, and {given_token()}; "
             "set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN as on the cluster's machines"
         )
     if re.search(r"Invalid address|Malformed|Invalid port", said):
-        return UserError(f"--address {address}: expected HOST:PORT of a cluster's head, such as 10.0.0.1:6379, or auto")
-    return UserError(f"--address {address}: no Ray cluster there ({_one_line(str(error) or type(error).__name__)})")
+        return UserError(f"{named(address)}: expected HOST:PORT of a cluster's head, such as 10.0.0.1:6379, or auto")
+    return UserError(f"{named(address)}: no Ray cluster there ({_one_line(str(error) or type(error).__name__)})")
 
 
 def given_token() -> str:

@@ -22,6 +22,7 @@ from nla_cyclegan.weights.checkpoint_names import NAME, writer_of
 # How long a record must not change, by the watcher's own clock, until its attempt counts as dead; and the polling interval.
 STILL_S = 15.0
 LOOK_S = 1.0
+ADVICE = "choose another --name, or take over what it has saved with --take-over"
 
 
 class Claim:
@@ -30,12 +31,16 @@ class Claim:
     Args:
         take_over: an owner that is alive loses the folder.
         say: shows the user a line.
+        advice: what to do while another process owns the folder, beside waiting.
     """
 
-    def __init__(self, storage: str, name: str, *, take_over: bool, say: Callable[[str], None]) -> None:
+    def __init__(
+        self, storage: str, name: str, *, take_over: bool, say: Callable[[str], None], advice: str = ADVICE
+    ) -> None:
         self.storage, self.name, self.take_over, self.say = storage, name, take_over, say
         self.folder = RunFolder(storage, name)
         self.records = Records(self.folder)
+        self.advice = advice
         self._watched: dict[str, tuple[Record, float]] = {}
         self._taken: set[str] = set()
         self._slowest_s = 0.0
@@ -65,7 +70,7 @@ class Claim:
     def _wait_for_sweep(self) -> None:
         """A trial's folder is inside that of its sweep, whose owner owns it too. Raises: UserError when that is alive."""
         if live(list_files(locate(self.storage).inside(FOLDER))):
-            Claim(*split_uri(self.storage), take_over=False, say=self.say)._watch()
+            Claim(*split_uri(self.storage), take_over=False, say=self.say, advice=self.advice)._watch()
 
     def _take(self) -> set[str]:
         self._taken = live(self.records.names())
@@ -135,8 +140,7 @@ class Claim:
             else:
                 # Retryable: a cluster that is being shut down runs a little longer.
                 raise ExhaustedError(
-                    f"{self.folder.label}: {record} is still running there; wait for it, choose another --name, or take "
-                    "over what it has saved with --take-over"
+                    f"{self.folder.label}: {record} is still running there; wait for it, {self.advice}"
                 )
         return dead
 

@@ -64,8 +64,11 @@ class Parser(argparse.ArgumentParser):
         raise UserError(message)
 
 
-def parse_options(arguments: Sequence[str]) -> Options:
+def parse_options(arguments: Sequence[str], file_option: str = "--config") -> Options:
     """Read the arguments of `train`; options on the command line override the file.
+
+    Args:
+        file_option: what the user calls the option or field that names the file, for messages.
 
     Raises: UserError with one line for each problem in the file and on the command line.
     """
@@ -73,7 +76,7 @@ def parse_options(arguments: Sequence[str]) -> Options:
     arguments, labels = take_labels(arguments)
     values, unknown = parser.parse_known_args(_with_empty_lists(arguments))
     given = given_fields(source, values)
-    in_file = read_yaml(values.config)
+    in_file = read_yaml(values.config, option=file_option)
     removed = [field for field in REMOVED if _take_out(in_file, field)]
     merged = override(in_file, given)
     if values.fork_of:
@@ -269,7 +272,7 @@ def nearest(path: list[str]) -> str:
         return f"did you mean {near[0]}?"
     section = ".".join(path[:-1])
     here = [field for field in fields if field.startswith(f"{section}.")] if section else []
-    return f"allowed here: {', '.join(field.rpartition('.')[2] for field in here)}" if here else "see train --help"
+    return f"allowed here: {', '.join(field.rpartition('.')[2] for field in here)}" if here else "see --help"
 
 
 def field_names(model: type[BaseModel], prefix: str = "") -> list[str]:

@@ -47,7 +47,7 @@ class RunFolder:
             parent = locate(storage)
         except UserError as error:
             reason = str(error).replace(shown(storage), public)
-            raise UserError(f"storage: {public} cannot be opened ({reason}); choose another with --storage") from error
+            raise UserError(f"storage: {public} cannot be opened ({reason}); choose another") from error
         self.filesystem, self.root, self.name = parent.filesystem, parent.root, name
         self.is_local = isinstance(self.filesystem, fs.LocalFileSystem)
         self.path = parent.path(name)

@@ -85,7 +85,7 @@ def parse_sweep(arguments: Sequence[str]) -> Options:
     except ValidationError as error:
         problems += [_of_the_run(each["loc"][0], file) or problem_line(each, given, file) for each in error.errors()]
     try:
-        run = _run_options(merged, of_the_run)
+        run = _run_options(merged, of_the_run, "--train" if "train" in given else f"train in {file}:")
     except UserError as error:
         problems += str(error).splitlines()
     if problems:
@@ -127,7 +127,7 @@ def _parser() -> tuple[argparse.ArgumentParser, CliSettingsSource[Any]]:
     return parser, field_options(parser, _Settings)
 
 
-def _run_options(merged: dict[str, Any], of_the_run: list[str]) -> RunOptions:
+def _run_options(merged: dict[str, Any], of_the_run: list[str], file_option: str) -> RunOptions:
     """The options of the base run: its file, overridden by the sweep's file, overridden by the command line."""
     train, override = merged.get("train"), merged.get("override")
     file = ["--config", train] if isinstance(train, str) else []
@@ -139,7 +139,7 @@ def _run_options(merged: dict[str, Any], of_the_run: list[str]) -> RunOptions:
         raise UserError(
             "\n".join(f"override.{name}: no such field of a run; {nearest(name.split('.'))}" for name in unknown)
         )
-    return parse_options([*file, *as_options(override, of_the_run), *of_the_run])
+    return parse_options([*file, *as_options(override, of_the_run), *of_the_run], file_option)
 
 
 def _of_the_run(name: Any, file: str | None) -> str | None:

@@ -101,7 +101,9 @@ This process on 10.0.0.1:6379 was started with:
         (ModuleNotFoundError("No module named 'click'"), "No module named 'click'"),
     ],
 )
-def test_a_cluster_that_cannot_be_joined(error: Exception, said: str) -> None:
+def test_a_cluster_that_cannot_be_joined(error: Exception, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.2:6379")
+    assert str(join_error(error, "10.0.0.2:6379")).startswith("RAY_ADDRESS 10.0.0.2:6379: ")
     found = join_error(error, "10.0.0.1:6379")
     assert said in str(found)
     assert str(found).startswith("--address 10.0.0.1:6379: ")

@@ -56,6 +56,13 @@ def test_overrides_stand_between_the_runs_file_and_the_command_line(file: Path) 
     assert as_options({"a.b": True, "c": "x y", "d": []}, ["--c=1"]) == ["--a.b=true", "--d=[]"]
 
 
+def test_a_run_file_that_a_sweeps_file_names_and_is_not_there(file: Path) -> None:
+    file.write_text("name: few\ntrain: missing.yaml\n")
+    assert problems("--config", str(file)) == [
+        f"train in {file}: missing.yaml: cannot be read (No such file or directory)"
+    ]
+
+
 def test_labels_of_machines_are_overrides_too(file: Path) -> None:
     labels = {"ray.io/market-type": "!spot", "zone": "in(a,b)"}
     file.write_text(json.dumps(json.loads(file.read_text()) | {"override": {"scaling": {"labels": labels}}}))
@@ -131,7 +138,7 @@ def test_what_a_sweep_cannot_do_is_refused(file: Path) -> None:
 
 def test_a_sweep_without_a_run_is_refused(tmp_path: Path) -> None:
     assert "train: required; give it as --train or in the file" in problems("--data.uri", "shards")
-    assert problems("--train", "nowhere.yaml") == ["--config nowhere.yaml: cannot be read (No such file or directory)"]
+    assert problems("--train", "nowhere.yaml") == ["--train nowhere.yaml: cannot be read (No such file or directory)"]
 
 
 def test_a_search_takes_what_it_can(file: Path) -> None:
