@@ -37,6 +37,12 @@ class Options:
 REMOVED = {
     "step.compile": "torch.compile is gone; step.kernels and step.graph are faster and on by default: remove this field"
 }
+# Kinds of problems, in the words of a YAML file instead of Python's.
+EXPECTED = {
+    "model_type": "expected fields below it, each as name: value",
+    "tuple_type": "expected a list, such as [a, b]",
+    "string_type": "expected text; a number, a date or yes is text in quotes",
+}
 TAKE_OVER = "--take-over"
 FORK_OF = "--fork-of"
 # Characters of a value in a message.
@@ -232,7 +238,7 @@ def _take_out(fields: dict[str, Any], dotted: str) -> bool:
 def problem_line(error: ErrorDetails, given: dict[str, Any], file: str | None) -> str:
     """One problem of a configuration: field, value received, what is allowed."""
     path = [str(part) for part in error["loc"]]
-    field, message = shown_name(".".join(path)), error["msg"].removeprefix("Value error, ")
+    field, message = shown_name(".".join(path)), EXPECTED.get(error["type"], error["msg"].removeprefix("Value error, "))
     if error["type"] == "extra_forbidden":
         return f"{field}: no such field{_from(path, given, file)}; {nearest(path)}"
     if error["type"] == "missing":

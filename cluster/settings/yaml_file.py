@@ -1,6 +1,7 @@
 """Reads the YAML file of a run or a sweep: rejects duplicate keys, and expands dotted keys to nested ones."""
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,8 @@ from typing import Any
 import yaml
 
 from data_shards.errors import UserError, shown_name
+from data_shards.storage.location import expanded
+from data_shards.storage.uri import is_uri, shown
 
 # A file of a few lines can repeat its anchors' values a billion times.
 MOST_VALUES = 100_000
@@ -50,6 +53,14 @@ class _Loader(yaml.SafeLoader):
         return {_Name.at(str(name), lines[name]): value for name, value in mapping.items()}
 
 
+# YAML 1.1 also takes 017 for 15 and 1:30 for 90.
+INTEGER = re.compile("[-+]?(0|[1-9][0-9_]*|0x[0-9a-fA-F]+)$")
+_Loader.yaml_implicit_resolvers = {
+    start: [(tag, INTEGER if tag.endswith(":int") else pattern) for tag, pattern in each]
+    for start, each in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+
+
 class _FieldError(Exception):
     """What is wrong with a field's name."""
 
@@ -69,8 +80,11 @@ def read_yaml(file: str | None, *, dotted: tuple[str, ...] = (), option: str = "
     """
     if file is None:
         return {}
+    if is_uri(file):
+        raise UserError(f"{option} {shown_name(shown(file))}: expected a file of this machine, not a URI")
+    path = Path(expanded(file))
     try:
-        content = yaml.load(_without_tabs(Path(file).read_bytes()), _Loader)
+        content = yaml.load(_without_tabs(path.read_bytes()), _Loader)
         if _size(content, {}) > MOST_VALUES:
             raise _FieldError(f"more than {MOST_VALUES:,} values, as its aliases repeat them")
         if not isinstance(content, dict | None):
@@ -82,6 +96,10 @@ def read_yaml(file: str | None, *, dotted: tuple[str, ...] = (), option: str = "
         raise UserError(f"{option} {shown_name(file)}: {shown_name(str(error))}") from error
     except RecursionError as error:
         raise UserError(f"{option} {shown_name(file)}: a field contains itself, or is nested too deeply") from error
+    except yaml.reader.ReaderError as error:
+        raise UserError(
+            f"{option} {shown_name(file)}: not a YAML file, which is text in UTF-8 ({' '.join(str(error).split())})"
+        ) from error
     # ValueError: YAML takes 2024-99-99 for a date.
     except (yaml.YAMLError, ValueError) as error:
         raise UserError(f"{option} {shown_name(file)}: not a YAML file ({' '.join(str(error).split())})") from error

@@ -45,6 +45,19 @@ def test_options_win_over_the_file_field_by_field(file: str) -> None:
     assert (config.name, config.optimizer.lr, config.optimizer.beta1) == ("other", 0.5, 0.4)
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("data:\n", "data: expected fields below it, each as name: value; got None"),
+        ("name: 123\n", "name: expected text; a number, a date or yes is text in quotes; got 123"),
+        ("observe: {sinks: wandb}\n", "observe.sinks: expected a list, such as [a, b]; got 'wandb'"),
+    ],
+)
+def test_problems_are_in_the_words_of_the_file(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "run.yaml").write_text(text)
+    assert f"{message} in {tmp_path}/run.yaml" in problems("--config", f"{tmp_path}/run.yaml")
+
+
 def test_options_alone_are_enough() -> None:
     assert parse("--data.uri", "shards").data.uri == "shards"
 

@@ -73,6 +73,23 @@ def test_what_holds_no_fields_is_refused_in_one_line(tmp_path: Path, text: str, 
     assert str(refused.value).isprintable()
 
 
+def test_what_is_no_text_file_of_this_machine_is_said(tmp_path: Path) -> None:
+    (tmp_path / "latin.yaml").write_bytes("name: é\n".encode("latin-1"))
+    for file, message in (
+        (str(tmp_path), "cannot be read .Is a directory"),
+        (str(tmp_path / "latin.yaml"), "not a YAML file, which is text in UTF-8"),
+        ("s3://bucket/run.yaml", "expected a file of this machine, not a URI"),
+    ):
+        with pytest.raises(UserError, match=f"^--config {file}: {message}"):
+            read_yaml(file)
+
+
+def test_numbers_are_what_they_look_like(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    read(tmp_path, "a: 017\nb: 1:30\nc: 1_000\nd: -0x1F\ne: 1.5\n")
+    assert read_yaml("~/run.yaml") == {"a": "017", "b": "1:30", "c": 1000, "d": -31, "e": 1.5}
+
+
 @pytest.mark.parametrize("text", [b"", b"# none\n", b"---\n", b"null\n"])
 def test_a_file_without_fields_is_empty(tmp_path: Path, text: bytes) -> None:
     (tmp_path / "run.yaml").write_bytes(text)
