@@ -115,10 +115,6 @@ def _autoscaler(folder: Path, head: str, cpus: int, node_types: dict[str, dict[s
     return str(folder / "autoscaler.json")
 
 
-def free_port() -> int:
-    return free_ports(1)[0]
-
-
 def free_ports(count: int) -> list[int]:
     """As many, no two the same."""
     with ExitStack() as stack:

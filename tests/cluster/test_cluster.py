@@ -1,5 +1,6 @@
 """Real Ray: a run on a Ray of its own, and a job on a cluster that is there already."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -23,6 +24,20 @@ from nla_cyclegan.weights.checkpoint_names import images_of
 
 ROOT = Path(__file__).parents[2]
 TIMEOUT_S = 240
+# Imported by each process of Python: ranks take their time until they may go on, so that they look often whether they are
+# to stop, and stand still at the first checkpoint: however slow these tests are, the run has not ended before it is stopped.
+BRAKE = """
+import os, threading, time
+from pathlib import Path
+read, run, go_on = time.perf_counter, Path(os.environ["RUN"]), Path(os.environ["GO_ON"])
+def braked():
+    if threading.current_thread().name.startswith("TrainingThread") and not go_on.exists():
+        time.sleep(0.01)
+        while any(run.glob("checkpoint_*/commit-*")) and not go_on.exists():
+            time.sleep(0.01)
+    return read()
+time.perf_counter = braked
+"""
 
 
 @pytest.fixture(scope="module")
@@ -54,9 +69,10 @@ def as_gloo_rank(rank: int, config: RunConfig, meeting: str) -> None:
     torch.distributed.destroy_process_group()
 
 
-def start(*arguments: str) -> subprocess.Popen[str]:
+def start(*arguments: str, **environment: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "cluster", "train", *arguments]
-    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    given = {**os.environ, **environment}
+    return subprocess.Popen(command, cwd=ROOT, env=given, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def wait_for_checkpoint(config: RunConfig, process: subprocess.Popen[str]) -> None:
@@ -66,6 +82,17 @@ def wait_for_checkpoint(config: RunConfig, process: subprocess.Popen[str]) -> No
             process.kill()
             raise RuntimeError(f"no {what}:\n{process.communicate()}")
         time.sleep(0.05)
+
+
+def wait_for_line(process: subprocess.Popen[str], words: str) -> str:
+    """What a process has written to its standard error until these words come."""
+    assert process.stderr
+    said = ""
+    while words not in said:
+        line = process.stderr.readline()
+        assert line, said
+        said += line
+    return said
 
 
 @pytest.mark.timeout(600)
@@ -78,10 +105,15 @@ def test_two_workers_stopped_and_started_again_equal_two_gloo_ranks_bit_for_bit(
     config = tiny.config(uri, tmp_path / "ray", validation={"every": 240, "images": 4}, **changes)
     file = write_config(tmp_path / "run.yaml", config)
 
-    first = start("--config", file)
+    (tmp_path / "sitecustomize.py").write_text(BRAKE)
+    brake = {"RUN": str(tmp_path / "ray" / "tiny"), "GO_ON": str(tmp_path / "go on")}
+    first = start("--config", file, PYTHONPATH=f"{tmp_path}{os.pathsep}{ROOT}", **brake)
     wait_for_checkpoint(config, first)
     first.send_signal(signal.SIGINT)
+    said = wait_for_line(first, "stopping: saving a checkpoint")
+    (tmp_path / "go on").touch()
     out, err = first.communicate(timeout=TIMEOUT_S)
+    err = said + err
     assert first.returncode == 130, err
     begin, then, *_ = err.splitlines()
     assert begin == "tiny: starting Ray on this machine ..."

@@ -21,6 +21,8 @@ from data_shards.packing import pack as packing
 from tuning import submit as tuning_submit
 from tuning.settings.options import parse_sweep
 
+ROOT = Path(__file__).parents[4]
+
 
 @pytest.fixture(autouse=True)
 def surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -171,7 +173,7 @@ def test_a_dataset_on_the_command_line_replaces_the_files(tmp_path: Path) -> Non
     assert (data.a, data.b, data.uri) == (None, None, "packed")
     data = parse_options(["--config", str(file), "--data.b", "z"]).config.data
     assert (data.a, data.b) == ("x", "z")
-    sweep = ["--config", "tuning/configs/demo.yaml", "--data.a", "x", "--data.b", "y"]
+    sweep = ["--config", str(ROOT / "tuning" / "configs" / "demo.yaml"), "--data.a", "x", "--data.b", "y"]
     assert parse_sweep(sweep).base.data.uri == ""
 
 
