@@ -15,6 +15,7 @@ from cluster.settings.config import RunConfig
 from cluster.settings.options import as_options, parse_options
 from data_shards.errors import UserError
 
+ROOT = Path(__file__).parents[3]
 PLACES = ("--storage", "s3://bucket/runs", "--data.uri", "s3://bucket/data")
 
 
@@ -59,7 +60,7 @@ def test_a_configuration_survives_as_options(sections: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("name", ["demo", "paper"])
 def test_the_configurations_that_come_along_survive_as_options(name: str) -> None:
-    assert same(parse_options(["--config", f"cluster/configs/{name}.yaml"]).config)
+    assert same(parse_options(["--config", str(ROOT / "cluster" / "configs" / f"{name}.yaml")]).config)
 
 
 def test_a_job_is_the_run_whatever_file_it_came_from(tmp_path: Path) -> None:

@@ -1,3 +1,4 @@
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -75,6 +76,28 @@ def test_a_store_that_is_away_stops_nothing_and_gets_all_later(
     warning, better = capsys.readouterr().err.splitlines()
     assert "events/7kqzb-driver.jsonl" in warning
     assert better.startswith("resolved: ")
+
+
+def test_what_was_being_written_and_fails_at_the_end_is_tried_once_more(
+    folder: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(events, "CLOSE_S", 60.0)
+    real, began, closes = RunFolder.write, threading.Event(), threading.Event()
+
+    def write(self: RunFolder, name: str, content: bytes) -> Any:
+        if not began.is_set():
+            began.set()
+            closes.wait(60)
+            raise UserError("the store does not answer")
+        return real(self, name, content)
+
+    monkeypatch.setattr(RunFolder, "write", write)
+    with events.opened(folder, "7kqzb", "driver") as log:
+        join = log._thread.join
+        monkeypatch.setattr(log._thread, "join", lambda timeout: (closes.set(), join(timeout)))
+        events.add("start", "one")
+        assert began.wait(60)
+    assert [event["text"] for event in stored(folder, "7kqzb-driver")] == ["one"]
 
 
 def test_a_stop_does_not_wait_for_a_store_that_is_away(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -163,7 +163,7 @@ def test_a_run_has_one_dataset() -> None:
     ]
 
 
-def test_a_dataset_on_the_command_line_replaces_the_files(tmp_path: Path) -> None:
+def test_a_dataset_on_the_command_line_replaces_the_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "run.yaml"
     file.write_text("data: {uri: packed}")
     data = parse_options(["--config", str(file), "--data.a", "x", "--data.b", "y"]).config.data
@@ -173,7 +173,9 @@ def test_a_dataset_on_the_command_line_replaces_the_files(tmp_path: Path) -> Non
     assert (data.a, data.b, data.uri) == (None, None, "packed")
     data = parse_options(["--config", str(file), "--data.b", "z"]).config.data
     assert (data.a, data.b) == ("x", "z")
-    sweep = ["--config", str(ROOT / "tuning" / "configs" / "demo.yaml"), "--data.a", "x", "--data.b", "y"]
+    # From where its file names others.
+    monkeypatch.chdir(ROOT)
+    sweep = ["--config", "tuning/configs/demo.yaml", "--data.a", "x", "--data.b", "y"]
     assert parse_sweep(sweep).base.data.uri == ""
 
 
