@@ -13,8 +13,8 @@ from data_shards.errors import UserError, shown_name
 OPTIONS = re.compile(r"\?[A-Za-z]\w*=[^?]*$")
 # pyarrow's own. For others it imports packages of fsspec, which raise errors of their own.
 SCHEMES = ("file", "s3", "gs", "gcs", "abfs", "abfss", "hdfs", "viewfs")
-# As in s3://bucket@best.
-NO_USER = re.compile(r"(s3|gs|gcs)://(?!anonymous@)[^/?@:]*@")
+# As in s3://bucket@best; not what `shown` leaves of credentials.
+NO_USER = re.compile(r"(s3|gs|gcs)://(?!(anonymous|\*\*\*)@)[^/?@:]*@")
 # s3:/bucket and gs:bucket would silently be local folders.
 ALMOST = re.compile(rf"({'|'.join(SCHEMES)}|https?):/?(?!/)", re.IGNORECASE)
 EMPTY = "the path is empty: name a file or a folder (is a variable of the shell not set?)"
