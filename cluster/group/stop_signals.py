@@ -50,7 +50,7 @@ class StopSignals:
         self._over = ""
         self._cause: str | None = None
         self._ending: Stopped | None = None
-        self._left = threading.Event()
+        self._left, self._leaving = threading.Event(), threading.Lock()
         self._received_at = 0.0
         self._before: dict[int, Any] = {}
         self._terminals: list[int] = []
@@ -100,7 +100,8 @@ class StopSignals:
             line = next(iter(str(error).splitlines()), type(error).__name__)
             raise self.stopped(f"no checkpoint was saved: {line}") from error
         finally:
-            self._left.set()
+            with self._leaving:
+                self._left.set()
             self._ask = None
 
     @contextmanager
@@ -176,10 +177,12 @@ class StopSignals:
             timer.cancel()
 
     def _give_up(self, left: threading.Event, reason: str) -> None:
-        if not left.is_set():
-            self._over = reason
-            assert self.received is not None
-            signal.pthread_kill(threading.main_thread().ident or 0, self.received)
+        # While this context lasts: once it is left the signal would end the process.
+        with self._leaving:
+            if not left.is_set():
+                self._over = reason
+                assert self.received is not None
+                signal.pthread_kill(threading.main_thread().ident or 0, self.received)
 
 
 def _timer(seconds: float, function: Callable[..., None], *arguments: object) -> threading.Timer:

@@ -39,13 +39,15 @@ def owned(
     heartbeat = Heartbeat(attempt, record, on_loss or _interrupt)
     heartbeat.start()
     try:
-        yield attempt
+        # What `on_loss` interrupts may be the end.
+        try:
+            yield attempt
+        finally:
+            heartbeat.end()
     except BaseException as error:
         if heartbeat.lost is not None:
             raise heartbeat.lost from error
         raise
-    finally:
-        heartbeat.end()
     if heartbeat.lost is not None:
         raise heartbeat.lost
 
@@ -86,7 +88,12 @@ class Heartbeat(threading.Thread):
     def end(self) -> None:
         """Stop the heartbeat, and let the next attempt start."""
         self._ended.set()
-        self.join()
+        try:
+            self.join()
+        finally:
+            self._leave()
+
+    def _leave(self) -> None:
         try:
             if self.lost is None:
                 self.records.end(self.attempt.id)

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import termios
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -123,6 +124,29 @@ def test_a_failure_while_it_saves_is_named() -> None:
 
 def test_a_run_that_ends_while_it_is_stopped_has_finished() -> None:
     run(lambda said: receive(signal.SIGTERM))
+
+
+def test_a_run_that_ends_while_it_is_given_up_is_not_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The signal comes again while the run leaves, and not when nobody handles it any more."""
+    kill, ends, unhandled = signal.pthread_kill, threading.Event(), list[int]()
+
+    def late(thread: int, number: int) -> None:
+        ends.set()
+        time.sleep(0.2)
+        kill(thread, number)
+
+    def work(said: list[str]) -> None:
+        receive(signal.SIGTERM)
+        assert ends.wait(60)
+
+    monkeypatch.setattr(stop_signals.signal, "pthread_kill", late)
+    before = signal.signal(signal.SIGTERM, lambda number, frame: unhandled.append(number))
+    try:
+        assert str(stopped(work, lambda: False)) == "SIGTERM, no step was under way"
+        time.sleep(0.3)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert unhandled == []
 
 
 def test_a_preemption_while_it_is_stopped_is_a_stop() -> None:

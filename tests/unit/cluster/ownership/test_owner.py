@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import pytest
 
 from cluster.ownership import claim, owner
-from cluster.ownership.attempt import ENDED, FOLDER, RECORD, Attempt
+from cluster.ownership.attempt import ENDED, FOLDER, GONE, RECORD, Attempt
 from cluster.ownership.claim import Claim
 from cluster.ownership.owner import owned
 from cluster.ownership.process import Process
@@ -151,6 +151,27 @@ def test_a_lost_owner_is_interrupted(folder: RunFolder) -> None:
 
     with pytest.raises(LostRunError):
         lose()
+
+
+def test_a_lost_owner_that_is_interrupted_while_it_ends_says_so_too(
+    folder: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lost, join = threading.Event(), owner.Heartbeat.join
+
+    def interrupted(self: owner.Heartbeat) -> None:
+        join(self)
+        raise SystemExit
+
+    def lose() -> None:
+        with owned(folder.root, folder.name, take_over=False, say=print, on_loss=lost.set) as attempt:
+            Records(folder).mark(attempt.id, ENDED)
+            assert lost.wait(60)
+
+    monkeypatch.setattr(owner.Heartbeat, "join", interrupted)
+    with pytest.raises(LostRunError):
+        lose()
+    # Whoever has taken it over need not wait.
+    assert any(name.endswith(GONE) for name in folder.files_of(FOLDER))
 
 
 def test_who_wakes_up_after_the_taker_has_ended_too_does_not_own_it_either(
