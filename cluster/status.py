@@ -15,12 +15,13 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from cluster.records.about import ABOUT_REMEDY
 from cluster.records.console_progress import duration_text, losses_text, score_text, wait_text
 from cluster.records.health import Health, Pace, health, pace
 from cluster.records.snapshot import READERS, CheckpointSnapshot, RunSnapshot, is_run, take_snapshot
 from data_shards.errors import UserError, shown_name
 from data_shards.storage import list_folder, locate
-from data_shards.storage.checked import problem
+from data_shards.storage.checked import damaged, problem
 from data_shards.storage.folder import RunFolder, split_uri
 from nla_cyclegan.model.config import ModelConfig
 from nla_cyclegan.weights.stored_score import ABOUT, SWD_ALONE
@@ -302,4 +303,5 @@ def _settings(run: RunSnapshot) -> list[tuple[str, str]]:
             ("model", f"{model}; {learning}, seed {config['seed']}"),
         ]
     except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{run.label}/{ABOUT}: damaged (its config: {type(error).__name__}: {error})") from error
+        why = f"its config: {type(error).__name__}: {error}"
+        raise damaged(f"{run.label}/{ABOUT}", why, ABOUT_REMEDY) from error

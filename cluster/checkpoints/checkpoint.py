@@ -180,8 +180,8 @@ class Checkpoints:
         """The carried values of a checkpoint; empty for those of earlier versions."""
         source = f"{self.folder.label}/{name}/{ABOUT}"
         try:
-            about = checked(FIELDS, self.folder.read_json(f"{name}/{ABOUT}") or {}, source)
-            return checked(FIELDS, about.get("carried", {}), source)
+            about = checked(FIELDS, self.folder.read_json(f"{name}/{ABOUT}", "") or {}, source, "")
+            return checked(FIELDS, about.get("carried", {}), source, "")
         except UserError as error:
             print(f"warning: {error}; the values that it carried are reset", file=sys.stderr, flush=True)
             return {}

@@ -38,19 +38,20 @@ class StateFields(TypedDict, total=False):
     time: float
 
 
+ABOUT_REMEDY = "delete it: the run's folder and each checkpoint have a copy, and one is enough"
 ABOUT_SHAPE, STATE_SHAPE = TypeAdapter(AboutFields), TypeAdapter(StateFields)
 
 
 def read_about(folder: RunFolder, name: str) -> dict[str, Any]:
     """A run.json, of the run or of one of its checkpoints; empty where there is none. Raises: UserError when it is damaged."""
-    return _read(folder, name, ABOUT_SHAPE)
+    return _read(folder, name, ABOUT_SHAPE, ABOUT_REMEDY)
 
 
 def read_state(folder: RunFolder, name: str) -> dict[str, Any]:
     """A state.json; see `read_about`."""
-    return _read(folder, name, STATE_SHAPE)
+    return _read(folder, name, STATE_SHAPE, "delete it: a run writes it again at its next start")
 
 
-def _read(folder: RunFolder, name: str, shape: TypeAdapter[Any]) -> dict[str, Any]:
-    content = folder.read_json(name)
-    return {} if content is None else dict(checked(shape, content, f"{folder.label}/{name}"))
+def _read(folder: RunFolder, name: str, shape: TypeAdapter[Any], remedy: str) -> dict[str, Any]:
+    content = folder.read_json(name, remedy)
+    return {} if content is None else dict(checked(shape, content, f"{folder.label}/{name}", remedy))

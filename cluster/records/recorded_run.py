@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cluster.records.about import read_about
+from cluster.records.about import ABOUT_REMEDY, read_about
 from cluster.records.metrics_file import IMAGES, METRICS, TOTAL, Record, merge_records, read_records
 from data_shards.errors import UserError
 from data_shards.storage import Location, file_size
+from data_shards.storage.checked import damaged
 from data_shards.storage.folder import RunFolder, split_uri
 from nla_cyclegan.weights.checkpoint_names import NAME
 from nla_cyclegan.weights.stored_score import ABOUT
@@ -92,4 +93,4 @@ def _settings(folder: RunFolder) -> dict[str, Any]:
         chosen = {section: config[section] for section in SECTIONS if section in config}
         return flat(chosen | {"data": {name: data[name] for name in OF_DATA if name in data}})
     except (KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{folder.label}/{ABOUT}: damaged ({type(error).__name__}: {error})") from error
+        raise damaged(f"{folder.label}/{ABOUT}", f"{type(error).__name__}: {error}", ABOUT_REMEDY) from error

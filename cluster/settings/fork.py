@@ -8,12 +8,12 @@ from pydantic import ValidationError
 
 from cluster.checkpoints.copying import copy_checkpoint
 from cluster.memory.records import as_lines
-from cluster.records.about import read_about
+from cluster.records.about import ABOUT_REMEDY, read_about
 from cluster.records.metrics_file import IMAGES, METRICS, read_records
 from cluster.settings.config import RunConfig
 from data_shards.errors import UserError
 from data_shards.storage import locate
-from data_shards.storage.checked import problem
+from data_shards.storage.checked import damaged, problem
 from data_shards.storage.folder import RunFolder, split_uri
 from nla_cyclegan.weights.checkpoint import checkpoints_of
 from nla_cyclegan.weights.checkpoint_names import images_of
@@ -96,7 +96,7 @@ class Origin:
         try:
             theirs, ours = RunConfig.model_validate(self.config), config
         except ValidationError as error:
-            raise UserError(f"{self.folder.label}/{ABOUT}: damaged (config: {problem(error)})") from error
+            raise damaged(f"{self.folder.label}/{ABOUT}", f"config: {problem(error)}", ABOUT_REMEDY) from error
         pairs = {
             "model": (theirs.model, ours.model),
             "init.freeze": (theirs.init.freeze, ours.init.freeze),

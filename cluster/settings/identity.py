@@ -5,11 +5,12 @@ from importlib.metadata import version
 from typing import Any
 
 from cluster.ranks.clock import Clock
-from cluster.records.about import read_about
+from cluster.records.about import ABOUT_REMEDY, read_about
 from cluster.settings.config import DataConfig, RunConfig, differences
 from cluster.settings.options import merge, train_command
 from data_shards import Dataset
 from data_shards.errors import UserError
+from data_shards.storage.checked import damaged
 from data_shards.storage.folder import RunFolder
 from nla_cyclegan.weights.checkpoint import complete_checkpoints
 from nla_cyclegan.weights.stored_score import ABOUT
@@ -51,7 +52,7 @@ def check_same_run(folder: RunFolder, config: RunConfig, dataset: Dataset) -> No
         lines = differences(decisive(there["config"]), decisive(here["config"]))
         same_images = there["dataset"] == here["dataset"]
     except (KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{folder.label}/{ABOUT}: damaged ({type(error).__name__}: {error})") from error
+        raise damaged(f"{folder.label}/{ABOUT}", f"{type(error).__name__}: {error}", ABOUT_REMEDY) from error
     if not same_images:
         lines.append(f"the dataset at {config.data.uri}: other images than before")
     if lines:

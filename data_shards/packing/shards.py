@@ -49,7 +49,7 @@ def read_records(location: Location, split: str, files: dict[str, int]) -> Itera
             rows = pq.read_table(pa.BufferReader(data))
             shard = json.loads((rows.schema.metadata or {})[b"shard"])
             if shard["samples"]:
-                checked(SHARD_SHAPE, shard, _record_name(split, number))
+                checked(SHARD_SHAPE, shard, _record_name(split, number), "")
         except (pa.ArrowException, OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             LOG.warning("%s: damaged (%s); its shard is written anew", _record_name(split, number), error)
             return

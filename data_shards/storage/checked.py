@@ -17,6 +17,7 @@ UNWRITABLE = ("Cc", "Cs", "Zl", "Zp")
 DEEPEST = 100
 # Digits; more than those of 64 bits. An integer that is larger than any float would raise an OverflowError later.
 LONGEST_INTEGER = 20
+REMEDY = "delete it, or restore it from a copy"
 T = TypeVar("T")
 
 
@@ -46,15 +47,20 @@ def inside_name(name: str) -> str:
 InsideName = Annotated[str, AfterValidator(inside_name)]
 
 
-def checked(shape: TypeAdapter[T], value: Any, source: str) -> T:
+def damaged(source: str, why: object, remedy: str = REMEDY) -> UserError:
+    """The error for a file whose content is not what was written; no remedy: the caller knows what happens next."""
+    return UserError(f"{source}: damaged ({why})" + (f"; {remedy}" if remedy else ""))
+
+
+def checked(shape: TypeAdapter[T], value: Any, source: str, remedy: str = REMEDY) -> T:
     """A JSON value that was read, as a type. Raises: UserError that names the source, the field and what was expected."""
     try:
         return shape.validate_python(value)
     except ValidationError as error:
-        raise UserError(f"{source}: damaged ({problem(error)})") from error
+        raise damaged(source, problem(error), remedy) from error
 
 
-def parsed(content: bytes, source: str) -> Any:
+def parsed(content: bytes, source: str, remedy: str = REMEDY) -> Any:
     """The value of JSON text. Raises: UserError that names the source."""
     try:
         value = json.loads(content, parse_int=_integer)
@@ -62,10 +68,10 @@ def parsed(content: bytes, source: str) -> Any:
             # Only such an escape can produce a lone surrogate.
             json.dumps(value, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{source}: damaged ({error})") from error
+        raise damaged(source, error, remedy) from error
     # Deeper values would overflow the stack of recursive functions.
     if content.count(b"[") + content.count(b"{") > DEEPEST and _depth(value) > DEEPEST:
-        raise UserError(f"{source}: damaged (lists or fields in each other, more than {DEEPEST} deep)")
+        raise damaged(source, f"lists or fields in each other, more than {DEEPEST} deep", remedy)
     return value
 
 

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from pyarrow import fs
 
 from data_shards.errors import UserError, shown_name
-from data_shards.storage.checked import leads_out, parsed
+from data_shards.storage.checked import REMEDY, leads_out, parsed
 from data_shards.storage.location import Location, read_at
 from data_shards.storage.patience import first_line, patiently
 
@@ -77,10 +77,10 @@ def read_file(location: Location, name: str, most: int | None = None) -> bytes |
         return None
 
 
-def read_json(location: Location, name: str) -> Any:
-    """The value of a JSON file, None where there is none. UserError where it is damaged, and as of `read_file`."""
+def read_json(location: Location, name: str, remedy: str = REMEDY) -> Any:
+    """The value of a JSON file, None where there is none. UserError where it is damaged, with a remedy, and as of `read_file`."""
     content = read_file(location, name)
-    return None if content is None else parsed(content, f"{location.uri}/{name}")
+    return None if content is None else parsed(content, f"{location.uri}/{name}", remedy)
 
 
 def file_size(location: Location, name: str) -> int | None:

@@ -14,6 +14,7 @@ from pyarrow import fs
 
 from data_shards.errors import UserError
 from data_shards.storage import Location, delete_files, list_files, list_folder, locate, read_file, shown, write_file
+from data_shards.storage.checked import REMEDY
 from data_shards.storage.files import read_json
 from data_shards.storage.uri import in_uri, join_uri, split_options, split_uri
 
@@ -92,9 +93,9 @@ class RunFolder:
         """The content of a file, None where there is none."""
         return read_file(self.location, name)
 
-    def read_json(self, name: str) -> Any:
-        """The value of a JSON file, None where there is none. Raises: UserError when it is damaged."""
-        return read_json(self.location, name)
+    def read_json(self, name: str, remedy: str = REMEDY) -> Any:
+        """The value of a JSON file, None where there is none. Raises: UserError, with the remedy, when it is damaged."""
+        return read_json(self.location, name, remedy)
 
     def write(self, name: str, content: bytes) -> File:
         """Write a file atomically. Returns: its size and checksum."""

@@ -19,13 +19,14 @@ from pydantic.dataclasses import dataclass as checked_dataclass
 
 from data_shards.errors import UserError
 from data_shards.storage import Location, list_folder
-from data_shards.storage.checked import InsideName, checked
+from data_shards.storage.checked import InsideName, checked, damaged
 from data_shards.storage.files import read_json
 from data_shards.storage.folder import RunFolder
 
 SHARE = re.compile(r"share-(\d{5,9})-of-(\d{5,9})\.json", re.ASCII)
 COMMIT = re.compile(r"commit-of-(\d{5,9})\.json", re.ASCII)
 READERS = 16
+REMEDY = "use another checkpoint of the run, as RUN@IMAGES"
 
 
 @checked_dataclass(frozen=True)
@@ -94,14 +95,16 @@ def read_commit(location: Location, names: Iterable[str] | None = None) -> Commi
     if world is None:
         raise UserError(f"{location.uri}: not complete")
     if commit_file(world) in names:
-        commit = checked(COMMIT_SHAPE, _list(location, commit_file(world)), f"{location.uri}/{commit_file(world)}")
+        commit = checked(
+            COMMIT_SHAPE, _list(location, commit_file(world)), f"{location.uri}/{commit_file(world)}", REMEDY
+        )
         if commit.world != world:
-            raise UserError(f"{location.uri}/{commit_file(world)}: damaged (it is the list of {commit.world} ranks)")
+            raise damaged(f"{location.uri}/{commit_file(world)}", f"it is the list of {commit.world} ranks", REMEDY)
         return commit
     shares = [share_file(rank, world) for rank in range(world)]
     with ThreadPoolExecutor(READERS) as readers:
         parts = [
-            checked(PART_SHAPE, value, f"{location.uri}/{share}")
+            checked(PART_SHAPE, value, f"{location.uri}/{share}", REMEDY)
             for share, value in zip(shares, readers.map(partial(_list, location), shares), strict=True)
         ]
     return Commit({name: file for part in parts for name, file in part.files.items()}, world)
@@ -113,7 +116,7 @@ def write_commit(folder: RunFolder, name: str, commit: Commit) -> None:
 
 
 def _list(location: Location, name: str) -> Any:
-    content = read_json(location, name)
+    content = read_json(location, name, REMEDY)
     if content is None:
         raise UserError(f"{location.uri}: deleted")
     return content

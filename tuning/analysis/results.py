@@ -19,10 +19,11 @@ from typing_extensions import TypedDict
 
 from cluster.records.about import SWEEP
 from data_shards.errors import UserError, shown_name
-from data_shards.storage.checked import checked
+from data_shards.storage.checked import checked, damaged
 from data_shards.storage.folder import RunFolder, split_uri
 
 TRIAL, ERROR = "trial.json", "error.txt"
+REWRITTEN = "delete this file, and the sweep's command writes it again"
 READERS = 32
 # A folder that was copied as trial-0003-before is none.
 FOLDER = re.compile(r"trial-\d{4,9}", re.ASCII)
@@ -192,8 +193,8 @@ def read_results(
 
 def read_sweep(folder: RunFolder) -> dict[str, Any] | None:
     """The content of sweep.json, None where there is none. Raises: UserError when it is damaged."""
-    content = folder.read_json(SWEEP)
-    return None if content is None else dict(checked(SWEEP_SHAPE, content, f"{folder.label}/{SWEEP}"))
+    content = folder.read_json(SWEEP, REWRITTEN)
+    return None if content is None else dict(checked(SWEEP_SHAPE, content, f"{folder.label}/{SWEEP}", REWRITTEN))
 
 
 def read_trials(
@@ -210,16 +211,14 @@ def read_trials(
 def _read_trial(folder: RunFolder, name: str, warn: Callable[[str], None] | None) -> Trial | None:
     source = f"{folder.label}/{name}/{TRIAL}"
     try:
-        record = folder.read_json(f"{name}/{TRIAL}")
-        trial = None if record is None else checked(TRIAL_SHAPE, record, source)
+        record = folder.read_json(f"{name}/{TRIAL}", REWRITTEN)
+        trial = None if record is None else checked(TRIAL_SHAPE, record, source, REWRITTEN)
         if trial and trial.name != name:
-            raise UserError(f"{source}: damaged (it is the record of {trial.name})")
+            raise damaged(source, f"it is the record of {trial.name}", REWRITTEN)
         return trial
     except UserError as error:
-        if error.retryable:
+        if error.retryable or warn is None:
             raise
-        if warn is None:
-            raise UserError(f"{error}; delete this file, and the sweep's command writes it again") from error
         warn(f"{error}; the trial is left out")
         return None
 
@@ -268,5 +267,5 @@ def best_config(results: Results) -> dict[str, Any]:
     """
     best, run = best_trial(results), results.about.get("run", {})
     if "storage" not in run:
-        raise UserError(f"{results.folder.label}/{SWEEP}: damaged (it lacks the storage of its run)")
+        raise damaged(f"{results.folder.label}/{SWEEP}", "it lacks the storage of its run", REWRITTEN)
     return {**best.config, "name": f"{results.folder.name}-{best.name}", "storage": run["storage"]}

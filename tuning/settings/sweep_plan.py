@@ -12,11 +12,11 @@ from cluster.settings.config import RunConfig, differences
 from cluster.settings.identity import decisive
 from cluster.settings.preflight import Prepared, misfits, prepare
 from data_shards.errors import UserError
-from data_shards.storage.checked import problem, shortened
+from data_shards.storage.checked import damaged, problem, shortened
 from data_shards.storage.folder import join_uri
 from nla_cyclegan.metrics.score import VERSION
 from tuning.analysis.objective import ObjectiveConfig
-from tuning.analysis.results import TRIAL, Trial, read_sweep, read_trials, trial_name
+from tuning.analysis.results import REWRITTEN, TRIAL, Trial, read_sweep, read_trials, trial_name
 from tuning.search_space.checks import each_candidate
 from tuning.search_space.space import Overrides, Space, count, override, sample, validated
 from tuning.settings.config import BudgetConfig
@@ -149,7 +149,7 @@ def _check_same_sweep(options: Options, run: Prepared) -> None:
     try:
         changed = differences(_identity(there), _identity(about(options, run))) if there else []
     except (KeyError, TypeError, AttributeError, ValidationError) as error:
-        raise UserError(f"{run.folder.label}/{SWEEP}: damaged ({type(error).__name__}: {error})") from error
+        raise damaged(f"{run.folder.label}/{SWEEP}", f"{type(error).__name__}: {error}", REWRITTEN) from error
     if changed:
         lines = "\n".join(f"  {line}" for line in changed)
         raise UserError(f"{run.folder.label} holds another sweep; choose another --name. What differs:\n{lines}")
@@ -202,11 +202,11 @@ def _as_recorded(options: Options, run: Prepared, before: Trial) -> Trial:
     source = f"{run.folder.label}/{before.name}/{TRIAL}"
     if before.overrides.keys() != options.space.keys():
         named = ", ".join(map(shortened, before.overrides)) or "nothing"
-        raise UserError(f"{source}: damaged (overrides: {named} in place of {', '.join(options.space)})")
+        raise damaged(source, f"overrides: {named} in place of {', '.join(options.space)}", REWRITTEN)
     try:
         return _trial(options, run, before.number, before.overrides)
     except ValidationError as error:
-        raise UserError(f"{source}: damaged (overrides: {problem(error)})") from error
+        raise damaged(source, f"overrides: {problem(error)}", REWRITTEN) from error
 
 
 def _trial(options: Options, run: Prepared, number: int, overrides: Overrides) -> Trial:

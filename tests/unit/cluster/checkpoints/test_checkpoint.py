@@ -20,6 +20,7 @@ from cluster.ownership.process import Process
 from cluster.ownership.records import Record, Records
 from cluster.ranks.clock import Clock
 from cluster.ranks.world import World
+from cluster.records.about import read_about
 from cluster.records.config import ObserveConfig
 from cluster.records.metrics_file import MetricsFiles
 from cluster.records.snapshot import take_snapshot
@@ -349,8 +350,14 @@ def test_adam_too() -> None:
 def test_damaged_json_is_named(tmp_path: Path) -> None:
     folder = RunFolder(str(tmp_path), "run")
     folder.write("run.json", json.dumps({"a": 1}).encode()[:-2])
-    with pytest.raises(UserError, match=r"run/run\.json: damaged"):
+    with pytest.raises(UserError, match=r"run/run\.json: damaged \(.*\); delete it, or restore it from a copy$"):
         folder.read_json("run.json")
+    for content in (b"", b"[]", b'{"config": 3}'):
+        folder.write("run.json", content)
+        with pytest.raises(
+            UserError, match=r"run/run\.json: damaged \(.*\); delete it: .* each checkpoint have a copy"
+        ):
+            read_about(folder, "run.json")
 
 
 def test_a_folder_behind_a_uri_works_alike(make: Make, folder: RunFolder, tmp_path: Path) -> None:

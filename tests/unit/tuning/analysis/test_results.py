@@ -152,7 +152,7 @@ def test_a_copy_of_a_trials_folder_is_no_trial(sweep: RunFolder) -> None:
 )
 def test_a_damaged_sweep_is_named(sweep: RunFolder, damage: dict[str, object]) -> None:
     sweep.write_json(results.SWEEP, damage)
-    with pytest.raises(UserError, match=r"few/sweep.json: damaged \("):
+    with pytest.raises(UserError, match=r"few/sweep.json: damaged \(.*; delete this file, and the sweep's"):
         read_results(sweep.path)
 
 
