@@ -16,6 +16,8 @@ STARTS_WITHIN_S = 600.0
 GRACE_S = 120.0
 # Between the clocks of the driver, which writes state.json, and of the machine of rank 0, which writes the records.
 CLOCKS_S = 300.0
+# Files that were written so much later than they say are copies.
+COPIED_S = 3600.0
 RECENT = 20
 
 
@@ -52,10 +54,15 @@ def health(run: RunSnapshot, now: float) -> Health:
     signs += [each.time for each in run.checkpoints[:1]] + ([since] if state else [])
     if not signs:
         return Health("empty", None, "neither records nor checkpoints")
+    # The clocks of the machines that write may be behind.
+    if run.written and run.written - max(signs) < COPIED_S:
+        signs.append(run.written)
     newest, patience_s = max(signs), _patience_s(run.records)
     if now - newest <= patience_s:
         return Health("training", newest)
-    return Health("stalled", newest, f"no sign of life, which was due within {patience_s:.0f} s")
+    return Health(
+        "stalled", newest, f"no sign of life, which was due within {patience_s:.0f} s by this machine's clock"
+    )
 
 
 def pace(records: Sequence[Record]) -> Pace | None:

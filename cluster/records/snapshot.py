@@ -69,6 +69,8 @@ class RunSnapshot:
     """Newest first."""
     events: list[Event] = field(default_factory=list)
     """Of the newest attempts, in the order of their times."""
+    written: float | None = None
+    """When records or state were last written, by the clock of the storage, seconds since 1970."""
 
     @property
     def total(self) -> int | None:
@@ -114,7 +116,9 @@ def take_snapshot(folder: RunFolder, *, verify: bool = False) -> RunSnapshot:
     records = read_records(folder) if METRICS in listed else []
     about = read_about(folder, ABOUT) if ABOUT in listed else {}
     state = read_state(folder, STATE) if STATE in listed else {}
-    return RunSnapshot(folder.label, about, state, records, checkpoints, _events(folder, listed))
+    times = [listed[name].mtime for name in (METRICS, STATE) if name in listed]
+    written = max((time.timestamp() for time in times if time), default=None)
+    return RunSnapshot(folder.label, about, state, records, checkpoints, _events(folder, listed), written)
 
 
 def _events(folder: RunFolder, names: Iterable[str]) -> list[Event]:

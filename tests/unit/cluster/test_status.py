@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -226,6 +227,9 @@ def test_a_run_is_healthy_as_long_as_it_keeps_its_rhythm() -> None:
     assert health(of(slow), NOW).state == "training"
     stalled = health(of(quick), NOW)
     assert (stalled.state, stalled.since) == ("stalled", NOW - 300)
+    # The clock of the machine that writes is behind.
+    assert health(replace(of(quick), written=NOW - 5), NOW) == Health("training", NOW - 5)
+    assert health(replace(of(quick), written=NOW + 4000), NOW + 4000).state == "stalled"
     assert health(of([]), NOW).state == "empty"
 
 
