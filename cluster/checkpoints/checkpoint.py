@@ -77,7 +77,7 @@ class Checkpoints:
         self._names: list[str] | None = None
         self._taken: set[str] = set()
         self._scores: dict[str, StoredScore | None] = {}
-        self._definitions: set[str] = set()
+        self._bases: set[str] = set()
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -231,16 +231,16 @@ class Checkpoints:
             self.folder.delete_folder(name)
 
     def _superfluous(self, scores: Mapping[str, StoredScore | None]) -> list[str]:
-        """Checkpoints that are kept under no definition of the score; scores of different definitions are not comparable."""
-        definitions = {score.definition for score in scores.values() if score}
-        if len(definitions) > 1 and not definitions <= self._definitions:
-            text = f"checkpoints are scored by {' and by '.join(sorted(definitions))}, which are not comparable: the best of each are kept"
+        """Checkpoints that are kept under no basis of the score; scores of different bases are not comparable."""
+        bases = {score.basis for score in scores.values() if score}
+        if len(bases) > 1 and not bases <= self._bases:
+            text = f"checkpoints are scored by {' and by '.join(sorted(bases))}, which are not comparable: the best of each are kept"
             self.add_event("scores", text)
             print(f"warning: {text}", file=sys.stderr, flush=True)
-        self._definitions |= definitions
+        self._bases |= bases
         found = set(scores)
-        for definition in definitions or {""}:
-            alike = {n: s.value if s and s.definition == definition else None for n, s in scores.items()}
+        for basis in bases or {""}:
+            alike = {n: s.value if s and s.basis == basis else None for n, s in scores.items()}
             found.intersection_update(superfluous(alike, self.config.keep, self.config.keep_best))
         return [name for name in scores if name in found]
 

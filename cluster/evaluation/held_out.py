@@ -20,8 +20,8 @@ from nla_cyclegan.pixels import to_uint8
 
 SPLITS = ("testA", "testB")
 BATCH = 4
-# Among what a checkpoint carries: side in pixels of the images that are evaluated, and how they are made to fit it.
-CARRIED, CARRIED_FIT = "evaluated_px", "evaluated_fit"
+# Among what a checkpoint carries: side in pixels of the images that are evaluated, how they are made to fit it, and how many at most.
+CARRIED, CARRIED_FIT, CARRIED_MOST = "evaluated_px", "evaluated_fit", "evaluated_images"
 # Of the images that are left out, in one message.
 LISTED = 5
 
@@ -56,7 +56,7 @@ class HeldOut:
         self._batches: dict[str, dict[int, list[Tensor]]] = {}
 
     def go_on(self, images_seen: int, carried: dict[str, Any]) -> None:
-        """Report if earlier evaluations used another image size, and carry the current size to later checkpoints.
+        """Report if earlier evaluations used another image size or other images, and carry what is used now to later checkpoints.
 
         Args:
             carried: see `Checkpoints`; earlier versions left it out, and shrank images to the size of a crop.
@@ -69,7 +69,13 @@ class HeldOut:
                 f"held-out images are evaluated whole at {self.size} px{now} from here on; up to {images_seen:,} images they were "
                 f"evaluated {before}{then.rstrip(',')}: the figures before and after are not comparable"
             )
-        carried |= {CARRIED: self.size, CARRIED_FIT: self.fit}
+        most = carried.get(CARRIED_MOST, self.most)
+        if self.world.rank == 0 and images_seen and most != self.most:
+            self.say(
+                f"{self.most} held-out images of each domain are evaluated from here on, in place of {most} up to {images_seen:,} images: "
+                "the figures before and after are not comparable"
+            )
+        carried |= {CARRIED: self.size, CARRIED_FIT: self.fit, CARRIED_MOST: self.most}
 
     def count(self, split: str) -> int:
         """The number of images of a split that are used."""

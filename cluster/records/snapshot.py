@@ -39,7 +39,8 @@ class CheckpointSnapshot:
     score: float | None = None
     """Of an evaluation at this very point, lower is better."""
     score_definition: str = SWD_ALONE
-    """What that was measured by; only scores of the same compare."""
+    """What that was measured by, and on how many held-out images of each domain; only scores of the same compare."""
+    score_images: int | None = None
     damage: tuple[str, ...] = ()
 
     @property
@@ -48,7 +49,7 @@ class CheckpointSnapshot:
 
     @property
     def stored_score(self) -> StoredScore | None:
-        return None if self.score is None else StoredScore(self.score, self.score_definition)
+        return None if self.score is None else StoredScore(self.score, self.score_definition, self.score_images)
 
     @property
     def is_sound(self) -> bool:
@@ -144,8 +145,8 @@ def _checkpoint(folder: RunFolder, name: str, files: Mapping[str, fs.FileInfo], 
         if (fault := _fault(folder, f"{name}/{file}", files.get(file), whole, verify))
     ]
     stored = score_of(folder, name)
-    score, definition = (stored.value, stored.definition) if stored else (None, SWD_ALONE)
-    return CheckpointSnapshot(name, size, written, world, score, definition, tuple(damage))
+    score, definition, images = (stored.value, stored.definition, stored.images) if stored else (None, SWD_ALONE, None)
+    return CheckpointSnapshot(name, size, written, world, score, definition, images, tuple(damage))
 
 
 def _fault(folder: RunFolder, path: str, info: fs.FileInfo | None, whole: StoredFile, verify: bool) -> str:

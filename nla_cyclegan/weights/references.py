@@ -126,7 +126,7 @@ def _best(run: Location, names: Sequence[str]) -> Selection:
         )
     best = scores[name]
     assert best
-    alike = [score for score in scores.values() if score and score.definition == best.definition]
+    alike = [score for score in scores.values() if score and score.basis == best.basis]
     why = f"the best of {len(alike)} evaluated checkpoints by {best.definition}: {_evidence(abouts[name], best.value)}"
     return Selection(name, why, abouts[name])
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from data_shards.errors import UserError, shown_name
@@ -16,11 +16,18 @@ SWD_ALONE = "swd"
 
 @dataclass(frozen=True)
 class StoredScore:
-    """The score of a checkpoint; lower is better, among scores of one definition."""
+    """The score of a checkpoint; lower is better, among scores of one basis."""
 
     value: float
     definition: str = SWD_ALONE
     """Name of the formula, see nla_cyclegan/metrics/score.py."""
+    images: int | None = field(default=None, compare=False)
+    """Held-out images of each domain, at most (validation.images); None where that is unknown."""
+
+    @property
+    def basis(self) -> str:
+        """What it was measured by: only scores of the same compare."""
+        return self.definition if self.images is None else f"{self.definition} of {self.images} images"
 
 
 def score_of(folder: RunFolder, name: str) -> StoredScore | None:
@@ -42,17 +49,21 @@ def score_in(about: Mapping[str, Any]) -> StoredScore | None:
     score, definition = about.get("score"), about.get("score_definition", SWD_ALONE)
     if not isinstance(score, int | float) or not math.isfinite(score):
         return None
-    return StoredScore(score, shown_name(str(definition)))
+    try:
+        images = int(about["config"]["validation"]["images"])
+    except (KeyError, TypeError, ValueError, OverflowError):
+        images = None
+    return StoredScore(score, shown_name(str(definition)), images)
 
 
 def best_of(scores: Mapping[str, StoredScore | None]) -> str | None:
     """The checkpoint with the lowest score, the oldest of several; None if none has a score.
 
-    Only scores with the definition of the newest scored checkpoint are compared.
+    Only scores with the basis of the newest scored checkpoint's are compared.
     """
     scored = {name: score for name, score in scores.items() if score is not None}
     if not scored:
         return None
-    definition = scored[max(scored, key=age)].definition
-    alike = [name for name, score in scored.items() if score.definition == definition]
+    basis = scored[max(scored, key=age)].basis
+    alike = [name for name, score in scored.items() if score.basis == basis]
     return min(alike, key=lambda name: (scored[name].value, age(name)))

@@ -41,6 +41,7 @@ from nla_cyclegan.training.optim import make_optimizer
 from nla_cyclegan.weights.checkpoint import CheckpointReader, checkpoints_of, complete_checkpoints
 from nla_cyclegan.weights.checkpoint_names import NAME, age, images_of, name_of
 from nla_cyclegan.weights.commit import commit_file
+from nla_cyclegan.weights.references import select
 from nla_cyclegan.weights.stored_score import StoredScore, best_of, score_of
 
 ALONE = World()
@@ -182,6 +183,28 @@ def test_scores_of_different_definitions_do_not_compare(folder: RunFolder, capsy
     said = "checkpoints are scored by swd and by swd+lab 1, which are not comparable: the best of each are kept"
     assert capsys.readouterr().err == f"warning: {said}\n"
     assert events.count(("scores", said)) == 1
+
+
+def test_scores_of_other_numbers_of_images_do_not_compare(
+    folder: RunFolder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """validation.images may change when a run is continued."""
+    config, step = CheckpointConfig(every=2, keep=1, keep_best=1), make_step()
+    for images, scores in ((64, {2: 0.7, 4: 0.8}), (4, {6: 0.5, 8: 0.9})):
+        about = {"config": {"validation": {"images": images}}}
+        checkpoints = Checkpoints(config, CLOCK, folder, ALONE, about)
+        for images_seen, score in scores.items():
+            checkpoints.maybe_save(step, images_seen, {}, score, "swd+lab 1")
+            checkpoints.wait()
+        checkpoints.find()
+    assert [images_of(name) for name in complete_checkpoints(folder)] == [8, 6, 2]
+    assert "scored by swd+lab 1 of 4 images and by swd+lab 1 of 64 images, which" in capsys.readouterr().err
+    best = take_snapshot(folder).best
+    assert best
+    assert best.images == 6
+    chosen = select(folder.location, "best")
+    assert images_of(chosen.name) == 6
+    assert "the best of 2 evaluated checkpoints by swd+lab 1: " in str(chosen)
 
 
 def test_the_best_is_of_the_newest_definition_and_the_older_of_two() -> None:

@@ -10,6 +10,7 @@ import torch
 from image_folders import make_folder, picture
 from inception_file import write_inception
 
+from cluster.evaluation.held_out import HeldOut
 from cluster.evaluation.validate import Validation
 from cluster.ranks.clock import Clock
 from cluster.ranks.world import World
@@ -166,3 +167,15 @@ def test_evaluate_repeats_it_to_the_last_digit(tmp_path: Path, fit: str, step: d
         for name in ("lab", "scene"):
             assert scores["translations"][name] == measured[f"{name}_{direction}"]
         assert scores["score"] == measured[f"score_{direction}"]
+
+
+def test_other_held_out_images_than_before_are_reported() -> None:
+    said: list[str] = []
+    carried: dict[str, Any] = {}
+    for images_seen, most in ((0, 64), (8, 64), (16, 4), (24, 4)):
+        held_out = HeldOut(None, World(), size=16, most=most, say=said.append)  # type: ignore[arg-type]
+        held_out.go_on(images_seen, carried)
+    assert said == [
+        "4 held-out images of each domain are evaluated from here on, in place of 64 up to 16 images: the figures before and after are "
+        "not comparable"
+    ]
