@@ -151,7 +151,7 @@ def test_a_closed_loader_leaves_no_process(dataset: Dataset, others: set[Any]) -
     reader.next()
     (process,) = loaders(others)
     reader.close()
-    process.join(10)
+    process.join(120)
     assert process.exitcode is not None
 
 

@@ -390,7 +390,7 @@ def test_a_page_outlives_its_storage(
     stop = threading.Event()
     looks, update = [], server.live.update
     monkeypatch.setattr(server.live, "update", lambda: (looks.append(None), update()))
-    follower = threading.Thread(target=server.live.follow, args=(stop,))
+    follower = threading.Thread(target=server.live.follow, args=(stop,), daemon=True)
     follower.start()
     wait_until(lambda: len(looks) > 3)
     stop.set()
