@@ -230,7 +230,7 @@ def check_block(device: str, dtype: torch.dtype, shape: Sequence[int], scaled: b
 
 
 GENERATORS = [
-    ({"base_channels": 8, "num_blocks": 3, "nonlocal_blocks": (1,)}, (2, 8, 12)),
+    ({"base_channels": 8, "num_blocks": 3, "nonlocal_blocks": (1,)}, (1, 8, 12)),
     ({"base_channels": 8, "num_blocks": 1, "nonlocal_blocks": (0,), "nonlocal_scaled": True}, (1, 8, 8)),
     ({"base_channels": 8, "num_blocks": 0, "nonlocal_blocks": ()}, (2, 8, 8)),
     ({"base_channels": 8, "num_blocks": 2, "nonlocal_blocks": (0,), "nonlocal_pooled": True}, (1, 8, 12)),
