@@ -20,8 +20,8 @@ from data_shards.images.signatures import SUFFIXES
 from data_shards.images.walk import ATTENTION, is_hidden
 from data_shards.storage import Location, delete_files
 from data_shards.storage.checked import leads_out
-from data_shards.storage.files import TEMPORARY
 from data_shards.storage.patience import patiently
+from data_shards.storage.temporary import TEMPORARY
 from nla_cyclegan.commands.outputs import output_name
 
 # Temporary files older than this (seconds) were left by a command that was killed.

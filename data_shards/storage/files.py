@@ -5,8 +5,6 @@ All operations retry while storage throttles or is unreachable, see patience.py.
 
 import logging
 import os
-import re
-import secrets
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -20,15 +18,11 @@ from data_shards.errors import UserError, shown_name
 from data_shards.storage.checked import REMEDY, leads_out, parsed
 from data_shards.storage.location import Location, read_at
 from data_shards.storage.patience import first_line, patiently
+from data_shards.storage.temporary import UNFINISHED, remove_leftovers, temporary_name
 
 LOG = logging.getLogger(__name__)
 
 T = TypeVar("T")
-
-# Regular expression of the temporary names, which are unique for each writer, also across machines.
-TEMPORARY = r"\.[0-9a-f]{16}\.partial(\.[^./]*)?"
-
-UNFINISHED = re.compile(rf"(^|/){TEMPORARY}$")
 
 
 @contextmanager
@@ -39,8 +33,9 @@ def writing(path: Path) -> Iterator[Path]:
     """
     try:
         # The suffix stays last: Pillow chooses the format by it. The name may be as long as the file system allows already.
-        temporary = path.with_name(f".{secrets.token_hex(8)}.partial{path.suffix}")
+        temporary = path.with_name(temporary_name(path.suffix))
         path.parent.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(str(path.parent.absolute()))
         try:
             yield temporary
             temporary.replace(path)
@@ -105,12 +100,13 @@ def write_file(location: Location, name: str, data: bytes | memoryview) -> None:
             _write(filesystem, path, data)
             return
         folder = os.path.dirname(path)
-        # A random name, so that nobody can have put a link there.
-        temporary = f"{folder}/.{secrets.token_hex(8)}.partial"
+        temporary = f"{folder}/{temporary_name()}"
         try:
             filesystem.create_dir(folder, recursive=True)
         except FileExistsError as error:
             raise NotADirectoryError(*error.args) from error
+        if isinstance(filesystem, fs.LocalFileSystem):
+            remove_leftovers(folder)
         try:
             _write(filesystem, temporary, data)
             filesystem.move(temporary, path)

@@ -1,0 +1,52 @@
+"""Temporary names of files that are being written, and what killed processes have left under such names."""
+
+import hashlib
+import os
+import re
+import secrets
+import socket
+from contextlib import suppress
+from functools import cache, lru_cache
+from pathlib import Path
+
+# Unique for each writer, also across machines: a random part and, but for earlier versions, the machine and the process id.
+TEMPORARY = r"\.[0-9a-f]{16}((?P<machine>[0-9a-f]{8})(?P<process>[0-9a-f]{8}))?\.partial(\.[^./]*)?"
+UNFINISHED = re.compile(rf"(^|/){TEMPORARY}$")
+
+
+def temporary_name(suffix: str = "") -> str:
+    """A name that nobody can have put a link at."""
+    return f".{secrets.token_hex(8)}{machine()}{os.getpid():08x}.partial{suffix}"
+
+
+@lru_cache(4096)
+def remove_leftovers(folder: str) -> None:
+    """Remove the temporary files of processes of this machine that have ended; in each folder once."""
+    with suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            found = re.fullmatch(TEMPORARY, entry.name)
+            if found and found["machine"] == machine() and not _lives(int(found["process"], 16)):
+                with suppress(OSError):
+                    os.unlink(entry.path)
+
+
+@cache
+def machine() -> str:
+    """Eight hexadecimal digits for the processes that share process ids with this one."""
+    parts = [socket.gethostname()]
+    with suppress(OSError):
+        parts.append(Path("/etc/machine-id").read_text())
+    with suppress(OSError):
+        parts.append(os.readlink("/proc/self/ns/pid"))
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:8]
+
+
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        # Another user's.
+        return True
+    return True
