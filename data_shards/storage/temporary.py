@@ -33,9 +33,10 @@ def remove_leftovers(folder: str) -> None:
 @cache
 def machine() -> str:
     """Eight hexadecimal digits for the processes that share process ids with this one."""
+    # Cloned machines share their names and identities, not the boot's: on a shared folder one must not remove what another writes.
     parts = [socket.gethostname()]
     with suppress(OSError):
-        parts.append(Path("/etc/machine-id").read_text())
+        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text())
     with suppress(OSError):
         parts.append(os.readlink("/proc/self/ns/pid"))
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:8]
