@@ -367,7 +367,9 @@ def test_a_server_has_the_page_and_its_version(server: serve.Server) -> None:
 def test_only_what_is_undecided_is_read_again(server: serve.Server, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[str] = []
     read_json = RunFolder.read_json
-    monkeypatch.setattr(RunFolder, "read_json", lambda folder, name: (read.append(name), read_json(folder, name))[1])
+    monkeypatch.setattr(
+        RunFolder, "read_json", lambda folder, name, *remedy: (read.append(name), read_json(folder, name, *remedy))[1]
+    )
     before = server.live.version
     server.live.update()
     assert server.live.version == before
