@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import tiny
+from own_clock import Clock
 from ray.exceptions import RaySystemError
 from ray.train.v2._internal.execution.controller.state import (
     InitializingState,
@@ -69,21 +70,6 @@ class Group:
         if isinstance(poll, Exception):
             raise poll
         return WorkerGroupPollStatus(dict(enumerate(poll)))
-
-
-class Clock:
-    """Time that passes while somebody sleeps."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def monotonic(self) -> float:
-        return self.now
-
-    time = monotonic
-
-    def sleep(self, seconds: float) -> None:
-        self.now += seconds
 
 
 @pytest.fixture
