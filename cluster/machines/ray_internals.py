@@ -1,4 +1,4 @@
-"""Everything that this package uses of Ray beyond its public API, with the reason for each name.
+"""Everything that the project uses of Ray's private modules, with the reason for each name.
 
 `tests/unit/cluster/machines/test_ray_internals_of_train.py` lists what each of them must have, so that a Ray release which changes
 one fails there first. Ray reads its settings when it is imported (see session.py): a driver imports this module after that.
@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import ray
 
 # Ray replaces the handler of SIGTERM while it starts, see `signal_handlers_kept`.
 from ray._private import utils
@@ -30,6 +32,9 @@ from ray.train.v2._internal.callbacks import DatasetsCallback
 # decides what to do: `ray.train.UserCallback` only receives exceptions and reports.
 from ray.train.v2._internal.execution import callback_manager, context
 from ray.train.v2._internal.execution.callback import ControllerCallback, WorkerGroupCallback
+
+# The controller has no other way to let its workers live in a placement group that is there already.
+from ray.train.v2._internal.execution.controller.controller import TrainController
 from ray.train.v2._internal.execution.controller.state import (
     InitializingState,
     ReschedulingState,
@@ -49,6 +54,7 @@ from ray.train.v2._internal.execution.scaling_policy import (
     ScalingPolicy,
 )
 from ray.train.v2._internal.execution.worker_group import WorkerGroup, WorkerGroupPollStatus, WorkerGroupState
+from ray.train.v2._internal.execution.worker_group.placement_group_handle import DefaultPlacementGroupHandle
 
 # The base class of `ray.train.torch.TorchTrainer`, which imports torch into the driver and into the controller.
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
@@ -107,6 +113,27 @@ class SentWithTheCall:
 
     def get(self) -> Callable[[], Any]:
         return self._function
+
+
+class InCurrentGroup(ControllerCallback):
+    """Places the workers in the placement group in which the controller's process is, such as the one that Tune has reserved for a trial.
+
+    Ray Train would ask for another one, of which Tune knows nothing: trials would start without room for their workers.
+    """
+
+    def after_controller_start(self, train_run_context: Any) -> None:
+        # In the controller's process, which has one run.
+        TrainController.worker_group_cls = _WorkersInCurrentGroup
+
+
+class _WorkersInCurrentGroup(WorkerGroup):
+    def _create_placement_group(self, scaling_config: Any, worker_group_context: Any) -> DefaultPlacementGroupHandle:
+        return _Kept(ray.util.get_current_placement_group())
+
+
+class _Kept(DefaultPlacementGroupHandle):
+    def shutdown(self) -> None:
+        """Whoever reserved the group removes it; workers that restart need it again."""
 
 
 @contextmanager

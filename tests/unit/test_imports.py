@@ -81,11 +81,11 @@ RAY_FILES = {
     "data_shards/commands/peers.py": False,
     "tuning/trials/driver.py": False,
     "tuning/trials/patience.py": True,
-    "tuning/trials/ray_internals.py": True,
     "tuning/trials/record.py": True,
     "tuning/trials/room.py": False,
     "tuning/trials/scheduling.py": True,
     "tuning/trials/trial.py": True,
+    "tuning/trials/tune_trials.py": True,
 }
 # Networks, steps and metrics as functions of tensors.
 MATHEMATICS = ["model", "kernels", "training", "inference", "metrics", "pixels"]
@@ -163,6 +163,17 @@ def test_ray_is_imported_only_where_it_is_started() -> None:
     paths = [file for package in PACKAGES for file in files(package)]
     assert found_in("ray", paths) == set(RAY_FILES)
     assert found_in("ray", paths, at_once=True) == {file for file, at_once in RAY_FILES.items() if at_once}
+
+
+def test_one_module_imports_what_is_private_in_ray() -> None:
+    found = {
+        str(file.relative_to(ROOT))
+        for package in PACKAGES
+        for file in files(package)
+        for module, _ in imports(file)
+        if top(module) == "ray" and any(part.startswith("_") or part == "internal_kv" for part in module.split("."))
+    }
+    assert found == {"cluster/machines/ray_internals.py"}
 
 
 def test_the_mathematics_imports_torch_numpy_and_configurations_alone() -> None:

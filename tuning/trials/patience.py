@@ -10,7 +10,7 @@ from ray import tune
 from cluster.machines.session import cluster_machines
 from cluster.settings.workers.resources import Resources, shortage
 from data_shards.errors import ExhaustedError
-from tuning.trials.ray_internals import forgive
+from tuning.trials.tune_trials import forgive
 
 SAY_AFTER_S = 30.0
 # A trial's process takes time to start even if there is room.

@@ -26,8 +26,8 @@ from tuning.analysis.results import (
     short_names,
     value_text,
 )
-from tuning.trials.ray_internals import error_of, process_died
 from tuning.trials.records_writer import RecordsWriter
+from tuning.trials.tune_trials import error_of, process_died
 
 MEASURED = set(Evaluation.model_fields) - {"time"}
 # TensorBoard reads the files of a folder in the order of their names.

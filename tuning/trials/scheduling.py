@@ -14,7 +14,7 @@ from cluster.settings.config import RunConfig
 from tuning.analysis.results import Trial
 from tuning.search_space.space import Dimension, Space, override
 from tuning.settings.config import AshaConfig, PbtConfig
-from tuning.trials.ray_internals import replay, restart
+from tuning.trials.tune_trials import replay, restart
 
 FACTORS = (0.8, 1.2)
 

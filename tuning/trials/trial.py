@@ -11,6 +11,7 @@ from ray.tune.integration.ray_train import TuneReportCallback
 from cluster.group.driver import build_trainer
 from cluster.group.progress import forget_requests
 from cluster.group.retry import retry_training
+from cluster.machines.ray_internals import InCurrentGroup
 from cluster.machines.session import set_environment
 from cluster.ownership.attempt import Attempt
 from cluster.records import events
@@ -26,7 +27,6 @@ from nla_cyclegan.weights.stored_score import ABOUT
 from tuning.analysis.objective import DIVERGED, ObjectiveConfig, evaluation_of, evaluations
 from tuning.analysis.results import trial_name
 from tuning.trials.exploit import take_over
-from tuning.trials.ray_internals import InTrialsGroup
 
 
 class ReportEvaluations(TuneReportCallback):
@@ -123,7 +123,7 @@ def _train(prepared: Prepared, resources: Resources, objective: ObjectiveConfig,
     """Raises: NonFiniteLossError; RunInterruptedError; what else `retry_training` raises."""
     callbacks: list[Any] = [ReportEvaluations(objective, prepared.clock.total)]
     if not isinstance(resources.workers, tuple):
-        callbacks.append(InTrialsGroup())
+        callbacks.append(InCurrentGroup())
 
     def once() -> Mapping[str, Any]:
         forget_requests(prepared.config)

@@ -11,6 +11,7 @@ from ray._private.runtime_env import packaging
 from ray.experimental import internal_kv
 from ray.train.v2._internal.execution import callback_manager, context
 from ray.train.v2._internal.execution.controller import TrainController
+from ray.train.v2._internal.execution.worker_group import placement_group_handle
 from ray.train.v2._internal.execution.worker_group.poll import WorkerStatus
 from ray.train.v2._internal.execution.worker_group.worker import RayTrainWorker
 
@@ -48,6 +49,7 @@ def parameters(function: Any) -> list[str]:
         (ray_internals.WorkerGroup.get_workers, ["self"]),
         (ray_internals.WorkerGroup.execute_async, ["self", "fn", "fn_args", "fn_kwargs"]),
         (ray_internals.WorkerGroupPollStatus.get_worker_group_error, ["self"]),
+        (ray_internals.WorkerGroup._create_placement_group, ["self", "scaling_config", "worker_group_context"]),
     ],
     ids=lambda value: getattr(value, "__qualname__", ""),
 )
@@ -134,6 +136,20 @@ def test_the_states_without_workers_are_states_of_the_controller() -> None:
 def test_the_loggers_are_those_that_ray_uses() -> None:
     assert "logging.getLogger(__name__)" in inspect.getsource(callback_manager)
     assert "logging.getLogger(__file__)" in inspect.getsource(context)
+
+
+def test_the_workers_of_a_trial_live_in_its_placement_group(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(TrainController, "worker_group_cls", TrainController.worker_group_cls)
+    assert "self.worker_group_cls.create(" in inspect.getsource(TrainController)
+    assert "self._create_placement_group(" in inspect.getsource(ray_internals.WorkerGroup._start_impl)
+    ray_internals.InCurrentGroup().after_controller_start(None)
+    group = TrainController.worker_group_cls.__new__(TrainController.worker_group_cls)
+    monkeypatch.setattr(ray.util, "get_current_placement_group", lambda: "the trial's")
+    removed: list[object] = []
+    monkeypatch.setattr(placement_group_handle, "remove_placement_group", removed.append)
+    handle = group._create_placement_group(None, None)
+    handle.shutdown()
+    assert (handle.placement_group, removed) == ("the trial's", [])
 
 
 def test_what_is_free_is_known_of_each_machine(monkeypatch: pytest.MonkeyPatch) -> None:

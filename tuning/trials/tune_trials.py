@@ -1,41 +1,14 @@
-"""What the sweep uses of Ray Tune beyond its public API, all in one place; tests/unit/tuning/trials names each part."""
+"""What the sweep uses of Ray Tune's trials and schedulers beyond what their documentation promises; test_tune_trials.py names each part."""
 
 import pickle
 from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
-import ray
 from ray.exceptions import RayActorError
-
-# The controller has no other way to let its workers live in a placement group that is there already.
-from ray.train.v2._internal.execution.controller.controller import TrainController
-from ray.train.v2._internal.execution.worker_group.placement_group_handle import DefaultPlacementGroupHandle
 from ray.tune.schedulers import TrialScheduler
 
-from cluster.machines.ray_internals import ControllerCallback, WorkerGroup
 from tuning.analysis.results import Trial
-
-
-class InTrialsGroup(ControllerCallback):
-    """Places the workers of a trial where Tune has reserved room for them: in the placement group of the trial's process.
-
-    Ray Train would ask for another one, of which Tune knows nothing: trials would start without room for their workers.
-    """
-
-    def after_controller_start(self, train_run_context: Any) -> None:
-        # In the controller's process, which has one run.
-        TrainController.worker_group_cls = _WorkersInTrialsGroup
-
-
-class _WorkersInTrialsGroup(WorkerGroup):
-    def _create_placement_group(self, scaling_config: Any, worker_group_context: Any) -> DefaultPlacementGroupHandle:
-        return _Kept(ray.util.get_current_placement_group())
-
-
-class _Kept(DefaultPlacementGroupHandle):
-    def shutdown(self) -> None:
-        """Tune removes the group when the trial ends; a group of workers that restarts needs it again."""
 
 
 def restart(tune_controller: Any, trial: Any, config: dict[str, Any]) -> str:

@@ -1,18 +1,15 @@
-"""What `tuning.trials.ray_internals` uses of Ray Tune without its promise; a new version of Ray must still have it."""
+"""What `tuning.trials.tune_trials` uses of Ray Tune without its promise; a new version of Ray must still have it."""
 
 import inspect
 from pathlib import Path
 
 import pytest
-import ray
-from ray.train.v2._internal.execution.controller import controller
-from ray.train.v2._internal.execution.worker_group import placement_group_handle
 from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 from sweep_records import trial
 
-from tuning.trials import ray_internals
+from tuning.trials import tune_trials
 
 
 @pytest.mark.parametrize(
@@ -20,8 +17,6 @@ from tuning.trials import ray_internals
     [
         (TuneController.pause_trial, {"trial", "should_checkpoint"}),
         (Trial.set_config, {"config"}),
-        (ray_internals.WorkerGroup._create_placement_group, {"scaling_config", "worker_group_context"}),
-        (ray_internals.ControllerCallback.after_controller_start, {"train_run_context"}),
         (ASHAScheduler.on_trial_add, {"tune_controller", "trial"}),
         (ASHAScheduler.on_trial_result, {"tune_controller", "trial", "result"}),
     ],
@@ -41,25 +36,11 @@ def test_a_trial_of_tunes_has_the_attributes(tmp_path: Path) -> None:
     assert hash(tunes) is not None
 
 
-def test_the_workers_of_a_trial_live_in_its_placement_group(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(controller.TrainController, "worker_group_cls", controller.TrainController.worker_group_cls)
-    assert "self.worker_group_cls.create(" in inspect.getsource(controller.TrainController)
-    assert "self._create_placement_group(" in inspect.getsource(ray_internals.WorkerGroup._start_impl)
-    ray_internals.InTrialsGroup().after_controller_start(None)
-    group = controller.TrainController.worker_group_cls.__new__(controller.TrainController.worker_group_cls)
-    monkeypatch.setattr(ray.util, "get_current_placement_group", lambda: "the trial's")
-    removed: list[object] = []
-    monkeypatch.setattr(placement_group_handle, "remove_placement_group", removed.append)
-    handle = group._create_placement_group(None, None)
-    handle.shutdown()
-    assert (handle.placement_group, removed) == ("the trial's", [])
-
-
 def test_failures_that_tune_retries_can_be_forgiven() -> None:
     tunes = Trial("sweep", stub=True, config={})
     tunes.run_metadata.num_failures = tunes.max_failures + 1
     assert not tunes.should_recover()
-    ray_internals.forgive(tunes)
+    tune_trials.forgive(tunes)
     assert tunes.should_recover()
 
 
@@ -71,7 +52,7 @@ def test_a_restarted_trial_has_the_new_config_and_no_decision_is_left_to_tune() 
             paused.append((trial, should_checkpoint))
 
     tunes = Trial("sweep", stub=True, config={"old": 1})
-    assert ray_internals.restart(Controller(), tunes, {"new": 2}) == TrialScheduler.NOOP
+    assert tune_trials.restart(Controller(), tunes, {"new": 2}) == TrialScheduler.NOOP
     assert tunes.config == {"new": 2}
     assert paused == [(tunes, False)]
 
@@ -89,6 +70,6 @@ def test_a_scheduler_counts_what_is_replayed() -> None:
             time_attr="images", metric="score", mode="min", max_t=899, grace_period=100, reduction_factor=3
         )
 
-    fresh, told = scheduler(), scheduler()
-    ray_internals.replay(told, [trial(0, scores=(1.0, 1.0)), trial(1, scores=(1.0,))])
-    assert (decision(fresh, 2.0), decision(told, 2.0), decision(told, 1.0)) == ("CONTINUE", "STOP", "CONTINUE")
+    fresh, informed = scheduler(), scheduler()
+    tune_trials.replay(informed, [trial(0, scores=(1.0, 1.0)), trial(1, scores=(1.0,))])
+    assert (decision(fresh, 2.0), decision(informed, 2.0), decision(informed, 1.0)) == ("CONTINUE", "STOP", "CONTINUE")
