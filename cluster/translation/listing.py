@@ -7,6 +7,7 @@ import os
 import re
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,8 +17,8 @@ from pyarrow import fs
 
 from data_shards.errors import UserError
 from data_shards.images.left_out import LeftOut
-from data_shards.images.signatures import SUFFIXES
-from data_shards.images.walk import ATTENTION, is_hidden
+from data_shards.images.signatures import DRAWN, SUFFIXES, TRANSLATED, look
+from data_shards.images.walk import ATTENTION, folders_written_to, is_hidden, lies_in
 from data_shards.storage import Location, delete_files
 from data_shards.storage.checked import leads_out
 from data_shards.storage.patience import patiently
@@ -62,7 +63,7 @@ def list_work(
         raise UserError(f"{out.uri}: IN and OUT are the same folder; give another OUT, which may be inside IN")
     left_out = LeftOut()
     listed = _named(source, left_out.unreadable, inside=results)
-    named = images_among(listed, left_out, recursive=recursive).sort_by("name")[:limit]
+    named = _without_translations(source, listed, images_among(listed, left_out, recursive=recursive), left_out)[:limit]
     if not named.num_rows:
         seen = "".join(f"; left out: {remark}" for remark in left_out.remarks)
         raise UserError(f"{source.uri}: no image in it{seen}; give a folder or a prefix")
@@ -107,6 +108,31 @@ def _drawn(names: pa.ChunkedArray) -> list[str]:
     stems = pc.replace_substring_regex(names, r"\.[^./]*$", "")
     there = pc.is_in(pa.array([stem for _, stem in suspects], pa.large_string()), value_set=stems).to_pylist()
     return [name for (name, _), is_there in zip(suspects, there, strict=True) if is_there]
+
+
+def _without_translations(source: Location, listed: pa.Table, images: pa.Table, left_out: LeftOut) -> pa.Table:
+    """The images by name, without those in folders that `translate` has written to, unless there are no others."""
+    images = images.sort_by("name")
+    recorded = folders_written_to(_texts(listed["name"]))
+    marked = _folders_marked(source, images) if isinstance(source.filesystem, fs.LocalFileSystem) else set[str]()
+    translated = [
+        name for name in _texts(images["name"]) if lies_in(name, recorded) or name.rpartition("/")[0] in marked
+    ]
+    if len(translated) == images.num_rows:
+        return images
+    left_out.translated += translated
+    return images.filter(pc.invert(pc.is_in(images["name"], value_set=pa.array(translated, pa.large_string()))))
+
+
+def _folders_marked(source: Location, images: pa.Table) -> set[str]:
+    """The folders whose first image is a translation by its mark: to read all of them would take too long."""
+    marks: dict[str, str] = {}
+    for name in _texts(images["name"]):
+        folder = name.rpartition("/")[0]
+        if folder and marks.get(folder, DRAWN) == DRAWN:
+            with suppress(OSError):
+                marks[folder] = look(source.path(name))[1]
+    return {folder for folder, mark in marks.items() if mark == TRANSLATED}
 
 
 def _refuse_clashes(named: pa.Table, out: Location) -> None:

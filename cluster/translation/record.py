@@ -8,11 +8,12 @@ from typing import Any
 
 from cluster.translation.options import Way
 from data_shards.errors import UserError, shown_name
+from data_shards.images.signatures import RECORD
 from data_shards.storage import Location, delete_files, file_size, write_file
 from data_shards.storage.files import read_json
 from nla_cyclegan.model.generator import Generator
 
-ABOUT = "translation.json"
+ABOUT = RECORD
 LEFT_OUT = "left_out.txt"
 
 

@@ -3,7 +3,6 @@
 import argparse
 import shutil
 import stat
-import tempfile
 import zipfile
 import zlib
 from pathlib import Path, PurePosixPath
@@ -15,6 +14,7 @@ from data_shards.download.fetch import discard, fetch
 from data_shards.errors import UserError
 from data_shards.local_paths import LocalPath
 from data_shards.progress import Progress
+from data_shards.storage.temporary import remove_leftovers, temporary_folder
 
 # Where https://people.eecs.berkeley.edu/~taesung_park/CycleGAN/datasets/ moved in 2023.
 HOME = "http://efrosgans.eecs.berkeley.edu/cyclegan/datasets/{name}.zip"
@@ -38,11 +38,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    dest = args.dest.absolute()
+    # Of a link, the folder that it leads to: a link would not be replaced.
+    dest = args.dest.resolve()
     url = args.url or HOME.format(name=args.name)
     if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
         raise UserError(f"--url {url}: expected an address such as {HOME.format(name=args.name)}")
     if _is_there_already(dest, args.name):
+        discard(_archive_of(dest, args.name))
+        remove_leftovers(str(dest.parent))
         print(f"{dest} holds {args.name} already: nothing to do")
         return 0
     try:
@@ -58,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _download(url: str, dest: Path, name: str) -> None:
-    archive = dest.with_name(f".{dest.name}-{name}.zip")
+    archive = _archive_of(dest, name)
     if not archive.exists():  # else an earlier run was interrupted while it unpacked
         try:
             fetch(url, archive)
@@ -73,14 +76,18 @@ def _download(url: str, dest: Path, name: str) -> None:
     discard(archive)
 
 
+def _archive_of(dest: Path, name: str) -> Path:
+    return dest.with_name(f".{dest.name}-{name}.zip")
+
+
 def unpack(archive: Path, dest: Path, name: str) -> None:
     """Extract the images of a dataset's zip into `dest`, a new or empty folder, checking each against its CRC.
 
     Raises UserError for a file that is no zip, is damaged, would write outside `dest` or has not the images it should;
     `dest` is then as it was.
     """
-    with tempfile.TemporaryDirectory(prefix=f".{dest.name}-", dir=dest.parent) as scratch:
-        made = Path(scratch, "dataset")
+    with temporary_folder(dest.parent) as scratch:
+        made = scratch / "dataset"
         try:
             with zipfile.ZipFile(archive) as source:
                 _extract(source, made)

@@ -153,11 +153,14 @@ def evenly(files: Sequence[Path], count: int) -> list[Path]:
     return [files[index * len(files) // count] for index in range(count)]
 
 
-def images_by_name(folder: str | Path, left_out: LeftOut | None = None) -> dict[str, Path]:
+def images_by_name(
+    folder: str | Path, left_out: LeftOut | None = None, *, translations: bool = False
+) -> dict[str, Path]:
     """Path below a folder, without suffix -> image file: matches a translation, its photo and its true painting.
 
     Args:
         left_out: collects the files that are no images.
+        translations: take them also where they lie among other images.
 
     Raises: UserError if it is no folder with images, or two files differ only in their suffix.
     """
@@ -165,9 +168,13 @@ def images_by_name(folder: str | Path, left_out: LeftOut | None = None) -> dict[
         raise UserError(f"{shown_name(folder)}: {_why_missing(Path(folder), 'no such folder')}")
     named: dict[str, Path] = {}
     found = find_images([folder])
+    images = dict(found.images)
+    if translations:
+        images |= {Path(folder, name): Path(name) for name in found.left_out.translated}
+        found.left_out.translated.clear()
     if left_out is not None:
         left_out.add(found.left_out)
-    for path, relative in found.images.items():
+    for path, relative in images.items():
         name = match_name(relative)
         if name in named:
             clash = " and ".join(shown_name(each.relative_to(folder)) for each in (named[name], path))

@@ -22,6 +22,7 @@ class LeftOut:
     hidden: list[str] = field(default_factory=list)
     others: list[str] = field(default_factory=list)
     drawn: list[str] = field(default_factory=list)
+    translated: list[str] = field(default_factory=list)
     irregular: list[str] = field(default_factory=list)
     unreadable: list[str] = field(default_factory=list)
     closed: list[str] = field(default_factory=list)
@@ -37,6 +38,7 @@ class LeftOut:
             "hidden, or in a hidden, thumbnail or system folder": (self.hidden, []),
             "no images": (self.others, counted),
             "drawn by this project (attention, grids)": (self.drawn, self.drawn),
+            "written by `translate`, among other images (name their own folder to take them)": (self.translated, self.translated),
             IRREGULAR: (self.irregular, self.irregular),
             "cannot be read": (self.unreadable, self.unreadable),
             "in sub-folders, by --no-recursive": (self.below, []),

@@ -1,4 +1,4 @@
-"""Recognizes files by their bytes: images, whatever their suffix, and pictures that this project drew (attention maps, grids)."""
+"""Recognizes files by their bytes: images, whatever their suffix, pictures that this project drew (attention maps, grids), translations."""
 
 import os
 import re
@@ -28,8 +28,12 @@ BMP_HEADERS = (12, 40, 52, 56, 64, 108, 124)
 HEAD_BYTES = 4096
 
 SOFTWARE = 0x0131
-# Value of the EXIF tag Software in heat maps, picture grids and contact sheets, so that they are not taken for photos.
+# Values of the EXIF tag Software. Heat maps, picture grids and contact sheets are never taken for photos; the images that `translate`
+# writes are not where they lie among the images that it reads.
 DRAWN = "nla-cyclegan: drawn about images"
+TRANSLATED = "nla-cyclegan: translated"
+# File in a folder that `cluster translate` writes to.
+RECORD = "translation.json"
 
 
 def looks_like_image(head: bytes) -> bool:
@@ -43,23 +47,28 @@ def looks_like_image(head: bytes) -> bool:
     return head[4:8] == b"ftyp" and head[8:12] in BRANDS
 
 
-def drawn_exif() -> Image.Exif:
-    """The EXIF data that mark a picture as drawn by this project."""
+def exif_of(mark: str) -> Image.Exif:
+    """The EXIF data that mark an image, DRAWN or TRANSLATED."""
     exif = Image.Exif()
-    exif[SOFTWARE] = DRAWN
+    exif[SOFTWARE] = mark
     return exif
 
 
 def is_drawn(content: bytes) -> bool:
     """Whether a file with this content, or with this start and end, was drawn by this project."""
+    return _mark(content) == DRAWN
+
+
+def _mark(content: bytes) -> str:
     # A WebP has its EXIF at the end.
-    return DRAWN.encode() in content[:HEAD_BYTES] or DRAWN.encode() in content[-HEAD_BYTES:]
+    ends = content[:HEAD_BYTES], content[-HEAD_BYTES:]
+    return next((mark for mark in (DRAWN, TRANSLATED) if any(mark.encode() in end for end in ends)), "")
 
 
-def look(path: str | Path) -> tuple[bool, bool]:
-    """Whether a file is an image, and whether this project drew it (attention maps, grids). Raises: OSError."""
+def look(path: str | Path) -> tuple[bool, str]:
+    """Whether a file is an image, and its mark, DRAWN, TRANSLATED or none (""). Raises: OSError."""
     with open(path, "rb") as file:
         head = file.read(HEAD_BYTES)
         file.seek(max(0, os.fstat(file.fileno()).st_size - HEAD_BYTES))
         tail = file.read(HEAD_BYTES)
-    return looks_like_image(head) or tail.endswith(TGA_END), is_drawn(head + tail)
+    return looks_like_image(head) or tail.endswith(TGA_END), _mark(head + tail)

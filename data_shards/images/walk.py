@@ -4,11 +4,11 @@ import errno
 import os
 import re
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable
 from pathlib import Path
 
 from data_shards.images.left_out import LeftOut
-from data_shards.images.signatures import SUFFIXES, look
+from data_shards.images.signatures import DRAWN, RECORD, SUFFIXES, TRANSLATED, look
 
 # Where file managers, servers and archivers keep thumbnails and notes about the files beside them; hidden ones too.
 SYSTEM_FOLDERS = frozenset(
@@ -74,33 +74,53 @@ def _folder(entry: "os.DirEntry[str]") -> Place | None:
     return (about.st_dev, about.st_ino) if about else None
 
 
-def images_among(root: Path, names: Iterable[str], left_out: LeftOut) -> Iterator[str]:
-    """The files that are images of the user's; the others go into `left_out`."""
+def images_among(root: Path, names: Iterable[str], left_out: LeftOut) -> list[str]:
+    """The files that are images of the user's; the others go into `left_out`, also translations, unless there are no other images."""
     names = list(names)
     stems = {os.path.splitext(name)[0] for name in names}
+    written_to, images, translated = folders_written_to(names), list[str](), list[str]()
     for name in names:
-        kind = left_out.hidden if is_hidden(name) else _kind(root / name, name, stems, left_out)
+        kind = left_out.hidden if is_hidden(name) else _kind(root / name, name, stems, left_out, translated)
         if kind is None:
-            yield name
-        else:
-            kind.append(name)
+            kind = translated if lies_in(name, written_to) else images
+        kind.append(name)
+    if not images:
+        return translated
+    left_out.translated += translated
+    return images
 
 
-def _kind(path: Path, name: str, stems: set[str], left_out: LeftOut) -> list[str] | None:
-    """The list of `left_out` for a file that is left out; None for an image."""
+def folders_written_to(names: Iterable[str]) -> set[str]:
+    """The folders that `cluster translate` has written to, among the files below a folder; not that folder itself."""
+    ending = f"/{RECORD}"
+    return {name.removesuffix(ending) for name in names if name.endswith(ending)}
+
+
+def lies_in(name: str, folders: Container[str]) -> bool:
+    """Whether a file lies in one of these folders, at any depth."""
+    while name := name.rpartition("/")[0]:
+        if name in folders:
+            return True
+    return False
+
+
+def _kind(path: Path, name: str, stems: set[str], left_out: LeftOut, translated: list[str]) -> list[str] | None:
+    """The list of `left_out` for a file that is left out, or `translated`; None for another image."""
     stem, suffix = os.path.splitext(name)
     try:
         if not stat.S_ISREG(path.stat().st_mode):
             return left_out.irregular
-        is_image, is_drawn = look(path)
+        is_image, mark = look(path)
     except OSError as error:
         if error.errno in LEADS_NOWHERE:
             return left_out.irregular
         # Reading it reports the reason.
         return None if suffix.lower() in SUFFIXES else left_out.unreadable
     beside = ATTENTION.fullmatch(stem)
-    if is_drawn or (beside and beside["stem"] in stems):
+    if mark == DRAWN or (beside and beside["stem"] in stems):
         return left_out.drawn
+    if mark == TRANSLATED:
+        return translated
     return None if is_image or suffix.lower() in SUFFIXES else left_out.others
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from data_shards.errors import UserError, shown_name
-from data_shards.images.signatures import drawn_exif
+from data_shards.images.signatures import DRAWN, TRANSLATED, exif_of
 from data_shards.storage.files import writing
 
 if TYPE_CHECKING:
@@ -20,8 +20,8 @@ LONGEST_SIDE = {".webp": 16_383, ".jpg": 65_500, ".jpeg": 65_500, ".png": 2**31 
 
 
 def save_image(image_CHW: "Tensor", path: str | Path) -> None:
-    """Write uint8 [3, H, W]; see `save_picture`."""
-    save_picture(to_picture(image_CHW), path)
+    """Write a translation, uint8 [3, H, W], with its mark; see `save_picture`."""
+    _save(to_picture(image_CHW), Path(path), TRANSLATED)
 
 
 def save_picture(picture: Image.Image, path: str | Path, *, drawn: bool = False) -> None:
@@ -32,10 +32,13 @@ def save_picture(picture: Image.Image, path: str | Path, *, drawn: bool = False)
 
     Raises: UserError if it cannot be written.
     """
-    path = Path(path)
-    mark: dict[str, Any] = {"exif": drawn_exif()} if drawn else {}
+    _save(picture, Path(path), DRAWN if drawn else "")
+
+
+def _save(picture: Image.Image, path: Path, mark: str) -> None:
+    options: dict[str, Any] = {"exif": exif_of(mark)} if mark else {}
     with writing(path) as temporary:
-        picture.save(temporary, quality=QUALITY.get(path.suffix.lower(), 95), **mark)
+        picture.save(temporary, quality=QUALITY.get(path.suffix.lower(), 95), **options)
 
 
 def check_picture_name(option: str, path: Path) -> None:
@@ -46,8 +49,8 @@ def check_picture_name(option: str, path: Path) -> None:
 
 def encoded(image_CHW: "Tensor", suffix: str) -> bytes:
     """The file that `save_image` writes of uint8 [3, H, W] under a name with that suffix."""
-    content = io.BytesIO()
-    to_picture(image_CHW).save(content, Image.registered_extensions()[suffix], quality=QUALITY.get(suffix, 95))
+    content, quality = io.BytesIO(), QUALITY.get(suffix, 95)
+    to_picture(image_CHW).save(content, Image.registered_extensions()[suffix], quality=quality, exif=exif_of(TRANSLATED))
     return content.getvalue()
 
 

@@ -11,7 +11,7 @@ from data_shards.errors import UserError, shown_name
 from data_shards.images.encode import ImageFile, StoredImage
 from data_shards.images.left_out import LeftOut
 from data_shards.images.signatures import SUFFIXES
-from data_shards.images.walk import images_below, is_hidden
+from data_shards.images.walk import folders_written_to, images_below, is_hidden, lies_in
 from data_shards.packing.text_list import TextList
 from data_shards.storage import locate, shown
 from data_shards.storage.files import list_folder
@@ -57,7 +57,9 @@ class Listing:
         start = f"{inside}/" if inside else ""
         place = join_uri(self.root, inside) if inside else self.root
         files = {name.removeprefix(start): info for name, info in self._stored.items() if name.startswith(start)}
+        written_to = folders_written_to(files)
         found: dict[str, ImageFile] = {}
+        translated: dict[str, ImageFile] = {}
         for name in sorted(files):
             if is_hidden(name):
                 left_out.hidden.append(name)
@@ -65,8 +67,10 @@ class Listing:
                 # By its suffix alone: opening every file over a network would take too long.
                 left_out.others.append(name)
             else:
-                found[name] = StoredImage(place, name, files[name].size, files[name].mtime_ns or 0)
-        return found
+                here = translated if lies_in(name, written_to) else found
+                here[name] = StoredImage(place, name, files[name].size, files[name].mtime_ns or 0)
+        left_out.translated += translated if found else []
+        return found or translated
 
 
 def images_of(place: str | TextList, left_out: LeftOut) -> dict[str, ImageFile]:

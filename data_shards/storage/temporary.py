@@ -1,11 +1,13 @@
-"""Temporary names of files that are being written, and what killed processes have left under such names."""
+"""Temporary names of files and folders that are being written, and what killed processes have left under such names."""
 
 import hashlib
 import os
 import re
 import secrets
+import shutil
 import socket
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from functools import cache, lru_cache
 from pathlib import Path
 
@@ -21,13 +23,28 @@ def temporary_name(suffix: str = "") -> str:
 
 @lru_cache(4096)
 def remove_leftovers(folder: str) -> None:
-    """Remove the temporary files of processes of this machine that have ended; in each folder once."""
+    """Remove the temporary files and folders of processes of this machine that have ended; in each folder once."""
     with suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:
             found = re.fullmatch(TEMPORARY, entry.name)
             if found and found["machine"] == machine() and not _lives(int(found["process"], 16)):
                 with suppress(OSError):
-                    os.unlink(entry.path)
+                    if entry.is_dir(follow_symlinks=False):
+                        shutil.rmtree(entry.path)
+                    else:
+                        os.unlink(entry.path)
+
+
+@contextmanager
+def temporary_folder(parent: Path) -> Iterator[Path]:
+    """A new folder in that one, removed at the end; what killed processes have left in there is removed first."""
+    remove_leftovers(str(parent))
+    folder = parent / temporary_name()
+    folder.mkdir()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder)
 
 
 @cache

@@ -32,7 +32,7 @@ class Folders:
         if args.direction == BOTH and args.train_images:
             raise UserError("--train-images are of one domain: give a --direction, B2A or A2B")
         translate, left_out = args.weights or args.dry_run, LeftOut()
-        named = images_by_name(args.inputs if translate else args.translations, left_out)
+        named = images_by_name(args.inputs if translate else args.translations, left_out, translations=not translate)
         translations = [] if translate else list(named.values())
         inputs = list(named.values()) if translate else _matching(args.inputs, named, left_out)
         truth = _matching(args.truth, named, left_out) if args.truth else []

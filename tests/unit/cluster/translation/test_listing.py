@@ -4,9 +4,12 @@ import os
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from cluster.translation.listing import LONGEST_WRITE_S, Work, list_work
 from data_shards.errors import UserError
+from data_shards.images.read import to_tensor
+from data_shards.images.write import save_image, save_picture
 from data_shards.storage import locate
 
 
@@ -82,6 +85,22 @@ def test_results_inside_the_inputs_are_none(folders) -> None:
     source, _ = folders
     put(source, "1.jpg", "painted/0.png", "painted too/2.jpg")
     assert list(targets(work(source, source / "painted"))) == ["1.jpg", "painted too/2.jpg"]
+
+
+def test_what_was_translated_before_is_no_input_among_others(folders) -> None:
+    source, out = folders
+    put(source, "1.jpg", "recorded/1.png", "recorded/sub/2.png", "recorded/translation.json")
+    picture = Image.new("RGB", (8, 8))
+    for name, drawn in (("marked/1.attention1.png", True), ("marked/grid.png", True), ("marked/sub/1.png", False)):
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        save_picture(picture, source / name, drawn=drawn)
+    save_image(to_tensor(picture), source / "marked/1.png")
+    assert list(targets(work(source, out))) == ["1.jpg", "marked/sub/1.png"]
+    (source / "marked" / "sub" / "1.png").unlink()
+    (source / "1.jpg").unlink()
+    found = work(source, out)
+    assert list(targets(found)) == ["marked/1.png", "marked/grid.png", "recorded/1.png", "recorded/sub/2.png"]
+    assert not found.left_out.translated
 
 
 def test_what_cannot_be_done_is_refused_in_a_line(folders) -> None:

@@ -1,6 +1,9 @@
 """The dataset download against a real HTTP server on this machine, and one that misbehaves."""
 
 import io
+import os
+import shutil
+import signal
 import socket
 import stat
 import threading
@@ -15,6 +18,7 @@ from data_shards.__main__ import main
 from data_shards.download import fetch
 from data_shards.download import monet2photo as download
 from data_shards.errors import UserError
+from data_shards.storage.temporary import remove_leftovers
 
 IMAGES = {
     f"{split}/{n} of a day.jpg": bytes([n]) * 40_000 + split.encode()
@@ -235,6 +239,34 @@ def test_a_zip_fetched_by_hand_is_used_and_kept(tmp_path: Path) -> None:
     assert run(tmp_path / "horses", "--zip", str(hand)) == 0
     assert files_of(tmp_path / "horses") == IMAGES
     assert hand.exists()
+
+
+@pytest.mark.parametrize("done", [False, True])
+def test_what_a_killed_command_left_is_removed_by_the_next(tmp_path: Path, done: bool) -> None:
+    dest = tmp_path / "horses"
+    hand = tmp_path / ".horses-horse2zebra.zip"
+    hand.write_bytes(zipped(IMAGES))
+    killed = os.fork()
+    if not killed:
+        # Killed while it extracts, or after the last thing that it does with the folder.
+        where = (shutil, "rmtree") if done else (download, "_check_counts")
+        setattr(*where, lambda *arguments: os.kill(os.getpid(), signal.SIGKILL))
+        download.unpack(hand, dest, "horse2zebra")
+    assert os.waitpid(killed, 0)[1] == signal.SIGKILL
+    assert len(names_in(tmp_path)) == 2 + done
+    remove_leftovers.cache_clear()
+    assert run(dest) == 0
+    assert names_in(tmp_path) == ["horses"]
+    assert files_of(dest) == IMAGES
+
+
+def test_a_link_to_an_empty_folder_is_followed(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "horses").symlink_to("disk")
+    (tmp_path / "hand.zip").write_bytes(zipped(IMAGES))
+    assert run(tmp_path / "horses", "--zip", str(tmp_path / "hand.zip")) == 0
+    assert (tmp_path / "horses").is_symlink()
+    assert files_of(tmp_path / "disk") == IMAGES
 
 
 @pytest.mark.parametrize("name", ["../../trainA/x.jpg", "/trainA/x.jpg", "..\\..\\trainA\\x.jpg", "C:/trainA/x.jpg"])

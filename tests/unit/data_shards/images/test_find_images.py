@@ -9,7 +9,8 @@ from image_folders import picture
 
 from data_shards.errors import UserError
 from data_shards.images.find import find_images, images_by_name, match_name
-from data_shards.images.write import save_picture
+from data_shards.images.read import to_tensor
+from data_shards.images.write import save_image, save_picture
 
 
 def test_files_folders_and_globs_sorted_each_once(tmp_path):
@@ -144,3 +145,26 @@ def test_names_match_below_their_folders(tmp_path: Path) -> None:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         picture(1, 16, 12).save(tmp_path / name, "PNG")
     assert list(images_by_name(tmp_path)) == ["1 1.5", "x/1", "y/1"]
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "webp"])
+def test_translations_among_other_images_are_left_out_and_alone_they_are_images(tmp_path: Path, suffix: str) -> None:
+    image = picture(1, 160, 120)
+    (tmp_path / "earlier").mkdir()
+    image.save(tmp_path / "photo.bmp")
+    image.save(tmp_path / "earlier" / "photo.png")
+    (tmp_path / "earlier" / "translation.json").write_text("{}")
+    for name in ("photo", "painted/photo", "painted/sub/photo"):
+        save_image(to_tensor(image), tmp_path / f"{name}.{suffix}")
+    names = ["earlier/photo.png", *(f"{name}.{suffix}" for name in ("painted/photo", "painted/sub/photo", "photo"))]
+    found = find_images([tmp_path])
+    assert list(found.images) == [tmp_path / "photo.bmp"]
+    assert sorted(found.left_out.translated) == names
+    assert found.left_out.remarks[-1].startswith("written by `translate`, among other images (name their own folder to ")
+    for whole in (tmp_path / "painted", tmp_path / "painted" / "*"):
+        alone = find_images([whole])
+        assert [str(below) for below in alone.images.values()] == [f"photo.{suffix}", f"sub/photo.{suffix}"]
+        assert not alone.left_out.translated
+    assert list(find_images([tmp_path / f"photo.{suffix}"]).images) == [tmp_path / f"photo.{suffix}"]
+    with pytest.raises(UserError, match="differ only in their suffix"):
+        images_by_name(tmp_path, translations=True)

@@ -32,6 +32,7 @@ def test_leftovers_of_killed_processes_are_removed(tmp_path: Path, verb: str) ->
     ]
     for path in (*left, *kept):
         path.touch()
+    (tmp_path / f".{random[::-1]}{machine()}{process:08x}.partial" / "dataset").mkdir(parents=True)
     if verb == "writing":
         with writing(tmp_path / "result.png") as temporary:
             temporary.touch()
