@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from cluster.records.curves import default_window, loss_curves
 from cluster.records.recorded_run import read_run
+from data_shards.command_line import integer
 from data_shards.errors import UserError
 from data_shards.images.find import evenly, find_images
 from data_shards.local_paths import ResultFolder
@@ -69,7 +70,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"folder for {CURVES} and {GRID} (default: comparison)",
     )  # fmt: skip
     parser.add_argument(
-        "--window", type=int, metavar="IMAGES",
+        "--window", type=integer, metavar="IMAGES",
         help="smooth the curves over so many images; 0: not at all (default: a 25th of the longer run)",
     )  # fmt: skip
     grid = parser.add_argument_group("picture grid, drawn where there are inputs")
@@ -80,9 +81,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="B2A",
         help="B2A: photo to Monet (default); A2B: Monet to photo",
     )
-    grid.add_argument("--rows", type=int, default=6, metavar="N", help="images drawn, evenly spaced (default: 6)")
+    grid.add_argument("--rows", type=integer, default=6, metavar="N", help="images drawn, evenly spaced (default: 6)")
     grid.add_argument(
-        "--size", type=int, default=256, metavar="N",
+        "--size", type=integer, default=256, metavar="N",
         help="reduce the shorter side to at most N pixels first (default: 256)",
     )  # fmt: skip
     grid.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:1, ...")

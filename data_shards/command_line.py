@@ -4,12 +4,14 @@ import argparse
 import errno
 import io
 import os
+import re
 import signal
 import sys
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from decimal import Decimal
 from importlib import import_module
 from typing import NamedTuple
 
@@ -23,6 +25,8 @@ OF_THE_ENVIRONMENT = {
     "Could not determine home directory": "a path begins with ~, and there is no such home; give the whole path",
     "No usable temporary directory": "no temporary folder can be written, or its disk is full; choose another with TMPDIR",
 }
+# What int() does not take.
+SCIENTIFIC = re.compile(r"[-+]?(\d[\d_]*\.?\d*|\.\d+)[eE][-+]?\d{1,2}", re.ASCII)
 
 
 class Verb(NamedTuple):
@@ -152,3 +156,20 @@ def _call(prog: str, name: str, verb: Verb, arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog=f"{prog} {name}", description=verb.summary)
     module.add_arguments(parser)
     return module.run(parser.parse_args(arguments)) or 0
+
+
+def whole_number(text: str) -> int:
+    """12, 1_000, 1e6, 2.5e3. Raises: ValueError for anything else."""
+    if SCIENTIFIC.fullmatch(text.strip()):
+        number = Decimal(text)
+        if number == number.to_integral_value():
+            return int(number)
+    return int(text)
+
+
+def integer(text: str) -> int:
+    """The type of an option that is a whole number. Raises: ArgumentTypeError."""
+    try:
+        return whole_number(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from error

@@ -10,6 +10,7 @@ from cluster.checkpoints.config import CheckpointConfig
 from cluster.evaluation.config import ValidationConfig
 from cluster.records.config import ObserveConfig
 from cluster.records.recorded_run import flat
+from cluster.settings.whole_numbers import with_whole_numbers
 from cluster.settings.workers.scaling import ScalingConfig
 from data_shards import StreamConfig
 from data_shards.storage.checked import shortened
@@ -102,6 +103,11 @@ class RunConfig(BaseModel):
     checkpoint: CheckpointConfig = CheckpointConfig()
     observe: ObserveConfig = ObserveConfig()
     validation: ValidationConfig = ValidationConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_whole_numbers(cls, fields: Any) -> Any:
+        return with_whole_numbers(cls, fields)
 
     @model_validator(mode="after")
     def _crops_are_large_enough(self) -> "RunConfig":

@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from data_shards.checking.foreign import Found, Task, look_through
 from data_shards.checking.scan import look_at_all
+from data_shards.command_line import integer
 from data_shards.cores import usable_cores
 from data_shards.dataset.manifest import INDEX, MANIFEST, SPLITS, commit
 from data_shards.dataset.shape import SHARD_SHAPE
@@ -45,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "named jpg, png, ...); may be given for each split",
     )  # fmt: skip
     parser.add_argument("--force", action="store_true", help="replace an index and a manifest that are there already")
-    parser.add_argument("--jobs", type=int, default=usable_cores(), help="processes (default: one a core)")
+    parser.add_argument("--jobs", type=integer, default=usable_cores(), help="processes (default: one a core)")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -10,6 +10,7 @@ from shlex import quote
 
 from data_shards.checking.check import Report, Task, check_shard
 from data_shards.checking.scan import look_at_all
+from data_shards.command_line import integer
 from data_shards.cores import usable_cores
 from data_shards.dataset.manifest import INDEX, MANIFEST, Dataset, SplitInfo, open_dataset, read_manifest
 from data_shards.dataset.rows import IndexRows
@@ -37,7 +38,7 @@ class Verdict:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("uri", metavar="URI", help="a packed dataset: a folder or a URI such as s3://bucket/prefix")
-    parser.add_argument("--jobs", type=int, default=usable_cores(), help="processes (default: one a core)")
+    parser.add_argument("--jobs", type=integer, default=usable_cores(), help="processes (default: one a core)")
 
 
 def run(args: argparse.Namespace) -> int:

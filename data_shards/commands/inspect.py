@@ -8,6 +8,7 @@ from contextlib import closing
 
 import pyarrow as pa
 
+from data_shards.command_line import integer
 from data_shards.dataset.epoch_plan import EpochPlan, rank_share, track_length
 from data_shards.dataset.manifest import Dataset, open_dataset
 from data_shards.dataset.rows import IndexRows
@@ -34,12 +35,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="print the keys of one epoch in stream order, as JSON lines, and no summary",
     )
     parser.add_argument("--split", default="trainA", help="whose order (default trainA)")
-    parser.add_argument("--epoch", type=int, default=0, help="counted from 0 (default 0)")
+    parser.add_argument("--epoch", type=integer, default=0, help="counted from 0 (default 0)")
     parser.add_argument(
-        "--seed", type=int, default=0, help="of the stream, and of the contact sheet's choice (default 0)"
+        "--seed", type=integer, default=0, help="of the stream, and of the contact sheet's choice (default 0)"
     )
-    parser.add_argument("--global-batch", type=int, default=8, metavar="N", help="samples of a batch (default 8)")
-    parser.add_argument("--readers", type=int, default=1, metavar="N", help="who share the batch (default 1)")
+    parser.add_argument("--global-batch", type=integer, default=8, metavar="N", help="samples of a batch (default 8)")
+    parser.add_argument("--readers", type=integer, default=1, metavar="N", help="who share the batch (default 1)")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -38,7 +38,10 @@ class LeftOut:
             "hidden, or in a hidden, thumbnail or system folder": (self.hidden, []),
             "no images": (self.others, counted),
             "drawn by this project (attention, grids)": (self.drawn, self.drawn),
-            "written by `translate`, among other images (name their own folder to take them)": (self.translated, self.translated),
+            "written by `translate`, among other images (name their own folder to take them)": (
+                self.translated,
+                self.translated,
+            ),
             IRREGULAR: (self.irregular, self.irregular),
             "cannot be read": (self.unreadable, self.unreadable),
             "in sub-folders, by --no-recursive": (self.below, []),

@@ -50,7 +50,9 @@ def check_picture_name(option: str, path: Path) -> None:
 def encoded(image_CHW: "Tensor", suffix: str) -> bytes:
     """The file that `save_image` writes of uint8 [3, H, W] under a name with that suffix."""
     content, quality = io.BytesIO(), QUALITY.get(suffix, 95)
-    to_picture(image_CHW).save(content, Image.registered_extensions()[suffix], quality=quality, exif=exif_of(TRANSLATED))
+    to_picture(image_CHW).save(
+        content, Image.registered_extensions()[suffix], quality=quality, exif=exif_of(TRANSLATED)
+    )
     return content.getvalue()
 
 

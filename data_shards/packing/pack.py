@@ -19,6 +19,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from data_shards.command_line import integer
 from data_shards.cores import usable_cores
 from data_shards.dataset.manifest import INDEX, INDEX_SCHEMA, SPLITS, commit, read_manifest
 from data_shards.errors import UserError, check_range, shown_name
@@ -61,20 +62,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="share of --a and --b for testA and testB (default 0.1; 0: none)",
     )
     parser.add_argument(
-        "--min-size", type=int, metavar="PIXELS", help="leave out images with a shorter side (default: none)"
+        "--min-size", type=integer, metavar="PIXELS", help="leave out images with a shorter side (default: none)"
     )
-    parser.add_argument("--size", type=int, metavar="PIXELS", help="reduce larger images to this shorter side")
+    parser.add_argument("--size", type=integer, metavar="PIXELS", help="reduce larger images to this shorter side")
     parser.add_argument(
-        "--quality", type=int, metavar="1-100", help="re-encode as JPEG; else JPEG files are kept as they are"
+        "--quality", type=integer, metavar="1-100", help="re-encode as JPEG; else JPEG files are kept as they are"
     )
     parser.add_argument(
         "--shard-mb",
-        type=int,
+        type=integer,
         default=SHARD_MB,
         metavar="MB",
         help=f"largest shard (default {SHARD_MB}); memory holds two",
     )
-    parser.add_argument("--jobs", type=int, default=usable_cores(), help="processes (default: one a core)")
+    parser.add_argument("--jobs", type=integer, default=usable_cores(), help="processes (default: one a core)")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from data_shards.command_line import integer
 from data_shards.cores import usable_cores
 from data_shards.errors import UserError, check_range
 from data_shards.local_paths import LocalPath
@@ -56,8 +57,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     }
     for name, what in (options | {"seed": "another seed draws other scenes"}).items():
         what += " (default %(default)s)"
-        parser.add_argument(f"--{name}", type=int, default=getattr(default, name), metavar="N", help=what)
-    parser.add_argument("--jobs", type=int, default=usable_cores(), help="processes (default: one a core)")
+        parser.add_argument(f"--{name}", type=integer, default=getattr(default, name), metavar="N", help=what)
+    parser.add_argument("--jobs", type=integer, default=usable_cores(), help="processes (default: one a core)")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -8,6 +8,7 @@ images that need no change left alone? The identity distance.
 
 import argparse
 
+from data_shards.command_line import integer
 from data_shards.images.fit import FITS
 from data_shards.local_paths import LocalFile, LocalPath
 from nla_cyclegan.weights.names import BOTH, CHOICES, FILE_NAMES
@@ -40,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="B2A: the inputs are photos (default); A2B: Monets; both: B2A, then A2B from the real images to the inputs",
     )
     parser.add_argument(
-        "--size", type=int,
+        "--size", type=integer,
         help="measure at this size in pixels (default: that of the run's own validation; without a run, the shorter side that "
         "nearly all images have)",
     )  # fmt: skip
@@ -63,7 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="keep what is computed of the real and the training images in this .npz file, and take it from there the next time, "
         "as long as the images, the size, the seed and the network are the same",
     )  # fmt: skip
-    parser.add_argument("--seed", type=int, default=0, help="of the sampled patches and projections (default: 0)")
+    parser.add_argument("--seed", type=integer, default=0, help="of the sampled patches and projections (default: 0)")
     parser.add_argument("--device", default="auto", help="of the networks: auto (default), cpu, cuda, cuda:1, ...")
     parser.add_argument(
         "--strict",

@@ -2,6 +2,7 @@
 
 import argparse
 
+from data_shards.command_line import whole_number
 from data_shards.local_paths import InputPath, LocalFile, LocalPath, TranslationFolder
 from nla_cyclegan.weights.names import FILE_NAMES, WEIGHTS
 
@@ -77,9 +78,13 @@ def run(args: argparse.Namespace) -> int:
 
 def positive(text: str) -> int:
     """The type of an option that counts. Raises: ArgumentTypeError."""
-    if not text.isdigit() or int(text) < 1:
+    try:
+        number = whole_number(text)
+    except ValueError:
+        number = 0
+    if number < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1")
-    return int(text)
+    return number
 
 
 def _fractions(text: str) -> tuple[float, float]:

@@ -2,6 +2,7 @@
 
 import argparse
 
+from data_shards.command_line import integer
 from nla_cyclegan.weights.names import WEIGHTS
 
 PORT = 8890
@@ -12,9 +13,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--weights", required=True, help=f"{WEIGHTS}; of a run all checkpoints can be chosen on the page"
     )
-    parser.add_argument("--port", type=int, default=PORT, help=f"of 127.0.0.1; 0: any free one (default: {PORT})")
+    parser.add_argument("--port", type=integer, default=PORT, help=f"of 127.0.0.1; 0: any free one (default: {PORT})")
     parser.add_argument(
-        "--size", type=int, default=SIZE, metavar="N",
+        "--size", type=integer, default=SIZE, metavar="N",
         help=f"images of more than N x N pixels are reduced to that (default: {SIZE}; a GPU takes 1024)",
     )  # fmt: skip
     parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:1, ...")

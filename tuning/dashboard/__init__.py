@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from data_shards.command_line import integer
 from data_shards.errors import UserError
 from data_shards.local_paths import LocalFile
 from data_shards.storage.files import writing
@@ -26,7 +27,7 @@ def main(arguments: Sequence[str]) -> int:
         "--watch", action="store_true", help="serve the page instead, and update it while the sweep runs"
     )
     parser.add_argument("--host", help=f"with --watch: address to listen on (default: {HOST})")
-    parser.add_argument("--port", type=int, help=f"with --watch: port; 0: any free one (default: {PORT})")
+    parser.add_argument("--port", type=integer, help=f"with --watch: port; 0: any free one (default: {PORT})")
     args = parser.parse_args(arguments)
     if args.watch:
         if args.out:

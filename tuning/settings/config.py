@@ -2,9 +2,10 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from cluster.settings.config import Place
+from cluster.settings.whole_numbers import with_whole_numbers
 from tuning.analysis.objective import ObjectiveConfig
 from tuning.search_space.space import Space
 
@@ -76,3 +77,8 @@ class SweepConfig(BaseModel):
     """Most trials at a time; none: as many as fit into the cluster, also when it has grown."""
     seed: int = Field(0, ge=0, lt=2**32)
     """Seed of the search and the scheduler; the seed of the training is a field of the run."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_whole_numbers(cls, fields: Any) -> Any:
+        return with_whole_numbers(cls, fields)

@@ -160,7 +160,9 @@ def test_translations_among_other_images_are_left_out_and_alone_they_are_images(
     found = find_images([tmp_path])
     assert list(found.images) == [tmp_path / "photo.bmp"]
     assert sorted(found.left_out.translated) == names
-    assert found.left_out.remarks[-1].startswith("written by `translate`, among other images (name their own folder to ")
+    assert found.left_out.remarks[-1].startswith(
+        "written by `translate`, among other images (name their own folder to "
+    )
     for whole in (tmp_path / "painted", tmp_path / "painted" / "*"):
         alone = find_images([whole])
         assert [str(below) for below in alone.images.values()] == [f"photo.{suffix}", f"sub/photo.{suffix}"]
