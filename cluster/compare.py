@@ -6,11 +6,15 @@ translations of the same held-out images, with the attention of their non-local 
 
 import argparse
 import sys
+from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cluster.records.curves import default_window, loss_curves
-from cluster.records.recorded_run import read_run
+from cluster.records.curves import default_window, incomparable, loss_curves
+from cluster.records.metrics_file import IMAGES
+from cluster.records.recorded_run import RecordedRun, read_run
+from cluster.records.score_basis import Basis
 from data_shards.command_line import integer
 from data_shards.errors import UserError
 from data_shards.images.find import evenly, find_images
@@ -58,6 +62,8 @@ def run(args: argparse.Namespace) -> int:
             f", score {scores[-1]:.3f} after {images[-1]:,.0f} images (a copy of the inputs: 1)" if len(scores) else ""
         )
         print(f"{label}: {run.images:,} images, {len(run.records)} records{newest}")
+    for line in _scores_apart(labels, recorded):
+        print(f"warning: {line}", file=sys.stderr)
     print(f"written to {args.out}: {', '.join(pictures)}")
     return 0
 
@@ -87,6 +93,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="reduce the shorter side to at most N pixels first (default: 256)",
     )  # fmt: skip
     grid.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:1, ...")
+
+
+def _scores_apart(labels: list[str], runs: list[RecordedRun]) -> list[str]:
+    """A line for each pair of scores that are not comparable."""
+    lines = []
+    for label, run in zip(labels, runs, strict=True):
+        for before, after in pairwise(run.evaluations):
+            why = Basis.of(before[-1], run.about).differences(Basis.of(after[0], run.about))
+            lines.append(
+                f"{label}: its scores up to {before[-1][IMAGES]:,.0f} images and later ones are not comparable "
+                f"({_listed(why, 'then')}); they are not joined"
+            )
+    if why := incomparable(runs):
+        lines.append(
+            f"the scores of {labels[0]} and {labels[1]} are not comparable ({_listed(why, 'and')}); each has axes of its own"
+        )
+    return lines
+
+
+def _listed(differences: Sequence[tuple[str, ...]], between: str) -> str:
+    return ", ".join(f"{what} {one} {between} {other}" for what, one, other in differences)
 
 
 def _check(args: argparse.Namespace) -> None:

@@ -28,7 +28,7 @@ from nla_cyclegan.weights.stored_score import ABOUT, SWD_ALONE
 
 # --json has more.
 EVENTS_SHOWN = 12
-WATCH_S = 10.0
+WATCH_S, LONGEST_WATCH_S = 10.0, 1_000_000
 # States in which a run writes nothing more.
 ENDED = ("finished", "stopped", "diverged", "failed")
 # The terminal's codes for an empty screen and its first line.
@@ -52,14 +52,14 @@ def main(arguments: Sequence[str]) -> int:
     )  # fmt: skip
     options = parser.parse_args(arguments)
     if options.watch is None:
-        print(_look(options)[0])
+        _show(*_look(options)[:2])
         return 0
     ended = has_shown = False
     while not ended:
         try:
-            text, ended = _look(options)
+            text, warnings, ended = _look(options)
             # On a terminal it replaces the text before it.
-            print(f"{CLEARED}{text}" if sys.stdout.isatty() else text, flush=True)
+            _show(f"{CLEARED}{text}" if sys.stdout.isatty() else text, warnings)
             has_shown = True
         except UserError as error:
             if not (error.retryable and has_shown):
@@ -72,13 +72,19 @@ def main(arguments: Sequence[str]) -> int:
 
 def _seconds(text: str) -> float:
     with suppress(ValueError):
-        if 0 < float(text) < math.inf:
+        if 0 < float(text) <= LONGEST_WATCH_S:
             return float(text)
-    raise argparse.ArgumentTypeError(f"expected a number of seconds above 0, got {text!r}")
+    raise argparse.ArgumentTypeError(f"expected seconds above 0, at most {LONGEST_WATCH_S:,}, got {text!r}")
 
 
-def _look(options: argparse.Namespace) -> tuple[str, bool]:
-    """The text to show, and whether all runs have ended."""
+def _show(text: str, warnings: Sequence[str]) -> None:
+    print(text, flush=True)
+    for line in warnings:
+        print(f"warning: {shown_name(line)}", file=sys.stderr, flush=True)
+
+
+def _look(options: argparse.Namespace) -> tuple[str, list[str], bool]:
+    """The text to show, warnings that are not in it, and whether all runs have ended."""
     folders, is_one = find_runs(options.uri)
     with ThreadPoolExecutor(READERS) as readers:
         read = list(readers.map(partial(_read, verify=options.verify), folders))
@@ -86,13 +92,14 @@ def _look(options: argparse.Namespace) -> tuple[str, bool]:
     damaged = [each for each in read if isinstance(each, UserError)]
     if not runs:
         raise damaged[0]
-    for error in damaged:
-        print(f"warning: {shown_name(str(error))}", file=sys.stderr)
+    warnings = [str(error) for error in damaged]
     now = time.time()
     ended = all(health(run, now).state in ENDED for run in runs)
     if options.json:
-        return json.dumps(_finite([as_json(run, now) for run in runs]), indent=1), ended
-    return text_of(runs[0], now) if is_one else table_of(runs, now), ended
+        return json.dumps(_finite([as_json(run, now) for run in runs]), indent=1), warnings, ended
+    if is_one:
+        return text_of(runs[0], now), warnings, ended
+    return table_of(runs, now), warnings + [line for run in runs for line in run.remarks], ended
 
 
 def _read(folder: RunFolder, verify: bool) -> RunSnapshot | UserError:
@@ -138,8 +145,7 @@ def text_of(run: RunSnapshot, now: float) -> str:
     if "memory_gb" in latest:
         lines.append(("memory", f"{latest['memory_gb']:.1f} GB at most, on the first worker"))
     lines += [("data", text)] if (text := data_text(latest)) else []
-    evaluated = [record for record in run.records if "swd" in record]
-    if evaluated:
+    if evaluated := run.evaluated:
         lines.append(("evaluated", evaluated_text(evaluated)))
     sound = sum(each.is_sound for each in run.checkpoints)
     lines.append(("checkpoints", f"{sound} complete, {len(run.checkpoints) - sound} not"))
@@ -174,7 +180,10 @@ def table_of(runs: Sequence[RunSnapshot], now: float) -> str:
 def as_json(run: RunSnapshot, now: float) -> dict[str, Any]:
     """A run as JSON values: the content of `text_of`, and its configuration."""
     recent, best = pace(run.records), run.best
-    checkpoints = [asdict(each) | {"images": each.images, "is_sound": each.is_sound} for each in run.checkpoints]
+    checkpoints = [
+        asdict(each) | {"images": each.images, "is_sound": each.is_sound, "score_images": each.score_on.images}
+        for each in run.checkpoints
+    ]
     return {
         "run": run.label,
         "config": run.about.get("config", {}),
@@ -201,8 +210,8 @@ def _finite(value: Any) -> Any:
 
 
 def warnings_of(run: RunSnapshot) -> list[str]:
-    """A line for each checkpoint that a resume would pass over."""
-    lines = []
+    """A line on damaged records, and one for each checkpoint that a resume would pass over."""
+    lines = [f"warning: {line}" for line in run.remarks]
     for each in run.checkpoints:
         if each.world is None:
             lines.append(f"warning: {each.name} is not complete: it is being written, or a failure cut it off")
@@ -251,10 +260,11 @@ def data_text(latest: Mapping[str, Any]) -> str:
 
 
 def evaluated_text(records: Sequence[Mapping[str, Any]]) -> str:
-    """The newest and the lowest score; for runs of versions without scores, the distances."""
+    """The newest and the lowest score of comparable ones; for runs of versions without scores, the distances."""
     newest = records[-1]
     name, form = ("score", ".3f") if "score" in newest else ("swd", ".1f")
-    best = min((record for record in records if name in record), key=lambda record: record[name])
+    measured = [record for record in records if math.isfinite(record.get(name, math.nan))]
+    best = min(measured, key=lambda record: record[name], default=newest)
     each = ", ".join(f"{part} {newest.get(part, math.nan):{form}}" for part in (f"{name}_A2B", f"{name}_B2A"))
     return (
         f"{name} {newest[name]:{form}} ({each}) at {newest['images']:,} images; "

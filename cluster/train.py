@@ -9,6 +9,7 @@ from shlex import quote
 from cluster.group import driver
 from cluster.group.stop_signals import StopSignals
 from cluster.jobs.final_errors import final_errors_stop_the_job
+from cluster.machines.device import require_cuda
 from cluster.ownership.attempt import Attempt
 from cluster.ownership.owner import owned
 from cluster.records import events
@@ -16,7 +17,7 @@ from cluster.records.run_state import outcome_recorded
 from cluster.settings.folders import with_dataset
 from cluster.settings.identity import about
 from cluster.settings.options import parse_options
-from cluster.settings.preflight import Prepared, check_folder, prepare, warnings
+from cluster.settings.preflight import Prepared, check_folder, cluster_address, prepare, warnings
 from data_shards.errors import Stopped
 
 
@@ -34,7 +35,9 @@ def main(arguments: Sequence[str]) -> None:
         # It imports torch, to build the networks.
         from cluster.settings.dry_run import plan_text
 
-        print(plan_text(prepared, local=options.local))
+        if options.local and config.scaling.gpu and not prepared.finished:
+            require_cuda()
+        print(plan_text(prepared, local=options.local, joined=cluster_address(options.address) is not None))
         return
     if prepared.finished:
         print(f"{prepared.config.name} is finished: {prepared.images_seen:,} images seen")

@@ -6,10 +6,12 @@ from collections.abc import Sequence
 
 import yaml
 
+from cluster.records.metrics_file import to_stderr
 from data_shards.errors import UserError
 from data_shards.storage.folder import RunFolder, join_uri, split_uri
 from nla_cyclegan.weights.names import CHOICES
 from nla_cyclegan.weights.references import NEWEST, Reference, select
+from tuning.analysis.comparable import trials_warning
 from tuning.analysis.results import Results, best_config, best_trial, read_results
 
 
@@ -32,6 +34,8 @@ def main(arguments: Sequence[str]) -> int:
         raise UserError(f"{args.uri}: @{sweep.choice} names a checkpoint to copy; say where with --checkpoint-to")
     results = read_results(sweep.uri)
     config = best_config(results)
+    if warning := trials_warning(results.trials):
+        to_stderr(warning)
     if best_trial(results).exploits:
         print("note: the values of this trial changed during training; these are its last ones", file=sys.stderr)
     if args.checkpoint_to:

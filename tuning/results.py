@@ -6,9 +6,11 @@ import math
 import sys
 from collections.abc import Sequence
 
+from cluster.records.metrics_file import to_stderr
 from data_shards.errors import UserError
 from data_shards.local_paths import LocalFile
 from data_shards.storage.files import writing
+from tuning.analysis.comparable import trials_warning
 from tuning.analysis.measures import REDUCTIONS, SCORE, metrics_of
 from tuning.analysis.results import read_results
 from tuning.analysis.rows import as_csv, as_parquet, as_table, rows
@@ -45,7 +47,9 @@ def main(arguments: Sequence[str]) -> int:
         raise UserError("--parquet: needs --out FILE, it is no text to print")
     if args.price is not None and not 0 <= args.price < math.inf:
         raise UserError(f"--price: {args.price}: expected a price of 0 or more for an hour of a worker")
-    trials = read_results(args.uri, warn=lambda line: print(f"warning: {line}", file=sys.stderr)).trials
+    trials = read_results(args.uri, warn=to_stderr).trials
+    if warning := trials_warning(trials):
+        to_stderr(warning)
     _known("--metric", [args.metric], metrics_of(trials))
     _known("--collapse", args.collapse, sorted({field for trial in trials for field in trial.overrides}))
     found = rows(trials, args.collapse, args.metric, args.at, args.price)

@@ -13,6 +13,7 @@ from cluster.evaluation.held_out import SPLITS, HeldOut
 from cluster.ranks.clock import Clock
 from cluster.ranks.world import World
 from cluster.records.observe import MetricsLog
+from cluster.records.score_basis import IMAGES_USED
 from data_shards import Dataset
 from data_shards.images.fit import Fit
 from nla_cyclegan import Generator, TrainingStep
@@ -88,7 +89,8 @@ class Validation:
                 if not (measured := self.measure(step)):
                     return
                 self._newest = images_seen, measured.get("score")
-                self.log.add({"images": images_seen, **measured})
+                used = {IMAGES_USED: self.config.images} if "score" in measured else {}
+                self.log.add({"images": images_seen, **measured, **used})
                 self.report(self.log.latest)
 
     def score_at(self, images_seen: int) -> float | None:

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from cluster.records.metrics_file import ATTENTION
-from cluster.records.recorded_run import RecordedRun, differences
+from cluster.records.metrics_file import ATTENTION, IMAGES
+from cluster.records.recorded_run import RecordedRun, differences, series
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -118,7 +118,8 @@ def loss_curves(runs: Mapping[str, RecordedRun], window: int) -> Image.Image:
 
 
 def loss_figure(runs: Mapping[str, RecordedRun], window: int) -> "Figure":
-    """A column a run, a row a kind of loss and one for the score, where there is one; the same axes in each row.
+    """A column a run, a row a kind of loss and one for the score, where there is one; the same axes in each row, but for scores
+    that are not comparable. Those of one run are not joined.
 
     Args:
         runs: label -> run.
@@ -132,17 +133,31 @@ def loss_figure(runs: Mapping[str, RecordedRun], window: int) -> "Figure":
     scored = any(len(run.series("score")[0]) for run in runs.values())
     panels = [*PANELS, *([SCORE] if scored else []), *([attention] if attention else [])]
     figure = Figure(figsize=(WIDTH_IN, ROW_IN * len(panels)), dpi=DPI, layout="constrained")
-    grid = figure.subplots(len(panels), len(runs), sharex=True, sharey="row", squeeze=False)
+    grid = figure.subplots(len(panels), len(runs), sharex=True, squeeze=False)
     for column, (label, run) in enumerate(runs.items()):
         _title(grid[0, column], label, run, [other for other in runs.values() if other is not run])
         for axes, panel in zip(grid[:, column], panels, strict=True):
             _draw(axes, panel, run, window, grain)
     for row, panel in zip(grid, panels, strict=True):
         _label(row, panel, list(runs.values()), window, grain)
+        apart = incomparable(list(runs.values())) if panel is SCORE else []
+        if apart:
+            _set_apart(row, list(runs.values()), window, grain, apart)
+        for axes in [] if apart else row[1:]:
+            axes.sharey(row[0])
+            axes.tick_params(labelleft=False)
     for axes in grid[-1]:
         _count_images(axes, max(run.images for run in runs.values()))
     figure.supxlabel(_note(window, grain), fontsize="small", color=BOTH)
     return figure
+
+
+def incomparable(runs: Sequence[RecordedRun]) -> list[tuple[str, ...]]:
+    """What makes the newest scores of two runs incomparable, each with its value in both; empty where they are comparable."""
+    bases = [run.basis for run in runs]
+    if len(bases) < 2 or bases[0] is None or bases[1] is None:
+        return []
+    return bases[0].differences(bases[1])
 
 
 def _grain(runs: Sequence[RecordedRun]) -> int:
@@ -178,18 +193,38 @@ def _places(x_N: NDArray[np.float64], grain: int) -> NDArray[np.float64]:
 
 def _draw(axes: "Axes", panel: Panel, run: RecordedRun, window: int, grain: int) -> None:
     for line in panel.lines:
-        x, y = run.series(line.name)
-        at = _places(x, grain)
-        axes.plot(at, smooth(x, y, grain, at), color=line.colour, linewidth=0.6, alpha=0.25, zorder=1.5)
-        # A run may have been evaluated once.
-        marker = "." if panel.level is not None else ""
-        axes.plot(
-            at, smooth(x, y, window, at), color=line.colour, linestyle=line.style, linewidth=1.8, marker=marker, zorder=2.5
-        )  # fmt: skip
+        for x, y in _pieces(panel, run, line.name):
+            at = _places(x, grain)
+            axes.plot(at, smooth(x, y, grain, at), color=line.colour, linewidth=0.6, alpha=0.25, zorder=1.5)
+            # A run may have been evaluated once.
+            marker = "." if panel.level is not None else ""
+            axes.plot(
+                at, smooth(x, y, window, at), color=line.colour, linestyle=line.style, linewidth=1.8, marker=marker,
+                zorder=2.5,
+            )  # fmt: skip
+    for later in run.evaluations[1:] if panel is SCORE else []:
+        axes.axvline(later[0][IMAGES], color=BOTH, linestyle=DASHED, linewidth=0.8, zorder=1)
     if panel.level is not None:
         axes.axhline(panel.level, color=BOTH, linestyle=DOTTED, linewidth=1.2, zorder=2)
     axes.grid(color="#dddddd", linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
+
+
+def _pieces(panel: Panel, run: RecordedRun, name: str) -> list[tuple[NDArray[np.float64], NDArray[np.float64]]]:
+    """Images and values of each curve to draw: scores that are not comparable are not joined."""
+    return [series(records, name) for records in (run.evaluations if panel is SCORE else [run.records])]
+
+
+def _set_apart(
+    row: NDArray[Any], runs: list[RecordedRun], window: int, grain: int, differences: list[tuple[str, ...]]
+) -> None:
+    """Axes of its own for each run, and why."""
+    for place, (axes, run) in enumerate(zip(row, runs, strict=True)):
+        axes.set_ylim(0, _top(SCORE, [run], window, grain))
+        why = ", ".join(f"{what} {values[place]}" for what, *values in differences)
+        axes.set_title(
+            _shortened(f"Not comparable: {why}", SETTING_WIDTH), fontsize="small", loc="left", color=B, parse_math=False
+        )
 
 
 def _count_images(axes: "Axes", images: int) -> None:
@@ -208,14 +243,16 @@ def _label(row: NDArray[Any], panel: Panel, runs: list[RecordedRun], window: int
         row[-1].plot([], [], color=line.colour, linestyle=line.style, linewidth=1.8, label=line.label)
     if panel.level is not None:
         row[-1].plot([], [], color=BOTH, linestyle=DOTTED, linewidth=1.2, label=panel.level_label)
+    if panel is SCORE and any(run.evaluations[1:] for run in runs):
+        row[-1].plot([], [], color=BOTH, linestyle=DASHED, linewidth=0.8, label="from here on\nnot comparable")
     if drawn:
         row[-1].legend(loc="center left", bbox_to_anchor=(1.02, 0.5), frameon=False, handlelength=2.6)
 
 
 def _top(panel: Panel, runs: list[RecordedRun], window: int, grain: int) -> float:
     """Room for the smoothed curves, but for a peak that would press all else to the ground."""
-    series = [run.series(line.name) for line in panel.lines for run in runs]
-    values = np.concatenate([smooth(x, y, window, _places(x, grain)) for x, y in series])
+    pieces = [piece for line in panel.lines for run in runs for piece in _pieces(panel, run, line.name)]
+    values = np.concatenate([np.empty(0), *(smooth(x, y, window, _places(x, grain)) for x, y in pieces)])
     values = np.append(values[np.isfinite(values)], [] if panel.level is None else [panel.level])
     if not values.size or not values.max() > 0:
         return 1.0

@@ -5,11 +5,13 @@ validation its distances; both may be of the same images.
 """
 
 import json
+import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cluster.records.upload import OptionalWork
+from data_shards.errors import shown_name
 from data_shards.storage.folder import RunFolder
 
 if TYPE_CHECKING:
@@ -28,16 +30,21 @@ FLUSH_S = 10
 # The largest integers that floats represent exactly.
 MOST_IMAGES = 2**53
 # Fields of which no curve is drawn.
-NOT_DRAWN = (IMAGES, "time", "score_version")
+NOT_DRAWN = (IMAGES, "time", "score_version", "score_images")
 
 Record = dict[str, Any]
 
 
-def read_records(folder: RunFolder, warn: Callable[[str], None] = lambda line: None) -> list[Record]:
+def to_stderr(line: str) -> None:
+    """Print a warning about a run's records."""
+    print(f"warning: {shown_name(line)}", file=sys.stderr, flush=True)
+
+
+def read_records(folder: RunFolder, warn: Callable[[str], None] = to_stderr) -> list[Record]:
     """The records of a run as they were written, without those that a resume rewound; empty where there are none.
 
     Args:
-        warn: gets a line for each damaged record; the last line of the file may be cut off, and is skipped in silence.
+        warn: gets one line about damaged lines, if there are any; they are skipped.
 
     Raises: UserError when storage does not answer.
     """
@@ -50,21 +57,31 @@ def read_records(folder: RunFolder, warn: Callable[[str], None] = lambda line: N
     return kept
 
 
-def parse_records(content: bytes, warn: Callable[[str], None] = lambda line: None) -> list[Record]:
-    """The records in the content of a metrics.jsonl; see `read_records`."""
-    records = []
-    lines = content.decode(errors="replace").splitlines()
-    for number, line in enumerate(lines, start=1):
-        try:
-            record = json.loads(line)
-            valid = _is_record(record)
-        except (ValueError, RecursionError):
-            valid = False
-        if valid:
+def parse_records(content: bytes, warn: Callable[[str], None] = to_stderr) -> list[Record]:
+    """The records in the content of a metrics.jsonl; see `read_records`. A last line without an end is being written."""
+    records: list[Record] = []
+    damaged: list[int] = []
+    *lines, last = content.split(b"\n")
+    for number, line in enumerate([*lines, last], start=1):
+        record = _parse(line)
+        if record is not None:
             records.append(record)
-        elif number < len(lines):
-            warn(f"{METRICS}: line {number} is no record and is skipped")
+        elif line.strip() and number <= len(lines):
+            damaged.append(number)
+    if damaged:
+        one = f"line {damaged[0]} is no record and is skipped: what it recorded"
+        many = f"{len(damaged)} of its {len(lines)} lines are no records and are skipped, the first is line {damaged[0]}: what they recorded"
+        warn(f"{METRICS}: {one if len(damaged) == 1 else many} is missing")
     return records
+
+
+def _parse(line: bytes) -> Record | None:
+    """The record in a line; None where it is none."""
+    try:
+        record = json.loads(line.decode(errors="replace"))
+        return record if _is_record(record) else None
+    except (ValueError, RecursionError):
+        return None
 
 
 def _is_record(value: Any) -> bool:

@@ -1,15 +1,15 @@
 """A run as its folder records it: the losses of metrics.jsonl, the settings of run.json."""
 
-import sys
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cluster.records.about import ABOUT_REMEDY, read_about
-from cluster.records.metrics_file import IMAGES, METRICS, TOTAL, Record, merge_records, read_records
+from cluster.records.metrics_file import IMAGES, METRICS, TOTAL, Record, merge_records, read_records, to_stderr
+from cluster.records.score_basis import SCORE, Basis, stretches
 from data_shards.errors import UserError
 from data_shards.storage import Location, file_size
 from data_shards.storage.checked import damaged
@@ -32,6 +32,8 @@ class RecordedRun:
     """In order of `images`, the images seen; never two of one."""
     settings: dict[str, Any]
     """`optimizer.name` -> value, see SECTIONS; empty where the run has no run.json."""
+    about: Mapping[str, Any] = field(default_factory=dict)
+    """run.json; empty where the run has none."""
 
     @property
     def images(self) -> int:
@@ -40,13 +42,31 @@ class RecordedRun:
 
     def series(self, name: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Images seen and values of everything recorded under a name."""
-        points = [(record[IMAGES], record[name]) for record in self.records if name in record]
-        x, y = np.array(points, np.float64).reshape(-1, 2).T
-        return x, y
+        return series(self.records, name)
+
+    @property
+    def evaluations(self) -> list[list[Record]]:
+        """The records with scores, cut where a score is not comparable with the one before."""
+        return stretches([record for record in self.records if SCORE in record], self.about)
+
+    @property
+    def basis(self) -> Basis | None:
+        """Of the newest score; None without one."""
+        return next((Basis.of(record, self.about) for record in reversed(self.records) if SCORE in record), None)
 
 
-def read_run(uri: str) -> RecordedRun:
+def series(records: Sequence[Record], name: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Images seen and values of everything recorded under a name."""
+    points = [(record[IMAGES], record[name]) for record in records if name in record]
+    x, y = np.array(points, np.float64).reshape(-1, 2).T
+    return x, y
+
+
+def read_run(uri: str, warn: Callable[[str], None] = to_stderr) -> RecordedRun:
     """The run in this folder, a path or a URI; also one that still trains.
+
+    Args:
+        warn: gets a line about damaged records, see `read_records`.
 
     Raises: UserError when there is no such folder, it is no run's, no losses have been recorded in it, or storage does not
         answer.
@@ -61,10 +81,11 @@ def read_run(uri: str) -> RecordedRun:
         if ABOUT in names or any(map(NAME.fullmatch, names)):
             raise UserError(f"{folder.label}: no metrics yet: the run has written no {METRICS}")
         raise UserError(f"{folder.label}: not a run folder: neither {METRICS} nor {ABOUT} nor checkpoints in it")
-    records = merge_records(read_records(folder, lambda line: print(f"warning: {line}", file=sys.stderr)))
+    records = merge_records(read_records(folder, warn))
     if not any(TOTAL in record for record in records):
         raise UserError(f"{folder.label}: no metrics yet: {METRICS} holds no losses")
-    return RecordedRun(folder.label, records, _settings(folder))
+    about = read_about(folder, ABOUT)
+    return RecordedRun(folder.label, records, _settings(folder, about), about)
 
 
 def differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
@@ -82,8 +103,7 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
-def _settings(folder: RunFolder) -> dict[str, Any]:
-    about = read_about(folder, ABOUT)
+def _settings(folder: RunFolder, about: Mapping[str, Any]) -> dict[str, Any]:
     if not about:
         return {}
     try:

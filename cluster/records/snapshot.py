@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pyarrow import fs
@@ -12,13 +12,14 @@ from cluster.records.about import read_about, read_state
 from cluster.records.events import Event, event_files, merged, parse_events
 from cluster.records.metrics_file import IMAGES, METRICS, Record, read_records
 from cluster.records.run_state import STATE
+from cluster.records.score_basis import IMAGES_USED, comparable
 from data_shards.errors import UserError
 from data_shards.storage import list_folder
 from data_shards.storage.folder import RunFolder
 from nla_cyclegan.weights.checkpoint import by_checkpoint
 from nla_cyclegan.weights.checkpoint_names import NAME, images_of
 from nla_cyclegan.weights.commit import StoredFile, read_commit, world_of
-from nla_cyclegan.weights.stored_score import ABOUT, SWD_ALONE, StoredScore, best_of, score_of
+from nla_cyclegan.weights.stored_score import ABOUT, SWD_ALONE, UNKNOWN, MeasuredOn, StoredScore, best_of, score_of
 
 # Runs read at once: of an object store each file takes some 20 ms, whatever its size.
 READERS = 16
@@ -39,8 +40,8 @@ class CheckpointSnapshot:
     score: float | None = None
     """Of an evaluation at this very point, lower is better."""
     score_definition: str = SWD_ALONE
-    """What that was measured by, and on how many held-out images of each domain; only scores of the same compare."""
-    score_images: int | None = None
+    score_on: MeasuredOn = UNKNOWN
+    """What that was measured by, and on which held-out images; only scores of the same compare."""
     damage: tuple[str, ...] = ()
 
     @property
@@ -49,7 +50,7 @@ class CheckpointSnapshot:
 
     @property
     def stored_score(self) -> StoredScore | None:
-        return None if self.score is None else StoredScore(self.score, self.score_definition, self.score_images)
+        return None if self.score is None else StoredScore(self.score, self.score_definition, self.score_on)
 
     @property
     def is_sound(self) -> bool:
@@ -72,6 +73,8 @@ class RunSnapshot:
     """Of the newest attempts, in the order of their times."""
     written: float | None = None
     """When records or state were last written, by the clock of the storage, seconds since 1970."""
+    remarks: list[str] = field(default_factory=list)
+    """Lines on damaged records."""
 
     @property
     def total(self) -> int | None:
@@ -88,6 +91,13 @@ class RunSnapshot:
         """Images seen, by its records and checkpoints."""
         recorded = self.records[-1][IMAGES] if self.records else 0
         return max([recorded, *(each.images for each in self.checkpoints if each.is_sound)])
+
+    @property
+    def evaluated(self) -> list[Record]:
+        """The records of evaluations whose scores are comparable with the newest one's, as those of `best` are."""
+        known = {each.images: {IMAGES_USED: each.score_on.images} for each in self.checkpoints if each.score_on.images}
+        found = [known.get(record[IMAGES], {}) | record for record in self.records if "swd" in record]
+        return comparable(found, self.about)
 
     @property
     def best(self) -> CheckpointSnapshot | None:
@@ -114,12 +124,13 @@ def take_snapshot(folder: RunFolder, *, verify: bool = False) -> RunSnapshot:
     listed = list_folder(folder.location, recursive=True)
     found = by_checkpoint({path: info for path, info in listed.items() if info.is_file})
     checkpoints = [_checkpoint(folder, name, files, verify) for name, files in found.items()]
-    records = read_records(folder) if METRICS in listed else []
+    remarks: list[str] = []
+    records = read_records(folder, remarks.append) if METRICS in listed else []
     about = read_about(folder, ABOUT) if ABOUT in listed else {}
     state = read_state(folder, STATE) if STATE in listed else {}
     times = [listed[name].mtime for name in (METRICS, STATE) if name in listed]
     written = max((time.timestamp() for time in times if time), default=None)
-    return RunSnapshot(folder.label, about, state, records, checkpoints, _events(folder, listed), written)
+    return RunSnapshot(folder.label, about, state, records, checkpoints, _events(folder, listed), written, remarks)
 
 
 def _events(folder: RunFolder, names: Iterable[str]) -> list[Event]:
@@ -145,8 +156,10 @@ def _checkpoint(folder: RunFolder, name: str, files: Mapping[str, fs.FileInfo], 
         if (fault := _fault(folder, f"{name}/{file}", files.get(file), whole, verify))
     ]
     stored = score_of(folder, name)
-    score, definition, images = (stored.value, stored.definition, stored.images) if stored else (None, SWD_ALONE, None)
-    return CheckpointSnapshot(name, size, written, world, score, definition, images, tuple(damage))
+    snapshot = CheckpointSnapshot(name, size, written, world, damage=tuple(damage))
+    if stored is None:
+        return snapshot
+    return replace(snapshot, score=stored.value, score_definition=stored.definition, score_on=stored.on)
 
 
 def _fault(folder: RunFolder, path: str, info: fs.FileInfo | None, whole: StoredFile, verify: bool) -> str:

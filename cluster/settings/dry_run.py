@@ -2,10 +2,13 @@
 
 from math import ceil
 
+import torch
+
 from cluster.settings.config import RunConfig
 from cluster.settings.costs import Costs
 from cluster.settings.memory_plan import plan_memory
 from cluster.settings.preflight import Prepared, warnings
+from cluster.settings.step_plan import step_lines
 from cluster.settings.workers.capacity import Machine
 from cluster.settings.workers.resources import Resources
 from cluster.settings.workers.selector import Selector
@@ -23,24 +26,35 @@ RESIZED = {
 }
 
 
-def plan_text(prepared: Prepared, *, local: bool) -> str:
-    """The plan on this machine. Raises: UserError when it cannot hold the workers."""
+def plan_text(prepared: Prepared, *, local: bool, joined: bool = False) -> str:
+    """The plan on this machine.
+
+    Args:
+        joined: the workers will run on the machines of a cluster, of which this process knows nothing.
+
+    Raises: UserError where the start would be refused: the machine cannot hold the workers, or not compute their steps.
+    """
     config = prepared.config
     lines = [("run", config.name), ("dataset", _dataset(prepared)), ("length", _length(prepared))]
     lines.append(("optimizer", _optimizer(config)))
-    world, on_gpu = 1, this_machine().gpus > 0 if config.scaling.gpu is None else config.scaling.gpu
+    world, is_certain = 1, True
     if local:
         lines.append(("workers", "none: this process (--local)"))
-        lines.append(("device", _local_device(config.scaling.gpu)))
+        on_gpu, device = _local_device(config.scaling.gpu)
+        lines.append(("device", device))
     else:
         scaling, here = config.scaling, this_machine()
         if scaling.selector:
             lines.append(("where", _where(scaling.selector, here)))
             if not scaling.selector.takes(here):
                 scaling = scaling.model_copy(update={"accelerator": None, "labels": {}})
+        is_certain = config.scaling.gpu is not None or not (joined or scaling.selector)
         resources = choose(scaling, [here], global_batch=config.data.global_batch)
         world, on_gpu = resources.most, resources.use_gpu
         lines += [("workers", _workers(resources, config, world)), ("device", _device(resources))]
+    # A finished run starts nothing.
+    if not prepared.finished:
+        lines += step_lines(config, on_gpu=on_gpu, world=world, is_certain=is_certain)
     costs = Costs.of(config)
     lines += [
         *_costs(costs, config, world),
@@ -92,10 +106,13 @@ def _device(resources: Resources) -> str:
     return f"{kind} ({resources.reasons['device']})"
 
 
-def _local_device(wanted: bool | None) -> str:
+def _local_device(wanted: bool | None) -> tuple[bool, str]:
+    """Whether it is a GPU, and which."""
     if wanted is not None:
-        return f"{'cuda' if wanted else 'cpu'} (scaling.gpu {str(wanted).lower()})"
-    return "cuda (the first of those visible)" if this_machine().gpus else "cpu (no CUDA device visible)"
+        return wanted, f"{'cuda' if wanted else 'cpu'} (scaling.gpu {str(wanted).lower()})"
+    if torch.cuda.is_available():
+        return True, "cuda (the first of those visible)"
+    return False, "cpu (no CUDA device visible)"
 
 
 def _costs(costs: Costs, config: RunConfig, world: int) -> list[tuple[str, str]]:

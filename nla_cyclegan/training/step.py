@@ -1,6 +1,6 @@
 """One training step of NLA-CycleGAN: updates the generators, then the discriminators."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
@@ -231,11 +231,8 @@ class TrainingStep:
             parameter.requires_grad_(on)
 
     def _trained(self, player: str) -> list[nn.Parameter]:
-        """The trainable parameters of a player. Raises: ValueError where there are none."""
-        parameters = [each for each in self.players[player].parameters() if each not in self._frozen]
-        if not parameters:
-            raise ValueError(f"init.freeze: nothing of the {player} is left to train; leave a part out of it")
-        return parameters
+        """Raises: ValueError where there are none."""
+        return trainable(player, self.players[player].parameters(), self._frozen)
 
     def _as_input(self, images_uint8: Tensor) -> Tensor:
         # Converted while they are bytes.
@@ -249,6 +246,14 @@ class TrainingStep:
     def _autocast(self) -> torch.autocast:
         dtype = HALVES.get(self.config.precision)
         return torch.autocast(self.device.type, dtype, enabled=dtype is not None)
+
+
+def trainable(player: str, parameters: Iterable[nn.Parameter], frozen: set[nn.Parameter]) -> list[nn.Parameter]:
+    """Those that are not frozen. Raises: ValueError where there are none."""
+    trained = [each for each in parameters if each not in frozen]
+    if not trained:
+        raise ValueError(f"init.freeze: nothing of the {player} is left to train; leave a part out of it")
+    return trained
 
 
 def frozen_parameters(networks: Mapping[str, nn.Module], names: Sequence[str]) -> set[nn.Parameter]:

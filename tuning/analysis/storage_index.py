@@ -1,7 +1,7 @@
 """All sweeps and runs in a storage: state, best score, cost, when they were last written."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
@@ -10,11 +10,14 @@ from typing import Literal
 
 from cluster.records.about import SWEEP
 from cluster.records.health import health
+from cluster.records.metrics_file import to_stderr
 from cluster.records.snapshot import is_run, take_snapshot
 from data_shards.errors import UserError
 from data_shards.storage import list_folder, locate
 from data_shards.storage.folder import RunFolder, join_uri
+from nla_cyclegan.weights.stored_score import SWD_ALONE
 from tuning.analysis.cost import seconds_of
+from tuning.analysis.measures import SCORE
 from tuning.analysis.results import Results, read_results
 from tuning.analysis.view import View
 
@@ -36,7 +39,7 @@ class Entry:
     trials: int | None
     """Of a sweep."""
     best: float | None
-    """Score of a sweep's best finished trial; of a run the lowest `swd` of its checkpoints."""
+    """Of a sweep's best finished trial; of a run that of its best checkpoint, else the lowest of comparable evaluations."""
     images: int
     seconds: float | None
     """Of workers; None where the records have no times."""
@@ -44,13 +47,15 @@ class Entry:
     """Seconds since 1970."""
     trouble: str = ""
     """Why it could not be read."""
+    measure: str = SCORE
+    """What `best` is: runs of before there was a score have the distance `swd`."""
 
 
-def entries(storage: str) -> list[Entry]:
-    """Newest first. Raises: UserError when storage does not answer."""
+def entries(storage: str, warn: Callable[[str], None] = to_stderr) -> list[Entry]:
+    """Newest first; `warn` gets a line for each file of damaged records. Raises: UserError when storage does not answer."""
     found = list(_find(storage, "", DEPTH))
     with ThreadPoolExecutor(READERS) as pool:
-        read = list(pool.map(lambda each: _entry(storage, *each), found))
+        read = list(pool.map(lambda each: _entry(storage, each[0], each[1], warn), found))
     return sorted(read, key=lambda entry: (-(entry.written or 0.0), entry.name))
 
 
@@ -66,10 +71,10 @@ def _find(storage: str, inside: str, depth: int) -> Iterator[tuple[str, Literal[
                 yield from _find(storage, f"{inside}/{name}" if inside else name, depth - 1)
 
 
-def _entry(storage: str, name: str, kind: Literal["sweep", "run"]) -> Entry:
+def _entry(storage: str, name: str, kind: Literal["sweep", "run"], warn: Callable[[str], None]) -> Entry:
     uri = join_uri(storage, name)
     try:
-        return _sweep(name, read_results(uri)) if kind == "sweep" else _run(name, RunFolder(storage, name))
+        return _sweep(name, read_results(uri)) if kind == "sweep" else _run(name, RunFolder(storage, name), warn)
     except UserError as error:
         if error.retryable:
             raise
@@ -83,6 +88,7 @@ def _sweep(name: str, results: Results) -> Entry:
     return Entry(
         name, "sweep", _state(view, written), len(view.trials), view.best.score if view.best else None,
         sum(trial.images for trial in view.trials), sum(map(seconds_of, view.trials)) or None, written,
+        measure=SWD_ALONE if view.copy_score is None else SCORE,
     )  # fmt: skip
 
 
@@ -96,12 +102,17 @@ def _state(view: View, written: float | None) -> str:
     return "interrupted" if undecided else "finished"
 
 
-def _run(name: str, folder: RunFolder) -> Entry:
+def _run(name: str, folder: RunFolder, warn: Callable[[str], None]) -> Entry:
     run = take_snapshot(folder)
+    for line in run.remarks:
+        warn(line)
     now = health(run, time.time())
     times = [record["time"] for record in run.records if "time" in record]
-    # Runs of before there was a score have the distance.
-    scores, distances = ([each[name] for each in run.records if name in each] for name in ("score", "swd"))
-    best = run.best.score if run.best else min(scores or distances, default=None)
+    best, measure = run.best.score if run.best else None, SCORE
+    if run.best is None and run.evaluated:
+        measure = SCORE if SCORE in run.evaluated[-1] else SWD_ALONE
+        best = min((each[measure] for each in run.evaluated if measure in each), default=None)
+    elif run.best and run.best.score_definition == SWD_ALONE:
+        measure = SWD_ALONE
     seconds = times[-1] - times[0] if len(times) > 1 else None
-    return Entry(name, "run", now.state, None, best, run.images, seconds, now.since)
+    return Entry(name, "run", now.state, None, best, run.images, seconds, now.since, measure=measure)

@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from itertools import takewhile
-from typing import Any
 
+from tuning.analysis.comparable import sweeps_differ
 from tuning.analysis.cost import seconds_of
+from tuning.analysis.measures import SCORE
 from tuning.analysis.progress import progress
 from tuning.analysis.results import Results
 from tuning.analysis.storage_index import Entry
@@ -32,17 +33,10 @@ def several_page(sweeps: Sequence[Results], version: str, watching: bool) -> Pag
         }
         for view, place in zip(views, places, strict=True)
     ]
-    compared: dict[str, list[Any]] = {
-        "score": [
-            (view.sweep.get("objective"), results.about.get("score_version"))
-            for view, results in zip(views, sweeps, strict=True)
-        ],
-        "dataset": [results.about.get("dataset") for results in sweeps],
-    }
     facts = {
         "title": f"{len(sweeps)} sweeps",
         "score_is": score_text(views[0]),
-        "differ": [name for name, values in compared.items() if any(value != values[0] for value in values)],
+        "differ": sweeps_differ(sweeps),
     }
     return Page("several.html", facts, {"several": {"sweeps": data}}, version, watching)
 
@@ -59,10 +53,16 @@ def index_page(label: str, found: Sequence[Entry], version: str, watching: bool)
 
 def _row(entry: Entry) -> tuple[str | int | None, ...]:
     return (
-        entry.name, entry.state, None if entry.best is None else f"{entry.best:.4g}", entry.trials,
+        entry.name, entry.state, _best(entry), entry.trials,
         f"{entry.images:,}", f"{entry.seconds / 3600:.2f}" if entry.seconds else None,
         _at(entry.written), entry.kind, entry.trouble,
     )  # fmt: skip
+
+
+def _best(entry: Entry) -> str | None:
+    if entry.best is None:
+        return None
+    return f"{entry.best:.4g}" if entry.measure == SCORE else f"{entry.best:.4g} ({entry.measure})"
 
 
 def _at(seconds: float | None) -> str | None:

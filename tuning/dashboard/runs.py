@@ -1,7 +1,6 @@
 """The records of trials' runs: losses over training (figures 4 and 5 of the paper), and restarts."""
 
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -9,7 +8,7 @@ import numpy as np
 
 from cluster.records.curves import smooth
 from cluster.records.events import EVENTS, event_files, merged, parse_events
-from cluster.records.metrics_file import METRICS
+from cluster.records.metrics_file import METRICS, to_stderr
 from cluster.records.recorded_run import RecordedRun, read_run
 from cluster.records.snapshot import MOST_EVENT_FILES
 from data_shards.errors import UserError
@@ -46,8 +45,8 @@ class Recorded:
 class RunReader:
     """Reads the runs of the best trials; reuses those of trials without progress since the last reading."""
 
-    def __init__(self, uri: str) -> None:
-        self.uri = uri
+    def __init__(self, uri: str, warn: Callable[[str], None] = to_stderr) -> None:
+        self.uri, self.warn = uri, warn
         # Trial, state and images when it was read -> its run.
         self._known: dict[tuple[str, str, int], Recorded] = {}
 
@@ -62,7 +61,9 @@ class RunReader:
 
     def _recorded(self, trial: Trial) -> Recorded:
         uri = join_uri(self.uri, trial.name)
-        return self._known.get((trial.name, trial.state, trial.images)) or Recorded(_read(uri), _restarts(uri))
+        return self._known.get((trial.name, trial.state, trial.images)) or Recorded(
+            _read(uri, self.warn), _restarts(uri)
+        )
 
 
 def losses_of(recorded: Mapping[int, Recorded]) -> dict[int, Losses]:
@@ -73,13 +74,13 @@ def losses_of(recorded: Mapping[int, Recorded]) -> dict[int, Losses]:
     return {number: _losses(run, at) for number, run in runs.items()}
 
 
-def _read(uri: str) -> RecordedRun | None:
+def _read(uri: str, warn: Callable[[str], None]) -> RecordedRun | None:
     try:
-        return read_run(uri) if METRICS in RunFolder(*split_uri(uri)).names() else None
+        return read_run(uri, warn) if METRICS in RunFolder(*split_uri(uri)).names() else None
     except UserError as error:
         if error.retryable:
             raise
-        print(f"warning: {error}", file=sys.stderr)
+        warn(str(error))
         return None
 
 

@@ -1,13 +1,13 @@
 """The sources of a page: one sweep, several sweeps, or a storage."""
 
 import hashlib
-import sys
 from collections.abc import Sequence
 
 from pydantic_core import to_json
 
 from cluster.records.about import SWEEP
-from data_shards.errors import UserError, shown_name
+from cluster.records.metrics_file import to_stderr
+from data_shards.errors import UserError
 from data_shards.storage import locate
 from data_shards.storage.files import read_json
 from data_shards.storage.folder import RunFolder, split_uri
@@ -18,6 +18,18 @@ from tuning.dashboard.gallery import NAME, PREVIEWS, thumbnail
 from tuning.dashboard.overview import index_page, several_page
 from tuning.dashboard.page import Page
 from tuning.dashboard.sweep_page import SweepPages
+
+
+class Once:
+    """Prints each warning once, however often the records are read."""
+
+    def __init__(self) -> None:
+        self._printed: set[str] = set()
+
+    def __call__(self, line: str) -> None:
+        if line not in self._printed:
+            self._printed.add(line)
+            to_stderr(line)
 
 
 class Sweeps:
@@ -31,9 +43,9 @@ class Sweeps:
         self.folders = [RunFolder(*split_uri(uri)) for uri in uris]
         self.label = ", ".join(folder.label for folder in self.folders)
         self.name = self.folders[0].name if len(uris) == 1 else "sweeps"
-        self._pages = SweepPages(uris[0], watching)
+        self._warn = Once()
+        self._pages = SweepPages(uris[0], watching, self._warn)
         self._read: list[Results] = []
-        self._warned: set[str] = set()
 
     @property
     def summary(self) -> str:
@@ -49,11 +61,6 @@ class Sweeps:
             read_results(uri, known[place] if known else {}, self._warn) for place, uri in enumerate(self.uris)
         ]
         return _hash([(results.about, results.trials) for results in self._read])
-
-    def _warn(self, line: str) -> None:
-        if line not in self._warned:
-            self._warned.add(line)
-            print(f"warning: {shown_name(line)}", file=sys.stderr)
 
     def page(self, version: str) -> Page:
         """Of what was read last. Raises: UserError when storage fails."""
@@ -79,13 +86,14 @@ class Storage:
         self.uri, self.watching, self.label = uri, watching, split_options(locate(uri).uri)[0]
         self.name = f"{split_uri(uri)[1] or 'storage'}-index"
         self._found: list[Entry] = []
+        self._warn = Once()
 
     @property
     def summary(self) -> str:
         return f"{len(self._found)} sweeps and runs"
 
     def update(self) -> str:
-        self._found = entries(self.uri)
+        self._found = entries(self.uri, self._warn)
         if not self._found:
             raise UserError(
                 f"no sweep at {self.label}: {SWEEP} not found; give the folder of a sweep, STORAGE/NAME, or a storage with some"

@@ -1,13 +1,15 @@
 """The page of one sweep, from its records."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from shlex import quote
 from typing import Any
 
+from cluster.records.metrics_file import to_stderr
 from cluster.records.recorded_run import flat
 from data_shards.storage import shown
 from data_shards.storage.uri import split_options
 from nla_cyclegan.metrics.score import CONTENT
+from tuning.analysis.comparable import trials_warning
 from tuning.analysis.groups import grouped, ranked_groups
 from tuning.analysis.importance import FEWEST, QUANTILE, importances
 from tuning.analysis.pairs import pairings
@@ -25,9 +27,9 @@ BUDGET = {"images": "{:,} images in all", "hours": "{:g} hours"}
 class SweepPages:
     """Makes the pages of a sweep, one after another while it runs; what cannot have changed is read once."""
 
-    def __init__(self, uri: str, watching: bool = False) -> None:
+    def __init__(self, uri: str, watching: bool = False, warn: Callable[[str], None] = to_stderr) -> None:
         self.watching = watching
-        self._runs = RunReader(uri)
+        self._runs = RunReader(uri, warn)
         self._pictures: dict[int, list[Picture]] = {}
 
     def page(self, results: Results, version: str) -> Page:
@@ -53,6 +55,7 @@ def _facts(view: View, pictures: Mapping[int, list[Picture]]) -> dict[str, Any]:
     ]  # fmt: skip
     return {
         "title": f"{view.name}: sweep",
+        "warning": trials_warning(view.trials),
         "view": view,
         "states": [(state, view.count_of(state)) for state in STATE_ORDER if view.count_of(state)],
         "settings": _settings(view),

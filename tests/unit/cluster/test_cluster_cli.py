@@ -101,8 +101,26 @@ def test_a_gpu_that_is_not_there_is_one_line(call: Call, file: str, monkeypatch:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     result = call("train", "--config", file, "--local", "--scaling.gpu", "true")
     assert "a worker on a GPU was planned, and torch" in refused(result)
+    assert refused(call("train", "--config", file, "--local", "--scaling.gpu", "true", "--dry-run")) == refused(result)
     _, plan, _ = call("train", "--config", file, "--local", "--scaling.gpu", "false", "--dry-run")
     assert "cpu (scaling.gpu false)" in plan
+
+
+def test_the_plan_refuses_the_kernels_that_the_start_refuses(
+    call: Call, file: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr("cluster.settings.workers.this_machine.visible_gpus", lambda: 0)
+    fused = ("train", "--config", file, "--step.kernels", "fused")
+    said = "error: step.kernels: fused kernels do not run here: the device is cpu; use auto or plain"
+    status, _, err = call(*fused, "--local")
+    assert (status, err.splitlines()[-1]) == (2, said)
+    assert refused(call(*fused, "--local", "--dry-run")) == said
+    assert refused(call(*fused, "--dry-run")) == said
+    # Whose machines may have GPUs.
+    status, plan, _ = call(*fused, "--address", "nowhere:1", "--dry-run")
+    assert status == 0
+    assert "warning     step.kernels: fused kernels do not run here" in plan
 
 
 def test_a_finished_run_says_so(call: Call, file: str, tmp_path: Path) -> None:

@@ -82,6 +82,21 @@ def test_without_inputs_no_weights_are_needed(runs, compare, tmp_path):
     assert written(tmp_path) == ["curves.png"]
 
 
+def test_scores_on_other_held_out_images_are_not_compared(compare, tmp_path, capsys):
+    runs = [make_run(tmp_path / name, 30, (), weights=False) for name in ("few", "changed")]
+    for folder, used in zip(runs, ([4, 4, 4], [4, 4, 64]), strict=True):
+        lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        scores = [{"score": 0.9, "inputs_swd_A2B": 100.0 + images} for images in used]
+        text = "".join(f"{json.dumps(line | score)}\n" for line, score in zip(lines, scores, strict=True))
+        (folder / "metrics.jsonl").write_text(text)
+    assert compare(*runs) == 0
+    untouched = "held-out images untouched at 104 {} untouched at 164"
+    assert capsys.readouterr().err.splitlines() == [
+        f"warning: changed: its scores up to 20 images and later ones are not comparable ({untouched.format('then')}); they are not joined",
+        f"warning: the scores of few and changed are not comparable ({untouched.format('and')}); each has axes of its own",
+    ]
+
+
 def test_large_inputs_are_reduced_and_small_ones_left(runs, compare, tmp_path, monkeypatch):
     (tmp_path / "photos").mkdir()
     for name, size in {"large": (900, 600), "small": (40, 24)}.items():

@@ -1,6 +1,7 @@
 """What `python -m cluster status` tells of a run, from its folder alone."""
 
 import json
+import math
 import subprocess
 import sys
 import time
@@ -22,6 +23,8 @@ from cluster.settings.preflight import claim, prepare
 from cluster.training.loop import train
 from data_shards.errors import NonFiniteLossError, StorageAwayError, UserError
 from data_shards.storage.folder import RunFolder
+from nla_cyclegan.weights.checkpoint_names import images_of
+from nla_cyclegan.weights.references import select
 
 NOW = 1_700_000_000.0
 
@@ -300,7 +303,55 @@ def test_a_run_that_never_began_leaves_no_folder(tmp_path: Path) -> None:
     assert not Path(folder.path).exists()
 
 
-def test_records_cut_off_by_a_crash_do_no_harm(tmp_path: Path) -> None:
+def test_records_cut_off_by_a_crash_do_no_harm_and_are_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = RunFolder(str(tmp_path), "run")
     folder.write("metrics.jsonl", b'{"images": 4}\nnot json\n{"images": 8}\n{"ima')
     assert [record["images"] for record in take_snapshot(folder).records] == [4, 8]
+    said = f"{folder.label}/metrics.jsonl: line 2 is no record and is skipped: what it recorded is missing"
+    assert shown(capsys, folder.path).splitlines()[-1] == f"warning: {said}"
+    (found,) = json.loads(shown(capsys, folder.path, "--json"))
+    assert found["warnings"] == [said]
+    assert status.main([str(tmp_path)]) == 0
+    table = capsys.readouterr()
+    assert said not in table.out
+    assert table.err == f"warning: {said}\n"
+
+
+def evaluation(images: int, score: float, **fields: Any) -> Record:
+    return {"images": images, "swd": 100 * score, "score": score, "score_version": 1, **fields}
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"score_images": 64},
+        {"score_version": 2},
+        {"inputs_kid_A2B": 3.0, "inputs_kid_B2A": 3.0},
+        {"inputs_swd_A2B": 70.0},
+    ],
+)
+def test_the_best_is_of_scores_that_compare_with_the_newest(other: dict[str, Any]) -> None:
+    now = {"score_images": 4, "inputs_swd_A2B": 80.0}
+    run = of([evaluation(8, 0.3, **now | other), evaluation(16, 0.5, **now), evaluation(24, math.nan, **now)])
+    assert [record["images"] for record in run.evaluated] == [16, 24]
+    assert status.evaluated_text(run.evaluated).endswith(
+        "score nan (score_A2B nan, score_B2A nan) at 24 images; best 0.500 at 16"
+    )
+
+
+def test_the_best_of_a_run_that_goes_on_with_other_held_out_images_is_that_of_the_checkpoints(
+    copy: RunFolder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The records of before there was a field for it say nothing of their number; checkpoints do."""
+    lines = [{"generator_total": 1.0, **evaluation(16 * n, 0.1 * n)} for n in (1, 2, 3)]
+    copy.write("metrics.jsonl", "".join(f"{json.dumps(line)}\n" for line in lines).encode())
+    for images, used in ((16, 64), (32, 4), (48, 4)):
+        name = f"checkpoint_{images:012d}"
+        about = copy.read_json(f"{name}/run.json", "")
+        about["config"]["validation"]["images"] = used
+        copy.write_json(f"{name}/run.json", about | {"score": images / 160})
+    text = shown(capsys, copy.path)
+    assert "best 0.200 at 32" in text
+    assert images_of(select(copy.location, "best").name) == 32

@@ -6,7 +6,7 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Text
 
-from cluster.records.curves import A, B, default_window, loss_curves, loss_figure, smooth
+from cluster.records.curves import A, B, default_window, incomparable, loss_curves, loss_figure, smooth
 from cluster.records.recorded_run import RecordedRun
 
 NAMES = ("generator_total", "gan_ab", "gan_ba", "discriminator_a", "discriminator_b", "cycle_a", "cycle_b")
@@ -204,3 +204,35 @@ def test_the_picture_is_the_figure_without_a_display_or_global_state():
     for colour in (A, B):
         wanted = [int(colour[start : start + 2], 16) for start in (1, 3, 5)]
         assert (pixels == wanted).all(axis=1).any()
+
+
+def scored(*stretches, about=None):
+    """A run with losses and scores: of each stretch its score and the images that it was measured on."""
+    records = run(range(10, 40 * len(stretches) + 1, 10)).records
+    for place, (score, images) in enumerate(stretches):
+        for record in records[4 * place : 4 * place + 4]:
+            record |= {"score": score, "score_version": 1, "score_images": images}
+    return RecordedRun("run", records, {}, about or {})
+
+
+def test_scores_that_are_not_comparable_have_axes_of_their_own():
+    _, axes = figure_of(scored((1.2, 64)), scored((3.0, 4)), window=0)
+    assert [each.get_ylim()[1] for each in axes[3]] == pytest.approx([1.32, 3.3])
+    assert axes[0, 0].get_ylim() == axes[0, 1].get_ylim()
+    said = [each.get_title(loc="left") for each in axes[3]]
+    assert said == ["Not comparable: validation.images 64", "Not comparable: validation.images 4"]
+    data = [{"config": {"data": {"load_size": side}}} for side in (286, 142, 284)]
+    runs = [scored((1.2, 64), about=each) for each in data]
+    assert incomparable(runs[:2]) == [("size of held-out images", "284 px", "140 px")]
+    assert incomparable(runs[::2]) == []
+
+
+def test_scores_of_one_run_that_are_not_comparable_are_not_joined():
+    _, axes = figure_of(scored((1.2, 64), (0.6, 4)), run([10, 20]), window=1000)
+    bold = [line for line in axes[3, 0].lines if line.get_linewidth() == 1.8 and len(line.get_xdata()) > 1]
+    assert [(line.get_xdata().tolist(), set(np.round(line.get_ydata(), 9))) for line in bold] == [
+        ([10, 20, 30, 40], {1.2}),
+        ([50, 60, 70, 80], {0.6}),
+    ]
+    assert [line.get_xdata()[0] for line in axes[3, 0].lines if line.get_linewidth() == 0.8] == [50]
+    assert "from here on\nnot comparable" in [text.get_text() for text in axes[3, 1].get_legend().get_texts()]

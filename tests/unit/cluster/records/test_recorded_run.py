@@ -87,6 +87,23 @@ def test_a_line_on_its_way_is_left_out_and_a_damaged_one_reported(tmp_path, caps
     assert warning.count("\n") == 1
 
 
+def test_damaged_lines_are_counted_in_one_warning(tmp_path, capsys):
+    torn = '{"images": 30, "generator_to' + json.dumps(losses(40)[0]) + "\n"
+    write(tmp_path / "run", [*losses(10), torn, "\n", "\0\0\0\n", *losses(50), '{"images": 60}x\n'])
+    said = []
+    assert [record["images"] for record in read_run(str(tmp_path / "run"), said.append).records] == [10, 50]
+    where = tmp_path / "run" / "metrics.jsonl"
+    assert said == [
+        f"{where}: 3 of its 6 lines are no records and are skipped, the first is line 2: what they recorded is missing"
+    ]
+    # What is read later is as sound as what was read: a resumed run writes the file again without them.
+    files = MetricsFiles(ObserveConfig(tensorboard=False), where.parent, RunFolder(str(tmp_path), "run"))
+    files.start(50)
+    files.close()
+    assert said[0] in capsys.readouterr().err
+    assert len(where.read_text().splitlines()) == 2
+
+
 def test_settings_are_what_the_run_learns_not_where_it_is_kept(tmp_path):
     settings = read_run(str(write(tmp_path / "run", losses(1), CONFIG))).settings
     assert settings == {

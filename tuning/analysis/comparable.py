@@ -1,0 +1,46 @@
+"""Whether the scores of trials and of sweeps are comparable: measured by one formula, on the same held-out images."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from nla_cyclegan.metrics.score import CONTENT
+from nla_cyclegan.weights.stored_score import MeasuredOn
+from tuning.analysis.results import Results, Trial
+
+
+def trials_differ(trials: Sequence[Trial]) -> list[str]:
+    """In what the evaluations of a sweep's trials differ; empty where their scores are comparable.
+
+    The command lets no trial differ in it: it is for records of earlier versions, and edited ones.
+    """
+    return _names([MeasuredOn.by({"config": trial.config}) for trial in trials])
+
+
+def trials_warning(trials: Sequence[Trial]) -> str:
+    """A line on a ranking of scores that are not comparable; empty where they are."""
+    names = trials_differ(trials)
+    return f"these trials differ in {' and '.join(names)}: their scores cannot be compared" if names else ""
+
+
+def sweeps_differ(sweeps: Sequence[Results]) -> list[str]:
+    """In what the scores of several sweeps differ: the formula, or what it was measured on."""
+    formulas = [_formula(results.about) for results in sweeps]
+    measured = [
+        MeasuredOn.by({"config": results.about.get("run"), "dataset": results.about.get("dataset")})
+        for results in sweeps
+    ]
+    score = ["score"] if any(formula != formulas[0] for formula in formulas) else []
+    return score + _names(measured)
+
+
+def _formula(about: dict[str, Any]) -> tuple[Any, ...]:
+    """Version of the score, its distance, and the weight of lost content."""
+    objective = about.get("sweep", {}).get("objective") or {}
+    inception = (about.get("run", {}).get("validation") or {}).get("inception")
+    distance = objective.get("distance") or ("kid" if inception else "swd")
+    return about.get("score_version"), distance, objective.get("content", CONTENT)
+
+
+def _names(measured: Sequence[MeasuredOn]) -> list[str]:
+    names = (what for each in measured for what, *_ in measured[0].differences(each))
+    return list(dict.fromkeys(names))
