@@ -52,14 +52,14 @@ def main(arguments: Sequence[str]) -> int:
     )  # fmt: skip
     options = parser.parse_args(arguments)
     if options.watch is None:
-        _show(*_look(options)[:2])
+        print(_look(options)[0])
         return 0
     ended = has_shown = False
     while not ended:
         try:
-            text, warnings, ended = _look(options)
+            text, ended = _look(options)
             # On a terminal it replaces the text before it.
-            _show(f"{CLEARED}{text}" if sys.stdout.isatty() else text, warnings)
+            print(f"{CLEARED}{text}" if sys.stdout.isatty() else text, flush=True)
             has_shown = True
         except UserError as error:
             if not (error.retryable and has_shown):
@@ -77,14 +77,8 @@ def _seconds(text: str) -> float:
     raise argparse.ArgumentTypeError(f"expected seconds above 0, at most {LONGEST_WATCH_S:,}, got {text!r}")
 
 
-def _show(text: str, warnings: Sequence[str]) -> None:
-    print(text, flush=True)
-    for line in warnings:
-        print(f"warning: {shown_name(line)}", file=sys.stderr, flush=True)
-
-
-def _look(options: argparse.Namespace) -> tuple[str, list[str], bool]:
-    """The text to show, warnings that are not in it, and whether all runs have ended."""
+def _look(options: argparse.Namespace) -> tuple[str, bool]:
+    """The text to show, and whether all runs have ended."""
     folders, is_one = find_runs(options.uri)
     with ThreadPoolExecutor(READERS) as readers:
         read = list(readers.map(partial(_read, verify=options.verify), folders))
@@ -92,14 +86,18 @@ def _look(options: argparse.Namespace) -> tuple[str, list[str], bool]:
     damaged = [each for each in read if isinstance(each, UserError)]
     if not runs:
         raise damaged[0]
-    warnings = [str(error) for error in damaged]
+    remarks = [] if is_one else [line for run in runs for line in run.remarks]
+    warnings = [f"warning: {shown_name(line)}" for line in [*map(str, damaged), *remarks]]
+    # A terminal that is watched is cleared: they stand below the text.
+    is_watched = options.watch is not None and sys.stdout.isatty()
+    for line in [] if is_watched else warnings:
+        print(line, file=sys.stderr)
     now = time.time()
     ended = all(health(run, now).state in ENDED for run in runs)
     if options.json:
-        return json.dumps(_finite([as_json(run, now) for run in runs]), indent=1), warnings, ended
-    if is_one:
-        return text_of(runs[0], now), warnings, ended
-    return table_of(runs, now), warnings + [line for run in runs for line in run.remarks], ended
+        return json.dumps(_finite([as_json(run, now) for run in runs]), indent=1), ended
+    text = text_of(runs[0], now) if is_one else table_of(runs, now)
+    return "\n".join([text, *(warnings if is_watched else [])]), ended
 
 
 def _read(folder: RunFolder, verify: bool) -> RunSnapshot | UserError:
