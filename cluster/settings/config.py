@@ -14,10 +14,11 @@ from cluster.settings.whole_numbers import with_whole_numbers
 from cluster.settings.workers.scaling import ScalingConfig
 from data_shards import StreamConfig
 from data_shards.storage.checked import shortened
+from data_shards.storage.uri import SECRET_OPTION
 from nla_cyclegan import InitConfig, LossConfig, ModelConfig, OptimizerConfig, ScheduleConfig, StepConfig
 
 # s3://KEY:SECRET@bucket, abfs://...?client_secret=SECRET. A secret may hold a slash; a port is none.
-CREDENTIALS = re.compile(r"://[^/?@:]*:(?!\d+(/|$))[^?]*@|[?&][^=&]*(secret|token|passw|key)[^=&]*=", re.IGNORECASE)
+CREDENTIALS = re.compile(rf"://[^/?@:]*:(?!\d+(/|$))[^?]*@|{SECRET_OPTION}", re.IGNORECASE)
 
 
 def has_credentials(uri: str) -> bool:
@@ -31,7 +32,7 @@ def without_credentials(uri: str) -> str:
         raise PydanticCustomError(
             "credentials",
             "has credentials in its URI, which would be stored with the run and shown by Ray; take them out and give "
-            "them in the environment of every machine (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY) or by their role",
+            "them in the environment of every machine (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AZURE_STORAGE_KEY) or by their role",
         )
     return uri
 

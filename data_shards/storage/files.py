@@ -1,4 +1,4 @@
-"""Reads, writes, lists and deletes whole files on any pyarrow filesystem: a path, s3://, gs://, file://. RangeReader reads ranges.
+"""Reads, writes, lists and deletes whole files on any pyarrow filesystem: a path, s3://, gs://, abfs://. RangeReader reads ranges.
 
 All operations retry while storage throttles or is unreachable, see patience.py.
 """
@@ -15,9 +15,10 @@ from typing import Any, TypeVar
 from pyarrow import fs
 
 from data_shards.errors import UserError, shown_name
+from data_shards.storage.advice import first_line
 from data_shards.storage.checked import REMEDY, leads_out, parsed
 from data_shards.storage.location import Location, read_at
-from data_shards.storage.patience import first_line, patiently
+from data_shards.storage.patience import patiently
 from data_shards.storage.temporary import UNFINISHED, remove_leftovers, temporary_name
 
 LOG = logging.getLogger(__name__)
@@ -96,20 +97,21 @@ def write_file(location: Location, name: str, data: bytes | memoryview) -> None:
     path, filesystem = location.path(name), location.filesystem
 
     def write() -> None:
-        if location.is_object_store:
+        if location.publishes_at_end:
             _write(filesystem, path, data)
             return
         folder = os.path.dirname(path)
         temporary = f"{folder}/{temporary_name()}"
-        try:
-            filesystem.create_dir(folder, recursive=True)
-        except FileExistsError as error:
-            raise NotADirectoryError(*error.args) from error
+        if not location.is_object_store:
+            try:
+                filesystem.create_dir(folder, recursive=True)
+            except FileExistsError as error:
+                raise NotADirectoryError(*error.args) from error
         if isinstance(filesystem, fs.LocalFileSystem):
             remove_leftovers(folder)
         try:
             _write(filesystem, temporary, data)
-            filesystem.move(temporary, path)
+            _rename(filesystem, temporary, path)
         except BaseException:
             with suppress(OSError):
                 filesystem.delete_file(temporary)
@@ -122,6 +124,15 @@ def _write(filesystem: fs.FileSystem, path: str, data: bytes | memoryview) -> No
     # In one call: closing an upload after a part has failed must not complete it.
     with filesystem.open_output_stream(path) as stream:
         stream.write(data)
+
+
+def _rename(filesystem: fs.FileSystem, temporary: str, path: str) -> None:
+    try:
+        filesystem.move(temporary, path)
+    except NotImplementedError:
+        # Azure without a hierarchical namespace: within an account it copies whole files.
+        filesystem.copy_file(temporary, path)
+        filesystem.delete_file(temporary)
 
 
 def list_folder(location: Location, *, recursive: bool = False) -> dict[str, fs.FileInfo]:

@@ -52,7 +52,10 @@ class RunFolder:
         self.filesystem, self.root, self.name = parent.filesystem, parent.root, name
         self.is_local = isinstance(self.filesystem, fs.LocalFileSystem)
         self.path = parent.path(name)
-        self.label = self.path if self.is_local else f"{storage.partition('://')[0]}://{in_uri(self.path)}"
+        # Azure's path does not name the account.
+        names_all = self.filesystem.type_name != "abfs"
+        uri = f"{storage.partition('://')[0]}://{in_uri(self.path)}" if names_all else join_uri(public, name)
+        self.label = self.path if self.is_local else uri
 
     @property
     def location(self) -> Location:

@@ -1,4 +1,4 @@
-"""Where files are: a path, or a URI that pyarrow opens (s3://, gs://, file://)."""
+"""Where files are: a path, or a URI that pyarrow opens (s3://, gs://, abfs://, file://)."""
 
 import logging
 import os
@@ -12,7 +12,9 @@ import pyarrow as pa
 from pyarrow import fs
 
 from data_shards.errors import UserError, shown_name
-from data_shards.storage.patience import first_line, patiently
+from data_shards.storage.advice import first_line
+from data_shards.storage.azure import account_of, with_credentials, with_token
+from data_shards.storage.patience import patiently
 from data_shards.storage.proxy import keep_loopback_direct, s3_proxy
 from data_shards.storage.uri import EMPTY, SCHEMES, is_uri, join_uri, legal, shown, split_options
 
@@ -48,8 +50,14 @@ class Location:
 
     @property
     def is_object_store(self) -> bool:
-        # An object appears when its upload is complete, and a folder is only a prefix.
+        # A folder is only a prefix.
         return any(name in self.filesystem.type_name for name in ("s3", "gcs", "gs", "abfs"))
+
+    @property
+    def publishes_at_end(self) -> bool:
+        """Whether a file appears, or replaces another, when its upload is complete."""
+        # pyarrow's client for Azure begins by making the file empty.
+        return self.is_object_store and self.filesystem.type_name != "abfs"
 
     @property
     def bucket(self) -> str:
@@ -83,10 +91,12 @@ class Location:
             LOG.debug("cannot ask for bucket %s: %s", self.bucket, first_line(error))
             return
         if bucket.type == fs.FileType.NotFound:
-            raise UserError(
-                f"cannot open {self.uri}: there is no bucket {self.bucket} at {self.endpoint}: "
-                "create it, or correct the URI or AWS_ENDPOINT_URL"
-            )
+            place, also = f"bucket {self.bucket} at {self.endpoint}", ""
+            if self.filesystem.type_name == "abfs":
+                place = f"container {self.bucket} in account {account_of(self.filesystem)}"
+            elif self.filesystem.type_name == "s3":
+                also = " or AWS_ENDPOINT_URL"
+            raise UserError(f"cannot open {self.uri}: there is no {place}: create it, or correct the URI{also}")
 
 
 def read_at(file: pa.NativeFile, length: int, offset: int) -> bytes:
@@ -125,10 +135,11 @@ def locate(uri: str | os.PathLike[str]) -> Location:
     location = replace(location, root=location.root.lstrip("/"))
     if not location.root:
         raise UserError(f"cannot open {location.uri}: it names no bucket")
-    if filesystem.type_name == "abfs":
-        # Without credentials Azure's client ends the process at the first read of a file, but not at this.
-        patiently(f"open {location.uri}", lambda: filesystem.get_file_info(location.path("manifest.json")))
-    return location
+    if filesystem.type_name != "abfs":
+        return location
+    client = with_credentials(filesystem, text)
+    client = patiently(f"open {location.uri}", lambda: with_token(client, text, location.path("manifest.json")))
+    return replace(location, filesystem=client)
 
 
 def expanded(path: str) -> str:

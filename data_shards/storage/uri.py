@@ -18,6 +18,8 @@ NO_USER = re.compile(r"(s3|gs|gcs)://(?!(anonymous|\*\*\*)@)[^/?@:]*@")
 # s3:/bucket and gs:bucket would silently be local folders.
 ALMOST = re.compile(rf"({'|'.join(SCHEMES)}|https?):/?(?!/)", re.IGNORECASE)
 EMPTY = "the path is empty: name a file or a folder (is a variable of the shell not set?)"
+# Options that hold a secret: client_secret=..., and sig=..., the signature of Azure's SAS tokens.
+SECRET_OPTION = r"[?&](?:sig|[^=&?]*(?:secret|token|passw|key)[^=&?]*)="
 # Neither allowed in a URI's path nor an escape.
 ILLEGAL = re.compile(r"%(?![0-9A-Fa-f]{2})|[^A-Za-z0-9\-._~!$&'()*+,;=:@/%]")
 
@@ -40,9 +42,10 @@ def is_uri(text: str) -> bool:
 
 
 def shown(uri: str) -> str:
-    """A URI for messages and logs: without the credentials that s3://KEY:SECRET@bucket carries."""
+    """A URI, or a text with one, for messages and logs: without the credentials of s3://KEY:SECRET@bucket or ?sig=SIGNATURE."""
     # A secret may hold a slash that should have been written %2F. In abfs://CONTAINER@ACCOUNT no credentials precede the @.
-    return re.sub(r"(?<!abfs)(?<!abfss)://[^/?@]*@|://[^?@]*:[^?]*@", "://***@", uri)
+    public = re.sub(r"(?<!abfs)(?<!abfss)://[^/?@]*@|://[^?@]*:[^?]*@", "://***@", uri)
+    return re.sub(rf"({SECRET_OPTION})[^&\s'\"]*", r"\1***", public, flags=re.IGNORECASE)
 
 
 def split_options(uri: str) -> tuple[str, str]:

@@ -1,11 +1,12 @@
-"""Object stores as other processes: `rclone serve s3` (on disk, survives being killed), moto's server (in memory), and a small
-Google Cloud Storage (in memory).
+"""Object stores as other processes: `rclone serve s3` (on disk, survives being killed), moto's server (in memory), a small
+Google Cloud Storage (in memory), and Microsoft's emulator of Azure's, Azurite, where it is installed.
 
-A conftest.py makes the fixtures known: `from object_stores import bucket, google, moto, rclone, s3_store, store`.
+A conftest.py makes the fixtures known: `from object_stores import azurite, bucket, google, moto, rclone, s3_store, store`.
 """
 
 import os
 import secrets
+import shutil
 import socket
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from http.client import HTTPConnection, HTTPException
 from itertools import count
 from pathlib import Path
 from typing import Protocol
+from urllib.parse import quote
 
 import pytest
 from pyarrow import fs
@@ -25,6 +27,10 @@ REGION = "us-east-1"
 STARTS_WITHIN_S = 200.0
 SCRIPTS = Path(sys.executable).parent
 NUMBERS = count()
+AZURITE = "azurite-blob"
+# Azurite's only account and its key, which its documentation gives.
+AZURE_ACCOUNT = "devstoreaccount1"
+AZURE_KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
 
 
 @dataclass
@@ -73,12 +79,14 @@ class ObjectStore:
             "AWS_RESPONSE_CHECKSUM_VALIDATION": "when_required",
             "GOOGLE_APPLICATION_CREDENTIALS": os.devnull,
         }
+        if self.name == "azurite":
+            environment["AZURE_STORAGE_KEY"] = self.secret
         return environment | ({"AWS_ENDPOINT_URL": f"http://{LOCALHOST}:{self.port}"} if with_endpoint else {})
 
     def use(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Make this process a client of this store, whatever the developer's environment says."""
         for name in list(os.environ):
-            if name.startswith("AWS_"):
+            if name.startswith(("AWS_", "AZURE_")):
                 monkeypatch.delenv(name)
         for name, value in self.environment().items():
             monkeypatch.setenv(name, value)
@@ -88,6 +96,11 @@ class ObjectStore:
         if self.name == "google":
             options = {"scheme": "http", "endpoint_override": f"{LOCALHOST}:{self.port}", "project_id": "tests"}
             fs.GcsFileSystem(anonymous=True, **options).create_dir(name)
+            return Bucket(self, name)
+        if self.name == "azurite":
+            services = dict.fromkeys(("blob_storage_authority", "dfs_storage_authority"), f"{LOCALHOST}:{self.port}")
+            schemes = dict.fromkeys(("blob_storage_scheme", "dfs_storage_scheme"), "http")
+            fs.AzureFileSystem(self.key, account_key=self.secret, **services, **schemes).create_dir(name)
             return Bucket(self, name)
         client = fs.S3FileSystem(
             access_key=self.key,
@@ -124,8 +137,18 @@ class Bucket:
         endpoint = proxy.endpoint if proxy else f"{LOCALHOST}:{self.store.port}"
         if self.store.name == "google":
             return f"gs://anonymous@{self.name}/{prefix}?endpoint_override={endpoint}&scheme=http"
+        if self.store.name == "azurite":
+            secret = f":{quote(self.store.secret, safe='')}" if with_credentials else ""
+            return f"abfs://{self.store.key}{secret}@{endpoint}/{self.name}/{prefix}?enable_tls=false"
         user = f"{self.store.key}:{self.store.secret}@" if with_credentials else ""
         return f"s3://{user}{self.name}/{prefix}?endpoint_override={endpoint}&scheme=http&region={REGION}"
+
+    def label(self, path: str) -> str:
+        """A run's folder in messages: its URI without options and credentials."""
+        place = f"{self.store.key}@{LOCALHOST}:{self.store.port}/{self.name}"
+        return {"google": "gs", "azurite": "abfs"}.get(self.store.name, "s3") + (
+            f"://{place if self.store.name == 'azurite' else self.name}/{path}"
+        )
 
 
 def free_port() -> int:
@@ -166,6 +189,21 @@ def google_store(folder: Path) -> ObjectStore:
     return ObjectStore("google", command, folder / "log.txt", "anonymous", "")
 
 
+def azurite_store(folder: Path) -> ObjectStore:
+    """Blobs are on disk. Requests are signed with its account's key, or refused; it has no hierarchical namespace."""
+    command = [
+        AZURITE,
+        "--blobPort",
+        "{port}",
+        "--location",
+        str(folder),
+        "--silent",
+        "--skipApiVersionCheck",
+        "--disableTelemetry",
+    ]
+    return ObjectStore("azurite", command, folder / "log.txt", AZURE_ACCOUNT, AZURE_KEY)
+
+
 def _running(store: ObjectStore) -> Iterator[ObjectStore]:
     store.start()
     try:
@@ -189,6 +227,13 @@ def google(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectStore]:
     yield from _running(google_store(tmp_path_factory.mktemp("google")))
 
 
+@pytest.fixture(scope="session")
+def azurite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectStore]:
+    if not shutil.which(AZURITE):
+        pytest.skip(f"no {AZURITE} in PATH: npm install --global azurite")
+    yield from _running(azurite_store(tmp_path_factory.mktemp("azurite")))
+
+
 def _used(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> ObjectStore:
     server: ObjectStore = request.getfixturevalue(request.param)
     server.use(monkeypatch)
@@ -196,7 +241,9 @@ def _used(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Ob
 
 
 # Google's has tests of its own, test_google.py, that are not slow; and rclone's, test_faults.py.
-@pytest.fixture(params=["moto", *(pytest.param(name, marks=pytest.mark.slow) for name in ("rclone", "google"))])
+@pytest.fixture(
+    params=["moto", *(pytest.param(name, marks=pytest.mark.slow) for name in ("rclone", "google", "azurite"))]
+)
 def store(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> ObjectStore:
     """Each of the servers in turn, this process being its client."""
     return _used(request, monkeypatch)

@@ -3,13 +3,13 @@ from collections.abc import Iterator
 import pytest
 from fault_proxy import FaultProxy
 from image_folders import make_dataset
-from object_stores import ObjectStore, bucket, google, moto, rclone, s3_store, store
+from object_stores import ObjectStore, azurite, bucket, google, moto, rclone, s3_store, store
 from streams import SPLITS, Packed, images_of
 
 from data_shards import Dataset
 from data_shards.packing.pack import pack
 
-__all__ = ["bucket", "google", "moto", "rclone", "s3_store", "store"]
+__all__ = ["azurite", "bucket", "google", "moto", "rclone", "s3_store", "store"]
 
 
 @pytest.fixture(scope="session")

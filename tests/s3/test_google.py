@@ -24,8 +24,9 @@ from data_shards.storage import (
     read_file,
     write_file,
 )
+from data_shards.storage.advice import first_line
 from data_shards.storage.folder import RunFolder, split_uri
-from data_shards.storage.patience import first_line, patiently
+from data_shards.storage.patience import patiently
 
 
 class OutsideProxy:

@@ -88,5 +88,8 @@ def test_a_run_through_faults_of_its_storage(s3_store: ObjectStore, uri: str, tm
 def test_a_bucket_that_does_not_exist_is_named(bucket: Bucket, uri: str, tmp_path: Path) -> None:
     config = tiny.config(uri, tmp_path)
     storage = bucket.uri("runs").replace(bucket.name, "absent")
-    with pytest.raises(UserError, match=r"storage: (s3|gs)://absent/runs/tiny cannot be written .*no (such )?bucket"):
+    with pytest.raises(
+        UserError,
+        match=r"storage: (s3|gs|abfs)://\S*absent/runs/tiny cannot be written .*no (such )?(bucket|container)",
+    ):
         RunFolder(storage, config.name).probe()

@@ -35,9 +35,8 @@ def test_a_run_in_a_bucket_can_be_looked_at(bucket: Bucket, tmp_path: Path, caps
 
     uri = bucket.uri("some/runs/tiny")
     status.main([uri, "--verify"])
-    scheme = bucket.uri("").partition(":")[0]
     text = capsys.readouterr().out
-    assert f"run          {scheme}://{bucket.name}/some/runs/tiny\n" in text
+    assert f"run          {bucket.label('some/runs/tiny')}\n" in text
     assert "progress     8 images of 8 (100.0%)" in text
     assert "checkpoints  1 complete, 0 not" in text
     assert "warning" not in text

@@ -33,6 +33,7 @@ def lines_of(error: pytest.ExceptionInfo[Exception]) -> list[str]:
         ("abfs://:hidden@account/container", True),
         ("abfs://account/runs?client_secret=hidden&tenant_id=x", True),
         ("s3://bucket/runs?x=1&sas_token=hidden", True),
+        ("abfs://container@account.dfs.core.windows.net/runs?sv=1&sig=hidden", True),
         ("http://user:hidden@store:9000", True),
         ("gs://anonymous@bucket/runs", False),
         ("abfs://container@account.dfs.core.windows.net/runs", False),

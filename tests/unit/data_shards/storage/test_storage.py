@@ -118,7 +118,7 @@ def test_azure_without_credentials_is_an_error(monkeypatch: pytest.MonkeyPatch) 
     """Where the client reads a file without them, it ends the process."""
     for name in ("AZURE_TENANT_ID", "AZURE_CLIENT_ID", "AZURE_CLIENT_SECRET"):
         monkeypatch.delenv(name, raising=False)
-    with pytest.raises(UserError, match=r"cannot open abfs://c@account/x.*: no credentials: set AZURE_TENANT_ID, "):
+    with pytest.raises(UserError, match=r"cannot open abfs://c@account/x.*: no credentials: set AZURE_STORAGE_KEY or "):
         locate("abfs://c@account/x?credential_kind=environment")
 
 

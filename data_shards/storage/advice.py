@@ -1,0 +1,93 @@
+"""Advice for errors of the stores' clients: by what their messages say, since pyarrow gives all of them as OSError."""
+
+import errno
+import re
+
+# errno values of a disk or a network mount; pyarrow's errors of remote storage have none.
+TRANSIENT = {errno.EAGAIN, errno.EBUSY, errno.EINTR, errno.EIO, errno.EPIPE, errno.ESTALE, errno.ETIMEDOUT}
+TRANSIENT |= {errno.ECONNABORTED, errno.ECONNREFUSED, errno.ECONNRESET, errno.EHOSTUNREACH}
+TRANSIENT |= {errno.ENETDOWN, errno.ENETRESET, errno.ENETUNREACH}
+GOOGLE = (
+    "this machine's service account, or the one of the file that GOOGLE_APPLICATION_CREDENTIALS names, must have a role for this "
+    "bucket; `gcloud auth application-default login` gives this machine yours"
+)
+AZURE = (
+    "AZURE_STORAGE_KEY or AZURE_STORAGE_SAS_TOKEN, or AZURE_TENANT_ID, AZURE_CLIENT_ID and AZURE_CLIENT_SECRET, or log in with "
+    "`az login`, or use a machine with a managed identity"
+)
+# Google's client found no credentials and asked the machine for those of its service account.
+NO_TOKEN = "Could not create a OAuth2 access token"
+# Patterns of error messages for which waiting does not help, and what the user can do. The first match counts.
+ADVICE = {
+    r"HTTP status 407|CONNECT tunnel failed, response 4": (
+        "the proxy refuses: write its user and password into HTTPS_PROXY and HTTP_PROXY (http://USER:PASSWORD@HOST:PORT), or the "
+        "store's host into NO_PROXY"
+    ),
+    "Could not resolve proxy": "there is no such proxy: correct HTTPS_PROXY and HTTP_PROXY",
+    "AWS Error NO_SUCH_BUCKET|Bucket '.*' not found": "there is no such bucket: create it, or correct the URI",
+    r"AWS Error (ACCESS_DENIED|INVALID_ACCESS_KEY_ID|\w*SIGNATURE\w*|MISSING_AUTHENTICATION_TOKEN|INVALID_CLIENT_TOKEN_ID"
+    r"|UNRECOGNIZED_CLIENT|UNKNOWN \(HTTP status 40[13]\))|ExpiredToken|InvalidToken": (
+        "credentials refused: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (temporary ones: AWS_SESSION_TOKEN too) "
+        "to some that may use this bucket"
+    ),
+    r"Status\((PERMISSION_DENIED|UNAUTHENTICATED)|Could not (load|find|create).* credentials": f"credentials refused: {GOOGLE}",
+    "AuthenticationException": f"no credentials: set {AZURE}; ?credential_kind=anonymous at the end of the URI needs none",
+    r"Azure Error: \[ContainerNotFound\]": "there is no such container: create it, or correct the URI",
+    r"Azure Error: \[\w*\] 40[13]": (
+        f"credentials refused: set {AZURE}; a SAS token may have expired, and an identity needs the role Storage Blob Data Contributor"
+    ),
+    # In conflict with another writer, whose lease ends soon (409, 412).
+    r"Azure Error: \[\w*\] 4(?!08|09|12|29)\d\d": "request refused",
+    "a valid account name": "write it as abfs://CONTAINER@ACCOUNT.dfs.core.windows.net/PATH",
+    "Unsupported hostname in .*local URI": "a path of this machine is written file:///PATH, with three slashes",
+    "Custom endpoint .* was not a valid URI": (
+        "the endpoint is no address: write it as http://HOST:PORT in AWS_ENDPOINT_URL, or as HOST:PORT in endpoint_override=..."
+    ),
+    "Unable to load lib(jvm|hdfs)|load libhdfs failed": "hdfs:// needs Hadoop's client and a JVM on this machine",
+    "REQUEST_TIME_TOO_SKEWED": "the clocks of this machine and of the server differ: set them",
+    r"HTTP status 30\d|AuthorizationHeaderMalformed": "the bucket is in another region: add region=... to the URI",
+    r"HTTP status 411": (
+        "the server takes no checksums after the body: set AWS_REQUEST_CHECKSUM_CALCULATION=when_required and "
+        "AWS_RESPONSE_CHECKSUM_VALIDATION=when_required"
+    ),
+    r"HTTP status 400": "request refused: are AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY set?",
+    r"wrong version number|CURL error \[35\]": "the server speaks plain HTTP: add scheme=http to the URI",
+    r"curlCode: (51|60)\b": "the server's certificate is not trusted: add tls_ca_file_path=... to the URI",
+    r"HTTP status 4(?!08|09|25|29)": "request refused",
+    "is a directory|Not a regular file": "it should be a file",
+}
+# The likely cause of errors that may also pass.
+CAUSES = {
+    NO_TOKEN: GOOGLE,
+    r"Could(n't| not) resolve host": (
+        "no such host: is the account, region or endpoint of the URI right, and has this machine a network?"
+    ),
+}
+
+
+def advice_for(error: Exception) -> str | None:
+    """What to do about an error for which retrying does not help, as the beginning of a sentence; None if it may be transient."""
+    advice = _first(ADVICE, error)
+    # Of pyarrow's other errors: a URI, a name or an option that it refuses.
+    is_final = (
+        not isinstance(error, OSError) or error.errno not in (None, *TRANSIENT) or isinstance(error, PermissionError)
+    )
+    return advice or ("" if is_final else None)
+
+
+def likely_cause(error: Exception) -> str:
+    """What to check where an error does not pass, as the beginning of a sentence; "" where the error says all."""
+    return _first(CAUSES, error)
+
+
+def first_line(error: BaseException) -> str:
+    """What a client says, in one line."""
+    line = str(error).splitlines()[0] if str(error) else type(error).__name__
+    # Azure's begins with what it was doing, and the URL.
+    line = re.sub(r".*(Azure Error: (\[\] )?|AuthenticationExceptionE: )", "", line)
+    # Google's client says everything twice.
+    return re.sub(r"google::cloud::Status\((\w+): (?:.*?last message of )?(.*?) error_info=.*", r"\1: \2", line)
+
+
+def _first(advice: dict[str, str], error: Exception) -> str:
+    return next((f"{text}: " for pattern, text in advice.items() if re.search(pattern, str(error))), "")
