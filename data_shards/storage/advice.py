@@ -36,8 +36,8 @@ ADVICE = {
     r"Azure Error: \[\w*\] 40[13]": (
         f"credentials refused: set {AZURE}; a SAS token may have expired, and an identity needs the role Storage Blob Data Contributor"
     ),
-    # In conflict with another writer, whose lease ends soon (409, 412).
-    r"Azure Error: \[\w*\] 4(?!08|09|12|29)\d\d": "request refused",
+    # In conflict with another writer, whose lease ends soon (409, 412), or with one that has made the file shorter (416).
+    r"Azure Error: \[\w*\] 4(?!08|09|12|16|29)\d\d": "request refused",
     "a valid account name": "write it as abfs://CONTAINER@ACCOUNT.dfs.core.windows.net/PATH",
     "Unsupported hostname in .*local URI": "a path of this machine is written file:///PATH, with three slashes",
     "Custom endpoint .* was not a valid URI": (
@@ -53,7 +53,7 @@ ADVICE = {
     r"HTTP status 400": "request refused: are AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY set?",
     r"wrong version number|CURL error \[35\]": "the server speaks plain HTTP: add scheme=http to the URI",
     r"curlCode: (51|60)\b": "the server's certificate is not trusted: add tls_ca_file_path=... to the URI",
-    r"HTTP status 4(?!08|09|25|29)": "request refused",
+    r"HTTP status 4(?!08|09|16|25|29)": "request refused",
     "is a directory|Not a regular file": "it should be a file",
 }
 # The likely cause of errors that may also pass.

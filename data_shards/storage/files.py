@@ -75,8 +75,15 @@ def read_file(location: Location, name: str, most: int | None = None) -> bytes |
 
 def read_json(location: Location, name: str, remedy: str = REMEDY) -> Any:
     """The value of a JSON file, None where there is none. UserError where it is damaged, with a remedy, and as of `read_file`."""
-    content = read_file(location, name)
-    return None if content is None else parsed(content, f"{location.uri}/{name}", remedy)
+    content, source = read_file(location, name), f"{location.uri}/{name}"
+    try:
+        return None if content is None else parsed(content, source, remedy)
+    except UserError:
+        # Object stores are asked for the size first: of a file that grew meanwhile the end is missing.
+        again = read_file(location, name)
+        if again is None or again == content:
+            raise
+        return parsed(again, source, remedy)
 
 
 def file_size(location: Location, name: str) -> int | None:

@@ -122,7 +122,7 @@ def locate(uri: str | os.PathLike[str]) -> Location:
     if scheme not in SCHEMES:
         raise UserError(
             f"cannot open {shown_name(shown(text))}: it begins with {shown_name(scheme)!r}; give a path, or a URI that begins "
-            "with s3://, gs:// or file://"
+            "with s3://, gs://, abfs:// or file://"
         )
     keep_loopback_direct()
     # Without a region or an endpoint this asks AWS where the bucket is.

@@ -119,7 +119,8 @@ def test_a_refusal_is_one_line_at_once(code: str, reason: str, advice: str) -> N
 
 
 @pytest.mark.parametrize(
-    "reason", ["503 Server is busy", "409 There is already a lease", "412 lease ID", "429 x", "500 x", "reset"]
+    "reason",
+    ["503 Server is busy", "409 There is already a lease", "412 lease ID", "416 range", "429 x", "500 x", "reset"],
 )
 def test_what_may_pass_is_tried_again(reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(patience, "FIRST_DELAY_S", 0.001)

@@ -295,6 +295,15 @@ def test_a_short_answer_is_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> N
     assert read_file(location, "file") == CONTENT
 
 
+def test_json_that_grew_while_it_was_read_is_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    contents = iter([b'{"a": 1', b'{"a": 10}', b'{"a": 1', b'{"a": 1'])
+    monkeypatch.setattr(files, "read_file", lambda *_: next(contents))
+    _, location = flaky(0)
+    assert files.read_json(location, "state.json") == {"a": 10}
+    with pytest.raises(UserError, match=r"flaky://root/state.json: damaged"):
+        files.read_json(location, "state.json")
+
+
 def test_a_range_past_the_end_is_not_waited_for() -> None:
     filesystem, location = flaky(0)
     reader = RangeReader(location)
