@@ -12,6 +12,8 @@ from data_shards.errors import UserError, shown_name
 from data_shards.storage.location import expanded
 from data_shards.storage.uri import is_uri, shown
 
+# The folder that holds the packages, and those with configurations.
+INSTALLED, SHIPPED = Path(__file__).parents[2], (("cluster", "configs"), ("tuning", "configs"))
 # A file of a few lines can repeat its anchors' values a billion times.
 MOST_VALUES = 100_000
 MERGE, TEXT = "tag:yaml.org,2002:merge", "tag:yaml.org,2002:str"
@@ -72,6 +74,8 @@ def _twice(name: str, first: int, second: int, how: str = "") -> _FieldError:
 def read_yaml(file: str | None, *, dotted: tuple[str, ...] = (), option: str = "--config") -> dict[str, Any]:
     """The fields in a file, nested; empty if `file` is None.
 
+    Configurations of this project, such as cluster/configs/paper.yaml, are found from any working directory.
+
     Args:
         dotted: fields whose own keys are dotted names, such as a sweep's `space`; see `flat_fields`.
         option: the command-line option that names the file, for messages.
@@ -84,6 +88,8 @@ def read_yaml(file: str | None, *, dotted: tuple[str, ...] = (), option: str = "
         raise UserError(f"{option} {shown_name(shown(file))}: expected a file of this machine, not a URI")
     path = Path(expanded(file))
     try:
+        if path.parts[:-1] in SHIPPED and not path.exists():
+            path = INSTALLED / path
         content = yaml.load(_without_tabs(path.read_bytes()), _Loader)
         if _size(content, {}) > MOST_VALUES:
             raise _FieldError(f"more than {MOST_VALUES:,} values, as its aliases repeat them")

@@ -33,13 +33,13 @@ def import_anew(*, interpret: bool) -> None:
 
 
 def _indices_of_one_element() -> None:
-    """Newer numpy makes an int only of arrays without dimensions; the scalars of Triton 3.6's interpreter have one."""
+    """Newer numpy makes an int only of arrays without dimensions; the scalars of Triton's interpreter have one (to 3.6)."""
     from triton.runtime import interpreter
 
     patch = interpreter._patch_lang_tensor
 
-    def patched(tensor: object, scope: object) -> None:
-        patch(tensor, scope)
-        scope.set_attr(tensor, "__index__", lambda self: int(self.handle.data.item()))
+    def patched(tensor: object, *scope: object) -> None:
+        patch(tensor, *scope)
+        (scope[0].set_attr if scope else setattr)(tensor, "__index__", lambda self: int(self.handle.data.item()))
 
     interpreter._patch_lang_tensor = patched

@@ -110,3 +110,16 @@ def test_names_that_are_dotted_themselves_stay(tmp_path: Path) -> None:
     text = "space: {optimizer.lr: {choice: [1]}}\nbudget.hours: 3\n"
     expected = {"space": {"optimizer.lr": {"choice": [1]}}, "budget": {"hours": 3}}
     assert read(tmp_path, text, dotted=("space",)) == expected
+
+
+def test_the_projects_configurations_are_found_from_any_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert read_yaml("cluster/configs/paper.yaml")["data"]
+    assert read_yaml("tuning/configs/demo.yaml", dotted=("override", "space"))["name"] == "demo"
+    with pytest.raises(UserError, match="--config cluster/configs/other.yaml: cannot be read"):
+        read_yaml("cluster/configs/other.yaml")
+    (tmp_path / "cluster" / "configs").mkdir(parents=True)
+    (tmp_path / "cluster" / "configs" / "paper.yaml").write_text("seed: 3")
+    assert read_yaml("cluster/configs/paper.yaml") == {"seed": 3}
