@@ -118,7 +118,7 @@ def test_the_projects_configurations_are_found_from_any_working_directory(
     monkeypatch.chdir(tmp_path)
     assert read_yaml("cluster/configs/paper.yaml")["data"]
     assert read_yaml("tuning/configs/demo.yaml", dotted=("override", "space"))["name"] == "demo"
-    with pytest.raises(UserError, match="--config cluster/configs/other.yaml: cannot be read"):
+    with pytest.raises(UserError, match=r"--config cluster/configs/other\.yaml: cannot be read"):
         read_yaml("cluster/configs/other.yaml")
     (tmp_path / "cluster" / "configs").mkdir(parents=True)
     (tmp_path / "cluster" / "configs" / "paper.yaml").write_text("seed: 3")
