@@ -14,7 +14,6 @@ import argparse
 import hashlib
 import time
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -39,6 +38,7 @@ def main() -> None:
     parser.add_argument("--data", metavar="SHARDS", help="a packed dataset, instead of drawn landscapes")
     parser.add_argument("--device", default="auto", help="cuda, cuda:1 or cpu (default: cpu with --size cpu or tiny)")
     parser.add_argument("--minutes", type=float, help="start no run that would end after so many")
+    parser.add_argument("--runs", type=int, help="start no more than so many, those of all stages together")
     parser.add_argument("--together", type=int, help="runs at a time: processes of a thread each, streams on a GPU")
     parser.add_argument(
         "--most-seeds", type=int, default=20, help="of the test, whatever the pilot asks for (default 20)"
@@ -46,14 +46,15 @@ def main() -> None:
     parser.add_argument("--descriptive-seeds", type=int, default=3, help="of each cell without a claim (default 3)")
     parser.add_argument("--report", action="store_true", help="run nothing: write what is known")
     args = parser.parse_args()
-    size, folder, until = SIZES[args.size], args.state.absolute(), time.monotonic() + 60 * (args.minutes or 1e9)
+    size, folder = SIZES[args.size], args.state.absolute()
     device = torch.device(("cpu" if args.size in ("tiny", "cpu") else "cuda") if args.device == "auto" else args.device)
     print(header(device))
     data = str(Path(args.data).absolute()) if args.data else drawn(folder, size)
     state = State(folder, about(args.size, size, data))
     seeds = {"most_seeds": args.most_seeds, "descriptive_seeds": args.descriptive_seeds}
     if not args.report:
-        run_all(state, size, data, device, args.together or size.together, until, seeds)
+        limits = Limits(state, time.monotonic() + 60 * (args.minutes or 1e9), args.runs)
+        run_all(state, size, data, device, args.together or size.together, limits, seeds)
     plan = Plan.of(state, **seeds)
     print("\n" + write_report(state, plan, size, Images(data, size, torch.device("cpu"))))
     print("\n".join(open_runs(plan, state)) or "nothing is open")
@@ -78,9 +79,9 @@ def about(name: str, size: Size, data: str) -> dict[str, object]:
 
 
 def run_all(
-    state: State, size: Size, data: str, device: torch.device, together: int, until: float, seeds: dict[str, int]
+    state: State, size: Size, data: str, device: torch.device, together: int, limits: "Limits", seeds: dict[str, int]
 ) -> None:
-    """Stage by stage, until all is done or the time is."""
+    """Stage by stage, until all is done or a limit is reached."""
     images: Images | None = None
     while True:
         stage, missing = Plan.of(state, **seeds).next(state)
@@ -89,22 +90,40 @@ def run_all(
         print(f"{stage}: {len(missing)} runs to make", flush=True)
         if device.type == "cuda" or together == 1:
             images = images or Images(data, size, device)
-            ended = in_turns(missing, images, together, until, partial(fits, state, until))
+            ended = in_turns(missing, images, together, limits.until, limits.another)
         else:
-            ended = in_processes(missing, size, data, together, partial(fits, state, until))
+            ended = in_processes(missing, size, data, together, limits.another)
         count = 0
         for run, painted in ended:
             count += 1
             state.add(run, painted if run.seed == 0 else None)
             print(f"{run.key}: {run.value:.3f} after {run.seconds:.0f} s", flush=True)
         if count < len(missing):
-            print("stopped: the time is over", flush=True)
+            print(f"stopped: {limits.reached}", flush=True)
             return
 
 
-def fits(state: State, until: float) -> bool:
-    """Whether a run that takes as long as the longest so far would end in time."""
-    return time.monotonic() + max((run.seconds for run in state.done.values()), default=0.0) < until
+class Limits:
+    """Of the time and of the number of runs that one call begins.
+
+    Args:
+        until: by time.monotonic().
+        most: None: any number.
+    """
+
+    def __init__(self, state: State, until: float, most: int | None) -> None:
+        self.state, self.until, self.most = state, until, most
+        self.begun, self.reached = 0, "the time is over"
+
+    def another(self) -> bool:
+        """Count another run in, if it may begin: one that takes as long as the longest so far would end in time."""
+        longest = max((run.seconds for run in self.state.done.values()), default=0.0)
+        if self.most is not None and self.begun >= self.most:
+            self.reached = f"{self.begun} runs, as many as --runs allows"
+        elif time.monotonic() + longest < self.until:
+            self.begun += 1
+            return True
+        return False
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ pytest.importorskip("scipy")
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 
 import evidence_turns
+from evidence import Limits
 from evidence_cells import ADAM, CELLS, EVALUATIONS, NADAM, PILOT_SEEDS, PRIMARY, SIZES, Wanted
 from evidence_plan import CLAIMS, Plan, open_runs, seeds_for_all
 from evidence_report import claims_table, deviations_table
@@ -215,3 +216,11 @@ def test_runs_that_would_not_end_in_time_are_put_off_so_that_the_others_do(
     clock[0] = 0
     assert list(evidence_turns.in_turns(wanted, images, 2, 500.0, lambda: clock[0] < 500)) == []
     assert clock[0] < 1000, "what cannot end is not begun to its end"
+
+
+def test_a_call_begins_as_many_runs_as_it_may_and_has_time_for(tmp_path: Path) -> None:
+    state = State(tmp_path, {})
+    few, late = Limits(state, math.inf, 2), Limits(state, -math.inf, None)
+    assert [few.another() for _ in range(4)] == [True, True, False, False]
+    assert few.reached == "2 runs, as many as --runs allows"
+    assert (late.another(), late.reached) == (False, "the time is over")
