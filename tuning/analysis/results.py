@@ -106,8 +106,9 @@ class Trial(BaseModel):
 
     @property
     def score(self) -> float:
-        """Of the last evaluation, not of the best; infinite without one, and for a diverged trial."""
-        return self.evaluations[-1].score if self.evaluations and self.state != "diverged" else math.inf
+        """Of the last evaluation, not of the best; infinite without one, where it is not a number, and for a diverged trial."""
+        last = self.evaluations[-1].score if self.evaluations and self.state != "diverged" else math.inf
+        return last if math.isfinite(last) else math.inf
 
     @property
     def last_seen(self) -> float | None:

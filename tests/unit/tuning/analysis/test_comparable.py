@@ -1,5 +1,7 @@
 """Scores by other formulas, or on other held-out images, are not ranked together without a word."""
 
+import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,7 @@ import sweep_records
 from data_shards.storage.folder import RunFolder
 from tuning.__main__ import main
 from tuning.analysis.comparable import sweeps_differ
-from tuning.analysis.results import TRIAL, Results
+from tuning.analysis.results import TRIAL, Results, best_trial, ranked, read_results
 
 
 def sweep(objective: dict[str, Any] | None = None, dataset: str = "a", **fields: Any) -> Results:
@@ -33,6 +35,17 @@ def sweep(objective: dict[str, Any] | None = None, dataset: str = "a", **fields:
 )
 def test_in_what_sweeps_differ(other: Results, names: list[str]) -> None:
     assert sweeps_differ([sweep(), sweep(), other]) == names
+
+
+def test_a_score_that_is_not_a_number_is_never_the_best(tmp_path: Path) -> None:
+    uri = sweep_records.sweep(tmp_path, 3, scheduler="none")
+    folder = RunFolder(uri, "trial-0000")
+    record = folder.read_json(TRIAL, "")
+    record["evaluations"][-1]["score"] = math.nan
+    folder.write(TRIAL, json.dumps(record).encode())
+    results = read_results(uri)
+    assert ranked(results.trials)[-1].number == 0
+    assert best_trial(results).number != 0
 
 
 def test_a_ranking_of_trials_at_other_sizes_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
