@@ -96,10 +96,19 @@ def _translate_all(generator: Generator, targets: Mapping[Path, Path], args: arg
             f"as a margin of {margin(generator.config)} pixels on each side is cut off"
         )
     refuse_too_large((size for size, _ in batches), args.format)
-    shares = {source: batch_share(*size, args.batch, tile * tile) for size, batch in batches for source in batch}
+    sizes = {source: size for size, batch in batches for source in batch}
+    shares = {source: batch_share(*size, args.batch, tile * tile) for source, size in sizes.items()}
     total = sum(height * width * len(batch) for (height, width), batch in batches)
     with PixelProgress(total, len(shares)) as progress, image_threads(usable_cores()) as pool:
-        load = partial(load_image, shorter=args.size)
+
+        def load(source: Path) -> Tensor:
+            image = load_image(source, shorter=args.size)
+            if image.shape[-2:] != sizes[source]:
+                raise UserError(
+                    f"{shown_name(source)}: was replaced by an image of another size meanwhile; translate it again"
+                )
+            return image
+
         read = ahead(shares, lambda source: load_all([source], load), pool, shares.__getitem__)
 
         def paint() -> Iterator[tuple[Path, Tensor]]:
@@ -147,14 +156,17 @@ def _draw_attention(generator: Generator, image_CHW: Tensor, fractions: tuple[fl
 def _draw_grid(
     args: argparse.Namespace, generator: Generator, back: Generator, done: list[Path], truths: Mapping[Path, Path]
 ) -> dict[Path, str]:
-    """Draw the picture grid. Returns: the reason for each true result that cannot be read."""
+    """Draw the picture grid. Returns: the reason for each image and true result that cannot be read."""
     pictures = []
-    drawn = evenly(done, args.grid_rows)
-    true, damaged = load_all([truths[source] for source in drawn if source in truths], load_image)
-    for source in drawn:
-        image = reduced(load_image(source, shorter=args.size), args.tile**2)
+    images, gone = load_all(
+        evenly(done, args.grid_rows), lambda source: reduced(load_image(source, shorter=args.size), args.tile**2)
+    )
+    if not images:
+        raise UserError(f"--grid: none of its images can be read any more: {next(iter(gone.values()))}")
+    true, damaged = load_all([truths[source] for source in images if source in truths], load_image)
+    for source, image in images.items():
         translation = translate_both_ways(generator, back, image, args.direction, args.attention)
         pictures.append(translation.row(true.get(truths[source]) if source in truths else None))
     save_picture(picture_grid(pictures), args.grid, drawn=True)
     print(f"picture grid: {shown_name(args.grid)}")
-    return damaged
+    return gone | damaged

@@ -9,6 +9,7 @@ from data_shards.errors import UserError
 from data_shards.images.read import load_image
 from nla_cyclegan import Generator, GeneratorConfig
 from nla_cyclegan.__main__ import main
+from nla_cyclegan.commands import translate_files
 from nla_cyclegan.commands.device import choose_device
 from nla_cyclegan.commands.outputs import plan_batches
 from nla_cyclegan.inference.images import attention_maps, translate_images, translation_masks
@@ -394,3 +395,21 @@ def test_names_as_long_as_the_file_system_takes(weights, tmp_path):
     Image.fromarray(image(9, 9)).save(tmp_path / f"{name}.png")
     assert translate(weights, tmp_path / "out", "--format", "webp", "--attention", "0.5,0.5", tmp_path) == 0
     assert sorted(len(path.name.encode()) for path in (tmp_path / "out").iterdir()) == [254, 255]
+
+
+@pytest.mark.parametrize("after", ["plan_batches", "save_image"])
+def test_images_that_change_meanwhile_are_left_out(weights, photos, tmp_path, capsys, monkeypatch, after):
+    step = getattr(translate_files, after)
+
+    def then_change(*arguments, **options):
+        result = step(*arguments, **options)
+        Image.fromarray(image(20, 60)).save(photos / "2014 0.jpg")
+        (photos / "2014 1.jpg").unlink(missing_ok=True)
+        return result
+
+    monkeypatch.setattr(translate_files, after, then_change)
+    assert translate(weights, tmp_path / "out", "--grid", tmp_path / "grid.png", photos) == 0
+    out, err = capsys.readouterr()
+    assert "2014 1.jpg: no such file" in err
+    assert ("2014 0.jpg: was replaced by an image of another size" in err) == (after == "plan_batches")
+    assert f"; {2 if after == 'plan_batches' else 1} left out, see above" in out
