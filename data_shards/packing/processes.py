@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from multiprocessing.sharedctypes import Synchronized, synchronized
 from typing import Self, TypeVar
 
@@ -80,7 +81,9 @@ class Workers:
         waiting: deque[Future[list[Result]]] = deque()
         try:
             for start in range(0, len(items), per_task):
-                waiting.append(self._pool.submit(_of_each, function, items[start : start + per_task]))
+                # The pool starts its processes here.
+                with signals_held(signal.SIGINT, signal.SIGHUP):
+                    waiting.append(self._pool.submit(_of_each, function, items[start : start + per_task]))
                 if len(waiting) >= TASKS_IN_FLIGHT * self._jobs:
                     yield from waiting.popleft().result()
             while waiting:
@@ -108,10 +111,21 @@ def _count_into(total: "Synchronized[int]") -> None:
 def _start_worker(total: "Synchronized[int]", counts: Table) -> None:
     _count_into(total)
     share_counts(counts)
-    # Ctrl-C and a closed terminal, which reach all processes of a command, are the parent's to handle.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     end_with_parent()
+
+
+@contextmanager
+def signals_held(*numbers: signal.Signals) -> Iterator[None]:
+    """A process that starts in this context never gets these signals, such as Ctrl-C, which reach all processes of a command and are the
+    parent's to handle. To ignore them once it runs would be too late: it imports for seconds, and would print a traceback.
+    """
+    # First, because starting it unblocks the signals.
+    start_tracker()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def end_with_parent() -> None:

@@ -21,9 +21,8 @@ from torch import Tensor
 
 from data_shards.errors import LoaderDiedError, UserError
 from data_shards.memory import oom_kills
-from data_shards.packing.processes import end_with_parent
+from data_shards.packing.processes import end_with_parent, signals_held
 from data_shards.repeats import Table, share_counts, table
-from data_shards.semaphores import start_tracker
 from data_shards.storage import shown
 from data_shards.stream.tracks import Part, Task, part_shape, read_parts
 
@@ -75,7 +74,8 @@ class LoaderProcess:
         )
         self._kills, self._looked = oom_kills(), time.monotonic()
         try:
-            with theirs, _signals_held(), _main_hidden():
+            # The fork server by itself ignores Ctrl-C alone, and only after its preloads.
+            with theirs, signals_held(signal.SIGINT, signal.SIGTERM, signal.SIGHUP), _main_hidden():
                 self._process.start()
         except (EOFError, OSError) as error:
             if "AF_UNIX path too long" in str(error):
@@ -208,21 +208,6 @@ def _shared(shape: tuple[int, ...]) -> Tensor:
             f"no room in /dev/shm for the {math.prod(shape) / 1e6:,.0f} MB of a loader process: lower data.prefetch or "
             "data.loader_workers, or enlarge it (docker run --shm-size, emptyDir with medium: Memory)"
         ) from error
-
-
-@contextlib.contextmanager
-def _signals_held() -> Iterator[None]:
-    """A fork server that starts in this context never gets Ctrl-C, SIGTERM or SIGHUP, which may be sent to all processes of a program.
-
-    By itself it ignores Ctrl-C alone, and only after its preloads.
-    """
-    # First, because starting it unblocks the signals.
-    start_tracker()
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextlib.contextmanager
