@@ -11,7 +11,7 @@ from tuning.analysis.results import Results, Trial
 def trials_differ(trials: Sequence[Trial]) -> list[str]:
     """In what the evaluations of a sweep's trials differ; empty where their scores are comparable.
 
-    The command lets no trial differ in it: it is for records of earlier versions, and edited ones.
+    `data.load_size`, `data.fit` and `validation.images` may vary in a sweep, which is then for looking at its pictures.
     """
     return _names([MeasuredOn.by({"config": trial.config}) for trial in trials])
 

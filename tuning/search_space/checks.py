@@ -13,18 +13,7 @@ from nla_cyclegan.model.config import PLACEMENTS
 from tuning.search_space.space import PLACED, Overrides, Space, override
 
 # Fields that must be equal: otherwise trials would be measured on different images or training lengths.
-FIXED = (
-    "name",
-    "storage",
-    "data.uri",
-    "data.a",
-    "data.b",
-    "data.crop_size",
-    "data.load_size",
-    "data.fit",
-    "schedule.epochs",
-    "schedule.images",
-)
+FIXED = ("name", "storage", "data.uri", "data.a", "data.b", "data.crop_size", "schedule.epochs", "schedule.images")
 
 
 def space_problems(space: Space, base: RunConfig) -> list[str]:

@@ -49,7 +49,6 @@ def test_a_score_that_is_not_a_number_is_never_the_best(tmp_path: Path) -> None:
 
 
 def test_a_ranking_of_trials_at_other_sizes_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Earlier versions let trials differ in it."""
     uri = sweep_records.sweep(tmp_path, 3, scheduler="none")
     folder = RunFolder(uri, "trial-0001")
     record = folder.read_json(TRIAL, "")

@@ -186,7 +186,6 @@ def test_dimensions_that_are_none(dimension: dict[str, Any], said: str) -> None:
         ("optimizer.lrr", {"uniform": [1, 2]}, "no such field of a run; did you mean optimizer.lr?"),
         ("optimizer", {"choice": [1]}, "a section, not a field; allowed: optimizer.name, optimizer.lr"),
         ("data.crop_size", {"choice": [16]}, "must be the same for all trials"),
-        ("data.load_size", {"choice": [16, 24]}, "must be the same for all trials"),
         ("validation.images", {"choice": [16]}, "must be the same for all trials"),
         ("optimizer.lr", {"loguniform": [1e-3, 10]}, "less than or equal to 1; got 10.0"),
         ("optimizer.beta1", {"choice": [0.5, "much"]}, "valid number, unable to parse string as a number; got 'much'"),
