@@ -43,7 +43,7 @@ SENT = (
 STOP_WAIT = {"RAY_JOB_STOP_WAIT_TIME_S": "90"}
 # Fields of a runtime environment that name a container image.
 IMAGES = ("image_uri", "container")
-SECRET = re.compile(r"SECRET|TOKEN|PASSW|CREDENTIAL|(^|_)KEY", re.IGNORECASE)
+SECRET = re.compile(r"SECRET|TOKEN|PASSW|PASSPHRASE|CREDENTIAL|CONNECTION_?STRING|(^|_)KEY", re.IGNORECASE)
 
 
 @dataclass(frozen=True)

@@ -121,6 +121,7 @@ def test_the_packages_of_a_job_are_those_that_it_was_given(kind: str) -> None:
     "arguments",
     [
         as_json(env_vars={"WANDB_API_KEY": "hidden"}),
+        as_json(env_vars={"AZURE_STORAGE_CONNECTION_STRING": "AccountKey=hidden"}),
         as_json(env_vars={"STORE": "http://me:hidden@store"}),
         ("--pip", "git+https://hidden@github.com/a/b"),
         ("--pip=--extra-index-url https://me:hidden@host/simple",),
