@@ -35,7 +35,7 @@ def same(one: Generator, other: Generator) -> bool:
 
 
 # Google's client holds Python's lock while it asks, and the proxy answers in this process: see test_google.py.
-@pytest.mark.parametrize("store", ["rclone", "moto"], indirect=True)
+@pytest.mark.parametrize("store", ["rclone", pytest.param("moto", marks=pytest.mark.slow)], indirect=True)
 @pytest.mark.parametrize("kind", ["slow_down", "reset", "hang"])
 def test_weights_are_read_through_faults(bucket: Bucket, run: dict[str, Generator], kind: str) -> None:
     with FaultProxy(bucket.store.port) as proxy:
