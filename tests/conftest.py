@@ -7,7 +7,6 @@ import orphans
 import pytest
 import torch
 
-torch.set_num_threads(1)
 orphans.mark()
 # The same examples every time, however long a busy machine takes for them.
 hypothesis.settings.register_profile(
@@ -21,8 +20,9 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup() -> None:
-    """The same random numbers, whatever ran before."""
+    """The same random numbers and one thread, whatever ran before."""
     torch.manual_seed(0)
+    torch.set_num_threads(1)
 
 
 pytest_runtest_call = pytest_runtest_setup
