@@ -39,6 +39,7 @@ class Found:
     Attributes:
         links: members that are links.
         others: kind (.json, no suffix, no regular file) -> number of members that are no images.
+        behind: where the shard goes on behind its end mark; empty if it does not.
     """
 
     shard: dict[str, Any] = field(default_factory=dict)
@@ -47,6 +48,7 @@ class Found:
     fault: str = ""
     links: list[str] = field(default_factory=list)
     others: Counter[str] = field(default_factory=Counter)
+    behind: str = ""
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,8 @@ def look_through(task: Task) -> Found:
         try:
             passed = Passed()
             samples = _group(stream, task.image_field, passed)
+            end = stream.tell()
+            behind = "" if stream.has_only_zeros() else f"{task.shard}: from byte {end:,} of {stream.size:,} on"
             sha256 = stream.sha256()
         except BadShardError as error:
             return Found(fault=f"{task.shard}: {error}")
@@ -96,7 +100,8 @@ def look_through(task: Task) -> Found:
     shard = {"split": task.split, "name": task.shard, "samples": len(rows), "bytes": stream.size, "sha256": sha256}
     others = Counter(f".{suffix}" for sample in samples for suffix in sample.suffixes - sample.images.keys())
     others += Counter({"without a suffix, or hidden": len(passed.without_key), "no regular files": len(passed.special)})
-    return Found(shard, pa.Table.from_pylist(rows, INDEX_SCHEMA), skipped, links=passed.links, others=others)
+    rows_table = pa.Table.from_pylist(rows, INDEX_SCHEMA)
+    return Found(shard, rows_table, skipped, links=passed.links, others=others, behind=behind)
 
 
 def _hidden(samples: list[_Sample]) -> set[str]:

@@ -99,6 +99,10 @@ def _warn_of_members(tasks: list[Task], found: list[Found]) -> None:
     listed(
         "links to other members, which no reader of WebDataset follows (tar --dereference --hard-dereference)", links
     )
+    listed(
+        "more behind a tar's end mark, which no reader of WebDataset reaches (tars are joined by tar --concatenate, not by cat)",
+        [each.behind for each in found if each.behind],
+    )
     others: Counter[str] = sum((each.others for each in found), Counter())
     listed("members that are no images, by kind", [f"{count:,} {kind}" for kind, count in others.most_common()])
 

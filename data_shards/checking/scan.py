@@ -79,6 +79,13 @@ class ShardStream:
             self._take(place - self._place)
         return self._place
 
+    def has_only_zeros(self) -> bool:
+        """Whether the rest of the shard is zeros; reads all of it."""
+        found = False
+        while self._has_piece():
+            found |= bool(bytes(self._take(len(self._piece))).strip(b"\0"))
+        return not found
+
     def sha256(self) -> str:
         """The digest of the whole shard; reads the rest of it."""
         self.seek(self.size)

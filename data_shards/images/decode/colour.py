@@ -5,6 +5,7 @@ from functools import lru_cache
 
 import numpy as np
 from PIL import Image, ImageCms
+from PIL.TiffImagePlugin import PHOTOMETRIC_INTERPRETATION
 
 from data_shards.images.decode.orientation import upright
 
@@ -12,6 +13,7 @@ from data_shards.images.decode.orientation import upright
 PROFILED_MODES = ("L", "RGB", "CMYK", "LAB")
 # Largest difference, of 255, between two encodings of sRGB.
 SAME_COLOUR = 2
+WHITE_IS_ZERO = 0
 # Rows that are scaled at once: a whole panorama in fp64 would take several times its memory.
 ROWS = 256
 
@@ -46,6 +48,9 @@ def _eight_bit(image: Image.Image) -> Image.Image:
     for strip in strips:
         rows = np.nan_to_num(values[strip].astype(np.float64), nan=lowest, posinf=highest, neginf=lowest)
         shown[strip] = np.round(255.0 * ((rows - lowest) / (highest - lowest or 1.0)))
+    # Pillow follows this tag of a TIFF in images of up to 8 bits.
+    if getattr(image, "tag_v2", {}).get(PHOTOMETRIC_INTERPRETATION) == WHITE_IS_ZERO:
+        np.subtract(255, shown, out=shown)
     grey = Image.fromarray(shown)
     if isinstance(transparent := image.info.get("transparency"), int):
         grey.putalpha(Image.fromarray(np.uint8(255) * (values != transparent)))

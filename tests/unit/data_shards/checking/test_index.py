@@ -578,6 +578,18 @@ def test_links_between_members_are_named(tmp_path: Path, capsys: pytest.CaptureF
     assert "trainA-0.tar: soft.jpg -> 000.jpg" in said
 
 
+def test_what_follows_a_tars_end_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of tars that `cat` has joined webdataset reads the first."""
+    first, second = (write_tar(tmp_path / f"{n}.tar", images(2, start=2 * n)).read_bytes() for n in range(2))
+    (tmp_path / "trainA-0.tar").write_bytes(first + second)
+    (tmp_path / "trainB-0.tar").write_bytes(first + bytes(10240))
+    assert index(tmp_path) == 0
+    said = capsys.readouterr().err
+    assert "more behind a tar's end mark" in said and f"of {len(first + second):,} on" in said
+    assert "trainB-0.tar: from byte" not in said
+    assert [row["key"] for row in rows(tmp_path) if row["split"] == "trainA"] == list(stock(tmp_path / "trainA-0.tar"))
+
+
 def test_a_tail_behind_an_images_end_is_no_fault() -> None:
     film = b"\0\0\0\x18ftypmp42" + bytes(40) + b"\xff\xda\0\x08" + bytes(40)
     assert look_at(image(1) + film).fault == ""

@@ -60,6 +60,16 @@ def test_16_bits_are_scaled_not_clipped(tmp_path, name):
     assert pixels(tmp_path / name)[0, :, 1].tolist() == [0, 100, 255]
 
 
+@pytest.mark.parametrize("depth", [np.uint8, np.uint16])
+def test_a_tiff_whose_zeros_are_white(tmp_path, depth):
+    """Scanners write them; Pillow's own reader inverts those of 8 bits alone."""
+    most = np.iinfo(depth).max
+    black_is_zero = np.array([[0, most // 255 * 100, most]], depth)
+    stored = black_is_zero if depth == np.uint8 else most - black_is_zero
+    Image.fromarray(stored).save(tmp_path / "scan.tif", tiffinfo={262: 0})
+    assert pixels(tmp_path / "scan.tif")[0, :, 1].tolist() == [0, 100, 255]
+
+
 @pytest.mark.parametrize(
     ("mode", "value", "shown"), [("L", 77, (77,) * 3), ("1", 1, (255,) * 3), ("LA", (9, 255), (9,) * 3)]
 )
