@@ -17,6 +17,9 @@ from tuning.settings.config import AshaConfig, PbtConfig
 from tuning.trials.tune_trials import replay, restart
 
 FACTORS = (0.8, 1.2)
+# Field of a result, true for an evaluation of an earlier session of the sweep: it counts, and decides nothing. The trials that it
+# would be compared with may have reported evaluations from much later in their training.
+REPEATED = "repeated"
 
 
 class TrialSource(Searcher):
@@ -74,13 +77,21 @@ def asha(config: AshaConfig, total: int, trials: Sequence[Trial]) -> TrialSchedu
         trials: trials of the sweep; those that are decided count at the rungs.
     """
     grace = config.grace or max(1, int(total / config.reduction**2))
-    scheduler = ASHAScheduler(
+    scheduler = Halving(
         time_attr="images", metric="score", mode="min",
         # No rung at the end: a trial that came so far is finished, not stopped.
         max_t=max(total - 1, grace), grace_period=grace, reduction_factor=config.reduction, stop_last_trials=False,
     )  # fmt: skip
     replay(scheduler, [trial for trial in trials if trial.decided])
     return scheduler
+
+
+class Halving(ASHAScheduler):
+    """ASHA that does not stop a trial at a rung which it passed in an earlier session."""
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        decision: str = super().on_trial_result(tune_controller, trial, result)
+        return TrialScheduler.CONTINUE if result.get(REPEATED) else decision
 
 
 class Population(FIFOScheduler):
@@ -104,13 +115,18 @@ class Population(FIFOScheduler):
         self.images: dict[Any, int] = {}
         self.scores: dict[Any, float] = {}
 
+    def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
+        # What it reports again up to here are scores of before its last exploit.
+        if exploit := trial.config["trial"]["exploit"]:
+            self.images[trial] = exploit["images"]
+
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         # The result with a state is the last one.
         if "state" in result or result["images"] - self.images.get(trial, 0) < self.interval:
             return TrialScheduler.CONTINUE
         self.images[trial], self.scores[trial] = result["images"], result["score"]
         best, worst = quantiles(self.scores, self.config.quantile)
-        if trial not in worst:
+        if trial not in worst or result.get(REPEATED):
             return TrialScheduler.CONTINUE
         donor = best[self.random.integers(len(best))]
         self.images[trial] = self.images[donor]

@@ -27,6 +27,7 @@ from nla_cyclegan.weights.stored_score import ABOUT
 from tuning.analysis.objective import DIVERGED, ObjectiveConfig, evaluation_of, evaluations
 from tuning.analysis.results import trial_name
 from tuning.trials.exploit import take_over
+from tuning.trials.scheduling import REPEATED
 
 
 class ReportEvaluations(TuneReportCallback):
@@ -86,8 +87,9 @@ def _train_to_the_end(trial: dict[str, Any]) -> None:
     # A scheduler of this session has not seen earlier evaluations: those in the trial's record, and those not there yet.
     known = {each["images"]: each for each in trial["evaluations"] if each["images"] <= prepared.images_seen}
     known |= {each["images"]: each for each in evaluations(prepared.folder, objective, prepared.images_seen)}
+    decided = {each["images"] for each in trial["evaluations"]}
     for images in sorted(known):
-        tune.report(known[images])
+        tune.report({**known[images], REPEATED: images in decided})
     if not prepared.finished:
         claim(prepared, attempt)
         try:

@@ -585,7 +585,7 @@ def test_what_follows_a_tars_end_is_said(tmp_path: Path, capsys: pytest.CaptureF
     (tmp_path / "trainB-0.tar").write_bytes(first + bytes(10240))
     assert index(tmp_path) == 0
     said = capsys.readouterr().err
-    assert "more behind a tar's end mark" in said and f"of {len(first + second):,} on" in said
+    assert f" of {len(first + second):,} on" in said
     assert "trainB-0.tar: from byte" not in said
     assert [row["key"] for row in rows(tmp_path) if row["split"] == "trainA"] == list(stock(tmp_path / "trainA-0.tar"))
 

@@ -24,7 +24,7 @@ from tuning.analysis.results import Evaluation, Trial
 from tuning.search_space.space import Dimension
 from tuning.settings.config import AshaConfig, PbtConfig
 from tuning.trials import driver
-from tuning.trials.scheduling import Deadline, Population, asha, perturb, quantiles
+from tuning.trials.scheduling import REPEATED, Deadline, Population, asha, perturb, quantiles
 
 
 @pytest.mark.parametrize(
@@ -108,6 +108,29 @@ def test_asha_knows_the_trials_of_an_earlier_start() -> None:
 
     assert decisions(asha(AshaConfig(), 900, []), "bad", {100: 2.0}) == ["CONTINUE"]
     assert decisions(asha(AshaConfig(), 900, [known(0), known(1)]), "bad", {100: 2.0}) == ["STOP"]
+
+
+def test_what_an_earlier_session_let_go_on_goes_on() -> None:
+    def result(images: int, score: float, *, repeated: bool) -> dict[str, Any]:
+        return {"images": images, "score": score, REPEATED: repeated}
+
+    scheduler = asha(AshaConfig(), 900, [])
+    decisions(scheduler, "better", {100: 1.0})
+    resumed: Any = SimpleNamespace(trial_id="resumed")
+    scheduler.on_trial_add(None, resumed)
+    assert scheduler.on_trial_result(None, resumed, result(100, 2.0, repeated=True)) == "CONTINUE"
+    assert decisions(scheduler, "new", {100: 3.0}) == ["STOP"]
+
+    # Members of a population start one after the other, and one may be back at its newest score before another's first.
+    members = [Member(n, {}, {}) for n in range(2)]
+    members[1].config["trial"]["exploit"] = {"serial": 1, "donor": 0, "images": 100}
+    population = Population(PbtConfig(interval=100), {}, 900, seed=0)
+    for member in members:
+        population.on_trial_add(None, member)
+    for number, images, score in [(0, 100, 9.0), (0, 200, 2.0), (1, 100, 8.0), (1, 200, 4.0), (1, 300, 1.0)]:
+        again = result(images, score, repeated=True)
+        assert population.on_trial_result(None, members[number], again) == "CONTINUE"
+    assert population.scores == {members[0]: 2.0, members[1]: 1.0}
 
 
 class Controller:
