@@ -19,13 +19,13 @@ from cluster.machines.ray_internals import (
     silence_callback_errors,
 )
 from cluster.machines.session import cluster_machines
-from cluster.ranks.pulse import Pulse, ranks_behind, take_pulse
+from cluster.ranks.rank_progress import RankProgress, current_progress, ranks_behind
 from cluster.records import events
 from cluster.settings.workers.resources import Resources, shortage
 from cluster.settings.workers.scaling import ScalingConfig
 from data_shards.errors import ExhaustedError
 
-PULSES_IN_TIMEOUT = 20
+CHECKS_IN_TIMEOUT = 20
 # A group is placed within seconds where there is room.
 SAY_AFTER_S = 20.0
 IDLE_S = 0.5
@@ -47,9 +47,9 @@ class Watchdog(WorkerGroupCallback, ControllerCallback):
     def after_worker_group_start(self, worker_group: WorkerGroup) -> None:
         self._group = worker_group
         self._asked: list[ray.ObjectRef] = []
-        self._pulses: list[Pulse | None] = [None] * len(worker_group)
+        self._ranks: list[RankProgress | None] = [None] * len(worker_group)
         self._progress: list[tuple[int, int]] = []
-        self._moved = self._took = time.monotonic()
+        self._moved = self._asked_at = time.monotonic()
 
     def before_worker_group_shutdown(self, worker_group: WorkerGroup) -> None:
         self._group = None
@@ -62,7 +62,7 @@ class Watchdog(WorkerGroupCallback, ControllerCallback):
                 raise ControllerError(reason)
             self._say_lost(error)
         elif self._group is not None:
-            self._take_pulses(self._group)
+            self._ask_ranks(self._group)
             if time.monotonic() - self._moved > self.scaling.timeout_s:
                 self._stop_hung(self._group)
 
@@ -91,23 +91,23 @@ class Watchdog(WorkerGroupCallback, ControllerCallback):
             self._said = True
             self._say("waiting", f"waiting for machines: {shortage(self.resources, cluster_machines())}")
 
-    def _take_pulses(self, group: WorkerGroup) -> None:
+    def _ask_ranks(self, group: WorkerGroup) -> None:
         """Ask all ranks now and then; not again before all have answered."""
         now = time.monotonic()
         if not self._asked:
-            if now - self._took > self.scaling.timeout_s / PULSES_IN_TIMEOUT:
-                self._asked, self._took = group.execute_async(take_pulse), now
+            if now - self._asked_at > self.scaling.timeout_s / CHECKS_IN_TIMEOUT:
+                self._asked, self._asked_at = group.execute_async(current_progress), now
             return
         answered, _ = ray.wait(self._asked, num_returns=len(self._asked), timeout=0)
         try:
-            self._pulses = [ray.get(asked) if asked in answered else None for asked in self._asked]
+            self._ranks = [ray.get(asked) if asked in answered else None for asked in self._asked]
         except RayError:
             # A worker died: the next poll brings the error.
             self._asked = []
             return
         if len(answered) == len(self._asked):
             self._asked = []
-            progress = [pulse.progress for pulse in self._pulses if pulse]
+            progress = [rank.progress for rank in self._ranks if rank]
             if progress != self._progress:
                 self._progress, self._moved = progress, now
 
@@ -117,9 +117,9 @@ class Watchdog(WorkerGroupCallback, ControllerCallback):
         hung = {
             rank: TimeoutError(
                 f"hung for {waited_s:g} s (scaling.timeout_s) on {workers[rank].metadata.hostname}, "
-                f"{self._pulses[rank] or 'and does not answer'}"
+                f"{self._ranks[rank] or 'and does not answer'}"
             )
-            for rank in ranks_behind(self._pulses)
+            for rank in ranks_behind(self._ranks)
         }
         error = WorkerGroupError("workers hung", hung)
         self._say_lost(error)

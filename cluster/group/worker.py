@@ -21,7 +21,7 @@ from data_shards.repeats import repeats_counted
 from data_shards.storage.folder import RunFolder
 
 if TYPE_CHECKING:
-    from cluster.memory.shelf import Shelf
+    from cluster.memory.copy_store import CopyStore
 
 
 def train_worker(settings: dict[str, Any]) -> dict[str, Any]:
@@ -66,7 +66,7 @@ def train_worker(settings: dict[str, Any]) -> dict[str, Any]:
                 ask=ask,
                 say=say,
                 attempt=attempt,
-                shelf=_shelf(config, attempt),
+                copy_store=_copy_store(config, attempt),
             )
             return {"metrics": metrics}
     except NonFiniteLossError as error:
@@ -81,11 +81,11 @@ def train_worker(settings: dict[str, Any]) -> dict[str, Any]:
         return {"interrupted": error.args}
 
 
-def _shelf(config: RunConfig, attempt: Attempt | None) -> "Shelf | None":
+def _copy_store(config: RunConfig, attempt: Attempt | None) -> "CopyStore | None":
     """Where this machine keeps copies of the run's state; they last as long as the attempt."""
-    from cluster.memory.shelf import SHARED_MEMORY, Shelf
+    from cluster.memory.copy_store import SHARED_MEMORY, CopyStore
 
-    return Shelf(SHARED_MEMORY, records_key(config), attempt.id) if attempt and SHARED_MEMORY.exists() else None
+    return CopyStore(SHARED_MEMORY, records_key(config), attempt.id) if attempt and SHARED_MEMORY.exists() else None
 
 
 def _asked(config: RunConfig, rank: int) -> Request | None:

@@ -61,9 +61,9 @@ def scratch_parent() -> str:
 
 def delete_left_by(server: int) -> None:
     """In the fork server of that number, at its end: delete what its forks and a driver that was killed have left on this machine."""
-    from cluster.memory import shelf
+    from cluster.memory import copy_store
 
-    shelf.delete_left_by(server)
+    copy_store.delete_left_by(server)
     if folder := os.environ.get(VARIABLE):
         delete(Path(folder))
 

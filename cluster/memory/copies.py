@@ -1,7 +1,7 @@
 """Copies of a run's state in the memory of its machines, and resuming from them.
 
 A copy has all that a checkpoint has: what all ranks have alike, and the image pools of all of them, which the ranks exchange. So
-each machine has a whole one, whichever others are lost. There are two in turn (shelf.py): one that is being written when a
+each machine has a whole one, whichever others are lost. There are two in turn (copy_store.py): one that is being written when a
 process dies leaves the one before.
 """
 
@@ -16,11 +16,11 @@ from torch import Tensor
 
 from cluster.checkpoints.config import CheckpointConfig
 from cluster.checkpoints.state import deal, load_pools, loaders
+from cluster.memory.copy_store import CopyStore
+from cluster.memory.interval import CopyInterval
 from cluster.memory.layout import Layout
-from cluster.memory.pace import Pace
 from cluster.memory.parts import DOMAINS, FINITE, Parts, aligned, described, state_of
 from cluster.memory.records import RecordsTail, as_lines, between
-from cluster.memory.shelf import Shelf
 from cluster.memory.writer import Writer
 from cluster.ranks.clock import Clock
 from cluster.ranks.requests import STOP
@@ -36,7 +36,7 @@ class MemoryCopies:
     As a context manager it deletes the copies at the end of the attempt, and leaves them for another group of workers.
 
     Args:
-        shelf: this machine's; None: there are no copies.
+        copy_store: this machine's; None: there are no copies.
         carried: JSON values beside the tensors, see Checkpoints.
         say: shows the user a line; called on rank 0.
 
@@ -49,18 +49,18 @@ class MemoryCopies:
         self,
         config: CheckpointConfig,
         clock: Clock,
-        shelf: Shelf | None,
+        copy_store: CopyStore | None,
         world: World,
         carried: dict[str, Any],
         say: Callable[[str], None],
     ) -> None:
         self.world, self.carried, self.say = world, carried, say
-        self.shelf = shelf if config.memory_share else None
+        self.copy_store = copy_store if config.memory_share else None
         self.tail = RecordsTail()
         self.recovered: list[Record] = []
         # Storage has the records up to the checkpoint before the newest one.
         self._kept = 2 * max(config.every, clock.batch)
-        self._pace = Pace(config.memory_share)
+        self._interval = CopyInterval(config.memory_share)
         self._on_cpu = world.device.type == "cpu"
         self._cost_s, self._apart_s = math.nan, 0.0
         self._machines: list[str] = []
@@ -74,8 +74,8 @@ class MemoryCopies:
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if self._writer:
             self._writer.close()
-        if self.shelf and self._is_first_here and _is_over(error):
-            self.shelf.close()
+        if self.copy_store and self._is_first_here and _is_over(error):
+            self.copy_store.close()
 
     def restore(self, step: TrainingStep, newer_than: int) -> int | None:
         """Restore the step from the newest complete copy of any machine. Returns: its images seen, None if there is none.
@@ -83,21 +83,21 @@ class MemoryCopies:
         Args:
             newer_than: images seen at the newest checkpoint; older copies are not used.
         """
-        if self.shelf is None:
+        if self.copy_store is None:
             return None
-        self._machines = self.world.gather(self.shelf.open())
+        self._machines = self.world.gather(self.copy_store.open())
         if "" in self._machines:
-            self.shelf = None
+            self.copy_store = None
             return None
         layout = Layout.of(state_of(step))
         mine = {
             about["images"]: (slot, about)
-            for slot, about in (self.shelf.whole() if self._is_first_here else {}).items()
+            for slot, about in (self.copy_store.whole() if self._is_first_here else {}).items()
             if about["state"] == layout.fingerprint and about["images"] > newer_than
         }
         for images in sorted({each for found in self.world.gather([*mine]) for each in found}, reverse=True):
             slot, about = mine.get(images, (None, {}))
-            content = None if slot is None else self.shelf.read(slot)
+            content = None if slot is None else self.copy_store.read(slot)
             whole = self.world.gather(content is not None)
             if True in whole:
                 self._newest = slot
@@ -107,12 +107,12 @@ class MemoryCopies:
 
     def maybe_copy(self, step: TrainingStep, images_seen: int) -> None:
         """Copy the state when it is due; training waits only for work on its device."""
-        if self.shelf and self._pace.due():
+        if self.copy_store and self._interval.due():
             if not self._on_cpu:
                 # Exclude the time of the steps before.
                 torch.cuda.current_stream().synchronize()
-            step_s, began = self._pace.measured_step_s(), self._clock_s()
-            if parts := self._parts or self._set_up(step, self.shelf):
+            step_s, began = self._interval.measured_step_s(), self._clock_s()
+            if parts := self._parts or self._set_up(step, self.copy_store):
                 self._copy(parts, images_seen, step_s)
                 self._cost_s = self._clock_s() - began
 
@@ -135,15 +135,15 @@ class MemoryCopies:
                 "state": parts.state_layout.fingerprint, "slot": parts.slot.to_json(),
             }  # fmt: skip
             self._writer.write(exchanged, records, about)
-        self._pace.next(*exchanged.times)
+        self._interval.next(*exchanged.times)
 
-    def _set_up(self, step: TrainingStep, shelf: Shelf) -> Parts | None:
+    def _set_up(self, step: TrainingStep, copy_store: CopyStore) -> Parts | None:
         """Agree with all ranks on what is copied; None if a machine has no room for it."""
         images = next((each for each in self.world.gather(described(step)) if each), None)
-        parts, reason = self._parts_of(step, images, shelf)
+        parts, reason = self._parts_of(step, images, copy_store)
         if reason := next((each for each in self.world.gather(reason) if each), None):
-            self.shelf = None
-            shelf.close()
+            self.copy_store = None
+            copy_store.close()
             if self.world.rank == 0:
                 self.say(
                     f"the state is not copied to memory: {reason}. After a lost worker the run continues from its newest checkpoint; give it "
@@ -152,26 +152,28 @@ class MemoryCopies:
             return None
         assert parts
         if self._is_first_here:
-            self._writer = Writer(shelf, parts, self._newest, self._kept)
+            self._writer = Writer(copy_store, parts, self._newest, self._kept)
         self._parts = parts
         return parts
 
-    def _parts_of(self, step: TrainingStep, images: list[Any] | None, shelf: Shelf) -> tuple[Parts | None, str | None]:
+    def _parts_of(
+        self, step: TrainingStep, images: list[Any] | None, copy_store: CopyStore
+    ) -> tuple[Parts | None, str | None]:
         """What this rank copies, or the reason why it has no room."""
         try:
             parts = Parts(step, images, self.world, writes=self._is_first_here)
         except RuntimeError as error:
             # Of CUDA, which has no other type for pinned memory that the host does not give.
             return None, f"{self.world.device} of {socket.gethostname()} has no room ({str(error).splitlines()[0]})"
-        return parts, shelf.shortage(2 * parts.size) if self._is_first_here else None
+        return parts, copy_store.shortage(2 * parts.size) if self._is_first_here else None
 
     def _go_on_from(
         self, step: TrainingStep, layout: Layout, source: int, about: dict[str, Any], content: bytearray | None
     ) -> None:
         """Restore the step from the copy of one rank."""
-        assert self.shelf
+        assert self.copy_store
         is_source = self.world.rank == source
-        lines = self.shelf.records().decode(errors="replace") if is_source else ""
+        lines = self.copy_store.records().decode(errors="replace") if is_source else ""
         about, records = self.world.gather(about)[source], self.world.gather(lines)[source].encode()
         whole = self.world.broadcast_bytes(bytes(content or b"") if is_source else None, about["size"], source)
         buffer = torch.frombuffer(bytearray(whole), dtype=torch.uint8)
@@ -187,7 +189,7 @@ class MemoryCopies:
         self.carried |= about["carried"]
         self.recovered = between(records, about["images"] - self._kept, about["images"])
         if self._is_first_here:
-            self.shelf.set_records(as_lines(self.recovered))
+            self.copy_store.set_records(as_lines(self.recovered))
 
     @property
     def _is_first_here(self) -> bool:

@@ -54,10 +54,10 @@ class Parts:
         self._slots = torch.empty((world.size, len(self._own_slot)), dtype=torch.uint8, device=world.device)
         # Creating views takes longer than copying small tensors.
         self._own, self._all = self.slot.views(self._own_slot), [self.slot.views(slot) for slot in self._slots]
-        self._passage: Passage | None = None
+        self._staging: DeviceStaging | None = None
         if writes and world.device.type == "cuda":
-            self._passage = Passage(self.size, world.device)
-            self._on_device = self.target(self._passage.on_device)
+            self._staging = DeviceStaging(self.size, world.device)
+            self._on_device = self.target(self._staging.on_device)
 
     def exchange(self, records: int, times: tuple[float, float, float]) -> Exchanged:
         """Exchange image pools, counts and times. Every rank must call it.
@@ -83,10 +83,10 @@ class Parts:
 
     def snapshot(self, slots: Tensor, target: "Target") -> Callable[[], None]:
         """Copy the state and the slots to CPU memory, possibly in the background. Returns: a function that waits for the copy."""
-        taken = target if self._passage is None else self._on_device
+        taken = target if self._staging is None else self._on_device
         torch._foreach_copy_(taken.state, [*self.state.values()])
         taken.slots.copy_(slots)
-        return self._passage.send(target.buffer) if self._passage else lambda: None
+        return self._staging.send(target.buffer) if self._staging else lambda: None
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ class Target:
     finite: Tensor
 
 
-class Passage:
+class DeviceStaging:
     """Copies from a GPU to the host during training: first on the device, then on a separate stream."""
 
     def __init__(self, size: int, device: torch.device) -> None:

@@ -7,16 +7,16 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
+from cluster.memory.copy_store import SLOTS, CopyStore
 from cluster.memory.parts import Exchanged, Parts, Target
 from cluster.memory.records import as_lines, between
-from cluster.memory.shelf import SLOTS, Shelf
 from cluster.records.upload import OptionalWork
 
 MOST_RECORDS_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
-class Took:
+class CopyTime:
     """Elapsed time and CPU time of a copy in the background, in seconds."""
 
     passed_s: float
@@ -31,14 +31,14 @@ class Writer:
         kept: number of images before the newest copy for which records are kept.
     """
 
-    def __init__(self, shelf: Shelf, parts: Parts, newest: int | None, kept: int) -> None:
-        self.shelf, self.parts, self.newest, self.kept = shelf, parts, newest, kept
+    def __init__(self, copy_store: CopyStore, parts: Parts, newest: int | None, kept: int) -> None:
+        self.copy_store, self.parts, self.newest, self.kept = copy_store, parts, newest, kept
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="memory")
-        self._writing: Future[Took] | None = None
+        self._writing: Future[CopyTime] | None = None
         self._targets: dict[int, Target] = {}
         self._work = OptionalWork(f"the state cannot be copied to the memory of {socket.gethostname()}")
 
-    def took(self) -> Took | None:
+    def took(self) -> CopyTime | None:
         """The times of the previous copy; None if it is not done, or they were returned already."""
         if self._writing is None or not self._writing.done():
             return None
@@ -53,27 +53,27 @@ class Writer:
             about: metadata of the copy, with `images` seen.
         """
         with self._work.attempt():
-            self.shelf.add_records(records)
+            self.copy_store.add_records(records)
             if self._writing is None:
                 slot = next(each for each in SLOTS if each != self.newest)
                 if slot not in self._targets:
-                    self._targets[slot] = self.parts.target(self.shelf.buffer(slot, self.parts.size))
-                self.shelf.discard(slot)
+                    self._targets[slot] = self.parts.target(self.copy_store.buffer(slot, self.parts.size))
+                self.copy_store.discard(slot)
                 arrived = self.parts.snapshot(exchanged.slots, self._targets[slot])
                 self._writing = self._thread.submit(self._finish, slot, arrived, about)
 
     def close(self) -> None:
         self._thread.shutdown()
 
-    def _finish(self, slot: int, arrived: Callable[[], None], about: dict[str, Any]) -> Took:
+    def _finish(self, slot: int, arrived: Callable[[], None], about: dict[str, Any]) -> CopyTime:
         began, worked = time.perf_counter(), time.thread_time()
         with self._work.attempt():
             arrived()
             # A non-finite step has changed nothing and ends the run: a restart must not resume after it.
             if self._targets[slot].finite:
-                self.shelf.commit(slot, self._targets[slot].buffer, about)
+                self.copy_store.commit(slot, self._targets[slot].buffer, about)
                 self.newest = slot
-            if self.shelf.records_bytes() > MOST_RECORDS_BYTES:
-                kept = between(self.shelf.records(), about["images"] - self.kept, about["images"])
-                self.shelf.set_records(as_lines(kept))
-        return Took(time.perf_counter() - began, time.thread_time() - worked)
+            if self.copy_store.records_bytes() > MOST_RECORDS_BYTES:
+                kept = between(self.copy_store.records(), about["images"] - self.kept, about["images"])
+                self.copy_store.set_records(as_lines(kept))
+        return CopyTime(time.perf_counter() - began, time.thread_time() - worked)

@@ -1,1 +1,1 @@
-"""One rank of a group: the process group, the clock, the pulse for the watchdog, and requests to stop."""
+"""One rank of a group: the process group, the clock, its progress for the watchdog, and requests to stop."""

@@ -7,7 +7,7 @@ from cluster.settings.config import RunConfig
 from data_shards.errors import UserError
 from nla_cyclegan import Generator, PatchDiscriminator
 from nla_cyclegan.kernels.coverage import CAPABILITY, uncovered
-from nla_cyclegan.training.backends import Way
+from nla_cyclegan.training.backends import Backend
 from nla_cyclegan.training.step import frozen_parameters, trainable
 
 Lines = list[tuple[str, str]]
@@ -26,7 +26,10 @@ def step_lines(config: RunConfig, *, on_gpu: bool, world: int, is_certain: bool)
         return [("step", _on_other_machines(config))]
     try:
         return [
-            ("step", Way.choose(config.model, config.step, torch.device("cuda" if on_gpu else "cpu"), world).summary)
+            (
+                "step",
+                Backend.choose(config.model, config.step, torch.device("cuda" if on_gpu else "cpu"), world).summary,
+            )
         ]
     except ValueError as error:
         if is_certain:

@@ -12,10 +12,10 @@ from cluster.evaluation.attention import AttentionLog
 from cluster.evaluation.previews import Previews
 from cluster.evaluation.validate import Report, Validation
 from cluster.memory.copies import MemoryCopies
-from cluster.memory.shelf import Shelf
+from cluster.memory.copy_store import CopyStore
 from cluster.ownership.attempt import Attempt, id_of
 from cluster.ranks.clock import Clock
-from cluster.ranks.pulse import beat
+from cluster.ranks.rank_progress import record_step
 from cluster.ranks.requests import Ask, Requests
 from cluster.ranks.world import World
 from cluster.records import events
@@ -47,7 +47,7 @@ def train(
     ask: Ask = lambda: None,
     say: Callable[[str], None] = lambda text: None,
     attempt: Attempt | None = None,
-    shelf: Shelf | None = None,
+    copy_store: CopyStore | None = None,
 ) -> Record:
     """Train as one rank of a world; all ranks call it alike.
 
@@ -60,7 +60,7 @@ def train(
         ask: whether this rank has been asked to leave off; see Requests.
         say: called by rank 0 with how its steps are computed, and with what is wrong with the data.
         attempt: which owns the run's folder; None where nobody else can write there.
-        shelf: where this machine keeps copies of the state in its memory; None: nowhere.
+        copy_store: where this machine keeps copies of the state in its memory; None: nowhere.
 
     Returns: the newest value of everything recorded; the losses are the same on all ranks.
 
@@ -100,7 +100,7 @@ def train(
             attempt=attempt,
             add_event=events.add,
         )
-        memory = MemoryCopies(config.checkpoint, clock, shelf, world, checkpoints.carried, say)
+        memory = MemoryCopies(config.checkpoint, clock, copy_store, world, checkpoints.carried, say)
         metrics = MetricsFiles(config.observe, files.root, folder, recovered=lambda: memory.recovered)
         owner_check = [OwnerCheck(attempt)] if attempt and folder.is_local else []
         trackers = _trackers(config, clock, folder, attempt, say) if world.rank == 0 else []
@@ -138,7 +138,7 @@ def train(
                 with out_of_memory_explained(config, world.device, len(batch.a)):
                     losses = step(batch.a, batch.b, images_seen=images_seen, lr=lr)
                 images_seen += clock.batch
-                beat(images_seen)
+                record_step(images_seen)
 
                 guard.watch(losses, step.finite, images_seen)
                 faults.maybe_share(stream, images_seen)

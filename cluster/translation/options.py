@@ -25,7 +25,7 @@ WORKER_CPUS = 4
 
 
 @dataclass(frozen=True)
-class Way:
+class TranslationSettings:
     """How images are translated, the same for all workers.
 
     Attributes:

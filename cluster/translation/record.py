@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from cluster.translation.options import Way
+from cluster.translation.options import TranslationSettings
 from data_shards.errors import UserError, shown_name
 from data_shards.images.signatures import RECORD
 from data_shards.storage import Location, delete_files, file_size, write_file
@@ -17,9 +17,9 @@ ABOUT = RECORD
 LEFT_OUT = "left_out.txt"
 
 
-def begin(out: Location, generator: Generator, way: Way) -> None:
+def begin(out: Location, generator: Generator, settings: TranslationSettings) -> None:
     """Record the weights and settings in OUT. Raises: UserError if OUT was begun with others."""
-    ours = {"weights": fingerprint(generator), **asdict(way)}
+    ours = {"weights": fingerprint(generator), **asdict(settings)}
     # The batch size changes no image.
     del ours["batch"]
     there = read_json(out, ABOUT)

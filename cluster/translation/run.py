@@ -13,7 +13,7 @@ from cluster.machines.session import ray_session
 from cluster.settings.preflight import cluster_address
 from cluster.translation.calls import CALLS, Report, calls, sent
 from cluster.translation.listing import Work, list_work
-from cluster.translation.options import Way
+from cluster.translation.options import TranslationSettings
 from cluster.translation.record import LEFT_OUT, begin, write_left_out
 from cluster.translation.workers import Workers, choose_workers
 from data_shards.errors import ExhaustedError, StorageAwayError, UserError
@@ -64,14 +64,14 @@ def _translate_missing(
         workers = choose_workers(
             options.workers, options.cpus, options.gpu, options.selector, joined=address is not None
         )
-        way = way_of(options, workers)
-        begin(out, generator, way)
+        settings = settings_of(options, workers)
+        begin(out, generator, settings)
         missing = work.images.num_rows
-        say(f"translating {missing:,} of {work.total:,} images: {workers}, {way.precision}")
+        say(f"translating {missing:,} of {work.total:,} images: {workers}, {settings.precision}")
         done, left_out = 0, dict[str, str]()
         with Progress("translated", missing) as progress:
             try:
-                for report in _reports(options, generator, way, workers, work.images):
+                for report in _reports(options, generator, settings, workers, work.images):
                     if report.error is not None:
                         raise (StorageAwayError if report.retryable else UserError)(report.error)
                     done += report.done
@@ -97,14 +97,16 @@ def has_given_up(error: Exception) -> bool:
     return isinstance(error, ExecutionTimeoutError | RayError) and not isinstance(error, RayTaskError)
 
 
-def way_of(options: argparse.Namespace, workers: Workers) -> Way:
+def settings_of(options: argparse.Namespace, workers: Workers) -> TranslationSettings:
     auto: Precision = "bf16" if workers.use_gpu else "fp32"
     precision: Precision = auto if options.precision == "auto" else options.precision
-    return Way(options.direction, f".{options.format}", options.size, options.batch, options.tile // 4 * 4, precision)
+    return TranslationSettings(
+        options.direction, f".{options.format}", options.size, options.batch, options.tile // 4 * 4, precision
+    )
 
 
 def _reports(
-    options: argparse.Namespace, generator: Generator, way: Way, workers: Workers, images: pa.Table
+    options: argparse.Namespace, generator: Generator, settings: TranslationSettings, workers: Workers, images: pa.Table
 ) -> Iterator[Report]:
     """The report of each call, as they end."""
     import ray
@@ -118,11 +120,18 @@ def _reports(
     context.execution_no_progress_timeout_s = LONGEST_WAIT_S
     # Stored once on this machine, from where each other machine fetches it once.
     generators = [ray.put(generator)]
-    given = [{"images": sent(call)} for call in calls(images, way.batch, workers)]
+    given = [{"images": sent(call)} for call in calls(images, settings.batch, workers)]
     # By default a lost worker is restarted and its calls are repeated without limit.
     dataset = ray.data.from_items(given, override_num_blocks=len(given)).map_batches(
         Translator,
-        fn_constructor_args=[generators, options.source, options.out, way, max(1, int(workers.cpus)), workers.use_gpu],
+        fn_constructor_args=[
+            generators,
+            options.source,
+            options.out,
+            settings,
+            max(1, int(workers.cpus)),
+            workers.use_gpu,
+        ],
         batch_size=None,
         batch_format="pyarrow",
         compute=ray.data.ActorPoolStrategy(

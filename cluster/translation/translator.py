@@ -14,7 +14,7 @@ from torch import Tensor
 
 from cluster.machines.device import rank_device
 from cluster.translation.calls import Report, received
-from cluster.translation.options import Way
+from cluster.translation.options import TranslationSettings
 from data_shards.errors import UserError
 from data_shards.images.decode.open import UnreadableImageError
 from data_shards.images.read import decoded, ready_for_threads
@@ -44,7 +44,9 @@ class Translator:
     A UserError is returned in the report, because Ray Data would log an exception with its traceback.
     """
 
-    def __init__(self, generators: list[Any], source: str, out: str, way: Way, threads: int, use_gpu: bool) -> None:
+    def __init__(
+        self, generators: list[Any], source: str, out: str, settings: TranslationSettings, threads: int, use_gpu: bool
+    ) -> None:
         import ray
 
         self._problem: UserError | None = None
@@ -58,7 +60,7 @@ class Translator:
         # As `nla_cyclegan translate`.
         torch.backends.cudnn.deterministic = True
         generator: Generator = ray.get(generators[0])
-        self.generator, self.way = generator.to(self.device).eval(), way
+        self.generator, self.settings = generator.to(self.device).eval(), settings
         self._network, self._has_read = threading.Lock(), False
         ready_for_threads()
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="images")
@@ -91,7 +93,7 @@ class Translator:
         try:
             content = read_image(self.source, row["name"])
             self._has_read = True
-            image = content if isinstance(content, str) else decoded(content, shorter=self.way.size)
+            image = content if isinstance(content, str) else decoded(content, shorter=self.settings.size)
         except UserError as error:
             # If nothing can be read from a bucket, the machine is refused, not the image.
             if error.retryable or (self.source.is_object_store and not self._has_read):
@@ -101,11 +103,11 @@ class Translator:
         return row, image if isinstance(image, str) else self._fitting(image)
 
     def _fitting(self, image: Tensor) -> Tensor | str:
-        longest, (height, width) = LONGEST_SIDE[self.way.suffix], image.shape[-2:]
+        longest, (height, width) = LONGEST_SIDE[self.settings.suffix], image.shape[-2:]
         if max(height, width) > longest:
-            return f"{width:,} x {height:,} px, and {self.way.suffix} holds up to {longest:,} a side: give another --format"
+            return f"{width:,} x {height:,} px, and {self.settings.suffix} holds up to {longest:,} a side: give another --format"
         smallest = smallest_tile(self.generator.config)
-        if padded_pixels(height, width) > self._most and self.way.tile < smallest:
+        if padded_pixels(height, width) > self._most and self.settings.tile < smallest:
             return f"{width:,} x {height:,} px, which takes --tile {smallest} or more"
         return image
 
@@ -119,11 +121,14 @@ class Translator:
                 else:
                     yield row, image
 
-        for batch in by_size(readable(), self.way.batch, self._most):
+        for batch in by_size(readable(), self.settings.batch, self._most):
             try:
                 with self._network:
                     translated = translate_batch(
-                        self.generator, [image for _, image in batch], self.way.tile, precision=self.way.precision
+                        self.generator,
+                        [image for _, image in batch],
+                        self.settings.tile,
+                        precision=self.settings.precision,
                     )
             except torch.OutOfMemoryError as error:
                 raise UserError(
@@ -133,18 +138,18 @@ class Translator:
 
     def _write(self, translated: tuple[str, Tensor]) -> None:
         target, image = translated
-        write_file(self.out, target, encoded(image, self.way.suffix))
+        write_file(self.out, target, encoded(image, self.settings.suffix))
 
     @property
     def _most(self) -> int:
-        return self.way.tile**2
+        return self.settings.tile**2
 
     def _share(self, row: dict[str, Any]) -> float:
-        return max(1 / self.way.batch, PIXELS_A_BYTE * row["size"] / self._most)
+        return max(1 / self.settings.batch, PIXELS_A_BYTE * row["size"] / self._most)
 
     def _translated_share(self, translated: tuple[str, Tensor]) -> float:
         height, width = translated[1].shape[-2:]
-        return batch_share(height, width, self.way.batch, self._most)
+        return batch_share(height, width, self.settings.batch, self._most)
 
 
 def read_image(source: Location, name: str) -> bytes | str:

@@ -1,4 +1,4 @@
-"""How a device computes a step: what is set in PyTorch for it, and which way through the networks it takes."""
+"""How a device computes a step: what is set in PyTorch for it, and how the networks are called."""
 
 import os
 from collections.abc import Iterator
@@ -90,7 +90,7 @@ def compile_ahead(
 
 
 @dataclass(frozen=True)
-class Way:
+class Backend:
     """How a step is computed.
 
     Attributes:
@@ -106,7 +106,7 @@ class Way:
     summary: str
 
     @classmethod
-    def choose(cls, model: ModelConfig, config: StepConfig, device: torch.device, world: int) -> "Way":
+    def choose(cls, model: ModelConfig, config: StepConfig, device: torch.device, world: int) -> "Backend":
         """Raises: ValueError where step.kernels is fused and the kernels do not cover the model on that device."""
         why_plain = why_not(model.generator, model.discriminator, precision=config.precision, device=device)
         if config.kernels == "fused" and why_plain:

@@ -12,7 +12,7 @@ from nla_cyclegan.model.discriminator import PatchDiscriminator
 from nla_cyclegan.model.generator import Generator
 from nla_cyclegan.pixels import keyed_generator, to_float
 from nla_cyclegan.training.augment import Augment
-from nla_cyclegan.training.backends import Way, compile_ahead, make_fused, switches
+from nla_cyclegan.training.backends import Backend, compile_ahead, make_fused, switches
 from nla_cyclegan.training.config import LossConfig, OptimizerConfig, StepConfig
 from nla_cyclegan.training.ema import EMA
 from nla_cyclegan.training.gradients import AllReduce, GradientSum
@@ -77,13 +77,13 @@ class TrainingStep:
         self.config, self.device = step, torch.device(device)
         self.seed, self.global_batch, self.rank, self.world = seed, global_batch, rank, world
         self.dtype = torch.float64 if step.precision == "fp64" else torch.float32
-        way = Way.choose(model, step, self.device, world)
-        self.summary, self._channels_last = way.summary, way.channels_last
+        backend = Backend.choose(model, step, self.device, world)
+        self.summary, self._channels_last = backend.summary, backend.channels_last
         self.model = model
         self.networks = self._build(model)
         ab, ba, discriminator_a, discriminator_b = self.networks.values()
         self._frozen = frozen_parameters(self.networks, frozen)
-        self._fused = make_fused(step) if way.fused else None
+        self._fused = make_fused(step) if backend.fused else None
         calls = (self._fused, self._fused) if self._fused else ()
         self.players: dict[str, nn.Module] = {
             "generators": Generators(ab, ba, discriminator_a, discriminator_b, loss, *calls),  # type: ignore[arg-type]
@@ -96,7 +96,7 @@ class TrainingStep:
         self.loss_scales = {name: LossScale(self.finite) for name in self.players} if step.precision == "fp16" else {}
         self.optimizers = {
             name: make_optimizer(
-                optimizer, self._trained(name), self.finite, fused=way.fused, loss_scale=self.loss_scales.get(name)
+                optimizer, self._trained(name), self.finite, fused=backend.fused, loss_scale=self.loss_scales.get(name)
             )
             for name in self.players
         }
@@ -104,7 +104,7 @@ class TrainingStep:
         self.ema: EMA | None = None
         if step.ema_half_life is not None:
             applies = self.optimizers["generators"].applies
-            self.ema = EMA(self.inference_generators, step.ema_half_life, applies, fused=way.fused)
+            self.ema = EMA(self.inference_generators, step.ema_half_life, applies, fused=backend.fused)
             self.inference_generators = self.ema.networks
         capacity = step.pool_size * (rank + 1) // world - step.pool_size * rank // world
         self.pools = {domain: ImagePool(capacity, self.device, self._memory_format) for domain in ("a", "b")}
@@ -113,7 +113,7 @@ class TrainingStep:
         self._rates = {"generators": 1.0, "discriminators": of_discriminators / optimizer.lr}
         self._loss_names: list[str] = []
         self._compiling: subprocess.Popen[bytes] | None = None
-        self._replay = Replay(self._compute, self._rehearse, self.device, CudaGraph if way.graph else None)
+        self._replay = Replay(self._compute, self._rehearse, self.device, CudaGraph if backend.graph else None)
 
     def prepare(self, *, pairs: int, size: int) -> None:
         """Start to compile the kernels of the first step in the background; that step waits for them.

@@ -28,7 +28,7 @@ from timing import header
 from torch import Tensor, nn
 
 from cluster.translation.listing import list_work
-from cluster.translation.options import Way
+from cluster.translation.options import TranslationSettings
 from cluster.translation.translator import Translator
 from data_shards.cores import usable_cores
 from data_shards.images.read import load_image
@@ -118,8 +118,8 @@ def by_worker(generator: nn.Module, files: list[Path], out: Path, batch: int) ->
     shutil.rmtree(out, ignore_errors=True)
     work = list_work(locate(files[0].parent), locate(out), ".png")
     with mock.patch("ray.get", lambda reference: reference):
-        way = Way("B2A", ".png", None, batch, 1024, "fp32")
-        worker = Translator([generator], str(files[0].parent), str(out), way, usable_cores(), use_gpu=False)
+        settings = TranslationSettings("B2A", ".png", None, batch, 1024, "fp32")
+        worker = Translator([generator], str(files[0].parent), str(out), settings, usable_cores(), use_gpu=False)
     if worker.translate(work.images).done != len(files):
         raise RuntimeError("not all images were translated")
 

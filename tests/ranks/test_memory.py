@@ -12,9 +12,9 @@ import torch
 from group import Ranks
 from torch import Tensor
 
-from cluster.memory import pace
-from cluster.memory.shelf import Shelf
-from cluster.memory.writer import Took, Writer
+from cluster.memory import interval
+from cluster.memory.copy_store import CopyStore
+from cluster.memory.writer import CopyTime, Writer
 from cluster.ranks.world import World
 from cluster.settings.config import RunConfig
 from cluster.training import loop
@@ -55,19 +55,19 @@ def train(config: RunConfig, machines: list[Path] | None = None, stop_at: int | 
 
     took = Writer.took
 
-    def patiently(self: Writer) -> Took | None:
+    def patiently(self: Writer) -> CopyTime | None:
         """A copy that is still being written is waited for, not left out."""
         if self._writing:
             self._writing.result()
         return took(self)
 
-    shelf = Shelf(machines[world.rank % len(machines)], "run", "1abcd") if machines else None
+    copy_store = CopyStore(machines[world.rank % len(machines)], "run", "1abcd") if machines else None
     with pytest.MonkeyPatch.context() as patch, suppress(StoppedError):
-        patch.setattr(pace, "FIRST_STEPS", 1)
-        patch.setattr(pace.Pace, "next", lambda self, *times: pace.Pace.__post_init__(self))
+        patch.setattr(interval, "FIRST_STEPS", 1)
+        patch.setattr(interval.CopyInterval, "next", lambda self, *times: interval.CopyInterval.__post_init__(self))
         patch.setattr(Writer, "took", patiently)
         patch.setattr(loop, "TrainingStep", type("Watched", (TrainingStep,), {"__call__": step}))
-        loop.train(config, world, shelf=shelf)
+        loop.train(config, world, copy_store=copy_store)
     return began
 
 

@@ -11,7 +11,7 @@ from object_stores import Bucket
 from PIL import Image
 
 from cluster.translation.listing import list_work
-from cluster.translation.options import Way
+from cluster.translation.options import TranslationSettings
 from cluster.translation.record import begin
 from cluster.translation.translator import Translator
 from data_shards.storage import list_files, locate, read_file, write_file
@@ -19,7 +19,7 @@ from nla_cyclegan import Generator, GeneratorConfig, translate_images
 
 pytestmark = pytest.mark.slow
 
-WAY = Way("B2A", ".png", None, 4, 1024, "fp32")
+SETTINGS = TranslationSettings("B2A", ".png", None, 4, 1024, "fp32")
 
 
 @pytest.mark.parametrize("store", ["rclone", "moto"], indirect=True)
@@ -35,9 +35,9 @@ def test_each_image_once_through_faults(bucket: Bucket, tmp_path: Path, monkeypa
     with FaultProxy(bucket.store.port) as proxy:
         source, out = bucket.uri("in", proxy), bucket.uri("out", proxy)
         proxy.fail(Fault("slow_down"), times=3)
-        begin(locate(out), generator, WAY)
+        begin(locate(out), generator, SETTINGS)
         images = list_work(locate(source), locate(out), ".png").images
-        worker = Translator([generator], source, out, WAY, 2, use_gpu=False)
+        worker = Translator([generator], source, out, SETTINGS, 2, use_gpu=False)
         for fault in (Fault("slow_down"), Fault("reset", after=50), Fault("lost")):
             for method in ("GET", "PUT"):
                 proxy.fail(fault, times=3, skip=2, method=method, path="/sub")

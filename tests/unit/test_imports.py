@@ -82,7 +82,7 @@ RAY_FILES = {
     "tuning/trials/driver.py": False,
     "tuning/trials/patience.py": True,
     "tuning/trials/record.py": True,
-    "tuning/trials/room.py": False,
+    "tuning/trials/admission.py": False,
     "tuning/trials/scheduling.py": True,
     "tuning/trials/trial.py": True,
     "tuning/trials/tune_trials.py": True,

@@ -22,7 +22,7 @@ from cluster.settings.workers.sizing import choose
 from data_shards.errors import UserError
 from tuning.analysis.results import Trial, trial_name
 from tuning.settings.sweep_plan import Sweep
-from tuning.trials.room import AHEAD, Room
+from tuning.trials.admission import AHEAD, Admission
 
 if TYPE_CHECKING:
     from ray.tune import PlacementGroupFactory
@@ -112,7 +112,7 @@ def run_trials(
     settings = stop.until_asked(_settings(sweep, trial, resources, attempt) for trial in sweep.upcoming())
     # With a budget of images, what waits is proposed before it is known whether the budget allows it.
     ahead = 1 if sweep.options.config.budget.images else AHEAD
-    chosen, space = _scheduling(sweep, settings, Room(resources, growth, ahead).for_another)
+    chosen, space = _scheduling(sweep, settings, Admission(resources, growth, ahead).for_another)
     patience = Patience(resources, scaling.loss_wait_s)
     recorder = Recorder(sweep.run.folder, sweep.trials, sweep.total, attempt)
     with tempfile.TemporaryDirectory(prefix="tune-", dir=scratch_parent()) as scratch:

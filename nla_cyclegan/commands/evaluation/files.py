@@ -15,10 +15,10 @@ from data_shards.images.read import image_size
 from data_shards.progress import Progress
 from data_shards.storage.files import writing
 from nla_cyclegan.commands.device import choose_device
+from nla_cyclegan.commands.evaluation.evaluator import Evaluator
 from nla_cyclegan.commands.evaluation.folders import Folders
 from nla_cyclegan.commands.evaluation.memory import check_memory, memory_explained
 from nla_cyclegan.commands.evaluation.overlap import Overlap
-from nla_cyclegan.commands.evaluation.passes import Passes
 from nla_cyclegan.commands.evaluation.reading import Reader, check_enough
 from nla_cyclegan.commands.evaluation.size import choose_fit, choose_size, longest_of
 from nla_cyclegan.commands.evaluation.statistics import Statistics
@@ -63,18 +63,18 @@ def evaluate_files(args: argparse.Namespace) -> int:
     measured = {"size": size.pixels, "seed": args.seed, "inception": network.sha256 if network else None}
     measured |= {"fit": fit} if fit != "stretch" else {}
     statistics = Statistics(args.statistics, measured) if args.statistics else None
-    passes = Passes(Reader(size.pixels, skipped, fit), network, statistics, args.seed)
+    evaluator = Evaluator(Reader(size.pixels, skipped, fit), network, statistics, args.seed)
     if overlap:
-        passes.look = overlap.look
+        evaluator.look = overlap.look
     with memory_explained(size.pixels, config, longest):
         for generator in generators.values():
             generator.to(device)
         if network:
             network.to(device)
         evaluations = (
-            passes.of_run(args.direction, sound, generators)
+            evaluator.of_run(args.direction, sound, generators)
             if generators
-            else {args.direction: passes.of_translations(args.direction, sound)}
+            else {args.direction: evaluator.of_translations(args.direction, sound)}
         )
         if statistics:
             statistics.write()

@@ -18,7 +18,7 @@ from ray.train.v2.api.preemption import PreemptionInfo
 
 from cluster.group import watchdog
 from cluster.group.watchdog import Watchdog
-from cluster.ranks.pulse import Pulse
+from cluster.ranks.rank_progress import RankProgress
 from cluster.settings.workers.capacity import Machine
 from cluster.settings.workers.resources import Resources
 from cluster.settings.workers.scaling import ScalingConfig
@@ -29,10 +29,10 @@ WORKERS = 3
 
 
 class Group:
-    """Stands for a worker group: each worker answers with its pulse, or not at all (None), or is dead (an error)."""
+    """Stands for a worker group: each worker answers with its progress, or not at all (None), or is dead (an error)."""
 
     def __init__(self) -> None:
-        self.pulses: list[Any] = [Pulse(images_seen=8, collectives=5, where="in step")] * WORKERS
+        self.answers: list[Any] = [RankProgress(images_seen=8, collectives=5, where="in step")] * WORKERS
 
     def __len__(self) -> int:
         return WORKERS
@@ -44,11 +44,11 @@ class Group:
         return [SimpleNamespace(metadata=SimpleNamespace(hostname=f"machine-{rank}")) for rank in range(WORKERS)]
 
     def wait(self, asked: list[int], num_returns: int, timeout: float) -> tuple[list[int], list[int]]:
-        silent = [rank for rank in asked if self.pulses[rank] is None]
+        silent = [rank for rank in asked if self.answers[rank] is None]
         return [rank for rank in asked if rank not in silent], silent
 
     def get(self, asked: int) -> Any:
-        answer = self.pulses[asked]
+        answer = self.answers[asked]
         if isinstance(answer, Exception):
             raise answer
         return answer
@@ -109,23 +109,23 @@ def test_ranks_that_get_on_are_left_alone(clock: Clock, group: Group) -> None:
     watching = make()
     watching.after_worker_group_start(group)
     for step in range(20):
-        group.pulses = [Pulse(images_seen=8 * step, collectives=0, where="in step")] * WORKERS
+        group.answers = [RankProgress(images_seen=8 * step, collectives=0, where="in step")] * WORKERS
         poll_for(TIMEOUT_S / 2, watching, clock)
 
 
 @pytest.mark.parametrize(
     ("hung", "how"),
     [
-        (Pulse(images_seen=8, collectives=4, where="in nap (loss.py:3)"), "in nap (loss.py:3)"),
+        (RankProgress(images_seen=8, collectives=4, where="in nap (loss.py:3)"), "in nap (loss.py:3)"),
         (None, "and does not answer"),
     ],
 )
 def test_the_rank_that_holds_the_others_up_is_named_and_the_group_starts_again(
-    clock: Clock, group: Group, said: list[str], hung: Pulse | None, how: str
+    clock: Clock, group: Group, said: list[str], hung: RankProgress | None, how: str
 ) -> None:
     watching = make()
     watching.after_worker_group_start(group)
-    group.pulses[1] = hung
+    group.answers[1] = hung
     poll_for(TIMEOUT_S - 5, watching, clock)
     with pytest.raises(WorkerGroupError) as caught:
         poll_for(10, watching, clock)
@@ -137,7 +137,7 @@ def test_the_rank_that_holds_the_others_up_is_named_and_the_group_starts_again(
 def test_a_worker_that_dies_while_it_is_asked_is_left_to_the_next_poll(clock: Clock, group: Group) -> None:
     watching = make()
     watching.after_worker_group_start(group)
-    group.pulses[1] = ActorDiedError()
+    group.answers[1] = ActorDiedError()
     poll_for(TIMEOUT_S / 2, watching, clock)
 
 

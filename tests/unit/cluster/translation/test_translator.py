@@ -18,7 +18,7 @@ from PIL import Image
 from cluster.translation import translator
 from cluster.translation.calls import Report, sent
 from cluster.translation.listing import list_work
-from cluster.translation.options import Way
+from cluster.translation.options import TranslationSettings
 from cluster.translation.translator import NO_IMAGE, Translator
 from data_shards.errors import StorageAwayError, UserError
 from data_shards.images.write import save_picture
@@ -29,7 +29,7 @@ from nla_cyclegan.weights.generators import load_generator, save_generator
 
 TINY = GeneratorConfig(base_channels=2, num_blocks=2, nonlocal_blocks=(1,), nonlocal_gain=1.0)
 SIZES = [(32, 32), (18, 41), (9, 30)]
-WAY = Way("B2A", ".png", None, 4, 1024, "fp32")
+SETTINGS = TranslationSettings("B2A", ".png", None, 4, 1024, "fp32")
 
 
 @pytest.fixture(autouse=True)
@@ -56,7 +56,7 @@ def photos(tmp_path: Path) -> Path:
 
 
 def paint(worker: Translator, folder: Path, out: Path) -> tuple[int, dict[str, str]]:
-    report = worker.translate(list_work(locate(folder), locate(out), worker.way.suffix).images)
+    report = worker.translate(list_work(locate(folder), locate(out), worker.settings.suffix).images)
     return report.done, report.left_out
 
 
@@ -67,8 +67,8 @@ def test_the_files_are_those_of_translate(weights: Path, photos: Path, tmp_path:
         one, two = tmp_path / f"one {suffix}", tmp_path / f"two {suffix}"
         command = ["translate", "--weights", str(weights), "--device", "cpu", *given, "--out", str(one), str(photos)]
         assert main(command) == 0
-        way = Way("B2A", f".{suffix}", size, 4, 1024, "fp32")
-        worker = Translator([load_generator(weights)], str(photos), str(two), way, 2, use_gpu=False)
+        settings = TranslationSettings("B2A", f".{suffix}", size, 4, 1024, "fp32")
+        worker = Translator([load_generator(weights)], str(photos), str(two), settings, 2, use_gpu=False)
         assert paint(worker, photos, two) == (15, {})
         for file in photos.rglob("*.jpg"):
             name = file.relative_to(photos).with_suffix(f".{suffix}")
@@ -84,10 +84,10 @@ def test_what_does_not_come_through_is_named_and_the_rest_is_done(weights: Path,
     Image.new("RGB", (60, 60)).save(photos / "over the tile.png")
     work = list_work(locate(photos), locate(tmp_path / "out"), ".webp")
     (photos / "sub 1" / "1.jpg").unlink()
-    way = Way("B2A", ".webp", None, 4, 44, "fp32")
-    report = Translator([load_generator(weights)], str(photos), str(tmp_path / "out"), way, 2, use_gpu=False).translate(
-        work.images
-    )
+    settings = TranslationSettings("B2A", ".webp", None, 4, 44, "fp32")
+    report = Translator(
+        [load_generator(weights)], str(photos), str(tmp_path / "out"), settings, 2, use_gpu=False
+    ).translate(work.images)
     left_out = report.left_out
     assert report.done == 15
     assert {name: reason.partition(" (")[0].partition(",")[0] for name, reason in left_out.items()} == {
@@ -105,7 +105,7 @@ def test_storage_that_stays_away_ends_the_call(weights: Path, photos: Path, tmp_
     def away(*arguments: object) -> bytes:
         raise StorageAwayError("cannot read 3.jpg, tried for 60 s")
 
-    worker = Translator([load_generator(weights)], str(photos), str(tmp_path / "out"), WAY, 2, use_gpu=False)
+    worker = Translator([load_generator(weights)], str(photos), str(tmp_path / "out"), SETTINGS, 2, use_gpu=False)
     monkeypatch.setattr(translator, "read_file", away)
     with pytest.raises(UserError, match="tried for 60 s"):
         paint(worker, photos, tmp_path / "out")
@@ -119,14 +119,14 @@ def test_storage_that_stays_away_ends_the_call(weights: Path, photos: Path, tmp_
 def test_a_gpu_that_is_planned_and_not_there_is_reported(weights: Path, photos: Path, tmp_path: Path) -> None:
     if torch.cuda.is_available():
         pytest.skip("there is one")
-    worker = Translator([load_generator(weights)], str(photos), str(tmp_path / "out"), WAY, 2, use_gpu=True)
+    worker = Translator([load_generator(weights)], str(photos), str(tmp_path / "out"), SETTINGS, 2, use_gpu=True)
     images = list_work(locate(photos), locate(tmp_path / "out"), ".png").images
     (report,) = worker(pa.table({"images": [sent(images)]}))["report"]
     assert "translate on CPU cores with --no-gpu" in json.loads(report)["error"]
 
 
 def test_two_calls_at_once_share_the_network_and_the_folder(weights: Path, photos: Path, tmp_path: Path) -> None:
-    worker = Translator([load_generator(weights)], str(photos), str(tmp_path / "out"), WAY, 2, use_gpu=False)
+    worker = Translator([load_generator(weights)], str(photos), str(tmp_path / "out"), SETTINGS, 2, use_gpu=False)
     images = list_work(locate(photos), locate(tmp_path / "out"), ".png").images
     reports: list[Report] = []
     calls = [threading.Thread(target=lambda: reports.append(worker.translate(images))) for _ in range(2)]
@@ -166,12 +166,12 @@ def test_images_are_read_ahead_of_the_network_and_written_behind_it(photos: Path
     for index in range(25):
         (photos / f"{index}.jpg").write_bytes((photos / "sub 0" / "0.jpg").read_bytes())
     network = Watching(counts)
-    worker = Translator([network], str(photos), str(tmp_path / "out"), WAY, 2, use_gpu=False)
+    worker = Translator([network], str(photos), str(tmp_path / "out"), SETTINGS, 2, use_gpu=False)
     # On a thread of its own the reading is done when the network begins.
     worker._pool = Immediate()
     assert paint(worker, photos, tmp_path / "out") == (40, {})
     assert counts == {"read_file": 40, "write_file": 40}
-    batch = WAY.batch
+    batch = SETTINGS.batch
     for before, (read, written) in enumerate(network.seen):
         # Two batches more than this one are begun, and all before are written.
         assert read >= min(40, before // batch * batch + 3 * batch - 1)

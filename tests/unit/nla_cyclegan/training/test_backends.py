@@ -10,14 +10,14 @@ import torch
 
 from nla_cyclegan import ModelConfig, StepConfig
 from nla_cyclegan.training import backends
-from nla_cyclegan.training.backends import Way, switches
+from nla_cyclegan.training.backends import Backend, switches
 
 GPU, CPU = torch.device("cuda"), torch.device("cpu")
 ROOT = Path(__file__).parents[4]
 
 
-def choose(device: torch.device, world: int = 1, **config) -> Way:
-    return Way.choose(ModelConfig(), StepConfig(**config), device, world)
+def choose(device: torch.device, world: int = 1, **config) -> Backend:
+    return Backend.choose(ModelConfig(), StepConfig(**config), device, world)
 
 
 @pytest.fixture

@@ -20,8 +20,8 @@ from nla_cyclegan.weights.names import BOTH, OPPOSITE, Direction
 
 
 @dataclass
-class Passes:
-    """One evaluation.
+class Evaluator:
+    """Evaluates images of one set or more, each read once.
 
     Args:
         statistics: of the real and the training images, from an earlier evaluation.

@@ -3,17 +3,19 @@ import time
 
 import pytest
 
-from cluster.ranks import pulse
-from cluster.ranks.pulse import Pulse, beat, ranks_behind, take_pulse
+from cluster.ranks import rank_progress
+from cluster.ranks.rank_progress import RankProgress, current_progress, ranks_behind, record_step
 
 
-def test_a_pulse_says_how_far_the_training_thread_came_and_where_it_stands(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pulse, "_thread", None)
-    assert take_pulse().where == "before its first step"
+def test_the_progress_says_how_far_the_training_thread_came_and_where_it_stands(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(rank_progress, "_thread", None)
+    assert current_progress().where == "before its first step"
     go_on = threading.Event()
 
     def stand_still() -> None:
-        beat(24)
+        record_step(24)
         go_on.wait()
 
     thread = threading.Thread(target=stand_still)
@@ -21,7 +23,7 @@ def test_a_pulse_says_how_far_the_training_thread_came_and_where_it_stands(monke
     try:
         # It beats a moment before it stands still.
         give_up = time.monotonic() + 60
-        while "in wait (" not in (taken := take_pulse()).where and time.monotonic() < give_up:
+        while "in wait (" not in (taken := current_progress()).where and time.monotonic() < give_up:
             time.sleep(0.01)
     finally:
         go_on.set()
@@ -43,5 +45,5 @@ def test_a_pulse_says_how_far_the_training_thread_came_and_where_it_stands(monke
     ],
 )
 def test_ranks_that_keep_the_others_waiting(progress: list[tuple[int, int] | None], hung: list[int]) -> None:
-    pulses = [each and Pulse(images_seen=each[1], collectives=each[0], where="in step") for each in progress]
-    assert ranks_behind(pulses) == hung
+    answers = [each and RankProgress(images_seen=each[1], collectives=each[0], where="in step") for each in progress]
+    assert ranks_behind(answers) == hung

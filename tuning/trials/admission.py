@@ -12,7 +12,7 @@ LOOK_S = 0.5
 AHEAD = 8
 
 
-class Room:
+class Admission:
     """Says whether another trial may be handed to Ray Tune, one at a look.
 
     Ray itself places a trial: its placement group waits until the workers fit, and Ray's autoscaler adds machines for those that

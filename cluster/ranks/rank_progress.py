@@ -11,7 +11,7 @@ _thread: int | None = None
 
 
 @dataclass(frozen=True)
-class Pulse:
+class RankProgress:
     """The progress of one rank."""
 
     images_seen: int
@@ -29,15 +29,15 @@ class Pulse:
         return self.collectives, self.images_seen
 
 
-def beat(images_seen: int) -> None:
+def record_step(images_seen: int) -> None:
     """Called at every step by the thread that trains."""
     global _images_seen, _thread
     _images_seen, _thread = images_seen, threading.get_ident()
 
 
-def take_pulse() -> Pulse:
-    """The pulse of this process, taken in another thread than the one that trains."""
-    return Pulse(_images_seen, _collectives(), _where())
+def current_progress() -> RankProgress:
+    """The progress of this process, read in another thread than the one that trains."""
+    return RankProgress(_images_seen, _collectives(), _where())
 
 
 def _collectives() -> int:
@@ -60,11 +60,11 @@ def _where() -> str:
     return f"in {innermost.name} ({innermost.filename}:{innermost.lineno})"
 
 
-def ranks_behind(pulses: list[Pulse | None]) -> list[int]:
+def ranks_behind(ranks: list[RankProgress | None]) -> list[int]:
     """Ranks that the others of a hung group wait for: those that do not answer, otherwise those that are behind."""
-    silent = [rank for rank, pulse in enumerate(pulses) if pulse is None]
-    answers = [pulse for pulse in pulses if pulse is not None]
+    silent = [rank for rank, answer in enumerate(ranks) if answer is None]
+    answers = [answer for answer in ranks if answer is not None]
     if silent or not answers:
         return silent
-    least = min(pulse.progress for pulse in answers)
-    return [rank for rank, pulse in enumerate(answers) if pulse.progress == least]
+    least = min(answer.progress for answer in answers)
+    return [rank for rank, answer in enumerate(answers) if answer.progress == least]

@@ -2,11 +2,11 @@ import math
 
 import pytest
 
-from cluster.memory.pace import FIRST_STEPS, Pace
+from cluster.memory.interval import FIRST_STEPS, CopyInterval
 
 
-def steps_until_due(pace: Pace) -> int:
-    return next(step for step in range(1, 100_000) if pace.due())
+def steps_until_due(interval: CopyInterval) -> int:
+    return next(step for step in range(1, 100_000) if interval.due())
 
 
 @pytest.mark.parametrize(
@@ -20,7 +20,7 @@ def steps_until_due(pace: Pace) -> int:
     ],
 )
 def test_copies_take_the_share_of_the_time(cost_s: float, apart_s: float, step_s: float, steps: int) -> None:
-    pace = Pace(0.01)
-    assert steps_until_due(pace) == FIRST_STEPS
-    pace.next(cost_s, apart_s, step_s)
-    assert steps_until_due(pace) == steps
+    interval = CopyInterval(0.01)
+    assert steps_until_due(interval) == FIRST_STEPS
+    interval.next(cost_s, apart_s, step_s)
+    assert steps_until_due(interval) == steps

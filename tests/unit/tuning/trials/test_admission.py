@@ -10,9 +10,9 @@ import ray
 from cluster.settings.workers.capacity import NO_GROWTH, Growth, Machine
 from cluster.settings.workers.resources import Resources
 from data_shards.errors import UserError
-from tuning.trials import patience, room
+from tuning.trials import admission, patience
+from tuning.trials.admission import Admission
 from tuning.trials.patience import Patience
-from tuning.trials.room import Room
 from tuning.trials.scheduling import TrialSource
 
 TWO_CORES = Resources(2, use_gpu=False, cpus_per_worker=1, reasons={})
@@ -22,18 +22,18 @@ GROWTH = Growth((Machine(2),) * 3)
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     now = SimpleNamespace(s=100.0)
-    monkeypatch.setattr(room.time, "monotonic", lambda: now.s)
+    monkeypatch.setattr(admission.time, "monotonic", lambda: now.s)
     return now
 
 
 def state(monkeypatch: pytest.MonkeyPatch, machines: list[Machine], *groups: str) -> None:
     """A cluster with these machines, and the states of the placement groups in it."""
-    monkeypatch.setattr(room, "cluster_machines", lambda: machines)
+    monkeypatch.setattr(admission, "cluster_machines", lambda: machines)
     table = {str(number): {"state": group} for number, group in enumerate(groups)}
     monkeypatch.setattr(ray.util, "placement_group_table", lambda: table)
 
 
-def looks(where: Room, clock: SimpleNamespace) -> bool:
+def looks(where: Admission, clock: SimpleNamespace) -> bool:
     clock.s += 1
     return where.for_another()
 
@@ -41,7 +41,7 @@ def looks(where: Room, clock: SimpleNamespace) -> bool:
 def test_where_no_machine_comes_by_itself_a_trial_begins_when_its_cores_are_free(
     monkeypatch: pytest.MonkeyPatch, clock: SimpleNamespace
 ) -> None:
-    there = Room(TWO_CORES, NO_GROWTH)
+    there = Admission(TWO_CORES, NO_GROWTH)
     state(monkeypatch, [Machine(2, busy_cpus=2)], "CREATED", "REMOVED")
     assert looks(there, clock)
     assert not there.for_another()  # The one before has no group yet.
@@ -58,7 +58,7 @@ def test_where_no_machine_comes_by_itself_a_trial_begins_when_its_cores_are_free
 def test_an_autoscaler_hears_of_trials_that_wait(
     growth: Growth, monkeypatch: pytest.MonkeyPatch, clock: SimpleNamespace
 ) -> None:
-    there = Room(TWO_CORES, growth, ahead=3)
+    there = Admission(TWO_CORES, growth, ahead=3)
     full = [Machine(0, busy_cpus=2)]
     state(monkeypatch, full, "CREATED", "PENDING", "RESCHEDULING")
     assert looks(there, clock)
