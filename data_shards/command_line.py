@@ -67,7 +67,7 @@ def run_verb(
         _parser(prog, description, verbs).parse_args(arguments[:1])
     try:
         _check_current_folder()
-        with signals_raised(), repeats_counted():
+        with signals_raised(), repeats_counted(), interrupts_recognized():
             status = _call(prog, arguments[0], verbs[arguments[0]], arguments[1:])
         # Here, not at the end of the interpreter, where a broken pipe is a traceback.
         sys.stdout.flush()
@@ -120,6 +120,23 @@ def signals_raised() -> Iterator[None]:
     finally:
         for number in numbers:
             signal.signal(number, signal.SIG_DFL)
+
+
+@contextmanager
+def interrupts_recognized() -> Iterator[None]:
+    """An error in this context that Ctrl-C has caused becomes that KeyboardInterrupt again.
+
+    Python 3.11 raises a RuntimeError for one in a class's `__set_name__`, as where libraries are imported; others wrap that in turn.
+    """
+    try:
+        yield
+    except Exception as error:
+        cause: BaseException = error
+        while above := cause.__cause__ or cause.__context__:
+            if isinstance(above, KeyboardInterrupt):
+                raise above from None
+            cause = above
+        raise
 
 
 def _check_current_folder() -> None:

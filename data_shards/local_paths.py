@@ -43,18 +43,33 @@ class LocalPath(argparse.Action):
         return Path(unquote(named[1]))
 
 
-class LocalFile(LocalPath):
-    """A file to be written. Raises: UserError, also for a folder, or where nothing can be written: before hours of work, not after."""
+class Result(LocalPath):
+    """A file or a folder to be written. Raises: UserError where nothing can be written: before hours of work, not after."""
 
     def path_of(self, text: str) -> Path:
         path = super().path_of(text)
+        whole = path.absolute()
+        folder = whole if whole.is_dir() else next(each for each in whole.parents if os.path.lexists(each))
+        if not folder.is_dir():
+            raise UserError(f"{shown_name(text)}: cannot be written, {shown_name(folder)} is no folder; name another")
+        if not os.access(folder, os.W_OK):
+            raise UserError(
+                f"{shown_name(text)}: cannot be written (no permission in {shown_name(folder)}); choose another place"
+            )
+        return path
+
+
+class LocalFile(Result):
+    """A file to be written. Raises: UserError, also for a folder, a device or a pipe."""
+
+    def path_of(self, text: str) -> Path:
+        from data_shards.storage.files import is_special
+
+        path = super().path_of(text)
         if text.endswith(os.sep) or path.is_dir():
             raise UserError(f"{shown_name(text)}: cannot be written (Is a directory); name a file in it")
-        parent = next(folder for folder in path.absolute().parents if folder.exists())
-        if not os.access(parent, os.W_OK):
-            raise UserError(
-                f"{shown_name(text)}: cannot be written (no permission in {shown_name(parent)}); choose another place"
-            )
+        if is_special(path):
+            raise UserError(f"{shown_name(text)}: cannot be written (no regular file); name another")
         return path
 
 
@@ -64,7 +79,7 @@ class InputPath(LocalPath):
     advice = "; `python -m cluster translate` reads and writes URIs"
 
 
-class ResultFolder(LocalPath):
+class ResultFolder(Result):
     """A folder to write to. Raises: UserError, also for a file."""
 
     def path_of(self, text: str) -> Path:

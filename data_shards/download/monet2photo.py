@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from data_shards.dataset.manifest import SPLITS
 from data_shards.download.fetch import discard, fetch
 from data_shards.errors import UserError
-from data_shards.local_paths import LocalPath
+from data_shards.local_paths import LocalPath, Result
 from data_shards.progress import Progress
 from data_shards.storage.temporary import remove_leftovers, temporary_folder
 
@@ -27,7 +27,7 @@ COUNTS = {"monet2photo": {"trainA": 1072, "trainB": 6287, "testA": 121, "testB":
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", choices=NAMES, metavar="NAME", help=f"one of {', '.join(NAMES)}")
-    parser.add_argument("dest", action=LocalPath, metavar="DIR", help=f"folder to make; {', '.join(SPLITS)} go in it")
+    parser.add_argument("dest", action=Result, metavar="DIR", help=f"folder to make; {', '.join(SPLITS)} go in it")
     parser.add_argument("--url", help=f"another home of the zip (default {HOME.format(name='NAME')})")
     parser.add_argument(
         "--zip",

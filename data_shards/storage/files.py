@@ -33,6 +33,8 @@ def writing(path: Path) -> Iterator[Path]:
     Raises: UserError if the file cannot be written (OSError or ValueError from within, Pillow's for an unknown suffix).
     """
     try:
+        if is_special(path):
+            raise OSError("no regular file")
         # The suffix stays last: Pillow chooses the format by it. The name may be as long as the file system allows already.
         temporary = path.with_name(temporary_name(path.suffix))
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -47,7 +49,14 @@ def writing(path: Path) -> Iterator[Path]:
     except (OSError, ValueError) as error:
         # Not all of an OSError: it names the temporary file.
         reason = (isinstance(error, OSError) and error.strerror) or str(error)
+        if isinstance(error, FileExistsError):
+            reason = f"{os.fsdecode(error.filename)} is no folder"
         raise UserError(f"{shown_name(path)}: cannot be written ({shown_name(reason)})") from error
+
+
+def is_special(path: Path) -> bool:
+    """Whether a device such as /dev/null or a pipe is there, or a link of /dev to one: a file that is renamed to it would replace it."""
+    return (path.exists() and not path.is_file() and not path.is_dir()) or path.absolute().parent == Path("/dev")
 
 
 def read_file(location: Location, name: str, most: int | None = None) -> bytes | None:

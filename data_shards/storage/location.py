@@ -39,6 +39,13 @@ class Location:
     root: str
     uri: str
 
+    def __post_init__(self) -> None:
+        try:
+            self.root.encode()
+        except UnicodeEncodeError as error:
+            # Not even pyarrow's local filesystem has bytes for it.
+            raise UserError(f"{shown_name(self.uri)}: its name is not UTF-8; rename it, or choose another") from error
+
     def path(self, name: str) -> str:
         path = f"{self.root}/{name}"
         # What a bucket lies in has no name.

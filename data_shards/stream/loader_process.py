@@ -14,6 +14,8 @@ from contextlib import closing
 from dataclasses import replace
 from itertools import cycle
 from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from multiprocessing.util import Finalize
 from pathlib import Path
 
 import torch
@@ -85,6 +87,9 @@ class LoaderProcess:
                 ) from error
             # The fork server could not fork.
             raise LoaderDiedError(f"a loader process does not start ({error or 'its fork server died'})") from error
+        # A close that Ctrl-C cut short is made up for at the end of the program: before (priority 0) the semaphores are removed,
+        # for which a process that is still starting would print a traceback.
+        Finalize(self, _kill, (self._process,), exitpriority=1)
         for _ in range(self._depth):
             self._make_room()
 
@@ -157,6 +162,11 @@ class LoaderProcess:
         self._pipe.close()
         self._process.join(END_S)
         self._process.kill()
+
+
+def _kill(process: BaseProcess) -> None:
+    if process.is_alive():
+        process.kill()
 
 
 def ending(exit_code: int | None, kills_before: int | None) -> str:

@@ -18,7 +18,7 @@ from PIL import Image
 from data_shards.command_line import integer
 from data_shards.cores import usable_cores
 from data_shards.errors import UserError, check_range
-from data_shards.local_paths import LocalPath
+from data_shards.local_paths import Result
 from data_shards.packing.processes import FILES_PER_TASK, Workers
 from data_shards.progress import Progress
 from data_shards.synthetic import paint, photo, scenes
@@ -49,7 +49,7 @@ class Scene:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     default = Synth()
-    parser.add_argument("dest", action=LocalPath, metavar="DEST", help=f"folder to make; {', '.join(SCENES)} go in it")
+    parser.add_argument("dest", action=Result, metavar="DEST", help=f"folder to make; {', '.join(SCENES)} go in it")
     options = {
         "size": "width and height, pixels",
         "train": "paintings and photographs each",

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from data_shards.errors import UserError, shown_name
-from data_shards.local_paths import LocalPath
+from data_shards.local_paths import Result
 from nla_cyclegan.weights.names import BOTH, FILE_NAMES, LAYOUT, WEIGHTS, Direction, direction_of
 
 HUB = "hub"
@@ -28,8 +28,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"safetensors: this project's own, weights and architecture; onnx: a graph for any batch and size, "
         f"checked against torch; junyanz: the .pth layout of {LAYOUT}; hub: a folder for the Hugging Face Hub, with a model card",
     )  # fmt: skip
-    parser.add_argument("--out", action=LocalPath, metavar="FILE", help="the file to write, or the folder for hub")
-    parser.add_argument("destination", action=LocalPath, nargs="?", metavar="DIR", help="the same as --out")
+    parser.add_argument("--out", action=Result, metavar="FILE", help="the file to write, or the folder for hub")
+    parser.add_argument("destination", action=Result, nargs="?", metavar="DIR", help="the same as --out")
     parser.add_argument("--license", metavar="NAME", help="for hub: the licence in the model card, such as apache-2.0")
 
 
@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
         from nla_cyclegan.commands.export_hub import export_hub
 
         directions: list[Direction] = list(FILE_NAMES) if args.direction in (None, BOTH) else [args.direction]
-        print(f"{out}: {export_hub(args.weights, directions, out, args.license)}")
+        print(f"{shown_name(out)}: {export_hub(args.weights, directions, out, args.license)}")
         return 0
     if args.direction == BOTH or args.license:
         raise UserError("--direction both and --license: for --format hub alone")
@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
     generator = load_generator(args.weights, direction)
     with writing(out) as temporary:
         said = _WRITERS[args.format](generator, temporary)
-    print(f"{out}: {direction}, {said}")
+    print(f"{shown_name(out)}: {direction}, {said}")
     return 0
 
 

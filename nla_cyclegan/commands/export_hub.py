@@ -38,7 +38,6 @@ def export_hub(weights: str, directions: list[Direction], folder: Path, license:
     run, recorded = _run_of(weights)
     generators = load_generators(weights, directions)
     picture = _picture(run, recorded.get("images_seen"))
-    folder.mkdir(parents=True, exist_ok=True)
     # The card first: by it an export that was interrupted is recognized.
     with writing(folder / CARD) as temporary:
         temporary.write_text(_card(recorded, list(generators), license, has_picture=picture is not None), "utf-8")

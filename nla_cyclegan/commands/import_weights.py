@@ -4,8 +4,8 @@ import argparse
 import os
 from collections.abc import Sequence
 
-from data_shards.errors import UserError
-from data_shards.local_paths import LocalPath
+from data_shards.errors import UserError, shown_name
+from data_shards.local_paths import ResultFolder
 from nla_cyclegan.weights.names import FILE_NAMES, LAYOUT, PTH_ENDINGS, Direction, direction_of
 
 
@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out",
         required=True,
-        action=LocalPath,
+        action=ResultFolder,
         metavar="DIR",
         help="folder for the weights, which other verbs take as --weights",
     )
@@ -36,12 +36,12 @@ def run(args: argparse.Namespace) -> int:
     targets = {direction: args.out / FILE_NAMES[direction] for direction in files}
     for target in targets.values():
         if target.exists():
-            raise UserError(f"{target} exists and would be overwritten; choose another --out")
+            raise UserError(f"{shown_name(target)} exists and would be overwritten; choose another --out")
     generators = {direction: read_generator(file) for direction, file in files.items()}
     for direction, generator in generators.items():
         save_generator(generator, targets[direction])
         config = generator.config
-        print(f"{files[direction]} -> {targets[direction]}")
+        print(f"{shown_name(files[direction])} -> {shown_name(targets[direction])}")
         print(f"    {direction}, {config.num_blocks} blocks, {config.base_channels} base channels")
     return 0
 

@@ -109,6 +109,23 @@ def test_ctrl_c_is_130_with_what_to_do(run, capsys: pytest.CaptureFixture[str]) 
     assert capsys.readouterr().err == "interrupted: go again\n"
 
 
+def test_ctrl_c_is_one_also_where_an_import_makes_an_error_of_it(run, capsys: pytest.CaptureFixture[str]) -> None:
+    class Field:
+        def __set_name__(self, owner: type, name: str) -> None:
+            raise KeyboardInterrupt
+
+    def define(_: Sequence[str]) -> int:
+        try:
+            # A RuntimeError in Python 3.11.
+            type("Class", (), {"field": Field()})
+        except RuntimeError as error:
+            raise UserError("not exported") from error
+        return 0
+
+    assert run(Whole(define), "go") == 130
+    assert capsys.readouterr().err == "interrupted: go again\n"
+
+
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_a_signal_removes_what_is_half_written(
     run, number, status, tmp_path, capsys: pytest.CaptureFixture[str]

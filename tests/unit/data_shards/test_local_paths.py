@@ -9,7 +9,7 @@ import pytest
 from cluster.__main__ import main as cluster
 from data_shards.__main__ import main as data_shards
 from data_shards.errors import UserError
-from data_shards.local_paths import LocalFile, LocalPath
+from data_shards.local_paths import LocalFile, LocalPath, Result
 from nla_cyclegan.__main__ import main as nla_cyclegan
 from tuning.__main__ import main as tuning
 
@@ -43,6 +43,9 @@ def test_what_a_path_means(text: str, path: str, monkeypatch: pytest.MonkeyPatch
         (LocalPath, "~nobody-here/x", "--out ~nobody-here/x: no home folder is known"),
         (LocalFile, ".", "--out .: cannot be written \\(Is a directory\\); name a file in it"),
         (LocalFile, "new/", "--out new/: cannot be written \\(Is a directory\\)"),
+        (LocalFile, "/dev/null", "--out /dev/null: cannot be written \\(no regular file\\)"),
+        (LocalFile, "/dev/stdout", "--out /dev/stdout: cannot be written \\(no regular file\\)"),
+        (Result, f"{__file__}/x/y", f"--out {__file__}/x/y: cannot be written, {__file__} is no folder"),
     ],
 )
 def test_what_is_no_path_of_this_machine(action: type[argparse.Action], text: str, said: str) -> None:

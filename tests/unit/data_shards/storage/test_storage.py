@@ -1,5 +1,6 @@
 import errno
 import logging
+import os
 import random
 import threading
 from collections.abc import Callable
@@ -25,6 +26,7 @@ from data_shards.storage import (
     read_file,
     write_file,
 )
+from data_shards.storage.files import writing
 from data_shards.storage.proxy import s3_proxy
 from data_shards.storage.uri import split_uri
 
@@ -402,3 +404,22 @@ def test_a_proxy_that_is_no_address_is_named(proxy: str, monkeypatch: pytest.Mon
     with pytest.raises(UserError, match=r"^the proxy .* of HTTPS_PROXY, .* is no address") as error:
         s3_proxy("https://s3.example.com")
     assert "secret" not in str(error.value)
+
+
+def test_a_file_never_replaces_a_pipe(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(UserError, match=r"pipe: cannot be written \(no regular file\)"), writing(tmp_path / "pipe"):
+        pass
+    assert (tmp_path / "pipe").is_fifo()
+
+
+def test_what_is_in_the_place_of_a_files_folder_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    said = rf"x: cannot be written \({tmp_path}/file is no folder\)"
+    with pytest.raises(UserError, match=said), writing(tmp_path / "file" / "x"):
+        pass
+
+
+def test_a_path_that_is_not_utf_8_is_refused() -> None:
+    with pytest.raises(UserError, match=r"^/a\\xff/b: its name is not UTF-8; "):
+        locate("/a\udcff/b")
