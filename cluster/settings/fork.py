@@ -97,11 +97,14 @@ class Origin:
             theirs, ours = RunConfig.model_validate(self.config), config
         except ValidationError as error:
             raise damaged(f"{self.folder.label}/{ABOUT}", f"config: {problem(error)}", ABOUT_REMEDY) from error
+        with_pools = theirs.step.pool_size and ours.step.pool_size
         pairs = {
             "model": (theirs.model, ours.model),
             "init.freeze": (theirs.init.freeze, ours.init.freeze),
             "optimizer.name": (theirs.optimizer.name, ours.optimizer.name),
             "step.ema_half_life": (theirs.step.ema_half_life is None, ours.step.ema_half_life is None),
+            # The images in the pools have it.
+            "data.crop_size": tuple(with_pools and each.data.crop_size for each in (theirs, ours)),
             "step.precision": tuple(
                 each.step.precision in ("fp16", "fp64") and each.step.precision for each in (theirs, ours)
             ),

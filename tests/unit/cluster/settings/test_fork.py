@@ -129,6 +129,7 @@ def test_one_that_was_interrupted_while_it_was_copied_begins_as_a_fork_all_the_s
         ("@16", ["--name", "x", "--optimizer.name", "adam"], r"another optimizer\.name; .*--init\.from .*/first@16"),
         ("@16", ["--name", "x", "--model.generator.num_blocks", "3"], r"does not fit another model;"),
         ("@16", ["--name", "x", "--step.ema_half_life", "8"], r"does not fit another step\.ema_half_life;"),
+        ("@16", ["--name", "x", "--data.crop_size", "20"], r"does not fit another data\.crop_size;"),
         ("@16", ["--name", "x", "--step.precision", "fp16"], r"does not fit another step\.precision;"),
     ],
 )
