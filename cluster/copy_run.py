@@ -1,6 +1,7 @@
 """`python -m cluster copy`: a run in another place, to be kept, shown or continued there."""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 
@@ -28,7 +29,9 @@ def main(arguments: Sequence[str]) -> None:
     source, target = (RunFolder(*split_uri(uri)) for uri in (options.uri, options.target))
     if not is_run(source.names()):
         raise UserError(f"{source.label}: not a run's folder; give STORAGE/NAME")
-    if f"{target.label}/".startswith(f"{source.label}/"):
+    # Behind symbolic links, too.
+    outer, inner = (os.path.realpath(each.path) if each.is_local else each.label for each in (source, target))
+    if f"{inner}/".startswith(f"{outer}/"):
         raise UserError(f"{target.label}: is the run itself or inside it; give another folder")
     copied, size = copy_run(source, target)
     print(f"{target.label}: {copied:,} files, {megabytes(size):,} MB")

@@ -1,6 +1,7 @@
 """`python -m cluster remove`: delete a run with all that it has stored."""
 
 import argparse
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -39,6 +40,11 @@ def main(arguments: Sequence[str]) -> int:
     folder = RunFolder(*split_uri(options.uri))
     if not is_run(folder.names()):
         raise UserError(f"{folder.label}: not a run's folder; nothing was deleted. Give STORAGE/NAME")
+    if folder.is_local and os.path.islink(folder.path):
+        # Only the link itself would be deleted at the end, and the rest of the run stay.
+        raise UserError(
+            f"{folder.label}: a link to {shown_name(os.path.realpath(folder.path))}; nothing was deleted. Give that folder"
+        )
     if not options.yes and not _agreed(folder):
         print(f"{folder.label}: nothing was deleted", file=sys.stderr)
         return 1

@@ -56,10 +56,10 @@ def run_verb(
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     leave_no_torch_folder()
-    for name in ("stdout", "stderr"):
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         # Closed by `>&-`, or by a service manager.
         if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 - as long as the process
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115 - as long as the process
     if isinstance(sys.stdout, io.TextIOWrapper):
         # As stderr does: a path need not be text, nor in the terminal's alphabet.
         sys.stdout.reconfigure(errors="backslashreplace")

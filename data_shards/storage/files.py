@@ -166,14 +166,16 @@ def list_folder(location: Location, *, recursive: bool = False) -> dict[str, fs.
 
     def listed() -> list[fs.FileInfo]:
         if recursive and isinstance(location.filesystem, fs.LocalFileSystem):
-            return _below(location.filesystem, location.root)
-        return location.filesystem.get_file_info(selector)
+            found = _below(location.filesystem, location.root)
+        else:
+            found = location.filesystem.get_file_info(selector)
+        return sorted(found, key=lambda info: info.path)
 
     found = _do(location, f"list {location.uri}", listed)
     if not found:
         location.check_bucket()
     start = len(location.root) + 1
-    names = {info.path[start:]: info for info in sorted(found, key=lambda info: info.path)}
+    names = {info.path[start:]: info for info in found}
     # Skipped: objects with unsafe names, and the temporary files of writers that were killed or still write.
     for name in [name for name in names if leads_out(name) or UNFINISHED.search(name)]:
         del names[name]
@@ -253,3 +255,7 @@ def _do(location: Location, task: str, attempt: Callable[[], T]) -> T:
     except FileNotFoundError as error:
         location.check_bucket()
         raise UserError(f"cannot {task}: {first_line(error)}") from error
+    except UnicodeDecodeError as error:
+        # Not left out of a listing: what is not seen could be deleted with its folder.
+        name = shown_name(os.fsdecode(error.object))
+        raise UserError(f"cannot {task}: {name} is not UTF-8; rename it, or move it elsewhere") from error

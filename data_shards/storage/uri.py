@@ -78,6 +78,8 @@ def split_uri(uri: str) -> tuple[str, str]:
     if not is_uri(uri) and path.rstrip("/").rpartition("/")[2] in (".", ".."):
         path = os.path.abspath(path)
     storage, slash, name = path.rstrip("/").rpartition("/")
+    if is_uri(uri) and name.endswith(":"):
+        raise UserError(f"{shown(uri)}: {EMPTY}")
     if is_uri(uri) and "://" not in storage:
         # A bucket alone.
         storage = f"{storage}/"

@@ -194,6 +194,20 @@ def test_what_no_run_writes_is_not_deleted(run: RunConfig, tmp_path: Path, capsy
     assert capsys.readouterr().out == f"{folder}: deleted, but for notes, which no run writes\n"
 
 
+def test_a_link_to_a_run_is_not_deleted_and_no_way_into_the_run_for_a_copy(
+    run: RunConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, link = tmp_path / "runs" / run.name, tmp_path / "link"
+    link.symlink_to(folder)
+    before = contents(folder)
+    assert main(["remove", "--yes", f"{link}/"]) == 2
+    assert f"{link}: a link to {folder}; nothing was deleted. Give that folder" in capsys.readouterr().err
+    for source, target in (folder, link / "x"), (link, folder / "x"):
+        assert main(["copy", str(source), str(target)]) == 2
+        assert "is the run itself or inside it" in capsys.readouterr().err
+    assert contents(folder) == before
+
+
 def test_an_interrupted_removal_is_repeated(run: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder, delete, calls = tmp_path / "runs" / run.name, remove.delete_files, []
 

@@ -155,8 +155,8 @@ def test_a_current_folder_that_was_deleted_is_a_line(run, monkeypatch, capsys: p
     assert capsys.readouterr().err.startswith("error: the current folder has been deleted; ")
 
 
-@pytest.mark.parametrize("closed", ["stdout", "stderr"])
-def test_a_closed_output_is_no_error(run, monkeypatch, closed: str) -> None:
+@pytest.mark.parametrize("closed", ["stdin", "stdout", "stderr"])
+def test_a_closed_stream_is_no_error(run, monkeypatch, closed: str) -> None:
     def speak(_: Sequence[str]) -> int:
         print("out", file=sys.stdout)
         assert not getattr(sys, closed).isatty()

@@ -26,7 +26,7 @@ from data_shards.storage import (
     read_file,
     write_file,
 )
-from data_shards.storage.files import writing
+from data_shards.storage.files import list_folder, writing
 from data_shards.storage.proxy import s3_proxy
 from data_shards.storage.uri import split_uri
 
@@ -418,6 +418,13 @@ def test_what_is_in_the_place_of_a_files_folder_is_named(tmp_path: Path) -> None
     said = rf"x: cannot be written \({tmp_path}/file is no folder\)"
     with pytest.raises(UserError, match=said), writing(tmp_path / "file" / "x"):
         pass
+
+
+@pytest.mark.parametrize("recursive", [False, True])
+def test_a_name_that_is_not_utf_8_is_said_not_passed_over(tmp_path: Path, recursive: bool) -> None:
+    (tmp_path / "a\udcff").touch()
+    with pytest.raises(UserError, match=rf"^cannot list {tmp_path}: {tmp_path}/a\\xff is not UTF-8; rename it"):
+        list_folder(locate(tmp_path), recursive=recursive)
 
 
 def test_a_path_that_is_not_utf_8_is_refused() -> None:

@@ -51,6 +51,12 @@ def test_a_bucket_is_no_folder_in_storage() -> None:
         RunFolder(*split_uri(f"s3://bucket{OPTIONS}"))
 
 
+@pytest.mark.parametrize("uri", ["s3://", "s3:///", "file:///"])
+def test_a_scheme_alone_is_no_local_folder_of_its_name(uri: str) -> None:
+    with pytest.raises(UserError, match=f"^{uri}: the path is empty"):
+        split_uri(uri)
+
+
 def test_a_name_may_be_escaped() -> None:
     assert split_uri("s3://b/runs/my%20run") == ("s3://b/runs", "my run")
     assert split_uri("/runs/my%20run") == ("/runs", "my%20run")
