@@ -14,6 +14,9 @@ TESTED_RAY = ("2.59", "2.60")
 SOCKET_BYTES = 107
 RAY_BYTES = len("/session_2026-01-31_23-59-59_999999_4194304/sockets/plasma_store")
 WITHOUT_RAY = "or do without Ray: `cluster train --local`, `nla_cyclegan translate`"
+PORT = r"[Aa]ddress already in use|EADDRINUSE|[Pp]orts? .*(in use|not available|conflict)|[Ff]ailed to bind"
+# Logs of processes that go on without their ports: where another Ray is, both complain of that at every start.
+GO_ON_WITHOUT_PORT = ("dashboard", "monitor")
 # Patterns in messages of Ray and the system, and their meaning; the first match counts.
 KINDS = {
     r"No space left on device|Disk quota exceeded": (
@@ -26,9 +29,7 @@ KINDS = {
     r"Permission denied|Read-only file system|Operation not permitted": (
         "a file or folder cannot be written: choose another folder for temporary files with TMPDIR"
     ),
-    r"[Aa]ddress already in use|EADDRINUSE|[Pp]orts? .*(in use|not available|conflict)|[Ff]ailed to bind": (
-        "a port is in use by another program: give the same command again, without RAY_* variables that choose ports"
-    ),
+    PORT: "a port is in use by another program: give the same command again, without RAY_* variables that choose ports",
     r"Too many open files": "this process may open too few files: raise the limit (ulimit -n)",
     r"can't start new thread|Resource temporarily unavailable|pthread_create": (
         "this user may start too few processes: raise the limit (ulimit -u, or docker run --pids-limit)"
@@ -141,7 +142,12 @@ def _kind(text: str, folder: Path) -> str | None:
 def _last_words(folder: Path) -> str | None:
     """The log line that says why one of Ray's processes ended; None if there is none."""
     logs = sorted(folder.glob("session_2*/logs/*.err")) + sorted(folder.glob("session_2*/logs/*.log"))
-    lines = [line for log in logs for line in log.read_text(errors="replace").splitlines()[-LOG_LINES:]]
+    lines = [
+        line
+        for log in logs
+        for line in log.read_text(errors="replace").splitlines()[-LOG_LINES:]
+        if log.stem not in GO_ON_WITHOUT_PORT or not re.search(PORT, line)
+    ]
     patterns = (r"^(ModuleNotFoundError|ImportError)", *KINDS)
     return next((line for pattern in patterns for line in lines if re.search(pattern, line)), None)
 

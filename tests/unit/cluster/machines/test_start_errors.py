@@ -63,17 +63,21 @@ def test_what_may_pass_is_to_be_tried_again(error: Exception, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("log", "line", "said"),
     [
-        ("ModuleNotFoundError: No module named 'click'", "No module named 'click'; install"),
-        ("OSError: [Errno 28] No space left on device", "no room in"),
-        ("[2026] E gcs_server: Failed to bind: Address already in use", "a port is in use"),
+        ("dashboard.err", "ModuleNotFoundError: No module named 'click'", "No module named 'click'; install"),
+        ("dashboard.err", "OSError: [Errno 28] No space left on device", "no room in"),
+        ("gcs_server.err", "[2026] E gcs_server: Failed to bind: Address already in use", "a port is in use"),
     ],
 )
-def test_the_logs_say_why_a_process_ended(line: str, said: str, tmp_path: Path) -> None:
+def test_the_logs_say_why_a_process_ended(log: str, line: str, said: str, tmp_path: Path) -> None:
     logs = tmp_path / "session_2026-01-01_00-00-00_000000_1" / "logs"
     logs.mkdir(parents=True)
-    (logs / "dashboard.err").write_text(f"Traceback (most recent call last):\n{line}\n")
+    # Ray goes on without these ports, which another Ray on the machine has.
+    for name in ("dashboard.log", "monitor.log"):
+        (logs / name).write_text("OSError: [Errno 98] Address already in use\n")
+    assert AGAIN in str(start_error(Exception("The current node timed out during startup."), tmp_path))
+    (logs / log).write_text(f"Traceback (most recent call last):\n{line}\n")
     found = start_error(Exception("The current node timed out during startup."), tmp_path)
     assert said in str(found)
     assert AGAIN not in str(found)
