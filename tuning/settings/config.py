@@ -33,6 +33,10 @@ class PbtConfig(BaseModel):
     resample: float = Field(0.25, ge=0, le=1)
     """Probability of a new draw; else a number is multiplied by 0.8 or 1.2, and a choice moves to the one next to it."""
 
+    def interval_of(self, total: int) -> int:
+        """`interval` in a run of so many images."""
+        return self.interval or max(1, total // 10)
+
 
 class BudgetConfig(BaseModel):
     """Limits of a sweep besides the number of its trials."""

@@ -88,6 +88,10 @@ def prepare_sweep(options: Options) -> Sweep:
     if len(configs) < sweep.total:
         configs = [override(run.config, overrides) for _, _, overrides in each_candidate(options.space)]
     problems = dict.fromkeys(line for each in configs for line in misfits(each, run.dataset))
+    interval, saves = config.pbt.interval_of(run.clock.total), run.config.checkpoint.every
+    if config.scheduler == "pbt" and saves > interval:
+        text = f"checkpoint.every: {saves:,} images, but pbt compares trials every {interval:,}, and those that are exploited need a checkpoint"
+        problems[f"{text} by then; allowed: up to {interval:,}"] = None
     if problems:
         raise UserError("\n".join(problems))
     return sweep

@@ -109,7 +109,7 @@ class Population(FIFOScheduler):
     def __init__(self, config: PbtConfig, space: Space, total: int, seed: int) -> None:
         super().__init__()
         self.config, self.space = config, space
-        self.interval = config.interval or max(1, total // 10)
+        self.interval = config.interval_of(total)
         self.random = np.random.default_rng(seed)
         # Of Tune's trials, at their last comparison.
         self.images: dict[Any, int] = {}

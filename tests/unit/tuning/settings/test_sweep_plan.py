@@ -143,6 +143,14 @@ def test_a_trial_that_does_not_fit_the_dataset_is_refused(file: Path) -> None:
     assert str(caught.value) == "data.global_batch: 12, but trainA has only 10 images; lower it"
 
 
+def test_a_population_has_checkpoints_at_its_comparisons(file: Path) -> None:
+    """A tenth of 48 images is the default interval, and the run saves every 16."""
+    with pytest.raises(UserError, match=r"^checkpoint\.every: 16 images, but pbt compares trials every 4,.* up to 4$"):
+        prepared(file, "--scheduler", "pbt")
+    assert prepared(file, "--scheduler", "pbt", "--pbt.interval", "16").total == 3
+    assert prepared(file, "--scheduler", "pbt", "--checkpoint.every", "4").total == 3
+
+
 def test_a_finished_sweep_says_so_and_starts_nothing(
     file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
