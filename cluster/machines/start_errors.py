@@ -15,8 +15,8 @@ SOCKET_BYTES = 107
 RAY_BYTES = len("/session_2026-01-31_23-59-59_999999_4194304/sockets/plasma_store")
 WITHOUT_RAY = "or do without Ray: `cluster train --local`, `nla_cyclegan translate`"
 PORT = r"[Aa]ddress already in use|EADDRINUSE|[Pp]orts? .*(in use|not available|conflict)|[Ff]ailed to bind"
-# Logs of processes that go on without their ports: where another Ray is, both complain of that at every start.
-GO_ON_WITHOUT_PORT = ("dashboard", "monitor")
+# Logs of processes that go on without their ports: where another Ray is, they complain of that at every start.
+GO_ON_WITHOUT_PORT = ("dashboard", "dashboard_agent", "monitor")
 # Patterns in messages of Ray and the system, and their meaning; the first match counts.
 KINDS = {
     r"No space left on device|Disk quota exceeded": (

@@ -74,7 +74,7 @@ def test_the_logs_say_why_a_process_ended(log: str, line: str, said: str, tmp_pa
     logs = tmp_path / "session_2026-01-01_00-00-00_000000_1" / "logs"
     logs.mkdir(parents=True)
     # Ray goes on without these ports, which another Ray on the machine has.
-    for name in ("dashboard.log", "monitor.log"):
+    for name in ("dashboard.log", "dashboard_agent.log", "monitor.log"):
         (logs / name).write_text("OSError: [Errno 98] Address already in use\n")
     assert AGAIN in str(start_error(Exception("The current node timed out during startup."), tmp_path))
     (logs / log).write_text(f"Traceback (most recent call last):\n{line}\n")
