@@ -5,9 +5,6 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from cluster.ranks.clock import Clock
-from cluster.ranks.world import World
-from cluster.records.config import ObserveConfig
 from cluster.records.metrics_file import ATTENTION, Record
 from cluster.records.observe import MetricsLog
 from nla_cyclegan.model.attention import attention_shares
@@ -23,20 +20,17 @@ NETWORKS = {
 }
 
 
-class AttentionLog:
-    """Adds `attention_generator_ab_4` and the like to the records of the steps: rms(gain W_z y) / rms(x) of each non-local block.
+def maybe_measure_attention(
+    log: MetricsLog, model: ModelConfig, networks: Mapping[str, nn.Module], a: Tensor, b: Tensor, images_seen: int
+) -> None:
+    """Add `attention_generator_ab_4` and the like to the record of the steps that is due: rms(gain W_z y) / rms(x) of each
+    non-local block. 0 is the identity, which every learned gain starts as by default.
 
-    0 is the identity, which every learned gain starts as by default. Measured on one image pair by rank 0, when a record is due: a
-    forward of each network that has such blocks, outside the step. All ranks call it alike.
+    Measured by rank 0 on the first of these images, uint8 [n, 3, H, W] of each domain: a forward of each network that has
+    such blocks, outside the step.
     """
-
-    def __init__(self, config: ObserveConfig, model: ModelConfig, clock: Clock, world: World, log: MetricsLog) -> None:
-        self.config, self.model, self.clock, self.world, self.log = config, model, clock, world, log
-
-    def maybe_measure(self, networks: Mapping[str, nn.Module], a: Tensor, b: Tensor, images_seen: int) -> None:
-        """Measure on the first of these images, uint8 [n, 3, H, W] of each domain, when another `every` images have been seen."""
-        if self.world.rank == 0 and self.clock.due(self.config.every, images_seen):
-            self.log.counts.update(measured(self.model, networks, a, b))
+    if log.world.rank == 0 and log.clock.due(log.config.every, images_seen):
+        log.counts.update(measured(model, networks, a, b))
 
 
 def measured(model: ModelConfig, networks: Mapping[str, nn.Module], a: Tensor, b: Tensor) -> Record:

@@ -11,9 +11,6 @@ from PIL import Image
 from torch import Tensor
 
 from cluster.evaluation.held_out import listed, read_sound
-from cluster.ranks.clock import Clock
-from cluster.ranks.world import World
-from cluster.records.config import ObserveConfig
 from cluster.records.metrics_file import TENSORBOARD
 from cluster.records.observe import MetricsLog
 from cluster.records.upload import OptionalWork
@@ -50,10 +47,7 @@ class Previews:
 
     def __init__(
         self,
-        config: ObserveConfig,
         dataset: Dataset,
-        clock: Clock,
-        world: World,
         log: MetricsLog,
         root: Path,
         *,
@@ -61,8 +55,7 @@ class Previews:
         fit: Fit = "stretch",
         say: Callable[[str], None] = lambda text: None,
     ) -> None:
-        self.config, self.dataset, self.clock, self.world = config, dataset, clock, world
-        self.log, self.root, self.size, self.say = log, root, size, say
+        self.dataset, self.log, self.root, self.size, self.say = dataset, log, root, size, say
         self._fit = partial(whole, fit=fit) if fit == "keep" else centre
         self._images: dict[Direction, list[Tensor]] = {}
         self._drawing: threading.Thread | None = None
@@ -77,15 +70,16 @@ class Previews:
 
     def maybe_write(self, step: TrainingStep, images_seen: int) -> None:
         """Start a picture when another `previews` images have been seen, and at the end."""
-        every = self.config.previews
-        if self.world.rank == 0 and every and self.clock.due(every, images_seen):
+        every = self.log.config.previews
+        if self.log.world.rank == 0 and every and self.log.clock.due(every, images_seen):
             with self.log.timed("preview"):
                 translations = self._translate(step)
                 if self._drawing:
                     self._drawing.join()
                 if translations:
-                    about = (translations, images_seen)
-                    self._drawing = threading.Thread(target=self._draw, args=about, name="previews")
+                    self._drawing = threading.Thread(
+                        target=self._draw, args=(translations, images_seen), name="previews"
+                    )
                     self._drawing.start()
 
     def _translate(self, step: TrainingStep) -> list[Translation]:
@@ -114,7 +108,7 @@ class Previews:
             file = self.root / PREVIEWS / f"images_{images_seen:012d}.png"
             save_picture(picture, file, drawn=True)
             self.log.add_picture(file, images_seen)
-            if self.config.tensorboard:
+            if self.log.config.tensorboard:
                 self._write_event(picture, images_seen)
 
     def _write_event(self, picture: Image.Image, images_seen: int) -> None:

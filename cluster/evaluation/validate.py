@@ -6,12 +6,10 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from cluster.evaluation.config import FEWEST, FEWEST_FOR_KID, ValidationConfig
 from cluster.evaluation.held_out import SPLITS, HeldOut
-from cluster.ranks.clock import Clock
-from cluster.ranks.world import World
 from cluster.records.observe import MetricsLog
 from cluster.records.score_basis import IMAGES_USED
 from data_shards import Dataset
@@ -55,8 +53,6 @@ class Validation:
         self,
         config: ValidationConfig,
         dataset: Dataset,
-        clock: Clock,
-        world: World,
         log: MetricsLog,
         report: Report,
         *,
@@ -64,9 +60,9 @@ class Validation:
         fit: Fit = "stretch",
         say: Callable[[str], None] = lambda text: None,
     ) -> None:
-        self.config, self.clock, self.world, self.log, self.report = config, clock, world, log, report
-        self.say = say if world.rank == 0 else lambda text: None
-        self.held_out = HeldOut(dataset, world, size=size, fit=fit, most=config.images, say=say)
+        self.config, self.log, self.world, self.report = config, log, log.world, report
+        self.say = say if self.world.rank == 0 else lambda text: None
+        self.held_out = HeldOut(dataset, self.world, size=size, fit=fit, most=config.images, say=say)
         self.work = [
             (name, direction, level)
             for name, kind in SLICED.items()
@@ -75,7 +71,7 @@ class Validation:
         ]
         self.inception = Inception(Path(config.inception)) if config.every and config.inception else None
         if self.inception:
-            self.inception.to(world.device)
+            self.inception.to(self.world.device)
         self._vectors_of_real: dict[int, Tensor] | None = None
         self._features_of_real: dict[str, Tensor] = {}
         self._untouched: dict[str, float] = {}
@@ -84,7 +80,7 @@ class Validation:
     def maybe_run(self, step: TrainingStep, images_seen: int) -> None:
         """Evaluate when another `every` images have been seen, and at the end."""
         every = self.config.every
-        if every and self.clock.due(every, images_seen):
+        if every and self.log.clock.due(every, images_seen):
             with self.log.timed("validation"):
                 if not (measured := self.measure(step)):
                     return
@@ -120,7 +116,7 @@ class Validation:
         measured: dict[str, float] = {}
         distances = self._zeros()
         for direction, (generator, source, target) in DIRECTIONS.items():
-            translated = self._translated(source, step.inference_generators[generator])
+            translated = self.held_out.translated(source, cast(Generator, step.inference_generators[generator]))
             self._measure(direction, translated, distances)
             measured[f"ssim_{direction}"], measured[f"scene_{direction}"] = self._content_kept(source, translated)
             if self.inception:
@@ -182,9 +178,6 @@ class Validation:
 
     def _kernel(self, features: Tensor, target: str) -> KernelDistance:
         return kernel_distance(features, self._features_of_real[target])
-
-    def _translated(self, split: str, generator: nn.Module) -> list[Tensor]:
-        return self.held_out.translated(split, cast(Generator, generator))
 
     def _content_kept(self, split: str, translated: Sequence[Tensor]) -> list[float]:
         """Mean SSIM of images and scenes."""

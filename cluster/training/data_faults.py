@@ -1,21 +1,18 @@
 """Data faults on any rank: damaged samples, which count towards one budget, and loader processes that died."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
 
 import torch
 from pydantic import TypeAdapter
 
-from cluster.ranks.clock import Clock
-from cluster.ranks.world import World
+from cluster.evaluation.held_out import listed
 from cluster.records.observe import MetricsLog
 from data_shards import UnpairedStream
 from data_shards.storage.checked import checked
 from data_shards.stream.tracks import Fault
 
-# Faults listed in one message; the others are only counted.
-LISTED = 5
 BAD_SAMPLES = "bad_samples"
 FAULTS = TypeAdapter(list[Fault])
 
@@ -30,22 +27,9 @@ class DataFaults:
     """
 
     def __init__(
-        self,
-        carried: dict[str, Any],
-        world: World,
-        clock: Clock,
-        every: Iterable[int],
-        log: MetricsLog,
-        say: Callable[[str], None],
+        self, carried: dict[str, Any], every: Sequence[int], log: MetricsLog, say: Callable[[str], None]
     ) -> None:
-        self.carried, self.world, self.clock, self.every, self.log, self.say = (
-            carried,
-            world,
-            clock,
-            list(every),
-            log,
-            say,
-        )
+        self.carried, self.every, self.log, self.world, self.say = carried, every, log, log.world, say
         self._lines: list[str] = []
         self._restarts = 0
         self._count()
@@ -61,31 +45,24 @@ class DataFaults:
 
     def maybe_share(self, stream: UnpairedStream, images_seen: int) -> None:
         """Share before the next record or checkpoint is written. Raises: UserError when there are too many damaged samples."""
-        if any(self.clock.due(every, images_seen) for every in self.every):
+        if any(self.log.clock.due(every, images_seen) for every in self.every):
             self.share(stream)
 
     def share(self, stream: UnpairedStream) -> None:
         lines, self._lines = self._lines, []
         if not self.world.sum(torch.tensor(len(lines), device=self.world.device)).item():
             return
-        mine: dict[str, Any] = {
-            "lines": lines,
-            "faults": list(map(asdict, stream.bad_samples)),
-            "restarts": stream.loader_restarts,
-        }
+        faults = list(map(asdict, stream.bad_samples))
+        mine: dict[str, Any] = {"lines": lines, "faults": faults, "restarts": stream.loader_restarts}
         ranks = self.world.gather(mine)
         if self.world.rank == 0:
-            self._say([(rank, line) for rank, each in enumerate(ranks) for line in each["lines"]])
+            of_rank = "rank {}: ".format if self.world.size > 1 else lambda rank: ""
+            said = [f"{of_rank(rank)}{line}" for rank, each in enumerate(ranks) for line in each["lines"]]
+            self.say(listed(said))
         stream.add_bad_samples(Fault(**fault) for each in ranks for fault in each["faults"])
         self._restarts = sum(each["restarts"] for each in ranks)
         self.carried[BAD_SAMPLES] = list(map(asdict, stream.bad_samples))
         self._count()
 
     def _count(self) -> None:
-        counts = {BAD_SAMPLES: len(self.carried.get(BAD_SAMPLES, [])), "loader_restarts": self._restarts}
-        self.log.counts.update(counts)
-
-    def _say(self, lines: list[tuple[int, str]]) -> None:
-        listed = [f"rank {rank}: {line}" if self.world.size > 1 else line for rank, line in lines[:LISTED]]
-        more = [f"and {len(lines) - LISTED} more such"] if len(lines) > LISTED else []
-        self.say("; ".join([*listed, *more]))
+        self.log.counts |= {BAD_SAMPLES: len(self.carried.get(BAD_SAMPLES, [])), "loader_restarts": self._restarts}

@@ -8,7 +8,7 @@ from functools import partial
 
 from cluster.checkpoints.checkpoint import Checkpoints
 from cluster.checkpoints.starting import start_from
-from cluster.evaluation.attention import AttentionLog
+from cluster.evaluation.attention import maybe_measure_attention
 from cluster.evaluation.previews import Previews
 from cluster.evaluation.validate import Report, Validation
 from cluster.memory.copies import MemoryCopies
@@ -91,27 +91,17 @@ def train(
     with out_of_memory_explained(config, world.device), local_files(folder, attempt) as files:
         # A resume from a checkpoint finds the records up to it: they are uploaded with it.
         checkpoints = Checkpoints(
-            config.checkpoint,
-            clock,
-            folder,
-            world,
-            about(config, dataset),
-            before_storing=files.upload_now,
-            attempt=attempt,
-            add_event=events.add,
-        )
-        memory = MemoryCopies(config.checkpoint, clock, copy_store, world, checkpoints.carried, say)
+            config.checkpoint, clock, folder, world, about(config, dataset),
+            before_storing=files.upload_now, attempt=attempt, add_event=events.add,
+        )  # fmt: skip
+        memory = MemoryCopies(config.checkpoint, clock, shelf, world, checkpoints.carried, say)
         metrics = MetricsFiles(config.observe, files.root, folder, recovered=lambda: memory.recovered)
         owner_check = [OwnerCheck(attempt)] if attempt and folder.is_local else []
         trackers = _trackers(config, clock, folder, attempt, say) if world.rank == 0 else []
         log = MetricsLog(config.observe, clock, world, [*owner_check, metrics, *sinks, memory.tail, *trackers])
-        whole = fitting_side(config.data.load_size)
-        fit = config.data.fit
-        validation = Validation(
-            config.validation, dataset, clock, world, log, report, size=whole, fit=fit, say=say_of_data
-        )
-        previews = Previews(config.observe, dataset, clock, world, log, files.root, size=size, fit=fit, say=say_of_data)
-        attention = AttentionLog(config.observe, config.model, clock, world, log)
+        whole, fit = fitting_side(config.data.load_size), config.data.fit
+        validation = Validation(config.validation, dataset, log, report, size=whole, fit=fit, say=say_of_data)
+        previews = Previews(dataset, log, files.root, size=size, fit=fit, say=say_of_data)
         requests = Requests(world, ask)
         guard = NonFiniteGuard(world, clock, [config.observe.every, config.validation.every, config.checkpoint.every])
         from_memory = memory.restore(step, newer_than=checkpoints.find())
@@ -122,9 +112,7 @@ def train(
             events.add("resume", f"at {from_memory:,} images, from the machines' memory", images=from_memory)
         if config.validation.every:
             validation.held_out.go_on(images_seen, checkpoints.carried)
-        faults = DataFaults(
-            checkpoints.carried, world, clock, [config.observe.every, config.checkpoint.every], log, say_of_data
-        )
+        faults = DataFaults(checkpoints.carried, [config.observe.every, config.checkpoint.every], log, say_of_data)
         stream = UnpairedStream(
             dataset, config.data,
             seed=config.seed, global_batch=clock.batch, rank=world.rank, world=world.size, start_images=images_seen,
@@ -142,7 +130,7 @@ def train(
 
                 guard.watch(losses, step.finite, images_seen)
                 faults.maybe_share(stream, images_seen)
-                attention.maybe_measure(step.networks, batch.a, batch.b, images_seen)
+                maybe_measure_attention(log, config.model, step.networks, batch.a, batch.b, images_seen)
                 log.maybe_write(images_seen, losses, lr)
                 validation.maybe_run(step, images_seen)
                 previews.maybe_write(step, images_seen)

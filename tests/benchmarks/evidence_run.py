@@ -53,9 +53,7 @@ class Images:
         log = MetricsLog(ObserveConfig(), self.clock, world)
         # All of them, whole.
         every = ValidationConfig(every=1, images=10**9)
-        self.validation = Validation(
-            every, self.dataset, self.clock, world, log, lambda metrics: None, size=self.size.load
-        )
+        self.validation = Validation(every, self.dataset, log, lambda metrics: None, size=self.size.load)
 
     @cached_property
     def photos(self) -> Tensor:

@@ -69,9 +69,7 @@ def measured(config: RunConfig) -> tuple[dict[str, float], list[str]]:
     world, dataset, said = World.current(), open_dataset(config.data.uri), []
     clock = Clock.of(config.schedule, dataset, BATCH)
     log = MetricsLog(config.observe, clock, world)
-    validation = Validation(
-        config.validation, dataset, clock, world, log, lambda metrics: None, size=20, say=said.append
-    )
+    validation = Validation(config.validation, dataset, log, lambda metrics: None, size=20, say=said.append)
     step = TrainingStep(config.model, config.loss, config.optimizer, config.step, seed=0, global_batch=BATCH)
     return validation.measure(step), said
 

@@ -33,9 +33,7 @@ def measured_twice(config: RunConfig) -> tuple[dict[str, float], dict[str, float
         world, dataset = World.current(), open_dataset(config.data.uri)
         clock = Clock.of(config.schedule, dataset, 4)
         log = MetricsLog(config.observe, clock, world)
-        validation = Validation(
-            config.validation, dataset, clock, world, log, lambda metrics: None, size=20, fit=config.data.fit
-        )
+        validation = Validation(config.validation, dataset, log, lambda metrics: None, size=20, fit=config.data.fit)
         step = TrainingStep(config.model, config.loss, config.optimizer, config.step, seed=0, global_batch=4)
         first, second = validation.measure(step), validation.measure(step)
         return first, second, read, len(validation._vectors_of_real or {})

@@ -95,7 +95,7 @@ def test_generators_that_copy_score_exactly_1(uri: str, tmp_path: Path, monkeypa
     world, dataset = World(), open_dataset(uri)
     clock = Clock.of(config.schedule, dataset, 4)
     log = MetricsLog(config.observe, clock, world)
-    validation = Validation(config.validation, dataset, clock, world, log, lambda metrics: None, size=16)
+    validation = Validation(config.validation, dataset, log, lambda metrics: None, size=16)
     step = TrainingStep(config.model, config.loss, config.optimizer, config.step, seed=0, global_batch=4)
     measured = validation.measure(step)
     assert [measured[name] for name in ("score", "score_A2B", "score_B2A", "ssim_A2B")] == [1, 1, 1, 1]
