@@ -3,9 +3,8 @@
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from cluster.checkpoints.copying import copy_checkpoint
 from cluster.ownership.attempt import FOLDER
 from cluster.records.snapshot import is_run
 from data_shards.errors import UserError
@@ -60,13 +59,31 @@ def copy_run(source: RunFolder, target: RunFolder) -> tuple[int, int]:
             progress.advance(files[name])
         for name, inside in checkpoints.items():
             try:
-                copied |= copy_checkpoint(source, target, name, inside, there)
+                copied |= _copy_checkpoint(source, target, name, inside, there)
             except FileNotFoundError:
                 # The run is still training and has deleted an old checkpoint.
                 print(f"{source.label}/{name}: deleted by the run meanwhile; left out", file=sys.stderr)
                 target.delete_folder(name)
             progress.advance(sum(inside.values()))
     return len(copied), sum(copied.values())
+
+
+def _copy_checkpoint(
+    source: RunFolder, target: RunFolder, name: str, files: Mapping[str, int], there: Mapping[str, int]
+) -> dict[str, int]:
+    """Returns: names and sizes of the files that were copied. Raises: FileNotFoundError when it is deleted meanwhile; UserError."""
+    copied = {}
+    # The lists of its files make it a checkpoint: they come last.
+    for file in sorted(files, key=lambda file: file.endswith(".json")):
+        path, size = f"{name}/{file}", files[file]
+        if there.get(path) != size:
+            # Whole files: pyarrow's own copying waits for itself between two places of one store.
+            content = source.read(path)
+            if content is None:
+                raise FileNotFoundError(path)
+            target.write(path, content)
+            copied[path] = size
+    return copied
 
 
 def _check_target(source: RunFolder, target: RunFolder) -> None:

@@ -20,12 +20,13 @@ from cluster.memory.copy_store import CopyStore
 from cluster.memory.interval import CopyInterval
 from cluster.memory.layout import Layout
 from cluster.memory.parts import DOMAINS, FINITE, Parts, aligned, described, state_of
-from cluster.memory.records import RecordsTail, as_lines, between
-from cluster.memory.writer import Writer
+from cluster.memory.shelf import Shelf
+from cluster.memory.writer import Writer, between
 from cluster.ranks.clock import Clock
 from cluster.ranks.requests import STOP
 from cluster.ranks.world import World
-from cluster.records.metrics_file import Record
+from cluster.records.metrics_file import Record, as_lines
+from cluster.records.sinks import Sink
 from data_shards.errors import RunInterruptedError, UserError
 from nla_cyclegan import TrainingStep
 
@@ -195,6 +196,23 @@ class MemoryCopies:
     def _is_first_here(self) -> bool:
         """Whether this rank is the first on its machine, which writes the copies."""
         return bool(self._machines) and self._machines.index(self._machines[self.world.rank]) == self.world.rank
+
+
+class RecordsTail(Sink):
+    """Keeps the records since the last `take`, which storage may not have yet, as lines."""
+
+    def __init__(self) -> None:
+        self._lines = b""
+
+    def start(self, images_seen: int) -> None:
+        self._lines = b""
+
+    def write(self, record: Record) -> None:
+        self._lines += as_lines([record])
+
+    def take(self) -> bytes:
+        taken, self._lines = self._lines, b""
+        return taken
 
 
 def _pools(slots: Tensor, about: dict[str, Any]) -> list[dict[str, Tensor]]:

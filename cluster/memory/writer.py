@@ -9,7 +9,8 @@ from typing import Any
 
 from cluster.memory.copy_store import SLOTS, CopyStore
 from cluster.memory.parts import Exchanged, Parts, Target
-from cluster.memory.records import as_lines, between
+from cluster.memory.shelf import SLOTS, Shelf
+from cluster.records.metrics_file import IMAGES, Record, as_lines, parse_records
 from cluster.records.upload import OptionalWork
 
 MOST_RECORDS_BYTES = 1 << 20
@@ -73,7 +74,12 @@ class Writer:
             if self._targets[slot].finite:
                 self.copy_store.commit(slot, self._targets[slot].buffer, about)
                 self.newest = slot
-            if self.copy_store.records_bytes() > MOST_RECORDS_BYTES:
-                kept = between(self.copy_store.records(), about["images"] - self.kept, about["images"])
-                self.copy_store.set_records(as_lines(kept))
-        return CopyTime(time.perf_counter() - began, time.thread_time() - worked)
+            if self.shelf.records_bytes() > MOST_RECORDS_BYTES:
+                kept = between(self.shelf.records(), about["images"] - self.kept, about["images"])
+                self.shelf.set_records(as_lines(kept))
+        return Took(time.perf_counter() - began, time.thread_time() - worked)
+
+
+def between(lines: bytes, after: int, until: int) -> list[Record]:
+    """The records with after < images <= until, from lines of a metrics.jsonl."""
+    return [record for record in parse_records(lines) if after < record[IMAGES] <= until]

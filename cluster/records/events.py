@@ -4,15 +4,15 @@ Objects cannot be appended to, so each writer of each attempt has a small file o
 in the background: whoever adds an event waits for nothing. `add` is for any code of a process in which a log is open.
 """
 
-import json
 import math
 import re
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from cluster.records.metrics_file import as_lines
 from cluster.records.upload import OptionalWork
 from data_shards.storage.checked import parsed
 from data_shards.storage.folder import RunFolder
@@ -72,7 +72,9 @@ class EventLog:
                 if before is None:
                     # A process before this one may have been the same writer.
                     before = parse_events(self.folder.read(self.name) or b"")
-                self.folder.write(self.name, b"".join(map(_line, _bounded([*before, *new]))))
+                rows = [*before, *new]
+                del rows[FIRST:-NEWEST]
+                self.folder.write(self.name, as_lines(rows))
             if self._writes.is_failing:
                 # What began before the close is tried once more.
                 if is_last:
@@ -157,11 +159,3 @@ def _attempt(name: str) -> tuple[int, str]:
     match = FILE.fullmatch(name)
     assert match, name
     return int(match[1] or 0), name
-
-
-def _bounded(events: list[Event]) -> list[Event]:
-    return events if len(events) <= FIRST + NEWEST else [*events[:FIRST], *events[-NEWEST:]]
-
-
-def _line(event: Mapping[str, Any]) -> bytes:
-    return f"{json.dumps(event)}\n".encode()

@@ -14,7 +14,7 @@ from cluster.ranks.clock import Clock
 from cluster.ranks.world import World
 from cluster.records.config import ObserveConfig
 from cluster.records.metrics_file import WAITS, Record
-from cluster.records.sinks import PictureSink, Sink
+from cluster.records.sinks import Sink
 
 
 class MetricsLog:
@@ -84,8 +84,7 @@ class MetricsLog:
     def add_picture(self, path: Path, images_seen: int) -> None:
         """A preview has been written to this file."""
         for sink in self.sinks:
-            if isinstance(sink, PictureSink):
-                sink.picture(path, images_seen)
+            sink.picture(path, images_seen)
 
     def _write(self, images_seen: int, names: list[str], lr: float) -> None:
         assert self._sum is not None

@@ -6,16 +6,14 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from cluster.checkpoints.copying import copy_checkpoint
-from cluster.memory.records import as_lines
 from cluster.records.about import ABOUT_REMEDY, read_about
-from cluster.records.metrics_file import IMAGES, METRICS, read_records
+from cluster.records.metrics_file import IMAGES, METRICS, as_lines, read_records
 from cluster.settings.config import RunConfig
 from data_shards.errors import UserError
 from data_shards.storage import locate
 from data_shards.storage.checked import damaged, problem
 from data_shards.storage.folder import RunFolder, split_uri
-from nla_cyclegan.weights.checkpoint import checkpoints_of
+from nla_cyclegan.weights.checkpoint import CheckpointReader
 from nla_cyclegan.weights.checkpoint_names import images_of
 from nla_cyclegan.weights.commit import world_of
 from nla_cyclegan.weights.references import NEWEST, Reference, select
@@ -126,7 +124,9 @@ class Origin:
         records = [record for record in read_records(self.folder) if record[IMAGES] <= self.images]
         folder.write(METRICS, as_lines(records))
         try:
-            # Complete with its last file.
-            copy_checkpoint(self.folder, folder, self.checkpoint, checkpoints_of(self.folder)[self.checkpoint])
-        except (KeyError, FileNotFoundError) as error:
-            raise UserError(f"--fork-of: {self} has been deleted meanwhile; choose another") from error
+            CheckpointReader(self.folder.location.inside(self.checkpoint)).copy_to(folder, self.checkpoint)
+        except UserError as error:
+            if error.retryable:
+                raise
+            # Deleted meanwhile, or damaged.
+            raise UserError(f"--fork-of {self}: {error}; choose another") from error

@@ -19,9 +19,9 @@ from cluster.ranks.rank_progress import record_step
 from cluster.ranks.requests import Ask, Requests
 from cluster.ranks.world import World
 from cluster.records import events
-from cluster.records.metrics_file import MetricsFiles, Record
+from cluster.records.metrics_file import Record
 from cluster.records.observe import MetricsLog
-from cluster.records.sinks import OwnerCheck, Sink
+from cluster.records.sinks import MetricsFiles, OwnerCheck, Sink
 from cluster.records.trackers.background import Background
 from cluster.records.trackers.names import make
 from cluster.records.trackers.tracked_run import TrackedRun, run_id

@@ -12,7 +12,7 @@ from typing import Any
 
 from cluster.records import events
 from cluster.records.metrics_file import Record
-from cluster.records.sinks import PictureSink, Sink
+from cluster.records.sinks import Sink
 
 # Records and pictures that wait, at most; what comes later is not sent.
 WAITING = 1000
@@ -24,7 +24,7 @@ SECRET_NAME = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD)$", re.IGNORECASE)
 SHORTEST_SECRET = 6
 
 
-class Background:
+class Background(Sink):
     """Calls a tracker in a thread of its own, where it is constructed too.
 
     The first failure is printed. What could not be sent is counted, and printed at the end.
@@ -90,7 +90,7 @@ class Background:
             method, arguments = call
             self._unsent += 1
             with self._failures_said():
-                if method != "picture" or isinstance(tracker, PictureSink):
+                if method != "picture" or hasattr(tracker, "picture"):
                     getattr(tracker, method)(*arguments)
                 self._unsent -= 1
         with self._failures_said():

@@ -22,7 +22,7 @@ from cluster.ranks.clock import Clock
 from cluster.ranks.world import World
 from cluster.records.about import read_about
 from cluster.records.config import ObserveConfig
-from cluster.records.metrics_file import MetricsFiles
+from cluster.records.sinks import MetricsFiles
 from cluster.records.snapshot import take_snapshot
 from cluster.records.upload import local_files
 from data_shards.errors import LostRunError, StorageAwayError, UserError

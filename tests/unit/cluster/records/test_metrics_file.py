@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from cluster.records.config import ObserveConfig
-from cluster.records.metrics_file import MetricsFiles
+from cluster.records.sinks import MetricsFiles
 from data_shards.storage.folder import RunFolder
 
 

@@ -6,9 +6,10 @@ import torch
 from cluster.ranks.clock import Clock
 from cluster.ranks.world import World
 from cluster.records.config import ObserveConfig
-from cluster.records.metrics_file import MetricsFiles, merge_records, read_records
+from cluster.records.metrics_file import merge_records, read_records
 from cluster.records.observe import MetricsLog
 from cluster.records.recorded_run import differences, read_run
+from cluster.records.sinks import MetricsFiles
 from data_shards.errors import UserError
 from data_shards.storage.folder import RunFolder
 
