@@ -5,7 +5,6 @@ translations of the same held-out images, with the attention of their non-local 
 """
 
 import argparse
-import sys
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -16,7 +15,7 @@ from cluster.records.metrics_file import IMAGES
 from cluster.records.recorded_run import RecordedRun, read_run
 from cluster.records.score_basis import Basis
 from data_shards.command_line import integer
-from data_shards.errors import UserError
+from data_shards.errors import UserError, say, say_warning
 from data_shards.images.find import evenly, find_images
 from data_shards.local_paths import ResultFolder
 from data_shards.storage import locate
@@ -63,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
         )
         print(f"{label}: {run.images:,} images, {len(run.records)} records{newest}")
     for line in _scores_apart(labels, recorded):
-        print(f"warning: {line}", file=sys.stderr)
+        say_warning(line)
     print(f"written to {args.out}: {', '.join(pictures)}")
     return 0
 
@@ -141,12 +140,12 @@ def _grid(args: argparse.Namespace, labels: list[str]) -> "Image.Image":
 
     found = find_images(args.inputs)
     for remark in found.left_out.remarks:
-        print(f"left out: {remark}", file=sys.stderr)
+        say(f"left out: {remark}")
     sizes, skipped = load_all(found.images, image_size)
     chosen = evenly(list(sizes), args.rows)
     images, damaged = load_all(chosen, lambda file: load_image(file, shorter=min(args.size, *sizes[file])))
     for reason in (skipped | damaged).values():
-        print(f"skipped: {reason}", file=sys.stderr)
+        say(f"skipped: {reason}")
     if not images:
         raise UserError(f"--inputs: none of the {len(sizes) + len(skipped)} images can be read")
     device = choose_device(args.device)

@@ -14,7 +14,7 @@ from cluster.records.metrics_file import METRICS, TENSORBOARD
 from cluster.records.run_state import STATE
 from cluster.records.snapshot import is_run, take_snapshot
 from cluster.records.trackers.tracked_run import TRACKERS
-from data_shards.errors import UserError, shown_name
+from data_shards.errors import UserError, say, shown_name
 from data_shards.progress import Progress, megabytes
 from data_shards.storage import Location, delete_files, list_folder
 from data_shards.storage.folder import RunFolder, split_uri
@@ -52,7 +52,7 @@ def main(arguments: Sequence[str]) -> int:
     claim = Claim(
         *split_uri(options.uri),
         take_over=False,
-        say=lambda text: print(text, file=sys.stderr),
+        say=say,
         advice="or stop it; nothing was deleted",
     )
     attempt, _ = claim.make()

@@ -19,7 +19,7 @@ from cluster.records.about import ABOUT_REMEDY
 from cluster.records.console_progress import duration_text, losses_text, score_text, wait_text
 from cluster.records.health import Health, Pace, health, pace
 from cluster.records.snapshot import READERS, CheckpointSnapshot, RunSnapshot, is_run, take_snapshot
-from data_shards.errors import UserError, shown_name
+from data_shards.errors import UserError, say_warning, shown_name
 from data_shards.storage import list_folder, locate
 from data_shards.storage.checked import damaged, problem
 from data_shards.storage.folder import RunFolder, split_uri
@@ -64,7 +64,7 @@ def main(arguments: Sequence[str]) -> int:
         except UserError as error:
             if not (error.retryable and has_shown):
                 raise
-            print(f"warning: {shown_name(str(error))}; trying again", file=sys.stderr, flush=True)
+            say_warning(f"{error}; trying again")
         if not ended:
             time.sleep(options.watch)
     return 0

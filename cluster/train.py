@@ -1,6 +1,5 @@
 """`python -m cluster train`: check the run, plan it or train it, and print where its results are."""
 
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -17,8 +16,8 @@ from cluster.records.run_state import outcome_recorded
 from cluster.settings.folders import with_dataset
 from cluster.settings.identity import about
 from cluster.settings.options import parse_options
-from cluster.settings.preflight import Prepared, check_folder, cluster_address, prepare, warnings
-from data_shards.errors import Stopped
+from cluster.settings.preflight import Prepared, check_folder, cluster_address, is_first_rank, prepare, warnings
+from data_shards.errors import Stopped, say, say_warning
 
 
 @final_errors_stop_the_job()
@@ -43,24 +42,24 @@ def main(arguments: Sequence[str]) -> None:
         print(f"{prepared.config.name} is finished: {prepared.images_seen:,} images seen")
         print(places(prepared))
         return
-    if driver.is_first_rank():
+    if is_first_rank():
         for text in warnings(prepared):
-            print(f"warning: {text}", file=sys.stderr)
+            say_warning(text)
     prepared.folder.probe()
     try:
         with (
             StopSignals(partial(driver.say, prepared.config)) as signals,
             owner(prepared, signals, take_over=options.take_over) as attempt,
         ):
-            if prepared.origin and driver.is_first_rank():
+            if prepared.origin and is_first_rank():
                 prepared.origin.copy_into(prepared.folder, about(prepared.config, prepared.dataset))
             if options.local:
                 driver.train_in_process(prepared, signals, attempt)
             else:
                 driver.train_on_cluster(prepared, options.address, signals, attempt)
     except Stopped as stopped:
-        if driver.is_first_rank():
-            print(stopped.line, file=sys.stderr)
+        if is_first_rank():
+            say(stopped.line)
         raise SystemExit(stopped.status) from None
     print(f"{prepared.config.name} has finished: {prepared.clock.total:,} images seen")
     print(places(prepared))
@@ -72,7 +71,7 @@ def owner(prepared: Prepared, signals: StopSignals, *, take_over: bool) -> Itera
 
     Raises: UserError when another process trains the run; LostRunError when one has taken it over.
     """
-    if not driver.is_first_rank():
+    if not is_first_rank():
         yield None
         return
     config, say = prepared.config, partial(driver.say, prepared.config)

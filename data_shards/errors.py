@@ -2,6 +2,7 @@
 
 import os
 import re
+import sys
 
 # Line breaks, terminal control characters, and lone surrogates that do not stand for a byte.
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udc7f\udd00-\udfff]")
@@ -94,6 +95,16 @@ class Stopped(KeyboardInterrupt):
     def status(self) -> int:
         """The exit status of the command: 130 after Ctrl-C, 143 after SIGTERM, 129 after a closed terminal."""
         return 128 + self.signal_number
+
+
+def say(text: str) -> None:
+    """Print a line for the user beside the command's output."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def say_warning(text: str) -> None:
+    """Print a warning, in one line whatever names are in it."""
+    say(f"warning: {shown_name(text)}")
 
 
 def missing_module(error: ImportError, failed: str) -> UserError:

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 
 import yaml
 
-from cluster.records.metrics_file import to_stderr
-from data_shards.errors import UserError
+from data_shards.errors import UserError, say_warning
 from data_shards.storage.folder import RunFolder, join_uri, split_uri
 from nla_cyclegan.weights.names import CHOICES
 from nla_cyclegan.weights.references import NEWEST, Reference, select
@@ -35,7 +34,7 @@ def main(arguments: Sequence[str]) -> int:
     results = read_results(sweep.uri)
     config = best_config(results)
     if warning := trials_warning(results.trials):
-        to_stderr(warning)
+        say_warning(warning)
     if best_trial(results).exploits:
         print("note: the values of this trial changed during training; these are its last ones", file=sys.stderr)
     if args.checkpoint_to:

@@ -6,8 +6,7 @@ import math
 import sys
 from collections.abc import Sequence
 
-from cluster.records.metrics_file import to_stderr
-from data_shards.errors import UserError
+from data_shards.errors import UserError, say_warning
 from data_shards.local_paths import LocalFile
 from data_shards.storage.files import writing
 from tuning.analysis.comparable import trials_warning
@@ -47,9 +46,9 @@ def main(arguments: Sequence[str]) -> int:
         raise UserError("--parquet: needs --out FILE, it is no text to print")
     if args.price is not None and not 0 <= args.price < math.inf:
         raise UserError(f"--price: {args.price}: expected a price of 0 or more for an hour of a worker")
-    trials = read_results(args.uri, warn=to_stderr).trials
+    trials = read_results(args.uri, warn=say_warning).trials
     if warning := trials_warning(trials):
-        to_stderr(warning)
+        say_warning(warning)
     _known("--metric", [args.metric], metrics_of(trials))
     _known("--collapse", args.collapse, sorted({field for trial in trials for field in trial.overrides}))
     found = rows(trials, args.collapse, args.metric, args.at, args.price)

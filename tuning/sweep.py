@@ -1,6 +1,5 @@
 """`python -m tuning sweep`: plan the trials, train them, rank them."""
 
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -9,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from cluster.jobs.final_errors import final_errors_stop_the_job
 from cluster.records.about import SWEEP
-from data_shards.errors import Stopped, UserError
+from data_shards.errors import Stopped, UserError, say
 from tuning.analysis.rows import as_table, rows
 from tuning.settings.options import parse_sweep
 
@@ -34,7 +33,7 @@ def main(arguments: Sequence[str]) -> int:
         try:
             sweep = run(sweep)
         except Stopped as stopped:
-            print(stopped.line, file=sys.stderr)
+            say(stopped.line)
             return stopped.status
     else:
         print(f"{options.config.name} is finished")
@@ -66,8 +65,8 @@ def run(sweep: "Sweep") -> "Sweep":
     prepared.folder.probe()
     driver.silence_ray()
     config = prepared.config
-    with StopSignals(_say) as signals, owned(
-        config.storage, config.name, take_over=options.take_over, say=_say,
+    with StopSignals(say) as signals, owned(
+        config.storage, config.name, take_over=options.take_over, say=say,
         on_loss=partial(signals.end, "another process has taken the sweep over"),
     ) as attempt:  # fmt: skip
         # Read again: another process may have written until the folder was owned.
@@ -97,10 +96,6 @@ def run(sweep: "Sweep") -> "Sweep":
                     saved = sum(trial.state == "waiting" and trial.reason is not None for trial in sweep.trials)
                     raise signals.stopped(f"{saved} {'trial' if saved == 1 else 'trials'} saved")
     return sweep
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 def report(sweep: "Sweep") -> int:

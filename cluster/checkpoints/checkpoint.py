@@ -6,7 +6,6 @@ beside the newest, and stops a run when storage does not answer for a moment.
 """
 
 import json
-import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -22,7 +21,7 @@ from cluster.checkpoints.storing import store_share
 from cluster.ownership.attempt import Attempt
 from cluster.ranks.clock import Clock
 from cluster.ranks.world import World
-from data_shards.errors import UserError
+from data_shards.errors import UserError, say_warning
 from data_shards.storage.checked import checked
 from data_shards.storage.folder import RunFolder
 from nla_cyclegan import TrainingStep
@@ -116,7 +115,7 @@ class Checkpoints:
                 return self._saved_at
             if self.world.rank == 0:
                 self.add_event("skipped", f"{name}: {problem}")
-                print(f"warning: checkpoint {name} is skipped: {problem}", file=sys.stderr, flush=True)
+                say_warning(f"checkpoint {name} is skipped: {problem}")
         if self._names:
             raise UserError(f"{self.folder.label}: none of its checkpoints can be read; choose another --name")
         return 0
@@ -183,7 +182,7 @@ class Checkpoints:
             about = checked(FIELDS, self.folder.read_json(f"{name}/{ABOUT}", "") or {}, source, "")
             return checked(FIELDS, about.get("carried", {}), source, "")
         except UserError as error:
-            print(f"warning: {error}; the values that it carried are reset", file=sys.stderr, flush=True)
+            say_warning(f"{error}; the values that it carried are reset")
             return {}
 
     def _save(
@@ -236,7 +235,7 @@ class Checkpoints:
         if len(bases) > 1 and not bases <= self._bases:
             text = f"checkpoints are scored by {' and by '.join(sorted(bases))}, which are not comparable: the best of each are kept"
             self.add_event("scores", text)
-            print(f"warning: {text}", file=sys.stderr, flush=True)
+            say_warning(text)
         self._bases |= bases
         found = set(scores)
         for basis in bases or {""}:

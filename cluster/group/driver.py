@@ -31,7 +31,7 @@ from cluster.records.sinks import Forward
 from cluster.records.trackers.names import VARIABLES
 from cluster.settings.config import RunConfig, has_credentials
 from cluster.settings.identity import versions
-from cluster.settings.preflight import Prepared, claim, cluster_address
+from cluster.settings.preflight import GROUP_VARIABLES, Prepared, claim, cluster_address, is_first_rank
 from cluster.settings.workers.resources import Resources
 from cluster.settings.workers.sizing import choose
 from cluster.settings.workers.this_machine import compute_capability, this_machine
@@ -46,8 +46,6 @@ if TYPE_CHECKING:
 
 # Collectives of torch time out so much later than the watchdog, which says who hung.
 TORCH_LATER_S = 60.0
-# Set by torchrun, or by anything else that starts the ranks of a group without Ray.
-GROUP_VARIABLES = {"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}
 
 
 def train_on_cluster(
@@ -122,11 +120,6 @@ def _compile_ahead(config: RunConfig, resources: Resources) -> None:
             config.model, config.step.precision,
             pairs=min(pairs, config.step.micro_batch or pairs), size=config.data.crop_size, capability=capability,
         )  # fmt: skip
-
-
-def is_first_rank() -> bool:
-    """Whether this process speaks for the run: alone, or as rank 0 of torchrun's."""
-    return os.environ.get("RANK", "0") == "0" or not os.environ.keys() >= GROUP_VARIABLES
 
 
 def refuse_torchrun() -> None:

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -10,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any, Self
 
 from cluster.ranks.requests import STOP
-from data_shards.errors import RunInterruptedError, Stopped
+from data_shards.errors import RunInterruptedError, Stopped, say
 
 # Limit for storing the checkpoint; a step, an evaluation and the previous checkpoint may have to end first.
 SAVE_S = 60.0
@@ -194,5 +193,5 @@ def _timer(seconds: float, function: Callable[..., None], *arguments: object) ->
 
 def _end_process(stopped: Stopped) -> None:
     """End the process when closing hangs, for instance because storage does not answer."""
-    print(stopped.line, file=sys.stderr, flush=True)
+    say(stopped.line)
     os._exit(stopped.status)

@@ -2,14 +2,13 @@
 
 import json
 import os
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from cluster.jobs.follow import unreachable
 from cluster.settings.preflight import in_ray_job
-from data_shards.errors import ExhaustedError, UserError, error_lines
+from data_shards.errors import ExhaustedError, UserError, error_lines, say
 
 # Set by cluster/deploy/kuberay-rayjob.yaml. Elsewhere a job that failed should say so.
 VARIABLE = "STOP_JOB_ON_FINAL_ERROR"
@@ -26,8 +25,8 @@ def final_errors_stop_the_job() -> Iterator[None]:
         yield
     except UserError as error:
         if is_final(error) and in_ray_job() and os.environ.get(VARIABLE):
-            print(error_lines(error), file=sys.stderr, flush=True)
-            print("stopping this job: a retry would fail again", file=sys.stderr, flush=True)
+            say(error_lines(error))
+            say("stopping this job: a retry would fail again")
             # Where the head does not answer, the job ends with this error.
             with suppress(*unreachable(), KeyError):
                 _stop_own_job()

@@ -2,11 +2,10 @@
 
 import asyncio
 import signal
-import sys
 import time
 from typing import TYPE_CHECKING
 
-from data_shards.errors import UserError
+from data_shards.errors import UserError, say
 
 if TYPE_CHECKING:
     from ray.job_submission import JobDetails, JobSubmissionClient
@@ -32,12 +31,12 @@ async def follow(client: "JobSubmissionClient", job_id: str) -> int:
     if await _ends_before(ended, pressed):
         return _outcome(await ended)
     pressed.clear()
-    print(f"Ctrl-C again within {SECOND_S:g} s stops {job_id}", file=sys.stderr, flush=True)
+    say(f"Ctrl-C again within {SECOND_S:g} s stops {job_id}")
     if await _ends_before(ended, pressed, SECOND_S):
         return _outcome(await ended)
     if pressed.is_set():
         pressed.clear()
-        print(f"{job_id}: stopping; another Ctrl-C leaves the log", file=sys.stderr, flush=True)
+        say(f"{job_id}: stopping; another Ctrl-C leaves the log")
         try:
             await asyncio.to_thread(client.stop_job, job_id)
         except unreachable() as error:
@@ -48,7 +47,7 @@ async def follow(client: "JobSubmissionClient", job_id: str) -> int:
         if await _ends_before(ended, pressed):
             return _outcome(await ended)
     ended.cancel()
-    print(follow_commands(client.get_address(), job_id), file=sys.stderr)
+    say(follow_commands(client.get_address(), job_id))
     return INTERRUPTED
 
 
@@ -113,5 +112,5 @@ def _outcome(job: "JobDetails") -> int:
         return 0
     status = INTERRUPTED if job.status.value == "STOPPED" else job.driver_exit_code or 1
     first = (job.message or "").splitlines()[:1]
-    print(f"{job.submission_id}: {job.status.value.lower()} {' '.join(first)}".rstrip(), file=sys.stderr)
+    say(f"{job.submission_id}: {job.status.value.lower()} {' '.join(first)}".rstrip())
     return status

@@ -8,7 +8,6 @@ import os
 import re
 import secrets
 import socket
-import sys
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -17,9 +16,9 @@ from cluster.jobs.follow import INTERRUPTED, follow, follow_commands, unreachabl
 from cluster.jobs.job import Job, package_size
 from cluster.jobs.runtime_env import add_options, check_by_ray, python_of, read_runtime_env
 from cluster.machines.session import ROOT
-from cluster.machines.start_errors import given_token, named
+from cluster.machines.start_errors import named, token_error
 from cluster.settings.options import TAKE_OVER, Parser
-from data_shards.errors import UserError, missing_module
+from data_shards.errors import UserError, missing_module, say
 from data_shards.storage.proxy import keep_loopback_direct, proxy_for
 
 if TYPE_CHECKING:
@@ -97,15 +96,15 @@ def submit(job: Job, options: argparse.Namespace) -> int:
     status = f"is {job.doing} already; nothing was sent" if job_id else f"submitted ({sent})"
     job_id = job_id or _send(client, job)
     try:
-        print(f"{job_id}: {status}", file=sys.stderr)
+        say(f"{job_id}: {status}")
         if not options.no_wait:
             return asyncio.run(follow(client, job_id))
     except KeyboardInterrupt:
         # Before `follow` handles it.
-        print(follow_commands(client.get_address(), job_id), file=sys.stderr)
+        say(follow_commands(client.get_address(), job_id))
         return INTERRUPTED
     print(job_id)
-    print(follow_commands(client.get_address(), job_id), file=sys.stderr)
+    say(follow_commands(client.get_address(), job_id))
     return 0
 
 
@@ -158,10 +157,7 @@ def connect(address: str | None) -> "JobSubmissionClient":
     try:
         client = JobSubmissionClient(address)
     except AuthenticationError as error:
-        raise UserError(
-            f"{named(address)}: the cluster requires its token, and {given_token()}; "
-            "set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN as on the cluster's machines"
-        ) from error
+        raise token_error(address) from error
     except (RuntimeError, ConnectionError, ValueError, KeyError, requests.RequestException) as error:
         raise UserError(f"{named(address)}: no Ray cluster there ({str(error).splitlines()[0]})") from error
 

@@ -1,14 +1,13 @@
 """The device of a rank as planned, and the advice if a GPU was planned and torch cannot use it."""
 
-import subprocess
 from typing import TYPE_CHECKING
 
+from cluster.settings.workers.this_machine import ask_driver
 from data_shards.errors import UserError
 
 if TYPE_CHECKING:
     import torch
 
-NVIDIA_SMI_S = 30.0
 TO_CPU = "train on CPU cores with --scaling.gpu false"
 # NVIDIA's drivers: the oldest that runs programs of a CUDA of that major version, and each version's own.
 OLDEST = {12: 525, 13: 580}
@@ -70,13 +69,8 @@ def no_cuda(torch_version: str, cuda: str | None, driver: str | None, to_cpu: st
 
 def driver_version() -> str | None:
     """The version of NVIDIA's driver on this machine, by its own tool; None without one."""
-    query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
-    try:
-        answer = subprocess.run(query, capture_output=True, text=True, timeout=NVIDIA_SMI_S).stdout
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    first = next(iter(answer.split()), "")
-    return first if first[:1].isdigit() else None
+    answer = ask_driver("driver_version")
+    return answer if answer[:1].isdigit() else None
 
 
 def _needed(cuda: str) -> str:

@@ -5,10 +5,9 @@ from typing import Any
 
 from cluster.machines.session import nodes
 from cluster.settings.config import RunConfig
-from cluster.settings.memory_plan import MemoryPlan, StepMemory, plan_memory
+from cluster.settings.memory_plan import MemoryPlan, StepMemory, plan_memory, plan_this_machine
 from cluster.settings.workers.resources import Resources
 from data_shards.errors import UserError
-from data_shards.memory import available_bytes, total_bytes
 
 Plans = Callable[[StepMemory], list[MemoryPlan]]
 
@@ -19,12 +18,7 @@ def check_this_machine(
     """Warn if memory is tight. Raises: UserError if it cannot be enough."""
 
     def plans(step: StepMemory) -> list[MemoryPlan]:
-        return [
-            plan_memory(
-                config, step, world=world, here=here, on_gpu=on_gpu, under_ray=under_ray,
-                where="this machine", total_bytes=total_bytes(), free_bytes=available_bytes(),
-            )
-        ]  # fmt: skip
+        return [plan_this_machine(config, step, world=world, here=here, on_gpu=on_gpu, under_ray=under_ray)]
 
     for plan in _doubtful(config, plans):
         if plan.is_too_large:
@@ -57,10 +51,8 @@ def _plans(config: RunConfig, resources: Resources, node: Mapping[str, Any], ste
     """The plan of a machine; none where it holds no worker."""
     has = node["Resources"]
     room = [int(has.get(name, 0) / amount) for name, amount in resources.per_worker.items()]
-    if here := min([resources.most, *room]):
-        if not has.get("memory"):
-            # Started with --memory 0: what it has is not known.
-            return
+    # Started with --memory 0 it does not say what it has.
+    if (here := min([resources.most, *room])) and has.get("memory"):
         memory = has["memory"] + has.get("object_store_memory", 0.0)
         yield plan_memory(
             config, step, world=resources.most, here=here, on_gpu=resources.use_gpu, under_ray=True,

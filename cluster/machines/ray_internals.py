@@ -19,8 +19,8 @@ import ray
 # Ray replaces the handler of SIGTERM while it starts, see `signal_handlers_kept`.
 from ray._private import utils
 
-# What is free on each machine: the public API has that of the whole cluster alone.
-from ray._private.state import available_resources_per_node
+# What is free on each machine, by its id, without what is used up: the public API has that of the whole cluster alone.
+from ray._private.state import available_resources_per_node as free_resources
 
 # The only way to pass a few bytes from a worker to the driver without an actor, which would be one more process.
 from ray.experimental.internal_kv import _internal_kv_get, _internal_kv_put
@@ -73,6 +73,7 @@ __all__ = [
     "WorkerGroupCallback",
     "WorkerGroupPollStatus",
     "WorkerGroupState",
+    "free_resources",
 ]
 
 KV_NAMESPACE = b"nla-cyclegan"
@@ -162,11 +163,6 @@ def published(key: str) -> dict[str, Any] | None:
     """The value of a key, None before the first time. Raises: RayError."""
     value = _internal_kv_get(key, namespace=KV_NAMESPACE)
     return None if value is None else json.loads(value)
-
-
-def free_resources() -> dict[str, dict[str, float]]:
-    """What is free on each machine, by the machine's id; a resource that is used up is left out."""
-    return available_resources_per_node()
 
 
 def group_has_failed(group: WorkerGroup) -> bool:

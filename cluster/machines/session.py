@@ -19,7 +19,7 @@ from cluster.settings.workers.capacity import Machine
 from cluster.settings.workers.scaling import LOSS_WAIT_S
 from cluster.settings.workers.selector import ANY, Selector, accelerators_of
 from data_shards.cores import usable_cores
-from data_shards.errors import UserError, missing_module
+from data_shards.errors import UserError, missing_module, say_warning
 
 PACKAGES = ("cluster", "data_shards", "nla_cyclegan", "tuning")
 CONNECT_S = 10.0
@@ -92,7 +92,7 @@ def _imported() -> Callable[[], AbstractContextManager[None]]:
     except ImportError as error:
         raise missing_module(error, "Ray cannot be imported") from error
     if warning := untested_version(ray.__version__):
-        print(f"warning: {warning}", file=sys.stderr, flush=True)
+        say_warning(warning)
     try:
         from cluster.machines.ray_internals import signal_handlers_kept
     except (ImportError, AttributeError) as error:

@@ -90,17 +90,18 @@ def join_error(error: Exception, address: str) -> UserError:
             f"Python {ours[1]}; both must be the same: start this with the cluster's, or send it as a job (submit)"
         )
     if re.search(r"[Aa]uthenticat|[Aa]uthorization|token", said):
-        return UserError(
-            f"{named(address)}: the cluster requires its token, and {given_token()}; "
-            "set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN as on the cluster's machines"
-        )
+        return token_error(address)
     if re.search(r"Invalid address|Malformed|Invalid port", said):
         return UserError(f"{named(address)}: expected HOST:PORT of a cluster's head, such as 10.0.0.1:6379, or auto")
     return UserError(f"{named(address)}: no Ray cluster there ({_one_line(str(error) or type(error).__name__)})")
 
 
-def given_token() -> str:
-    return "the one in RAY_AUTH_TOKEN is wrong" if os.environ.get("RAY_AUTH_TOKEN") else "none was given"
+def token_error(address: str) -> UserError:
+    given = "the one in RAY_AUTH_TOKEN is wrong" if os.environ.get("RAY_AUTH_TOKEN") else "none was given"
+    return UserError(
+        f"{named(address)}: the cluster requires its token, and {given}; "
+        "set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN as on the cluster's machines"
+    )
 
 
 def missing_of_ray(error: Exception, version: str) -> UserError:

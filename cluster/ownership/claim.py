@@ -9,7 +9,6 @@ up, the one with the lower id waits for the other, which withdraws.
 import secrets
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from string import ascii_lowercase
 
 from cluster.ownership.attempt import ENDED, FOLDER, GONE, LAST, RECORD, Attempt, number_of
@@ -93,8 +92,7 @@ class Claim:
                 f"{self.folder.label}: holds files of attempt {number - 1:,}, after which there is none; choose another --name"
             )
         letters = "".join(secrets.choice(ascii_lowercase) for _ in range(4))
-        since = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S")
-        return Attempt(f"{number}{letters}", self.storage, self.name), own_record(since)
+        return Attempt(f"{number}{letters}", self.storage, self.name), own_record()
 
     def _is_first(self, attempt: str) -> bool:
         """Whether it owns the folder; False if it must yield to another one. Waits for those that must yield to it."""

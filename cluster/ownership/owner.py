@@ -2,7 +2,6 @@
 
 import os
 import signal
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,7 +9,7 @@ from contextlib import contextmanager
 from cluster.ownership.attempt import GONE, Attempt
 from cluster.ownership.claim import Claim
 from cluster.ownership.records import Record, Records
-from data_shards.errors import LostRunError, UserError
+from data_shards.errors import LostRunError, UserError, say_warning
 
 # Seconds between two signs of life: a watcher waits for five of them.
 BEAT_S = 3.0
@@ -76,13 +75,15 @@ class Heartbeat(threading.Thread):
                 is_failing = False
             except LostRunError as error:
                 self.lost = error
-                _warn(str(error))
+                say_warning(str(error))
                 self.on_loss()
                 return
             # Any failure: without a heartbeat another attempt would consider this one dead.
             except Exception as error:
                 if not is_failing:
-                    _warn(f"{self.attempt.folder.label}: no sign of life can be written ({error}); the run continues")
+                    say_warning(
+                        f"{self.attempt.folder.label}: no sign of life can be written ({error}); the run continues"
+                    )
                 is_failing = True
 
     def end(self) -> None:
@@ -100,11 +101,7 @@ class Heartbeat(threading.Thread):
             else:
                 self.records.mark(self.attempt.id, GONE)
         except UserError as error:
-            _warn(f"{error}; the next start waits whether this one is still alive")
-
-
-def _warn(text: str) -> None:
-    print(f"warning: {text}", file=sys.stderr, flush=True)
+            say_warning(f"{error}; the next start waits whether this one is still alive")
 
 
 def _interrupt() -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import asdict, replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 from pydantic import TypeAdapter
@@ -41,7 +42,9 @@ SHAPE = TypeAdapter(Record)
 UNKNOWN = Record("somebody", "whose record cannot be read", "an unknown time", Process("", 0, ""))
 
 
-def own_record(since: str) -> Record:
+def own_record() -> Record:
+    """Of an attempt that this process begins now."""
+    since = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S")
     return Record(user_and_host(), job_or_pid(), since, Process.current())
 
 

@@ -5,11 +5,10 @@ validation its distances; both may be of the same images.
 """
 
 import json
-import sys
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from data_shards.errors import shown_name
+from data_shards.errors import say_warning
 from data_shards.storage.folder import RunFolder
 
 METRICS, TENSORBOARD = "metrics.jsonl", "tensorboard"
@@ -27,12 +26,7 @@ NOT_DRAWN = (IMAGES, "time", "score_version", "score_images")
 Record = dict[str, Any]
 
 
-def to_stderr(line: str) -> None:
-    """Print a warning about a run's records."""
-    print(f"warning: {shown_name(line)}", file=sys.stderr, flush=True)
-
-
-def read_records(folder: RunFolder, warn: Callable[[str], None] = to_stderr) -> list[Record]:
+def read_records(folder: RunFolder, warn: Callable[[str], None] = say_warning) -> list[Record]:
     """The records of a run as they were written, without those that a resume rewound; empty where there are none.
 
     Args:
@@ -49,7 +43,7 @@ def read_records(folder: RunFolder, warn: Callable[[str], None] = to_stderr) -> 
     return kept
 
 
-def parse_records(content: bytes, warn: Callable[[str], None] = to_stderr) -> list[Record]:
+def parse_records(content: bytes, warn: Callable[[str], None] = say_warning) -> list[Record]:
     """The records in the content of a metrics.jsonl; see `read_records`. A last line without an end is being written."""
     records: list[Record] = []
     damaged: list[int] = []

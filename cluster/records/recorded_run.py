@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cluster.records.about import ABOUT_REMEDY, read_about
-from cluster.records.metrics_file import IMAGES, METRICS, TOTAL, Record, merge_records, read_records, to_stderr
+from cluster.records.metrics_file import IMAGES, METRICS, TOTAL, Record, merge_records, read_records
 from cluster.records.score_basis import SCORE, Basis, stretches
-from data_shards.errors import UserError
+from data_shards.errors import UserError, say_warning
 from data_shards.storage import Location, file_size
 from data_shards.storage.checked import damaged
 from data_shards.storage.folder import RunFolder, split_uri
@@ -62,7 +62,7 @@ def series(records: Sequence[Record], name: str) -> tuple[NDArray[np.float64], N
     return x, y
 
 
-def read_run(uri: str, warn: Callable[[str], None] = to_stderr) -> RecordedRun:
+def read_run(uri: str, warn: Callable[[str], None] = say_warning) -> RecordedRun:
     """The run in this folder, a path or a URI; also one that still trains.
 
     Args:

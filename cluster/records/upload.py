@@ -1,9 +1,8 @@
 """Files that a run writes piece by piece, in remote storage too: written locally, and uploaded in the background."""
 
-import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -12,7 +11,7 @@ from typing import Self
 from pyarrow import ArrowException
 
 from cluster.ownership.attempt import Attempt
-from data_shards.errors import LostRunError, UserError
+from data_shards.errors import LostRunError, UserError, say, say_warning
 from data_shards.storage.folder import RunFolder
 
 INTERVAL_S = 10.0
@@ -42,15 +41,11 @@ class OptionalWork:
         except (OSError, ArrowException, UserError) as error:
             if not self.is_failing:
                 reason = str(error).partition("\n")[0]
-                print(
-                    f"warning: {self.failure} ({reason}); the run continues and tries again",
-                    file=sys.stderr,
-                    flush=True,
-                )
+                say_warning(f"{self.failure} ({reason}); the run continues and tries again")
             self.is_failing = True
         else:
             if self.is_failing:
-                print(f"resolved: {self.failure}", file=sys.stderr, flush=True)
+                say(f"resolved: {self.failure}")
             self.is_failing = False
 
 
@@ -86,7 +81,7 @@ class Uploader:
         self._thread.join(CLOSE_S)
         if (left := self._changed()) and not self._lost:
             names = ", ".join(file.relative_to(self.root).as_posix() for file in left)
-            print(f"warning: not stored in {self.folder.label}: {names}", file=sys.stderr, flush=True)
+            say_warning(f"not stored in {self.folder.label}: {names}")
 
     def _work(self) -> None:
         took_s = 0.0
@@ -125,25 +120,16 @@ class Uploader:
         return {file: stamp for file, stamp in stamps.items() if self._uploaded.get(file) != stamp}
 
 
-class InPlace:
-    """A run's own folder, where that is local: there is nothing to upload."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-
-    def upload_now(self) -> None:
-        """Every write is in place already."""
-
-
 @contextmanager
-def local_files(folder: RunFolder, attempt: Attempt | None = None) -> Iterator[Uploader | InPlace]:
-    """A local folder, as `root`, to write a run's files in: when this context ends they are in the run's folder.
+def local_files(folder: RunFolder, attempt: Attempt | None = None) -> Iterator[tuple[Path, Callable[[], None]]]:
+    """A local folder to write a run's files in, which are in the run's folder when this context ends; and `upload_now`.
 
     Args:
         attempt: which owns the run's folder.
     """
     if folder.is_local:
-        yield InPlace(Path(folder.path))
+        # Every write is in place already.
+        yield Path(folder.path), lambda: None
     else:
         with TemporaryDirectory(prefix="run-") as root, Uploader(Path(root), folder, attempt) as uploader:
-            yield uploader
+            yield Path(root), uploader.upload_now

@@ -54,7 +54,7 @@ class Costs:
         return generators + fakes + discriminators
 
     def step_memory(self, config: RunConfig) -> StepMemory:
-        """An estimate for any worker of the run."""
+        """An estimate for any worker of the run: weights, optimizer, activations and image pools."""
         parameters = 2 * (self.generator.parameters + self.discriminator.parameters)
         average = 0 if config.step.ema_half_life is None else 2 * self.generator.parameters * FP32_BYTES
         saved = self.generator_passes * self.generator.saved_bytes + 2 * self.discriminator.saved_bytes
@@ -64,10 +64,6 @@ class Costs:
             # Without the gradients.
             state_bytes=parameters * (PER_PARAMETER - 1) * FP32_BYTES + average,
         )
-
-    def memory_bytes(self, config: RunConfig, world: int) -> float:
-        """An estimate for one worker with the largest part of the batch: weights, optimizer, activations and image pools."""
-        return self.step_memory(config).worker_bytes(config, world)
 
 
 def measure(build: Callable[[], nn.Module], size: int) -> NetworkCost:

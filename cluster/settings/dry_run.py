@@ -6,7 +6,7 @@ import torch
 
 from cluster.settings.config import RunConfig
 from cluster.settings.costs import Costs
-from cluster.settings.memory_plan import plan_memory
+from cluster.settings.memory_plan import plan_this_machine
 from cluster.settings.preflight import Prepared, warnings
 from cluster.settings.step_plan import step_lines
 from cluster.settings.workers.capacity import Machine
@@ -15,7 +15,6 @@ from cluster.settings.workers.selector import Selector
 from cluster.settings.workers.sizing import choose
 from cluster.settings.workers.this_machine import gpu_memory_bytes, this_machine
 from data_shards import rank_share
-from data_shards.memory import available_bytes, total_bytes
 
 # CUDA itself; cuDNN's workspaces and fragmentation.
 CUDA_BYTES, GPU_MORE = 1e9, 4 / 3
@@ -118,7 +117,7 @@ def _local_device(wanted: bool | None) -> tuple[bool, str]:
 def _costs(costs: Costs, config: RunConfig, world: int) -> list[tuple[str, str]]:
     generator, discriminator = costs.generator.parameters, costs.discriminator.parameters
     pair, step = costs.flops_per_pair, costs.flops_per_pair * config.data.global_batch
-    memory = costs.memory_bytes(config, world) / 1e9
+    memory = costs.step_memory(config).worker_bytes(config, world) / 1e9
     most, rounds = config.step.micro_batch, ""
     if most is not None:
         rounds = f", in rounds of up to {most} image pairs a worker (step.micro_batch)"
@@ -133,10 +132,7 @@ def _costs(costs: Costs, config: RunConfig, world: int) -> list[tuple[str, str]]
 def _memory(costs: Costs, config: RunConfig, world: int, *, on_gpu: bool, local: bool) -> list[tuple[str, str]]:
     """What the workers need on this machine, and on its GPU, beside what is there."""
     step = costs.step_memory(config)
-    plan = plan_memory(
-        config, step, world=world, here=world, on_gpu=on_gpu, under_ray=not local,
-        where="this machine", total_bytes=total_bytes(), free_bytes=available_bytes(),
-    )  # fmt: skip
+    plan = plan_this_machine(config, step, world=world, here=world, on_gpu=on_gpu, under_ray=not local)
     lines = [("machine", f"{plan}{f': too little, {plan.advice}' if plan.is_tight else ''}")]
     if on_gpu and (there := gpu_memory_bytes()):
         share = config.scaling.gpus_per_worker * there

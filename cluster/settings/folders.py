@@ -1,12 +1,10 @@
 """Training directly from two image folders: they are packed first, where the run's machines can read them."""
 
 import os
-import sys
-from collections.abc import Callable
 
 from cluster.settings.config import RunConfig
-from cluster.settings.preflight import absolute, check_paths, cluster_address
-from data_shards.errors import UserError
+from cluster.settings.preflight import absolute, check_paths, cluster_address, is_first_rank
+from data_shards.errors import UserError, say
 from data_shards.storage.location import expanded
 from data_shards.storage.uri import is_uri, join_uri
 
@@ -40,7 +38,13 @@ def with_dataset(
     parent = join_uri(storage if is_uri(storage) else os.path.abspath(expanded(storage)), IN_STORAGE)
     from data_shards.packing.once import pack_once
 
-    dataset = pack_once(data.a, data.b, parent if joins else _cache(), options=OPTIONS, say=_sayer())
+    dataset = pack_once(
+        data.a,
+        data.b,
+        parent if joins else _cache(),
+        options=OPTIONS,
+        say=say if is_first_rank() else lambda text: None,
+    )
     return config.model_copy(update={"data": data.model_copy(update={"uri": dataset.uri, "a": None, "b": None})})
 
 
@@ -64,9 +68,3 @@ def _cache() -> str:
             "hand (python -m data_shards pack --a MONETS --b PHOTOS DEST) and give --data.uri DEST"
         )
     return str(folder.absolute() / IN_CACHE)
-
-
-def _sayer() -> Callable[[str], None]:
-    # Only the first of torchrun's ranks prints.
-    is_first = os.environ.get("RANK", "0") == "0"
-    return lambda text: print(text, file=sys.stderr, flush=True) if is_first else None

@@ -7,7 +7,7 @@ from typing import Any
 from cluster.ranks.clock import Clock
 from cluster.records.about import ABOUT_REMEDY, read_about
 from cluster.settings.config import DataConfig, RunConfig, differences
-from cluster.settings.options import merge, train_command
+from cluster.settings.options import merge, train_command, without
 from data_shards import Dataset
 from data_shards.errors import UserError
 from data_shards.storage.checked import damaged
@@ -65,9 +65,7 @@ def check_same_run(folder: RunFolder, config: RunConfig, dataset: Dataset) -> No
 def decisive(config: dict[str, Any]) -> dict[str, Any]:
     """The part of a configuration that the trained weights depend on; fields added since it was stored get their defaults."""
     full = merge(RunConfig(data=DataConfig(uri="-")).model_dump(mode="json"), config)
-    kept = {section: fields for section, fields in full.items() if section not in SURROUNDINGS}
-    return kept | {"data": _without(full["data"], DELIVERY), "step": _without(full["step"], EXECUTION)}
-
-
-def _without(fields: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
-    return {name: value for name, value in fields.items() if name not in names}
+    return without(full, SURROUNDINGS) | {
+        "data": without(full["data"], DELIVERY),
+        "step": without(full["step"], EXECUTION),
+    }

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from math import ceil
 
 from cluster.settings.config import RunConfig
+from data_shards.memory import available_bytes, total_bytes
 
 FP32_BYTES = 4
 # Resident memory that is a process's own, measured on a CPU build of torch: a worker 0.46 GB, the process that loaders are forked
@@ -126,3 +127,13 @@ def plan_memory(
         "copies in /dev/shm": 2 * state if copied else 0.0,
     }
     return MemoryPlan(where, items, total_bytes, free_bytes)
+
+
+def plan_this_machine(
+    config: RunConfig, step: StepMemory, *, world: int, here: int, on_gpu: bool, under_ray: bool
+) -> MemoryPlan:
+    """See `plan_memory`."""
+    return plan_memory(
+        config, step, world=world, here=here, on_gpu=on_gpu, under_ray=under_ray,
+        where="this machine", total_bytes=total_bytes(), free_bytes=available_bytes(),
+    )  # fmt: skip

@@ -4,7 +4,7 @@ import argparse
 import difflib
 import re
 import shlex
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -221,11 +221,12 @@ def override(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     named, below = over.get("data"), under.get("data")
     if isinstance(named, dict) and isinstance(below, dict):
         replaced = {name for field in named for name in DATASETS.get(field, ())} - named.keys()
-        under = under | {"data": _without(below, replaced)}
+        under = under | {"data": without(below, replaced)}
     return merge(under, over)
 
 
-def _without(fields: dict[str, Any], names: Collection[str]) -> dict[str, Any]:
+def without(fields: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
+    """The fields but for those of these names."""
     return {name: value for name, value in fields.items() if name not in names}
 
 

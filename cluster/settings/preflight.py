@@ -26,6 +26,8 @@ from nla_cyclegan.weights.checkpoint_names import NAME, images_of
 from nla_cyclegan.weights.references import folder_of
 from nla_cyclegan.weights.stored_score import ABOUT
 
+# Set by torchrun, or by anything else that starts the ranks of a group without Ray.
+GROUP_VARIABLES = {"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}
 FOREIGN = {SWEEP: "a sweep", MANIFEST: "a dataset"}
 
 
@@ -184,6 +186,11 @@ def cluster_address(given: str | None) -> str | None:
 def in_ray_job() -> bool:
     """Whether this process was started by `ray job submit`: its folder is a temporary copy."""
     return "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
+
+
+def is_first_rank() -> bool:
+    """Whether this process speaks for the run: alone, or as rank 0 of torchrun's."""
+    return os.environ.get("RANK", "0") == "0" or not os.environ.keys() >= GROUP_VARIABLES
 
 
 def check_paths(config: RunConfig) -> None:

@@ -88,20 +88,20 @@ def train(
         events.add("data", text)
         say(text)
 
-    with out_of_memory_explained(config, world.device), local_files(folder, attempt) as files:
+    with out_of_memory_explained(config, world.device), local_files(folder, attempt) as (files, upload_now):
         # A resume from a checkpoint finds the records up to it: they are uploaded with it.
         checkpoints = Checkpoints(
             config.checkpoint, clock, folder, world, about(config, dataset),
-            before_storing=files.upload_now, attempt=attempt, add_event=events.add,
+            before_storing=upload_now, attempt=attempt, add_event=events.add,
         )  # fmt: skip
         memory = MemoryCopies(config.checkpoint, clock, shelf, world, checkpoints.carried, say)
-        metrics = MetricsFiles(config.observe, files.root, folder, recovered=lambda: memory.recovered)
+        metrics = MetricsFiles(config.observe, files, folder, recovered=lambda: memory.recovered)
         owner_check = [OwnerCheck(attempt)] if attempt and folder.is_local else []
         trackers = _trackers(config, clock, folder, attempt, say) if world.rank == 0 else []
         log = MetricsLog(config.observe, clock, world, [*owner_check, metrics, *sinks, memory.tail, *trackers])
         whole, fit = fitting_side(config.data.load_size), config.data.fit
         validation = Validation(config.validation, dataset, log, report, size=whole, fit=fit, say=say_of_data)
-        previews = Previews(dataset, log, files.root, size=size, fit=fit, say=say_of_data)
+        previews = Previews(dataset, log, files, size=size, fit=fit, say=say_of_data)
         requests = Requests(world, ask)
         guard = NonFiniteGuard(world, clock, [config.observe.every, config.validation.every, config.checkpoint.every])
         from_memory = memory.restore(step, newer_than=checkpoints.find())

@@ -3,7 +3,6 @@
 import argparse
 import json
 import logging
-import sys
 from collections.abc import Iterator
 
 import pyarrow as pa
@@ -16,7 +15,7 @@ from cluster.translation.listing import Work, list_work
 from cluster.translation.options import TranslationSettings
 from cluster.translation.record import LEFT_OUT, begin, write_left_out
 from cluster.translation.workers import Workers, choose_workers
-from data_shards.errors import ExhaustedError, StorageAwayError, UserError
+from data_shards.errors import ExhaustedError, StorageAwayError, UserError, say
 from data_shards.progress import Progress
 from data_shards.storage import Location, locate
 from nla_cyclegan.inference.tiles import Precision
@@ -48,10 +47,6 @@ def translate(options: argparse.Namespace) -> int:
     remark = f"; {len(left_out):,} left out, see {LEFT_OUT} there" if left_out else ""
     print(f"{done:,} of {work.total:,} images translated ({options.direction}): {out.uri}{already}{remark}")
     return 1 if not done or (left_out and options.strict) else 0
-
-
-def say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 def _translate_missing(

@@ -373,7 +373,7 @@ def test_the_values_of_a_strange_trial(tmp_path: Path, value: Any, capsys: pytes
     assert all(line.isprintable() for line in [*said.out.splitlines(), *said.err.splitlines()])
 
 
-@given(damaged(asdict(own_record("now"))))
+@given(damaged(asdict(own_record())))
 @QUICK
 def test_a_strange_owner_is_somebody(record: Any) -> None:
     with tempfile.TemporaryDirectory() as folder:

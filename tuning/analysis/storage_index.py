@@ -10,9 +10,8 @@ from typing import Literal
 
 from cluster.records.about import SWEEP
 from cluster.records.health import health
-from cluster.records.metrics_file import to_stderr
 from cluster.records.snapshot import is_run, take_snapshot
-from data_shards.errors import UserError
+from data_shards.errors import UserError, say_warning
 from data_shards.storage import list_folder, locate
 from data_shards.storage.folder import RunFolder, join_uri
 from nla_cyclegan.weights.stored_score import SWD_ALONE
@@ -51,7 +50,7 @@ class Entry:
     """What `best` is: runs of before there was a score have the distance `swd`."""
 
 
-def entries(storage: str, warn: Callable[[str], None] = to_stderr) -> list[Entry]:
+def entries(storage: str, warn: Callable[[str], None] = say_warning) -> list[Entry]:
     """Newest first; `warn` gets a line for each file of damaged records. Raises: UserError when storage does not answer."""
     found = list(_find(storage, "", DEPTH))
     with ThreadPoolExecutor(READERS) as pool:

@@ -8,7 +8,7 @@ from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from data_shards.errors import UserError
+from data_shards.errors import UserError, say_warning
 from tuning.dashboard.sources import source_of
 
 INTERVAL_S = 3.0
@@ -36,7 +36,7 @@ class LivePage:
             except UserError as error:
                 trouble = str(error)
                 if trouble != before:
-                    print(f"warning: {trouble}; the page stays as it is", file=sys.stderr)
+                    say_warning(f"{trouble}; the page stays as it is")
 
     def update(self) -> None:
         """Read the records, and make a new page if they have changed. Raises: UserError."""
@@ -106,10 +106,9 @@ def serve(uris: Sequence[str], host: str, port: int) -> int:
         reason = getattr(error, "strerror", None) or error
         raise UserError(f"--port: {host}:{port} cannot be opened for listening ({reason}); choose another") from error
     if not is_loopback(host):
-        print(
-            f"warning: --host {host}: everyone who reaches this machine can read the page, there is no password; "
-            "from elsewhere, an SSH tunnel to the default host is safer",
-            file=sys.stderr,
+        say_warning(
+            f"--host {host}: everyone who reaches this machine can read the page, there is no password; "
+            "from elsewhere, an SSH tunnel to the default host is safer"
         )
     with server:
         threading.Thread(target=live.follow, args=(stop,), name="follow", daemon=True).start()

@@ -2,12 +2,12 @@
 
 import hashlib
 from collections.abc import Sequence
+from functools import cache
 
 from pydantic_core import to_json
 
 from cluster.records.about import SWEEP
-from cluster.records.metrics_file import to_stderr
-from data_shards.errors import UserError
+from data_shards.errors import UserError, say_warning
 from data_shards.storage import locate
 from data_shards.storage.files import read_json
 from data_shards.storage.folder import RunFolder, split_uri
@@ -18,18 +18,6 @@ from tuning.dashboard.gallery import NAME, PREVIEWS, thumbnail
 from tuning.dashboard.overview import index_page, several_page
 from tuning.dashboard.page import Page
 from tuning.dashboard.sweep_page import SweepPages
-
-
-class Once:
-    """Prints each warning once, however often the records are read."""
-
-    def __init__(self) -> None:
-        self._printed: set[str] = set()
-
-    def __call__(self, line: str) -> None:
-        if line not in self._printed:
-            self._printed.add(line)
-            to_stderr(line)
 
 
 class Sweeps:
@@ -43,7 +31,8 @@ class Sweeps:
         self.folders = [RunFolder(*split_uri(uri)) for uri in uris]
         self.label = ", ".join(folder.label for folder in self.folders)
         self.name = self.folders[0].name if len(uris) == 1 else "sweeps"
-        self._warn = Once()
+        # Each once, however often the records are read.
+        self._warn = cache(say_warning)
         self._pages = SweepPages(uris[0], watching, self._warn)
         self._read: list[Results] = []
 
@@ -86,7 +75,7 @@ class Storage:
         self.uri, self.watching, self.label = uri, watching, split_options(locate(uri).uri)[0]
         self.name = f"{split_uri(uri)[1] or 'storage'}-index"
         self._found: list[Entry] = []
-        self._warn = Once()
+        self._warn = cache(say_warning)
 
     @property
     def summary(self) -> str:

@@ -4,8 +4,8 @@ from collections.abc import Callable, Mapping
 from shlex import quote
 from typing import Any
 
-from cluster.records.metrics_file import to_stderr
 from cluster.records.recorded_run import flat
+from data_shards.errors import say_warning
 from data_shards.storage import shown
 from data_shards.storage.uri import split_options
 from nla_cyclegan.metrics.score import CONTENT
@@ -27,7 +27,7 @@ BUDGET = {"images": "{:,} images in all", "hours": "{:g} hours"}
 class SweepPages:
     """Makes the pages of a sweep, one after another while it runs; what cannot have changed is read once."""
 
-    def __init__(self, uri: str, watching: bool = False, warn: Callable[[str], None] = to_stderr) -> None:
+    def __init__(self, uri: str, watching: bool = False, warn: Callable[[str], None] = say_warning) -> None:
         self.watching = watching
         self._runs = RunReader(uri, warn)
         self._pictures: dict[int, list[Picture]] = {}

@@ -1,6 +1,5 @@
 """Limits of waiting for lost machines: while no trial can run, and while a trial is lost repeatedly."""
 
-import sys
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -9,7 +8,7 @@ from ray import tune
 
 from cluster.machines.session import cluster_machines
 from cluster.settings.workers.resources import Resources, shortage
-from data_shards.errors import ExhaustedError
+from data_shards.errors import ExhaustedError, say
 from tuning.trials.tune_trials import forgive
 
 SAY_AFTER_S = 30.0
@@ -44,7 +43,7 @@ class Patience(tune.Callback):
         self.is_over = now - self._since > self.wait_s
         if now - self._since > SAY_AFTER_S and not self._said:
             self._said = True
-            print(f"waiting for machines: {shortage(self.resources, cluster_machines())}", file=sys.stderr, flush=True)
+            say(f"waiting for machines: {shortage(self.resources, cluster_machines())}")
 
     def on_trial_result(
         self, iteration: int, trials: Sequence[Any], trial: Any, result: dict[str, Any], **_: Any

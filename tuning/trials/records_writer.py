@@ -1,11 +1,10 @@
 """Writes a sweep's files to storage that may be unavailable for a while: trials continue, and files are stored later."""
 
-import sys
 import threading
 import time
 
 from cluster.ownership.attempt import Attempt
-from data_shards.errors import StorageAwayError, UserError
+from data_shards.errors import StorageAwayError, UserError, say, say_warning
 from data_shards.storage.folder import RunFolder
 
 RETRY_S = 1.0
@@ -44,7 +43,7 @@ class RecordsWriter:
         try:
             self._write(name, content)
         except StorageAwayError as error:
-            _say(f"warning: records of the sweep cannot be stored ({error}); its trials continue, and it tries again")
+            say_warning(f"records of the sweep cannot be stored ({error}); its trials continue, and it tries again")
             self._unwritten[name] = content
             self._later = threading.Thread(target=self._write_later, name="records", daemon=True)
             self._later.start()
@@ -69,7 +68,7 @@ class RecordsWriter:
         while True:
             with self._lock:
                 if not self._unwritten:
-                    _say("records of the sweep are stored again")
+                    say("records of the sweep are stored again")
                     # Together with the look: until then all is left to this thread, so that there are never two.
                     self._later = None
                     return
@@ -85,7 +84,3 @@ class RecordsWriter:
             with self._lock:
                 if self._unwritten[name] is content:
                     del self._unwritten[name]
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)

@@ -13,7 +13,7 @@ from cluster.group.progress import forget_requests
 from cluster.group.retry import retry_training
 from cluster.machines.ray_internals import InCurrentGroup
 from cluster.machines.session import set_environment
-from cluster.ownership.attempt import Attempt
+from cluster.ownership.attempt import Attempt, id_of
 from cluster.records import events
 from cluster.records.about import read_about
 from cluster.records.run_state import outcome_recorded
@@ -131,8 +131,7 @@ def _train(prepared: Prepared, resources: Resources, objective: ObjectiveConfig,
         forget_requests(prepared.config)
         return build_trainer(prepared.config, resources, attempt=attempt, callbacks=callbacks).fit().return_value
 
-    attempt_id = attempt.id if attempt else "0"
-    with events.opened(prepared.folder, attempt_id, "driver"), outcome_recorded(prepared.folder, attempt):
+    with events.opened(prepared.folder, id_of(attempt), "driver"), outcome_recorded(prepared.folder, attempt):
         events.add("start", f"at {prepared.images_seen:,} images; {resources.summary}", images=prepared.images_seen)
-        resumed = partial(events.furthest, prepared.folder, attempt_id, "rank-0", "resume")
+        resumed = partial(events.furthest, prepared.folder, id_of(attempt), "rank-0", "resume")
         retry_training(once, prepared.folder, prepared.config.scaling.max_failures, print, resumed)

@@ -3,7 +3,6 @@
 import os
 import queue
 import re
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ from typing import Any
 from cluster.records import events
 from cluster.records.metrics_file import Record
 from cluster.records.sinks import Sink
+from data_shards.errors import say_warning
 
 # Records and pictures that wait, at most; what comes later is not sent.
 WAITING = 1000
@@ -110,7 +110,7 @@ class Background(Sink):
 
     def _warn(self, text: str) -> None:
         line = f"observe.sinks {self.name}: {text}"
-        print(f"warning: {line}", file=sys.stderr, flush=True)
+        say_warning(line)
         events.add("tracker", line)
 
 

@@ -5,9 +5,10 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
 from cluster.records.recorded_run import flat
+from cluster.settings.workers.capacity import Machine
 
 # The resource by which Ray marks a machine's accelerator, how much of it a worker takes, and the label that says the same.
 RESOURCE, RESOURCE_AMOUNT = "accelerator_type:", 0.001
@@ -25,18 +26,6 @@ KEY = re.compile(rf"(?:[a-zA-Z0-9](?:[a-zA-Z0-9.-]*[a-zA-Z0-9])?/)?{NAME}")
 CONDITION = re.compile(rf"!?(?:{NAME}|in\({NAME}(?:, ?{NAME})*\))")
 OPTION = "--scaling.labels"
 SHOWN = 12
-
-
-class HasLabels(Protocol):
-    """A machine."""
-
-    @property
-    def labels(self) -> Mapping[str, str]: ...
-    @property
-    def accelerators(self) -> frozenset[str]: ...
-
-
-M = TypeVar("M", bound=HasLabels)
 
 
 @dataclass(frozen=True)
@@ -58,22 +47,19 @@ class Selector:
         accelerator = [f"accelerator {self.accelerator}"] if self.accelerator else []
         return " and ".join([*accelerator, *map(_pair, self.labels.items())])
 
-    def takes(self, machine: HasLabels) -> bool:
-        return self._meet(machine.labels, machine.accelerators)
+    def takes(self, machine: Machine) -> bool:
+        has_accelerator = self.accelerator is None or self.accelerator in machine.accelerators
+        return has_accelerator and all(_meets(machine.labels.get(key), value) for key, value in self.labels.items())
 
     def takes_node(self, node: Mapping[str, Any]) -> bool:
         """Whether it accepts a machine of `ray.nodes()`."""
-        return not self or self._meet(node.get("Labels") or {}, accelerators_of(node["Resources"]))
+        return self.takes(Machine(0, labels=node.get("Labels") or {}, accelerators=accelerators_of(node["Resources"])))
 
-    def among(self, machines: Iterable[M]) -> list[M]:
+    def among(self, machines: Iterable[Machine]) -> list[Machine]:
         """The machines that it accepts."""
         return [machine for machine in machines if self.takes(machine)]
 
-    def _meet(self, labels: Mapping[str, str], accelerators: frozenset[str]) -> bool:
-        has_accelerator = self.accelerator is None or self.accelerator in accelerators
-        return has_accelerator and all(_meets(labels.get(key), value) for key, value in self.labels.items())
-
-    def missing(self, machines: Sequence[HasLabels]) -> str:
+    def missing(self, machines: Sequence[Machine]) -> str:
         """A line that no machine matches, with the labels that the machines have."""
         labels = [_pair(item) for machine in machines for item in machine.labels.items() if item[0] != NODE_ID]
         accelerators = [f"accelerator {name}" for machine in machines for name in machine.accelerators]

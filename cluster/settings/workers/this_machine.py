@@ -15,7 +15,7 @@ NVIDIA_SMI_S = 30.0
 def this_machine() -> Machine:
     """The resources that a local Ray would have."""
     gpus = visible_gpus()
-    name = accelerator_named(_ask_driver("name")) if gpus else None
+    name = accelerator_named(ask_driver("name")) if gpus else None
     return Machine(
         usable_cores(),
         gpus,
@@ -42,20 +42,24 @@ def visible_gpus() -> int:
 
 def gpu_memory_bytes() -> int | None:
     """Memory of this machine's first GPU; None without a GPU."""
-    answer = _ask_driver("memory.total")
+    answer = ask_driver("memory.total")
     return int(answer) * 2**20 if answer.isdigit() else None
 
 
 def compute_capability() -> int | None:
     """Of this machine's first GPU, 10 times the major number plus the minor; None without a GPU."""
-    answer = _ask_driver("compute_cap")
+    answer = ask_driver("compute_cap")
     return int(answer.replace(".", "")) if re.fullmatch(r"\d+\.\d", answer) else None
 
 
-def _ask_driver(what: str) -> str:
+def ask_driver(what: str) -> str:
     """A property of this machine's first GPU; empty without a GPU."""
     query = ["nvidia-smi", f"--query-gpu={what}", "--format=csv,noheader,nounits", "--id=0"]
     try:
-        return subprocess.run(query, capture_output=True, text=True, timeout=NVIDIA_SMI_S).stdout.strip()
+        return (
+            subprocess.run(query, capture_output=True, text=True, timeout=NVIDIA_SMI_S)
+            .stdout.strip()
+            .partition("\n")[0]
+        )
     except (OSError, subprocess.TimeoutExpired):
         return ""

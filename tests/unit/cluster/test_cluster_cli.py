@@ -287,7 +287,7 @@ def test_memory_is_that_of_one_round_and_of_the_average(uri: str, tmp_path: Path
 
     def memory(**step: Any) -> float:
         config = tiny.config(uri, tmp_path, step={"pool_size": 0, **step})
-        return Costs.of(config).memory_bytes(config, 1)
+        return Costs.of(config).step_memory(config).worker_bytes(config, 1)
 
     costs = Costs.of(tiny.config(uri, tmp_path))
     pair = costs.generator_passes * costs.generator.saved_bytes + 2 * costs.discriminator.saved_bytes

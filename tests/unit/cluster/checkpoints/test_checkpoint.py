@@ -395,7 +395,7 @@ def test_a_folder_behind_a_uri_works_alike(make: Make, folder: RunFolder, tmp_pa
 
     remote.write("metrics.jsonl", b'{"images": 4}\n{"images": 8}\n{"images": 12}\n{"ima')
     with local_files(remote) as there:
-        files = MetricsFiles(ObserveConfig(), there.root, remote)
+        files = MetricsFiles(ObserveConfig(), there[0], remote)
         files.start(8)
         files.write({"images": 10, "loss": 0.5})
         files.close()

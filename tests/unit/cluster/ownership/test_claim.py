@@ -104,7 +104,7 @@ class Drivers:
         self.schedule, self.files = Schedule(seed), dict[str, Any]()
         self.tmp_path, self.owners, self.refused = tmp_path, list[str](), 0
         self.owned_once: list[str] = []
-        monkeypatch.setattr(module, "own_record", lambda since: ELSEWHERE)
+        monkeypatch.setattr(module, "own_record", lambda: ELSEWHERE)
         clock = SimpleNamespace(monotonic=lambda: self.schedule.now, sleep=self.schedule.wait)
         monkeypatch.setattr(module, "time", clock)
         # What a seed gives it gives again.
