@@ -5,7 +5,7 @@ translations of the same held-out images, with the attention of their non-local 
 """
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterable
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -111,7 +111,7 @@ def _scores_apart(labels: list[str], runs: list[RecordedRun]) -> list[str]:
     return lines
 
 
-def _listed(differences: Sequence[tuple[str, ...]], between: str) -> str:
+def _listed(differences: Iterable[tuple[str, ...]], between: str) -> str:
     return ", ".join(f"{what} {one} {between} {other}" for what, one, other in differences)
 
 

@@ -15,7 +15,6 @@ from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cluster.group.progress import events_key, forget_requests, progress_shown, request_stop
 from cluster.group.retry import retry_training
 from cluster.group.stop_signals import StopSignals
 from cluster.machines.allocation import choose_workers
@@ -77,6 +76,8 @@ def train_on_cluster(
                 claim(prepared, attempt)
                 _record_start(prepared, chosen.summary, workers=chosen.workers, address=address)
             say(config, f"starting {chosen.summary}")
+            from cluster.group.progress import forget_requests, progress_shown, request_stop
+
             trainer = build_trainer(config, chosen, attempt=attempt)
             forget_requests(config)
             progress = ConsoleProgress(config.name, prepared.clock.total)
@@ -203,6 +204,7 @@ def build_trainer(
     from ray.train import FailureConfig, LoggingConfig, ScalingConfig
     from ray.train import RunConfig as RayRunConfig
 
+    from cluster.group.progress import events_key
     from cluster.group.rendezvous import ProcessGroupConfig
     from cluster.group.resize import GroupChanges, PatientScaling
     from cluster.group.scratch import RemovedAtEnd

@@ -4,6 +4,9 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict
 
+from ray.exceptions import RayError
+
+from cluster.machines.ray_internals import publish, published
 from cluster.ranks.requests import STOP, Request
 from cluster.records.console_progress import ConsoleProgress
 from cluster.settings.config import RunConfig
@@ -37,8 +40,6 @@ def looks_key(config: RunConfig) -> str:
 
 def send_request(config: RunConfig, request: Request) -> bool:
     """Ask the workers of a run to save and stop training. Returns: whether they poll for requests. Raises: RayError."""
-    from cluster.machines.ray_internals import publish, published
-
     publish(requests_key(config), asdict(request))
     return "rank" in (published(looks_key(config)) or {})
 
@@ -46,10 +47,6 @@ def send_request(config: RunConfig, request: Request) -> bool:
 def request_stop(config: RunConfig) -> bool:
     """Ask the workers of a run to save and end, or those that take the place of lost ones. Returns: whether they are going to, as
     far as the head answers."""
-    from ray.exceptions import RayError
-
-    from cluster.machines.ray_internals import published
-
     try:
         return send_request(config, Request(STOP, "stop")) or published(looks_key(config)) == RETURNING
     except RayError:
@@ -58,8 +55,6 @@ def request_stop(config: RunConfig) -> bool:
 
 def forget_requests(config: RunConfig) -> None:
     """Clear requests to earlier workers, so that new ones do not receive them. Raises: RayError."""
-    from cluster.machines.ray_internals import publish
-
     publish(requests_key(config), {})
     publish(looks_key(config), {})
 
@@ -67,10 +62,6 @@ def forget_requests(config: RunConfig) -> None:
 @contextmanager
 def progress_shown(config: RunConfig, progress: ConsoleProgress) -> Iterator[None]:
     """Show what the run publishes, from now on, while in this context."""
-    from ray.exceptions import RayError
-
-    from cluster.machines.ray_internals import published
-
     show = {records_key(config): progress.show, events_key(config): lambda event: progress.say(event["text"])}
     # The store may still have values of an earlier run.
     last = {key: published(key) for key in show}

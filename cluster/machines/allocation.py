@@ -23,16 +23,15 @@ def choose_workers(scaling: ScalingConfig, *, global_batch: int, joined: bool) -
     Raises: UserError when they do not fit, or when scaling.gpu must be said.
     """
     machines = settled_machines()
-    if not joined:
-        return choose(scaling, machines, global_batch=global_batch)
     try:
         chosen = choose(scaling, machines, global_batch=global_batch)
+        fits = chosen.room(machines) >= chosen.fewest
+        if not joined or (fits and (chosen.use_gpu or scaling.gpu is not None)):
+            return chosen
     except UserError:
-        # The autoscaler is queried only if needed, because that starts a process on the head.
-        return choose(scaling, machines, global_batch=global_batch, growth=growth())
-    fits = chosen.room(machines) >= chosen.fewest
-    if fits and (chosen.use_gpu or scaling.gpu is not None):
-        return chosen
+        if not joined:
+            raise
+    # Only now, because the look at the autoscaler starts a process on the head.
     return choose(scaling, machines, global_batch=global_batch, growth=growth())
 
 

@@ -16,10 +16,9 @@ from torch import Tensor
 
 from cluster.checkpoints.config import CheckpointConfig
 from cluster.checkpoints.state import deal, load_pools, loaders
-from cluster.memory.copy_store import CopyStore
-from cluster.memory.interval import CopyInterval
-from cluster.memory.layout import Layout
-from cluster.memory.parts import DOMAINS, FINITE, Parts, aligned, described, state_of
+from cluster.memory.layout import Layout, aligned
+from cluster.memory.pace import Pace
+from cluster.memory.parts import DOMAINS, FINITE, Parts, described, state_of
 from cluster.memory.shelf import Shelf
 from cluster.memory.writer import Writer, between
 from cluster.ranks.clock import Clock

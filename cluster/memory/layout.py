@@ -38,7 +38,9 @@ class Layout:
 
     @classmethod
     def of(cls, tensors: Mapping[str, Tensor]) -> "Layout":
-        return cls._one_after_the_other((name, _name(each.dtype), tuple(each.shape)) for name, each in tensors.items())
+        return cls._one_after_the_other(
+            (name, name_of(each.dtype), tuple(each.shape)) for name, each in tensors.items()
+        )
 
     @classmethod
     def from_json(cls, value: list[list[object]]) -> "Layout":
@@ -49,7 +51,7 @@ class Layout:
         places, start = {}, 0
         for name, dtype, shape in tensors:
             places[name] = place = Place(dtype, shape, start)
-            start += -(-place.size // ALIGNED_BYTES) * ALIGNED_BYTES
+            start += aligned(place.size)
         return cls(places)
 
     def to_json(self) -> list[list[object]]:
@@ -72,5 +74,9 @@ class Layout:
         }
 
 
-def _name(dtype: torch.dtype) -> str:
+def aligned(size: int) -> int:
+    return -(-size // ALIGNED_BYTES) * ALIGNED_BYTES
+
+
+def name_of(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from cluster.checkpoints.state import tensors_alike
-from cluster.memory.layout import ALIGNED_BYTES, Layout
+from cluster.memory.layout import Layout, aligned, name_of
 from cluster.ranks.world import World
 from nla_cyclegan import TrainingStep
 
@@ -129,8 +129,4 @@ def state_of(step: TrainingStep) -> dict[str, Tensor]:
 def described(step: TrainingStep) -> list[Any] | None:
     """Type and shape of the images in the step's pools, as JSON values; None without any."""
     pool = next((pool.images for pool in step.pools.values() if pool.images is not None), None)
-    return None if pool is None else [str(pool.dtype).removeprefix("torch."), list(pool.shape[1:])]
-
-
-def aligned(size: int) -> int:
-    return -(-size // ALIGNED_BYTES) * ALIGNED_BYTES
+    return None if pool is None else [name_of(pool.dtype), list(pool.shape[1:])]

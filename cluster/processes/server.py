@@ -20,7 +20,6 @@ import sys
 import time
 import types
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -36,14 +35,8 @@ FIXED = ("RAY_JOB_ID",)
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 END = types.SimpleNamespace(status=1)
 """Of a fork: the status with which it ends; 1 after an exception."""
-
-
-@dataclass
-class Request:
-    """A program that a launcher requests, with its standard files."""
-
-    program: dict[str, Any]
-    files: list[int]
+# A program that a launcher requests, and its standard files.
+Request = tuple[dict[str, Any], list[int]]
 
 
 def main(arguments: list[str]) -> None:
@@ -69,7 +62,7 @@ def main(arguments: list[str]) -> None:
     server = Server(listener, int(owner))
     request = server.serve()
     if request:
-        return _run(request)
+        return _run(*request)
     if not server.is_idle:
         module, _, function = at_end.partition(":")
         getattr(importlib.import_module(module), function)(os.getpid())
@@ -153,7 +146,7 @@ class Server:
             return None
         self._forks[process or os.getpid()] = connection
         if not process:
-            return Request(program, files)
+            return program, files
         _close(files)
         with suppress(OSError):
             send(connection, [process])
@@ -195,10 +188,9 @@ def _close(files: list[int]) -> None:
         os.close(file)
 
 
-def _run(request: Request) -> None:
+def _run(program: dict[str, Any], files: list[int]) -> None:
     """Run the program as the Python interpreter would."""
-    program = request.program
-    for number, file in enumerate(request.files):
+    for number, file in enumerate(files):
         os.dup2(file, number)
         os.close(file)
     os.chdir(program["folder"])

@@ -157,7 +157,7 @@ def incomparable(runs: Sequence[RecordedRun]) -> list[tuple[str, ...]]:
     bases = [run.basis for run in runs]
     if len(bases) < 2 or bases[0] is None or bases[1] is None:
         return []
-    return bases[0].differences(bases[1])
+    return list(bases[0].differences(bases[1]))
 
 
 def _grain(runs: Sequence[RecordedRun]) -> int:

@@ -36,11 +36,8 @@ class Basis:
         names = "+".join(names_in(record)) if SCORE in record else "swd"
         return cls((names, record.get(VERSION)), on, untouched)
 
-    def differences(self, other: "Basis") -> list[tuple[str, ...]]:
+    def differences(self, other: "Basis") -> Iterator[tuple[str, ...]]:
         """What makes the scores incomparable, of this one and of the other; what is unknown makes no difference."""
-        return list(self._differences(other))
-
-    def _differences(self, other: "Basis") -> Iterator[tuple[str, ...]]:
         (names, version), (its_names, its_version) = self.definition, other.definition
         if names != its_names:
             yield "distances in the score", names, its_names
@@ -62,14 +59,14 @@ class Basis:
 def comparable(evaluated: Sequence[Record], about: Mapping[str, Any]) -> list[Record]:
     """Of records with evaluations those whose scores are comparable with the newest one's, the last."""
     newest = [Basis.of(record, about) for record in evaluated[-1:]]
-    return [record for record in evaluated if not Basis.of(record, about).differences(newest[0])]
+    return [record for record in evaluated if not any(Basis.of(record, about).differences(newest[0]))]
 
 
 def stretches(evaluated: Sequence[Record], about: Mapping[str, Any]) -> list[list[Record]]:
     """Records with evaluations, in order, cut where a score is not comparable with the one before."""
     found: list[list[Record]] = []
     for record in evaluated:
-        if found and not Basis.of(record, about).differences(Basis.of(found[-1][-1], about)):
+        if found and not any(Basis.of(record, about).differences(Basis.of(found[-1][-1], about))):
             found[-1].append(record)
         else:
             found.append([record])

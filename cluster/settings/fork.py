@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from cluster.records.about import ABOUT_REMEDY, read_about
 from cluster.records.metrics_file import IMAGES, METRICS, as_lines, read_records
 from cluster.settings.config import RunConfig
+from cluster.settings.options import without
 from data_shards.errors import UserError
 from data_shards.storage import locate
 from data_shards.storage.checked import damaged, problem
@@ -30,7 +31,9 @@ def inherited(reference: str, fields: Mapping[str, Any]) -> dict[str, Any]:
         fields: what the fork is given itself, its name among it.
     """
     try:
-        return Origin.of(reference).inherited()
+        # It is written beside that run, not where that once was, or says that it was.
+        origin = Origin.of(reference)
+        return without(origin.config, ["name"]) | {"storage": origin.storage}
     except UserError as error:
         storage = str(fields.get("storage") or split_uri(Reference.of(reference).uri)[0])
         own = {} if error.retryable else read_about(RunFolder(storage, str(fields["name"])), ABOUT)
@@ -83,11 +86,6 @@ class Origin:
             raise UserError(
                 f"--fork-of {reference}: the fork needs a --name of its own; without --fork-of the run continues"
             )
-
-    def inherited(self) -> dict[str, Any]:
-        """What a fork has of the other run's configuration, where it says nothing else. It is written beside that run, not where
-        that once was, or says that it was."""
-        return {name: value for name, value in self.config.items() if name != "name"} | {"storage": self.storage}
 
     def check(self, config: RunConfig) -> None:
         """Raises: UserError where the state in the checkpoint is not that of a run with this configuration."""

@@ -6,7 +6,7 @@ from typing import Any
 
 from cluster.machines.autoscaler import growth
 from cluster.machines.session import cluster_machines
-from cluster.settings.workers.capacity import Machine, places
+from cluster.settings.workers.capacity import NO_GROWTH, Growth, Machine, places
 from cluster.settings.workers.selector import ANY, Selector
 from cluster.translation.options import WORKER_CPUS
 from data_shards.errors import UserError
@@ -58,35 +58,28 @@ def choose_workers(
         limits: fewest and most.
         joined: whether it is a cluster that others use too, and that an autoscaler may enlarge.
     """
-    machines, unknown = [_whole(machine) for machine in cluster_machines()], False
-    to_come: tuple[Machine, ...] = ()
-    if joined and not _fitting(selector.among(machines), cpus, gpu):
-        # The autoscaler is queried only if needed, because that starts a process on the head.
-        more = growth()
-        to_come, unknown = more.machines, more.unknown
-    return choose(machines, to_come, limits, cpus, gpu, selector, joined=joined, unknown=unknown)
+    machines = [_whole(machine) for machine in cluster_machines()]
+    # The autoscaler is queried only if needed, because that starts a process on the head.
+    coming = growth() if joined and not _fitting(selector.among(machines), cpus, gpu) else NO_GROWTH
+    return choose(machines, coming, limits, cpus, gpu, selector, joined=joined)
 
 
 def choose(
     machines: Sequence[Machine],
-    to_come: Sequence[Machine],
+    growth: Growth,
     limits: tuple[int, int | None],
     cpus: float | None,
     gpu: bool | None,
     selector: Selector = ANY,
     *,
     joined: bool,
-    unknown: bool = False,
 ) -> Workers:
     """The workers for these machines, and for those that an autoscaler may add; see `choose_workers`.
 
-    Args:
-        unknown: whether it may add others that are not known.
-
     Raises: UserError when no machine can hold one.
     """
-    everywhere, machines, to_come = machines, selector.among(machines), selector.among(to_come)
-    if selector and not machines and not to_come and not unknown:
+    everywhere, machines, to_come = machines, selector.among(machines), selector.among(growth.machines)
+    if selector and not machines and not to_come and not growth.unknown:
         raise UserError(
             f"--accelerator, --labels: {selector.missing(everywhere)}; ask for what they have, or start such machines"
         )
@@ -94,7 +87,7 @@ def choose(
     use_gpu = bool(gpu) if gpu is not None else any(machine.gpus for machine in hosts)
     if use_gpu:
         hosts = [machine for machine in hosts if machine.gpus >= 1]
-    if not hosts and not unknown:
+    if not hosts and not growth.unknown:
         wanted = f"{cpus or 1:g} cores" + (" and a GPU" if gpu else "")
         largest = max((machine.cpus for machine in [*machines, *to_come]), default=0)
         gpus = sum(machine.gpus for machine in [*machines, *to_come])

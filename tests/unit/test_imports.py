@@ -60,7 +60,7 @@ FLOORS = {
 # What starts Ray or runs inside it. True: it is imported together with Ray, because only Ray's processes import it.
 RAY_FILES = {
     "cluster/group/driver.py": False,
-    "cluster/group/progress.py": False,
+    "cluster/group/progress.py": True,
     "cluster/group/rendezvous.py": True,
     "cluster/group/retry.py": False,
     "cluster/group/spares.py": True,

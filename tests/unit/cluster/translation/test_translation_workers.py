@@ -3,7 +3,7 @@
 import pyarrow as pa
 import pytest
 
-from cluster.settings.workers.capacity import Machine
+from cluster.settings.workers.capacity import NO_GROWTH, Growth, Machine
 from cluster.settings.workers.selector import Selector
 from cluster.translation.calls import calls, received, sent
 from cluster.translation.options import parse
@@ -12,6 +12,7 @@ from data_shards.errors import UserError
 
 CORES, GPUS = Machine(8), Machine(16, 4)
 ANY = (1, None)
+UNKNOWN = Growth(unknown=True)
 
 
 @pytest.mark.parametrize(
@@ -31,28 +32,28 @@ ANY = (1, None)
 def test_workers(machines, options, expected) -> None:
     given = {"cpus": None, "gpu": None, "limits": ANY, "joined": False} | options
     limits, cpus, gpu = (given.pop(name) for name in ("limits", "cpus", "gpu"))
-    assert choose(machines, [], limits, cpus, gpu, **given) == expected
+    assert choose(machines, NO_GROWTH, limits, cpus, gpu, **given) == expected
 
 
 def test_machines_that_an_autoscaler_may_add_count() -> None:
-    chosen = choose([Machine(2)], [GPUS], ANY, None, True, joined=True)
+    chosen = choose([Machine(2)], Growth((GPUS,)), ANY, None, True, joined=True)
     assert chosen == Workers(4, True, 1, 1, None)
-    assert choose([Machine(2)], [], ANY, 64, None, joined=True, unknown=True).cpus == 64
+    assert choose([Machine(2)], UNKNOWN, ANY, 64, None, joined=True).cpus == 64
 
 
 def test_only_machines_with_the_labels_count() -> None:
     there = [Machine(8, labels={"zone": "a"}), Machine(64, 8), Machine(4, accelerators=frozenset(["L4"]))]
-    chosen = choose(there, [], ANY, None, None, Selector(None, {"zone": "a"}), joined=True)
+    chosen = choose(there, NO_GROWTH, ANY, None, None, Selector(None, {"zone": "a"}), joined=True)
     assert (chosen.at_once, chosen.cpus, chosen.use_gpu) == (2, 4, False)
     assert chosen.per_worker == {"num_cpus": 4, "num_gpus": 0, "label_selector": {"zone": "a"}}
     assert str(chosen) == "2 workers with 4 cores each, on machines with zone=a"
-    assert choose(there, [], ANY, None, None, Selector("L4"), joined=True).per_worker["accelerator_type"] == "L4"
+    assert choose(there, NO_GROWTH, ANY, None, None, Selector("L4"), joined=True).per_worker["accelerator_type"] == "L4"
     with pytest.raises(
         UserError,
         match=r"--accelerator, --labels: no machine of the cluster has zone=b; its 3 machines have zone=a \(on 1\)",
     ):
-        choose(there, [], ANY, None, None, Selector(None, {"zone": "b"}), joined=True)
-    assert choose(there, [], ANY, None, None, Selector(None, {"zone": "b"}), joined=True, unknown=True).most is None
+        choose(there, NO_GROWTH, ANY, None, None, Selector(None, {"zone": "b"}), joined=True)
+    assert choose(there, UNKNOWN, ANY, None, None, Selector(None, {"zone": "b"}), joined=True).most is None
 
 
 def test_labels_are_options() -> None:
@@ -76,7 +77,7 @@ def test_a_worker_that_no_machine_holds_is_refused(cpus, gpu) -> None:
     with pytest.raises(
         UserError, match=r"no machine has .* for a worker; the largest has 8 cores, and there are 0 GPUs"
     ):
-        choose([CORES], [], ANY, cpus, gpu, joined=True)
+        choose([CORES], NO_GROWTH, ANY, cpus, gpu, joined=True)
 
 
 @pytest.mark.parametrize(("count", "workers", "size"), [(1, 1, 1), (10, 2, 2), (1000, 2, 32), (7, 8, 1)])
