@@ -9,7 +9,7 @@ from cluster.group import driver
 from cluster.group.stop_signals import StopSignals
 from cluster.jobs.final_errors import final_errors_stop_the_job
 from cluster.machines.device import require_cuda
-from cluster.ownership.attempt import Attempt
+from cluster.ownership.attempt import UNOWNED, Attempt
 from cluster.ownership.owner import owned
 from cluster.records import events
 from cluster.records.run_state import outcome_recorded
@@ -66,13 +66,13 @@ def main(arguments: Sequence[str]) -> None:
 
 
 @contextmanager
-def owner(prepared: Prepared, signals: StopSignals, *, take_over: bool) -> Iterator[Attempt | None]:
+def owner(prepared: Prepared, signals: StopSignals, *, take_over: bool) -> Iterator[Attempt]:
     """Own the run's folder, and record there how the run ends; the ranks of torchrun but the first do neither.
 
     Raises: UserError when another process trains the run; LostRunError when one has taken it over.
     """
     if not is_first_rank():
-        yield None
+        yield UNOWNED
         return
     config, say = prepared.config, partial(driver.say, prepared.config)
     on_loss = partial(signals.end, "another process has taken the run over")

@@ -18,7 +18,7 @@ from cluster.checkpoints.replicas import check_replicas
 from cluster.checkpoints.restoring import load_checkpoint
 from cluster.checkpoints.state import TensorFile, take_share, tensors_alike
 from cluster.checkpoints.storing import store_share
-from cluster.ownership.attempt import Attempt
+from cluster.ownership.attempt import UNOWNED, Attempt
 from cluster.ranks.clock import Clock
 from cluster.ranks.world import World
 from data_shards.errors import UserError, say_warning
@@ -45,7 +45,7 @@ class Checkpoints:
     Args:
         about: what run.json says beside the images seen (configuration, dataset, versions).
         before_storing: called on each rank when a checkpoint is taken.
-        attempt: the owner, which is checked before anything is written or deleted. None: no other process uses the folder.
+        attempt: the owner, which is checked before anything is written or deleted.
         add_event: called on rank 0, from any thread, with what is saved, skipped or resumed from.
 
     Attributes:
@@ -61,7 +61,7 @@ class Checkpoints:
         world: World,
         about: Mapping[str, Any],
         before_storing: Callable[[], None] = lambda: None,
-        attempt: Attempt | None = None,
+        attempt: Attempt = UNOWNED,
         add_event: AddEvent = lambda kind, text: None,
     ) -> None:
         self.config, self.clock, self.folder, self.world, self.about = config, clock, folder, world, about
@@ -158,7 +158,7 @@ class Checkpoints:
 
     def _find(self) -> dict[str, dict[str, int]]:
         """The checkpoints with their files, newest first; deletes those that a crash left incomplete."""
-        self._check_owned()
+        self.attempt.check()
         there = checkpoints_of(self.folder)
         for name in [name for name, files in there.items() if not world_of(files) and self._is_leftover(name)]:
             self.folder.delete_folder(name)
@@ -169,11 +169,7 @@ class Checkpoints:
         """Whether no attempt can still be writing that checkpoint."""
         writer = writer_of(name)
         # The owner has seen all earlier attempts end; a later one is about to take over.
-        return writer is None or (self.attempt is not None and writer.number <= self.attempt.number)
-
-    def _check_owned(self) -> None:
-        if self.attempt:
-            self.attempt.check()
+        return writer is None or (self.attempt != UNOWNED and writer.number <= self.attempt.number)
 
     def _carried(self, name: str) -> dict[str, Any]:
         """The carried values of a checkpoint; empty for those of earlier versions."""
@@ -202,7 +198,7 @@ class Checkpoints:
         self._upload = self._thread.submit(self._store, name, files, {**self.about, **now})
 
     def _new_suffix(self, names: Iterable[str]) -> str:
-        return str(new_writer(self.attempt.id, names)) if self.attempt else ""
+        return str(new_writer(self.attempt.id, names)) if self.attempt != UNOWNED else ""
 
     def _new_name(self, images_seen: int) -> str:
         if self._suffix is None:
@@ -214,7 +210,7 @@ class Checkpoints:
         share = {file: tensors.content() for file, tensors in files.items()}
         if self.world.rank == 0:
             share[ABOUT] = json.dumps(about, indent=1).encode()
-        store_share(share, self.folder, name, self.world, self._check_owned, self._ending)
+        store_share(share, self.folder, name, self.world, self.attempt, self._ending)
         if self.world.rank == 0:
             self.add_event("saved", name)
             self._prune()
@@ -226,7 +222,7 @@ class Checkpoints:
                 self._scores[name] = score_of(self.folder, name)
         scores = {name: self._scores[name] for name in complete}
         for name in self._superfluous(scores):
-            self._check_owned()
+            self.attempt.check()
             self.folder.delete_folder(name)
 
     def _superfluous(self, scores: Mapping[str, StoredScore | None]) -> list[str]:

@@ -6,9 +6,10 @@ training; and what it finds is what a restore will find.
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 
+from cluster.ownership.attempt import UNOWNED, Attempt
 from cluster.ranks.world import World
 from data_shards.errors import LostRunError, StorageAwayError
 from data_shards.storage.checked import checked
@@ -26,28 +27,28 @@ def store_share(
     folder: RunFolder,
     name: str,
     world: World,
-    check_owned: Callable[[], None] = lambda: None,
+    attempt: Attempt = UNOWNED,
     ending: threading.Event | None = None,
 ) -> None:
     """Write a rank's share of a checkpoint; rank 0 then waits for those of the others, and completes it.
 
     Args:
-        check_owned: raises LostRunError if another attempt owns the run by now.
+        attempt: which owns the run's folder.
         ending: set when training has ended, perhaps because a rank has died.
 
     Raises: LostRunError; StorageAwayError, which names ranks whose share did not come; UserError.
     """
-    check_owned()
+    attempt.check()
     written = {file: folder.write(f"{name}/{file}", content) for file, content in files.items()}
     part = Part({file: StoredFile(each.sha256, each.size_bytes) for file, each in written.items()})
     if world.size > 1:
         folder.write_json(f"{name}/{part_file(world.rank, world.size)}", PART_SHAPE.dump_python(part, mode="json"))
     if world.rank == 0:
         commit = _all_parts(folder, name, part, world, ending or threading.Event())
-        check_owned()
+        attempt.check()
         write_commit(folder, name, commit)
         try:
-            check_owned()
+            attempt.check()
         except LostRunError:
             # An attempt that took over meanwhile may have deleted files of this checkpoint, which now counts as complete.
             folder.delete_folder(name)

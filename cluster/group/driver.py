@@ -22,7 +22,7 @@ from cluster.machines.device import rank_device
 from cluster.machines.memory_check import check_memory, check_this_machine
 from cluster.machines.own_folder import scratch_parent
 from cluster.machines.session import ray_session
-from cluster.ownership.attempt import Attempt, id_of
+from cluster.ownership.attempt import UNOWNED, Attempt
 from cluster.ranks.requests import STOP, Request
 from cluster.records import events
 from cluster.records.console_progress import ConsoleProgress
@@ -48,7 +48,7 @@ TORCH_LATER_S = 60.0
 
 
 def train_on_cluster(
-    prepared: Prepared, address: str | None, signals: StopSignals, attempt: Attempt | None = None
+    prepared: Prepared, address: str | None, signals: StopSignals, attempt: Attempt = UNOWNED
 ) -> Mapping[str, Any]:
     """Train on the Ray cluster at the address, or on a Ray of this process's own. Returns: the last metrics.
 
@@ -91,7 +91,7 @@ def train_on_cluster(
         events.add("restart", text)
         say(config, text)
 
-    resumed = partial(events.furthest, prepared.folder, id_of(attempt), "rank-0", "resume")
+    resumed = partial(events.furthest, prepared.folder, attempt.id, "rank-0", "resume")
     return retry_training(once, prepared.folder, scaling.max_failures, say_retry, resumed)
 
 
@@ -133,7 +133,7 @@ def refuse_torchrun() -> None:
         )
 
 
-def train_in_process(prepared: Prepared, signals: StopSignals, attempt: Attempt | None = None) -> Mapping[str, Any]:
+def train_in_process(prepared: Prepared, signals: StopSignals, attempt: Attempt = UNOWNED) -> Mapping[str, Any]:
     """Train in this process, without Ray, so that `breakpoint()` works; under torchrun, as one of its ranks.
 
     Args:
@@ -177,8 +177,7 @@ def train_in_process(prepared: Prepared, signals: StopSignals, attempt: Attempt 
     sinks = [Forward(progress.show)]
     try:
         world = World.current(device)
-        of_first = world.broadcast(asdict(attempt) if attempt else None)
-        attempt = Attempt(**of_first) if of_first else None
+        attempt = Attempt(**world.broadcast(asdict(attempt)))
         with signals.asking(ask):
             return train(prepared.config, world, sinks=sinks, ask=look, say=progress.say, attempt=attempt)
     finally:
@@ -191,7 +190,7 @@ def build_trainer(
     config: RunConfig,
     resources: Resources,
     *,
-    attempt: Attempt | None = None,
+    attempt: Attempt = UNOWNED,
     callbacks: Sequence["UserCallback"] = (),
 ) -> "Trainer":
     """Ray Train's trainer of a run, for one `fit`; Ray is running. `retry_training` handles what that raises.
@@ -232,7 +231,7 @@ def build_trainer(
             "threads": max(1, int(resources.cpus_per_worker)),
             "gpu": resources.use_gpu,
             "gpu_share": resources.gpus_per_worker,
-            "attempt": asdict(attempt) if attempt else None,
+            "attempt": asdict(attempt),
             "variables": _tracker_variables(config),
         },
         backend_config=ProcessGroupConfig(backend, timeout_s=scaling.timeout_s + TORCH_LATER_S),
@@ -249,7 +248,7 @@ def build_trainer(
             callbacks=[
                 *callbacks,
                 Watchdog(scaling, resources, events_key(config)),
-                GroupChanges(config, id_of(attempt)),
+                GroupChanges(config, attempt.id),
                 ImportedOnAllMachines(resources.selector),
                 RemovedAtEnd(scratch),
             ],

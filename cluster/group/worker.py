@@ -10,7 +10,7 @@ import ray.train
 
 from cluster.group.progress import events_key, looks_key, records_key, requests_key
 from cluster.machines.ray_internals import publish, published, silence_reports
-from cluster.ownership.attempt import Attempt, id_of
+from cluster.ownership.attempt import UNOWNED, Attempt
 from cluster.ranks.requests import PREEMPTION, Request
 from cluster.records import events
 from cluster.records.sinks import Forward, PrometheusGauges, Sink
@@ -29,7 +29,7 @@ def train_worker(settings: dict[str, Any]) -> dict[str, Any]:
 
     Args:
         settings: `config` (RunConfig as JSON values), `threads` (CPU threads of this worker), `gpu` (whether it has a GPU),
-            `gpu_share` (the part of it that it may use), `attempt` (its fields) or None, `variables` (of the environment, where this machine has none of the name).
+            `gpu_share` (the part of it that it may use), `attempt` (its fields), `variables` (of the environment, where this machine has none of the name).
 
     Returns: `metrics`; or `error` or `out_of_memory`, failures that a restart would not fix; or `interrupted`, the
         arguments of the RunInterruptedError with which it left off.
@@ -49,7 +49,7 @@ def train_worker(settings: dict[str, Any]) -> dict[str, Any]:
     sinks: list[Sink] = [Forward(partial(publish, records_key(config))), PrometheusGauges(config.name)]
     # Ray names a device wherever CUDA has one, also to a worker that was planned on the CPU.
     world = World.current(rank_device(settings["gpu"], get_device().index, share=settings["gpu_share"]))
-    attempt = Attempt(**settings["attempt"]) if settings.get("attempt") else None
+    attempt = Attempt(**settings["attempt"])
 
     def say(text: str) -> None:
         publish(events_key(config), {"text": text, "at": time.time()})
@@ -57,7 +57,7 @@ def train_worker(settings: dict[str, Any]) -> dict[str, Any]:
     ask = partial(_asked, config, world.rank)
     folder = RunFolder(config.storage, config.name)
     try:
-        with repeats_counted(), events.opened(folder, id_of(attempt), f"rank-{world.rank}"):
+        with repeats_counted(), events.opened(folder, attempt.id, f"rank-{world.rank}"):
             metrics = train(
                 config,
                 world,
@@ -81,11 +81,12 @@ def train_worker(settings: dict[str, Any]) -> dict[str, Any]:
         return {"interrupted": error.args}
 
 
-def _copy_store(config: RunConfig, attempt: Attempt | None) -> "CopyStore | None":
+def _shelf(config: RunConfig, attempt: Attempt) -> "Shelf | None":
     """Where this machine keeps copies of the run's state; they last as long as the attempt."""
     from cluster.memory.copy_store import SHARED_MEMORY, CopyStore
 
-    return CopyStore(SHARED_MEMORY, records_key(config), attempt.id) if attempt and SHARED_MEMORY.exists() else None
+    has_one = attempt != UNOWNED and SHARED_MEMORY.exists()
+    return Shelf(SHARED_MEMORY, records_key(config), attempt.id) if has_one else None
 
 
 def _asked(config: RunConfig, rank: int) -> Request | None:

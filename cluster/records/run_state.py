@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from cluster.ownership.attempt import Attempt
+from cluster.ownership.attempt import UNOWNED, Attempt
 from cluster.records import events
 from cluster.records.about import read_state
 from cluster.records.upload import OptionalWork
@@ -21,7 +21,7 @@ def record_start(folder: RunFolder) -> None:
 
 
 @contextmanager
-def outcome_recorded(folder: RunFolder, attempt: Attempt | None = None) -> Iterator[None]:
+def outcome_recorded(folder: RunFolder, attempt: Attempt = UNOWNED) -> Iterator[None]:
     """Record whether the run finished, was stopped, diverged or failed in this context, and why; if it has started at all.
 
     Args:
@@ -36,8 +36,7 @@ def outcome_recorded(folder: RunFolder, attempt: Attempt | None = None) -> Itera
         raise
     finally:
         with OptionalWork(f"{STATE} of {folder.label} cannot be written").attempt(), suppress(LostRunError):
-            if attempt:
-                attempt.check()
+            attempt.check()
             if read_state(folder, STATE).get("state") == TRAINING:
                 _write(folder, state, reason, images)
                 events.add("end", f"{state}: {reason}" if reason else state, images=images)

@@ -10,7 +10,7 @@ from typing import Self
 
 from pyarrow import ArrowException
 
-from cluster.ownership.attempt import Attempt
+from cluster.ownership.attempt import UNOWNED, Attempt
 from data_shards.errors import LostRunError, UserError, say, say_warning
 from data_shards.storage.folder import RunFolder
 
@@ -59,7 +59,7 @@ class Uploader:
         attempt: which owns the run's folder: when it has lost that, nothing is uploaded any more.
     """
 
-    def __init__(self, root: Path, folder: RunFolder, attempt: Attempt | None = None) -> None:
+    def __init__(self, root: Path, folder: RunFolder, attempt: Attempt = UNOWNED) -> None:
         self.root, self.folder, self.attempt = root, folder, attempt
         self._lost = False
         self._uploaded: dict[Path, tuple[int, int]] = {}
@@ -101,7 +101,7 @@ class Uploader:
         with self._uploads.attempt():
             changed = self._changed()
             try:
-                if self.attempt and changed:
+                if changed:
                     self.attempt.check()
             except LostRunError:
                 self._lost = True
@@ -121,7 +121,7 @@ class Uploader:
 
 
 @contextmanager
-def local_files(folder: RunFolder, attempt: Attempt | None = None) -> Iterator[tuple[Path, Callable[[], None]]]:
+def local_files(folder: RunFolder, attempt: Attempt = UNOWNED) -> Iterator[tuple[Path, Callable[[], None]]]:
     """A local folder to write a run's files in, which are in the run's folder when this context ends; and `upload_now`.
 
     Args:

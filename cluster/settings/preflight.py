@@ -6,7 +6,7 @@ from math import lcm
 from pathlib import Path
 
 from cluster.evaluation.config import FEWEST_FOR_KID, SMALLEST
-from cluster.ownership.attempt import Attempt
+from cluster.ownership.attempt import UNOWNED, Attempt
 from cluster.ranks.clock import Clock
 from cluster.records.about import SWEEP, read_about
 from cluster.records.run_state import record_start
@@ -159,7 +159,7 @@ def _seldom_best(config: RunConfig, clock: Clock) -> list[str]:
     ]
 
 
-def claim(prepared: Prepared, attempt: Attempt | None = None) -> None:
+def claim(prepared: Prepared, attempt: Attempt = UNOWNED) -> None:
     """Write run.json and state.json: the folder holds this run from now on.
 
     Args:
@@ -167,8 +167,7 @@ def claim(prepared: Prepared, attempt: Attempt | None = None) -> None:
 
     Raises: UserError when another attempt has trained another run there meanwhile; LostRunError.
     """
-    if attempt:
-        attempt.check()
+    attempt.check()
     has_checkpoints = bool(complete_checkpoints(prepared.folder))
     if has_checkpoints:
         check_same_run(prepared.folder, prepared.config, prepared.dataset)

@@ -12,8 +12,8 @@ from cluster.evaluation.attention import maybe_measure_attention
 from cluster.evaluation.previews import Previews
 from cluster.evaluation.validate import Report, Validation
 from cluster.memory.copies import MemoryCopies
-from cluster.memory.copy_store import CopyStore
-from cluster.ownership.attempt import Attempt, id_of
+from cluster.memory.shelf import Shelf
+from cluster.ownership.attempt import UNOWNED, Attempt
 from cluster.ranks.clock import Clock
 from cluster.ranks.rank_progress import record_step
 from cluster.ranks.requests import Ask, Requests
@@ -46,8 +46,8 @@ def train(
     sinks: Iterable[Sink] = (),
     ask: Ask = lambda: None,
     say: Callable[[str], None] = lambda text: None,
-    attempt: Attempt | None = None,
-    copy_store: CopyStore | None = None,
+    attempt: Attempt = UNOWNED,
+    shelf: Shelf | None = None,
 ) -> Record:
     """Train as one rank of a world; all ranks call it alike.
 
@@ -59,8 +59,8 @@ def train(
         sinks: take the records of rank 0, beside the files in the run's folder.
         ask: whether this rank has been asked to leave off; see Requests.
         say: called by rank 0 with how its steps are computed, and with what is wrong with the data.
-        attempt: which owns the run's folder; None where nobody else can write there.
-        copy_store: where this machine keeps copies of the state in its memory; None: nowhere.
+        attempt: which owns the run's folder.
+        shelf: where this machine keeps copies of the state in its memory; None: nowhere.
 
     Returns: the newest value of everything recorded; the losses are the same on all ranks.
 
@@ -96,7 +96,7 @@ def train(
         )  # fmt: skip
         memory = MemoryCopies(config.checkpoint, clock, shelf, world, checkpoints.carried, say)
         metrics = MetricsFiles(config.observe, files, folder, recovered=lambda: memory.recovered)
-        owner_check = [OwnerCheck(attempt)] if attempt and folder.is_local else []
+        owner_check = [OwnerCheck(attempt)] if folder.is_local else []
         trackers = _trackers(config, clock, folder, attempt, say) if world.rank == 0 else []
         log = MetricsLog(config.observe, clock, world, [*owner_check, metrics, *sinks, memory.tail, *trackers])
         whole, fit = fitting_side(config.data.load_size), config.data.fit
@@ -147,7 +147,7 @@ def train(
 
 
 def _trackers(
-    config: RunConfig, clock: Clock, folder: RunFolder, attempt: Attempt | None, say: Callable[[str], None]
+    config: RunConfig, clock: Clock, folder: RunFolder, attempt: Attempt, say: Callable[[str], None]
 ) -> list[Sink]:
     """The sinks that the configuration names."""
     if not config.observe.sinks:
@@ -158,7 +158,7 @@ def _trackers(
         folder=folder.label,
         config=config.model_dump(mode="json"),
         command=train_command(config),
-        attempt=id_of(attempt),
+        attempt=attempt.id,
         total_images=clock.total,
     )
     return [Background(name, partial(make, name, run), say) for name in config.observe.sinks]

@@ -14,7 +14,7 @@ from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from cluster.machines.own_folder import scratch_parent
-from cluster.ownership.attempt import Attempt
+from cluster.ownership.attempt import UNOWNED, Attempt
 from cluster.settings.workers.capacity import NO_GROWTH, Growth, Machine
 from cluster.settings.workers.resources import Resources
 from cluster.settings.workers.scaling import ScalingConfig
@@ -84,7 +84,7 @@ def run_trials(
     resources: Resources,
     most: int,
     growth: Growth = NO_GROWTH,
-    attempt: Attempt | None = None,
+    attempt: Attempt = UNOWNED,
     stop: "SweepStop | None" = None,
 ) -> None:
     """Run the remaining trials and write their records; Ray is running.
@@ -169,7 +169,7 @@ def _scheduling(
     return chosen, {}
 
 
-def _settings(sweep: Sweep, trial: Trial, resources: Resources, attempt: Attempt | None) -> dict[str, Any]:
+def _settings(sweep: Sweep, trial: Trial, resources: Resources, attempt: Attempt) -> dict[str, Any]:
     """The argument of `train_trial`, as JSON values."""
     exploit = trial.exploits[-1] if trial.exploits else None
     return {
@@ -180,5 +180,5 @@ def _settings(sweep: Sweep, trial: Trial, resources: Resources, attempt: Attempt
         "evaluations": [each.model_dump(exclude={"time"}) for each in trial.evaluations],
         "exploit": exploit and {"serial": len(trial.exploits), "donor": exploit.donor, "images": exploit.images},
         "resources": asdict(resources),
-        "attempt": asdict(attempt) if attempt else None,
+        "attempt": asdict(attempt),
     }

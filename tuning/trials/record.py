@@ -12,7 +12,7 @@ from typing import Any, TextIO
 from ray import tune
 from tqdm import tqdm
 
-from cluster.ownership.attempt import Attempt
+from cluster.ownership.attempt import UNOWNED, Attempt
 from data_shards.storage.folder import RunFolder
 from tuning.analysis.results import (
     ERROR,
@@ -98,7 +98,7 @@ class Recorder(tune.Callback):
         attempt: which owns the sweep's folder.
     """
 
-    def __init__(self, folder: RunFolder, trials: list[Trial], total: int, attempt: Attempt | None = None) -> None:
+    def __init__(self, folder: RunFolder, trials: list[Trial], total: int, attempt: Attempt = UNOWNED) -> None:
         self.folder, self.trials = folder, trials
         for record in trials:
             # Left open by a process of the sweep that was killed.

@@ -3,7 +3,7 @@
 import threading
 import time
 
-from cluster.ownership.attempt import Attempt
+from cluster.ownership.attempt import UNOWNED, Attempt
 from data_shards.errors import StorageAwayError, UserError, say, say_warning
 from data_shards.storage.folder import RunFolder
 
@@ -21,14 +21,14 @@ class RecordsWriter:
         attempt: which owns it: once it does not any more, nothing is written.
     """
 
-    def __init__(self, folder: RunFolder, attempt: Attempt | None = None) -> None:
+    def __init__(self, folder: RunFolder, attempt: Attempt = UNOWNED) -> None:
         self.folder, self.attempt = folder, attempt
         self._unwritten: dict[str, bytes] = {}
         self._refused: UserError | None = None
         self._later: threading.Thread | None = None
         self._lock = threading.Lock()
 
-    def __reduce__(self) -> tuple[type["RecordsWriter"], tuple[RunFolder, Attempt | None]]:
+    def __reduce__(self) -> tuple[type["RecordsWriter"], tuple[RunFolder, Attempt]]:
         # Tune pickles its callbacks before they are used.
         return RecordsWriter, (self.folder, self.attempt)
 
@@ -60,8 +60,7 @@ class RecordsWriter:
             )
 
     def _write(self, name: str, content: bytes) -> None:
-        if self.attempt:
-            self.attempt.check()
+        self.attempt.check()
         self.folder.write(name, content)
 
     def _write_later(self) -> None:

@@ -13,7 +13,7 @@ from cluster.group.progress import forget_requests
 from cluster.group.retry import retry_training
 from cluster.machines.ray_internals import InCurrentGroup
 from cluster.machines.session import set_environment
-from cluster.ownership.attempt import Attempt, id_of
+from cluster.ownership.attempt import Attempt
 from cluster.records import events
 from cluster.records.about import read_about
 from cluster.records.run_state import outcome_recorded
@@ -79,7 +79,7 @@ def failure(error: Exception, evaluations: Sequence[Mapping[str, Any]]) -> dict[
 
 def _train_to_the_end(trial: dict[str, Any]) -> None:
     config, objective = RunConfig.model_validate(trial["config"]), ObjectiveConfig(**trial["objective"])
-    attempt = Attempt(**trial["attempt"]) if trial.get("attempt") else None
+    attempt = Attempt(**trial["attempt"])
     if exploit := trial["exploit"]:
         donor = RunFolder(config.storage, trial_name(exploit["donor"]))
         take_over(RunFolder(config.storage, config.name), donor, config, exploit["serial"], exploit["images"], attempt)
@@ -121,7 +121,7 @@ def final_evaluation(folder: RunFolder, objective: ObjectiveConfig) -> dict[str,
     return evaluation
 
 
-def _train(prepared: Prepared, resources: Resources, objective: ObjectiveConfig, attempt: Attempt | None) -> None:
+def _train(prepared: Prepared, resources: Resources, objective: ObjectiveConfig, attempt: Attempt) -> None:
     """Raises: NonFiniteLossError; RunInterruptedError; what else `retry_training` raises."""
     callbacks: list[Any] = [ReportEvaluations(objective, prepared.clock.total)]
     if not isinstance(resources.workers, tuple):
@@ -131,7 +131,7 @@ def _train(prepared: Prepared, resources: Resources, objective: ObjectiveConfig,
         forget_requests(prepared.config)
         return build_trainer(prepared.config, resources, attempt=attempt, callbacks=callbacks).fit().return_value
 
-    with events.opened(prepared.folder, id_of(attempt), "driver"), outcome_recorded(prepared.folder, attempt):
+    with events.opened(prepared.folder, attempt.id, "driver"), outcome_recorded(prepared.folder, attempt):
         events.add("start", f"at {prepared.images_seen:,} images; {resources.summary}", images=prepared.images_seen)
-        resumed = partial(events.furthest, prepared.folder, id_of(attempt), "rank-0", "resume")
+        resumed = partial(events.furthest, prepared.folder, attempt.id, "rank-0", "resume")
         retry_training(once, prepared.folder, prepared.config.scaling.max_failures, print, resumed)

@@ -34,13 +34,12 @@ class TrackedRun:
     total_images: int
 
 
-def run_id(folder: RunFolder, attempt: Attempt | None) -> str:
+def run_id(folder: RunFolder, attempt: Attempt) -> str:
     """The id of the run in this folder, written there when it is asked for first. Raises: UserError; LostRunError."""
     match folder.read_json(TRACKERS):
         case {"id": str(known)} if known:
             return known
-    if attempt:
-        attempt.check()
+    attempt.check()
     new = secrets.token_hex(8)
     folder.write_json(TRACKERS, {"id": new})
     return new

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import tiny
 
+from cluster.ownership.attempt import UNOWNED
 from cluster.ranks.world import World
 from cluster.records.metrics_file import Record
 from cluster.records.trackers import background
@@ -130,11 +131,11 @@ def test_what_a_class_does_is_not_the_runs_failure(
 
 def test_the_id_is_the_folders(tmp_path: Path) -> None:
     here, there = RunFolder(str(tmp_path), "a"), RunFolder(str(tmp_path), "b")
-    first = run_id(here, None)
-    assert run_id(RunFolder(str(tmp_path), "a"), None) == first != run_id(there, None)
+    first = run_id(here, UNOWNED)
+    assert run_id(RunFolder(str(tmp_path), "a"), UNOWNED) == first != run_id(there, UNOWNED)
     assert len(first) == 16
     here.write_json("trackers.json", ["damaged"])
-    assert run_id(here, None) != first
+    assert run_id(here, UNOWNED) != first
 
 
 def test_one_that_comes_up_late_gets_everything(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
