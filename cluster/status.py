@@ -131,7 +131,6 @@ def find_runs(uri: str) -> tuple[list[RunFolder], bool]:
 
 
 def text_of(run: RunSnapshot, now: float) -> str:
-    """A run as text."""
     lines = [("run", run.label), *_settings(run), ("health", health_text(health(run, now), now))]
     lines.append(("progress", progress_text(run)))
     recent = pace(run.records)
@@ -157,7 +156,6 @@ def text_of(run: RunSnapshot, now: float) -> str:
 
 
 def table_of(runs: Sequence[RunSnapshot], now: float) -> str:
-    """A text table with one line for each run."""
     rows = [["run", "health", "since", "images", "done", "images/s", "left", "score", "checkpoints"]]
     for run in runs:
         state, recent = health(run, now), pace(run.records)
@@ -293,7 +291,6 @@ def _at(seconds: float) -> str:
 
 
 def _settings(run: RunSnapshot) -> list[tuple[str, str]]:
-    """The configuration in two lines."""
     config = run.about.get("config")
     if not config:
         return []

@@ -85,7 +85,6 @@ def owner(prepared: Prepared, signals: StopSignals, *, take_over: bool) -> Itera
 
 
 def places(prepared: Prepared) -> str:
-    """Where a run's results are."""
     folder = quote(prepared.folder.label)
     lines = [("checkpoints", f"{folder}/checkpoint_*"), ("metrics", f"{folder}/metrics.jsonl")]
     if prepared.config.observe.previews:

@@ -78,7 +78,6 @@ class HeldOut:
         carried |= {CARRIED: self.size, CARRIED_FIT: self.fit, CARRIED_MOST: self.most}
 
     def count(self, split: str) -> int:
-        """The number of images of a split that are used."""
         self._read_once()
         return len(self._sizes[split])
 
@@ -125,7 +124,6 @@ class HeldOut:
         return self.pictures(split, translate)
 
     def dealt(self, work: list[T]) -> list[T]:
-        """This rank's part of the work."""
         return work[self.world.rank :: self.world.size]
 
     def _runs(self, split: str) -> Iterator[tuple[slice, Tensor]]:

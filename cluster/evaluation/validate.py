@@ -96,7 +96,6 @@ class Validation:
 
     @property
     def definition(self) -> str:
-        """What the score is, as it is recorded."""
         return definition(names_in(self._untouched))
 
     def measure(self, step: TrainingStep) -> dict[str, float]:
@@ -158,7 +157,6 @@ class Validation:
             self.say("the score is without KID, which does not tell the held-out images of both domains apart")
 
     def _zeros(self) -> Tensor:
-        """A distance for each piece of work."""
         return torch.zeros(len(self.work), dtype=torch.float64, device=self.world.device)
 
     def _measure(self, direction: str, images: Sequence[Tensor], distances: Tensor) -> None:
@@ -180,7 +178,6 @@ class Validation:
         return kernel_distance(features, self._features_of_real[target])
 
     def _content_kept(self, split: str, translated: Sequence[Tensor]) -> list[float]:
-        """Mean SSIM of images and scenes."""
 
         def both(images: Tensor, rows: slice) -> Tensor:
             theirs = torch.stack(list(translated[rows]))

@@ -8,8 +8,6 @@ from cluster.machines.ray_internals import ControllerCallback
 
 
 class RemovedAtEnd(ControllerCallback):
-    """Removes a folder when the controller has finished, or is stopped."""
-
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 

@@ -60,7 +60,6 @@ def unreachable() -> tuple[type[Exception], ...]:
 
 
 def follow_commands(address: str, job_id: str) -> str:
-    """The commands for a job that is not followed."""
     return (
         f"{job_id}: continues\n"
         f"  follow it   ray job logs --address {address} --follow {job_id}   (or the same submit command)\n"

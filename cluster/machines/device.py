@@ -74,7 +74,6 @@ def driver_version() -> str | None:
 
 
 def _needed(cuda: str) -> str:
-    """The driver that a version of CUDA needs, in words."""
     oldest = OLDEST.get(int(cuda.partition(".")[0]))
     own = OWN.get(cuda, oldest)
     if oldest is None:

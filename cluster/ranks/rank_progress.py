@@ -11,9 +11,7 @@ _thread: int | None = None
 
 
 @dataclass(frozen=True)
-class RankProgress:
-    """The progress of one rank."""
-
+class Pulse:
     images_seen: int
     collectives: int
     """Collective operations that it has started."""

@@ -103,7 +103,6 @@ class World:
         return target
 
     def barrier(self) -> None:
-        """Wait until every rank is here."""
         if self.size > 1:
             dist.barrier()
 

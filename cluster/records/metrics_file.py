@@ -62,7 +62,6 @@ def parse_records(content: bytes, warn: Callable[[str], None] = say_warning) -> 
 
 
 def _parse(line: bytes) -> Record | None:
-    """The record in a line; None where it is none."""
     try:
         record = json.loads(line.decode(errors="replace"))
         return record if _is_record(record) else None

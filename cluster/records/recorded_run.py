@@ -24,8 +24,6 @@ OF_DATA = ("load_size", "crop_size", "fit", "flip", "global_batch")
 
 @dataclass(frozen=True)
 class RecordedRun:
-    """A run as far as it came."""
-
     location: str
     """Path of its folder, absolute, or its URI without credentials."""
     records: list[Record]
@@ -41,7 +39,6 @@ class RecordedRun:
         return int(self.records[-1][IMAGES])
 
     def series(self, name: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Images seen and values of everything recorded under a name."""
         return series(self.records, name)
 
     @property

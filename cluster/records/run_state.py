@@ -43,7 +43,6 @@ def outcome_recorded(folder: RunFolder, attempt: Attempt = UNOWNED) -> Iterator[
 
 
 def _outcome(error: BaseException) -> tuple[str, str | None]:
-    """State and reason of a run that ends with this error."""
     if not isinstance(error, Exception) or isinstance(error, RunInterruptedError):
         return "stopped", str(error) or None
     state = "diverged" if isinstance(error, NonFiniteLossError) else "failed"

@@ -29,8 +29,6 @@ MOST_EVENT_FILES = 32
 
 @dataclass(frozen=True)
 class CheckpointSnapshot:
-    """What is known of one checkpoint."""
-
     name: str
     size_bytes: int
     time: float
@@ -59,8 +57,6 @@ class CheckpointSnapshot:
 
 @dataclass(frozen=True)
 class RunSnapshot:
-    """What is known of a run."""
-
     label: str
     about: Mapping[str, Any]
     """run.json; empty where there is none."""
@@ -83,7 +79,6 @@ class RunSnapshot:
 
     @property
     def epoch(self) -> int | None:
-        """Images of one epoch."""
         return self.about.get("clock", {}).get("epoch")
 
     @property

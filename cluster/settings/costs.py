@@ -20,8 +20,6 @@ PER_PARAMETER = 4
 
 @dataclass(frozen=True)
 class NetworkCost:
-    """One network at the size of a training image."""
-
     parameters: int
     forward_flops: float
     """Operations of one image forward; a multiply-add counts as two."""
@@ -31,8 +29,6 @@ class NetworkCost:
 
 @dataclass(frozen=True)
 class Costs:
-    """The costs of a training step."""
-
     generator: NetworkCost
     discriminator: NetworkCost
     generator_passes: int

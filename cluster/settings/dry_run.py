@@ -106,7 +106,6 @@ def _device(resources: Resources) -> str:
 
 
 def _local_device(wanted: bool | None) -> tuple[bool, str]:
-    """Whether it is a GPU, and which."""
     if wanted is not None:
         return wanted, f"{'cuda' if wanted else 'cpu'} (scaling.gpu {str(wanted).lower()})"
     if torch.cuda.is_available():

@@ -73,7 +73,6 @@ class Origin:
 
     @property
     def images(self) -> int:
-        """Images seen."""
         return images_of(self.checkpoint)
 
     def __str__(self) -> str:

@@ -59,8 +59,6 @@ def pool_bytes(config: RunConfig) -> float:
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """The need of one machine."""
-
     where: str
     items: Mapping[str, float]
     """See LOWER."""
@@ -132,7 +130,6 @@ def plan_memory(
 def plan_this_machine(
     config: RunConfig, step: StepMemory, *, world: int, here: int, on_gpu: bool, under_ray: bool
 ) -> MemoryPlan:
-    """See `plan_memory`."""
     return plan_memory(
         config, step, world=world, here=here, on_gpu=on_gpu, under_ray=under_ray,
         where="this machine", total_bytes=total_bytes(), free_bytes=available_bytes(),

@@ -24,8 +24,6 @@ USAGE = "python -m cluster train --config FILE [--section.field VALUE ...] [--lo
 
 @dataclass(frozen=True)
 class Options:
-    """The parsed arguments of `train`."""
-
     config: RunConfig
     local: bool
     dry_run: bool

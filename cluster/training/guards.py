@@ -93,7 +93,6 @@ def out_of_memory_explained(config: RunConfig, device: torch.device, pairs: int 
 
 
 def _room(config: RunConfig, device: torch.device) -> str:
-    """The free and the total memory of the device."""
     on_gpu = device.type == "cuda"
     sizes = torch.cuda.mem_get_info() if on_gpu else (available_bytes(), total_bytes())
     free, total = (size / 2**30 for size in sizes)

@@ -149,7 +149,6 @@ def train(
 def _trackers(
     config: RunConfig, clock: Clock, folder: RunFolder, attempt: Attempt, say: Callable[[str], None]
 ) -> list[Sink]:
-    """The sinks that the configuration names."""
     if not config.observe.sinks:
         return []
     run = TrackedRun(

@@ -36,7 +36,6 @@ class Workers:
 
     @property
     def per_worker(self) -> dict[str, Any]:
-        """The resources requested from Ray."""
         where = {"accelerator_type": self.selector.accelerator, "label_selector": dict(self.selector.labels)}
         return {
             "num_cpus": self.cpus, "num_gpus": 1 if self.use_gpu else 0,
@@ -104,7 +103,6 @@ def choose(
 
 
 def _fitting(machines: Sequence[Machine], cpus: float | None, gpu: bool | None) -> list[Machine]:
-    """The machines that can hold a worker with these resources."""
     return [machine for machine in machines if machine.cpus >= (cpus or 1) and machine.gpus >= bool(gpu)]
 
 

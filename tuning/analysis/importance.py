@@ -57,7 +57,6 @@ def _optuna_trials(axes: Sequence[Axis], compared: Sequence[tuple[Trial, float]]
 
 
 def _shares(axes: Sequence[Axis], trials: Sequence["FrozenTrial"]) -> list[float]:
-    """The share of each field in the scores of these trials."""
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)

@@ -79,8 +79,6 @@ class Session(BaseModel):
 
 
 class Trial(BaseModel):
-    """The record of a trial."""
-
     number: int = Field(ge=0, lt=10**9)
     overrides: dict[str, Any]
     config: dict[str, Any]
@@ -119,19 +117,15 @@ class Trial(BaseModel):
 
     @property
     def begun(self) -> bool:
-        """Whether it has ever started."""
         return self.state != "waiting" or bool(self.evaluations)
 
     @property
     def decided(self) -> bool:
-        """Whether it needs no more training."""
         return self.state in ("finished", "stopped", "diverged")
 
 
 @dataclass(frozen=True)
 class Results:
-    """A sweep in storage."""
-
     folder: RunFolder
     about: dict[str, Any]
     trials: list[Trial]

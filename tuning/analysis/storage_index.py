@@ -29,8 +29,6 @@ SILENT_S = 600.0
 
 @dataclass(frozen=True)
 class Entry:
-    """A sweep or a run."""
-
     name: str
     """Its folder, from the storage on."""
     kind: Literal["sweep", "run"]

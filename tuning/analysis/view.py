@@ -54,7 +54,6 @@ class View:
 
     @property
     def best(self) -> Trial | None:
-        """The best of the finished trials."""
         return self.leader if self.leader and self.leader.state == "finished" else None
 
     @cached_property
@@ -71,7 +70,6 @@ class View:
 
     @cached_property
     def planned(self) -> int:
-        """Number of trials that the sweep will have."""
         space = _space(self.sweep)
         return max(len(self.trials), count(space, self.sweep.get("trials", 0)) if space else 0)
 

@@ -17,8 +17,6 @@ HERE = Path(__file__).parent
 
 @dataclass(frozen=True)
 class Page:
-    """A page of certain records."""
-
     template: str
     """Its blocks are the page's parts."""
     facts: Mapping[str, Any]

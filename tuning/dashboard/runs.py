@@ -34,8 +34,6 @@ Losses = dict[str, list[float | None]]
 
 @dataclass(frozen=True)
 class Recorded:
-    """Of one run."""
-
     run: RecordedRun | None
     """None where no losses are recorded."""
     restarts: list[tuple[float, str]]

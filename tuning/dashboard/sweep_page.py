@@ -46,7 +46,6 @@ class SweepPages:
 
 
 def _facts(view: View, pictures: Mapping[int, list[Picture]]) -> dict[str, Any]:
-    """The texts and tables of the page."""
     illustrated = next((trial for trial in view.ranking if trial.number in pictures), None)
     pairs = [
         (each.axis.label, each.one, each.other, each.measure, f"{each.difference:+.3g}",
@@ -72,7 +71,6 @@ def _facts(view: View, pictures: Mapping[int, list[Picture]]) -> dict[str, Any]:
 
 
 def _settings(view: View) -> list[tuple[str, str]]:
-    """The settings of the sweep as short texts."""
     every, budget = view.run.get("validation", {}).get("every"), view.sweep.get("budget") or {}
     settings = [
         ("search", view.sweep.get("search")),
@@ -88,7 +86,6 @@ def _settings(view: View) -> list[tuple[str, str]]:
 
 
 def score_text(view: View) -> str:
-    """What the score is, in a sentence."""
     objective = view.sweep.get("objective") or {}
     is_kernel, content = objective.get("distance") == "kid", objective.get("content")
     if view.copy_score is None:
@@ -125,7 +122,6 @@ def _importance_note(view: View) -> str:
 
 
 def _same(view: View) -> list[tuple[str, str]]:
-    """Fields with the same value in all trials."""
     varied = {axis.field for axis in view.axes} | {"name", "storage"}
     return [(field, choice_text(_public(value))) for field, value in flat(view.run).items() if field not in varied]
 

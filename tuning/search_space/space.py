@@ -61,7 +61,6 @@ class Dimension(BaseModel):
         return self.grid or self.choice or []
 
     def draw(self, random: np.random.Generator) -> Any:
-        """A random value of the dimension."""
         if self.loguniform:
             low, high = self.loguniform
             return float(min(max(math.exp(random.uniform(math.log(low), math.log(high))), low), high))

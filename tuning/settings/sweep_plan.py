@@ -43,7 +43,6 @@ class Sweep:
 
     @property
     def total(self) -> int:
-        """Number of trials that the sweep will have."""
         return count(self.options.space, self.options.config.trials)
 
     @property
@@ -109,7 +108,6 @@ def about(options: Options, run: Prepared) -> dict[str, Any]:
 
 
 def plan_text(sweep: Sweep) -> str:
-    """The plan as text."""
     config, run = sweep.options.config, sweep.run
     decided = sum(trial.decided for trial in sweep.trials)
     before = f", {decided} of them done before" if decided else ""
@@ -194,7 +192,6 @@ def _planned(options: Options, run: Prepared) -> list[Trial]:
 
 
 def _overrides(options: Options, number: int, trials: Sequence[Trial]) -> Overrides:
-    """The overrides of a trial, given those before it."""
     seed = options.config.seed
     if options.config.search == "optuna":
         return propose(options.space, seed, number, trials)

@@ -71,7 +71,6 @@ class Progress:
 
 
 def last_line(error: str) -> str:
-    """Of a traceback: what went wrong."""
     return error.strip().splitlines()[-1].strip()
 
 

@@ -19,7 +19,6 @@ VARIABLES = (
 
 
 def problems(sinks: Iterable[str]) -> list[str]:
-    """What is wrong with the values of `observe.sinks`, a line each."""
     return [f"observe.sinks: {problem}" for sink in sinks if (problem := _problem(sink))]
 
 

@@ -9,8 +9,6 @@ SMALLEST_SHARE = 1e-4
 
 @dataclass(frozen=True)
 class Machine:
-    """One machine: free resources, resources in use, labels and accelerators."""
-
     cpus: float
     gpus: float = 0
     busy_cpus: float = 0

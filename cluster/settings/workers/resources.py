@@ -20,12 +20,10 @@ class Resources:
 
     @property
     def fewest(self) -> int:
-        """The minimum number of workers."""
         return self.workers[0] if isinstance(self.workers, tuple) else self.workers
 
     @property
     def most(self) -> int:
-        """The maximum number of workers."""
         return self.workers[1] if isinstance(self.workers, tuple) else self.workers
 
     @property
@@ -51,7 +49,6 @@ class Resources:
         return {"CPU": self.cpus_per_worker} | ({"GPU": self.gpus_per_worker} if self.use_gpu else {}) | accelerator
 
     def room(self, machines: list[Machine]) -> int:
-        """How many workers the machines can hold."""
         return places(self.selector.among(machines), self.cpus_per_worker, self.use_gpu and self.gpus_per_worker)
 
 

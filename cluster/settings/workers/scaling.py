@@ -74,7 +74,6 @@ class ScalingConfig(BaseModel):
 
     @property
     def loss_wait_s(self) -> float:
-        """Seconds to wait for machines that were lost."""
         return LOSS_WAIT_S if self.wait_s is None else self.wait_s
 
     @property

@@ -56,7 +56,6 @@ class Selector:
         return self.takes(Machine(0, labels=node.get("Labels") or {}, accelerators=accelerators_of(node["Resources"])))
 
     def among(self, machines: Iterable[Machine]) -> list[Machine]:
-        """The machines that it accepts."""
         return [machine for machine in machines if self.takes(machine)]
 
     def missing(self, machines: Sequence[Machine]) -> str:
@@ -74,7 +73,6 @@ ANY = Selector()
 
 
 def accelerators_of(resources: Mapping[str, float]) -> frozenset[str]:
-    """The accelerators of a machine with these Ray resources."""
     return frozenset(name.removeprefix(RESOURCE) for name in resources if name.startswith(RESOURCE))
 
 

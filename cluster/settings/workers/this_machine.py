@@ -13,7 +13,6 @@ NVIDIA_SMI_S = 30.0
 
 
 def this_machine() -> Machine:
-    """The resources that a local Ray would have."""
     gpus = visible_gpus()
     name = accelerator_named(ask_driver("name")) if gpus else None
     return Machine(
