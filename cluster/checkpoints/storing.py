@@ -33,7 +33,6 @@ def store_share(
     """Write a rank's share of a checkpoint; rank 0 then waits for those of the others, and completes it.
 
     Args:
-        attempt: which owns the run's folder.
         ending: set when training has ended, perhaps because a rank has died.
 
     Raises: LostRunError; StorageAwayError, which names ranks whose share did not come; UserError.

@@ -52,9 +52,6 @@ def train_on_cluster(
 ) -> Mapping[str, Any]:
     """Train on the Ray cluster at the address, or on a Ray of this process's own. Returns: the last metrics.
 
-    Args:
-        attempt: which owns the run's folder.
-
     Raises: UserError when the workers do not fit; Stopped; what else `retry_training` raises.
     """
     config, batch = prepared.config, prepared.config.data.global_batch
@@ -134,11 +131,7 @@ def refuse_torchrun() -> None:
 
 
 def train_in_process(prepared: Prepared, signals: StopSignals, attempt: Attempt = UNOWNED) -> Mapping[str, Any]:
-    """Train in this process, without Ray, so that `breakpoint()` works; under torchrun, as one of its ranks.
-
-    Args:
-        attempt: which owns the run's folder; given to the first rank.
-    """
+    """Train in this process, without Ray, so that `breakpoint()` works; under torchrun, as one of its ranks."""
     import torch
     import torch.distributed as dist
 
@@ -197,7 +190,6 @@ def build_trainer(
 
     Args:
         config: its paths are absolute, see `preflight.absolute`.
-        attempt: which owns the run's folder.
         callbacks: called in Ray Train's controller at every report, which comes with each validation.
     """
     from ray.train import FailureConfig, LoggingConfig, ScalingConfig

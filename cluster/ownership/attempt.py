@@ -22,7 +22,8 @@ LAST = 10**9 - 1
 
 @dataclass(frozen=True)
 class Attempt:
-    """One start of a driver. It crosses to workers as the JSON values of its fields.
+    """One start of a driver, given as `attempt` to all that writes for it: it owns the run's or the sweep's folder, or has lost it,
+    and then nothing more is written. It crosses to workers as the JSON values of its fields.
 
     Attributes:
         id: a number, greater than those of earlier attempts, and four random letters: `7kqzb`.

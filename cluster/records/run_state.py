@@ -22,11 +22,7 @@ def record_start(folder: RunFolder) -> None:
 
 @contextmanager
 def outcome_recorded(folder: RunFolder, attempt: Attempt = UNOWNED) -> Iterator[None]:
-    """Record whether the run finished, was stopped, diverged or failed in this context, and why; if it has started at all.
-
-    Args:
-        attempt: which owns the run's folder; when it has lost that, nothing is recorded.
-    """
+    """Record whether the run finished, was stopped, diverged or failed in this context, and why; if it has started at all."""
     state, reason, images = "finished", None, None
     try:
         yield

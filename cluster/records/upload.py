@@ -54,9 +54,6 @@ class Uploader:
 
     A file is uploaded when it has changed since its last upload; hidden ones never. What fails is retried. At the end it
     waits until everything is stored, up to `CLOSE_S`, and names what is not.
-
-    Args:
-        attempt: which owns the run's folder: when it has lost that, nothing is uploaded any more.
     """
 
     def __init__(self, root: Path, folder: RunFolder, attempt: Attempt = UNOWNED) -> None:
@@ -122,11 +119,7 @@ class Uploader:
 
 @contextmanager
 def local_files(folder: RunFolder, attempt: Attempt = UNOWNED) -> Iterator[tuple[Path, Callable[[], None]]]:
-    """A local folder to write a run's files in, which are in the run's folder when this context ends; and `upload_now`.
-
-    Args:
-        attempt: which owns the run's folder.
-    """
+    """A local folder to write a run's files in, which are in the run's folder when this context ends; and `upload_now`."""
     if folder.is_local:
         # Every write is in place already.
         yield Path(folder.path), lambda: None

@@ -162,9 +162,6 @@ def _seldom_best(config: RunConfig, clock: Clock) -> list[str]:
 def claim(prepared: Prepared, attempt: Attempt = UNOWNED) -> None:
     """Write run.json and state.json: the folder holds this run from now on.
 
-    Args:
-        attempt: which owns the folder.
-
     Raises: UserError when another attempt has trained another run there meanwhile; LostRunError.
     """
     attempt.check()

@@ -59,7 +59,6 @@ def train(
         sinks: take the records of rank 0, beside the files in the run's folder.
         ask: whether this rank has been asked to leave off; see Requests.
         say: called by rank 0 with how its steps are computed, and with what is wrong with the data.
-        attempt: which owns the run's folder.
         shelf: where this machine keeps copies of the state in its memory; None: nowhere.
 
     Returns: the newest value of everything recorded; the losses are the same on all ranks.

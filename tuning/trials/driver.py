@@ -93,7 +93,6 @@ def run_trials(
         resources: of each trial.
         most: how many may run at a time.
         growth: what an autoscaler can add to the cluster.
-        attempt: which owns the sweep's folder.
         stop: whether the sweep is being stopped; None: nothing stops it.
 
     Raises: UserError when no machine is left for a trial, or a record cannot be stored.

@@ -94,7 +94,6 @@ class Recorder(tune.Callback):
         folder: the sweep's.
         trials: the trials of the sweep so far, by number; updated in place.
         total: number of trials that the sweep will have.
-        attempt: which owns the sweep's folder.
     """
 
     def __init__(self, folder: RunFolder, trials: list[Trial], total: int, attempt: Attempt = UNOWNED) -> None:
