@@ -19,7 +19,7 @@ from data_shards.errors import UserError, say, say_warning
 from data_shards.images.find import evenly, find_images
 from data_shards.local_paths import ResultFolder
 from data_shards.storage import locate
-from nla_cyclegan.weights.names import CHOICES, FILE_NAMES
+from nla_cyclegan.weights.names import CHOICES, add_direction
 from nla_cyclegan.weights.references import Reference, select
 
 # What needs torch is imported where it is used: --help should not wait for it.
@@ -80,12 +80,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     grid = parser.add_argument_group("picture grid, drawn where there are inputs")
     grid.add_argument("--inputs", nargs="+", metavar="INPUT", help="held-out image files, folders of them, or globs")
-    grid.add_argument(
-        "--direction",
-        choices=list(FILE_NAMES),
-        default="B2A",
-        help="B2A: photo to Monet (default); A2B: Monet to photo",
-    )
+    add_direction(grid)
     grid.add_argument("--rows", type=integer, default=6, metavar="N", help="images drawn, evenly spaced (default: 6)")
     grid.add_argument(
         "--size", type=integer, default=256, metavar="N",

@@ -49,12 +49,7 @@ def main(arguments: Sequence[str]) -> int:
         print(f"{folder.label}: nothing was deleted", file=sys.stderr)
         return 1
     # Claiming the folder detects a process that trains the run, and keeps others from starting.
-    claim = Claim(
-        *split_uri(options.uri),
-        take_over=False,
-        say=say,
-        advice="or stop it; nothing was deleted",
-    )
+    claim = Claim(*split_uri(options.uri), take_over=False, say=say, advice="or stop it; nothing was deleted")
     attempt, _ = claim.make()
     try:
         kept = remove(folder)

@@ -180,11 +180,7 @@ def train_in_process(prepared: Prepared, signals: StopSignals, attempt: Attempt 
 
 
 def build_trainer(
-    config: RunConfig,
-    resources: Resources,
-    *,
-    attempt: Attempt = UNOWNED,
-    callbacks: Sequence["UserCallback"] = (),
+    config: RunConfig, resources: Resources, *, attempt: Attempt = UNOWNED, callbacks: Sequence["UserCallback"] = ()
 ) -> "Trainer":
     """Ray Train's trainer of a run, for one `fit`; Ray is running. `retry_training` handles what that raises.
 
@@ -195,7 +191,7 @@ def build_trainer(
     from ray.train import FailureConfig, LoggingConfig, ScalingConfig
     from ray.train import RunConfig as RayRunConfig
 
-    from cluster.group.progress import events_key
+    from cluster.group.progress import NEWS, key
     from cluster.group.rendezvous import ProcessGroupConfig
     from cluster.group.resize import GroupChanges, PatientScaling
     from cluster.group.scratch import RemovedAtEnd
@@ -239,7 +235,7 @@ def build_trainer(
             logging_config=LoggingConfig(log_level="CRITICAL"),
             callbacks=[
                 *callbacks,
-                Watchdog(scaling, resources, events_key(config)),
+                Watchdog(scaling, resources, key(config, NEWS)),
                 GroupChanges(config, attempt.id),
                 ImportedOnAllMachines(resources.selector),
                 RemovedAtEnd(scratch),

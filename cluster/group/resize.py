@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from typing import Any
 
 from cluster.group.free_scaling import FreeScaling
-from cluster.group.progress import RETURNING, events_key, looks_key, requests_key, send_request
+from cluster.group.progress import LOOKS, NEWS, REQUESTS, RETURNING, key, send_request
 from cluster.machines.ray_internals import (
     WAITING_STATES,
     ControllerCallback,
@@ -126,11 +126,11 @@ class GroupChanges(WorkerGroupCallback, ControllerCallback):
             self._waits_since = time.monotonic()
         elif time.monotonic() - self._waits_since > WAITS_S:
             # Waiting for machines may take minutes: a stop request must not wait for them.
-            publish(looks_key(self.config), {})
+            publish(key(self.config, LOOKS), {})
 
     def before_worker_group_start(self, worker_group_context: Any) -> None:
         self._another_comes()
-        publish(requests_key(self.config), {})
+        publish(key(self.config, REQUESTS), {})
 
     def after_worker_group_start(self, worker_group: WorkerGroup) -> None:
         self._group = worker_group
@@ -156,7 +156,7 @@ class GroupChanges(WorkerGroupCallback, ControllerCallback):
         change = f"{_workers(len(group))} {'becomes' if len(group) == 1 else 'become'} {resize_decision.num_workers}"
         try:
             text = f"{change}: {self._save(group, change)}"
-            publish(events_key(self.config), {"text": text, "at": time.time()})
+            publish(key(self.config, NEWS), {"text": text, "at": time.time()})
         # Whatever failed, the new group continues from the newest checkpoint.
         except Exception as error:
             text = f"{change}, without a checkpoint: {next(iter(str(error).splitlines()), type(error).__name__)}"
@@ -164,8 +164,8 @@ class GroupChanges(WorkerGroupCallback, ControllerCallback):
 
     def _another_comes(self) -> None:
         """No worker can save until there is a new group, which continues from the machines' memory if one has trained."""
-        if published(looks_key(self.config)):
-            publish(looks_key(self.config), RETURNING)
+        if published(key(self.config, LOOKS)):
+            publish(key(self.config, LOOKS), RETURNING)
 
     def _save(self, group: WorkerGroup, change: str) -> str:
         """Let the group save and stop. Returns: the outcome as text."""

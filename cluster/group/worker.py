@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import ray.train
 
-from cluster.group.progress import events_key, looks_key, records_key, requests_key
+from cluster.group.progress import LOOKS, NEWS, RECORDS, REQUESTS, key
 from cluster.machines.ray_internals import publish, published, silence_reports
 from cluster.ownership.attempt import UNOWNED, Attempt
 from cluster.ranks.requests import PREEMPTION, Request
@@ -46,28 +46,19 @@ def train_worker(settings: dict[str, Any]) -> dict[str, Any]:
     torch.set_num_threads(settings["threads"])
     os.environ.update({name: value for name, value in settings["variables"].items() if name not in os.environ})
     config = RunConfig.model_validate(settings["config"])
-    sinks: list[Sink] = [Forward(partial(publish, records_key(config))), PrometheusGauges(config.name)]
+    sinks: list[Sink] = [Forward(partial(publish, key(config, RECORDS))), PrometheusGauges(config.name)]
     # Ray names a device wherever CUDA has one, also to a worker that was planned on the CPU.
     world = World.current(rank_device(settings["gpu"], get_device().index, share=settings["gpu_share"]))
     attempt = Attempt(**settings["attempt"])
 
     def say(text: str) -> None:
-        publish(events_key(config), {"text": text, "at": time.time()})
+        publish(key(config, NEWS), {"text": text, "at": time.time()})
 
-    ask = partial(_asked, config, world.rank)
+    ask, shelf = partial(_asked, config, world.rank), _shelf(config, attempt)
     folder = RunFolder(config.storage, config.name)
     try:
         with repeats_counted(), events.opened(folder, attempt.id, f"rank-{world.rank}"):
-            metrics = train(
-                config,
-                world,
-                report=_report,
-                sinks=sinks,
-                ask=ask,
-                say=say,
-                attempt=attempt,
-                copy_store=_copy_store(config, attempt),
-            )
+            metrics = train(config, world, report=_report, sinks=sinks, ask=ask, say=say, attempt=attempt, shelf=shelf)
             return {"metrics": metrics}
     except NonFiniteLossError as error:
         # Returned, because Ray would restart the group for an exception.
@@ -86,7 +77,7 @@ def _shelf(config: RunConfig, attempt: Attempt) -> "Shelf | None":
     from cluster.memory.copy_store import SHARED_MEMORY, CopyStore
 
     has_one = attempt != UNOWNED and SHARED_MEMORY.exists()
-    return Shelf(SHARED_MEMORY, records_key(config), attempt.id) if has_one else None
+    return Shelf(SHARED_MEMORY, key(config, RECORDS), attempt.id) if has_one else None
 
 
 def _asked(config: RunConfig, rank: int) -> Request | None:
@@ -96,8 +87,8 @@ def _asked(config: RunConfig, rank: int) -> Request | None:
         return Request(PREEMPTION, f"{nodes} will be preempted")
     if rank:
         return None
-    publish(looks_key(config), {"rank": rank})
-    request = published(requests_key(config))
+    publish(key(config, LOOKS), {"rank": rank})
+    request = published(key(config, REQUESTS))
     return Request(**request) if request else None
 
 

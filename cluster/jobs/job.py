@@ -15,21 +15,8 @@ from data_shards.errors import UserError
 
 # In addition to .gitignore and .rayignore; git patterns, relative to the folder that is sent.
 EXCLUDED = [
-    *(
-        "/.git",
-        "/.venv",
-        "/venv",
-        "/data",
-        "/demo",
-        "/runs",
-        "/sweeps",
-        "/build",
-        "/wandb",
-        ".env",
-        ".env.*",
-        ".netrc",
-        "*.pem",
-    ),
+    *("/.git", "/.venv", "/venv", "/data", "/demo", "/runs", "/sweeps", "/build", "/wandb"),
+    *(".env", ".env.*", ".netrc", "*.pem"),
     *("__pycache__", ".*_cache", "*.egg-info", "*.tar", "*.safetensors"),
 ]
 # Addresses of stores and trackers, and network settings; nothing secret.

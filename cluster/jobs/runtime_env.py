@@ -18,6 +18,7 @@ FIELDS = (
     *("pip", "uv", "conda", "image_uri", "container", "py_executable"),
     *("env_vars", "excludes", "py_modules", "config", "worker_process_setup_hook", "nsight", "rocprof_sys"),
 )
+KINDS = {"excludes": list, "py_modules": list, "env_vars": dict, "config": dict, "image_uri": str}
 # Fields that choose the Python interpreter.
 PYTHONS = ("pip", "uv", "conda", "image_uri", "container", "py_executable")
 # Everything else, including the code, is in the image.
@@ -31,12 +32,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     environment.add_argument("--runtime-env", metavar="FILE", help="Ray's runtime_env, as YAML or JSON")
     environment.add_argument("--runtime-env-json", metavar="JSON", help="the same, written here")
     for name in ("pip", "uv"):
-        environment.add_argument(
-            f"--{name}",
-            metavar="PACKAGE | FILE",
-            action="append",
-            help=f"install this by {name}: einops==0.8, requirements.txt",
-        )
+        about = f"install this by {name}: einops==0.8, requirements.txt"
+        environment.add_argument(f"--{name}", metavar="PACKAGE | FILE", action="append", help=about)
     environment.add_argument(
         "--image", metavar="URI", help="run in this container image, which has this project; by podman"
     )
@@ -77,11 +74,8 @@ def _given(options: argparse.Namespace) -> dict[str, Any]:
             raise UserError(f"--runtime-env-json: not JSON ({error})") from error
         if not isinstance(given, dict):
             raise UserError(f"--runtime-env-json: expected an object, got {type(given).__name__}")
-    for name, field, value in (
-        ("pip", "pip", options.pip),
-        ("uv", "uv", options.uv),
-        ("image", "image_uri", options.image),
-    ):
+    for name, field in (("pip", "pip"), ("uv", "uv"), ("image", "image_uri")):
+        value = getattr(options, name)
         if value and field in given:
             raise UserError(f"--{name}: the runtime environment has {field} already; give it in one place")
         given |= {field: value} if value else {}
@@ -104,13 +98,7 @@ def _problems(given: Mapping[str, Any]) -> Iterator[str]:
         others = sorted(given.keys() - BESIDE_AN_IMAGE - set(IMAGES))
         if others and len(pythons) == 1:
             yield f"runtime environment: Ray does not accept {', '.join(others)} beside {image}; put it into the image"
-    for name, kind in {
-        "excludes": list,
-        "py_modules": list,
-        "env_vars": dict,
-        "config": dict,
-        "image_uri": str,
-    }.items():
+    for name, kind in KINDS.items():
         if name in given and not isinstance(given[name], kind):
             yield f"runtime environment: {name}: expected a {kind.__name__}, got {given[name]!r}"
         elif kind is list and not all(isinstance(each, str) for each in given.get(name, [])):

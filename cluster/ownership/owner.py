@@ -17,12 +17,7 @@ BEAT_S = 3.0
 
 @contextmanager
 def owned(
-    storage: str,
-    name: str,
-    *,
-    take_over: bool,
-    say: Callable[[str], None],
-    on_loss: Callable[[], None] | None = None,
+    storage: str, name: str, *, take_over: bool, say: Callable[[str], None], on_loss: Callable[[], None] | None = None
 ) -> Iterator[Attempt]:
     """Own a run's or sweep's folder while in this context, as a new attempt.
 

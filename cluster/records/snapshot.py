@@ -138,21 +138,20 @@ def _events(folder: RunFolder, names: Iterable[str]) -> list[Event]:
 def _checkpoint(folder: RunFolder, name: str, files: Mapping[str, fs.FileInfo], verify: bool) -> CheckpointSnapshot:
     size = sum(info.size for info in files.values())
     written = max(info.mtime.timestamp() for info in files.values())
-    world = world_of(files)
-    if world is None:
-        return CheckpointSnapshot(name, size, written, None)
+    snapshot = CheckpointSnapshot(name, size, written, world_of(files))
+    if snapshot.world is None:
+        return snapshot
     try:
         commit = read_commit(folder.location.inside(name), files)
     except UserError as error:
-        return CheckpointSnapshot(name, size, written, world, damage=(str(error),))
+        return replace(snapshot, damage=(str(error),))
     damage = [
         f"{file} {fault}"
         for file, whole in commit.files.items()
         if (fault := _fault(folder, f"{name}/{file}", files.get(file), whole, verify))
     ]
-    stored = score_of(folder, name)
-    snapshot = CheckpointSnapshot(name, size, written, world, damage=tuple(damage))
-    if stored is None:
+    snapshot = replace(snapshot, damage=tuple(damage))
+    if (stored := score_of(folder, name)) is None:
         return snapshot
     return replace(snapshot, score=stored.value, score_definition=stored.definition, score_on=stored.on)
 

@@ -79,7 +79,10 @@ def prepare(config: RunConfig, fork_of: str | None = None) -> Prepared:
     clock = Clock.of(config.schedule, dataset, config.data.global_batch)
     origin = None if checkpoints else _origin(fork_of, folder, config, clock)
     if config.init.source and not checkpoints and not origin:
-        _check_source(config.init.source)
+        try:
+            folder_of(config.init.source)
+        except UserError as error:
+            raise UserError(f"init.from: {error}") from error
     return Prepared(config, dataset, clock, folder, checkpoints, origin)
 
 
@@ -116,13 +119,6 @@ def _check_links(folder: RunFolder) -> None:
             f"{folder.label}/{shown_name(links[0])}: a link that leads out of the run's folder, and a run writes nothing outside; "
             "delete the link, or choose another --name"
         )
-
-
-def _check_source(source: str) -> None:
-    try:
-        folder_of(source)
-    except UserError as error:
-        raise UserError(f"init.from: {error}") from error
 
 
 def warnings(prepared: Prepared) -> list[str]:

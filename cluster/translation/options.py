@@ -16,7 +16,7 @@ from data_shards.errors import UserError
 from data_shards.storage.location import expanded
 from data_shards.storage.uri import is_uri
 from nla_cyclegan.commands.translate import positive
-from nla_cyclegan.weights.names import FILE_NAMES, WEIGHTS, Direction
+from nla_cyclegan.weights.names import WEIGHTS, Direction, add_direction
 
 PROG = "python -m cluster translate"
 DESCRIPTION = """Translate every image of a folder, on this machine or on a Ray cluster. Names and sub-folders are kept. What is in OUT
@@ -50,9 +50,7 @@ def parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("out", metavar="OUT", help="folder or prefix for the results, which all machines reach")
     parser.add_argument("--weights", required=True, help=WEIGHTS)
-    parser.add_argument(
-        "--direction", choices=list(FILE_NAMES), default="B2A", help="B2A: photo to Monet (default); A2B: Monet to photo"
-    )  # fmt: skip
+    add_direction(parser)
     parser.add_argument("--format", choices=["png", "jpg", "webp"], default="png", help="of the results (default: png)")
     parser.add_argument(
         "--size", type=positive, metavar="N", help="resize the shorter side to N pixels first (default: as they are)"
@@ -87,12 +85,9 @@ def parser() -> argparse.ArgumentParser:
     )
     where.add_argument("--accelerator", metavar="TYPE", help="only machines with it, by Ray's name: H100, L4")
     where.add_argument(
-        "--labels",
-        metavar="KEY=VALUE",
-        action="append",
-        default=[],
+        "--labels", metavar="KEY=VALUE", action="append", default=[],
         help="only machines with this label (ray start --labels), also KEY=!VALUE, KEY=in(A,B)",
-    )
+    )  # fmt: skip
     return parser
 
 

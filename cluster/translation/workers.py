@@ -44,12 +44,7 @@ class Workers:
 
 
 def choose_workers(
-    limits: tuple[int, int | None],
-    cpus: float | None,
-    gpu: bool | None,
-    selector: Selector = ANY,
-    *,
-    joined: bool,
+    limits: tuple[int, int | None], cpus: float | None, gpu: bool | None, selector: Selector = ANY, *, joined: bool
 ) -> Workers:
     """The workers on this cluster; Ray is running.
 

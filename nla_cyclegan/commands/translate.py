@@ -4,7 +4,7 @@ import argparse
 
 from data_shards.command_line import whole_number
 from data_shards.local_paths import InputPath, LocalFile, LocalPath, TranslationFolder
-from nla_cyclegan.weights.names import FILE_NAMES, WEIGHTS
+from nla_cyclegan.weights.names import WEIGHTS, add_direction
 
 GRID_ROWS = 6
 
@@ -14,12 +14,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "inputs", nargs="+", action=InputPath, metavar="INPUT", help="image files, folders of images, or globs"
     )
     parser.add_argument("--weights", required=True, help=WEIGHTS)
-    parser.add_argument(
-        "--direction",
-        choices=list(FILE_NAMES),
-        default="B2A",
-        help="B2A: photo to Monet (default); A2B: Monet to photo",
-    )
+    add_direction(parser)
     parser.add_argument(
         "--out", required=True, action=TranslationFolder, metavar="DIR",
         help="folder for the results; names are kept, and sub-folders below an input folder or a glob's first wildcard",

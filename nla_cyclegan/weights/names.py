@@ -1,5 +1,6 @@
 """Names of weight files, and which generator each holds."""
 
+import argparse
 from pathlib import Path
 from typing import Literal
 
@@ -17,6 +18,12 @@ WEIGHTS = (
     f"{LAYOUT} (latest_net_G_B.pth); a path or a URI. {CHOICES}"
 )
 """Help text of `--weights`."""
+
+
+def add_direction(parser: argparse._ActionsContainer) -> None:
+    """The option --direction, of one direction."""
+    about = "B2A: photo to Monet (default); A2B: Monet to photo"
+    parser.add_argument("--direction", choices=list(FILE_NAMES), default="B2A", help=about)
 
 
 def direction_of(file: str | Path) -> Direction | None:

@@ -11,11 +11,7 @@ from tuning.analysis.results import Evaluation, Trial
 SCORE = "score"
 Reduction = Literal["last", "best", "min", "max", "mean"]
 REDUCTIONS: tuple[Reduction, ...] = get_args(Reduction)
-_REDUCE: dict[str, Callable[[Sequence[float]], float]] = {
-    "min": min,
-    "max": max,
-    "mean": statistics.fmean,
-}
+_REDUCE: dict[str, Callable[[Sequence[float]], float]] = {"min": min, "max": max, "mean": statistics.fmean}
 
 
 def metrics_of(trials: Sequence[Trial]) -> list[str]:

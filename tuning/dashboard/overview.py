@@ -33,11 +33,7 @@ def several_page(sweeps: Sequence[Results], version: str, watching: bool) -> Pag
         }
         for view, place in zip(views, places, strict=True)
     ]
-    facts = {
-        "title": f"{len(sweeps)} sweeps",
-        "score_is": score_text(views[0]),
-        "differ": sweeps_differ(sweeps),
-    }
+    facts = {"title": f"{len(sweeps)} sweeps", "score_is": score_text(views[0]), "differ": sweeps_differ(sweeps)}
     return Page("several.html", facts, {"several": {"sweeps": data}}, version, watching)
 
 
