@@ -2,17 +2,9 @@
 
 from collections import Counter
 from collections.abc import Mapping
+from typing import Any
 
-from cluster.machines.ray_internals import (
-    ElasticScalingPolicy,
-    ReschedulingState,
-    RunningState,
-    ScalingDecision,
-    TrainControllerState,
-    WorkerGroupPollStatus,
-    WorkerGroupState,
-    free_resources,
-)
+from cluster.machines.ray_internals import ElasticScalingPolicy, ReschedulingState, RunningState, free_resources
 from cluster.machines.session import nodes
 from cluster.settings.workers.selector import Selector
 
@@ -34,21 +26,17 @@ class FreeScaling(ElasticScalingPolicy):
     # Workers on each node while a size is decided; None: Ray's own count.
     _own: Counter[str] | None = None
 
-    def after_controller_state_update(
-        self, previous_state: TrainControllerState, current_state: TrainControllerState
-    ) -> None:
+    def after_controller_state_update(self, previous_state: Any, current_state: Any) -> None:
         if isinstance(current_state, RunningState):
             self._start_failed = False
         elif isinstance(current_state, ReschedulingState):
             self._start_failed = True
 
-    def make_decision_for_non_running_worker_group(self) -> ScalingDecision:
+    def make_decision_for_non_running_worker_group(self) -> Any:
         self._own = Counter() if self._start_failed else None
         return super().make_decision_for_non_running_worker_group()
 
-    def make_decision_for_running_worker_group(
-        self, worker_group_state: WorkerGroupState, worker_group_status: WorkerGroupPollStatus
-    ) -> ScalingDecision:
+    def make_decision_for_running_worker_group(self, worker_group_state: Any, worker_group_status: Any) -> Any:
         self._own = Counter(worker.metadata.node_id for worker in worker_group_state.workers)
         return super().make_decision_for_running_worker_group(worker_group_state, worker_group_status)
 

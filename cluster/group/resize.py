@@ -13,12 +13,7 @@ from cluster.machines.ray_internals import (
     NoopDecision,
     ResizeDecision,
     ResizingState,
-    ScalingDecision,
-    TrainControllerState,
-    WorkerGroup,
     WorkerGroupCallback,
-    WorkerGroupPollStatus,
-    WorkerGroupState,
     publish,
     published,
 )
@@ -87,9 +82,7 @@ class PatientScaling(FreeScaling):
         interval_s = scaling_config.elastic_resize_monitor_interval_s
         self._arrivals = Arrivals(scaling_config.max_workers, min(QUIET_S, interval_s))
 
-    def make_decision_for_running_worker_group(
-        self, worker_group_state: WorkerGroupState, worker_group_status: WorkerGroupPollStatus
-    ) -> ScalingDecision:
+    def make_decision_for_running_worker_group(self, worker_group_state: Any, worker_group_status: Any) -> Any:
         if self._arrivals.waiting:
             # Look at every poll now, not only when the interval is over.
             self._latest_monitor_time = float("-inf")
@@ -103,7 +96,7 @@ class GroupChanges(WorkerGroupCallback, ControllerCallback):
 
     def __init__(self, config: RunConfig, attempt: str) -> None:
         self.config, self.attempt = config, attempt
-        self._group: WorkerGroup | None = None
+        self._group: Any = None
         self._resizing = False
         self._waits_since = math.inf
 
@@ -115,9 +108,7 @@ class GroupChanges(WorkerGroupCallback, ControllerCallback):
     def after_controller_finish(self, result: Any) -> None:
         self._log.close()
 
-    def after_controller_state_update(
-        self, previous_state: TrainControllerState, current_state: TrainControllerState
-    ) -> None:
+    def after_controller_state_update(self, previous_state: Any, current_state: Any) -> None:
         # True from that state until the group is shut down; a failed group or the first one is never in it.
         self._resizing = isinstance(previous_state, ResizingState)
         if not isinstance(current_state, WAITING_STATES):
@@ -132,17 +123,17 @@ class GroupChanges(WorkerGroupCallback, ControllerCallback):
         self._another_comes()
         publish(key(self.config, REQUESTS), {})
 
-    def after_worker_group_start(self, worker_group: WorkerGroup) -> None:
+    def after_worker_group_start(self, worker_group: Any) -> None:
         self._group = worker_group
         hosts = sorted({worker.metadata.hostname for worker in worker_group.get_workers()})
         places = ", ".join(hosts) if len(hosts) <= NAMED_HOSTS else f"{len(hosts)} machines"
         events.add("group", f"{_workers(len(worker_group))} on {places}", workers=len(worker_group))
 
-    def after_worker_group_poll_status(self, worker_group_status: WorkerGroupPollStatus) -> None:
+    def after_worker_group_poll_status(self, worker_group_status: Any) -> None:
         if worker_group_status.errors:
             self._another_comes()
 
-    def before_worker_group_shutdown(self, worker_group: WorkerGroup) -> None:
+    def before_worker_group_shutdown(self, worker_group: Any) -> None:
         self._group = None
 
     def before_controller_execute_resize_decision(self, resize_decision: ResizeDecision) -> None:
@@ -167,7 +158,7 @@ class GroupChanges(WorkerGroupCallback, ControllerCallback):
         if published(key(self.config, LOOKS)):
             publish(key(self.config, LOOKS), RETURNING)
 
-    def _save(self, group: WorkerGroup, change: str) -> str:
+    def _save(self, group: Any, change: str) -> str:
         """Let the group save and stop. Returns: the outcome as text."""
         if not send_request(self.config, Request(RESIZE, change)):
             return "no step was done since it started"

@@ -10,7 +10,7 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from cluster.machines.ray_internals import WorkerGroup, WorkerGroupCallback, WorkerGroupPollStatus
+from cluster.machines.ray_internals import WorkerGroupCallback
 from cluster.machines.session import nodes
 from cluster.settings.workers.selector import ANY, Selector
 
@@ -31,10 +31,10 @@ class ImportedOnAllMachines(WorkerGroupCallback):
         self._actors: dict[str, Any] = {}
         self._looked = float("-inf")
 
-    def after_worker_group_start(self, worker_group: WorkerGroup) -> None:
+    def after_worker_group_start(self, worker_group: Any) -> None:
         self._look()
 
-    def after_worker_group_poll_status(self, worker_group_status: WorkerGroupPollStatus) -> None:
+    def after_worker_group_poll_status(self, worker_group_status: Any) -> None:
         if time.monotonic() - self._looked > LOOK_S:
             self._look()
 

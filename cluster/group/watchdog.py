@@ -2,6 +2,7 @@
 that do not join."""
 
 import time
+from typing import Any
 
 import ray
 from ray.exceptions import RayError
@@ -11,10 +12,7 @@ from cluster.group.retry import describe, fixable
 from cluster.machines.ray_internals import (
     WAITING_STATES,
     ControllerCallback,
-    TrainControllerState,
-    WorkerGroup,
     WorkerGroupCallback,
-    WorkerGroupPollStatus,
     publish,
     silence_callback_errors,
 )
@@ -40,21 +38,21 @@ class Watchdog(WorkerGroupCallback, ControllerCallback):
 
     def __init__(self, scaling: ScalingConfig, resources: Resources, events_key: str) -> None:
         self.scaling, self.resources, self.events_key = scaling, resources, events_key
-        self._group: WorkerGroup | None = None
+        self._group: Any = None
         self._waiting_since: float | None = None
         self._said = False
 
-    def after_worker_group_start(self, worker_group: WorkerGroup) -> None:
+    def after_worker_group_start(self, worker_group: Any) -> None:
         self._group = worker_group
         self._asked: list[ray.ObjectRef] = []
         self._ranks: list[RankProgress | None] = [None] * len(worker_group)
         self._progress: list[tuple[int, int]] = []
         self._moved = self._asked_at = time.monotonic()
 
-    def before_worker_group_shutdown(self, worker_group: WorkerGroup) -> None:
+    def before_worker_group_shutdown(self, worker_group: Any) -> None:
         self._group = None
 
-    def after_worker_group_poll_status(self, worker_group_status: WorkerGroupPollStatus) -> None:
+    def after_worker_group_poll_status(self, worker_group_status: Any) -> None:
         """Called at every poll of the controller, see session.SETTINGS."""
         if worker_group_status.errors:
             error = worker_group_status.get_worker_group_error()
@@ -66,9 +64,7 @@ class Watchdog(WorkerGroupCallback, ControllerCallback):
             if time.monotonic() - self._moved > self.scaling.timeout_s:
                 self._stop_hung(self._group)
 
-    def after_controller_state_update(
-        self, previous_state: TrainControllerState, current_state: TrainControllerState
-    ) -> None:
+    def after_controller_state_update(self, previous_state: Any, current_state: Any) -> None:
         """Called in every iteration of the controller's loop."""
         if not isinstance(current_state, WAITING_STATES):
             self._waiting_since = None
@@ -91,7 +87,7 @@ class Watchdog(WorkerGroupCallback, ControllerCallback):
             self._said = True
             self._say("waiting", f"waiting for machines: {shortage(self.resources, cluster_machines())}")
 
-    def _ask_ranks(self, group: WorkerGroup) -> None:
+    def _take_pulses(self, group: Any) -> None:
         """Ask all ranks now and then; not again before all have answered."""
         now = time.monotonic()
         if not self._asked:
@@ -111,7 +107,7 @@ class Watchdog(WorkerGroupCallback, ControllerCallback):
             if progress != self._progress:
                 self._progress, self._moved = progress, now
 
-    def _stop_hung(self, group: WorkerGroup) -> None:
+    def _stop_hung(self, group: Any) -> None:
         waited_s = self.scaling.timeout_s
         workers = group.get_workers()
         hung = {

@@ -5,7 +5,7 @@ from typing import Any
 
 from cluster.machines.session import nodes
 from cluster.settings.config import RunConfig
-from cluster.settings.memory_plan import MemoryPlan, StepMemory, plan_memory, plan_this_machine
+from cluster.settings.memory_plan import MemoryPlan, StepMemory, memory_needed, plan_this_machine
 from cluster.settings.workers.resources import Resources
 from data_shards.errors import UserError
 
@@ -54,10 +54,9 @@ def _plans(config: RunConfig, resources: Resources, node: Mapping[str, Any], ste
     # Started with --memory 0 it does not say what it has.
     if (here := min([resources.most, *room])) and has.get("memory"):
         memory = has["memory"] + has.get("object_store_memory", 0.0)
-        yield plan_memory(
-            config, step, world=resources.most, here=here, on_gpu=resources.use_gpu, under_ray=True,
-            where=node["NodeManagerAddress"], total_bytes=memory, free_bytes=memory,
-        )  # fmt: skip
+        most, on_gpu = resources.most, resources.use_gpu
+        items = memory_needed(config, step, world=most, here=here, on_gpu=on_gpu, under_ray=True)
+        yield MemoryPlan(node["NodeManagerAddress"], items, memory, memory)
 
 
 def _doubtful(config: RunConfig, plans: Plans) -> list[MemoryPlan]:

@@ -42,7 +42,6 @@ from ray.train.v2._internal.execution.controller.state import (
     RestartingState,
     RunningState,
     SchedulingState,
-    TrainControllerState,
 )
 
 # To resize a group once for machines that arrive together, see resize.py, and into what is free alone, see free_scaling.py.
@@ -50,10 +49,9 @@ from ray.train.v2._internal.execution.scaling_policy import (
     ElasticScalingPolicy,
     NoopDecision,
     ResizeDecision,
-    ScalingDecision,
     ScalingPolicy,
 )
-from ray.train.v2._internal.execution.worker_group import WorkerGroup, WorkerGroupPollStatus, WorkerGroupState
+from ray.train.v2._internal.execution.worker_group import WorkerGroup
 from ray.train.v2._internal.execution.worker_group.placement_group_handle import DefaultPlacementGroupHandle
 
 # The base class of `ray.train.torch.TorchTrainer`, which imports torch into the driver and into the controller.
@@ -67,12 +65,7 @@ __all__ = [
     "ResizeDecision",
     "ResizingState",
     "RunningState",
-    "ScalingDecision",
-    "TrainControllerState",
-    "WorkerGroup",
     "WorkerGroupCallback",
-    "WorkerGroupPollStatus",
-    "WorkerGroupState",
     "free_resources",
 ]
 

@@ -93,30 +93,17 @@ class MemoryPlan:
         return f"lower {', or '.join(LOWER[name] for name in largest)}"
 
 
-def plan_memory(
-    config: RunConfig,
-    step: StepMemory,
-    *,
-    world: int,
-    here: int,
-    on_gpu: bool,
-    under_ray: bool,
-    where: str,
-    total_bytes: float,
-    free_bytes: float,
-) -> MemoryPlan:
-    """What `here` of `world` workers need on one machine.
-
-    Args:
-        where: the machine, for messages.
-    """
+def memory_needed(
+    config: RunConfig, step: StepMemory, *, world: int, here: int, on_gpu: bool, under_ray: bool
+) -> dict[str, float]:
+    """What `here` of `world` workers need on one machine, in bytes; see LOWER."""
     pairs = ceil(config.data.global_batch / world)
     loaders = min(config.data.loader_workers, pairs)
     # Of each loader its part of the images, for the batches that are ahead and the one that is being taken.
     images = (config.data.prefetch + 1) * 2 * pairs * 3 * config.data.crop_size**2
     state = step.state_bytes + pool_bytes(config)
     copied = under_ray and config.checkpoint.memory_share > 0
-    items = {
+    return {
         "workers": here * (GPU_WORKER_BYTES if on_gpu else WORKER_BYTES),
         "loader processes": here * (FORK_SERVER_BYTES + loaders * LOADER_BYTES + images) if loaders else 0.0,
         "training steps": 0.0 if on_gpu else here * step.worker_bytes(config, world),
@@ -124,13 +111,10 @@ def plan_memory(
         "checkpoints being stored": here * 2 * state / world,
         "copies in /dev/shm": 2 * state if copied else 0.0,
     }
-    return MemoryPlan(where, items, total_bytes, free_bytes)
 
 
 def plan_this_machine(
     config: RunConfig, step: StepMemory, *, world: int, here: int, on_gpu: bool, under_ray: bool
 ) -> MemoryPlan:
-    return plan_memory(
-        config, step, world=world, here=here, on_gpu=on_gpu, under_ray=under_ray,
-        where="this machine", total_bytes=total_bytes(), free_bytes=available_bytes(),
-    )  # fmt: skip
+    items = memory_needed(config, step, world=world, here=here, on_gpu=on_gpu, under_ray=under_ray)
+    return MemoryPlan("this machine", items, total_bytes(), available_bytes())

@@ -11,8 +11,9 @@ from ray._private.runtime_env import packaging
 from ray.experimental import internal_kv
 from ray.train.v2._internal.execution import callback_manager, context
 from ray.train.v2._internal.execution.controller import TrainController
+from ray.train.v2._internal.execution.controller.state import TrainControllerState
 from ray.train.v2._internal.execution.worker_group import placement_group_handle
-from ray.train.v2._internal.execution.worker_group.poll import WorkerStatus
+from ray.train.v2._internal.execution.worker_group.poll import WorkerGroupPollStatus, WorkerStatus
 from ray.train.v2._internal.execution.worker_group.worker import RayTrainWorker
 
 from cluster.machines import forks, ray_internals, session
@@ -48,7 +49,7 @@ def parameters(function: Any) -> list[str]:
         (ray_internals.utils.set_sigterm_handler, ["sigterm_handler"]),
         (ray_internals.WorkerGroup.get_workers, ["self"]),
         (ray_internals.WorkerGroup.execute_async, ["self", "fn", "fn_args", "fn_kwargs"]),
-        (ray_internals.WorkerGroupPollStatus.get_worker_group_error, ["self"]),
+        (WorkerGroupPollStatus.get_worker_group_error, ["self"]),
         (ray_internals.WorkerGroup._create_placement_group, ["self", "scaling_config", "worker_group_context"]),
     ],
     ids=lambda value: getattr(value, "__qualname__", ""),
@@ -93,10 +94,7 @@ def test_a_worker_asks_what_it_is_given_for_its_function() -> None:
 def test_a_group_whose_workers_have_failed_is_known() -> None:
     """Its processes are ended at once: rendezvous.py."""
     statuses = [None, WorkerStatus(running=True), WorkerStatus(running=False, error=RuntimeError("lost"))]
-    groups = [
-        SimpleNamespace(get_latest_poll_status=lambda s=s: s and ray_internals.WorkerGroupPollStatus({0: s}))
-        for s in statuses
-    ]
+    groups = [SimpleNamespace(get_latest_poll_status=lambda s=s: s and WorkerGroupPollStatus({0: s})) for s in statuses]
     assert [ray_internals.group_has_failed(group) for group in groups] == [False, False, True]
     assert parameters(ray_internals.WorkerGroup.get_latest_poll_status) == ["self"]
 
@@ -124,13 +122,13 @@ def test_the_first_job_of_a_ray_is_known_before_it_starts() -> None:
 def test_the_status_of_a_group_has_the_errors_of_its_workers() -> None:
     error = RuntimeError("lost")
     statuses = {0: WorkerStatus(running=True), 1: WorkerStatus(running=False, error=error)}
-    status = ray_internals.WorkerGroupPollStatus(statuses)
+    status = WorkerGroupPollStatus(statuses)
     assert status.errors == {1: error}
     assert status.get_worker_group_error().worker_failures == {1: error}
 
 
 def test_the_states_without_workers_are_states_of_the_controller() -> None:
-    assert all(issubclass(state, ray_internals.TrainControllerState) for state in ray_internals.WAITING_STATES)
+    assert all(issubclass(state, TrainControllerState) for state in ray_internals.WAITING_STATES)
 
 
 def test_the_loggers_are_those_that_ray_uses() -> None:

@@ -11,7 +11,7 @@ from cluster.machines.memory_check import check_memory, check_this_machine
 from cluster.settings.config import RunConfig
 from cluster.settings.costs import Costs
 from cluster.settings.dry_run import plan_text
-from cluster.settings.memory_plan import MemoryPlan, StepMemory, plan_memory
+from cluster.settings.memory_plan import MemoryPlan, StepMemory, memory_needed
 from cluster.settings.preflight import prepare
 from cluster.settings.workers.resources import Resources
 from data_shards.errors import UserError
@@ -32,8 +32,8 @@ def config(**changes: Any) -> RunConfig:
 
 def plan(config: RunConfig, total: float = 64, free: float = 32, **changes: Any) -> MemoryPlan:
     step = StepMemory(weights_bytes=GB, pair_bytes=2 * GB, state_bytes=GB)
-    settings = {"world": 4, "here": 2, "on_gpu": False, "under_ray": True, "where": "here"} | changes
-    return plan_memory(config, step, total_bytes=total * GB, free_bytes=free * GB, **settings)
+    settings = {"world": 4, "here": 2, "on_gpu": False, "under_ray": True} | changes
+    return MemoryPlan("here", memory_needed(config, step, **settings), total * GB, free * GB)
 
 
 @pytest.mark.parametrize("changes", SIZES)
