@@ -5,7 +5,7 @@ translations of the same held-out images, with the attention of their non-local 
 """
 
 import argparse
-from collections.abc import Iterable
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -94,7 +94,7 @@ def _scores_apart(labels: list[str], runs: list[RecordedRun]) -> list[str]:
     lines = []
     for label, run in zip(labels, runs, strict=True):
         for before, after in pairwise(run.evaluations):
-            why = Basis.of(before[-1], run.about).differences(Basis.of(after[0], run.about))
+            why = list(Basis.of(before[-1], run.about).differences(Basis.of(after[0], run.about)))
             lines.append(
                 f"{label}: its scores up to {before[-1][IMAGES]:,.0f} images and later ones are not comparable "
                 f"({_listed(why, 'then')}); they are not joined"
@@ -106,7 +106,7 @@ def _scores_apart(labels: list[str], runs: list[RecordedRun]) -> list[str]:
     return lines
 
 
-def _listed(differences: Iterable[tuple[str, ...]], between: str) -> str:
+def _listed(differences: Sequence[tuple[str, ...]], between: str) -> str:
     return ", ".join(f"{what} {one} {between} {other}" for what, one, other in differences)
 
 

@@ -131,11 +131,10 @@ def find_runs(uri: str) -> tuple[list[RunFolder], bool]:
 
 
 def text_of(run: RunSnapshot, now: float) -> str:
-    lines = [("run", run.label), *_settings(run), ("health", health_text(health(run, now), now))]
-    lines.append(("progress", progress_text(run)))
-    recent = pace(run.records)
-    if recent:
-        lines += [("rate", rate_text(run, recent, now)), ("waits", waits_text(recent))]
+    found = health(run, now)
+    lines = [("run", run.label), *_settings(run), ("health", health_text(found, now)), ("progress", progress_text(run))]
+    if recent := pace(run.records):
+        lines += [("rate", rate_text(run, recent, found, now)), ("waits", waits_text(recent))]
     latest: dict[str, Any] = {name: value for record in run.records for name, value in record.items()}
     if "generator_total" in latest:
         lines.append(("newest", losses_text(latest)))
@@ -229,9 +228,9 @@ def progress_text(run: RunSnapshot) -> str:
     return text
 
 
-def rate_text(run: RunSnapshot, recent: Pace, now: float) -> str:
+def rate_text(run: RunSnapshot, recent: Pace, found: Health, now: float) -> str:
     rate = f"{recent.images_per_s:.1f} images/s"
-    if not run.total or run.images >= run.total or health(run, now).state != "training":
+    if not run.total or run.images >= run.total or found.state != "training":
         return rate
     end = now + (run.total - run.images) / recent.images_per_s
     return f"{rate}, {left_text(run, recent)} left, done about {_at(end)}"

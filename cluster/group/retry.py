@@ -5,7 +5,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from cluster.group.memory_kill import memory_kill
 from cluster.ranks.requests import STOP
 from data_shards.errors import (
     ExhaustedError,
@@ -23,6 +22,16 @@ LONGEST_WAIT_S = 60.0
 # Attributes in which Ray's errors keep the error that they wrap.
 WRAPPED = ("controller_failure", "health_check_failure", "_base_exc", "cause")
 LONGEST_REASON = 200
+# Of Ray's OutOfMemoryError.
+MACHINE = re.compile(r"\(IP: (?P<ip>[^,)]+).*?\) was (?P<used>\S+) used / (?P<limit>\S+) limit", re.DOTALL)
+WORKER = re.compile(r"pid=(?P<pid>\d+), actual memory used=(?P<used>[\d.]+)GB")
+SHARE = re.compile(r"exceeded threshold of \S+ \((?P<share>[\d.]+%)")
+# Ray may kill several at once.
+LISTED = 3
+ADVICE = (
+    "lower data.loader_workers, data.prefetch, or step.micro_batch (it changes no result) of a run, of which --dry-run shows the "
+    "memory that each part needs, or --batch and --tile of a translation; or use more machines"
+)
 
 Returned = Mapping[str, Any]
 
@@ -177,3 +186,14 @@ def _line(error: BaseException) -> str:
     first = next((line.strip() for line in text.splitlines() if line.strip()), "")
     first = first if len(first) <= LONGEST_REASON else f"{first[:LONGEST_REASON]}..."
     return first if first and isinstance(error, RayError | TimeoutError) else f"{type(error).__name__}: {first}"
+
+
+def memory_kill(text: str) -> str:
+    """The line for what Ray says when it has killed a worker for memory, a page of text; what that does not say is left out."""
+    machine, share = MACHINE.search(text), SHARE.search(text)
+    largest = sorted(WORKER.finditer(text), key=lambda found: -float(found["used"]))[:LISTED]
+    workers = [f"process {found['pid']} with {found['used']}GB" for found in largest]
+    where = f" on {machine['ip']}, where {machine['used']} of {machine['limit']} were in use" if machine else ""
+    limit = f" (Ray kills from {share['share']} on)" if share else ""
+    killed = f"; killed: {', '.join(workers)}" if workers else ""
+    return f"process killed by Ray for lack of memory{where}{limit}{killed}; {ADVICE}"

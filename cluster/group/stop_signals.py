@@ -86,8 +86,12 @@ class StopSignals:
         """
         self._ask, self._left = ask, threading.Event()
         try:
-            with self._unchanged():
-                yield
+            yield
+        except KeyboardInterrupt:
+            # `ray.get` turns a Stopped into a plain one.
+            if self._ending is None:
+                raise
+            raise self._ending from None
         except RunInterruptedError as error:
             if error.kind != STOP and self.received is None:
                 raise
@@ -102,16 +106,6 @@ class StopSignals:
             with self._leaving:
                 self._left.set()
             self._ask = None
-
-    @contextmanager
-    def _unchanged(self) -> Iterator[None]:
-        """Restores `Stopped`, which `ray.get` turns into a plain KeyboardInterrupt."""
-        try:
-            yield
-        except KeyboardInterrupt:
-            if self._ending is None:
-                raise
-            raise self._ending from None
 
     def end(self, reason: str) -> None:
         """End the run at once, without saving; called from another thread."""

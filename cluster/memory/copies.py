@@ -122,8 +122,8 @@ class MemoryCopies:
 
     def _copy(self, parts: Parts, images_seen: int, step_s: float) -> None:
         if self._writer and (took := self._writer.took()):
-            self._apart_s = took.passed_s
-            self._cost_s += took.worked_s if self._on_cpu else 0.0
+            self._apart_s, worked_s = took
+            self._cost_s += worked_s if self._on_cpu else 0.0
         records = self.tail.take()
         exchanged = parts.exchange(len(records), (self._cost_s, self._apart_s, step_s))
         sent = exchanged.counts[0][-1]

@@ -4,7 +4,6 @@ import socket
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Any
 
 from cluster.memory.copy_store import SLOTS, CopyStore
@@ -14,14 +13,6 @@ from cluster.records.metrics_file import IMAGES, Record, as_lines, parse_records
 from cluster.records.upload import OptionalWork
 
 MOST_RECORDS_BYTES = 1 << 20
-
-
-@dataclass(frozen=True)
-class CopyTime:
-    """Elapsed time and CPU time of a copy in the background, in seconds."""
-
-    passed_s: float
-    worked_s: float
 
 
 class Writer:
@@ -35,12 +26,12 @@ class Writer:
     def __init__(self, copy_store: CopyStore, parts: Parts, newest: int | None, kept: int) -> None:
         self.copy_store, self.parts, self.newest, self.kept = copy_store, parts, newest, kept
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="memory")
-        self._writing: Future[CopyTime] | None = None
+        self._writing: Future[tuple[float, float]] | None = None
         self._targets: dict[int, Target] = {}
         self._work = OptionalWork(f"the state cannot be copied to the memory of {socket.gethostname()}")
 
-    def took(self) -> CopyTime | None:
-        """The times of the previous copy; None if it is not done, or they were returned already."""
+    def took(self) -> tuple[float, float] | None:
+        """Seconds that passed during the previous copy, and seconds of CPU time; None if it is not done, or was asked for already."""
         if self._writing is None or not self._writing.done():
             return None
         took, self._writing = self._writing.result(), None
@@ -66,7 +57,7 @@ class Writer:
     def close(self) -> None:
         self._thread.shutdown()
 
-    def _finish(self, slot: int, arrived: Callable[[], None], about: dict[str, Any]) -> CopyTime:
+    def _finish(self, slot: int, arrived: Callable[[], None], about: dict[str, Any]) -> tuple[float, float]:
         began, worked = time.perf_counter(), time.thread_time()
         with self._work.attempt():
             arrived()
@@ -77,7 +68,7 @@ class Writer:
             if self.shelf.records_bytes() > MOST_RECORDS_BYTES:
                 kept = between(self.shelf.records(), about["images"] - self.kept, about["images"])
                 self.shelf.set_records(as_lines(kept))
-        return Took(time.perf_counter() - began, time.thread_time() - worked)
+        return time.perf_counter() - began, time.thread_time() - worked
 
 
 def between(lines: bytes, after: int, until: int) -> list[Record]:

@@ -1,7 +1,8 @@
 """The configuration of a run: the sections' own classes, nested, and how two configurations differ."""
 
 import re
-from typing import Annotated, Any
+from contextlib import suppress
+from typing import Annotated, Any, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
@@ -10,9 +11,9 @@ from cluster.checkpoints.config import CheckpointConfig
 from cluster.evaluation.config import ValidationConfig
 from cluster.records.config import ObserveConfig
 from cluster.records.recorded_run import flat
-from cluster.settings.whole_numbers import with_whole_numbers
 from cluster.settings.workers.scaling import ScalingConfig
 from data_shards import StreamConfig
+from data_shards.command_line import whole_number
 from data_shards.storage.checked import shortened
 from data_shards.storage.uri import SECRET_OPTION
 from nla_cyclegan import InitConfig, LossConfig, ModelConfig, OptimizerConfig, ScheduleConfig, StepConfig
@@ -39,6 +40,22 @@ def without_credentials(uri: str) -> str:
 
 Uri = Annotated[str, AfterValidator(without_credentials)]
 Place = Annotated[Uri, Field(min_length=1)]
+
+
+def with_whole_numbers(model: type[BaseModel], fields: Any) -> Any:
+    """The fields given for a model, in which 1e6, which YAML 1.1 reads as text, is a whole number where the model has one."""
+    if not isinstance(fields, dict):
+        return fields
+    found = dict(fields)
+    for name, value in fields.items():
+        kind = model.model_fields[name].annotation if name in model.model_fields else None
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            found[name] = with_whole_numbers(kind, value)
+        elif isinstance(value, str) and (kind is int or int in get_args(kind)):
+            # What is none is refused by the field itself.
+            with suppress(ValueError):
+                found[name] = whole_number(value)
+    return found
 
 
 class DataConfig(StreamConfig):

@@ -6,9 +6,8 @@ from datetime import UTC, datetime
 from itertools import takewhile
 
 from tuning.analysis.comparable import sweeps_differ
-from tuning.analysis.cost import seconds_of
+from tuning.analysis.cost import progress, seconds_of
 from tuning.analysis.measures import SCORE
-from tuning.analysis.progress import progress
 from tuning.analysis.results import Results
 from tuning.analysis.storage_index import Entry
 from tuning.analysis.view import View

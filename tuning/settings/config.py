@@ -4,8 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from cluster.settings.config import Place
-from cluster.settings.whole_numbers import with_whole_numbers
+from cluster.settings.config import Place, with_whole_numbers
 from tuning.analysis.objective import ObjectiveConfig
 from tuning.search_space.space import Space
 

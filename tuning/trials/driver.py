@@ -14,7 +14,7 @@ from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from cluster.machines.own_folder import scratch_parent
-from cluster.ownership.attempt import UNOWNED, Attempt
+from cluster.ownership.attempt import Attempt
 from cluster.settings.workers.capacity import NO_GROWTH, Growth, Machine
 from cluster.settings.workers.resources import Resources
 from cluster.settings.workers.scaling import ScalingConfig
@@ -83,9 +83,9 @@ def run_trials(
     sweep: Sweep,
     resources: Resources,
     most: int,
-    growth: Growth = NO_GROWTH,
-    attempt: Attempt = UNOWNED,
-    stop: "SweepStop | None" = None,
+    growth: Growth,
+    attempt: Attempt,
+    stop: "SweepStop",
 ) -> None:
     """Run the remaining trials and write their records; Ray is running.
 
@@ -93,7 +93,7 @@ def run_trials(
         resources: of each trial.
         most: how many may run at a time.
         growth: what an autoscaler can add to the cluster.
-        stop: whether the sweep is being stopped; None: nothing stops it.
+        stop: whether the sweep is being stopped.
 
     Raises: UserError when no machine is left for a trial, or a record cannot be stored.
     """
@@ -102,12 +102,10 @@ def run_trials(
     from tuning.trials.patience import Patience
     from tuning.trials.record import Recorder
     from tuning.trials.scheduling import Deadline
-    from tuning.trials.stop import SweepStop
     from tuning.trials.trial import train_trial
 
     hours, scaling = sweep.options.config.budget.hours, sweep.run.config.scaling
     deadline = time.monotonic() + 3600 * hours if hours else math.inf
-    stop = stop or SweepStop(sweep.trials)
     settings = stop.until_asked(_settings(sweep, trial, resources, attempt) for trial in sweep.upcoming())
     # With a budget of images, what waits is proposed before it is known whether the budget allows it.
     ahead = 1 if sweep.options.config.budget.images else AHEAD

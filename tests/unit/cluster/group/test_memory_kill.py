@@ -4,8 +4,7 @@ from types import SimpleNamespace
 
 from ray.exceptions import OutOfMemoryError
 
-from cluster.group.memory_kill import ADVICE, memory_kill
-from cluster.group.retry import describe
+from cluster.group.retry import ADVICE, describe, memory_kill
 
 # As Ray 2.60 writes it, without its hints on settings.
 SAID = """1 worker(s) were killed due to the node running low on memory. Memory on the node (IP: 192.0.2.2, ID: 7180b3260d4c3347c66e1870ce90a453802a4f495ae024a968283c5f) was 9.29GB used / 23.59GB limit (0.393971)

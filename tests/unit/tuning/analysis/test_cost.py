@@ -10,8 +10,7 @@ import tiny
 
 from data_shards.errors import UserError
 from data_shards.storage.folder import RunFolder
-from tuning.analysis.cost import seconds_of, timeline
-from tuning.analysis.progress import progress
+from tuning.analysis.cost import progress, seconds_of, timeline
 from tuning.analysis.results import TRIAL, Evaluation, Session, Trial, read_results
 from tuning.analysis.storage_index import entries
 
