@@ -53,7 +53,9 @@ class Selector:
 
     def takes_node(self, node: Mapping[str, Any]) -> bool:
         """Whether it accepts a machine of `ray.nodes()`."""
-        return self.takes(Machine(0, labels=node.get("Labels") or {}, accelerators=accelerators_of(node["Resources"])))
+        if not self:
+            return True
+        return self.takes(Machine(0, 0, 0, 0, node.get("Labels") or {}, accelerators_of(node["Resources"])))
 
     def among(self, machines: Iterable[Machine]) -> list[Machine]:
         return [machine for machine in machines if self.takes(machine)]

@@ -88,7 +88,7 @@ def store(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> dict[str, Any]:
         store[key.rpartition("/")[2]] = record
 
     monkeypatch.setattr(resize, "time", clock)
-    for module in ("cluster.machines.ray_internals", "cluster.group.resize"):
+    for module in ("cluster.group.progress", "cluster.group.resize"):
         monkeypatch.setattr(f"{module}.publish", publish)
         monkeypatch.setattr(f"{module}.published", lambda key: store.get(key.rpartition("/")[2], {}))
     return store
