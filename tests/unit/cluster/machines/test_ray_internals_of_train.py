@@ -151,14 +151,14 @@ def test_the_workers_of_a_trial_live_in_its_placement_group(monkeypatch: pytest.
 
 
 def test_what_is_free_is_known_of_each_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert parameters(ray_internals.available_resources_per_node) == []
+    assert parameters(ray_internals.free_resources) == []
     nodes = [
         {"NodeID": "a", "Alive": True, "Resources": {"CPU": 4.0, "GPU": 2.0}},
         {"NodeID": "b", "Alive": True, "Resources": {"CPU": 8.0}},
         {"NodeID": "c", "Alive": False, "Resources": {"CPU": 8.0}},
     ]
     monkeypatch.setattr(ray, "nodes", lambda: nodes)
-    monkeypatch.setattr(ray_internals, "available_resources_per_node", lambda: {"a": {"GPU": 0.5}})
+    monkeypatch.setattr(ray_internals, "free_resources", lambda: {"a": {"GPU": 0.5}})
     assert session.cluster_machines() == [Machine(0, 0.5, busy_cpus=4, busy_gpus=1.5), Machine(8)]
 
 
