@@ -28,11 +28,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Layout:
-    """The places of named tensors, consecutive in a buffer.
-
-    Attributes:
-        size: of the buffer, in bytes.
-    """
+    """The places of named tensors, consecutive in a buffer of `size` bytes."""
 
     places: Mapping[str, Place]
 

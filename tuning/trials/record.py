@@ -36,12 +36,7 @@ SCORE = "score"
 
 
 class Progress:
-    """One line for each trial that ends; on a terminal also a bar.
-
-    Args:
-        trials: those of the sweep so far; the list and its trials change while the sweep runs.
-        total: number of trials that the sweep will have.
-    """
+    """One line for each trial that ends; on a terminal also a bar. The list of trials and the trials change while the sweep runs."""
 
     def __init__(self, trials: Sequence[Trial], total: int, stream: TextIO | None = None) -> None:
         self.trials, self.total, self.stream = trials, total, stream
