@@ -47,7 +47,10 @@ def copy_run(source: RunFolder, target: RunFolder) -> tuple[int, int]:
     files, there = source.files(), target.files()
     checkpoints = {name: inside for name, inside in by_checkpoint(files).items() if world_of(inside)}
     # run.json first: it identifies the run.
-    records = sorted((name for name in files if not _in_checkpoint(name)), key=lambda name: name != ABOUT)
+    records = sorted(
+        (name for name in files if not (by_checkpoint({name: None}) or name.startswith(f"{FOLDER}/"))),
+        key=lambda name: name != ABOUT,
+    )
     total = sum(sum(inside.values()) for inside in checkpoints.values()) + sum(files[name] for name in records)
     copied: dict[str, int] = {}
     with Progress(f"{source.label} copied", max(total, 1), "bytes") as progress:
@@ -96,7 +99,3 @@ def _check_target(source: RunFolder, target: RunFolder) -> None:
         raise UserError(
             f"{target.label}: exists and is not a copy of {source.label}; give a folder that does not exist"
         )
-
-
-def _in_checkpoint(name: str) -> bool:
-    return bool(by_checkpoint({name: None})) or name.startswith(f"{FOLDER}/")

@@ -160,16 +160,13 @@ class Checkpoints:
         """The checkpoints with their files, newest first; deletes those that a crash left incomplete."""
         self.attempt.check()
         there = checkpoints_of(self.folder)
-        for name in [name for name, files in there.items() if not world_of(files) and self._is_leftover(name)]:
-            self.folder.delete_folder(name)
-            del there[name]
+        for name in [name for name, files in there.items() if not world_of(files)]:
+            writer = writer_of(name)
+            # The owner has seen all earlier attempts end; a later one, which may be writing, is about to take over.
+            if writer is None or (self.attempt != UNOWNED and writer.number <= self.attempt.number):
+                self.folder.delete_folder(name)
+                del there[name]
         return there
-
-    def _is_leftover(self, name: str) -> bool:
-        """Whether no attempt can still be writing that checkpoint."""
-        writer = writer_of(name)
-        # The owner has seen all earlier attempts end; a later one is about to take over.
-        return writer is None or (self.attempt != UNOWNED and writer.number <= self.attempt.number)
 
     def _carried(self, name: str) -> dict[str, Any]:
         """The carried values of a checkpoint; empty for those of earlier versions."""

@@ -194,11 +194,10 @@ def build_trainer(
     from cluster.group.progress import NEWS, key
     from cluster.group.rendezvous import ProcessGroupConfig
     from cluster.group.resize import GroupChanges, PatientScaling
-    from cluster.group.scratch import RemovedAtEnd
     from cluster.group.spares import ImportedOnAllMachines
     from cluster.group.watchdog import Watchdog
     from cluster.group.worker import train_worker
-    from cluster.machines.ray_internals import Trainer
+    from cluster.machines.ray_internals import RemovedAtEnd, Trainer
 
     scaling, backend = config.scaling, "nccl" if resources.use_gpu else "gloo"
     # A name of its own: the temporary folder belongs to all users of a machine.

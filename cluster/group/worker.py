@@ -2,7 +2,6 @@
 
 import os
 import time
-from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -58,7 +57,16 @@ def train_worker(settings: dict[str, Any]) -> dict[str, Any]:
     folder = RunFolder(config.storage, config.name)
     try:
         with repeats_counted(), events.opened(folder, attempt.id, f"rank-{world.rank}"):
-            metrics = train(config, world, report=_report, sinks=sinks, ask=ask, say=say, attempt=attempt, shelf=shelf)
+            metrics = train(
+                config,
+                world,
+                report=lambda metrics: ray.train.report(dict(metrics)),
+                sinks=sinks,
+                ask=ask,
+                say=say,
+                attempt=attempt,
+                shelf=shelf,
+            )
             return {"metrics": metrics}
     except NonFiniteLossError as error:
         # Returned, because Ray would restart the group for an exception.
@@ -90,7 +98,3 @@ def _asked(config: RunConfig, rank: int) -> Request | None:
     publish(key(config, LOOKS), {"rank": rank})
     request = published(key(config, REQUESTS))
     return Request(**request) if request else None
-
-
-def _report(metrics: Mapping[str, Any]) -> None:
-    ray.train.report(dict(metrics))

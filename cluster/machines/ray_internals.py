@@ -7,6 +7,7 @@ one fails there first. Ray reads its settings when it is imported (see session.p
 import json
 import logging
 import os
+import shutil
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -103,6 +104,22 @@ class SentWithTheCall:
 
     def get(self) -> Callable[[], Any]:
         return self._function
+
+
+class RemovedAtEnd(ControllerCallback):
+    """Removes the storage folder that Ray Train requires, on the machine of its controller."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def after_controller_finish(self, result: Any) -> None:
+        self._remove()
+
+    def before_controller_abort(self) -> None:
+        self._remove()
+
+    def _remove(self) -> None:
+        shutil.rmtree(self.folder, ignore_errors=True)
 
 
 class InCurrentGroup(ControllerCallback):

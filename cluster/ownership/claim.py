@@ -51,7 +51,9 @@ class Claim:
         """
         self._wait_for_sweep()
         while True:
-            out_of_the_way = self._take() if self.take_over else self._watch()
+            if self.take_over:
+                self._taken = live(self.records.names())
+            out_of_the_way = self._taken if self.take_over else self._watch()
             attempt, record = self._new()
             self.records.write(attempt.id, record)
             try:
@@ -70,10 +72,6 @@ class Claim:
         """A trial's folder is inside that of its sweep, whose owner owns it too. Raises: UserError when that is alive."""
         if live(list_files(locate(self.storage).inside(FOLDER))):
             Claim(*split_uri(self.storage), take_over=False, say=self.say, advice=self.advice)._watch()
-
-    def _take(self) -> set[str]:
-        self._taken = live(self.records.names())
-        return self._taken
 
     def _watch(self) -> set[str]:
         """Wait until no other attempt is alive. Returns: the dead ones. Raises: UserError if one is alive."""

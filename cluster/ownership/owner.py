@@ -30,7 +30,7 @@ def owned(
     Raises: UserError when another attempt is alive; LostRunError when one has taken over.
     """
     attempt, record = Claim(storage, name, take_over=take_over, say=say).make()
-    heartbeat = Heartbeat(attempt, record, on_loss or _interrupt)
+    heartbeat = Heartbeat(attempt, record, on_loss or (lambda: os.kill(os.getpid(), signal.SIGINT)))
     heartbeat.start()
     try:
         # What `on_loss` interrupts may be the end.
@@ -94,7 +94,3 @@ class Heartbeat(threading.Thread):
                 self.records.mark(self.attempt.id, GONE)
         except UserError as error:
             say_warning(f"{error}; the next start waits whether this one is still alive")
-
-
-def _interrupt() -> None:
-    os.kill(os.getpid(), signal.SIGINT)

@@ -114,7 +114,8 @@ def close() -> None:
 
 def event_files(names: Iterable[str]) -> list[str]:
     """Of the names of a run's files those of its event log, newest attempt first."""
-    return sorted((name for name in names if FILE.fullmatch(name)), key=_attempt, reverse=True)
+    found = [match for name in names if (match := FILE.fullmatch(name))]
+    return [match[0] for match in sorted(found, key=lambda match: (int(match[1] or 0), match[0]), reverse=True)]
 
 
 def parse_events(content: bytes) -> list[Event]:
@@ -148,9 +149,3 @@ def merged(files: Iterable[Iterable[Event]]) -> list[Event]:
             latest = max(latest, event["time"])
             placed.append((latest, number, len(placed), event))
     return [event for *_, event in sorted(placed, key=lambda each: each[:3])]
-
-
-def _attempt(name: str) -> tuple[int, str]:
-    match = FILE.fullmatch(name)
-    assert match, name
-    return int(match[1] or 0), name

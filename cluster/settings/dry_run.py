@@ -9,9 +9,7 @@ from cluster.settings.costs import Costs
 from cluster.settings.memory_plan import plan_this_machine
 from cluster.settings.preflight import Prepared, warnings
 from cluster.settings.step_plan import step_lines
-from cluster.settings.workers.capacity import Machine
 from cluster.settings.workers.resources import Resources
-from cluster.settings.workers.selector import Selector
 from cluster.settings.workers.sizing import choose
 from cluster.settings.workers.this_machine import gpu_memory_bytes, this_machine
 from data_shards import rank_share
@@ -44,8 +42,10 @@ def plan_text(prepared: Prepared, *, local: bool, joined: bool = False) -> str:
     else:
         scaling, here = config.scaling, this_machine()
         if scaling.selector:
-            lines.append(("where", _where(scaling.selector, here)))
-            if not scaling.selector.takes(here):
+            is_one = scaling.selector.takes(here)
+            this = "this is one" if is_one else "this is none, and what follows is planned as if it were"
+            lines.append(("where", f"machines with {scaling.selector}; {this}"))
+            if not is_one:
                 scaling = scaling.model_copy(update={"accelerator": None, "labels": {}})
         is_certain = config.scaling.gpu is not None or not (joined or scaling.selector)
         resources = choose(scaling, [here], global_batch=config.data.global_batch)
@@ -83,11 +83,6 @@ def _optimizer(config: RunConfig) -> str:
     decay = f", momentum_decay {optimizer.momentum_decay:g}" if optimizer.name == "nadam" else ""
     course = "" if constant == 1 else f", constant for {constant:.0%} of the run, then linearly to 0"
     return f"{optimizer.name}, learning rate {optimizer.lr:g}{course}; betas {optimizer.beta1:g}, {optimizer.beta2:g}{decay}"
-
-
-def _where(selector: Selector, here: Machine) -> str:
-    this = "this is one" if selector.takes(here) else "this is none, and what follows is planned as if it were"
-    return f"machines with {selector}; {this}"
 
 
 def _workers(resources: Resources, config: RunConfig, world: int) -> str:

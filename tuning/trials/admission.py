@@ -36,11 +36,7 @@ class Admission:
             return False
         self._looked = now
         waiting = waiting_groups()
-        return waiting < self.ahead or (waiting == 0 and self._free() > 0)
-
-    def _free(self) -> int:
-        """Number of trials that fit into the free cores and GPUs."""
-        return self.resources.room(cluster_machines()) // self.resources.most
+        return waiting < self.ahead or (waiting == 0 and self.resources.room(cluster_machines()) >= self.resources.most)
 
 
 def waiting_groups() -> int:
