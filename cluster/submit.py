@@ -2,11 +2,9 @@
 
 import re
 import shlex
-from collections.abc import Mapping, Sequence
-from types import MappingProxyType
-from typing import Any
+from collections.abc import Sequence
 
-from cluster.jobs.job import EXCLUDED, Job, variable_problems, variables_sent
+from cluster.jobs.job import Job
 from cluster.jobs.submission import submit_command
 from cluster.settings.folders import unreachable_folders
 from cluster.settings.options import FORK_OF, TAKE_OVER, parse_options, train_command
@@ -16,14 +14,10 @@ from cluster.translation.options import relative_paths as relative_paths_of
 from data_shards.errors import UserError
 from data_shards.storage.folder import split_uri
 
-USAGE = (
-    "python -m cluster submit [--address URL] [--no-wait] [--dry-run] [--exclude PATTERN] [--env NAME=VALUE] [--pip PACKAGE | --runtime-env FILE ...] "
-    "TRAIN OPTIONS | translate OPTIONS IN OUT"
-)
 TRANSLATE = "translate"
 TRAIN_HELP = (
     "Every other option is one of the run: --config, --data.uri, --scaling.workers, ...: see python -m cluster train "
-    "--help. After the word translate: those of a translation, see python -m cluster translate --help. Credentials are not sent: they belong in the environment of the cluster's machines, or in their role."
+    "--help. After the word translate: those of a translation, see python -m cluster translate --help."
 )
 
 
@@ -36,58 +30,38 @@ def main(arguments: Sequence[str]) -> int:
         arguments,
         make_job,
         "python -m cluster submit",
-        USAGE,
+        "TRAIN OPTIONS | translate OPTIONS IN OUT",
         "Send a run, or a translation, to a Ray cluster and follow its log; the same command again follows one that is "
         "running. Ctrl-C stops following the log; a second one right after it stops the job.",
         TRAIN_HELP,
     )
 
 
-def make_job(
-    of_the_run: Sequence[str],
-    excludes: Sequence[str] = (),
-    variables: Sequence[str] = (),
-    runtime_env: Mapping[str, Any] = MappingProxyType({}),
-) -> Job:
+def make_job(of_the_run: Sequence[str]) -> Job:
     """Check a run, or a translation, before anything is sent. Raises: UserError."""
     if TRANSLATE in of_the_run[:1]:
-        return _translation(of_the_run[1:], excludes, variables, runtime_env)
+        return _translation(of_the_run[1:])
     options = parse_options(of_the_run)
     problems = relative_paths(options.config, options.fork_of)
     if options.local:
         problems.append("--local: trains in this process: python -m cluster train --local")
     problems += unreachable_folders(options.config) if not problems else []
-    problems += variable_problems(variables)
     if problems:
         raise UserError("\n".join(problems))
     config, others = options.config, [TAKE_OVER] if options.take_over else []
     if options.fork_of:
         others += [FORK_OF, options.fork_of]
     command = train_command(config, *others)
-    metadata = {"run": config.name, "storage": config.storage}
-    return Job(
-        config.name, metadata, command, [*EXCLUDED, *excludes], variables_sent(variables), runtime_env=runtime_env
-    )
+    return Job(config.name, {"run": config.name, "storage": config.storage}, command)
 
 
-def _translation(
-    arguments: Sequence[str], excludes: Sequence[str], variables: Sequence[str], runtime_env: Mapping[str, Any]
-) -> Job:
+def _translation(arguments: Sequence[str]) -> Job:
     given = parser().parse_args(arguments)
-    problems = [*relative_paths_of(given), *shown_credentials(given), *variable_problems(variables)]
+    problems = [*relative_paths_of(given), *shown_credentials(given)]
     if problems:
         raise UserError("\n".join(problems))
     parse(arguments)
     command = shlex.join(["python", "-m", "cluster", TRANSLATE, *arguments])
     # Its name, which is the beginning of the job's, has no other letters.
     name = re.sub(r"[^A-Za-z0-9_-]+", "-", f"{TRANSLATE}-{split_uri(given.out)[1]}").strip("-")
-    return Job(
-        name,
-        {TRANSLATE: given.out},
-        command,
-        [*EXCLUDED, *excludes],
-        variables_sent(variables),
-        "running",
-        "OUT",
-        runtime_env,
-    )
+    return Job(name, {TRANSLATE: given.out}, command, doing="running", named_by="OUT")

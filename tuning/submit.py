@@ -2,11 +2,9 @@
 
 import json
 import shlex
-from collections.abc import Mapping, Sequence
-from types import MappingProxyType
-from typing import Any
+from collections.abc import Sequence
 
-from cluster.jobs.job import EXCLUDED, Job, variable_problems, variables_sent
+from cluster.jobs.job import Job
 from cluster.jobs.submission import submit_command
 from cluster.records.recorded_run import flat
 from cluster.settings.folders import unreachable_folders
@@ -15,10 +13,9 @@ from cluster.settings.preflight import relative_paths
 from data_shards.errors import UserError
 from tuning.settings.options import Options, parse_sweep
 
-USAGE = "python -m tuning submit [--address URL] [--no-wait] [--dry-run] [--exclude PATTERN] [--env NAME=VALUE] [--pip PACKAGE | --runtime-env FILE ...] SWEEP OPTIONS"
 SWEEP_HELP = (
     "Every other option is one of the sweep or of its run: --config, --preset, --trials, --data.uri, ...: see python -m "
-    "tuning sweep --help. Credentials are not sent: they belong in the environment of the cluster's machines, or in their role."
+    "tuning sweep --help."
 )
 # Fields that are mappings, given as JSON.
 WHOLE = ("space", "override")
@@ -33,33 +30,24 @@ def main(arguments: Sequence[str]) -> int:
         arguments,
         make_job,
         "python -m tuning submit",
-        USAGE,
+        "SWEEP OPTIONS",
         "Send a sweep to a Ray cluster and follow its log; the same command again follows a sweep that runs, or continues "
         "it. Ctrl-C stops following the log; a second one right after it stops the sweep.",
         SWEEP_HELP,
     )
 
 
-def make_job(
-    of_the_sweep: Sequence[str],
-    excludes: Sequence[str] = (),
-    variables: Sequence[str] = (),
-    runtime_env: Mapping[str, Any] = MappingProxyType({}),
-) -> Job:
+def make_job(of_the_sweep: Sequence[str]) -> Job:
     """Check a sweep before anything is sent. Raises: UserError."""
     options = parse_sweep(of_the_sweep)
     config = options.config
     problems = relative_paths(options.base.model_copy(update={"storage": config.storage}))
     problems += unreachable_folders(options.base) if not problems else []
-    problems += variable_problems(variables)
     if problems:
         raise UserError("\n".join(problems))
     take_over = [TAKE_OVER] if options.take_over else []
     command = shlex.join(["python", "-m", "tuning", "sweep", *as_options(options), *take_over])
-    metadata = {"sweep": config.name, "storage": config.storage}
-    return Job(
-        config.name, metadata, command, [*EXCLUDED, *excludes], variables_sent(variables), runtime_env=runtime_env
-    )
+    return Job(config.name, {"sweep": config.name, "storage": config.storage}, command)
 
 
 def as_options(options: Options) -> list[str]:

@@ -4,7 +4,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -48,11 +48,18 @@ class Job:
     name: str
     metadata: dict[str, str]
     command: str
-    excludes: list[str]
-    variables: dict[str, str]
     doing: str = "in training"
     named_by: str = "--name"
+    excludes: list[str] = field(default_factory=lambda: EXCLUDED)
+    variables: dict[str, str] = field(default_factory=lambda: variables_sent(()))
     runtime_env: Mapping[str, Any] = field(default_factory=dict)
+
+    def with_environment(
+        self, excludes: Sequence[str] = (), variables: Sequence[str] = (), runtime_env: Mapping[str, Any] | None = None
+    ) -> "Job":
+        """The job with further patterns of files to leave out, variables, NAME=VALUE each, and the rest of a runtime environment."""
+        sent, environment = variables_sent(variables), runtime_env or {}
+        return replace(self, excludes=[*EXCLUDED, *excludes], variables=sent, runtime_env=environment)
 
     @property
     def folders(self) -> list[Path]:

@@ -8,12 +8,12 @@ import os
 import re
 import secrets
 import socket
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from cluster.jobs.follow import INTERRUPTED, follow, follow_commands, unreachable
-from cluster.jobs.job import Job, package_size
+from cluster.jobs.job import Job, package_size, variable_problems
 from cluster.jobs.runtime_env import add_options, check_by_ray, python_of, read_runtime_env
 from cluster.machines.session import ROOT
 from cluster.machines.start_errors import named, token_error
@@ -25,24 +25,18 @@ if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
 
 CONNECT_S = 10.0
+USAGE = "[--address URL] [--no-wait] [--dry-run] [--exclude PATTERN] [--env NAME=VALUE] [--pip PACKAGE | --runtime-env FILE ...]"
+CREDENTIALS = "Credentials are not sent: they belong in the environment of the cluster's machines, or in their role."
 
 
 def submit_command(
-    arguments: Sequence[str],
-    make_job: Callable[[Sequence[str], Sequence[str], Sequence[str], Mapping[str, Any]], Job],
-    prog: str,
-    usage: str,
-    description: str,
-    epilog: str,
+    arguments: Sequence[str], make_job: Callable[[Sequence[str]], Job], prog: str, rest: str, about: str, epilog: str
 ) -> int:
-    """A `submit` verb: parses its own options, and leaves those of the submitted command to `make_job`.
-
-    Args:
-        make_job: from the other options, patterns to leave out, NAME=VALUE variables, and the rest of a runtime environment.
+    """A `submit` verb: parses its own options, and leaves the rest, those of the submitted command, to `make_job`.
 
     Returns, raises: as `submit`.
     """
-    parser = submit_parser(prog, usage, description, epilog)
+    parser = submit_parser(prog, f"{prog} {USAGE} {rest}", about, f"{epilog} {CREDENTIALS}")
     options, of_the_command = parser.parse_known_args([argument for argument in arguments if argument != "--"])
     given = read_runtime_env(options)
     if given:
@@ -53,7 +47,14 @@ def submit_command(
     if twice := sorted({variable.partition("=")[0] for variable in options.env} & theirs.keys()):
         raise UserError(f"--env {twice[0]}: is also set by env_vars of the runtime environment; give it in one place")
     variables = [*options.env, *(f"{name}={value}" for name, value in theirs.items())]
-    return submit(make_job(of_the_command, excludes, variables, given), options)
+    problems = list(variable_problems(variables))
+    try:
+        job = make_job(of_the_command)
+    except UserError as error:
+        raise UserError("\n".join([str(error), *problems])) from error
+    if problems:
+        raise UserError("\n".join(problems))
+    return submit(job.with_environment(excludes, variables, given), options)
 
 
 def submit_parser(prog: str, usage: str, description: str, epilog: str) -> argparse.ArgumentParser:

@@ -77,7 +77,7 @@ def test_the_store_is_found_from_there_and_secrets_stay_here(monkeypatch: pytest
     monkeypatch.setenv("AWS_REGION", "eu-central-1")
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://store:9000")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hidden")
-    job = submit.make_job(PLACES, variables=["NCCL_IB_DISABLE=1"])
+    job = submit.make_job(PLACES).with_environment(variables=["NCCL_IB_DISABLE=1"])
     assert job.variables == {
         "AWS_REGION": "eu-central-1", "AWS_ENDPOINT_URL": "http://store:9000", "NCCL_IB_DISABLE": "1",
     }  # fmt: skip
@@ -116,7 +116,7 @@ PHOTOS, PAINTED = "s3://bucket/photos", "s3://bucket/painted"
 
 def test_a_translation_is_sent_as_it_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
     given = ["translate", "--weights", "s3://bucket/run@best", "--size", "64", PHOTOS, PAINTED, "--strict"]
-    job = submit.make_job(given, ["*.log"], ["NAME=value"])
+    job = submit.make_job(given).with_environment(["*.log"], ["NAME=value"])
     assert job.command == f"python -m cluster {' '.join(given)}"
     assert (job.name, job.metadata) == ("translate-painted", {"translate": PAINTED})
     assert "*.log" in job.excludes

@@ -57,7 +57,7 @@ def test_a_sweeps_file_survives_as_options(tmp_path_factory: pytest.TempPathFact
 
 
 def test_a_job_is_a_sweep_and_needs_no_file() -> None:
-    job = submit.make_job(["--preset", "paper", *PLACES], variables=["NCCL_IB_DISABLE=1"])
+    job = submit.make_job(["--preset", "paper", *PLACES]).with_environment(variables=["NCCL_IB_DISABLE=1"])
     words = shlex.split(job.command)
     assert words[:6] == ["python", "-m", "tuning", "sweep", "--name=paper", "--storage=s3://bucket/it's"]
     assert not any(word.endswith(".yaml") for word in words)

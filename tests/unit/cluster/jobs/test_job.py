@@ -25,7 +25,7 @@ def test_what_is_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: p
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(b"x" * size)
     (tmp_path / ".gitignore").write_text("notes.txt\n")
-    job = submit.make_job(PLACES, excludes=["/big"])
+    job = submit.make_job(PLACES).with_environment(["/big"])
     assert package_size(job) == (123 + len("notes.txt\n"), len(sent) + 1)
     assert job.environment["working_dir"] == str(tmp_path)
 

@@ -50,9 +50,9 @@ def test_a_file_is_merged_with_what_submit_sets() -> None:
     assert environment == {
         "pip": ["einops"], "env_vars": {"LEVEL": "3"}, "excludes": ["*.log"], "config": {"setup_timeout_seconds": 900},
     }  # fmt: skip
-    job = submit.make_job(
-        RUN[:-1], environment.pop("excludes"), ["LEVEL=3", "MORE=x"], environment | {"py_modules": ["mine"]}
-    )
+    excludes = environment.pop("excludes")
+    modules = environment | {"py_modules": ["mine"]}
+    job = submit.make_job(RUN[:-1]).with_environment(excludes, ["LEVEL=3", "MORE=x"], modules)
     assert job.environment["pip"] == ["einops"]
     assert job.environment["working_dir"] == str(job.folders[0])
     assert job.environment["py_modules"] == ["mine"]
@@ -61,7 +61,7 @@ def test_a_file_is_merged_with_what_submit_sets() -> None:
 
 
 def test_an_image_has_the_code() -> None:
-    job = submit.make_job(RUN[:-1], [], ["MORE=x"], given("--image", "registry/paint:1"))
+    job = submit.make_job(RUN[:-1]).with_environment([], ["MORE=x"], given("--image", "registry/paint:1"))
     assert job.environment.keys() == {"image_uri", "env_vars"}
     assert job.folders == []
 
