@@ -4,10 +4,9 @@ Rank 0 reads the list of files. Each file that all ranks need is read by one of 
 network. Image pools do so too, unless as many ranks wrote them: then each rank reads its own.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
-
-from torch import Tensor
 
 from cluster.checkpoints.state import deal, load_pools, loaders, pool_file
 from cluster.ranks.world import World
@@ -45,19 +44,14 @@ def load_checkpoint(step: TrainingStep, location: Location, names: Iterable[str]
     problems: list[str] = []
     # Every rank takes part to the end: a rank with a problem must not block the others.
     for file, load in fill.items():
-        problems += _problems(_fill, load, reading.shared(file), file)
-    pools = [reading.contents[own_pool]] if same_world else [reading.shared(file) for file in common[len(fill) :]]
-    problems += _problems(_fill_pools, step, pools, None if same_world else world)
+        content = reading.shared(file)
+        with _noted(problems):
+            load(tensors_in(content, file))
+    contents = [reading.contents[own_pool]] if same_world else [reading.shared(file) for file in common[len(fill) :]]
+    with _noted(problems):
+        pools = [tensors_in(content, "image pool") for content in contents]
+        load_pools(step, pools[0] if same_world else deal(pools, world))
     return _first(world.gather(_first(problems)))
-
-
-def _fill(load: Callable[[dict[str, Tensor]], object], content: bytes, file: str) -> None:
-    load(tensors_in(content, file))
-
-
-def _fill_pools(step: TrainingStep, contents: Iterable[bytes], dealt: World | None) -> None:
-    pools = [tensors_in(content, "image pool") for content in contents]
-    load_pools(step, deal(pools, dealt) if dealt else pools[0])
 
 
 class _Reading:
@@ -74,12 +68,10 @@ class _Reading:
     def read(self, own: Sequence[str]) -> str | None:
         """Read this rank's part of the files, and some of its own. Returns: a problem of any rank, on all of them."""
         mine = [file for file, rank in self.reader_of.items() if rank == self.world.rank]
-        problems = []
+        problems: list[str] = []
         for file in (*mine, *own):
-            try:
+            with _noted(problems):
                 self.contents[file] = self.reader.content(file)
-            except UserError as error:
-                problems.append(str(error))
         sizes = {file: len(self.contents[file]) for file in mine if file in self.contents}
         found = self.world.gather((_first(problems), sizes))
         self.sizes = {file: size for _, each in found for file, size in each.items()}
@@ -101,13 +93,13 @@ def _pool_files(world: int) -> Iterator[str]:
     return (pool_file(rank) for rank in range(world))
 
 
-def _problems(fill: Callable[..., None], *arguments: Any) -> list[str]:
-    """What is wrong with tensors that do not fit into the step."""
+@contextmanager
+def _noted(problems: list[str]) -> Iterator[None]:
+    """Note a file that cannot be read, and tensors that do not fit into the step, instead of raising."""
     try:
-        fill(*arguments)
+        yield
     except (UserError, RuntimeError, KeyError, TypeError, IndexError) as error:
-        return [" ".join(str(error).split())]
-    return []
+        problems.append(" ".join(str(error).split()))
 
 
 def _first(problems: Iterable[str | None]) -> str | None:

@@ -48,11 +48,8 @@ LONGEST_VALUE = 200
 # A field that names the dataset -> the alternatives that it replaces if they come from a file, a sweep or another run.
 DATASETS = {"uri": ("a", "b"), "a": ("uri",), "b": ("uri",)}
 LIST_OPTIONS = (
-    "--model.generator.nonlocal_blocks",
-    "--model.discriminator.nonlocal_blocks",
-    "--loss.augment",
-    "--init.freeze",
-    "--observe.sinks",
+    *("--model.generator.nonlocal_blocks", "--model.discriminator.nonlocal_blocks"),
+    *("--loss.augment", "--init.freeze", "--observe.sinks"),
 )
 EMPTY = ("()", "", "none")
 

@@ -61,8 +61,6 @@ class Exploit(BaseModel):
 class Session(BaseModel):
     """A stretch of a trial's training in one process."""
 
-    model_config = ConfigDict(use_attribute_docstrings=True)
-
     start: float
     """Seconds since 1970, as `end`."""
     end: float | None = None

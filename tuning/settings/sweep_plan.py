@@ -64,9 +64,7 @@ class Sweep:
             if self.budget_spent:
                 return
             if number == len(self.trials):
-                self.trials.append(
-                    _trial(self.options, self.run, number, _overrides(self.options, number, self.trials))
-                )
+                self.trials.append(_next(self.options, self.run, self.trials))
             if not self.trials[number].begun:
                 yield self.trials[number]
 
@@ -186,16 +184,17 @@ def _planned(options: Options, run: Prepared) -> list[Trial]:
             if before.decided:
                 trial.state, trial.reason = before.state, before.reason
         else:
-            trial = _trial(options, run, number, _overrides(options, number, trials))
+            trial = _next(options, run, trials)
         trials.append(trial)
     return trials
 
 
-def _overrides(options: Options, number: int, trials: Sequence[Trial]) -> Overrides:
-    seed = options.config.seed
-    if options.config.search == "optuna":
-        return propose(options.space, seed, number, trials)
-    return sample(options.space, seed, number)
+def _next(options: Options, run: Prepared, trials: Sequence[Trial]) -> Trial:
+    """The trial after these, those before it."""
+    number, seed = len(trials), options.config.seed
+    is_proposed = options.config.search == "optuna"
+    values = propose(options.space, seed, number, trials) if is_proposed else sample(options.space, seed, number)
+    return _trial(options, run, number, values)
 
 
 def _as_recorded(options: Options, run: Prepared, before: Trial) -> Trial:
