@@ -84,7 +84,7 @@ class Watchdog(WorkerGroupCallback, ControllerCallback):
             self._said = True
             self._say("waiting", f"waiting for machines: {shortage(self.resources, cluster_machines())}")
 
-    def _take_pulses(self, group: Any) -> None:
+    def _ask_ranks(self, group: Any) -> None:
         """Ask all ranks now and then; not again before all have answered."""
         now = time.monotonic()
         if not self._asked:

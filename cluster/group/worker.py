@@ -53,20 +53,14 @@ def train_worker(settings: dict[str, Any]) -> dict[str, Any]:
     def say(text: str) -> None:
         publish(key(config, NEWS), {"text": text, "at": time.time()})
 
-    ask, shelf = partial(_asked, config, world.rank), _shelf(config, attempt)
+    ask, copy_store = partial(_asked, config, world.rank), _copy_store(config, attempt)
     folder = RunFolder(config.storage, config.name)
     try:
         with repeats_counted(), events.opened(folder, attempt.id, f"rank-{world.rank}"):
             metrics = train(
-                config,
-                world,
-                report=lambda metrics: ray.train.report(dict(metrics)),
-                sinks=sinks,
-                ask=ask,
-                say=say,
-                attempt=attempt,
-                shelf=shelf,
-            )
+                config, world, report=lambda metrics: ray.train.report(dict(metrics)),
+                sinks=sinks, ask=ask, say=say, attempt=attempt, copy_store=copy_store,
+            )  # fmt: skip
             return {"metrics": metrics}
     except NonFiniteLossError as error:
         # Returned, because Ray would restart the group for an exception.
@@ -80,12 +74,12 @@ def train_worker(settings: dict[str, Any]) -> dict[str, Any]:
         return {"interrupted": error.args}
 
 
-def _shelf(config: RunConfig, attempt: Attempt) -> "Shelf | None":
+def _copy_store(config: RunConfig, attempt: Attempt) -> "CopyStore | None":
     """Where this machine keeps copies of the run's state; they last as long as the attempt."""
     from cluster.memory.copy_store import SHARED_MEMORY, CopyStore
 
     has_one = attempt != UNOWNED and SHARED_MEMORY.exists()
-    return Shelf(SHARED_MEMORY, key(config, RECORDS), attempt.id) if has_one else None
+    return CopyStore(SHARED_MEMORY, key(config, RECORDS), attempt.id) if has_one else None
 
 
 def _asked(config: RunConfig, rank: int) -> Request | None:

@@ -16,10 +16,10 @@ from torch import Tensor
 
 from cluster.checkpoints.config import CheckpointConfig
 from cluster.checkpoints.state import deal, load_pools, loaders
+from cluster.memory.copy_store import CopyStore
+from cluster.memory.interval import CopyInterval
 from cluster.memory.layout import Layout, aligned
-from cluster.memory.pace import Pace
 from cluster.memory.parts import DOMAINS, FINITE, Parts, described, state_of
-from cluster.memory.shelf import Shelf
 from cluster.memory.writer import Writer, between
 from cluster.ranks.clock import Clock
 from cluster.ranks.requests import STOP
@@ -80,7 +80,7 @@ class MemoryCopies:
     def restore(self, step: TrainingStep, newer_than: int) -> int | None:
         """Restore the step from the newest complete copy of any machine that is `newer_than` these images, those of the newest
         checkpoint. Returns: its images seen, None if there is none."""
-        if self.shelf is None:
+        if self.copy_store is None:
             return None
         self._machines = self.world.gather(self.copy_store.open())
         if "" in self._machines:

@@ -34,7 +34,7 @@ RECORDS, FORKED_BY = "records.jsonl", "forked-by"
 DEAD_AFTER_S = 24 * 3600.0
 
 
-class Shelf:
+class CopyStore:
     """The folder of one attempt at a run on this machine, in a file system in memory; `run` is the same text in all attempts."""
 
     def __init__(self, root: Path, run: str, attempt: str) -> None:

@@ -10,7 +10,7 @@ LEAST_COST_S = 1e-5
 
 
 @dataclass
-class Pace:
+class CopyInterval:
     """Counts the steps until the next copy, with the same result on all ranks: copies may take this share of the time, in (0, 0.5]."""
 
     share: float

@@ -8,7 +8,6 @@ from typing import Any
 
 from cluster.memory.copy_store import SLOTS, CopyStore
 from cluster.memory.parts import Exchanged, Parts, Target
-from cluster.memory.shelf import SLOTS, Shelf
 from cluster.records.metrics_file import IMAGES, Record, as_lines, parse_records
 from cluster.records.upload import OptionalWork
 
@@ -65,9 +64,9 @@ class Writer:
             if self._targets[slot].finite:
                 self.copy_store.commit(slot, self._targets[slot].buffer, about)
                 self.newest = slot
-            if self.shelf.records_bytes() > MOST_RECORDS_BYTES:
-                kept = between(self.shelf.records(), about["images"] - self.kept, about["images"])
-                self.shelf.set_records(as_lines(kept))
+            if self.copy_store.records_bytes() > MOST_RECORDS_BYTES:
+                kept = between(self.copy_store.records(), about["images"] - self.kept, about["images"])
+                self.copy_store.set_records(as_lines(kept))
         return time.perf_counter() - began, time.thread_time() - worked
 
 

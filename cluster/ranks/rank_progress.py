@@ -11,7 +11,7 @@ _thread: int | None = None
 
 
 @dataclass(frozen=True)
-class Pulse:
+class RankProgress:
     images_seen: int
     collectives: int
     """Collective operations that it has started."""

@@ -12,7 +12,7 @@ from cluster.evaluation.attention import maybe_measure_attention
 from cluster.evaluation.previews import Previews
 from cluster.evaluation.validate import Report, Validation
 from cluster.memory.copies import MemoryCopies
-from cluster.memory.shelf import Shelf
+from cluster.memory.copy_store import CopyStore
 from cluster.ownership.attempt import UNOWNED, Attempt
 from cluster.ranks.clock import Clock
 from cluster.ranks.rank_progress import record_step
@@ -47,7 +47,7 @@ def train(
     ask: Ask = lambda: None,
     say: Callable[[str], None] = lambda text: None,
     attempt: Attempt = UNOWNED,
-    shelf: Shelf | None = None,
+    copy_store: CopyStore | None = None,
 ) -> Record:
     """Train as one rank of a world; all ranks call it alike.
 
@@ -59,7 +59,7 @@ def train(
         sinks: take the records of rank 0, beside the files in the run's folder.
         ask: whether this rank has been asked to leave off; see Requests.
         say: called by rank 0 with how its steps are computed, and with what is wrong with the data.
-        shelf: where this machine keeps copies of the state in its memory; None: nowhere.
+        copy_store: where this machine keeps copies of the state in its memory; None: nowhere.
 
     Returns: the newest value of everything recorded; the losses are the same on all ranks.
 
@@ -93,7 +93,7 @@ def train(
             config.checkpoint, clock, folder, world, about(config, dataset),
             before_storing=upload_now, attempt=attempt, add_event=events.add,
         )  # fmt: skip
-        memory = MemoryCopies(config.checkpoint, clock, shelf, world, checkpoints.carried, say)
+        memory = MemoryCopies(config.checkpoint, clock, copy_store, world, checkpoints.carried, say)
         metrics = MetricsFiles(config.observe, files, folder, recovered=lambda: memory.recovered)
         owner_check = [OwnerCheck(attempt)] if folder.is_local else []
         trackers = _trackers(config, clock, folder, attempt, say) if world.rank == 0 else []

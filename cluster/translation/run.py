@@ -116,17 +116,11 @@ def _reports(
     # Stored once on this machine, from where each other machine fetches it once.
     generators = [ray.put(generator)]
     given = [{"images": sent(call)} for call in calls(images, settings.batch, workers)]
+    arguments = [generators, options.source, options.out, settings, max(1, int(workers.cpus)), workers.use_gpu]
     # By default a lost worker is restarted and its calls are repeated without limit.
     dataset = ray.data.from_items(given, override_num_blocks=len(given)).map_batches(
         Translator,
-        fn_constructor_args=[
-            generators,
-            options.source,
-            options.out,
-            settings,
-            max(1, int(workers.cpus)),
-            workers.use_gpu,
-        ],
+        fn_constructor_args=arguments,
         batch_size=None,
         batch_format="pyarrow",
         compute=ray.data.ActorPoolStrategy(
