@@ -131,10 +131,7 @@ class CopyStore:
             return b""
 
     def records_bytes(self) -> int:
-        try:
-            return (self.folder / RECORDS).stat().st_size
-        except FileNotFoundError:
-            return 0
+        return (self.folder / RECORDS).stat().st_size
 
     def set_records(self, lines: bytes) -> None:
         written = self.folder / f".{RECORDS}"

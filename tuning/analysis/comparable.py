@@ -8,17 +8,12 @@ from nla_cyclegan.weights.stored_score import MeasuredOn
 from tuning.analysis.results import Results, Trial
 
 
-def trials_differ(trials: Sequence[Trial]) -> list[str]:
-    """In what the evaluations of a sweep's trials differ; empty where their scores are comparable.
+def trials_warning(trials: Sequence[Trial]) -> str:
+    """A line on a ranking of scores that are not comparable; empty where they are.
 
     `data.load_size`, `data.fit` and `validation.images` may vary in a sweep, which is then for looking at its pictures.
     """
-    return _names([MeasuredOn.by({"config": trial.config}) for trial in trials])
-
-
-def trials_warning(trials: Sequence[Trial]) -> str:
-    """A line on a ranking of scores that are not comparable; empty where they are."""
-    names = trials_differ(trials)
+    names = _names([MeasuredOn.by({"config": trial.config}) for trial in trials])
     return f"these trials differ in {' and '.join(names)}: their scores cannot be compared" if names else ""
 
 
