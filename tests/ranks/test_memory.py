@@ -14,7 +14,7 @@ from torch import Tensor
 
 from cluster.memory import interval
 from cluster.memory.copy_store import CopyStore
-from cluster.memory.writer import CopyTime, Writer
+from cluster.memory.writer import Writer
 from cluster.ranks.world import World
 from cluster.settings.config import RunConfig
 from cluster.training import loop
@@ -55,7 +55,7 @@ def train(config: RunConfig, machines: list[Path] | None = None, stop_at: int | 
 
     took = Writer.took
 
-    def patiently(self: Writer) -> CopyTime | None:
+    def patiently(self: Writer) -> tuple[float, float] | None:
         """A copy that is still being written is waited for, not left out."""
         if self._writing:
             self._writing.result()

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from cluster.memory import copies, interval
 from cluster.memory.copy_store import CopyStore
-from cluster.memory.writer import CopyTime, Writer
+from cluster.memory.writer import Writer
 from cluster.ranks.world import World
 from cluster.records.metrics_file import Record
 from cluster.records.sinks import Forward
@@ -42,7 +42,7 @@ def every_step(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(interval.CopyInterval, "next", lambda self, *times: interval.CopyInterval.__post_init__(self))
     took = Writer.took
 
-    def patiently(self: Writer) -> CopyTime | None:
+    def patiently(self: Writer) -> tuple[float, float] | None:
         if self._writing:
             self._writing.result()
         return took(self)
