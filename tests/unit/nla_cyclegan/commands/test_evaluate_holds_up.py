@@ -19,7 +19,7 @@ from torch import Tensor
 from cluster.ranks.world import World
 from cluster.training.loop import train
 from nla_cyclegan.__main__ import main
-from nla_cyclegan.commands.evaluation import files, memory, passes
+from nla_cyclegan.commands.evaluation import evaluator, files, memory
 from nla_cyclegan.metrics import gathered, sampled
 from nla_cyclegan.metrics.distances import frechet_distance, memorization_distance
 from nla_cyclegan.metrics.gathered import Gathered, distances
@@ -101,13 +101,13 @@ def test_statistics_are_kept_and_used_again(
     first = evaluate(folders, *options)
     assert "statistics of real and training images are kept in" in capsys.readouterr().err
     read: list[Path] = []
-    load = passes.Reader.batches
+    load = evaluator.Reader.batches
 
     def watched(self: Any, label: str, *columns: Any) -> Any:
         read.extend(path for column in columns for path in column)
         return load(self, label, *columns)
 
-    monkeypatch.setattr(passes.Reader, "batches", watched)
+    monkeypatch.setattr(evaluator.Reader, "batches", watched)
     StandIn.calls = 0
     assert evaluate(folders, *options) == first
     said = capsys.readouterr().err
@@ -196,7 +196,7 @@ def test_mifid_is_fid_unless_training_images_were_copied(folders: Path) -> None:
 
 def test_every_phase_has_a_bar(folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     labels: list[str] = []
-    real = passes.Progress.__init__
+    real = evaluator.Progress.__init__
 
     def named(self: Any, label: str, *arguments: Any) -> None:
         labels.append(label)
