@@ -175,6 +175,13 @@ def _call(prog: str, name: str, verb: Verb, arguments: list[str]) -> int:
     return module.run(parser.parse_args(arguments)) or 0
 
 
+def filled(text: str) -> str:
+    """The type of an option without which something else would be done. Raises: ArgumentTypeError for a variable of the shell that is not set."""
+    if not text:
+        raise argparse.ArgumentTypeError("the value is empty (is a variable of the shell not set?)")
+    return text
+
+
 def whole_number(text: str) -> int:
     """12, 1_000, 1e6, 2.5e3. Raises: ValueError for anything else."""
     if SCIENTIFIC.fullmatch(text.strip()):

@@ -18,6 +18,7 @@ from cluster.jobs.runtime_env import add_options, check_by_ray, python_of, read_
 from cluster.machines.session import ROOT
 from cluster.machines.start_errors import named, token_error
 from cluster.settings.options import TAKE_OVER, Parser
+from data_shards.command_line import filled
 from data_shards.errors import UserError, missing_module, say
 from data_shards.storage.proxy import keep_loopback_direct, proxy_for
 
@@ -60,7 +61,9 @@ def submit_command(
 def submit_parser(prog: str, usage: str, description: str, epilog: str) -> argparse.ArgumentParser:
     """The parser of a submission's own options; unknown ones belong to the submitted command."""
     parser = Parser(prog=prog, usage=usage, description=description, epilog=epilog, allow_abbrev=False)
-    parser.add_argument("--address", metavar="URL", help="the cluster's http://HOST:8265 (default: RAY_ADDRESS)")
+    parser.add_argument(
+        "--address", type=filled, metavar="URL", help="the cluster's http://HOST:8265 (default: RAY_ADDRESS)"
+    )
     parser.add_argument("--no-wait", action="store_true", help="print the job's name and return")
     parser.add_argument("--dry-run", action="store_true", help="print what would be sent, and exit")
     parser.add_argument(

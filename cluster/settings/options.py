@@ -17,6 +17,7 @@ from cluster.settings.config import RunConfig
 from cluster.settings.workers.selector import OPTION as LABELS
 from cluster.settings.workers.selector import labels_over, take_labels
 from cluster.settings.yaml_file import read_yaml
+from data_shards.command_line import filled
 from data_shards.errors import UserError, shown_name
 
 USAGE = "python -m cluster train --config FILE [--section.field VALUE ...] [--local] [--dry-run] [--take-over] [--fork-of RUN] [--address ADDRESS]"
@@ -141,11 +142,14 @@ def _parser() -> tuple[argparse.ArgumentParser, CliSettingsSource[Any]]:
         TAKE_OVER, action="store_true", help="end another process that trains this run now, and continue it here"
     )
     parser.add_argument(
-        FORK_OF, metavar="RUN[@N]",
+        FORK_OF, type=filled, metavar="RUN[@N]",
         help="start from a checkpoint of another run under a new --name; other options override that run's configuration",
     )  # fmt: skip
     parser.add_argument(
-        "--address", metavar="ADDRESS", help="join this Ray cluster (default: RAY_ADDRESS, else a Ray of its own)"
+        "--address",
+        type=filled,
+        metavar="ADDRESS",
+        help="join this Ray cluster (default: RAY_ADDRESS, else a Ray of its own)",
     )
     return parser, field_options(parser, _Settings)
 

@@ -44,7 +44,7 @@ class _Loader(yaml.SafeLoader):
             if key.tag not in (TEXT, MERGE):
                 name = key.value if isinstance(key.value, str) else "a list or a mapping"
                 raise _FieldError(f"line {line}: {name} is not a field name; expected text")
-            if key.tag == TEXT and key.value in lines:
+            if key.value in lines:
                 raise _twice(key.value, lines[key.value], line)
             lines[key.value] = line
         return node

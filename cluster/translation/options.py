@@ -12,6 +12,7 @@ from cluster.settings.options import Parser
 from cluster.settings.preflight import in_ray_job
 from cluster.settings.workers.scaling import parse_workers
 from cluster.settings.workers.selector import Selector, check_accelerator, parse_labels
+from data_shards.command_line import filled
 from data_shards.errors import UserError
 from data_shards.storage.location import expanded
 from data_shards.storage.uri import is_uri
@@ -71,7 +72,9 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--strict", action="store_true", help="exit with status 1 where an image was left out")
     where = parser.add_argument_group("machines")
     where.add_argument(
-        "--address", help="the Ray cluster's HOST:PORT (default: RAY_ADDRESS; else a Ray of this process's own)"
+        "--address",
+        type=filled,
+        help="the Ray cluster's HOST:PORT (default: RAY_ADDRESS; else a Ray of this process's own)",
     )
     where.add_argument(
         "--gpu", action=argparse.BooleanOptionalAction, help="one GPU a worker (default: where there is one)"

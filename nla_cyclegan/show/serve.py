@@ -162,7 +162,7 @@ def serve(weights: str, port: int, size: int, device: str, *, open_browser: bool
         try:
             server.serve_forever()
         except KeyboardInterrupt:
-            return 0
+            translator.end()
     return 0
 
 

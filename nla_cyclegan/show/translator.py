@@ -77,32 +77,37 @@ class Translator:
 
     def translate(self, upload: bytes, direction: Direction, checkpoint: str) -> Translation:
         """Raises: UserError where the upload is no image, or the checkpoint is gone."""
-        image_CHW = self._read(upload)
         with self._turn:
+            image_CHW = self._read(upload)
             generators = self._generators(checkpoint)
             generator = self._of(generators, direction)
             translated_CHW = translate_images(generator, image_CHW[None])[0]
             back = generators.get(OPPOSITE[direction])
             back_CHW = None if back is None else translate_images(back, translated_CHW[None])[0]
             masks_NHW = translation_masks(generator, image_CHW[None])
-        mask = None if masks_NHW is None else mask_picture(masks_NHW[0])
-        return Translation(
-            _png(image_CHW),
-            _png(translated_CHW),
-            None if back_CHW is None else _png(back_CHW),
-            None if mask is None else _png(mask),
-        )
+            mask = None if masks_NHW is None else mask_picture(masks_NHW[0])
+            return Translation(
+                _png(image_CHW),
+                _png(translated_CHW),
+                None if back_CHW is None else _png(back_CHW),
+                None if mask is None else _png(mask),
+            )
 
     def attention(
         self, upload: bytes, direction: Direction, checkpoint: str, fractions: tuple[float, float]
     ) -> dict[int, bytes]:
         """Block -> PNG file of its attention from a point, (x, y) in 0..1 of width and height. Raises: as `translate`."""
-        image_CHW = self._read(upload)
-        point = pixel_at(image_CHW, fractions)
         with self._turn:
+            image_CHW = self._read(upload)
+            point = pixel_at(image_CHW, fractions)
             maps = attention_maps(self._of(self._generators(checkpoint), direction), image_CHW, point)
-        longer = max(image_CHW.shape[-2:])
-        return {block: _png(attention_overlay(image_CHW, map_HW, point, longer)) for block, map_HW in maps.items()}
+            longer = max(image_CHW.shape[-2:])
+            return {block: _png(attention_overlay(image_CHW, map_HW, point, longer)) for block, map_HW in maps.items()}
+
+    def end(self) -> None:
+        """Wait for the translation that is under way; all later ones wait for ever. Call it before the program ends."""
+        # A thread that the end of the interpreter finds inside torch aborts the process.
+        self._turn.acquire()
 
     def _read(self, upload: bytes) -> Tensor:
         try:

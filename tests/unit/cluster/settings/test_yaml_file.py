@@ -24,6 +24,7 @@ def read(tmp_path: Path, text: str, **options: tuple[str, ...]) -> object:
         ("a:\n  b.c: 1\n  b:\n    c: 2\n", "a.b.c is given twice, once with a dot, in lines 2 and 4"),
         ("a.b: {c.d: 1}\na: {b.c: {d: 2}}\n", "a.b.c.d is given twice, once with a dot, in lines 1 and 2"),
         ("a: {lr: 1, 'lr': 2}\n", "lr is given twice, in lines 1 and 1"),
+        ("a: {<<: {x: 1}, <<: {x: 2}}\n", "<< is given twice, in lines 1 and 1"),
         ("a: &a {x: 1, x: 2}\nb: {<<: *a}\n", "x is given twice, in lines 1 and 1"),
     ],
 )

@@ -71,6 +71,34 @@ def photo(width: int = 40, height: int = 24) -> bytes:
     return file.getvalue()
 
 
+def test_the_end_waits_for_the_translation_under_way_and_lets_no_other_begin(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    translator = Translator(str(run), 64, torch.device("cpu"))
+    entered, go_on, done = threading.Event(), threading.Event(), threading.Event()
+
+    def blocked(upload: bytes) -> None:
+        entered.set()
+        go_on.wait()
+        done.set()
+        raise InterruptedError
+
+    monkeypatch.setattr(translator, "_read", blocked)
+
+    def translate() -> None:
+        with pytest.raises(InterruptedError):
+            translator.translate(photo(), "B2A", "checkpoint_8")
+
+    threading.Thread(target=translate).start()
+    entered.wait()
+    threading.Timer(0.05, go_on.set).start()
+    translator.end()
+    assert done.is_set()
+    entered.clear()
+    threading.Thread(target=translate, daemon=True).start()
+    assert not entered.wait(0.05)
+
+
 def picture(url: str) -> Image.Image:
     kind, _, content = url.partition(",")
     assert kind == "data:image/png;base64"
