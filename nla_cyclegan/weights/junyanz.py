@@ -8,6 +8,7 @@ instance norm after all but the last subtracts it again, so these biases are lef
 import io
 import pickle
 import re
+import zipfile
 from collections.abc import Mapping
 from typing import Any
 
@@ -36,6 +37,7 @@ def read_state(content: bytes) -> dict[str, Tensor]:
     Raises: UserError that says what the file holds instead.
     """
     try:
+        damaged = _damaged_record(content) if zipfile.is_zipfile(io.BytesIO(content)) else None
         state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         named = re.search(r"GLOBAL ([\w.]+)", str(error))
@@ -44,9 +46,18 @@ def read_state(content: bytes) -> dict[str, Tensor]:
     # A damaged file makes torch's readers raise nearly anything.
     except Exception as error:
         raise UserError(f"not a readable .pth file ({(str(error) or type(error).__name__).splitlines()[0]})") from error
+    if damaged:
+        raise UserError(f"damaged: the checksum of {damaged} is wrong; copy or download it again")
     if not isinstance(state, dict) or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()):
         raise UserError(f"holds no state dict, which is names and tensors, but {_describe(state)}")
     return state
+
+
+def _damaged_record(content: bytes) -> str | None:
+    """The first record of a .pth file whose CRC-32 is wrong; torch reads it all the same."""
+    bad = zipfile.ZipFile(io.BytesIO(content)).testzip()
+    # A writer that leaves CRCs out (torch.serialization.set_crc32_options) does so for all records; this one is the first.
+    return None if bad and bad.endswith("/data.pkl") else bad
 
 
 def generator_from(state: Mapping[str, Tensor]) -> Generator:
@@ -81,10 +92,18 @@ def generator_from(state: Mapping[str, Tensor]) -> Generator:
 
 
 def _plain_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Without statistics, and without what wrappers put before all names: module. (DataParallel), _orig_mod. (torch.compile)."""
+    """Without statistics, and without what wrappers put before all names: module. (DataParallel), _orig_mod. (torch.compile).
+
+    Raises: UserError for a tensor that is no weight.
+    """
     prefixes = {name.partition("model.")[0] for name in state}
     prefix = prefixes.pop() if len(prefixes) == 1 else ""
-    return {name.removeprefix(prefix): tensor for name, tensor in state.items() if not name.endswith(_STATISTICS)}
+    plain = {name.removeprefix(prefix): tensor for name, tensor in state.items() if not name.endswith(_STATISTICS)}
+    for name, tensor in plain.items():
+        # Not quantized ones either, which are no floating point.
+        if not tensor.is_floating_point() or tensor.layout != torch.strided or tensor.is_meta:
+            raise UserError(f"{name} is no dense tensor of floating point numbers ({tensor.dtype}, {tensor.layout})")
+    return plain
 
 
 def discriminator_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -140,6 +140,9 @@ def without(state, *names):
         (Plain(4, 2).state_dict() | {"model.1.weight": torch.ones(())}, r"model\.1\.weight is \[\], expected"),
         ({"model.model.0.weight": torch.ones(1)}, r"missing .*; unexpected model\.model\.0\.weight \[1\]"),
         ({}, "missing model.1.weight"),
+        (Plain(4, 2).state_dict() | {"model.4.bias": torch.ones(8).to_sparse()}, r"model\.4\.bias is no dense tensor .*sparse_coo"),
+        (Plain(4, 2).state_dict() | {"model.4.bias": torch.ones(8, device="meta")}, r"model\.4\.bias is no dense tensor"),
+        (Plain(4, 2).state_dict() | {"model.4.bias": torch.ones(8).int()}, r"model\.4\.bias is no dense tensor .*int32"),
     ],
 )  # fmt: skip
 def test_the_first_tensor_that_does_not_fit_is_named(state, message):
@@ -178,6 +181,24 @@ def test_damaged_files_are_named(tmp_path):
         with pytest.raises(UserError) as error:
             read_state(content)
         assert "\n" not in str(error.value)
+
+
+def test_a_changed_byte_is_found_as_torch_does_not(tmp_path):
+    state = Plain(4, 2).state_dict()
+    torch.save(state, tmp_path / "w.pth")
+    content = bytearray((tmp_path / "w.pth").read_bytes())
+    content[content.index(state["model.7.weight"].numpy().tobytes()) + 100] ^= 1
+    with pytest.raises(UserError, match=r"^damaged: the checksum of w/data/\d+ is wrong"):
+        read_state(bytes(content))
+
+
+def test_a_file_whose_writer_left_checksums_out_is_read(tmp_path):
+    torch.serialization.set_crc32_options(False)
+    try:
+        torch.save(Plain(4, 2).state_dict(), tmp_path / "w.pth")
+    finally:
+        torch.serialization.set_crc32_options(True)
+    assert read_state((tmp_path / "w.pth").read_bytes())
 
 
 def test_import_takes_a_folder_or_files(tmp_path, capsys):
