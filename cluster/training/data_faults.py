@@ -14,6 +14,8 @@ from data_shards.storage.checked import checked
 from data_shards.stream.tracks import Fault
 
 BAD_SAMPLES = "bad_samples"
+# The fingerprint of the dataset that they are of: a fork may have another.
+BAD_SAMPLES_OF = "bad_samples_of"
 FAULTS = TypeAdapter(list[Fault])
 
 
@@ -22,14 +24,23 @@ class DataFaults:
 
     Args:
         carried: values that are saved with each checkpoint; the damaged samples of all ranks are kept in it.
+        dataset: the fingerprint of the dataset.
         every: images seen between two records, and between two checkpoints.
         say: called by rank 0 with what happened.
     """
 
     def __init__(
-        self, carried: dict[str, Any], every: Sequence[int], log: MetricsLog, say: Callable[[str], None]
+        self,
+        carried: dict[str, Any],
+        dataset: str,
+        every: Sequence[int],
+        log: MetricsLog,
+        say: Callable[[str], None],
     ) -> None:
-        self.carried, self.every, self.log, self.world, self.say = carried, every, log, log.world, say
+        self.carried, self.dataset, self.every, self.log, self.say = carried, dataset, every, log, say
+        self.world = log.world
+        if carried.get(BAD_SAMPLES_OF, dataset) != dataset:
+            carried.pop(BAD_SAMPLES, None)
         self._lines: list[str] = []
         self._restarts = 0
         self._count()
@@ -61,7 +72,7 @@ class DataFaults:
             self.say(listed(said))
         stream.add_bad_samples(Fault(**fault) for each in ranks for fault in each["faults"])
         self._restarts = sum(each["restarts"] for each in ranks)
-        self.carried[BAD_SAMPLES] = list(map(asdict, stream.bad_samples))
+        self.carried |= {BAD_SAMPLES: list(map(asdict, stream.bad_samples)), BAD_SAMPLES_OF: self.dataset}
         self._count()
 
     def _count(self) -> None:

@@ -111,7 +111,8 @@ def train(
             events.add("resume", f"at {from_memory:,} images, from the machines' memory", images=from_memory)
         if config.validation.every:
             validation.held_out.go_on(images_seen, checkpoints.carried)
-        faults = DataFaults(checkpoints.carried, [config.observe.every, config.checkpoint.every], log, say_of_data)
+        shared_every = [config.observe.every, config.checkpoint.every]
+        faults = DataFaults(checkpoints.carried, dataset.fingerprint, shared_every, log, say_of_data)
         stream = UnpairedStream(
             dataset, config.data,
             seed=config.seed, global_batch=clock.batch, rank=world.rank, world=world.size, start_images=images_seen,

@@ -11,9 +11,12 @@ import tiny
 import torch
 from damage import flip_bytes
 
+from cluster.ranks.clock import Clock
 from cluster.ranks.world import World
+from cluster.records.observe import MetricsLog
 from cluster.settings.config import RunConfig
 from cluster.training import loop
+from cluster.training.data_faults import DataFaults
 from data_shards import UnpairedStream, open_dataset
 from data_shards.dataset.epoch_plan import EpochPlan
 from data_shards.errors import UserError
@@ -45,6 +48,12 @@ def records(config: RunConfig) -> list[dict[str, Any]]:
     return [json.loads(line) for line in Path(config.storage, "tiny", "metrics.jsonl").read_text().splitlines()]
 
 
+def tiny_carried(tmp_path: Path) -> dict[str, Any]:
+    """What the newest checkpoint carries."""
+    newest = max(tmp_path.glob("tiny/checkpoint_*/run.json"))
+    return json.loads(newest.read_text())["carried"]
+
+
 def test_the_budget_survives_a_resume(uri: str, tmp_path: Path) -> None:
     first, last = order(uri)[0], order(uri)[-1]
     flip_bytes(uri, "trainB", [first])
@@ -70,6 +79,21 @@ def test_the_same_sample_after_a_resume_is_one(uri: str, tmp_path: Path) -> None
     _, said = train(resumed)
     assert said == []
     assert {record["bad_samples"] for record in records(resumed)} == {1}
+
+
+def test_another_datasets_damage_is_not_this_ones(uri: str, tmp_path: Path) -> None:
+    """A fork goes on from the other run's checkpoint, on a dataset of its own."""
+    flip_bytes(uri, "trainB", order(uri)[:1])
+    train(tiny.config(uri, tmp_path, data=ONE, schedule={"images": 16}))
+    carried = tiny_carried(tmp_path)
+
+    def counted(dataset: str) -> int:
+        config = tiny.config(uri, tmp_path)
+        clock = Clock.of(config.schedule, open_dataset(uri), BATCH)
+        log = MetricsLog(config.observe, clock, World())
+        return len(DataFaults({**carried}, dataset, [8], log, print).known)
+
+    assert [counted(open_dataset(uri).fingerprint), counted("another")] == [1, 0]
 
 
 def test_damaged_held_out_images_are_left_out_and_named(uri: str, tmp_path: Path) -> None:
