@@ -1,7 +1,6 @@
 """The held-out images of a run's evaluations, distributed over its ranks."""
 
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 from itertools import accumulate, chain
 from typing import Any, TypeVar
 
@@ -12,7 +11,6 @@ from cluster.ranks.world import World
 from data_shards import Dataset, read_split
 from data_shards.errors import UserError
 from data_shards.images.fit import Fit
-from data_shards.images.transforms import centre, whole
 from nla_cyclegan import Generator
 from nla_cyclegan.inference.images import as_input, as_stored, outputs
 from nla_cyclegan.metrics.sampled import runs
@@ -138,8 +136,7 @@ class HeldOut:
         for split in SPLITS:
             batches = [range(start, min(start + BATCH, asked[split])) for of, start in mine if of == split]
             numbers = list(chain(*batches))
-            fit = partial(whole, fit=self.fit)
-            found = read_sound(self.dataset, split, numbers, size=self.size, warn=damage.append, fit=fit)
+            found = read_sound(self.dataset, split, numbers, size=self.size, warn=damage.append, fit=self.fit)
             sizes = torch.zeros(asked[split], 2, dtype=torch.int64)
             for number, image in found.items():
                 sizes[number] = torch.tensor(image.shape[1:])
@@ -162,7 +159,7 @@ def read_sound(
     *,
     size: int,
     warn: Callable[[str], None],
-    fit: Callable[[Tensor, int], Tensor] = centre,
+    fit: Fit = "crop",
 ) -> dict[int, Tensor]:
     """Images uint8 [3, H, W] of a split by their numbers, made to `fit` as `read_split` does, without those that cannot be read:
     `warn` gets why not.

@@ -2,7 +2,6 @@
 
 import threading
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Self, cast
 
@@ -16,7 +15,6 @@ from cluster.records.observe import MetricsLog
 from cluster.records.upload import OptionalWork
 from data_shards import Dataset
 from data_shards.images.fit import Fit
-from data_shards.images.transforms import centre, whole
 from data_shards.images.write import save_picture
 from nla_cyclegan import Generator, TrainingStep
 from nla_cyclegan.pictures.grids import Translation, picture_grid, translate_both_ways
@@ -56,7 +54,7 @@ class Previews:
         say: Callable[[str], None] = lambda text: None,
     ) -> None:
         self.dataset, self.log, self.root, self.size, self.say = dataset, log, root, size, say
-        self._fit = partial(whole, fit=fit) if fit == "keep" else centre
+        self._fit: Fit = "keep" if fit == "keep" else "crop"
         self._images: dict[Direction, list[Tensor]] = {}
         self._drawing: threading.Thread | None = None
         self._writing = OptionalWork("previews cannot be written")

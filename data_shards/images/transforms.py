@@ -33,10 +33,7 @@ def decode_plain(data: bytes) -> Tensor:
 
 
 def load_whole(path: str | Path, size: int, fit: Fit = "stretch") -> Tensor:
-    """An image file as `whole` makes it.
-
-    Raises: UserError if the file cannot be read as an image.
-    """
+    """An image file as `whole` makes it. Raises: UserError if the file cannot be read as an image."""
     with naming(path):
         data = Path(path).read_bytes()
         with opened(data) as image:
@@ -69,28 +66,23 @@ def augment(
     """
     top, left, mirrored = draws(3, AUGMENTATION, seed, domain, position).tolist()
     resized = scaled(image, load_size) if fit == "keep" else whole(image, load_size, fit)
-    rows, columns = (side - crop_size + 1 for side in resized.shape[1:])
-    crop = _crop(resized, top % rows, left % columns, crop_size)
+    top, left = (draw % (side - crop_size + 1) for draw, side in zip((top, left), resized.shape[1:], strict=True))
+    crop = resized[:, top : top + crop_size, left : left + crop_size]
     return crop.flip(-1) if flip and mirrored % 2 else crop
 
 
 def whole(image: Tensor, size: int, fit: Fit = "stretch") -> Tensor:
     """An image as networks take it whole: uint8 [3, H, W] -> [3, *whole_size].
 
-    Stretched to a square; its middle, a square; or all of it with its proportions, of which the longer side is a multiple of 4, the
-    middle of what is longer than 4 to 1.
+    Stretched to a square; its middle, a square ("crop": the shorter side is resized to `size`); or all of it with its proportions
+    ("keep"), of which the longer side is a multiple of 4, the middle of what is longer than 4 to 1.
     """
     if fit == "crop":
-        return centre(image, size)
+        return _middle(scaled(image, size), size, size)
     if fit == "keep":
         image = _shortened(image, LONGEST_WHOLE)
     _, height, width = image.shape
     return resize(image, *whole_size(height, width, size, fit))
-
-
-def centre(image: Tensor, size: int) -> Tensor:
-    """uint8 [3, H, W] -> [3, size, size]: the shorter side resized to `size`, then the middle."""
-    return _middle(scaled(image, size), size, size)
 
 
 def scaled(image: Tensor, size: int) -> Tensor:
@@ -117,7 +109,3 @@ def resize(image: Tensor, height: int, width: int) -> Tensor:
 def _middle(image: Tensor, height: int, width: int) -> Tensor:
     top, left = (round((there - kept) / 2) for there, kept in zip(image.shape[1:], (height, width), strict=True))
     return image[:, top : top + height, left : left + width]
-
-
-def _crop(image: Tensor, top: int, left: int, size: int) -> Tensor:
-    return image[:, top : top + size, left : left + size]

@@ -68,20 +68,6 @@ class ThreadLoader:
             self._thread.join()
 
 
-class ProcessLoader:
-    """Readers in `workers` processes (no more than there are tracks), each `depth` parts ahead."""
-
-    def __init__(self, task: Task, tracks: range, workers: int, depth: int) -> None:
-        self._readers = [LoaderProcess(task, share, depth) for share in reader_shares(tracks, workers)]
-
-    def next(self) -> Part:
-        return _joined([reader.next() for reader in self._readers])
-
-    def close(self) -> None:
-        for reader in self._readers:
-            reader.close()
-
-
 def _joined(parts: list[Part]) -> Part:
     """The parts of all readers as one; the images are copied."""
     return Part(
@@ -94,25 +80,28 @@ def _joined(parts: list[Part]) -> Part:
 
 
 class WarmLoader:
-    """Readers in processes, which take seconds to start; meanwhile a thread reads the first `depth` batches."""
+    """Readers in `workers` processes (no more than there are tracks), each `depth` parts ahead; while these start, which takes
+    seconds, a thread reads the first `depth` batches."""
 
     def __init__(self, task: Task, tracks: range, workers: int, depth: int) -> None:
         # Without the cache, which would fetch whole extents, as the processes do at the same time.
         self._first = ThreadLoader(replace(task, batches=depth, cache=None), tracks, depth)
         self._first_left = depth
         rest = replace(task, first_batch=task.first_batch + depth)
+        shares = reader_shares(tracks, workers)
         # In a thread, because starting a process waits until the fork server has imported what it preloads.
         starter = ThreadPoolExecutor(1, thread_name_prefix="data_shards-start")
-        self._rest = starter.submit(ProcessLoader, rest, tracks, workers, depth)
+        self._readers = starter.submit(lambda: [LoaderProcess(rest, share, depth) for share in shares])
         starter.shutdown(wait=False)
 
     def next(self) -> Part:
         if self._first_left:
             self._first_left -= 1
             return self._first.next()
-        return self._rest.result().next()
+        return _joined([reader.next() for reader in self._readers.result()])
 
     def close(self) -> None:
         self._first.close()
-        if self._rest.exception() is None:
-            self._rest.result().close()
+        if self._readers.exception() is None:
+            for reader in self._readers.result():
+                reader.close()

@@ -2,7 +2,7 @@
 
 import hashlib
 import io
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +17,8 @@ from data_shards.dataset.manifest import Dataset
 from data_shards.dataset.rows import IndexRows, Row
 from data_shards.errors import UserError
 from data_shards.images.decode.open import UnreadableImageError
-from data_shards.images.transforms import centre, decode_stored
+from data_shards.images.fit import Fit
+from data_shards.images.transforms import decode_stored, whole
 from data_shards.packing.tars import image_that_is
 from data_shards.storage import RangeReader, locate
 from data_shards.stream.cache import DiskCache
@@ -130,21 +131,10 @@ def decoded(sample: Sample) -> Tensor | str:
 
 
 def read_split(
-    dataset: Dataset,
-    split: str,
-    *,
-    size: int,
-    limit: int | None = None,
-    indices: Iterable[int] | None = None,
-    fit: Callable[[Tensor, int], Tensor] = centre,
+    dataset: Dataset, split: str, *, size: int, indices: Iterable[int] | None = None, fit: Fit = "crop"
 ) -> Iterator[tuple[str, Tensor]]:
-    """(key, uint8 [3, H, W]) of a split's images in the order of the index, without augmentation, as `fit` makes them.
-
-    `indices` selects images by number, `limit` the first so many of them.
-
-    Args:
-        fit: makes an image uint8 [3, H, W] fit that size: `centre` (images.transforms) resizes the shorter side and cuts the
-            middle out, a square, `whole` resizes all of it, as in evaluations.
+    """(key, uint8 [3, H, W]) of a split's images, all or those with these numbers, in the order of the index, without augmentation;
+    see `images.transforms.whole` for size and fit.
 
     Raises: UserError where there is no such split or image, or one is damaged.
     """
@@ -155,9 +145,9 @@ def read_split(
         raise UserError(f"{split} has no image {outside[0]}: it has {samples}, numbered from 0")
     with closing(RangeReader(locate(dataset.uri))) as ranges:
         reader = SampleReader(dataset, split, ranges, IndexRows(ranges, dataset))
-        for start in range(0, len(numbers[:limit]), CHUNK):
-            for sample in reader.read(numbers[:limit][start : start + CHUNK]):
+        for start in range(0, len(numbers), CHUNK):
+            for sample in reader.read(numbers[start : start + CHUNK]):
                 image = decoded(sample)
                 if isinstance(image, str):
                     raise UserError(f"{sample.shard}: sample {sample.key} is bad: {image}")
-                yield sample.key, fit(image, size)
+                yield sample.key, whole(image, size, fit)

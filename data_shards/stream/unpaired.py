@@ -1,6 +1,7 @@
 """The stream that training reads: endless batches of two domains, the same for any number of ranks and loader workers."""
 
 import logging
+import math
 import weakref
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -16,11 +17,12 @@ from data_shards.repeats import UNWRITABLE_CACHE
 from data_shards.storage import locate, shown
 from data_shards.stream.cache import DiskCache, default_folder
 from data_shards.stream.config import StreamConfig
-from data_shards.stream.damage import Damage
 from data_shards.stream.loaders import ThreadLoader, WarmLoader
 from data_shards.stream.tracks import Fault, Task
 
 LOG = logging.getLogger(__name__)
+
+LISTED_FAULTS = 5
 
 
 @dataclass(frozen=True)
@@ -89,8 +91,9 @@ class UnpairedStream:
             batches=None,
             cache=_cache(dataset, config),
         )
-        self._damage = Damage(dataset, config.bad_sample_budget, bad_samples)
-        self._warn = warn
+        self._dataset, self._budget, self._warn = dataset, config.bad_sample_budget, warn
+        # Each counts once, even if several ranks or epochs meet it.
+        self._faults = {(fault.shard, fault.key): fault for fault in bad_samples}
         self.loader_restarts = 0
         self._loader: ThreadLoader | WarmLoader
         if config.loader_workers:
@@ -102,13 +105,28 @@ class UnpairedStream:
 
     @property
     def bad_samples(self) -> list[Fault]:
-        """The damaged samples that are known so far: those that this rank has replaced, and those that were passed to it."""
-        return self._damage.faults
+        """The damaged samples known so far, in a fixed order: those that this rank has replaced, and those that were passed to it."""
+        return [self._faults[place] for place in sorted(self._faults)]
 
     def add_bad_samples(self, faults: Iterable[Fault]) -> None:
         """Count the damaged samples of other ranks. Raises: UserError where there are now more than the budget allows."""
         for fault in faults:
-            self._damage.is_new(fault)
+            self._is_new(fault)
+
+    def _is_new(self, fault: Fault) -> bool:
+        """Count a damaged sample; False if it is counted already. Raises: as `add_bad_samples`."""
+        if (fault.shard, fault.key) in self._faults:
+            return False
+        self._faults[fault.shard, fault.key] = fault
+        bad = [known for known in self.bad_samples if known.split == fault.split]
+        samples = self._dataset.splits[fault.split].samples
+        if len(bad) > math.ceil(self._budget * samples):
+            named = "; ".join(str(known) for known in bad[:LISTED_FAULTS])
+            raise UserError(
+                f"{len(bad)} of the {samples} samples of {fault.split} in {shown(self._dataset.uri)} are damaged, more than "
+                f"bad_sample_budget {self._budget:g} allows: {named}"
+            )
+        return True
 
     def __iter__(self) -> Self:
         return self
@@ -122,7 +140,7 @@ class UnpairedStream:
                 self.loader_restarts += 1
                 self._warn(death)
             for fault in part.faults:
-                if self._damage.is_new(fault):
+                if self._is_new(fault):
                     self._warn(f"bad sample replaced by another: {fault}")
         except BaseException:
             self.close()

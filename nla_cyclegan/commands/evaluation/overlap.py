@@ -1,7 +1,6 @@
 """Detects evaluated images by which a run's best checkpoint was chosen: its metrics on them are biased."""
 
 from collections.abc import Iterator, Mapping
-from functools import partial
 from typing import Any
 
 import torch
@@ -63,7 +62,7 @@ def _held_out(about: Mapping[str, Any], size: int, fit: Fit) -> Iterator[Tensor]
     with Progress("images that chose the best", len(numbers)) as progress:
         for split, number in numbers:
             try:
-                for _, image in read_split(dataset, split, size=size, indices=[number], fit=partial(whole, fit=fit)):
+                for _, image in read_split(dataset, split, size=size, indices=[number], fit=fit):
                     yield image
             except UserError as error:
                 if error.retryable:

@@ -19,7 +19,6 @@ from cluster.settings.preflight import prepare
 from cluster.training.loop import train
 from data_shards import open_dataset, read_split
 from data_shards.errors import UserError
-from data_shards.images.transforms import whole
 from data_shards.packing.pack import pack
 from data_shards.storage.folder import RunFolder
 from nla_cyclegan import Generator, TrainingStep, load_generators
@@ -50,7 +49,9 @@ def test_an_evaluation_is_that_of_the_last_checkpoints_generators(uri: str, tmp_
     measured = train(config, world)
 
     photos, paintings = (
-        torch.stack([image for _, image in read_split(open_dataset(uri), split, size=20, indices=range(4), fit=whole)])
+        torch.stack(
+            [image for _, image in read_split(open_dataset(uri), split, size=20, indices=range(4), fit="stretch")]
+        )
         for split in ("testB", "testA")
     )
     with torch.no_grad():
