@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
     window = default_window(recorded) if args.window is None else args.window
     pictures[CURVES] = loss_curves(dict(zip(labels, recorded, strict=True)), window)
     for name, picture in pictures.items():
-        save_picture(picture, args.out / name, drawn=True)
+        save_picture(picture, args.out / name)
     for label, run in zip(labels, recorded, strict=True):
         images, scores = run.series("score")
         newest = (
@@ -128,7 +128,7 @@ def _labels(places: list[str]) -> list[str]:
 
 def _grid(args: argparse.Namespace, labels: list[str]) -> "Image.Image":
     from data_shards.images.read import image_size, load_all, load_image
-    from data_shards.progress import with_progress
+    from data_shards.progress import Progress
     from nla_cyclegan.commands.device import choose_device
     from nla_cyclegan.pictures.grids import comparison_row, picture_grid
     from nla_cyclegan.weights.generators import load_generator
@@ -147,6 +147,9 @@ def _grid(args: argparse.Namespace, labels: list[str]) -> "Image.Image":
     generators = {
         label: load_generator(path, args.direction).to(device) for label, path in zip(labels, args.runs, strict=True)
     }
-    drawn = with_progress([[image] for image in images.values()], len(images), "translated")
-    rows = [comparison_row(generators, image, args.direction) for [image] in drawn]
+    rows = []
+    with Progress("translated", len(images)) as progress:
+        for image in images.values():
+            rows.append(comparison_row(generators, image, args.direction))
+            progress.advance()
     return picture_grid(rows, ATTENTION_NOTE if len(rows[0]) > 1 + len(generators) else "")

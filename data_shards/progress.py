@@ -4,16 +4,14 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sized
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 from tqdm import tqdm
 
 LINE_INTERVAL_S = 10.0
 SECONDS_BETWEEN_LOOKS = 0.2
-
-Batch = TypeVar("Batch", bound=Sized)
 
 
 def megabytes(size_bytes: int) -> int:
@@ -92,11 +90,8 @@ class PixelProgress(Progress):
 
 @contextmanager
 def polling(look: Callable[[], None], interval_s: float, close_s: float | None = None) -> Iterator[None]:
-    """Call `look` in a thread at every interval while in this context, and once more at its end.
-
-    Args:
-        close_s: how long to wait for the last call; None: until it returns.
-    """
+    """Call `look` in a thread at every interval while in this context, and once more at its end, which waits for that call, for
+    `close_s` seconds or (None) until it returns."""
     ended = threading.Event()
 
     def work() -> None:
@@ -112,16 +107,3 @@ def polling(look: Callable[[], None], interval_s: float, close_s: float | None =
     finally:
         ended.set()
         thread.join(close_s)
-
-
-def with_progress(batches: Iterable[Batch], total: int, what: str) -> Iterator[Batch]:
-    """The batches, with the progress of the images in them.
-
-    Args:
-        total: images in all batches together.
-        what: the label, such as "translated".
-    """
-    with Progress(what, total) as progress:
-        for batch in batches:
-            yield batch
-            progress.advance(len(batch))

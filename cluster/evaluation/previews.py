@@ -104,7 +104,7 @@ class Previews:
         with self._writing.attempt():
             picture = drawn(translations, f"after {images_seen:,} images")
             file = self.root / PREVIEWS / f"images_{images_seen:012d}.png"
-            save_picture(picture, file, drawn=True)
+            save_picture(picture, file)
             self.log.add_picture(file, images_seen)
             if self.log.config.tensorboard:
                 self._write_event(picture, images_seen)

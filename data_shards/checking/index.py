@@ -20,7 +20,7 @@ from data_shards.cores import usable_cores
 from data_shards.dataset.manifest import INDEX, MANIFEST, SPLITS, commit
 from data_shards.dataset.shape import SHARD_SHAPE
 from data_shards.errors import UserError, check_range
-from data_shards.packing.report import listed, report
+from data_shards.packing.report import listed, summarize, warn_of
 from data_shards.packing.shards import UNFINISHED
 from data_shards.storage import Location, list_files, locate, read_file
 from data_shards.storage.checked import checked
@@ -79,7 +79,8 @@ def index(uri: str, splits: list[str], fields: list[str], *, force: bool, jobs: 
     rows = pa.concat_tables(each.rows for each in found)
     commit(location, rows, shards, {"skipped": skipped})
     _warn_of_members(tasks, found)
-    report("indexed", location.uri, rows, shards, skipped)
+    warn_of(rows, skipped)
+    summarize("indexed", location.uri, rows, shards)
 
 
 def _fields(options: list[str]) -> dict[str, str]:

@@ -51,7 +51,7 @@ def draw(dataset: Dataset, path: Path, seed: int) -> None:
                 row, column = divmod(number, COLUMNS)
                 _cell(sheet, pen, MARGIN + column * CELL_X, top + HEADING + row * CELL_Y, sample)
             top += HEADING + rows[split] * CELL_Y
-    save_picture(sheet, path, drawn=True)
+    save_picture(sheet, path)
 
 
 def choose(samples: int, seed: int) -> Integers:

@@ -2,7 +2,7 @@
 
 import io
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from PIL import Image
 
@@ -24,21 +24,15 @@ def save_image(image_CHW: "Tensor", path: str | Path) -> None:
     _save(to_picture(image_CHW), Path(path), TRANSLATED)
 
 
-def save_picture(picture: Image.Image, path: str | Path, *, drawn: bool = False) -> None:
-    """Write in the format of the suffix; readers see all of it or nothing.
-
-    Args:
-        drawn: mark it as drawn by this project, such as a grid, so that it is never read as an image; see `signatures.DRAWN`.
-
-    Raises: UserError if it cannot be written.
-    """
-    _save(picture, Path(path), DRAWN if drawn else "")
+def save_picture(picture: Image.Image, path: str | Path) -> None:
+    """Write what this project drew, such as a grid, in the format of the suffix, marked so that it is never read as an image (see
+    `signatures.DRAWN`); readers see all of it or nothing. Raises: UserError if it cannot be written."""
+    _save(picture, Path(path), DRAWN)
 
 
 def _save(picture: Image.Image, path: Path, mark: str) -> None:
-    options: dict[str, Any] = {"exif": exif_of(mark)} if mark else {}
     with writing(path) as temporary:
-        picture.save(temporary, quality=QUALITY.get(path.suffix.lower(), 95), **options)
+        picture.save(temporary, quality=QUALITY.get(path.suffix.lower(), 95), exif=exif_of(mark))
 
 
 def check_picture_name(option: str, path: Path) -> None:

@@ -15,10 +15,10 @@ from shlex import quote
 from data_shards.cores import usable_cores
 from data_shards.dataset.manifest import FORMAT_VERSION, INDEX, Dataset, open_dataset, read_manifest
 from data_shards.errors import UserError, shown_name
-from data_shards.images.encode import ImageFile, StoredImage
+from data_shards.images.encode import ImageFile
 from data_shards.packing.chosen import HELD_OUT
 from data_shards.packing.pack import SHARD_MB, pack
-from data_shards.packing.sources import Sources, find_pair
+from data_shards.packing.sources import Sources, find_pair, state
 from data_shards.storage import Location, delete_files, list_files, locate, shown
 from data_shards.storage.patience import patiently
 from data_shards.storage.uri import is_uri, join_uri, split_uri
@@ -87,20 +87,13 @@ def _name(a: str, b: str, sources: Sources) -> str:
 
 
 def _state(file: ImageFile) -> tuple[int, int]:
-    """Size in bytes and time of the last change in ns; (-1, 0) if there is no such file."""
-    if isinstance(file, StoredImage):
-        if file.size_bytes >= 0:
-            return file.size_bytes, file.mtime_ns
-        place = locate(file.place)
-        path = place.path(file.name)
-        info = patiently(f"find {file}", lambda: place.filesystem.get_file_info(path))
-        return (info.size, info.mtime_ns or 0) if info.is_file else (-1, 0)
-    try:
-        about = file.stat()
-        return about.st_size, about.st_mtime_ns
-    except OSError:
-        # Reading it reports the reason.
-        return -1, 0
+    """As `state`, and known wherever there is such a file."""
+    if isinstance(file, Path) or file.size_bytes >= 0:
+        return state(file)
+    place = locate(file.place)
+    path = place.path(file.name)
+    info = patiently(f"find {file}", lambda: place.filesystem.get_file_info(path))
+    return (info.size, info.mtime_ns or 0) if info.is_file else (-1, 0)
 
 
 @contextmanager

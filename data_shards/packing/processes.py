@@ -16,7 +16,7 @@ from typing import Self, TypeVar
 
 from data_shards.errors import UserError
 from data_shards.repeats import Table, share_counts, table
-from data_shards.semaphores import start_tracker
+from data_shards.semaphores import blocked, start_tracker
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -121,11 +121,8 @@ def signals_held(*numbers: signal.Signals) -> Iterator[None]:
     """
     # First, because starting it unblocks the signals.
     start_tracker()
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
-    try:
+    with blocked(*numbers):
         yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def end_with_parent() -> None:

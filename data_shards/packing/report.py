@@ -11,12 +11,6 @@ from data_shards.errors import shown_name
 LISTED = 10
 
 
-def report(done: str, uri: str, packed: pa.Table, shards: list[dict[str, Any]], skipped: list[dict[str, str]]) -> None:
-    """Print the warnings and the summary; see `warn_of` and `summarize`."""
-    warn_of(packed, skipped)
-    summarize(done, uri, packed, shards)
-
-
 def warn_of(packed: pa.Table, skipped: list[dict[str, str]]) -> None:
     """Print skipped files and duplicates on stderr."""
     listed("skipped", [f"{row.get('shard', row['split'])}/{row['name']}: {row['fault']}" for row in skipped])
@@ -24,11 +18,7 @@ def warn_of(packed: pa.Table, skipped: list[dict[str, str]]) -> None:
 
 
 def summarize(done: str, uri: str, packed: pa.Table, shards: list[dict[str, Any]]) -> None:
-    """Print the numbers of a dataset on stdout.
-
-    Args:
-        done: what was done to it, such as "packed".
-    """
+    """Print the numbers of a dataset on stdout, and what was done to it, such as "packed"."""
     print(f"{done} {uri}")
     for split in pc.unique(packed["split"]).to_pylist():
         own = [shard for shard in shards if shard["split"] == split]

@@ -121,15 +121,17 @@ def _digest(files: Mapping[str, Mapping[str, ImageFile]]) -> str:
     for split, found in files.items():
         for name, file in found.items():
             # As bytes of the file system: a name need not be valid UTF-8.
-            digest.update(os.fsencode(f"{split}/{name} {_size(file)}\n"))
+            digest.update(os.fsencode(f"{split}/{name} {state(file)[0]}\n"))
     return digest.hexdigest()
 
 
-def _size(file: ImageFile) -> int:
+def state(file: ImageFile) -> tuple[int, int]:
+    """Size in bytes and time of the last write in ns; (-1, 0) where they are not known."""
     if isinstance(file, StoredImage):
-        return file.size_bytes
+        return file.size_bytes, file.mtime_ns
     try:
-        return file.stat().st_size
+        about = file.stat()
     except OSError:
         # Reading it reports the reason.
-        return -1
+        return -1, 0
+    return about.st_size, about.st_mtime_ns

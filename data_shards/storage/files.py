@@ -60,20 +60,13 @@ def is_special(path: Path) -> bool:
 
 
 def read_file(location: Location, name: str, most: int | None = None) -> bytes | None:
-    """A whole file; None where it does not exist. UserError where storage refuses, stays away, or has no such bucket.
-
-    Args:
-        most: only so many bytes of it, from its start.
-    """
+    """A whole file, or only its first `most` bytes; None where it does not exist. UserError where storage refuses, stays away, or has
+    no such bucket."""
 
     def read() -> bytes:
         file, size = location.open(name)
         with file:
-            size = size if most is None else min(size, most)
-            data = read_at(file, size, 0)
-            if len(data) != size:
-                raise OSError(f"the transfer ended after {len(data)} of {size} bytes")
-            return data
+            return read_at(file, size if most is None else min(size, most), 0)
 
     try:
         return patiently(f"read {name} of {location.uri}", read)
@@ -152,11 +145,8 @@ def _rename(filesystem: fs.FileSystem, temporary: str, path: str) -> None:
 
 
 def list_folder(location: Location, *, recursive: bool = False) -> dict[str, fs.FileInfo]:
-    """Files and folders at a location by their names below it, sorted; none where it does not exist.
-
-    Args:
-        recursive: also what lies in its folders, as folder/name. Objects whose names, as paths, lead out of the folder are passed
-            over.
+    """Files and folders at a location by their names below it, sorted, with `recursive` also what lies in its folders, as
+    folder/name; none where it does not exist. Objects whose names, as paths, lead out of the folder are passed over.
 
     UserError where storage refuses, stays away, or has no such bucket.
     """

@@ -66,15 +66,6 @@ class Location:
         # pyarrow's client for Azure begins by making the file empty.
         return self.is_object_store and self.filesystem.type_name != "abfs"
 
-    @property
-    def bucket(self) -> str:
-        return self.root.partition("/")[0]
-
-    @property
-    def endpoint(self) -> str:
-        """The server of an object store, for messages: the URI's, or else the environment's as the AWS client reads it."""
-        return _endpoint(self.uri) or "the default endpoint"
-
     def open(self, name: str) -> tuple[pa.NativeFile, int]:
         """A file to read, and its size in bytes. Raises: OSError, FileNotFoundError where there is none."""
         file = self.filesystem.open_input_file(self.path(name))
@@ -91,28 +82,32 @@ class Location:
         """UserError where the bucket does not exist: to pyarrow a prefix in it is then merely empty."""
         if not self.is_object_store:
             return
+        bucket = self.root.partition("/")[0]
         try:
-            bucket = self.filesystem.get_file_info(self.bucket)
+            found = self.filesystem.get_file_info(bucket)
         except OSError as error:
             # The right to read objects does not include the right to query the bucket.
-            LOG.debug("cannot ask for bucket %s: %s", self.bucket, first_line(error))
+            LOG.debug("cannot ask for bucket %s: %s", bucket, first_line(error))
             return
-        if bucket.type == fs.FileType.NotFound:
-            place, also = f"bucket {self.bucket} at {self.endpoint}", ""
+        if found.type == fs.FileType.NotFound:
+            place, also = f"bucket {bucket} at {endpoint_of(self.uri) or 'the default endpoint'}", ""
             if self.filesystem.type_name == "abfs":
-                place = f"container {self.bucket} in account {account_of(self.filesystem)}"
+                place = f"container {bucket} in account {account_of(self.filesystem)}"
             elif self.filesystem.type_name == "s3":
                 also = " or AWS_ENDPOINT_URL"
             raise UserError(f"cannot open {self.uri}: there is no {place}: create it, or correct the URI{also}")
 
 
 def read_at(file: pa.NativeFile, length: int, offset: int) -> bytes:
-    """`length` bytes of an open file from `offset` on, fewer at its end. Raises: OSError."""
+    """`length` bytes of an open file from `offset` on. Raises: OSError, also where there are fewer."""
     try:
-        return bytes(file.read_at(length, offset))
+        data = bytes(file.read_at(length, offset))
     except ValueError as error:
         # pyarrow reports a connection that Google's client has lost as a closed file.
         raise OSError(f"the connection was lost ({error})") from error
+    if len(data) != length:
+        raise OSError(f"the transfer ended after {len(data)} of {length} bytes")
+    return data
 
 
 def locate(uri: str | os.PathLike[str]) -> Location:
@@ -161,7 +156,7 @@ def expanded(path: str) -> str:
         raise UserError(f"{shown_name(path)}: no home folder is known for this user; write the path in full") from error
 
 
-def _endpoint(uri: str) -> str:
+def endpoint_of(uri: str) -> str:
     """The server of an object store: the URI's, or else the environment's as the AWS client reads it; "" for the store's own."""
     named = parse_qs(split_options(uri)[1][1:]).get("endpoint_override", [])
     environment = [os.environ.get(name, "") for name in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")]
@@ -179,7 +174,7 @@ def _that_gives_up(filesystem: fs.FileSystem, uri: str) -> fs.FileSystem:
     if filesystem.type_name == "gcs":
         return make(options | {"retry_time_limit": timedelta(seconds=RETRIES_S)})
     more: dict[str, Any] = {"connect_timeout": CONNECT_S, "request_timeout": ANSWER_S}
-    endpoint = _endpoint(uri) or f"s3.{filesystem.region}.amazonaws.com"
+    endpoint = endpoint_of(uri) or f"s3.{filesystem.region}.amazonaws.com"
     # Unlike Google's, the S3 client does not read the proxy from the environment.
     if proxy := s3_proxy(endpoint if "://" in endpoint else f"{options['scheme']}://{endpoint}"):
         more["proxy_options"] = proxy

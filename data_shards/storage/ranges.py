@@ -42,16 +42,12 @@ class RangeReader:
     def _read(self, name: str, offset: int, length: int) -> bytes:
         file, size = self._open(name)
         try:
-            expected = max(0, min(length, size - offset))
-            data = read_at(file, expected, offset)
-            if len(data) != expected:
-                raise OSError(f"the transfer ended after {len(data)} of {expected} bytes")
+            return read_at(file, max(0, min(length, size - offset)), offset)
         except OSError:
             # Opened again by the next attempt: the handle may stay broken, or the file may have been replaced.
             with self._lock:
                 self._files.pop(name, None)
             raise
-        return data
 
     def _open(self, name: str) -> tuple[pa.NativeFile, int]:
         with self._lock:

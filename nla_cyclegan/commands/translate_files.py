@@ -147,10 +147,10 @@ def _draw_attention(generator: Generator, image_CHW: Tensor, fractions: tuple[fl
     point = pixel_at(image_CHW, fractions)
     for block, weights_HW in attention_maps(generator, image_CHW, point).items():
         drawn = attention_overlay(image_CHW, weights_HW, point, longer=max(image_CHW.shape[-2:]))
-        save_picture(to_picture(drawn), attention_file(target, block), drawn=True)
+        save_picture(to_picture(drawn), attention_file(target, block))
     masks = translation_masks(generator, image_CHW[None])
     if masks is not None:
-        save_picture(to_picture(mask_picture(masks[0])), mask_file(target), drawn=True)
+        save_picture(to_picture(mask_picture(masks[0])), mask_file(target))
 
 
 def _draw_grid(
@@ -167,6 +167,6 @@ def _draw_grid(
     for source, image in images.items():
         translation = translate_both_ways(generator, back, image, args.direction, args.attention)
         pictures.append(translation.row(true.get(truths[source]) if source in truths else None))
-    save_picture(picture_grid(pictures), args.grid, drawn=True)
+    save_picture(picture_grid(pictures), args.grid)
     print(f"picture grid: {shown_name(args.grid)}")
     return gone | damaged

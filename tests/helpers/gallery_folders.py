@@ -117,7 +117,7 @@ def _results(folder: Path) -> None:
     _picture(folder / "one.png")
     for name in ("one.attention1.png", "grid.png", "sheet.webp", "previews/images_000000001000.png"):
         (folder / name).parent.mkdir(exist_ok=True)
-        save_picture(PICTURE.resize((160, 120)), folder / name, drawn=True)
+        save_picture(PICTURE.resize((160, 120)), folder / name)
     # Of a version that left no mark.
     _picture(folder / "one.attention2.png")
 

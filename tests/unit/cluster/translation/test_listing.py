@@ -93,7 +93,7 @@ def test_what_was_translated_before_is_no_input_among_others(folders) -> None:
     picture = Image.new("RGB", (8, 8))
     for name, drawn in (("marked/1.attention1.png", True), ("marked/grid.png", True), ("marked/sub/1.png", False)):
         (source / name).parent.mkdir(parents=True, exist_ok=True)
-        save_picture(picture, source / name, drawn=drawn)
+        (save_picture if drawn else Image.Image.save)(picture, source / name)
     save_image(to_tensor(picture), source / "marked/1.png")
     assert list(targets(work(source, out))) == ["1.jpg", "marked/sub/1.png"]
     (source / "marked" / "sub" / "1.png").unlink()

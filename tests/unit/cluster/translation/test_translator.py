@@ -79,7 +79,7 @@ def test_what_does_not_come_through_is_named_and_the_rest_is_done(weights: Path,
     (photos / "broken.jpg").write_bytes(b"nothing")
     (photos / "README").write_text("about these photos")
     (photos / "an image").write_bytes((photos / "sub 0" / "0.jpg").read_bytes())
-    save_picture(Image.new("RGB", (8, 8)), photos / "grid.webp", drawn=True)
+    save_picture(Image.new("RGB", (8, 8)), photos / "grid.webp")
     Image.new("RGB", (20_000, 8)).save(photos / "wide.png")
     Image.new("RGB", (60, 60)).save(photos / "over the tile.png")
     work = list_work(locate(photos), locate(tmp_path / "out"), ".webp")

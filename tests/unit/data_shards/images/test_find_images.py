@@ -130,11 +130,11 @@ def test_thumbnails_links_and_what_is_no_regular_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize("suffix", ["png", "jpg", "webp"])
 def test_what_was_drawn_about_images_is_none(tmp_path: Path, suffix: str) -> None:
     image = picture(1, 160, 120)
-    save_picture(image, tmp_path / f"photo.{suffix}")
-    save_picture(image, tmp_path / f"grid.{suffix}", drawn=True)
+    image.save(tmp_path / f"photo.{suffix}")
+    save_picture(image, tmp_path / f"grid.{suffix}")
     # Of a version that did not mark them.
-    save_picture(image, tmp_path / f"photo.attention4.{suffix}")
-    save_picture(image, tmp_path / f"other.attention4.{suffix}")
+    image.save(tmp_path / f"photo.attention4.{suffix}")
+    image.save(tmp_path / f"other.attention4.{suffix}")
     found = find_images([tmp_path])
     assert sorted(path.name for path in found.images) == [f"other.attention4.{suffix}", f"photo.{suffix}"]
     assert sorted(found.left_out.drawn) == [f"grid.{suffix}", f"photo.attention4.{suffix}"]

@@ -27,6 +27,7 @@ from data_shards.storage import (
     write_file,
 )
 from data_shards.storage.files import list_folder, writing
+from data_shards.storage.location import endpoint_of
 from data_shards.storage.proxy import s3_proxy
 from data_shards.storage.uri import split_uri
 
@@ -366,10 +367,10 @@ def test_the_endpoint_for_messages(monkeypatch: pytest.MonkeyPatch) -> None:
     uri = "s3://bucket/x?region=us-east-1"
     for name in ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"):
         monkeypatch.delenv(name, raising=False)
-    assert locate(uri).endpoint == "the default endpoint"
+    assert endpoint_of(uri) == ""
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
-    assert locate(uri).endpoint == "http://127.0.0.1:1"
-    assert locate(f"{uri}&endpoint_override=127.0.0.1:2").endpoint == "127.0.0.1:2"
+    assert endpoint_of(uri) == "http://127.0.0.1:1"
+    assert endpoint_of(f"{uri}&endpoint_override=127.0.0.1:2") == "127.0.0.1:2"
 
 
 def test_an_s3_client_keeps_the_options_of_its_uri() -> None:
