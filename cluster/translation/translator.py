@@ -22,7 +22,7 @@ from data_shards.images.signatures import HEAD_BYTES, SUFFIXES, is_drawn, looks_
 from data_shards.images.write import LONGEST_SIDE, encoded
 from data_shards.storage import Location, locate, read_file, write_file
 from nla_cyclegan.inference.images import padded_pixels
-from nla_cyclegan.inference.stages import ahead, batch_share, behind, by_size
+from nla_cyclegan.inference.stages import batch_share, by_size, overlapped
 from nla_cyclegan.inference.tiles import smallest_tile, translate_batch
 from nla_cyclegan.model.generator import Generator
 
@@ -84,8 +84,9 @@ class Translator:
         """Translate them. Raises: UserError where storage refuses or stays away, or the device has too little memory."""
         left_out: dict[str, str] = {}
         rows = images.select(["name", "target", "size"]).to_pylist()
-        read = ahead(rows, self._read, self._pool, self._share)
-        written = behind(self._translated(read, left_out), self._write, self._pool, self._translated_share)
+        read = overlapped(rows, self._read, self._pool, self._share)
+        translated = self._translated(read, left_out)
+        written = overlapped(translated, self._write, self._pool, self._translated_share, prompt=True)
         return Report(sum(1 for _ in written), left_out)
 
     def _read(self, row: dict[str, Any]) -> tuple[dict[str, Any], Tensor | str]:

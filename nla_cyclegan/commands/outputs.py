@@ -8,7 +8,7 @@ from data_shards.errors import UserError, shown_name
 from data_shards.images.find import LONGEST_NAME, shortened, without_suffix
 from data_shards.images.read import image_size, load_all, ready_for_threads, scaled_size
 from data_shards.images.write import LONGEST_SIDE
-from nla_cyclegan.inference.stages import ahead, image_threads, images_a_batch
+from nla_cyclegan.inference.stages import image_threads, images_a_batch, overlapped
 from nla_cyclegan.model.config import GeneratorConfig
 
 Size = tuple[int, int]
@@ -111,7 +111,7 @@ def plan_batches(
     skipped: dict[Path, str] = {}
     ready_for_threads()
     with image_threads(usable_cores()) as pool:
-        for sizes, unreadable in ahead(
+        for sizes, unreadable in overlapped(
             sources, lambda source: load_all([source], image_size), pool, lambda source: 1 / batch
         ):
             skipped |= unreadable

@@ -27,7 +27,7 @@ from nla_cyclegan.commands.outputs import (
     refuse_too_large,
 )
 from nla_cyclegan.inference.images import attention_maps, padded_pixels, translation_masks
-from nla_cyclegan.inference.stages import ahead, batch_share, behind, image_threads
+from nla_cyclegan.inference.stages import batch_share, image_threads, overlapped
 from nla_cyclegan.inference.tiles import margin, smallest_tile, translate_batch
 from nla_cyclegan.model.generator import Generator
 from nla_cyclegan.pictures.grids import picture_grid, pixel_at, translate_both_ways
@@ -109,7 +109,7 @@ def _translate_all(generator: Generator, targets: Mapping[Path, Path], args: arg
                 )
             return image
 
-        read = ahead(shares, lambda source: load_all([source], load), pool, shares.__getitem__)
+        read = overlapped(shares, lambda source: load_all([source], load), pool, shares.__getitem__)
 
         def paint() -> Iterator[tuple[Path, Tensor]]:
             for _, batch in batches:
@@ -128,7 +128,7 @@ def _translate_all(generator: Generator, targets: Mapping[Path, Path], args: arg
             source, translated = painted
             save_image(translated, targets[source])
 
-        for _ in behind(paint(), write, pool, lambda painted: shares[painted[0]]):
+        for _ in overlapped(paint(), write, pool, lambda painted: shares[painted[0]], prompt=True):
             progress.image()
     return skipped
 

@@ -29,34 +29,22 @@ def image_threads(count: int) -> Iterator[Executor]:
         pool.shutdown(cancel_futures=True)
 
 
-def ahead(
-    items: Iterable[Item], work: Callable[[Item], Result], pool: Executor, share: Callable[[Item], float]
-) -> Iterator[Result]:
-    """Yield work(item) for each item, in order, while `pool` works on as many of the following items as AHEAD allows.
-
-    Args:
-        share: how much of AHEAD an item takes up until its result is taken; an item with a larger share is processed alone.
-
-    Raises: what `work` raises, in place of that item's result.
-    """
-    return _overlapping(items, work, pool, share, prompt=False)
-
-
-def behind(
-    items: Iterable[Item], work: Callable[[Item], Result], pool: Executor, share: Callable[[Item], float]
-) -> Iterator[Result]:
-    """As `ahead`, for items that arrive slowly: finished results are yielded before the next item is awaited."""
-    return _overlapping(items, work, pool, share, prompt=True)
-
-
-def _overlapping(
+def overlapped(
     items: Iterable[Item],
     work: Callable[[Item], Result],
     pool: Executor,
     share: Callable[[Item], float],
     *,
-    prompt: bool,
+    prompt: bool = False,
 ) -> Iterator[Result]:
+    """Yield work(item) for each item, in order, while `pool` works on as many of the following items as AHEAD allows.
+
+    Args:
+        share: how much of AHEAD an item takes up until its result is taken; an item with a larger share is processed alone.
+        prompt: for items that arrive slowly: finished results are yielded before the next item is awaited.
+
+    Raises: what `work` raises, in place of that item's result.
+    """
     begun: deque[tuple[float, Future[Result]]] = deque()
     for item in items:
         room = share(item)

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from nla_cyclegan.inference.images import as_input, padded_pixels, padded_side, reflected, translate_images
-from nla_cyclegan.model.attention import NonLocalBlock
+from nla_cyclegan.model.attention import NonLocalBlock, in_rows
 from nla_cyclegan.model.config import GeneratorConfig
 from nla_cyclegan.model.generator import Generator
 from nla_cyclegan.pixels import to_uint8
@@ -139,9 +139,9 @@ class _SharedNonLocal(nn.Module):
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         if self.keys is None:
-            k_BMD, v_BMD = self.block.keys_and_values(x_BCHW)
-            self.keys = (k_BMD.flatten(0, 1), v_BMD.flatten(0, 1))
-        return torch.cat([self.block.attend(x_1CHW, *(each[None] for each in self.keys)) for x_1CHW in x_BCHW.split(1)])
+            k_BMD, v_BMD = self.block.keys_and_values(x_BCHW, in_rows(x_BCHW))
+            self.keys = k_BMD.flatten(0, 1)[None], v_BMD.flatten(0, 1)[None]
+        return torch.cat([self.block.attend(x_1CHW, in_rows(x_1CHW), *self.keys) for x_1CHW in x_BCHW.split(1)])
 
 
 def margin(config: GeneratorConfig) -> int:

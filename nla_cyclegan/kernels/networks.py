@@ -76,11 +76,7 @@ def _nonlocal(block: nn.Module, name: str, weights: Weights, x_BCHW: Tensor) -> 
 
 
 class Fused:
-    """Calls networks through the kernels; the training step's `run`.
-
-    Args:
-        dtype: of the computation, torch.bfloat16 or torch.float32.
-    """
+    """Calls networks through the kernels, computing in `dtype`, torch.bfloat16 or torch.float32; a step's `Compute`."""
 
     l1, lsgan = staticmethod(l1), staticmethod(lsgan)
 

@@ -47,35 +47,15 @@ class NonLocalBlock(nn.Module):
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """[B, C, H, W] -> the same shape. Memory is linear in H * W: the N x N map is never stored."""
-        x_BNC = _rows(x_BCHW)
-        return self._attend(x_BCHW, x_BNC, *self._keys_and_values(x_BCHW, x_BNC))
+        x_BNC = in_rows(x_BCHW)
+        return self.attend(x_BCHW, x_BNC, *self.keys_and_values(x_BCHW, x_BNC))
 
-    def keys_and_values(self, x_BCHW: Tensor) -> tuple[Tensor, Tensor]:
-        """phi and g of every (pooled) position: [B, M, D] each."""
-        return self._keys_and_values(x_BCHW, _rows(x_BCHW))
+    def keys_and_values(self, x_BCHW: Tensor, x_BNC: Tensor) -> tuple[Tensor, Tensor]:
+        """phi and g of every (pooled) position, [B, M, D] each; the input also in rows."""
+        return self._keys(self.phi, x_BCHW, x_BNC), self._keys(self.g, x_BCHW, x_BNC)
 
-    def attend(self, x_BCHW: Tensor, k_BMD: Tensor, v_BMD: Tensor) -> Tensor:
-        """As `forward`, but each position attends to these keys instead of those of its own image."""
-        return self._attend(x_BCHW, _rows(x_BCHW), k_BMD, v_BMD)
-
-    def attention_map(self, x_BCHW: Tensor, row: int, col: int) -> Tensor:
-        """Attention weights of position (row, col) over all positions: softmax weights [B, H, W] that sum to 1.
-
-        With pooled keys the weights of a 2x2 window are shared evenly among its positions.
-        """
-        height, width = x_BCHW.shape[-2:]
-        x_BNC = _rows(x_BCHW)
-        q_BD = self.theta(x_BNC[:, row * width + col])
-        logits_BM = torch.einsum("bd,bmd->bm", q_BD, self._keys(self.phi, x_BCHW, x_BNC)) * self.scale
-        weights_BM = logits_BM.softmax(dim=-1, dtype=torch.promote_types(logits_BM.dtype, torch.float32))
-        if not self.pooled:
-            return weights_BM.unflatten(1, (height, width))
-        window_BHW = weights_BM.unflatten(1, (height // 2, width // 2)) / 4
-        # An odd last row or column is in no pooling window, so that its weight is 0.
-        spread_BHW = window_BHW.repeat_interleave(2, dim=1).repeat_interleave(2, dim=2)
-        return F.pad(spread_BHW, (0, width % 2, 0, height % 2))
-
-    def _attend(self, x_BCHW: Tensor, x_BNC: Tensor, k_BMD: Tensor, v_BMD: Tensor) -> Tensor:
+    def attend(self, x_BCHW: Tensor, x_BNC: Tensor, k_BMD: Tensor, v_BMD: Tensor) -> Tensor:
+        """As `forward`, but each position attends to these keys instead of those of its own image; the input also in rows."""
         q_BND = self.theta(x_BNC)
         if q_BND.dtype == torch.float16:
             # Unscaled logits may exceed 65,504, the largest fp16 number.
@@ -87,15 +67,29 @@ class NonLocalBlock(nn.Module):
         weight = self.w_z.weight if self.gain is None else self.gain * self.w_z.weight
         return x_BCHW + _columns(F.linear(y_BND, weight), x_BCHW)
 
-    def _keys_and_values(self, x_BCHW: Tensor, x_BNC: Tensor) -> tuple[Tensor, Tensor]:
-        return self._keys(self.phi, x_BCHW, x_BNC), self._keys(self.g, x_BCHW, x_BNC)
+    def attention_map(self, x_BCHW: Tensor, row: int, col: int) -> Tensor:
+        """Attention weights of position (row, col) over all positions: softmax weights [B, H, W] that sum to 1.
+
+        With pooled keys the weights of a 2x2 window are shared evenly among its positions.
+        """
+        height, width = x_BCHW.shape[-2:]
+        x_BNC = in_rows(x_BCHW)
+        q_BD = self.theta(x_BNC[:, row * width + col])
+        logits_BM = torch.einsum("bd,bmd->bm", q_BD, self._keys(self.phi, x_BCHW, x_BNC)) * self.scale
+        weights_BM = logits_BM.softmax(dim=-1, dtype=torch.promote_types(logits_BM.dtype, torch.float32))
+        if not self.pooled:
+            return weights_BM.unflatten(1, (height, width))
+        window_BHW = weights_BM.unflatten(1, (height // 2, width // 2)) / 4
+        # An odd last row or column is in no pooling window, so that its weight is 0.
+        spread_BHW = window_BHW.repeat_interleave(2, dim=1).repeat_interleave(2, dim=2)
+        return F.pad(spread_BHW, (0, width % 2, 0, height % 2))
 
     def _keys(self, embed: nn.Linear, x_BCHW: Tensor, x_BNC: Tensor) -> Tensor:
         embedded_BND = embed(x_BNC)
         if not self.pooled:
             return embedded_BND
         embedded_BDHW = embedded_BND.transpose(1, 2).unflatten(2, x_BCHW.shape[-2:])
-        return _rows(F.max_pool2d(embedded_BDHW, 2))
+        return in_rows(F.max_pool2d(embedded_BDHW, 2))
 
 
 @torch.no_grad()
@@ -126,7 +120,7 @@ def _attended(q_BND: Tensor, k_BMD: Tensor, v_BMD: Tensor, scale: float) -> Tens
     return F.scaled_dot_product_attention(q_BND[:, None], k_BMD[:, None], v_BMD[:, None], scale=scale)[:, 0]
 
 
-def _rows(x_BCHW: Tensor) -> Tensor:
+def in_rows(x_BCHW: Tensor) -> Tensor:
     """Positions in a row, channels last and contiguous; free of copies for a channels_last input."""
     return x_BCHW.permute(0, 2, 3, 1).flatten(1, 2).contiguous()
 

@@ -5,33 +5,16 @@ beside it. Instance norm couples no two samples of a batch, so images that go th
 batch: exactly the same numbers as one call each, with half the kernel launches.
 """
 
-from collections.abc import Callable
-from typing import Protocol
-
 import torch
 from torch import Tensor, nn
 
 from nla_cyclegan.model.discriminator import PatchDiscriminator
 from nla_cyclegan.model.generator import Generator
-from nla_cyclegan.training import losses as plain
 from nla_cyclegan.training.augment import Augment
 from nla_cyclegan.training.config import LossConfig
+from nla_cyclegan.training.losses import Compute, Plain
 
 Losses = dict[str, Tensor]
-Call = Callable[[nn.Module, Tensor], Tensor]
-
-
-class Distances(Protocol):
-    """The losses of images and of scores; implementations differ in how they are computed."""
-
-    def l1(self, images: Tensor, reference: Tensor, /) -> Tensor: ...
-
-    def lsgan(self, scores: Tensor, target: float, /) -> Tensor: ...
-
-
-def call(network: nn.Module, images: Tensor) -> Tensor:
-    """One pass of images through a network's own modules."""
-    return network(images)
 
 
 class Generators(nn.Module):
@@ -47,11 +30,10 @@ class Generators(nn.Module):
         discriminator_a: PatchDiscriminator,
         discriminator_b: PatchDiscriminator,
         loss: LossConfig,
-        run: Call = call,
-        distances: Distances = plain,
+        compute: Compute | None = None,
     ) -> None:
         super().__init__()
-        self.ab, self.ba, self.loss, self.run, self.distances = ab, ba, loss, run, distances
+        self.ab, self.ba, self.loss, self.compute = ab, ba, loss, compute or Plain()
         self.augment = Augment(loss.augment)
         # In a tuple, so that they are not parameters of this module and its optimizer.
         self._discriminators = (discriminator_a, discriminator_b)
@@ -65,18 +47,18 @@ class Generators(nn.Module):
             numbers: of `Augment`, by which the discriminators see the fakes changed; None: they see them as they are.
         """
         discriminator_a, discriminator_b = self._discriminators
-        identity = self.loss.identity > 0
+        identity, compute = self.loss.identity > 0, self.compute
         fake_b, same_b = self._translate(self.ab, real_a, real_b if identity else None)
         fake_a, same_a = self._translate(self.ba, real_b, real_a if identity else None)
         losses = {
-            "gan_ab": self.distances.lsgan(self.run(discriminator_b, self._seen(fake_b, numbers, 0)), 1.0),
-            "gan_ba": self.distances.lsgan(self.run(discriminator_a, self._seen(fake_a, numbers, 1)), 1.0),
-            "cycle_a": self.distances.l1(self.run(self.ba, fake_b), real_a),
-            "cycle_b": self.distances.l1(self.run(self.ab, fake_a), real_b),
+            "gan_ab": compute.lsgan(compute(discriminator_b, self._seen(fake_b, numbers, 0)), 1.0),
+            "gan_ba": compute.lsgan(compute(discriminator_a, self._seen(fake_a, numbers, 1)), 1.0),
+            "cycle_a": compute.l1(compute(self.ba, fake_b), real_a),
+            "cycle_b": compute.l1(compute(self.ab, fake_a), real_b),
         }
         total = losses["gan_ab"] + losses["gan_ba"] + self.loss.cycle * (losses["cycle_a"] + losses["cycle_b"])
         if same_a is not None and same_b is not None:
-            losses |= {"identity_a": self.distances.l1(same_a, real_a), "identity_b": self.distances.l1(same_b, real_b)}
+            losses |= {"identity_a": compute.l1(same_a, real_a), "identity_b": compute.l1(same_b, real_b)}
             total = total + self.loss.cycle * self.loss.identity * (losses["identity_a"] + losses["identity_b"])
         return total, losses, fake_a, fake_b
 
@@ -86,8 +68,8 @@ class Generators(nn.Module):
     def _translate(self, generator: Generator, source: Tensor, target: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """The translation of the source and, in the same pass, the identity image of the target."""
         if target is None:
-            return self.run(generator, source), None
-        translated, same = self.run(generator, torch.cat((source, target))).chunk(2)
+            return self.compute(generator, source), None
+        translated, same = self.compute(generator, torch.cat((source, target))).chunk(2)
         return translated, same
 
 
@@ -95,15 +77,10 @@ class Discriminators(nn.Module):
     """discriminator_a scores images of domain A, discriminator_b those of B (D_X and D_Y of Zhu et al. 2017, section 3)."""
 
     def __init__(
-        self,
-        a: PatchDiscriminator,
-        b: PatchDiscriminator,
-        loss: LossConfig,
-        run: Call = call,
-        distances: Distances = plain,
+        self, a: PatchDiscriminator, b: PatchDiscriminator, loss: LossConfig, compute: Compute | None = None
     ) -> None:
         super().__init__()
-        self.a, self.b, self.run, self.distances = a, b, run, distances
+        self.a, self.b, self.compute = a, b, compute or Plain()
         self.augment = Augment(loss.augment)
 
     def forward(
@@ -124,6 +101,6 @@ class Discriminators(nn.Module):
         return losses["discriminator_a"] + losses["discriminator_b"], losses
 
     def _loss(self, discriminator: PatchDiscriminator, real: Tensor, fake: Tensor) -> Tensor:
-        real_scores, fake_scores = self.run(discriminator, torch.cat((real, fake))).chunk(2)
+        real_scores, fake_scores = self.compute(discriminator, torch.cat((real, fake))).chunk(2)
         # Halved, to slow the discriminators relative to the generators (Zhu et al. 2017, appendix 7.1).
-        return (self.distances.lsgan(real_scores, 1.0) + self.distances.lsgan(fake_scores, 0.0)) / 2
+        return (self.compute.lsgan(real_scores, 1.0) + self.compute.lsgan(fake_scores, 0.0)) / 2

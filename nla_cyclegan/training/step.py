@@ -84,10 +84,9 @@ class TrainingStep:
         ab, ba, discriminator_a, discriminator_b = self.networks.values()
         self._frozen = frozen_parameters(self.networks, frozen)
         self._fused = make_fused(step) if backend.fused else None
-        calls = (self._fused, self._fused) if self._fused else ()
         self.players: dict[str, nn.Module] = {
-            "generators": Generators(ab, ba, discriminator_a, discriminator_b, loss, *calls),  # type: ignore[arg-type]
-            "discriminators": Discriminators(discriminator_a, discriminator_b, loss, *calls),  # type: ignore[arg-type]
+            "generators": Generators(ab, ba, discriminator_a, discriminator_b, loss, self._fused),  # type: ignore[arg-type]
+            "discriminators": Discriminators(discriminator_a, discriminator_b, loss, self._fused),  # type: ignore[arg-type]
         }
         self._gradient_sums = {
             name: GradientSum(self._trained(name), all_reduce) if all_reduce else None for name in self.players

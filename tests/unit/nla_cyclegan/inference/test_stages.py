@@ -7,7 +7,7 @@ from concurrent.futures import Executor
 import pytest
 import torch
 
-from nla_cyclegan.inference.stages import HELD, ahead, batch_share, behind, by_size, image_threads, images_a_batch
+from nla_cyclegan.inference.stages import HELD, batch_share, by_size, image_threads, images_a_batch, overlapped
 
 PIXELS = 64 * 64
 
@@ -25,7 +25,7 @@ def test_results_come_in_order_and_errors_in_their_place():
 
     taken = []
     with image_threads(4) as pool, pytest.raises(ValueError, match="seven"):
-        taken.extend(ahead(range(12), work, pool, lambda item: 0.5))
+        taken.extend(overlapped(range(12), work, pool, lambda item: 0.5))
     assert taken == [10 * item for item in range(7)]
 
 
@@ -45,7 +45,7 @@ def test_no_more_is_begun_than_there_is_room_for():
         return item
 
     with image_threads(4) as pool:
-        for _ in ahead(range(100), work, pool, lambda item: 0.25):
+        for _ in overlapped(range(100), work, pool, lambda item: 0.25):
             time.sleep(0.001)
             taken += 1
     assert begun == 100
@@ -57,7 +57,7 @@ def test_all_that_there_is_room_for_is_begun_before_the_first_is_given():
     """Else the next batch is read while the network waits."""
     begun = []
     with image_threads(1) as pool:
-        results = ahead(range(100), begun.append, pool, lambda item: 0.25)
+        results = overlapped(range(100), begun.append, pool, lambda item: 0.25)
         next(results)
         pool.submit(int).result()
         assert len(begun) == 8
@@ -80,7 +80,7 @@ def test_what_is_written_is_told_before_the_next_batch_is_painted():
                 writing.append(pool.submit(*task))
                 return writing[-1]
 
-        results = behind(paint(), int, Noting(), lambda item: 0.25)
+        results = overlapped(paint(), int, Noting(), lambda item: 0.25, prompt=True)
         for item in range(3):
             assert next(results) == item
             assert len(painted) <= item + 2
@@ -102,7 +102,7 @@ def test_one_that_takes_more_than_all_goes_alone():
         return item
 
     with image_threads(4) as pool:
-        assert list(ahead(range(9), work, pool, lambda item: 50.0 if item == 4 else 0.5)) == list(range(9))
+        assert list(overlapped(range(9), work, pool, lambda item: 50.0 if item == 4 else 0.5)) == list(range(9))
     assert [each for each in together if 4 in each] == [{4}]
     assert max(map(len, together)) > 1
 
@@ -128,8 +128,8 @@ def test_the_network_does_not_wait_for_reading_and_writing():
             yield item
 
     with image_threads(2) as pool:
-        items = ahead(range(count), read, pool, lambda item: 1 / 8)
-        assert list(behind(network(items), write, pool, lambda item: 1 / 8)) == list(range(count))
+        items = overlapped(range(count), read, pool, lambda item: 1 / 8)
+        assert list(overlapped(network(items), write, pool, lambda item: 1 / 8, prompt=True)) == list(range(count))
 
 
 def test_batches_are_of_one_size_and_lose_and_repeat_nothing():
