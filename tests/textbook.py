@@ -178,7 +178,7 @@ def nonlocal_map(x_BCHW: Tensor, theta: Tensor, phi: Tensor, g: Tensor, w_z: Ten
     return x_BCHW + gain * F.conv2d(y_BDHW, w_z[:, :, None, None])
 
 
-def resize_convolution(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+def resize_convolution(x: Tensor, weight: Tensor) -> Tensor:
     """Nearest x2, reflection padding, 3x3 convolution: the plain layers."""
     enlarged = F.interpolate(x, scale_factor=2, mode="nearest")
-    return F.conv2d(F.pad(enlarged, (1, 1, 1, 1), mode="reflect"), weight, bias)
+    return F.conv2d(F.pad(enlarged, (1, 1, 1, 1), mode="reflect"), weight)

@@ -15,11 +15,6 @@ Size = tuple[int, int]
 """(height, width) in pixels."""
 
 
-def plan_outputs(images: Mapping[Path, Path], out: Path, suffix: str) -> dict[Path, Path]:
-    """Input file -> output file: its path below its input, below `out`, with the suffix of the format."""
-    return {source: out / output_name(below, f".{suffix}") for source, below in images.items()}
-
-
 def output_name(below: Path, suffix: str) -> Path:
     """The path of a result below the output folder, given the path of its image below an input folder."""
     return _named(without_suffix(below), suffix)

@@ -21,12 +21,12 @@ from nla_cyclegan.commands.outputs import (
     attention_file,
     drawn_beside,
     mask_file,
+    output_name,
     plan_batches,
-    plan_outputs,
     refuse_clashes,
     refuse_too_large,
 )
-from nla_cyclegan.inference.images import attention_maps, padded_pixels, translation_masks
+from nla_cyclegan.inference.images import attention_maps, padded_pixels, translation_mask
 from nla_cyclegan.inference.stages import batch_share, image_threads, overlapped
 from nla_cyclegan.inference.tiles import margin, smallest_tile, translate_batch
 from nla_cyclegan.model.generator import Generator
@@ -43,7 +43,7 @@ def translate_files(args: argparse.Namespace) -> int:
     for remark in found.left_out.remarks:
         print(f"left out: {remark}", file=sys.stderr)
     images = dict(list(found.images.items())[: args.limit])
-    targets = plan_outputs(images, args.out, args.format)
+    targets = {source: args.out / output_name(below, f".{args.format}") for source, below in images.items()}
     refuse_clashes(targets, also=args.grid)
     if args.grid:
         check_picture_name("--grid", args.grid)
@@ -148,9 +148,9 @@ def _draw_attention(generator: Generator, image_CHW: Tensor, fractions: tuple[fl
     for block, weights_HW in attention_maps(generator, image_CHW, point).items():
         drawn = attention_overlay(image_CHW, weights_HW, point, longer=max(image_CHW.shape[-2:]))
         save_picture(to_picture(drawn), attention_file(target, block))
-    masks = translation_masks(generator, image_CHW[None])
-    if masks is not None:
-        save_picture(to_picture(mask_picture(masks[0])), mask_file(target))
+    mask_HW = translation_mask(generator, image_CHW)
+    if mask_HW is not None:
+        save_picture(to_picture(mask_picture(mask_HW)), mask_file(target))
 
 
 def _draw_grid(

@@ -33,14 +33,14 @@ def attention_maps(generator: Generator, image_CHW: Tensor, point: Point) -> dic
 
 
 @torch.inference_mode()
-def translation_masks(generator: Generator, images_NCHW: Tensor) -> Tensor | None:
-    """The masks of a generator with masked output for uint8 images [N, 3, H, W]: [N, H, W] in 0..1 on the CPU; else None."""
+def translation_mask(generator: Generator, image_CHW: Tensor) -> Tensor | None:
+    """The mask of a generator with masked output for a uint8 image [3, H, W]: [H, W] in 0..1 on the CPU; else None."""
     if generator.config.output == "image":
         return None
-    height, width = images_NCHW.shape[-2:]
-    _, mask_N1HW = generator.translate(_padded(generator, images_NCHW))
-    assert mask_N1HW is not None
-    return mask_N1HW[:, 0, :height, :width].float().cpu()
+    height, width = image_CHW.shape[-2:]
+    _, mask_11HW = generator.translate(_padded(generator, image_CHW[None]))
+    assert mask_11HW is not None
+    return mask_11HW[0, 0, :height, :width].float().cpu()
 
 
 def as_input(generator: Generator, images_uint8: Tensor) -> Tensor:

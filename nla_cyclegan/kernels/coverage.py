@@ -18,14 +18,9 @@ def why_not(
     *,
     precision: str,
     device: torch.device,
-    size: int | None = None,
 ) -> str | None:
-    """Why these networks cannot run through the kernels on that device, in a few words; None if they can.
-
-    Args:
-        precision: fp32, bf16, fp16 or fp64.
-        size: side of the square training images in pixels, if known.
-    """
+    """Why these networks cannot run through the kernels on that device at that precision (fp32, bf16, fp16 or fp64), in a few words;
+    None if they can."""
     if device.type != "cuda":
         return f"the device is {device.type}"
     capability = torch.cuda.get_device_capability(device)
@@ -33,12 +28,10 @@ def why_not(
         return f"compute capability {capability[0]}.{capability[1]}, below {CAPABILITY[0]}.{CAPABILITY[1]}"
     if importlib.util.find_spec("triton") is None:
         return "Triton is not installed"
-    return uncovered(generator, discriminator, precision=precision, size=size)
+    return uncovered(generator, discriminator, precision=precision)
 
 
-def uncovered(
-    generator: GeneratorConfig, discriminator: DiscriminatorConfig, *, precision: str, size: int | None = None
-) -> str | None:
+def uncovered(generator: GeneratorConfig, discriminator: DiscriminatorConfig, *, precision: str) -> str | None:
     """As `why_not`, for any device."""
     if precision not in ("fp32", "bf16"):
         return f"precision {precision}"
@@ -47,13 +40,7 @@ def uncovered(
     if generator.upsample != "transposed":
         return f"generator.upsample {generator.upsample}"
     multiple, most = CHANNELS
-    for name, channels in (
-        ("generator", generator.base_channels),
-        ("discriminator", discriminator.base_channels),
-    ):
-        if channels % multiple or channels > most:
-            return f"{name}.base_channels {channels}, not a multiple of {multiple} up to {most}"
-    # Reflection padding needs features of 2 pixels and images of 4, and the discriminator's last convolution a window.
-    if size is not None and size < 16:
-        return f"images of {size} pixels"
+    for name, config in (("generator", generator), ("discriminator", discriminator)):
+        if config.base_channels % multiple or config.base_channels > most:
+            return f"{name}.base_channels {config.base_channels}, not a multiple of {multiple} up to {most}"
     return None

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from nla_cyclegan.metrics.lab_colours import COLOUR
-from nla_cyclegan.metrics.sampled import Kind, Sampler, chunks
+from nla_cyclegan.metrics.sampled import Kind, Sampler
 from nla_cyclegan.metrics.sliced_wasserstein import STRUCTURE
 
 KINDS = (STRUCTURE, COLOUR)
@@ -74,15 +74,6 @@ class Gathered:
         self.features: Tensor | None = None
 
     @classmethod
-    def of(cls, images_NCHW: Tensor, features_ND: Tensor | None = None, *, seed: int = 0) -> "Gathered":
-        """A set of images in memory."""
-        found = cls(images_NCHW.shape[-1], len(images_NCHW), seed=seed)
-        for chunk in chunks(images_NCHW):
-            found.add(chunk)
-        found.features = features_ND
-        return found
-
-    @classmethod
     def restored(
         cls, size: int, count: int, read: Callable[[str], Tensor], names: Sequence[str], *, seed: int = 0
     ) -> "Gathered":
@@ -125,11 +116,7 @@ class Gathered:
 
 
 def distances(kind: Kind, a: Gathered, b: Gathered, done: Callable[[], object] = lambda: None) -> dict[int, float]:
-    """The distance of two sets at each scale: shorter side in pixels -> distance.
-
-    Args:
-        done: called after each scale.
-    """
+    """The distance of two sets at each scale: shorter side in pixels -> distance; `done` is called after each scale."""
     found = {}
     for level, side in enumerate(kind.sides(a.size)):
         found[side] = kind.distance(a.vectors(kind, level), b.vectors(kind, level), level, a.seed)

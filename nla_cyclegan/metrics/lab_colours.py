@@ -1,4 +1,9 @@
-"""The sliced Wasserstein distance between the colours of two sets of images, at several scales.
+"""COLOUR: the distance of the colour palettes of two sets of images, in units of CIE 1976 L*a*b*; a just noticeable difference is about 2.
+
+The light of the images is averaged over patches of 1, 2, 4, ... px, as long as 4 px are left of the shorter side, and 128 places an
+image are drawn at each scale. The distance is the mean 1-Wasserstein distance of their colours' projections on 128 random
+directions, over the scales. Nothing is normalised: a shift, a rotation or a loss of colour counts in full. At coarse scales it
+matters which colours lie together, and there each image has its own few.
 
 Shape suffixes: N images, C = 3 channels, H x W pixels, P colours.
 """
@@ -9,32 +14,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from nla_cyclegan.metrics.sampled import Kind, sample
+from nla_cyclegan.metrics.sampled import Kind
 from nla_cyclegan.metrics.sliced_wasserstein import projected_distance
 
 COARSEST = 4
 # IEC 61966-2-1: XYZ of linear sRGB, whose rows sum to the white D65.
 TO_XYZ = ((0.4124, 0.3576, 0.1805), (0.2126, 0.7152, 0.0722), (0.0193, 0.1192, 0.9505))
-
-
-def lab_distance(a_NCHW: Tensor, b_NCHW: Tensor, *, seed: int = 0) -> float:
-    """Distance of the colour palettes of two sets of images, in units of CIE 1976 L*a*b*; a just noticeable difference is about 2.
-
-    The light of the images is averaged over patches of 1, 2, 4, ... px, as long as 4 px are left of the shorter side, and 128
-    places an image are drawn at each scale. The distance is the mean 1-Wasserstein distance of their colours' projections on 128
-    random directions, over the scales. Nothing is normalised: a shift, a rotation or a loss of colour counts in full. At
-    coarse scales it matters which colours lie together, and there each image has its own few.
-
-    Everything random is a function of the seed, so that a set's distance to itself is 0.
-
-    Args:
-        a_NCHW, b_NCHW: uint8 [N, 3, H, W] with the same H and W, both at least 4; N may differ.
-    """
-    distances = []
-    for level in range(len(colour_sides(min(a_NCHW.shape[-2:])))):
-        a_P3, b_P3 = (level_colours(images, level, seed) for images in (a_NCHW, b_NCHW))
-        distances.append(colour_distance(a_P3, b_P3, level, seed))
-    return sum(distances) / len(distances)
 
 
 def colour_sides(side: int) -> list[int]:
@@ -44,11 +29,6 @@ def colour_sides(side: int) -> list[int]:
         sides.append(side)
         side //= 2
     return sides
-
-
-def level_colours(images_NCHW: Tensor, level: int, seed: int = 0) -> Tensor:
-    """L*a*b* [P, 3] of patches of 2^level px at random places of uint8 images: what is compared at one scale."""
-    return sample(COLOUR, images_NCHW, level, seed)
 
 
 def _averaged(images_NCHW: Tensor, levels: range) -> Iterator[Tensor]:

@@ -25,18 +25,6 @@ from nla_cyclegan.metrics.sliced_wasserstein import STRUCTURE, SlicedWasserstein
 ENOUGH_FOR_FID = 2048
 
 
-@dataclass(frozen=True, eq=False)
-class ImageSet:
-    """Images uint8 [N, 3, size, size] and, where there is a network for them, their feature vectors [N, D]."""
-
-    images: Tensor
-    features: Tensor | None = None
-
-    @classmethod
-    def of(cls, images_NCHW: Tensor, network: Callable[[Tensor], Tensor] | None) -> "ImageSet":
-        return cls(images_NCHW, network(images_NCHW) if network else None)
-
-
 @dataclass(frozen=True)
 class Scores:
     """The metrics of one set of images; those of pairs are means over the images, None without images to compare with."""
@@ -102,17 +90,6 @@ class Evaluation:
         scored = {"score": self.score, "score_definition": definition(self.score_names)}
         change = {"swd_change_percent": self.swd_change}
         return counts | scored | rows | change | {"cycle_l1": self.cycle_l1, "identity_l1": self.identity_l1}
-
-
-def evaluate_images(
-    inputs: ImageSet, translations: ImageSet, real: ImageSet, truth_NCHW: Tensor | None = None, *, seed: int = 0
-) -> Evaluation:
-    """Measure sets of images of one size; translation n and truth n belong to input n, the real ones to none."""
-    a, b, c = (Gathered.of(each.images, each.features, seed=seed) for each in (inputs, translations, real))
-    of_inputs, of_translations = Pairs(), Pairs()
-    of_inputs.add(inputs.images, inputs.images, truth_NCHW)
-    of_translations.add(translations.images, inputs.images, truth_NCHW)
-    return evaluate_sets(a, b, c, of_inputs, of_translations)
 
 
 def evaluate_sets(

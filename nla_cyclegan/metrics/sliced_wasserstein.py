@@ -1,4 +1,13 @@
-"""The sliced Wasserstein distance between two sets of images; it needs no pretrained network.
+"""STRUCTURE: the distance of two sets of images in their local patterns, Karras et al. 2018, section 5; it needs no pretrained network.
+
+Each level of the Laplacian pyramids, from full size down to 16 px, gives 128 patches of 7 x 7 an image. As in their published code,
+the patches of EACH set are normalised by that set's own mean and standard deviation of each channel, so a shift of colour or
+contrast between the sets does not count, only structure does. The distance is the mean 1-Wasserstein distance of the patches'
+projections on 4 x 128 random directions.
+
+Sets may differ in size: the patches of the larger one are drawn down to the number of the smaller one. Everything random is a
+function of the seed (and a set's patch positions of nothing else), so the distances of two sets to a third one are compared at the
+same places, and the distance of a set to itself is 0.
 
 Shape suffixes: N images, C = 3 channels, H x W pixels, P patches, D = C * 7 * 7 values of a patch.
 """
@@ -12,7 +21,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from nla_cyclegan.metrics.filters import separable
-from nla_cyclegan.metrics.sampled import Kind, sample
+from nla_cyclegan.metrics.sampled import Kind
 from nla_cyclegan.pixels import keyed_generator
 
 PATCH = 7
@@ -31,41 +40,6 @@ class SlicedWasserstein:
     """Shorter side of the pyramid's level in pixels, finest first -> distance there."""
 
 
-def sliced_wasserstein(a_NCHW: Tensor, b_NCHW: Tensor, *, seed: int = 0) -> SlicedWasserstein:
-    """Distance of two sets of images in their local patterns: Karras et al. 2018, section 5.
-
-    Each level of the Laplacian pyramids, from full size down to 16 px, gives 128 patches of 7 x 7 an image. As in their
-    published code, the patches of EACH set are normalised by that set's own mean and standard deviation of each channel,
-    so a shift of colour or contrast between the sets does not count, only structure does. The distance is the mean
-    1-Wasserstein distance of the patches' projections on 4 x 128 random directions.
-
-    Sets may differ in size: the patches of the larger one are drawn down to the number of the smaller one. Everything
-    random is a function of the seed (and a set's patch positions of nothing else), so the distances of two
-    sets to a third one are compared at the same places, and the distance of a set to itself is 0. Of a set of more than 512
-    images there are fewer patches an image, 65,536 in all.
-
-    Args:
-        a_NCHW, b_NCHW: uint8 [N, 3, H, W] with the same H and W, both at least 16; N may differ.
-
-    Raises: ValueError for other shapes or types.
-    """
-    _check(a_NCHW, b_NCHW)
-    levels = {}
-    for level, side in enumerate(level_sides(min(a_NCHW.shape[-2:]))):
-        a_PD, b_PD = (level_patches(images, level, seed) for images in (a_NCHW, b_NCHW))
-        levels[side] = patch_distance(a_PD, b_PD, level, seed)
-    return SlicedWasserstein(sum(levels.values()) / len(levels), levels)
-
-
-def _check(a_NCHW: Tensor, b_NCHW: Tensor) -> None:
-    for images in (a_NCHW, b_NCHW):
-        if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3 or len(images) == 0:
-            raise ValueError(f"expected uint8 images [N, 3, H, W], got {images.dtype} {list(images.shape)}")
-    if a_NCHW.shape[2:] != b_NCHW.shape[2:] or min(a_NCHW.shape[2:]) < COARSEST:
-        sizes = f"{list(a_NCHW.shape[2:])} and {list(b_NCHW.shape[2:])}"
-        raise ValueError(f"expected images of one size, at least {COARSEST} x {COARSEST}, got {sizes}")
-
-
 def level_sides(side: int) -> list[int]:
     """Shorter sides in pixels of the levels of the pyramid of images with this one, finest first."""
     sides = []
@@ -73,11 +47,6 @@ def level_sides(side: int) -> list[int]:
         sides.append(side)
         side = (side + 1) // 2
     return sides
-
-
-def level_patches(images_NCHW: Tensor, level: int, seed: int = 0) -> Tensor:
-    """The normalised patches [P, D] of a set of uint8 images at one level: what `sliced_wasserstein` compares there."""
-    return sample(STRUCTURE, images_NCHW, level, seed)
 
 
 def _normalised(patches_PD: Tensor) -> Tensor:

@@ -85,7 +85,7 @@ class Generator(nn.Module):
 
     def _upsample(self, channels_in: int, channels_out: int) -> nn.Module:
         if self.config.upsample == "resize":
-            return ResizeConv2d(channels_in, channels_out, bias=False)
+            return ResizeConv2d(channels_in, channels_out)
         return nn.ConvTranspose2d(channels_in, channels_out, 3, stride=2, padding=1, output_padding=1, bias=False)
 
     def _normed(self, channels: int) -> tuple[nn.Module, nn.Module]:

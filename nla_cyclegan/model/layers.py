@@ -16,15 +16,13 @@ from nla_cyclegan.model.config import NormName
 class ReflectConv2d(nn.Conv2d):
     """`nn.Conv2d` with reflection padding that keeps the sides; k odd."""
 
-    def __init__(self, channels_in: int, channels_out: int, kernel_size: int, *, bias: bool = True) -> None:
-        super().__init__(channels_in, channels_out, kernel_size, bias=bias)
-
     def forward(self, x_BCHW: Tensor) -> Tensor:
         return super().forward(_pad(x_BCHW, self.kernel_size[0] // 2, "reflect"))
 
 
 class ResizeConv2d(nn.Conv2d):
-    """Nearest x2, then `ReflectConv2d(channels_in, channels_out, 3)` (Odena et al. 2016, "Deconvolution and checkerboard artifacts").
+    """Nearest x2, then `ReflectConv2d(channels_in, channels_out, 3, bias=False)` (Odena et al. 2016, "Deconvolution and checkerboard
+    artifacts").
 
     Computed before the enlargement. A 3x3 window of the enlarged image sees only 2x2 source pixels, which ones depends on
     whether its centre is an even or an odd row and column. So each of the four phases is a 3x3 convolution of the source
@@ -34,8 +32,8 @@ class ResizeConv2d(nn.Conv2d):
 
     taps: Tensor
 
-    def __init__(self, channels_in: int, channels_out: int, *, bias: bool = True) -> None:
-        super().__init__(channels_in, channels_out, 3, bias=bias)
+    def __init__(self, channels_in: int, channels_out: int) -> None:
+        super().__init__(channels_in, channels_out, 3, bias=False)
         # taps[phase, source offset, kernel offset]: row 2i sees source rows i-1, i, i; row 2i+1 sees i, i, i+1.
         even, odd = [[1, 0, 0], [0, 1, 1], [0, 0, 0]], [[0, 0, 0], [1, 1, 0], [0, 0, 1]]
         self.register_buffer("taps", torch.tensor([even, odd], dtype=torch.float32), persistent=False)
@@ -43,8 +41,7 @@ class ResizeConv2d(nn.Conv2d):
     def forward(self, x_BCHW: Tensor) -> Tensor:
         taps = self.taps.to(self.weight.dtype)
         kernel = torch.einsum("pyk,qxl,oikl->opqiyx", taps, taps, self.weight).flatten(0, 2)
-        bias = None if self.bias is None else self.bias.repeat_interleave(4)
-        return F.pixel_shuffle(F.conv2d(_pad(x_BCHW, 1, "replicate"), kernel, bias), 2)
+        return F.pixel_shuffle(F.conv2d(_pad(x_BCHW, 1, "replicate"), kernel), 2)
 
 
 class InstanceNorm2d(nn.InstanceNorm2d):

@@ -8,7 +8,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from nla_cyclegan.inference.images import Point, attention_maps, translate_images, translation_masks
+from nla_cyclegan.inference.images import Point, attention_maps, translate_images, translation_mask
 from nla_cyclegan.model.generator import Generator
 from nla_cyclegan.pictures.overlay import CELL, attention_overlay, fit, mask_picture, salient_point
 from nla_cyclegan.weights.names import Direction
@@ -68,8 +68,7 @@ def translate_both_ways(
     point = pixel_at(image_CHW, fractions) if fractions else salient_point(image_CHW)
     same = returned[1] if identity else None
     attention = attention_maps(generator, image_CHW, point)
-    masks = translation_masks(generator, image_CHW[None])
-    mask = None if masks is None else masks[0]
+    mask = translation_mask(generator, image_CHW)
     return Translation(direction, image_CHW, translated[0], returned[0], same, point, attention, mask)
 
 
@@ -86,8 +85,7 @@ def comparison_row(generators: Mapping[str, Generator], image_CHW: Tensor, direc
         row[label] = translate_images(generator, image_CHW[None])[0]
     for label, generator in generators.items():
         row |= _overlays(image_CHW, attention_maps(generator, image_CHW, point), point, label)
-        masks = translation_masks(generator, image_CHW[None])
-        row |= _masks(None if masks is None else masks[0], label)
+        row |= _masks(translation_mask(generator, image_CHW), label)
     return row
 
 

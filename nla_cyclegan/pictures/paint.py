@@ -1,13 +1,11 @@
 """Translates a single picture, for use in notebooks."""
 
-import torch
 from PIL import Image, ImageOps
 
 from data_shards.images.decode.colour import to_srgb
 from data_shards.images.read import to_tensor
 from data_shards.images.write import to_picture
-from nla_cyclegan.inference.images import padded_pixels, translate_images
-from nla_cyclegan.inference.tiles import smallest_tile, translate_tiles
+from nla_cyclegan.inference.tiles import smallest_tile, translate_batch
 from nla_cyclegan.model.generator import Generator
 
 # Side in pixels of the largest square that is translated at once.
@@ -21,6 +19,4 @@ def paint(generator: Generator, picture: Image.Image) -> Image.Image:
     """
     image_CHW = to_tensor(to_srgb(ImageOps.exif_transpose(picture)))
     tile = max(TILE, smallest_tile(generator.config))
-    if padded_pixels(*image_CHW.shape[-2:]) > tile * tile:
-        return to_picture(translate_tiles(generator, image_CHW, tile))
-    return to_picture(translate_images(generator, torch.stack([image_CHW]))[0])
+    return to_picture(translate_batch(generator, [image_CHW], tile)[0])

@@ -14,7 +14,7 @@ from data_shards.images.read import decoded, reduced
 from data_shards.images.write import to_picture
 from data_shards.storage import file_size, list_folder, locate
 from data_shards.storage.uri import join_uri
-from nla_cyclegan.inference.images import attention_maps, translate_images, translation_masks
+from nla_cyclegan.inference.images import attention_maps, translate_images, translation_mask
 from nla_cyclegan.model.generator import Generator
 from nla_cyclegan.pictures.grids import pixel_at
 from nla_cyclegan.pictures.overlay import attention_overlay, mask_picture
@@ -84,13 +84,12 @@ class Translator:
             translated_CHW = translate_images(generator, image_CHW[None])[0]
             back = generators.get(OPPOSITE[direction])
             back_CHW = None if back is None else translate_images(back, translated_CHW[None])[0]
-            masks_NHW = translation_masks(generator, image_CHW[None])
-            mask = None if masks_NHW is None else mask_picture(masks_NHW[0])
+            mask_HW = translation_mask(generator, image_CHW)
             return Translation(
                 _png(image_CHW),
                 _png(translated_CHW),
                 None if back_CHW is None else _png(back_CHW),
-                None if mask is None else _png(mask),
+                None if mask_HW is None else _png(mask_picture(mask_HW)),
             )
 
     def attention(

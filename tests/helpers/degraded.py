@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from measured import evaluate_images
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -15,7 +16,7 @@ from data_shards.images.transforms import load_whole
 from data_shards.synthetic import paint, photo, scenes
 from data_shards.synthetic.synth import SCENES, Scene, kind_of
 from nla_cyclegan.metrics.inception import Inception
-from nla_cyclegan.metrics.scores import ImageSet, Scores, evaluate_images
+from nla_cyclegan.metrics.scores import Scores
 from nla_cyclegan.pixels import keyed_generator
 
 YIQ = torch.tensor([[0.299, 0.587, 0.114], [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]])
@@ -63,10 +64,7 @@ CHANGES: dict[str, Change] = {
 
 
 def measure(direction: Direction, change: Change, network: Inception | None) -> tuple[float, Scores]:
-    inputs, translations, real = (
-        ImageSet.of(images, network) for images in (direction.inputs, change(direction), direction.real)
-    )
-    found = evaluate_images(inputs, translations, real)
+    found = evaluate_images(direction.inputs, change(direction), direction.real, network)
     return math.nan if found.score is None else found.score, found.translations
 
 

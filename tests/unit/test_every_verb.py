@@ -35,7 +35,7 @@ from nla_cyclegan.__main__ import main as nla_cyclegan
 from nla_cyclegan.commands import translate_files
 from nla_cyclegan.commands.evaluation import files as evaluate_files
 from nla_cyclegan.commands.evaluation import reading as evaluate_reading
-from nla_cyclegan.commands.outputs import plan_outputs
+from nla_cyclegan.commands.outputs import output_name
 
 EVALUATED = 32
 
@@ -79,8 +79,7 @@ def index(folder: Path, out: Path, patch: pytest.MonkeyPatch) -> Outcome:
 def translate(folder: Path, out: Path, patch: pytest.MonkeyPatch) -> Outcome:
     patch.setattr(translate_files, "load_generators", lambda _, directions: dict.fromkeys(directions, Identity()))
     status = nla_cyclegan(["translate", "--weights", "none", "--out", str(out), "--device", "cpu", str(folder)])
-    found = find_images([folder]).images
-    targets = {str(found[source]): target for source, target in plan_outputs(found, out, "png").items()}
+    targets = {str(below): out / output_name(below, ".png") for below in find_images([folder]).images.values()}
     return Outcome(status, {name: load_image(target) for name, target in targets.items() if target.exists()})
 
 

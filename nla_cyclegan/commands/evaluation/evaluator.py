@@ -1,7 +1,7 @@
 """The passes of `evaluate` over its images, which gather what each direction needs, batch by batch."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from torch import Tensor
@@ -36,41 +36,51 @@ class Evaluator:
     _sets: dict[tuple[Path, ...], Gathered] = field(default_factory=dict)
     _shown: set[tuple[Path, ...]] = field(default_factory=set)
 
-    def of_translations(self, direction: Direction, files: Folders) -> Evaluation:
-        """The evaluation of translations in files."""
-        real = self._real(files.real, None)[0]
-        source = self._new(files.inputs), self._new(files.inputs)
-        pairs = Pairs(), Pairs()
-        truth = [files.truth] if files.truth else []
-        for inputs, translated, *true in self.reader.batches(
-            f"{direction}: translations", files.inputs, files.translations, *truth
-        ):
-            self._add(source, pairs, inputs, translated, *true)
-        return self._evaluated(direction, *source, real, pairs, files.training)
-
-    def of_run(
+    def evaluate(
         self, wanted: str, files: Folders, generators: Mapping[Direction, Generator]
     ) -> dict[Direction, Evaluation]:
-        """The evaluations of a run in one direction or in both, where the inputs of one are the real images of the other."""
+        """The evaluations of a run in one direction or in both, where the inputs of one are the real images of the other; without
+        generators that of the translations in files."""
         first: Direction = "B2A" if wanted == BOTH else wanted  # type: ignore[assignment]
-        plans = [(first, files.inputs, files.real, files.truth)]
+        found = {first: self._evaluation(first, files, generators)}
         if wanted == BOTH:
-            plans.append((OPPOSITE[first], files.real, files.inputs, []))
-        found = {}
-        for direction, inputs, targets, truth in plans:
-            there, back = generators[direction], generators[OPPOSITE[direction]]
-            real, identity = self._real(targets, there)
-            known = self._sets.get(tuple(inputs))
-            source, pairs, cycle = (known or self._new(inputs), self._new(inputs)), (Pairs(), Pairs()), Mean()
-            for images, *true in self.reader.batches(f"{direction}: translated", inputs, *([truth] if truth else [])):
+            back = replace(files, inputs=files.real, real=files.inputs, truth=[])
+            found[OPPOSITE[first]] = self._evaluation(OPPOSITE[first], back, generators)
+        return found
+
+    def _evaluation(
+        self, direction: Direction, files: Folders, generators: Mapping[Direction, Generator]
+    ) -> Evaluation:
+        there, back = generators.get(direction), generators.get(OPPOSITE[direction])
+        real, identity = self._real(files.real, there)
+        known = self._sets.get(tuple(files.inputs))
+        inputs, translations, cycle = known or self._new(files.inputs), self._new(files.inputs), Mean()
+        of_inputs, of_translations = Pairs(), Pairs()
+        label = f"{direction}: {'translated' if there else 'translations'}"
+        columns = [each for each in (files.inputs, files.translations, files.truth) if each]
+        for images, *others in self.reader.batches(label, *columns):
+            if there and back:
                 translated, misses = round_trip(there, back, images)
                 cycle.add(misses)
-                self._show(inputs, images)
-                self._add(source, pairs, images, translated, *true, inputs_too=not known)
-            found[direction] = self._evaluated(direction, *source, real, pairs, files.training, cycle, identity)
-            self._sets[tuple(inputs)] = source[0]
-            self._shown.add(tuple(inputs))
-        return found
+                self._show(files.inputs, images)
+            else:
+                translated = others.pop(0)
+            if not known:
+                inputs.add(images)
+            translations.add(translated)
+            of_inputs.add(images, images, *others)
+            of_translations.add(translated, images, *others)
+        self._sets[tuple(files.inputs)] = inputs
+        self._shown.add(tuple(files.inputs))
+        for each in (inputs, translations):
+            each.finish()
+        features = self._training(files.training)
+        check_enough(inputs.count, real.count, self.reader.skipped, with_kid=self.network is not None)
+        with Progress(f"{direction}: distances", work(self.reader.size), "scales") as progress:
+            return evaluate_sets(
+                inputs, translations, real, of_inputs, of_translations,
+                cycle=cycle, identity=identity, training_ND=features, done=progress.advance,
+            )  # fmt: skip
 
     def _show(self, paths: Sequence[Path], images: Tensor) -> None:
         """Let `look` see images, each once."""
@@ -79,22 +89,6 @@ class Evaluator:
 
     def _new(self, paths: Sequence[Path]) -> Gathered:
         return Gathered(self.reader.size, len(paths), self.network, seed=self.seed)
-
-    def _add(
-        self,
-        source: tuple[Gathered, Gathered],
-        pairs: tuple[Pairs, Pairs],
-        inputs: Tensor,
-        translated: Tensor,
-        truth: Tensor | None = None,
-        *,
-        inputs_too: bool = True,
-    ) -> None:
-        if inputs_too:
-            source[0].add(inputs)
-        source[1].add(translated)
-        for each, images in zip(pairs, (inputs, translated), strict=True):
-            each.add(images, inputs, truth)
 
     def _real(self, paths: Sequence[Path], there: Generator | None) -> tuple[Gathered, Mean]:
         """The real images of a direction, and the identity L1 of its generator on them."""
@@ -131,24 +125,3 @@ class Evaluator:
         if self.statistics and len(self.reader.skipped) == skipped:
             self.statistics.keep(TRAINING, paths, len(rows.read()), {FEATURES: rows.read})
         return rows.read()
-
-    def _evaluated(
-        self,
-        direction: Direction,
-        inputs: Gathered,
-        translations: Gathered,
-        real: Gathered,
-        pairs: tuple[Pairs, Pairs],
-        training: Sequence[Path],
-        cycle: Mean | None = None,
-        identity: Mean | None = None,
-    ) -> Evaluation:
-        for each in (inputs, translations):
-            each.finish()
-        features = self._training(training)
-        check_enough(inputs.count, real.count, self.reader.skipped, with_kid=self.network is not None)
-        with Progress(f"{direction}: distances", work(self.reader.size), "scales") as progress:
-            return evaluate_sets(
-                inputs, translations, real, *pairs,
-                cycle=cycle, identity=identity, training_ND=features, done=progress.advance,
-            )  # fmt: skip

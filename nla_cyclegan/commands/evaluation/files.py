@@ -71,11 +71,7 @@ def evaluate_files(args: argparse.Namespace) -> int:
             generator.to(device)
         if network:
             network.to(device)
-        evaluations = (
-            evaluator.of_run(args.direction, sound, generators)
-            if generators
-            else {args.direction: evaluator.of_translations(args.direction, sound)}
-        )
+        evaluations = evaluator.evaluate(args.direction, sound, generators)
         if statistics:
             statistics.write()
     _report(evaluations, network, fit, args)

@@ -52,17 +52,15 @@ Parts = Mapping[str, Callable[[], Tensor]]
 
 
 class Statistics:
-    """The statistics in a file, used where they belong to the images and settings of this evaluation.
+    """The statistics in a file, used where they belong to the images and settings of this evaluation; what is reused, and why something
+    is not, is said on stderr.
 
     Args:
         how: the size, the seed and the network of the evaluation, as JSON values.
-        say: called with messages about what is reused, and why something is not.
     """
 
-    def __init__(
-        self, file: Path, how: Mapping[str, Any], say: Callable[[str], None] = lambda text: print(text, file=sys.stderr)
-    ) -> None:
-        self.file, self.how, self.say = file, {"version": VERSION, **how}, say
+    def __init__(self, file: Path, how: Mapping[str, Any]) -> None:
+        self.file, self.how = file, {"version": VERSION, **how}
         self._about = _read_about(file)
         self._names: dict[tuple[str, tuple[Path, ...]], str] = {}
         self._new: dict[str, tuple[str, int, Parts]] = {}
@@ -99,7 +97,7 @@ class Statistics:
             _add(archive, "about", np.array(json.dumps(about)))
             for key, read in parts.items():
                 _add(archive, key, read().numpy())
-        self.say(f"statistics of {' and '.join(self._new)} images are kept in {self.file}")
+        _say(f"statistics of {' and '.join(self._new)} images are kept in {self.file}")
 
     def _is_alike(self) -> bool:
         return self._about.get("how") == self.how
@@ -110,15 +108,15 @@ class Statistics:
             return None
         if not self._is_alike() or known["images"] != self._name(what, paths):
             why = "other images" if self._is_alike() else "another size, seed, network or version of this program"
-            self.say(f"{self.file}: its statistics of {what} images are of {why}, and are computed anew")
+            _say(f"{self.file}: its statistics of {what} images are of {why}, and are computed anew")
             return None
         try:
             for name in known["arrays"]:
                 self._array(what, name)
         except UserError as error:
-            self.say(f"{error}; its statistics of {what} images are computed anew")
+            _say(f"{error}; its statistics of {what} images are computed anew")
             return None
-        self.say(f"statistics of {known['count']} {what} images are taken from {self.file}")
+        _say(f"statistics of {known['count']} {what} images are taken from {self.file}")
         return dict(known)
 
     def _array(self, what: str, name: str) -> Tensor:
@@ -157,8 +155,12 @@ def _read_about(file: Path) -> dict[str, Any]:
         reason = problem(error)
     except DAMAGE as error:
         reason = str(error)
-    print(f"{file}: no statistics of this program, or damaged ({reason}); written anew", file=sys.stderr)
+    _say(f"{file}: no statistics of this program, or damaged ({reason}); written anew")
     return {}
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr)
 
 
 def _add(archive: zipfile.ZipFile, name: str, array: np.ndarray[Any, Any]) -> None:

@@ -9,6 +9,7 @@ import tiny
 import torch
 from image_folders import make_folder, picture
 from inception_file import write_inception
+from measured import evaluate_images, lab_distance, sliced_wasserstein
 
 from cluster.evaluation.held_out import HeldOut
 from cluster.evaluation.validate import Validation
@@ -25,11 +26,8 @@ from nla_cyclegan import Generator, TrainingStep, load_generators
 from nla_cyclegan.__main__ import main as nla_cyclegan
 from nla_cyclegan.metrics.distances import KernelDistance, kernel_distance
 from nla_cyclegan.metrics.inception import Inception
-from nla_cyclegan.metrics.lab_colours import lab_distance
 from nla_cyclegan.metrics.score import KERNEL, PATCHES, definition, scores_of
-from nla_cyclegan.metrics.scores import ImageSet, evaluate_images
 from nla_cyclegan.metrics.similarity import scene_ssim, ssim
-from nla_cyclegan.metrics.sliced_wasserstein import sliced_wasserstein
 from nla_cyclegan.pixels import to_float, to_uint8
 from nla_cyclegan.weights.stored_score import StoredScore, score_of
 
@@ -68,8 +66,7 @@ def test_an_evaluation_is_that_of_the_last_checkpoints_generators(uri: str, tmp_
     assert measured["ssim_A2B"] != measured["ssim_B2A"]
 
     # The score is that of `evaluate`, and the checkpoint has it; noise is not told from noise by KID.
-    sets = [ImageSet.of(images, features) for images in (photos, painted, paintings)]
-    assert measured["score_B2A"] == pytest.approx(evaluate_images(*sets).score, rel=1e-4)
+    assert measured["score_B2A"] == pytest.approx(evaluate_images(photos, painted, paintings, features).score, rel=1e-4)
     assert measured["score"] == scores_of(measured, PATCHES)["score"]
     stored = score_of(folder, "checkpoint_000000000016")
     assert stored == StoredScore(measured["score"], definition(PATCHES))

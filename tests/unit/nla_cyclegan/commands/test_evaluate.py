@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from inception_file import write_inception
+from measured import sliced_wasserstein
 from PIL import Image
 
 from nla_cyclegan import Generator, GeneratorConfig, save_generator
@@ -14,7 +15,6 @@ from nla_cyclegan.__main__ import main
 from nla_cyclegan.inference.images import translate_images
 from nla_cyclegan.metrics.distances import frechet_distance, kernel_distance
 from nla_cyclegan.metrics.inception import Inception
-from nla_cyclegan.metrics.sliced_wasserstein import sliced_wasserstein
 from nla_cyclegan.weights.generators import load_generators
 
 CONFIG = GeneratorConfig(base_channels=2, num_blocks=2, nonlocal_blocks=(1,), nonlocal_gain=1.0)

@@ -13,6 +13,7 @@ import pytest
 import tiny
 import torch
 from image_folders import make_dataset
+from measured import distances_of, gathered_of
 from PIL import Image
 from torch import Tensor
 
@@ -23,8 +24,8 @@ from nla_cyclegan.commands.evaluation import evaluator, files, memory
 from nla_cyclegan.metrics import gathered, sampled
 from nla_cyclegan.metrics.distances import frechet_distance, memorization_distance
 from nla_cyclegan.metrics.gathered import Gathered, distances
-from nla_cyclegan.metrics.lab_colours import COLOUR, lab_distance
-from nla_cyclegan.metrics.sliced_wasserstein import STRUCTURE, sliced_wasserstein
+from nla_cyclegan.metrics.lab_colours import COLOUR
+from nla_cyclegan.metrics.sliced_wasserstein import STRUCTURE
 
 
 class StandIn:
@@ -81,14 +82,13 @@ def test_sets_that_pass_by_in_batches_are_as_far_apart_as_sets_in_memory(folders
         for part in images.split(cuts):
             found.add(part)
         sets.append(found)
-    assert distances(STRUCTURE, *sets) == sliced_wasserstein(a, b).levels
-    colours = distances(COLOUR, *sets)
-    assert sum(colours.values()) / len(colours) == lab_distance(a, b)
+    for kind in (STRUCTURE, COLOUR):
+        assert distances(kind, *sets) == distances_of(kind, a, b)
 
 
 def test_of_many_images_there_are_fewer_vectors_each(folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sampled, "MOST", 200)
-    found = Gathered.of(stacked(folders / "inputs"))
+    found = gathered_of(stacked(folders / "inputs"))
     assert [len(found.vectors(kind, 0)) for kind in gathered.KINDS] == [200, 200]
 
 

@@ -12,7 +12,7 @@ from nla_cyclegan.__main__ import main
 from nla_cyclegan.commands import translate_files
 from nla_cyclegan.commands.device import choose_device
 from nla_cyclegan.commands.outputs import plan_batches
-from nla_cyclegan.inference.images import attention_maps, translate_images, translation_masks
+from nla_cyclegan.inference.images import attention_maps, translate_images, translation_mask
 from nla_cyclegan.inference.tiles import translate_tiles
 from nla_cyclegan.pictures.overlay import attention_overlay, mask_picture
 from nla_cyclegan.pixels import to_float, to_uint8
@@ -216,7 +216,7 @@ def test_attention_draws_the_mask_of_a_masked_output_too(photos, tmp_path, capsy
     photo = photos / "2014 1.jpg"
     assert translate(tmp_path / "masked.safetensors", tmp_path / "out", "--attention", "0,0", photo) == 0
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["2014 1.mask.png", "2014 1.png"]
-    mask = translation_masks(masked, load_image(photo)[None])[0]
+    mask = translation_mask(masked, load_image(photo))
     assert torch.equal(load_image(tmp_path / "out" / "2014 1.mask.png"), mask_picture(mask))
     # Named, so that it is taken for an image.
     Image.fromarray(image(9, 9)).save(photos / "2014 1.mask.png")

@@ -5,12 +5,13 @@ import math
 import pytest
 import torch
 from degraded import CHANGES, MARGIN, drawn_sets, measure
+from measured import evaluate_images, lab_distance
 from torch import Tensor
 from torch.nn import functional as F
 
-from nla_cyclegan.metrics.lab_colours import colour_distance, colour_sides, lab_distance, level_colours, linear, to_lab
+from nla_cyclegan.metrics.lab_colours import COLOUR, colour_distance, colour_sides, linear, to_lab
+from nla_cyclegan.metrics.sampled import sample
 from nla_cyclegan.metrics.score import CONTENT, KERNEL, PATCHES, definition, score, scores_of
-from nla_cyclegan.metrics.scores import ImageSet, evaluate_images
 from nla_cyclegan.metrics.similarity import scene_ssim, ssim
 
 
@@ -33,12 +34,11 @@ def features(images_NCHW: Tensor) -> Tensor:
 @pytest.mark.parametrize(("images", "real", "side"), [(5, 7, 32), (9, 4, 36), (3, 3, 96)])
 def test_a_copy_of_the_inputs_scores_exactly_1(images: int, real: int, side: int, network: object) -> None:
     inputs, others = noise(images, side), noise(real, side, seed=1) // 2
-    sets = [ImageSet.of(each, network) for each in (inputs, inputs.clone(), others)]  # type: ignore[arg-type]
-    found = evaluate_images(*sets)
+    found = evaluate_images(inputs, inputs.clone(), others, network)  # type: ignore[arg-type]
     assert found.score == 1
     assert found.score_names == (KERNEL if network and found.inputs.kid.is_significant else PATCHES)
     assert found.as_json()["score_definition"] == definition(found.score_names)
-    assert evaluate_images(sets[2], sets[2], sets[0]).score == 1
+    assert evaluate_images(others, others, inputs, network).score == 1  # type: ignore[arg-type]
 
 
 def test_it_is_the_mean_squared_ratio_to_the_inputs_and_the_lost_content() -> None:
@@ -48,16 +48,13 @@ def test_it_is_the_mean_squared_ratio_to_the_inputs_and_the_lost_content() -> No
 
 
 def test_inputs_that_are_the_real_images_have_no_score() -> None:
-    same = ImageSet(noise(4))
-    assert evaluate_images(same, ImageSet(noise(4, seed=1)), same).score is None
+    assert evaluate_images(noise(4), noise(4, seed=1), noise(4)).score is None
     assert score({"kid": 3.0}, {"kid": -0.1}, 1.0) is None
 
 
 def test_kid_makes_the_score_where_it_tells_the_domains_apart() -> None:
-    inputs, near, far = (
-        ImageSet.of(noise(16, seed=seed) // darker, features) for seed, darker in ((0, 1), (1, 1), (2, 3))
-    )
-    with_kid, without = evaluate_images(inputs, near, far), evaluate_images(inputs, far, near)
+    inputs, near, far = noise(16), noise(16, seed=1), noise(16, seed=2) // 3
+    with_kid, without = evaluate_images(inputs, near, far, features), evaluate_images(inputs, far, near, features)
     assert (with_kid.score_names, without.score_names) == (KERNEL, PATCHES)
     assert with_kid.score == pytest.approx(
         with_kid.translations.kid.value / with_kid.inputs.kid.value + CONTENT * (1 - with_kid.translations.scene)
@@ -105,11 +102,11 @@ def test_scales_are_halves_down_to_4_px() -> None:
     assert colour_sides(70) == [70, 35, 17, 8, 4]
     images = noise(3, 64)
     for level, side in enumerate(colour_sides(64)):
-        colours = level_colours(images, level)
+        colours = sample(COLOUR, images, level, 0)
         assert colours.shape == (3 * 128, 3)
         there = to_lab(F.avg_pool2d(linear(images), 64 // side).permute(0, 2, 3, 1).flatten(0, 2))
         assert (colours[:, None] - there).abs().sum(dim=2).min(dim=1).values.max() < 1e-3
-    both = [level_colours(each, 1) for each in (images, noise(2, 64, seed=1))]
+    both = [sample(COLOUR, each, 1, 0) for each in (images, noise(2, 64, seed=1))]
     assert colour_distance(*both, 1) == colour_distance(*reversed(both), 1)
 
 
