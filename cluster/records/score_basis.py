@@ -1,7 +1,7 @@
 """What scores in a run's records were measured by and on: only scores of one basis are comparable."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from cluster.records.metrics_file import Record
@@ -31,7 +31,7 @@ class Basis:
         """Args: about: the run's run.json; its validation.images may have changed since, which newer records have themselves."""
         on = MeasuredOn.by(about)
         if IMAGES_USED in record:
-            on = on.with_images(int(record[IMAGES_USED]))
+            on = replace(on, images=int(record[IMAGES_USED]))
         untouched = {name: value for name, value in record.items() if name.startswith(UNTOUCHED)}
         names = "+".join(names_in(record)) if SCORE in record else "swd"
         return cls((names, record.get(VERSION)), on, untouched)

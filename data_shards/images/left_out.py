@@ -13,11 +13,7 @@ IRREGULAR = "no regular files"
 
 @dataclass
 class LeftOut:
-    """Names of files that are left out because they are no images of the user's.
-
-    Attributes:
-        lines: line numbers in a text file that name no regular file.
-    """
+    """Names of files that are left out because they are no images of the user's; `lines`: numbers, in a text file, of `irregular`."""
 
     hidden: list[str] = field(default_factory=list)
     others: list[str] = field(default_factory=list)

@@ -31,13 +31,9 @@ def read_picture(source: str | Path | bytes) -> Image.Image:
 
 
 def load_image(path: str | Path, *, shorter: int | None = None) -> "Tensor":
-    """An image file as uint8 [3, H, W].
+    """An image file as uint8 [3, H, W], resized (bicubic, antialiased) where `shorter` says how many pixels its shorter side is to have.
 
-    Args:
-        shorter: resize (bicubic, antialiased) so that the shorter side has so many pixels.
-
-    Raises: UserError if the file cannot be read as an image.
-    """
+    Raises: UserError if the file cannot be read as an image."""
     with naming(path):
         return decoded(path, shorter=shorter)
 

@@ -15,12 +15,9 @@ Domain = str | TextList | None
 def chosen_sources(
     source: list[str], a: str | None, b: str | None, lists: list[str], held_out: float | None
 ) -> Sources:
-    """The sources that the command line names. Raises: UserError.
+    """The sources that the command line names: SRC, or none, and `lists` for the domains that neither `a` nor `b` names.
 
-    Args:
-        source: SRC, or nothing.
-        lists: text files of the domains that neither `a` nor `b` names.
-    """
+    Raises: UserError."""
     source, lists = [*map(expanded, source)], [*map(expanded, lists)]
     a, b = (place if place is None else expanded(place) for place in (a, b))
     place_a, place_b = _domains(a, b, lists)

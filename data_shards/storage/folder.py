@@ -30,11 +30,7 @@ class File:
 
 
 class RunFolder:
-    """`storage/name`: a reader sees each file whole or not at all.
-
-    Args:
-        storage: a folder, or a URI such as s3://bucket/runs.
-        name: the run's name.
+    """The folder of the run `name` in `storage`, a folder or a URI such as s3://bucket/runs; a reader sees each file whole or not at all.
 
     Raises: UserError when the URI cannot be opened. Every method raises UserError when storage refuses or stays away.
     """
@@ -56,10 +52,7 @@ class RunFolder:
         names_all = self.filesystem.type_name != "abfs"
         uri = f"{storage.partition('://')[0]}://{in_uri(self.path)}" if names_all else join_uri(public, name)
         self.label = self.path if self.is_local else uri
-
-    @property
-    def location(self) -> Location:
-        return Location(self.filesystem, self.path, self.label)
+        self.location = Location(self.filesystem, self.path, self.label)
 
     def probe(self) -> None:
         """Write and delete a small file beside the run's folder. Raises: UserError when that fails."""

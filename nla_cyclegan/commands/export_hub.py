@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from data_shards.errors import UserError, shown_name
-from data_shards.storage import Location, file_size, list_folder, locate, read_file
+from data_shards.storage import Location, list_folder, locate, read_file
 from data_shards.storage.files import writing
 from nla_cyclegan.weights.generators import load_generators
 from nla_cyclegan.weights.hub import CONFIG, WEIGHTS, is_config, save_hub
 from nla_cyclegan.weights.names import Direction
-from nla_cyclegan.weights.references import NEWEST, Reference, about, parent, select, stored
+from nla_cyclegan.weights.references import NEWEST, Reference, about, is_file, parent, select, stored
 
 CARD, PICTURE = "README.md", "preview.png"
 # A line of the card.
@@ -40,7 +40,8 @@ def export_hub(weights: str, directions: list[Direction], folder: Path, license:
     picture = _picture(run, recorded.get("images_seen"))
     # The card first: by it an export that was interrupted is recognized.
     with writing(folder / CARD) as temporary:
-        temporary.write_text(_card(recorded, list(generators), license, has_picture=picture is not None), "utf-8")
+        lines = _card(recorded, list(generators), license, has_picture=picture is not None)
+        temporary.write_text("\n".join(lines) + "\n", "utf-8")
     if picture:
         with writing(folder / PICTURE) as temporary:
             temporary.write_bytes(picture)
@@ -73,8 +74,8 @@ def _run_of(weights: str) -> tuple[Location, dict[str, Any]]:
     """The run's folder, which holds the previews, and the run.json of the checkpoint; empty where there is none."""
     reference = Reference.of(weights)
     place = locate(reference.uri)
-    folder, name = parent(place)
-    if file_size(folder, name) is not None:
+    folder, _ = parent(place)
+    if is_file(place):
         # The file lies in a checkpoint's folder, and that in the run's.
         return parent(folder)[0], about(folder)
     if reference.choice or stored(place):
@@ -90,37 +91,24 @@ def _picture(run: Location, images: Any) -> bytes | None:
     return read_file(previews, named[max(suitable)]) if suitable else None
 
 
-def _card(recorded: Mapping[str, Any], directions: list[Direction], license: str | None, *, has_picture: bool) -> str:
-    config = _mapping(recorded.get("config"))
-    name = str(config.get("name", "NLA-CycleGAN"))
-    return "\n".join(_lines(name, recorded, config, directions, license, has_picture)) + "\n"
-
-
-def _lines(
-    name: str,
-    recorded: Mapping[str, Any],
-    config: Mapping[str, Any],
-    directions: list[Direction],
-    license: str | None,
-    has_picture: bool,
+def _card(
+    recorded: Mapping[str, Any], directions: list[Direction], license: str | None, *, has_picture: bool
 ) -> Iterator[str]:
+    """The lines of the model card."""
+    config = _mapping(recorded.get("config"))
     yield "---"
     if license:
         yield f"license: {license}"
     yield from (LIBRARY, "pipeline_tag: image-to-image")
     yield from ("tags:", "- cyclegan", "- unpaired-image-translation", "- image-to-image", "---", "")
-    yield from (f"# {name}", "")
+    yield from (f"# {config.get('name', 'NLA-CycleGAN')}", "")
     ways = " and ".join(directions)
     yield from (f"Generators of NLA-CycleGAN (Sun 2023), unpaired image-to-image translation: {ways}.", "")
     if has_picture:
         yield from (f"![held-out images and their translations]({PICTURE})", "")
-    yield from ("## Use", "", "```python")
-    yield from (
-        "# pip install 'nla-cyclegan[hub]'",
-        "from PIL import Image",
-        "from nla_cyclegan import from_pretrained, paint",
-    )
-    yield from (f'generator = from_pretrained("USER/NAME", "{directions[-1]}")',)
+    yield from ("## Use", "", "```python", "# pip install 'nla-cyclegan[hub]'")
+    yield from ("from PIL import Image", "from nla_cyclegan import from_pretrained, paint")
+    yield f'generator = from_pretrained("USER/NAME", "{directions[-1]}")'
     yield from ('paint(generator, Image.open("input.jpg")).save("output.png")', "```", "")
     if images := recorded.get("images_seen"):
         data = _mapping(config.get("data"))

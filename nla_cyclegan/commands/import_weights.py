@@ -64,12 +64,12 @@ def _files(sources: Sequence[str], stated: Direction | None) -> dict[Direction, 
 
 def _files_of(source: str) -> list[str]:
     """The source itself, if it is a file, else the weight files in it."""
-    from data_shards.storage import file_size, list_folder, locate
+    from data_shards.storage import list_folder, locate
     from data_shards.storage.uri import join_uri
-    from nla_cyclegan.weights.references import parent
+    from nla_cyclegan.weights.references import is_file
 
     place = locate(source)
-    if file_size(*parent(place)) is not None:
+    if is_file(place):
         return [source]
     entries, names = list_folder(place), [f"latest{ending}" for ending in PTH_ENDINGS.values()]
     files = [join_uri(source, name) for name in names if name in entries]

@@ -12,7 +12,7 @@ from data_shards.errors import UserError
 from data_shards.images.decode.open import UnreadableImageError
 from data_shards.images.read import decoded, reduced
 from data_shards.images.write import to_picture
-from data_shards.storage import file_size, list_folder, locate
+from data_shards.storage import list_folder, locate
 from data_shards.storage.uri import join_uri
 from nla_cyclegan.inference.images import attention_maps, translate_images, translation_mask
 from nla_cyclegan.model.generator import Generator
@@ -22,7 +22,7 @@ from nla_cyclegan.weights.checkpoint_names import age, images_of
 from nla_cyclegan.weights.commit import world_of
 from nla_cyclegan.weights.generators import load_generators
 from nla_cyclegan.weights.names import OPPOSITE, Direction, direction_of
-from nla_cyclegan.weights.references import Reference, parent, stored
+from nla_cyclegan.weights.references import Reference, is_file, stored
 
 # Checkpoints whose generators stay in memory.
 KEPT = 4
@@ -48,14 +48,9 @@ class Translation:
 
 
 class Translator:
-    """Translates uploaded images, one at a time to bound the device's memory.
+    """Translates uploaded images, one at a time to bound the device's memory; those of more than size x size pixels are reduced to that.
 
-    Args:
-        weights: as `--weights` takes them.
-        size: images of more than size x size pixels are reduced to that.
-
-    Raises: UserError where there are no such weights.
-    """
+    Raises: UserError where there are no such weights (as `--weights` takes them)."""
 
     def __init__(self, weights: str, size: int, device: torch.device) -> None:
         self.weights, self.size, self.device = weights, size, device
@@ -67,7 +62,7 @@ class Translator:
         """The checkpoints that are complete by now, oldest first. Raises: UserError where storage does not answer."""
         reference = Reference.of(self.weights)
         place = locate(reference.uri)
-        if reference.choice or file_size(*parent(place)) is not None:
+        if reference.choice or is_file(place):
             return [Choice("", None)]
         checkpoints = stored(place)
         complete = [name for name, files in checkpoints.items() if world_of(files)] or list(checkpoints)
@@ -132,9 +127,8 @@ class Translator:
         if checkpoint:
             return load_generators(join_uri(Reference.of(self.weights).uri, checkpoint))
         place = locate(self.weights)
-        if file_size(*parent(place)) is not None:
-            only = direction_of(self.weights) or "B2A"
-            return load_generators(self.weights, [only])
+        if is_file(place):
+            return load_generators(self.weights, [direction_of(self.weights) or "B2A"])
         named = [direction for name in list_folder(place) if (direction := direction_of(name))]
         return load_generators(self.weights, named) if len(named) == 1 else load_generators(self.weights)
 

@@ -21,11 +21,7 @@ HOLE = 1 / 2
 
 
 class Augment:
-    """Augments images, each with its own random numbers.
-
-    Args:
-        kinds: the augmentations to apply.
-    """
+    """Augments images in these ways, each image with its own random numbers."""
 
     def __init__(self, kinds: Sequence[Augmentation]) -> None:
         self.kinds = frozenset(kinds)

@@ -7,10 +7,12 @@ from pydantic import BaseModel, ConfigDict, Field, create_model, model_validator
 Augmentation = Literal["color", "translation", "cutout"]
 
 
-class LossConfig(BaseModel):
-    """Weights of the generators' losses beside the adversarial one, which has weight 1."""
-
+class _Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
+
+
+class LossConfig(_Settings):
+    """Weights of the generators' losses beside the adversarial one, which has weight 1."""
 
     cycle: float = Field(10.0, ge=0)
     """Weight of the cycle-consistency loss (lambda in Zhu et al., Eq. 3)."""
@@ -21,10 +23,8 @@ class LossConfig(BaseModel):
     DiffAugment): color, translation (by up to an eighth), cutout (a hole of half the side). For domains of few images."""
 
 
-class OptimizerConfig(BaseModel):
+class OptimizerConfig(_Settings):
     """The optimizer of both players; the defaults are the paper's, and CycleGAN's betas."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
     name: Literal["nadam", "adam"] = "nadam"
     """nadam is the paper's; adam is CycleGAN's."""
@@ -43,7 +43,7 @@ class OptimizerConfig(BaseModel):
 Networks = Literal["generators", "networks"]
 
 # A field with the name of a keyword can only be made like this.
-_From: type[BaseModel] = create_model("_From", **{"from": (str | None, Field(None, min_length=1, description=(
+_From: type[BaseModel] = create_model("_From", __base__=_Settings, **{"from": (str | None, Field(None, min_length=1, description=(
     "Weights to begin from: a run (RUN@best, RUN@newest, RUN@120000), a checkpoint's folder, a generator's file, or a folder of "
     "pytorch-CycleGAN-and-pix2pix; a path or a URI; none: random ones."
 )))})  # type: ignore[call-overload]  # fmt: skip
@@ -51,8 +51,6 @@ _From: type[BaseModel] = create_model("_From", **{"from": (str | None, Field(Non
 
 class InitConfig(_From):
     """What a run begins from. Checkpoints of its own are preferred: it is read only while the run has none."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
     what: Networks = "generators"
     """generators; or networks: the discriminators too."""
@@ -71,10 +69,8 @@ class InitConfig(_From):
         return self
 
 
-class ScheduleConfig(BaseModel):
+class ScheduleConfig(_Settings):
     """Length of a run and course of its learning rate, counted in images seen (image pairs consumed by all workers)."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
     epochs: float = Field(150, gt=0, lt=1e9)
     """Length of the run; one epoch is as many pairs as the larger domain has images."""
@@ -84,10 +80,8 @@ class ScheduleConfig(BaseModel):
     """Part of the run with a constant learning rate, which then falls linearly to 0 (the paper: 100 of 150 epochs)."""
 
 
-class StepConfig(BaseModel):
+class StepConfig(_Settings):
     """How a step is computed."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
     precision: Literal["fp32", "bf16", "fp16", "fp64"] = "fp32"
     """bf16 runs the networks under bfloat16 autocast, with weights, optimizer and losses in fp32. fp16 does so with float16 and a loss

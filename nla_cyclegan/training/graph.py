@@ -26,14 +26,10 @@ class Graph(Protocol):
 
 
 class Inputs:
-    """Tensors at fixed addresses on a device, filled while the device still works on the previous call.
+    """Tensors like these at fixed addresses on a device, filled while the device still works on the previous call.
 
     What lies on the host takes a stream of its own, through two sets of page-locked buffers in turn; then a copy on the
-    device, in the order of its work, puts it in place.
-
-    Args:
-        like: tensors of the shapes and types wanted.
-    """
+    device, in the order of its work, puts it in place."""
 
     def __init__(self, like: Sequence[Tensor], device: torch.device) -> None:
         self.tensors = [torch.empty_like(tensor, device=device) for tensor in like]
@@ -52,12 +48,7 @@ class Inputs:
 
 
 class _Stage:
-    """Staging buffers for values that are copied from the host to a GPU.
-
-    Args:
-        like: tensors of the shapes and types wanted.
-        stream: the stream of the copies.
-    """
+    """Staging buffers for values of these shapes and types that are copied from the host to a GPU, in a stream of their own."""
 
     def __init__(self, like: Sequence[Tensor], stream: torch.cuda.Stream) -> None:
         self.host = [torch.empty_like(tensor, device="cpu").pin_memory() for tensor in like]
@@ -83,11 +74,7 @@ class _Stage:
 
 
 class CudaGraph:
-    """A captured call of a function.
-
-    Args:
-        rehearse: calls it without side effects beyond what the function overwrites at each call.
-    """
+    """A captured call of a function; `rehearse` calls it without side effects beyond what the function overwrites at each call."""
 
     def __init__(self, function: Function, rehearse: Callable[..., None], inputs: Sequence[Tensor]) -> None:
         # One stream for both, so that autograd's state does not tie the capture to another stream.

@@ -39,7 +39,7 @@ class Reference:
         if misplaced := MARK.fullmatch(options):
             raise UserError(f"{shown(text)}: @{misplaced['choice']} comes before the ?, at the end of the path")
         marked = MARK.fullmatch(path)
-        if not marked or _exists(locate(text)):
+        if not marked or is_file(place := locate(text)) or list_folder(place):
             return cls(text, None)
         run = marked["run"].rstrip("/") or ("/" if marked["run"] else "")
         return cls(before + run + options or ".", marked["choice"])
@@ -52,12 +52,7 @@ class Reference:
 
 @dataclass(frozen=True)
 class Selection:
-    """The checkpoint that was chosen.
-
-    Attributes:
-        why: the reason, such as `the best of 3 evaluated checkpoints`.
-        about: its run.json.
-    """
+    """The checkpoint that was chosen, the reason, such as `the best of 3 evaluated checkpoints`, and its run.json."""
 
     name: str
     why: str
@@ -84,6 +79,10 @@ def parent(file: Location) -> tuple[Location, str]:
     return Location(file.filesystem, root, split_uri(file.uri)[0]), name
 
 
+def is_file(place: Location) -> bool:
+    return file_size(*parent(place)) is not None
+
+
 def stored(run: Location) -> dict[str, list[str]]:
     """The checkpoints in a run's folder, complete ones first, then newest first: names, and those of their files."""
     # Incomplete ones come last; they may be copies of the generators alone.
@@ -95,10 +94,7 @@ def stored(run: Location) -> dict[str, list[str]]:
 
 
 def select(run: Location, choice: str) -> Selection:
-    """The checkpoint of a run for a choice; among the complete ones, if there are any.
-
-    Raises: UserError that lists the checkpoints.
-    """
+    """The checkpoint of a run for a choice; among the complete ones, if there are any. Raises: UserError that lists the checkpoints."""
     checkpoints = stored(run)
     complete = [name for name, files in checkpoints.items() if world_of(files)] or list(checkpoints)
     if not complete and not list_folder(run):
@@ -180,7 +176,7 @@ def folder_of(weights: str) -> str | None:
     place = locate(reference.uri)
     if reference.choice:
         return join_uri(reference.uri, select(place, reference.choice).name)
-    if file_size(*parent(place)) is not None:
+    if is_file(place):
         return None
     if not list_folder(place):
         raise UserError(
@@ -188,7 +184,3 @@ def folder_of(weights: str) -> str | None:
         )
     newest = next(iter(stored(place)), None)
     return join_uri(reference.uri, newest) if newest else reference.uri
-
-
-def _exists(place: Location) -> bool:
-    return file_size(*parent(place)) is not None or bool(list_folder(place))

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from data_shards.errors import UserError, shown_name
@@ -45,15 +45,8 @@ class MeasuredOn:
             fingerprint if isinstance(fingerprint, str) else None,
         )
 
-    def with_images(self, images: int) -> "MeasuredOn":
-        return replace(self, images=images)
-
     def differences(self, other: "MeasuredOn", *, dataset: bool = True) -> Iterator[tuple[str, ...]]:
-        """What differs, here and there; what is unknown does not.
-
-        Args:
-            dataset: another dataset has other held-out images.
-        """
+        """What differs, here and there; what is unknown does not. `dataset`: another dataset has other held-out images."""
         fields = {"validation.images": "images", "size of held-out images": "px", "data.fit": "fit"}
         for what, name in (fields | ({"dataset": "dataset"} if dataset else {})).items():
             here, there = getattr(self, name), getattr(other, name)

@@ -195,7 +195,8 @@ def test_a_choice_behind_the_options_of_a_uri_is_refused_at_once() -> None:
 
 
 def test_a_choice_comes_before_the_options_of_a_uri(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nla_cyclegan.weights.references._exists", lambda place: False)
+    monkeypatch.setattr("nla_cyclegan.weights.references.is_file", lambda place: False)
+    monkeypatch.setattr("nla_cyclegan.weights.references.list_folder", lambda place: {})
     monkeypatch.setattr("nla_cyclegan.weights.references.locate", lambda text: text)
     options = "?endpoint_override=127.0.0.1:9000&scheme=http"
     assert Reference.of(f"s3://K:S@b/runs/m@120000{options}") == Reference(f"s3://K:S@b/runs/m{options}", "120000")
