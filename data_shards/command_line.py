@@ -191,6 +191,14 @@ def whole_number(text: str) -> int:
     return int(text)
 
 
+def check_ranges(args: argparse.Namespace, **ranges: tuple[int, int]) -> None:
+    """UserError for an option outside of its range, lowest .. highest; None is an option that was not given."""
+    for name, (lowest, highest) in ranges.items():
+        value = getattr(args, name)
+        if value is not None and not lowest <= value <= highest:
+            raise UserError(f"--{name.replace('_', '-')} {value} is out of range: {lowest} to {highest}")
+
+
 def integer(text: str) -> int:
     """The type of an option that is a whole number. Raises: ArgumentTypeError."""
     try:

@@ -110,12 +110,6 @@ def missing_module(error: ImportError, failed: str) -> UserError:
     )
 
 
-def check_range(option: str, value: int | None, lowest: int, highest: int) -> None:
-    """UserError for an option's value outside lowest .. highest; None is an option that was not given."""
-    if value is not None and not lowest <= value <= highest:
-        raise UserError(f"{option} {value} is out of range: {lowest} to {highest}")
-
-
 def error_lines(error: ValueError) -> str:
     """A UserError for the console: `error:` before each line; indented lines belong to the one above.
 

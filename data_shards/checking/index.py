@@ -15,11 +15,11 @@ import pyarrow as pa
 
 from data_shards.checking.foreign import Found, Task, look_through
 from data_shards.checking.scan import look_at_all
-from data_shards.command_line import integer
+from data_shards.command_line import check_ranges, integer
 from data_shards.cores import usable_cores
 from data_shards.dataset.manifest import INDEX, MANIFEST, SPLITS, commit
 from data_shards.dataset.shape import SHARD_SHAPE
-from data_shards.errors import UserError, check_range
+from data_shards.errors import UserError
 from data_shards.packing.report import listed, summarize, warn_of
 from data_shards.packing.shards import UNFINISHED
 from data_shards.storage import Location, list_files, locate, read_file
@@ -50,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    check_range("--jobs", args.jobs, 1, 1024)
+    check_ranges(args, jobs=(1, 1024))
     index(args.uri, args.split, args.field, force=args.force, jobs=args.jobs)
     return 0
 

@@ -10,11 +10,11 @@ from shlex import quote
 
 from data_shards.checking.check import Report, Task, check_shard
 from data_shards.checking.scan import look_at_all
-from data_shards.command_line import integer
+from data_shards.command_line import check_ranges, integer
 from data_shards.cores import usable_cores
 from data_shards.dataset.manifest import INDEX, MANIFEST, Dataset, SplitInfo, open_dataset, read_manifest
 from data_shards.dataset.rows import IndexRows
-from data_shards.errors import UserError, check_range
+from data_shards.errors import UserError
 from data_shards.packing.report import listed
 from data_shards.storage import RangeReader, list_files, locate, read_file
 
@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    check_range("--jobs", args.jobs, 1, 1024)
+    check_ranges(args, jobs=(1, 1024))
     return 1 if verify(args.uri, jobs=args.jobs).bad else 0
 
 

@@ -8,9 +8,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from data_shards.command_line import integer
+from data_shards.command_line import check_ranges, integer
 from data_shards.dataset.manifest import Dataset, open_dataset
-from data_shards.errors import UserError, check_range
+from data_shards.errors import UserError
 from data_shards.local_paths import LocalFile
 from data_shards.storage.files import writing
 
@@ -33,11 +33,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    check_range("--load-size", args.load_size, 1, 65_500)
-    check_range("--crop-size", args.crop_size, 1, 65_500)
-    check_range("--batch", args.batch, 1, 2**20)
-    check_range("--workers", args.workers, 1, 1024)
-    check_range("--rounds", args.rounds, 1, 1_000_000)
+    side = 1, 65_500
+    check_ranges(args, load_size=side, crop_size=side, batch=(1, 2**20), workers=(1, 1024), rounds=(1, 1_000_000))
     if not 0 < args.seconds < math.inf:
         raise UserError(f"--seconds {args.seconds:g} is out of range: more than 0")
     if args.crop_size > args.load_size:

@@ -8,12 +8,13 @@ from contextlib import closing
 
 import pyarrow as pa
 
-from data_shards.command_line import integer
+from data_shards.command_line import check_ranges, integer
 from data_shards.dataset.epoch_plan import EpochPlan, rank_share, track_length
 from data_shards.dataset.manifest import Dataset, open_dataset
 from data_shards.dataset.rows import IndexRows
-from data_shards.errors import check_range, shown_name
+from data_shards.errors import shown_name
 from data_shards.local_paths import LocalFile
+from data_shards.packing.report import split_line
 from data_shards.storage import RangeReader, locate, shown
 
 DOMAINS = {"A": 0, "B": 1}
@@ -44,14 +45,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    check_range("--epoch", args.epoch, 0, 2**32 - 1)
-    check_range("--seed", args.seed, 0, 2**32 - 1)
-    check_range("--global-batch", args.global_batch, 1, 2**32 - 1)
-    check_range("--readers", args.readers, 1, 2**32 - 1)
+    most = 2**32 - 1
+    check_ranges(args, epoch=(0, most), seed=(0, most), global_batch=(1, most), readers=(1, most))
     dataset = open_dataset(args.uri)
     if args.order:
         track_length(dataset.require(args.split).samples, args.global_batch, args.split)
-        check_range("--readers", args.readers, 1, args.global_batch)
+        check_ranges(args, readers=(1, args.global_batch))
         lines = order(dataset, args.split, args.seed, args.epoch, args.global_batch, args.readers)
         sys.stdout.writelines(f"{json.dumps(line)}\n" for line in lines)
         return 0
@@ -89,11 +88,8 @@ def print_summary(dataset: Dataset) -> None:
     with closing(RangeReader(locate(dataset.uri))) as ranges:
         sizes = IndexRows(ranges, dataset).table(["width", "height"])
     for split, info in dataset.splits.items():
-        number = shards.count(split)
-        print(
-            f"  {split:8} {info.samples:8,} images  {info.bytes / 1e6:10,.1f} MB  "
-            f"{number:5,} shard{'' if number == 1 else 's'}  {_sizes(dataset, split, sizes)}"
-        )
+        line = split_line(split, info.samples, info.bytes, shards.count(split))
+        print(f"{line}  {_sizes(dataset, split, sizes)}")
     skipped = len(dataset.manifest["skipped"])
     if skipped:
         print(f"  {skipped:,} file{' was' if skipped == 1 else 's were'} skipped, manifest.json says which and why")

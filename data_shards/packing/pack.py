@@ -19,10 +19,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from data_shards.command_line import integer
+from data_shards.command_line import check_ranges, integer
 from data_shards.cores import usable_cores
 from data_shards.dataset.manifest import INDEX, INDEX_SCHEMA, SPLITS, commit, read_manifest
-from data_shards.errors import UserError, check_range, shown_name
+from data_shards.errors import UserError, shown_name
 from data_shards.images.encode import UNREADABLE, Encoding, encode_file, hash_file
 from data_shards.packing.chosen import chosen_sources
 from data_shards.packing.processes import FILES_PER_TASK, Workers
@@ -79,11 +79,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    check_range("--size", args.size, 1, 65_500)
-    check_range("--quality", args.quality, 1, 100)
-    check_range("--shard-mb", args.shard_mb, 1, 4096)
-    check_range("--jobs", args.jobs, 1, 1024)
-    check_range("--min-size", args.min_size, 1, 65_500)
+    side = 1, 65_500
+    check_ranges(args, size=side, quality=(1, 100), shard_mb=(1, 4096), jobs=(1, 1024), min_size=side)
     *source, dest = args.places
     encoding = Encoding(args.size, args.quality, args.min_size)
     sources = chosen_sources(source, args.a, args.b, args.lists, args.held_out)

@@ -23,8 +23,12 @@ def summarize(done: str, uri: str, packed: pa.Table, shards: list[dict[str, Any]
     for split in pc.unique(packed["split"]).to_pylist():
         own = [shard for shard in shards if shard["split"] == split]
         samples, size_bytes = sum(shard["samples"] for shard in own), sum(shard["bytes"] for shard in own)
-        plural = "" if len(own) == 1 else "s"
-        print(f"  {split:8} {samples:8,} images  {size_bytes / 1e6:10,.1f} MB  {len(own):5,} shard{plural}")
+        print(split_line(split, samples, size_bytes, len(own)))
+
+
+def split_line(split: str, samples: int, size_bytes: int, shards: int) -> str:
+    plural = "" if shards == 1 else "s"
+    return f"  {split:8} {samples:8,} images  {size_bytes / 1e6:10,.1f} MB  {shards:5,} shard{plural}"
 
 
 def duplicates(packed: pa.Table) -> list[str]:

@@ -15,9 +15,9 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from data_shards.command_line import integer
+from data_shards.command_line import check_ranges, integer
 from data_shards.cores import usable_cores
-from data_shards.errors import UserError, check_range
+from data_shards.errors import UserError
 from data_shards.local_paths import Result
 from data_shards.packing.processes import FILES_PER_TASK, Workers
 from data_shards.progress import Progress
@@ -62,11 +62,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    check_range("--size", args.size, 32, 512)
-    check_range("--train", args.train, 1, 1_000_000)
-    check_range("--test", args.test, 1, 1_000_000)
-    check_range("--seed", args.seed, 0, 2**63)
-    check_range("--jobs", args.jobs, 1, 1024)
+    images = 1, 1_000_000
+    check_ranges(args, size=(32, 512), train=images, test=images, seed=(0, 2**63), jobs=(1, 1024))
     synth(args.dest, Synth(args.size, args.train, args.test, args.seed), jobs=args.jobs)
     return 0
 

@@ -78,7 +78,8 @@ class TrainingStep:
         self.seed, self.global_batch, self.rank, self.world = seed, global_batch, rank, world
         self.dtype = torch.float64 if step.precision == "fp64" else torch.float32
         backend = Backend.choose(model, step, self.device, world)
-        self.summary, self._channels_last = backend.summary, backend.channels_last
+        self.summary = backend.summary
+        self._memory_format = torch.channels_last if backend.channels_last else torch.contiguous_format
         self.model = model
         self.networks = self._build(model)
         ab, ba, discriminator_a, discriminator_b = self.networks.values()
@@ -192,7 +193,8 @@ class TrainingStep:
         """-> the names of the losses, `total` first, their values times the share of the round, and generated images."""
         if self._fused:
             self._fused.cast(self.networks.values() if name == "generators" else self.players[name].children())
-        with self._autocast():
+        half = HALVES.get(self.config.precision)
+        with torch.autocast(self.device.type, half, enabled=half is not None):
             total, losses, *fakes = self.players[name](*images)
         # The sum over rounds and ranks is the mean over the images, on whichever rank they are. A loss that is not finite makes
         # its gradients NaN, and the sum carries that to all ranks: no message of its own, no waiting.
@@ -233,14 +235,6 @@ class TrainingStep:
         # Converted while they are bytes.
         images = images_uint8.to(self.device, non_blocking=True).contiguous(memory_format=self._memory_format)
         return to_float(images, self.dtype)
-
-    @property
-    def _memory_format(self) -> torch.memory_format:
-        return torch.channels_last if self._channels_last else torch.contiguous_format
-
-    def _autocast(self) -> torch.autocast:
-        dtype = HALVES.get(self.config.precision)
-        return torch.autocast(self.device.type, dtype, enabled=dtype is not None)
 
 
 def trainable(player: str, parameters: Iterable[nn.Parameter], frozen: set[nn.Parameter]) -> list[nn.Parameter]:

@@ -9,9 +9,10 @@ from typing import Any
 
 import torch
 
-from data_shards.errors import UserError, check_range, shown_name
+from data_shards.command_line import check_ranges
+from data_shards.errors import UserError, shown_name
 from data_shards.images.fit import Fit
-from data_shards.images.read import image_size
+from data_shards.images.read import image_size, load_all
 from data_shards.progress import Progress
 from data_shards.storage.files import writing
 from nla_cyclegan.commands.device import choose_device
@@ -31,7 +32,7 @@ from nla_cyclegan.weights.references import BEST, Reference, about_weights
 
 def evaluate_files(args: argparse.Namespace) -> int:
     """Measure, print the tables, write the JSON. Returns: 1 with --strict if an image was left out, else 0."""
-    check_range("--seed", args.seed, 0, 2**63)
+    check_ranges(args, seed=(0, 2**63))
     files, left_out = Folders.found(args)
     for option, file in (("--json", args.json), ("--statistics", args.statistics)):
         if file and file.resolve() in {path.resolve() for path in files.all()}:
@@ -86,16 +87,13 @@ def evaluate_files(args: argparse.Namespace) -> int:
 
 def _sizes(paths: Sequence[Path]) -> tuple[dict[Path, tuple[int, int]], dict[Path, str]]:
     """Height and width of each image, and the reason for each image that cannot be read."""
-    sizes: dict[Path, tuple[int, int]] = {}
-    unreadable: dict[Path, str] = {}
     with Progress("sizes", len(paths)) as progress:
-        for path in paths:
-            try:
-                sizes[path] = image_size(path)
-            except UserError as error:
-                unreadable[path] = str(error)
+
+        def size(path: Path) -> tuple[int, int]:
             progress.advance()
-    return sizes, unreadable
+            return image_size(path)
+
+        return load_all(paths, size)
 
 
 def _report(

@@ -2,8 +2,9 @@
 
 import argparse
 import sys
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 
 from data_shards.errors import UserError, shown_name
@@ -54,14 +55,9 @@ class Folders:
 
     def without(self, skipped: Container[Path]) -> "Folders":
         """Without these files, and without the input, translation and truth that belong to one of them."""
-        lists = [each for each in (self.translations, self.inputs, self.truth) if each]
-        kept = [row for row in zip(*lists, strict=True) if not any(path in skipped for path in row)]
-        columns: Iterator[list[Path]] = iter(
-            [list(column) for column in zip(*kept, strict=True)] if kept else [[] for _ in lists]
-        )
-        translations, inputs, truth = (
-            next(columns) if each else [] for each in (self.translations, self.inputs, self.truth)
-        )
+        rows = zip_longest(self.translations, self.inputs, self.truth)
+        kept = [row for row in rows if not any(path in skipped for path in row)]
+        translations, inputs, truth = ([path for row in kept if (path := row[column])] for column in range(3))
         real, training = ([path for path in each if path not in skipped] for each in (self.real, self.training))
         return Folders(translations, inputs, real, truth, training)
 
