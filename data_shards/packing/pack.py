@@ -205,8 +205,10 @@ def _finish(
     is_packed = pc.equal(rows["fault"], "")
     packed = rows.filter(is_packed).select(INDEX_SCHEMA.names)
     skipped = rows.filter(pc.invert(is_packed)).select(["split", "name", "fault"]).to_pylist()
-    digests = {split: _digest_of(rows, split) for split in pc.unique(rows["split"]).to_pylist()}
-    for split in digests:
+    digests = {}
+    for split in pc.unique(rows["split"]).to_pylist():
+        sources_of = rows.filter(pc.equal(rows["split"], split))["source_sha256"].to_pylist()
+        digests[split] = hashlib.sha256(b"".join(sources_of)).hexdigest()
         if not pc.any(pc.equal(packed["split"], split)).as_py():
             _discard(location, OURS)
             first = next(row for row in skipped if row["split"] == split)
@@ -219,8 +221,3 @@ def _finish(
     commit(location, packed, shards, {"pack": task, "sources": digests, "skipped": skipped})
     _discard(location, rf"{UNFINISHED}/.*")
     return packed, shards, skipped
-
-
-def _digest_of(rows: pa.Table, split: str) -> str:
-    digests = rows.filter(pc.equal(rows["split"], split))["source_sha256"].to_pylist()
-    return hashlib.sha256(b"".join(digests)).hexdigest()

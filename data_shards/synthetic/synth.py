@@ -6,7 +6,6 @@ Every image is a function of (seed, split, index) alone: neither the number of i
 import argparse
 import json
 import tempfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -108,7 +107,8 @@ def _is_there_already(dest: Path, config: Synth) -> bool:
 def _draw_all(root: Path, config: Synth, jobs: int) -> None:
     for split in SCENES:
         (root / split).mkdir(parents=True)
-    todo = list(_scenes(config))
+    counts = {number: _count(config, split) for split, number in SCENES.items()}
+    todo = [Scene(number, index) for number, count in counts.items() for index in range(count)]
     with (
         Workers(min(jobs, -(-len(todo) // FILES_PER_TASK))) as workers,
         Progress("drawing", len(todo), "scenes") as progress,
@@ -119,11 +119,6 @@ def _draw_all(root: Path, config: Synth, jobs: int) -> None:
 
 def _count(config: Synth, split: str) -> int:
     return config.train if split.startswith("train") else config.test
-
-
-def _scenes(config: Synth) -> Iterator[Scene]:
-    counts = {number: _count(config, split) for split, number in SCENES.items()}
-    return (Scene(number, index) for number, count in counts.items() for index in range(count))
 
 
 def _draw_files(scene: Scene, root: Path, config: Synth) -> None:

@@ -117,7 +117,12 @@ def _translate_all(generator: Generator, targets: Mapping[Path, Path], args: arg
                 for readable, unreadable in islice(read, len(batch)):
                     images |= readable
                     skipped.update(unreadable)
-                for source, translated in zip(images, _translate(generator, images, progress, args), strict=True):
+                if not images:
+                    continue
+                done = translate_batch(
+                    generator, list(images.values()), tile, progress.advance, precision=args.precision
+                )
+                for source, translated in zip(images, done, strict=True):
                     if args.attention:
                         _draw_attention(
                             generator, reduced(images[source], tile * tile), args.attention, targets[source]
@@ -131,16 +136,6 @@ def _translate_all(generator: Generator, targets: Mapping[Path, Path], args: arg
         for _ in overlapped(paint(), write, pool, lambda painted: shares[painted[0]], prompt=True):
             progress.image()
     return skipped
-
-
-def _translate(
-    generator: Generator, images: Mapping[Path, Tensor], progress: PixelProgress, args: argparse.Namespace
-) -> list[Tensor]:
-    if not images:
-        return []
-    return translate_batch(
-        generator, list(images.values()), args.tile // 4 * 4, progress.advance, precision=args.precision
-    )
 
 
 def _draw_attention(generator: Generator, image_CHW: Tensor, fractions: tuple[float, float], target: Path) -> None:

@@ -72,16 +72,12 @@ def _pyramid(images_NCHW: Tensor, levels: range) -> Iterator[Tensor]:
     """Laplacian pyramid (Burt and Adelson 1983): what a level adds to the next coarser one; the coarsest is the image itself."""
     images_NCHW = images_NCHW.float()
     for level in range(levels.stop):
-        smaller = _halve(images_NCHW)
+        smaller = _blur(images_NCHW)[..., ::2, ::2]
         is_coarsest = min(smaller.shape[-2:]) < COARSEST
         if level in levels:
             height, width = images_NCHW.shape[2:]
             yield images_NCHW if is_coarsest else images_NCHW - _double(smaller)[..., :height, :width]
         images_NCHW = smaller
-
-
-def _halve(images_NCHW: Tensor) -> Tensor:
-    return _blur(images_NCHW)[..., ::2, ::2]
 
 
 def _double(images_NCHW: Tensor) -> Tensor:

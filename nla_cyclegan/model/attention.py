@@ -65,7 +65,8 @@ class NonLocalBlock(nn.Module):
             y_BND = _attended(q_BND, k_BMD, v_BMD, self.scale)
         # The gain scales W_z instead of its output, which saves an image-sized tensor in the backward.
         weight = self.w_z.weight if self.gain is None else self.gain * self.w_z.weight
-        return x_BCHW + _columns(F.linear(y_BND, weight), x_BCHW)
+        z_BNC = F.linear(y_BND, weight)
+        return x_BCHW + z_BNC.unflatten(1, x_BCHW.shape[-2:]).permute(0, 3, 1, 2)
 
     def attention_map(self, x_BCHW: Tensor, row: int, col: int) -> Tensor:
         """Attention weights of position (row, col) over all positions: softmax weights [B, H, W] that sum to 1.
@@ -123,7 +124,3 @@ def _attended(q_BND: Tensor, k_BMD: Tensor, v_BMD: Tensor, scale: float) -> Tens
 def in_rows(x_BCHW: Tensor) -> Tensor:
     """Positions in a row, channels last and contiguous; free of copies for a channels_last input."""
     return x_BCHW.permute(0, 2, 3, 1).flatten(1, 2).contiguous()
-
-
-def _columns(x_BNC: Tensor, like_BCHW: Tensor) -> Tensor:
-    return x_BNC.unflatten(1, like_BCHW.shape[-2:]).permute(0, 3, 1, 2)

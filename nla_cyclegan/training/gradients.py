@@ -40,7 +40,7 @@ class GradientSum:
         for parameter in reversed(list(parameters)):
             if not self._buckets or self._buckets[-1].closed:
                 self._buckets.append(_Bucket())
-            self._buckets[-1].add(parameter)
+            self._buckets[-1].parameters.append(parameter)
             parameter.register_post_accumulate_grad_hook(self._on_gradient)
         self._bucket_of = {parameter: bucket for bucket in self._buckets for parameter in bucket.parameters}
 
@@ -59,7 +59,8 @@ class GradientSum:
             raise RuntimeError("a parameter got no gradient in the backward that ends a step")
         for work, bucket in zip(self._works, self._buckets, strict=True):
             work.wait()
-            bucket.hand_back()
+            for parameter, view in zip(bucket.parameters, bucket.views, strict=True):
+                parameter.grad = view
 
     def _on_gradient(self, parameter: Tensor) -> None:
         if not self._on:
@@ -78,14 +79,11 @@ class _Bucket:
         self.parameters: list[nn.Parameter] = []
         self.missing = 0
         self._flat: Tensor | None = None
-        self._views: list[Tensor] = []
+        self.views: list[Tensor] = []
 
     @property
     def closed(self) -> bool:
         return sum(p.numel() * p.element_size() for p in self.parameters) >= BUCKET_BYTES
-
-    def add(self, parameter: nn.Parameter) -> None:
-        self.parameters.append(parameter)
 
     def pack(self) -> Tensor:
         if self._flat is None:
@@ -93,10 +91,6 @@ class _Bucket:
             self._flat = torch.empty(sum(sizes), dtype=first.dtype, device=first.device)
             parts = zip(self.parameters, self._flat.split(sizes), strict=True)
             # In the parameters' memory order, which a parameter's gradient must have.
-            self._views = [part.as_strided(p.shape, p.stride(), part.storage_offset()) for p, part in parts]
-        torch._foreach_copy_(self._views, [p.grad for p in self.parameters if p.grad is not None])
+            self.views = [part.as_strided(p.shape, p.stride(), part.storage_offset()) for p, part in parts]
+        torch._foreach_copy_(self.views, [p.grad for p in self.parameters if p.grad is not None])
         return self._flat
-
-    def hand_back(self) -> None:
-        for parameter, view in zip(self.parameters, self._views, strict=True):
-            parameter.grad = view

@@ -100,15 +100,15 @@ def _read_all(
     folder: Location, entries: Sequence[str], directions: Sequence[Direction]
 ) -> dict[Direction, Generator] | None:
     """The generators in a folder with these entries, None where it lacks one; checked where the folder has checksums."""
-    files = {direction: _file_of(direction, entries) for direction in directions}
-    if not all(files.values()):
-        return None
+    files: dict[Direction, str] = {}
+    for direction in directions:
+        names = (FILE_NAMES[direction], f"latest{PTH_ENDINGS[direction]}")
+        file = next((name for name in names if name in entries), None)
+        if file is None:
+            return None
+        files[direction] = file
     reader = CheckpointReader(folder) if world_of(entries) else None
-    return {direction: _read(folder, file, reader) for direction, file in files.items() if file}
-
-
-def _file_of(direction: Direction, entries: Sequence[str]) -> str | None:
-    return next((name for name in (FILE_NAMES[direction], f"latest{PTH_ENDINGS[direction]}") if name in entries), None)
+    return {direction: _read(folder, file, reader) for direction, file in files.items()}
 
 
 def _read_chosen(run: Location, choice: str, directions: Sequence[Direction]) -> dict[Direction, Generator]:

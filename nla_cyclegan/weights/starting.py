@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import safetensors.torch
-from torch import Tensor, nn
+from torch import nn
 
 from data_shards.errors import UserError
 from data_shards.storage import Location, list_folder, locate, read_file
@@ -86,9 +86,11 @@ def _fill_discriminators(networks: Mapping[str, nn.Module], folder: Location) ->
         file = next((file for file in files if file in entries), None)
         if file is None:
             raise UserError(f"{folder.uri}: no {' or '.join(files)} in it; --init.what generators needs none")
-        content = reader.content(file) if reader else read_file(folder, file)
+        content = (reader.content(file) if reader else read_file(folder, file)) or b""
         try:
-            networks[name].load_state_dict(_discriminator_tensors(content or b"", file))
+            theirs = is_torch_file(content)
+            tensors = discriminator_state(read_state(content)) if theirs else tensors_in(content, file)
+            networks[name].load_state_dict(tensors)
         except (RuntimeError, KeyError) as error:
             # torch's message has a line for each tensor.
             reason = " ".join(str(error).split())[:300]
@@ -97,10 +99,6 @@ def _fill_discriminators(networks: Mapping[str, nn.Module], folder: Location) ->
                 "give --init.what generators"
             ) from error
     return list(DISCRIMINATORS)
-
-
-def _discriminator_tensors(content: bytes, file: str) -> dict[str, Tensor]:
-    return discriminator_state(read_state(content)) if is_torch_file(content) else tensors_in(content, file)
 
 
 def packed(networks: Mapping[str, nn.Module], names: list[str]) -> dict[str, bytes]:
