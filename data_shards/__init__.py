@@ -24,17 +24,9 @@ _HOME = {
 }
 
 __all__ = [
-    "Dataset",
-    "SplitInfo",
-    "StorageAwayError",
-    "StreamConfig",
-    "UnpairedBatch",
-    "UnpairedStream",
-    "UserError",
-    "open_dataset",
-    "rank_share",
-    "read_split",
-]
+    "Dataset", "SplitInfo", "StorageAwayError", "StreamConfig", "UnpairedBatch", "UnpairedStream", "UserError",
+    "open_dataset", "rank_share", "read_split",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

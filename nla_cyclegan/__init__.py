@@ -36,29 +36,11 @@ _HOMES = {
 }
 
 __all__ = [
-    "DiscriminatorConfig",
-    "Generator",
-    "GeneratorConfig",
-    "InitConfig",
-    "LossConfig",
-    "ModelConfig",
-    "NonLocalBlock",
-    "OptimizerConfig",
-    "PatchDiscriminator",
-    "ScheduleConfig",
-    "StepConfig",
-    "TrainingStep",
-    "from_pretrained",
-    "learning_rate",
-    "load_generator",
-    "load_generators",
-    "metadata_of",
-    "paint",
-    "save_generator",
-    "total_images",
-    "translate_images",
-    "translate_tiles",
-]
+    "DiscriminatorConfig", "Generator", "GeneratorConfig", "InitConfig", "LossConfig", "ModelConfig", "NonLocalBlock",
+    "OptimizerConfig", "PatchDiscriminator", "ScheduleConfig", "StepConfig", "TrainingStep", "from_pretrained",
+    "learning_rate", "load_generator", "load_generators", "metadata_of", "paint", "save_generator", "total_images",
+    "translate_images", "translate_tiles",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

@@ -51,7 +51,7 @@ class _Handler(BaseHTTPRequestHandler):
         if not self._is_own():
             return
         if path == "/about":
-            self._answer(lambda: self._about())
+            self._answer(self._about)
         elif path in FILES:
             name = FILES[path]
             self._reply(200, TYPES[name.rpartition(".")[2]], files(__package__).joinpath(name).read_bytes())
@@ -90,7 +90,7 @@ class _Handler(BaseHTTPRequestHandler):
         return {
             "weights": translator.weights,
             "directions": translator.directions,
-            "checkpoints": [{"name": choice.name, "images": choice.images} for choice in translator.choices()],
+            "checkpoints": [{"name": name, "images": images} for name, images in translator.choices().items()],
         }
 
     def _paint(self, upload: bytes, asked: Mapping[str, str]) -> dict[str, Any]:
@@ -110,7 +110,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _checkpoint(self, asked: Mapping[str, str]) -> str:
         # Only an existing name is accepted, because it becomes part of a path.
         name = asked.get("checkpoint", "")
-        if name not in [choice.name for choice in self.server.translator.choices()]:
+        if name not in self.server.translator.choices():
             raise UserError("this checkpoint has been deleted meanwhile; reload the page")
         return name
 

@@ -30,14 +30,6 @@ Generators = dict[Direction, Generator]
 
 
 @dataclass(frozen=True)
-class Choice:
-    """A checkpoint that can be chosen; `name` is empty if the weights are of a single one."""
-
-    name: str
-    images: int | None
-
-
-@dataclass(frozen=True)
 class Translation:
     """PNG files; `back` is None without the generator of the other direction, `mask` where no output is masked."""
 
@@ -56,19 +48,20 @@ class Translator:
         self.weights, self.size, self.device = weights, size, device
         self._turn = threading.Lock()
         self._loaded: OrderedDict[str, Generators] = OrderedDict()
-        self.directions: list[Direction] = list(self._generators(self.choices()[-1].name))
+        self.directions: list[Direction] = list(self._generators([*self.choices()][-1]))
 
-    def choices(self) -> list[Choice]:
-        """The checkpoints that are complete by now, oldest first. Raises: UserError where storage does not answer."""
+    def choices(self) -> dict[str, int | None]:
+        """The checkpoints that are complete by now, oldest first, and the images seen at each; one without a name if the weights are of
+        a single one. Raises: UserError where storage does not answer."""
         reference = Reference.of(self.weights)
         place = locate(reference.uri)
         if reference.choice or is_file(place):
-            return [Choice("", None)]
+            return {"": None}
         checkpoints = stored(place)
         complete = [name for name, files in checkpoints.items() if world_of(files)] or list(checkpoints)
         # The newer one of two with the same number of images.
         newest = {images_of(name): name for name in sorted(complete, key=age)}
-        return [Choice(name, images) for images, name in newest.items()] or [Choice("", None)]
+        return {name: images for images, name in newest.items()} or {"": None}
 
     def translate(self, upload: bytes, direction: Direction, checkpoint: str) -> Translation:
         """Raises: UserError where the upload is no image, or the checkpoint is gone."""

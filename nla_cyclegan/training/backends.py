@@ -28,48 +28,37 @@ def switches(config: StepConfig, device: torch.device) -> Iterator[None]:
     if config.deterministic:
         # Read by cuBLAS when it starts: with more workspaces than one, its results depend on what ran when.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    before = _Switches.current()
-    _Switches(
+    before = {
+        "matmul": torch.get_float32_matmul_precision(),
+        "convolution_tf32": torch.backends.cudnn.allow_tf32,
+        "benchmark": torch.backends.cudnn.benchmark,
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
+        "warn_only": torch.is_deterministic_algorithms_warn_only_enabled(),
+        "fill": torch.utils.deterministic.fill_uninitialized_memory,  # type: ignore[attr-defined]
+    }
+    _switch(
         matmul="high" if config.tf32 else "highest",
         convolution_tf32=config.tf32,
         benchmark=config.cudnn_benchmark and not config.deterministic,
         deterministic=config.deterministic,
         warn_only=False,
         # All that is taken uninitialized is written in full: filling it would only cost time.
-        fill=before.fill and not config.deterministic,
-    ).set()
+        fill=before["fill"] and not config.deterministic,
+    )
     try:
         yield
     finally:
-        before.set()
+        _switch(**before)
 
 
-@dataclass(frozen=True)
-class _Switches:
-    matmul: str
-    convolution_tf32: bool
-    benchmark: bool
-    deterministic: bool
-    warn_only: bool
-    fill: bool
-
-    @classmethod
-    def current(cls) -> "_Switches":
-        return cls(
-            torch.get_float32_matmul_precision(),
-            torch.backends.cudnn.allow_tf32,
-            torch.backends.cudnn.benchmark,
-            torch.are_deterministic_algorithms_enabled(),
-            torch.is_deterministic_algorithms_warn_only_enabled(),
-            torch.utils.deterministic.fill_uninitialized_memory,  # type: ignore[attr-defined]
-        )
-
-    def set(self) -> None:
-        torch.set_float32_matmul_precision(self.matmul)
-        torch.backends.cudnn.allow_tf32 = self.convolution_tf32
-        torch.backends.cudnn.benchmark = self.benchmark
-        torch.use_deterministic_algorithms(self.deterministic, warn_only=self.warn_only)
-        torch.utils.deterministic.fill_uninitialized_memory = self.fill  # type: ignore[attr-defined]
+def _switch(
+    *, matmul: str, convolution_tf32: bool, benchmark: bool, deterministic: bool, warn_only: bool, fill: bool
+) -> None:
+    torch.set_float32_matmul_precision(matmul)
+    torch.backends.cudnn.allow_tf32 = convolution_tf32
+    torch.backends.cudnn.benchmark = benchmark
+    torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
+    torch.utils.deterministic.fill_uninitialized_memory = fill  # type: ignore[attr-defined]
 
 
 def make_fused(config: StepConfig) -> "Fused":

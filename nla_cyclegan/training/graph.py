@@ -4,7 +4,6 @@ Inputs that change from call to call are copied into those tensors; other decisi
 """
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -15,14 +14,6 @@ MOST_GRAPHS = 4
 """Largest number of graphs, each of which keeps its intermediate results in memory; further shapes are computed without one."""
 
 Function = Callable[..., Tensor]
-
-
-class Graph(Protocol):
-    """A captured call."""
-
-    output: Tensor
-
-    def replay(self) -> None: ...
 
 
 class Inputs:
@@ -74,7 +65,7 @@ class _Stage:
 
 
 class CudaGraph:
-    """A captured call of a function; `rehearse` calls it without side effects beyond what the function overwrites at each call."""
+    """A captured call of a function, whose result is `output`; `rehearse` calls it without side effects beyond what the function overwrites at each call."""
 
     def __init__(self, function: Function, rehearse: Callable[..., None], inputs: Sequence[Tensor]) -> None:
         # One stream for both, so that autograd's state does not tie the capture to another stream.
@@ -107,11 +98,11 @@ class Replay:
         function: Function,
         rehearse: Callable[..., None],
         device: torch.device,
-        capture: Callable[[Function, Callable[..., None], Sequence[Tensor]], Graph] | None,
+        capture: Callable[[Function, Callable[..., None], Sequence[Tensor]], CudaGraph] | None,
     ) -> None:
         self.function, self.rehearse, self.device, self.capture = function, rehearse, device, capture
         self._inputs: dict[tuple[torch.Size, ...], Inputs] = {}
-        self._graphs: dict[tuple[torch.Size, ...], Graph] = {}
+        self._graphs: dict[tuple[torch.Size, ...], CudaGraph] = {}
 
     def __call__(self, *values: Tensor) -> Tensor:
         """The function's output for these values, on the host or on the device, as a new tensor."""
