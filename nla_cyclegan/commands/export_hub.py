@@ -110,12 +110,12 @@ def _card(
     yield from ("from PIL import Image", "from nla_cyclegan import from_pretrained, paint")
     yield f'generator = from_pretrained("USER/NAME", "{directions[-1]}")'
     yield from ('paint(generator, Image.open("input.jpg")).save("output.png")', "```", "")
-    if images := recorded.get("images_seen"):
+    if isinstance(images := recorded.get("images_seen"), int):
         data = _mapping(config.get("data"))
         of = f" of {_last_part(str(data['uri']))}" if "uri" in data else ""
         yield from ("## Training", "", f"{images:,} image pairs{of} seen.", "")
-    if command := recorded.get("command"):
-        yield from ("```bash", _public(str(command)), "```", "")
+    if command := _public(str(recorded.get("command", ""))):
+        yield from ("```bash", command, "```", "")
     figures = {
         key: value
         for key, value in _mapping(recorded.get("metrics")).items()
@@ -127,8 +127,11 @@ def _card(
 
 
 def _public(command: str) -> str:
-    """The command without paths of the machine that it ran on."""
-    options = [option.partition("=") for option in shlex.split(command)]
+    """The command without paths of the machine that it ran on; empty for what no shell would take."""
+    try:
+        options = [option.partition("=") for option in shlex.split(command)]
+    except ValueError:
+        return ""
     kept = [
         f"{name}={_last_part(value)}" if name in LAST_PART else name + equals + value
         for name, equals, value in options

@@ -108,6 +108,15 @@ def test_a_weight_file_alone(run: Path, tmp_path: Path, capsys: Any) -> None:
     assert "## Training" not in (tmp_path / "hub" / "README.md").read_text()
 
 
+def test_a_record_that_is_not_this_programs_costs_only_its_lines(run: Path, tmp_path: Path) -> None:
+    (run / "checkpoint_8" / "run.json").write_text(json.dumps({"command": "python 'train", "images_seen": "8"}))
+    assert export(run, tmp_path / "hub") == 0
+    card = (tmp_path / "hub" / "README.md").read_text()
+    assert "## Use" in card
+    assert "```bash" not in card
+    assert "## Training" not in card
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
