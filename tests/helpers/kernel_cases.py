@@ -317,7 +317,9 @@ def check_optimizer(device: str, name: str, widths: Sequence[int]) -> None:
         for p, q in zip(plain, mine, strict=True):
             torch.testing.assert_close(q, p, rtol=2e-6, atol=1e-8)
             for key, kept in reference.state[p].items():
-                rtol, atol = (1e-6, 1e-12) if kept.dim() or key.startswith("exp") else (1e-14, 0)
+                # Of a first moment of opposite terms little but their rounding may be left.
+                atols = {"exp_avg": 1e-7, "exp_avg_sq": 1e-12}
+                rtol, atol = (1e-6, atols[key]) if key in atols else (1e-14, 0)
                 torch.testing.assert_close(fused.state[q][key], kept, rtol=rtol, atol=atol)
 
 
