@@ -209,7 +209,7 @@ def test_a_sheet_that_cannot_be_written(tmp_path: Path, capsys: pytest.CaptureFi
     (tmp_path / "file").touch()
     for path, message in (
         (tmp_path / "sheet.pdf", "sheet.pdf: name a .png, .jpg or .webp file"),
-        (tmp_path / "file" / "sheet.png", f"{tmp_path / 'file' / 'sheet.png'}: cannot be written ("),
+        (tmp_path / "file" / "sheet.png", f"{tmp_path / 'file' / 'sheet.png'}: cannot be written"),
     ):
         assert main(["inspect", dataset.uri, "--contact-sheet", str(path)]) == 2
         assert message in capsys.readouterr().err
