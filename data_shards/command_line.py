@@ -50,8 +50,8 @@ def run_verb(
 ) -> int:
     """Run the verb that `argv` (default: the process's arguments) starts with; return the exit status.
 
-    A UserError is printed as `error: ...` lines, status 2; so is a package that is not installed, and a place that is closed
-    or full. Ctrl-C prints `interrupted`, status 130; so do SIGTERM and SIGHUP, status 143 and 129, after what is half-written has been
+    Without a verb all are listed, status 2. A UserError is printed as `error: ...` lines, status 2; so is a package that is not
+    installed, and a place that is closed or full. Ctrl-C prints `interrupted`, status 130; so do SIGTERM and SIGHUP, status 143 and 129, after what is half-written has been
     removed. A reader of stdout that has gone (`| head`) is no error.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
@@ -63,7 +63,10 @@ def run_verb(
     if isinstance(sys.stdout, io.TextIOWrapper):
         # As stderr does: a path need not be text, nor in the terminal's alphabet.
         sys.stdout.reconfigure(errors="backslashreplace")
-    if not arguments or arguments[0] not in verbs:
+    if not arguments:
+        _parser(prog, description, verbs).print_help(sys.stderr)
+        return 2
+    if arguments[0] not in verbs:
         _parser(prog, description, verbs).parse_args(arguments[:1])
     try:
         _check_current_folder()

@@ -87,9 +87,3 @@ class ResultFolder(Result):
         if path.exists() and not path.is_dir():
             raise UserError(f"{shown_name(text)}: cannot be written, it is a file; name a folder")
         return path
-
-
-class TranslationFolder(ResultFolder):
-    """The folder for translations."""
-
-    advice = InputPath.advice

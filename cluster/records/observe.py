@@ -3,7 +3,7 @@
 import resource
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,23 +16,35 @@ from cluster.records.config import ObserveConfig
 from cluster.records.metrics_file import WAITS, Record
 from cluster.records.sinks import Sink
 
+# A first step of less says nothing: the first record comes soon.
+SLOW_STEP_S = 2.0
+
 
 class MetricsLog:
     """Accumulates the losses of the steps and writes their mean over ranks and steps; every rank must call each method.
 
     Args:
         sinks: where the records go; used on rank 0 only.
+        say: called by rank 0 after a slow first step, since the first record may be an hour away.
 
     Attributes:
         latest: the newest value of everything that was ever recorded.
         counts: numbers that every record of steps has too.
     """
 
-    def __init__(self, config: ObserveConfig, clock: Clock, world: World, sinks: Iterable[Sink] = ()) -> None:
+    def __init__(
+        self,
+        config: ObserveConfig,
+        clock: Clock,
+        world: World,
+        sinks: Iterable[Sink] = (),
+        say: Callable[[str], None] = lambda text: None,
+    ) -> None:
         self.config, self.clock, self.world = config, clock, world
         self.sinks = list(sinks) if world.rank == 0 else []
         self.latest: Record = {}
         self.counts: Record = {}
+        self._say, self._stepped = say, False
         self._sum: Tensor | None = None
         self._begin_interval()
 
@@ -67,6 +79,9 @@ class MetricsLog:
         self._steps += 1
         if self.clock.due(self.config.every, images_seen):
             self._write(images_seen, list(losses), lr)
+        elif not self._stepped and self.world.rank == 0:
+            self._say_if_slow()
+        self._stepped = True
 
     def add(self, record: Record) -> None:
         """Write a record; every one has `images`, the images seen, and is given `time`, in seconds since 1970."""
@@ -79,6 +94,13 @@ class MetricsLog:
         """A preview has been written to this file."""
         for sink in self.sinks:
             sink.picture(path, images_seen)
+
+    def _say_if_slow(self) -> None:
+        elapsed_s = time.perf_counter() - self._began
+        if elapsed_s >= SLOW_STEP_S:
+            self._say(
+                f"first step after {elapsed_s:.0f} s; losses come every {self.config.every:,} images (observe.every)"
+            )
 
     def _write(self, images_seen: int, names: list[str], lr: float) -> None:
         assert self._sum is not None

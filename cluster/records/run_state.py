@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from typing import Any
 
 from cluster.ownership.attempt import UNOWNED, Attempt
 from cluster.records import events
@@ -46,4 +47,9 @@ def _outcome(error: BaseException) -> tuple[str, str | None]:
 
 
 def _write(folder: RunFolder, state: str, reason: str | None = None, images: int | None = None) -> None:
-    folder.write_json(STATE, {"state": state, "reason": reason, "images": images, "time": time.time()})
+    folder.write_json(STATE, state_now(state, reason, images))
+
+
+def state_now(state: str, reason: str | None = None, images: int | None = None) -> dict[str, Any]:
+    """The content of state.json."""
+    return {"state": state, "reason": reason, "images": images, "time": time.time()}

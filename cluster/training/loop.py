@@ -58,7 +58,7 @@ def train(
         report: called after every validation, on all ranks, with the newest value of everything recorded.
         sinks: take the records of rank 0, beside the files in the run's folder.
         ask: whether this rank has been asked to leave off; see Requests.
-        say: called by rank 0 with how its steps are computed, and with what is wrong with the data.
+        say: called by rank 0 with how its steps are computed, how long a slow first one took, and with what is wrong with the data.
         copy_store: where this machine keeps copies of the state in its memory; None: nowhere.
 
     Returns: the newest value of everything recorded; the losses are the same on all ranks.
@@ -97,7 +97,7 @@ def train(
         metrics = MetricsFiles(config.observe, files, folder, recovered=lambda: memory.recovered)
         owner_check = [OwnerCheck(attempt)] if folder.is_local else []
         trackers = _trackers(config, clock, folder, attempt, say) if world.rank == 0 else []
-        log = MetricsLog(config.observe, clock, world, [*owner_check, metrics, *sinks, memory.tail, *trackers])
+        log = MetricsLog(config.observe, clock, world, [*owner_check, metrics, *sinks, memory.tail, *trackers], say)
         whole, fit = fitting_side(config.data.load_size), config.data.fit
         validation = Validation(config.validation, dataset, log, report, size=whole, fit=fit, say=say_of_data)
         previews = Previews(dataset, log, files, size=size, fit=fit, say=say_of_data)

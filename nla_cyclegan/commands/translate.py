@@ -1,12 +1,30 @@
 """Translate image files with a trained generator: python -m nla_cyclegan translate."""
 
 import argparse
+from pathlib import Path
 
 from data_shards.command_line import whole_number
-from data_shards.local_paths import InputPath, LocalFile, LocalPath, TranslationFolder
+from data_shards.errors import UserError, shown_name
+from data_shards.local_paths import InputPath, LocalFile, LocalPath, ResultFolder
 from nla_cyclegan.weights.names import WEIGHTS, add_direction
 
 GRID_ROWS = 6
+
+
+class TranslationFolder(ResultFolder):
+    """The folder for translations. Raises: UserError, also for the name of an image, which is meant for a file."""
+
+    advice = InputPath.advice
+
+    def path_of(self, text: str) -> Path:
+        from data_shards.images.signatures import SUFFIXES
+
+        path = super().path_of(text)
+        if path.suffix.lower() in SUFFIXES and not path.is_dir():
+            raise UserError(
+                f"{shown_name(text)}: is named like an image; name a folder, in which results keep their names"
+            )
+        return path
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -13,6 +13,7 @@ from ray import tune
 from tqdm import tqdm
 
 from cluster.ownership.attempt import UNOWNED, Attempt
+from cluster.records.run_state import STATE, state_now
 from data_shards.storage.folder import RunFolder
 from tuning.analysis.results import (
     ERROR,
@@ -33,6 +34,7 @@ MEASURED = set(Evaluation.model_fields) - {"time"}
 # TensorBoard reads the files of a folder in the order of their names.
 EVENTS = "tensorboard/events.out.tfevents.0000000000.hparams"
 SCORE = "score"
+SCHEDULER = "by the sweep's scheduler"
 
 
 class Progress:
@@ -69,15 +71,19 @@ def last_line(error: str) -> str:
     return error.strip().splitlines()[-1].strip()
 
 
-def ending_text(trial: Trial, trials: Sequence[Trial]) -> str:
-    """`trial 3 finished: ...`, with the best trial so far."""
+def varied_text(trial: Trial) -> str:
+    """`beta1 0.5, lr 0.0002`: what it varies."""
     fields = sorted(trial.overrides)
     values = zip(short_names(fields), (value_text(trial.overrides[field]) for field in fields), strict=True)
-    varied = ", ".join(f"{name} {value}" for name, value in values)
+    return ", ".join(f"{name} {value}" for name, value in values)
+
+
+def ending_text(trial: Trial, trials: Sequence[Trial]) -> str:
+    """`trial 3 finished: ...`, with the best trial so far."""
     outcome = trial.reason or f"score {trial.score:.2f} after {trial.images:,} images"
     best = ranked(trials)[0]
     compared = "the best so far" if best is trial else f"best so far trial {best.number}, {best.score:.2f}"
-    return f"trial {trial.number} {trial.state}: {outcome} ({varied})" + (
+    return f"trial {trial.number} {trial.state}: {outcome} ({varied_text(trial)})" + (
         f"; {compared}" if best.state == "finished" else ""
     )
 
@@ -98,10 +104,15 @@ class Recorder(tune.Callback):
             close_session(record, "lost", record.last_seen)
         self.writer = RecordsWriter(folder, attempt)
         self.progress = Progress(trials, total)
+        self._begun: set[int] = set()
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
         record = self._record(trial)
         record.state, record.reason = "running", None
+        if record.number not in self._begun:
+            self._begun.add(record.number)
+            begins = "goes on" if record.sessions else "begins"
+            self.progress.say(f"trial {record.number} {begins} ({varied_text(record)})")
         exploit = trial.config["trial"]["exploit"]
         is_new = bool(exploit) and exploit["serial"] > len(record.exploits)
         close_session(record, "exploited" if is_new else "lost")
@@ -139,6 +150,8 @@ class Recorder(tune.Callback):
         record = self._record(trial)
         if record.state == "running":
             record.state = "stopped"
+            # Its own processes were ended before they could say so.
+            self.writer.write(f"{record.name}/{STATE}", json.dumps(state_now("stopped", SCHEDULER)).encode())
         self._end(record)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:

@@ -139,7 +139,10 @@ def test_another_configuration_under_the_same_name_is_refused(call: Call, file: 
     status, _, err = call("train", "--config", file, "--optimizer.lr", "0.1", "--scaling.max_failures", "9")
     assert status == 2
     first, *rest = err.splitlines()
-    assert first.startswith(f"error: {tmp_path}/runs/tiny holds another run; choose another --name")
+    goes_on = f"with --fork-of {tmp_path}/runs/tiny it goes on from that run"
+    assert first.startswith(
+        f"error: {tmp_path}/runs/tiny holds another run; choose another --name ({goes_on}), or take"
+    )
     assert rest[0] == "  optimizer.lr: 0.0002 there, 0.1 here"
     assert "other images than before" in rest[1]
     assert len(rest) == 2

@@ -52,7 +52,9 @@ def test_both_kinds_of_verbs_get_their_arguments_and_give_the_status(run, capsys
 
 
 def test_help_and_mistakes_list_the_verbs_without_importing_one(run, capsys: pytest.CaptureFixture[str]) -> None:
-    for arguments, status in (["--help"], 0), ([], 2), (["come"], 2):
+    assert run(Whole(lambda _: pytest.fail("no verb was named"))) == 2
+    assert "stay here" in capsys.readouterr().err
+    for arguments, status in (["--help"], 0), (["come"], 2):
         with pytest.raises(SystemExit) as ended:
             run(Whole(lambda _: pytest.fail("no verb was named")), *arguments)
         assert ended.value.code == status

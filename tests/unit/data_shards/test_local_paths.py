@@ -11,6 +11,7 @@ from data_shards.__main__ import main as data_shards
 from data_shards.errors import UserError
 from data_shards.local_paths import LocalFile, LocalPath, Result
 from nla_cyclegan.__main__ import main as nla_cyclegan
+from nla_cyclegan.commands.translate import TranslationFolder
 from tuning.__main__ import main as tuning
 
 URI = "s3://KEY:SECRET@bucket/x.png"
@@ -42,6 +43,7 @@ def test_what_a_path_means(text: str, path: str, monkeypatch: pytest.MonkeyPatch
         (LocalPath, "", "--out the path is empty"),
         (LocalPath, "~nobody-here/x", "--out ~nobody-here/x: no home folder is known"),
         (LocalFile, ".", "--out .: cannot be written \\(Is a directory\\); name a file in it"),
+        (TranslationFolder, "new.JPG", "--out new.JPG: is named like an image; name a folder"),
         (LocalFile, "new/", "--out new/: cannot be written \\(Is a directory\\)"),
         (LocalFile, "/dev/null", "--out /dev/null: cannot be written \\(no regular file\\)"),
         (LocalFile, "/dev/stdout", "--out /dev/stdout: cannot be written \\(no regular file\\)"),

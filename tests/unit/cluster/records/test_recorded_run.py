@@ -5,6 +5,7 @@ import torch
 
 from cluster.ranks.clock import Clock
 from cluster.ranks.world import World
+from cluster.records import observe
 from cluster.records.config import ObserveConfig
 from cluster.records.metrics_file import merge_records, read_records
 from cluster.records.observe import MetricsLog
@@ -49,6 +50,16 @@ def test_a_run_that_cluster_wrote_is_read_back(tmp_path):
     assert y.tolist() == [3, 7, 11]
     assert (history.location, history.images, history.settings) == (str(tmp_path / "run"), 12, {})
     assert [len(axis) for axis in history.series("identity_a")] == [0, 0]
+
+
+def test_a_slow_first_step_says_when_losses_come(monkeypatch):
+    monkeypatch.setattr(observe, "SLOW_STEP_S", 0.0)
+    said = []
+    log = MetricsLog(ObserveConfig(every=4), Clock(batch=2, epoch=10, total=12), World.current(), say=said.append)
+    with log.open(0):
+        for images in range(2, 13, 2):
+            log.maybe_write(images, {"generator_total": torch.tensor(1.0)}, lr=1e-3)
+    assert said == ["first step after 0 s; losses come every 4 images (observe.every)"]
 
 
 def test_a_uri_is_read_like_a_path(tmp_path):

@@ -1,6 +1,7 @@
 import io
 import math
 import pickle
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -9,6 +10,9 @@ import pytest
 from ray.exceptions import ActorDiedError
 from sweep_records import evaluation, trial
 
+from cluster.records.health import health
+from cluster.records.run_state import record_start
+from cluster.records.snapshot import take_snapshot
 from data_shards.errors import StorageAwayError
 from data_shards.storage.folder import RunFolder
 from tuning.analysis import results
@@ -54,12 +58,16 @@ def test_a_trial_is_on_record_all_the_time(recorder: Recorder) -> None:
     assert (stored(recorder, 1).state, stored(recorder, 1).score) == ("finished", 8)
 
 
-def test_a_trial_that_ends_without_a_word_was_stopped_by_the_scheduler(recorder: Recorder) -> None:
+def test_a_trial_that_ends_without_a_word_was_stopped_by_the_scheduler(recorder: Recorder, tmp_path: Path) -> None:
     heard = Heard(recorder, 0)
     heard("start")
     heard.result(100, 9)
+    record_start(RunFolder(str(tmp_path / "few"), "trial-0000"))
     heard("complete")
     assert stored(recorder, 0).state == "stopped"
+    # As `cluster status` shows it.
+    shown = health(take_snapshot(RunFolder(str(tmp_path / "few"), "trial-0000")), time.time())
+    assert (shown.state, shown.reason) == ("stopped", "by the sweep's scheduler")
 
 
 def test_a_trial_that_goes_on_repeats_nothing(recorder: Recorder) -> None:
@@ -115,6 +123,7 @@ def test_a_trial_that_was_lost_says_so_and_goes_on(recorder: Recorder, tmp_path:
     assert recorder.progress.stream
     recorder.progress.stream.seek(0)
     assert recorder.progress.stream.read().splitlines() == [
+        "trial 1 begins (nonlocal_blocks [0, 1], lr 0.001)",
         "trial 1 was lost (its process died); it resumes from its newest checkpoint",
         "trial 1 was lost (StorageAwayError: cannot read); it resumes from its newest checkpoint",
     ]
@@ -135,6 +144,17 @@ def test_a_trial_that_learned_from_another_one_is_on_record(recorder: Recorder) 
         {"images": 200, "donor": 2, "overrides": {"optimizer.lr": 0.5}}
     ]
     assert (record.overrides, record.config, record.images) == ({"optimizer.lr": 0.5}, config, 100)
+
+
+def test_each_trial_that_the_command_starts_or_goes_on_with_is_one_line(recorder: Recorder) -> None:
+    for _ in range(2):
+        Heard(recorder, 1)("start")
+    again = Recorder(recorder.folder, recorder.trials, 3)
+    again.progress.stream = recorder.progress.stream
+    Heard(again, 1)("start")
+    assert isinstance(recorder.progress.stream, io.StringIO)
+    varied = "(nonlocal_blocks [0, 1], lr 0.001)"
+    assert recorder.progress.stream.getvalue() == f"trial 1 begins {varied}\ntrial 1 goes on {varied}\n"
 
 
 def test_trials_under_way_when_time_is_up_wait(recorder: Recorder) -> None:
