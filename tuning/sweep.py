@@ -73,7 +73,7 @@ def run(sweep: "Sweep") -> "Sweep":
         sweep = prepare_sweep(options)
         if not sweep.remaining:
             return sweep
-        _say(f"joining the Ray cluster at {address} ..." if address else "starting Ray on this machine ...")
+        say(f"joining the Ray cluster at {address} ..." if address else "starting Ray on this machine ...")
         with ray_session(address):
             coming = growth() if address else NO_GROWTH
             resources, room = driver.allocate(scaling, settled_machines(), wanted, coming)

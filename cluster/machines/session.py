@@ -104,7 +104,7 @@ def untested_version(version: str) -> str | None:
     """A warning for a version of Ray that this project was not tested with, None for the others."""
     if version.rpartition(".")[0] in TESTED_RAY:
         return None
-    return f"Ray {version} has not been tested with this project, {' and '.join(TESTED_RAY)} have"
+    return f"Ray {version} has not been tested with this project; tested: {', '.join(TESTED_RAY)}"
 
 
 def cluster_machines() -> list[Machine]:
