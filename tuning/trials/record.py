@@ -3,6 +3,7 @@
 import io
 import json
 import math
+import re
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -35,6 +36,8 @@ MEASURED = set(Evaluation.model_fields) - {"time"}
 EVENTS = "tensorboard/events.out.tfevents.0000000000.hparams"
 SCORE = "score"
 SCHEDULER = "by the sweep's scheduler"
+# The line of a traceback with the exception.
+RAISED = re.compile(r"[\w.]+(Error|Exception): ")
 
 
 class Progress:
@@ -68,7 +71,10 @@ class Progress:
 
 
 def last_line(error: str) -> str:
-    return error.strip().splitlines()[-1].strip()
+    """Of a traceback, or of several as Ray puts them together: what went wrong."""
+    lines = [line.strip() for line in error.strip().splitlines()]
+    # Ray adds a line of its own to what ended a worker.
+    return next((line for line in reversed(lines) if RAISED.match(line)), lines[-1])
 
 
 def varied_text(trial: Trial) -> str:

@@ -18,7 +18,7 @@ from data_shards.storage.folder import RunFolder
 from tuning.analysis import results
 from tuning.analysis.objective import DIVERGED
 from tuning.analysis.results import Trial
-from tuning.trials.record import Progress, Recorder
+from tuning.trials.record import Progress, Recorder, last_line
 
 
 class Heard:
@@ -290,3 +290,10 @@ def test_a_session_that_was_killed_with_the_sweep_ended_at_its_last_evaluation(t
     first, second = stored(again, 0).sessions
     assert (first.outcome, first.end) == ("lost", 150.0)
     assert second.end is None
+
+
+def test_a_reason_is_the_exception_not_what_ray_says_after_it() -> None:
+    raised = "Traceback (most recent call last):\n  File 'a.py', line 1\nImportError: cannot import name 'x'\n"
+    assert last_line(raised) == "ImportError: cannot import name 'x'"
+    assert last_line(f"{raised}\nAn unexpected internal error occurred.\n") == "ImportError: cannot import name 'x'"
+    assert last_line("The actor died unexpectedly.\n") == "The actor died unexpectedly."
