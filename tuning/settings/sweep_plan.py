@@ -1,5 +1,6 @@
 """The plan of a sweep: its trials with their stored progress, checked before anything starts."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -85,10 +86,13 @@ def prepare_sweep(options: Options) -> Sweep:
     if len(configs) < sweep.total:
         configs = [override(run.config, overrides) for _, _, overrides in each_candidate(options.space)]
     problems = dict.fromkeys(line for each in configs for line in misfits(each, run.dataset))
-    interval, saves = config.pbt.interval_of(run.clock.total), run.config.checkpoint.every
-    if config.scheduler == "pbt" and saves > interval:
-        text = f"checkpoint.every: {saves:,} images, but pbt compares trials every {interval:,}, and those that are exploited need a checkpoint"
-        problems[f"{text} by then; allowed: up to {interval:,}"] = None
+    if config.scheduler == "pbt":
+        saves, evaluations = run.config.checkpoint.every, run.config.validation.every or 1
+        # At the first evaluation from there on.
+        compared = math.ceil(config.pbt.interval_of(run.clock.total) / evaluations) * evaluations
+        if saves > compared:
+            text = f"checkpoint.every: {saves:,} images, but pbt compares trials from {compared:,} on, and those that are exploited need a checkpoint"
+            problems[f"{text}; allowed: up to {compared:,}"] = None
     if problems:
         raise UserError("\n".join(problems))
     return sweep

@@ -144,11 +144,13 @@ def test_a_trial_that_does_not_fit_the_dataset_is_refused(file: Path) -> None:
 
 
 def test_a_population_has_checkpoints_at_its_comparisons(file: Path) -> None:
-    """A tenth of 48 images is the default interval, and the run saves every 16."""
-    with pytest.raises(UserError, match=r"^checkpoint\.every: 16 images, but pbt compares trials every 4,.* up to 4$"):
-        prepared(file, "--scheduler", "pbt")
-    assert prepared(file, "--scheduler", "pbt", "--pbt.interval", "16").total == 3
-    assert prepared(file, "--scheduler", "pbt", "--checkpoint.every", "4").total == 3
+    """A tenth of 48 images is the default interval, and it is evaluated and saved every 16."""
+    assert prepared(file, "--scheduler", "pbt").total == 3
+    assert prepared(file, "--scheduler", "pbt", "--validation.every", "4", "--checkpoint.every", "4").total == 3
+    with pytest.raises(
+        UserError, match=r"^checkpoint\.every: 16 images, but pbt compares trials from 8 on,.* up to 8$"
+    ):
+        prepared(file, "--scheduler", "pbt", "--validation.every", "4", "--pbt.interval", "5")
 
 
 def test_a_finished_sweep_says_so_and_starts_nothing(
