@@ -40,15 +40,17 @@ class FreeScaling(ElasticScalingPolicy):
         self._own = Counter(worker.metadata.node_id for worker in worker_group_state.workers)
         return super().make_decision_for_running_worker_group(worker_group_state, worker_group_status)
 
-    def _count_possible_workers(self, reserved_resources: PerNode) -> int:
+    def _count_possible_workers(self, reserved_resources: Any) -> int:
         config = self.scaling_config
-        if selector := Selector(config.accelerator_type, config.label_selector or {}):
+        # As Ray 2.59 has it, without the names of the nodes.
+        is_list = isinstance(reserved_resources, list)
+        if (selector := Selector(config.accelerator_type, config.label_selector or {})) or is_list:
             reserved_resources = {node["NodeID"]: node["Resources"] for node in nodes(selector)}
         if self._own is not None:
             one = config._resources_per_worker_not_none
             reserved_resources = usable(reserved_resources, free_resources(), self._own, one)
         rounded = {node: {name: x + ROUNDING for name, x in has.items()} for node, has in reserved_resources.items()}
-        return super()._count_possible_workers(rounded)
+        return super()._count_possible_workers([*rounded.values()] if is_list else rounded)
 
 
 def usable(reserved: PerNode, free: PerNode, own: Counter[str], one: Mapping[str, float]) -> PerNode:

@@ -9,7 +9,7 @@ from pathlib import Path
 from data_shards.errors import ExhaustedError, UserError, missing_module
 
 # Other versions may work: ray_internals.py has what could differ.
-TESTED_RAY = ("2.60",)
+TESTED_RAY = ("2.59", "2.60")
 # A socket's name ends at so many bytes; and what Ray adds to its folder: session_<date>_<microseconds>_<process>/sockets/plasma_store.
 SOCKET_BYTES = 107
 RAY_BYTES = len("/session_2026-01-31_23-59-59_999999_4194304/sockets/plasma_store")

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import ray
 from ray.train import ScalingConfig
 from ray.train.v2._internal.execution.scaling_policy import elastic
 from ray.train.v2._internal.execution.worker_group.worker import ActorMetadata
@@ -37,9 +38,16 @@ def policy(monkeypatch: pytest.MonkeyPatch) -> FreeScaling:
         ScalingConfig(num_workers=(2, 8), resources_per_worker=CORE, elastic_resize_monitor_interval_s=0)
     )
     monkeypatch.setattr(policy, "_maybe_send_resource_request", lambda: None)
-    monkeypatch.setattr(policy, "_get_reserved_resources", lambda: NODES)
+    monkeypatch.setattr(policy, "_get_reserved_resources", lambda: reserved(monkeypatch, NODES))
     monkeypatch.setattr(free_scaling, "free_resources", lambda: {"b": {"CPU": 3.0}})
     return policy
+
+
+def reserved(monkeypatch: pytest.MonkeyPatch, by_node: dict[str, dict[str, float]]) -> Any:
+    """What Ray reserves on the machines that there are: by node, or without their names, as Ray 2.59 does."""
+    nodes = [{"NodeID": name, "Alive": True, "Labels": {}, "Resources": has} for name, has in by_node.items()]
+    monkeypatch.setattr("ray.nodes", lambda: nodes)
+    return [*by_node.values()] if ray.__version__.startswith("2.59.") else by_node
 
 
 def state(kind: type) -> Any:
@@ -93,9 +101,10 @@ def selected(monkeypatch: pytest.MonkeyPatch, **selector: Any) -> FreeScaling:
         }
         for node, zone in ZONES.items()
     ]
+    by_node = reserved(monkeypatch, {"a": {"CPU": 8.0}})
     monkeypatch.setattr("ray.nodes", lambda: nodes)
     monkeypatch.setattr(policy, "_maybe_send_resource_request", lambda: None)
-    monkeypatch.setattr(policy, "_get_reserved_resources", lambda: {"a": {"CPU": 8.0}})
+    monkeypatch.setattr(policy, "_get_reserved_resources", lambda: by_node)
     monkeypatch.setattr(free_scaling, "free_resources", lambda: {"b": {"CPU": 3.0}, "a": {"CPU": 4.0}})
     return policy
 
@@ -123,4 +132,4 @@ def test_small_amounts_are_counted_whole(monkeypatch: pytest.MonkeyPatch) -> Non
     config = ScalingConfig(num_workers=(1, 8), resources_per_worker={"CPU": 0.1})
     policy = FreeScaling(config)
     # 0.3 // 0.1 is 2.
-    assert policy._count_possible_workers({"a": {"CPU": 0.3}}) == 3
+    assert policy._count_possible_workers(reserved(monkeypatch, {"a": {"CPU": 0.3}})) == 3

@@ -171,4 +171,4 @@ def test_packaging_has_what_tells_the_size_of_an_upload() -> None:
 def test_a_version_of_ray_that_was_not_tested_is_warned_of() -> None:
     assert session.untested_version("2.60.1") is None
     assert session.untested_version(ray.__version__) is None
-    assert session.untested_version("3.0.0") == "Ray 3.0.0 has not been tested with this project; tested: 2.60"
+    assert session.untested_version("3.0.0") == "Ray 3.0.0 has not been tested with this project; tested: 2.59, 2.60"
