@@ -31,8 +31,7 @@ from cluster.records.trackers.names import VARIABLES
 from cluster.settings.config import RunConfig, has_credentials
 from cluster.settings.identity import versions
 from cluster.settings.preflight import GROUP_VARIABLES, Prepared, claim, cluster_address, is_first_rank
-from cluster.settings.workers.resources import Resources
-from cluster.settings.workers.sizing import choose
+from cluster.settings.workers.resources import Resources, choose
 from cluster.settings.workers.this_machine import compute_capability, this_machine
 from data_shards.cores import usable_cores
 from data_shards.errors import RunInterruptedError, UserError

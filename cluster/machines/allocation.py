@@ -5,9 +5,8 @@ import time
 from cluster.machines.autoscaler import growth
 from cluster.machines.session import cluster_machines
 from cluster.settings.workers.capacity import Machine
-from cluster.settings.workers.resources import Resources
+from cluster.settings.workers.resources import Resources, choose
 from cluster.settings.workers.scaling import ScalingConfig
-from cluster.settings.workers.sizing import choose
 from data_shards.errors import UserError
 
 # Resources in use may belong to a run that has just been killed: they count once they have not changed for STEADY_S.
@@ -15,7 +14,7 @@ STEADY_S, LONGEST_S, POLL_S = 5.0, 30.0, 0.5
 
 
 def choose_workers(scaling: ScalingConfig, *, global_batch: int, joined: bool) -> Resources:
-    """Choose workers for the resources that are free in the cluster now, see `sizing.choose`; Ray must be running.
+    """Choose workers for the resources that are free in the cluster now, see `resources.choose`; Ray must be running.
 
     Args:
         joined: whether it is a cluster that others use too, and that an autoscaler may enlarge.

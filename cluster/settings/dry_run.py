@@ -9,8 +9,7 @@ from cluster.settings.costs import Costs
 from cluster.settings.memory_plan import plan_this_machine
 from cluster.settings.preflight import Prepared, warnings
 from cluster.settings.step_plan import step_lines
-from cluster.settings.workers.resources import Resources
-from cluster.settings.workers.sizing import choose
+from cluster.settings.workers.resources import Resources, choose
 from cluster.settings.workers.this_machine import gpu_memory_bytes, this_machine
 from data_shards import rank_share
 

@@ -16,9 +16,8 @@ from typing import TYPE_CHECKING, Any
 from cluster.machines.own_folder import scratch_parent
 from cluster.ownership.attempt import Attempt
 from cluster.settings.workers.capacity import NO_GROWTH, Growth, Machine
-from cluster.settings.workers.resources import Resources
+from cluster.settings.workers.resources import Resources, choose
 from cluster.settings.workers.scaling import ScalingConfig
-from cluster.settings.workers.sizing import choose
 from data_shards.errors import UserError
 from tuning.analysis.results import Trial, trial_name
 from tuning.settings.sweep_plan import Sweep

@@ -25,7 +25,7 @@ from cluster.machines.device import OLDEST
 from cluster.settings.config import RunConfig
 from cluster.settings.options import parse_options
 from cluster.settings.workers.capacity import Machine, places
-from cluster.settings.workers.sizing import choose
+from cluster.settings.workers.resources import choose
 
 ROOT = Path(__file__).parents[3]
 DEPLOY = ROOT / "cluster" / "deploy"

@@ -48,7 +48,7 @@ import cluster.train
 from cluster.group.driver import build_trainer
 from cluster.settings.options import parse_options
 from cluster.settings.preflight import claim, prepare
-from cluster.settings.workers.sizing import choose
+from cluster.settings.workers.resources import choose
 from cluster.settings.workers.this_machine import this_machine
 
 prepared = prepare(parse_options(["--config", {str(file)!r}]).config)

@@ -13,9 +13,8 @@ from pydantic import ValidationError
 from cluster.checkpoints.checkpoint import store_share
 from cluster.ranks.world import World
 from cluster.settings.workers.capacity import Machine
-from cluster.settings.workers.resources import Resources
+from cluster.settings.workers.resources import Resources, choose
 from cluster.settings.workers.scaling import ScalingConfig
-from cluster.settings.workers.sizing import choose
 from data_shards.errors import UserError
 from data_shards.storage.folder import RunFolder
 from nla_cyclegan.weights.checkpoint_names import name_of

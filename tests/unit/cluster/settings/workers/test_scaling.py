@@ -5,9 +5,8 @@ import pytest
 from pydantic import ValidationError
 
 from cluster.settings.workers.capacity import Growth, Machine, places
-from cluster.settings.workers.resources import shortage
+from cluster.settings.workers.resources import choose, shortage
 from cluster.settings.workers.scaling import ScalingConfig
-from cluster.settings.workers.sizing import choose
 from data_shards.errors import UserError
 
 

@@ -11,10 +11,9 @@ from ray.util.accelerators import accelerators
 
 from cluster.settings.options import as_options, parse_options
 from cluster.settings.workers.capacity import Growth, Machine
-from cluster.settings.workers.resources import shortage
+from cluster.settings.workers.resources import choose, shortage
 from cluster.settings.workers.scaling import ScalingConfig
 from cluster.settings.workers.selector import NVIDIA, Selector, accelerator_named, parse_labels
-from cluster.settings.workers.sizing import choose
 from data_shards.errors import UserError
 
 DATA = ("--data.uri", "data")
