@@ -215,6 +215,13 @@ def delete_files(location: Location, names: list[str]) -> None:
             _do(location, f"delete {name} of {location.uri}", partial(_delete_file, filesystem, location.path(name)))
 
 
+def probe(location: Location) -> None:
+    """Write and delete a small file. Raises: UserError when that fails."""
+    name = f".probe-{os.getpid()}"
+    write_file(location, name, b"probe")
+    delete_files(location, [name])
+
+
 def _delete_folder(filesystem: fs.FileSystem, path: str) -> None:
     # In a bucket pyarrow marks a folder that it has emptied, and the parent of one that it deletes, with an empty object
     # "path/". rclone's server makes a file of it: in the parent's place that would hide all that the parent holds.

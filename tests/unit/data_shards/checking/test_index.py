@@ -1,6 +1,7 @@
 import hashlib
 import io
 import json
+import re
 import shutil
 import tarfile
 import tempfile
@@ -14,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import webdataset
+from closed_files import modes_hold
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from image_folders import make_dataset, picture
@@ -22,6 +24,7 @@ from webdataset.tariterators import group_by_keys, tar_file_expander
 
 from data_shards import StreamConfig, UnpairedStream, open_dataset, read_split
 from data_shards.__main__ import main
+from data_shards.checking import index as checking_index
 from data_shards.checking.foreign import Task, look_through
 from data_shards.checking.headers import Header, look_at
 from data_shards.errors import UserError
@@ -467,6 +470,19 @@ def test_nothing_is_overwritten_without_force(tmp_path: Path, capsys: pytest.Cap
     line = refused(capsys, tmp_path / "shards")
     assert f"{dataset.uri} has manifest.json and index.parquet already" in line
     assert "`index --force` builds them anew" in line
+
+
+def test_where_nothing_can_be_written_nothing_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_tar(tmp_path / "trainA.tar", images(2))
+    monkeypatch.setattr(checking_index, "look_at_all", lambda *_: pytest.fail("reading takes hours"))
+    tmp_path.chmod(0o500)
+    with modes_hold():
+        assert index(tmp_path) == 2
+    tmp_path.chmod(0o700)
+    assert re.search("^error: cannot write .*Permission denied", capsys.readouterr().err)
+    assert [path.name for path in tmp_path.iterdir()] == ["trainA.tar"]
 
 
 def test_an_interrupted_pack_is_not_indexed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
