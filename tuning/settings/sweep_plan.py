@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from cluster.evaluation.config import FEWEST
 from cluster.records.about import SWEEP
 from cluster.records.recorded_run import flat
 from cluster.settings.config import RunConfig, differences
@@ -20,7 +21,7 @@ from tuning.analysis.objective import ObjectiveConfig
 from tuning.analysis.results import REWRITTEN, TRIAL, Trial, read_sweep, read_trials, trial_name
 from tuning.search_space.checks import each_candidate
 from tuning.search_space.space import Overrides, Space, count, override, sample, validated
-from tuning.settings.config import BudgetConfig
+from tuning.settings.config import BudgetConfig, SweepConfig
 from tuning.settings.options import Options
 from tuning.settings.search import propose
 
@@ -85,17 +86,27 @@ def prepare_sweep(options: Options) -> Sweep:
     configs = [RunConfig.model_validate(trial.config) for trial in sweep.trials]
     if len(configs) < sweep.total:
         configs = [override(run.config, overrides) for _, _, overrides in each_candidate(options.space)]
-    problems = dict.fromkeys(line for each in configs for line in misfits(each, run.dataset))
+    unfit = (line for each in configs for line in misfits(each, run.dataset))
+    problems = dict.fromkeys([*unfit, *_incomparable(config, run)])
+    if problems:
+        raise UserError("\n".join(problems))
+    return sweep
+
+
+def _incomparable(config: SweepConfig, run: Prepared) -> Iterator[str]:
+    """What keeps the trials from being compared with each other, a line for each problem."""
+    for split in ("testA", "testB"):
+        if split in run.dataset.splits and (images := run.dataset.splits[split].samples) < FEWEST:
+            yield f"validation.every: {split} has {images} image, and trials are ranked by distances, which need {FEWEST}; pack more"
     if config.scheduler == "pbt":
         saves, evaluations = run.config.checkpoint.every, run.config.validation.every or 1
         # At the first evaluation from there on.
         compared = math.ceil(config.pbt.interval_of(run.clock.total) / evaluations) * evaluations
         if saves > compared:
-            text = f"checkpoint.every: {saves:,} images, but pbt compares trials from {compared:,} on, and those that are exploited need a checkpoint"
-            problems[f"{text}; allowed: up to {compared:,}"] = None
-    if problems:
-        raise UserError("\n".join(problems))
-    return sweep
+            yield (
+                f"checkpoint.every: {saves:,} images, but pbt compares trials from {compared:,} on, and those that are "
+                f"exploited need a checkpoint; allowed: up to {compared:,}"
+            )
 
 
 def about(options: Options, run: Prepared) -> dict[str, Any]:

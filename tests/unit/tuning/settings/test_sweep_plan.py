@@ -8,6 +8,7 @@ from data_shards.errors import UserError
 from tuning import sweep
 from tuning.__main__ import main
 from tuning.analysis.results import SWEEP, TRIAL, Evaluation, Session, read_results
+from tuning.settings import sweep_plan
 from tuning.settings.options import parse_sweep
 from tuning.settings.sweep_plan import Sweep, about, prepare_sweep
 
@@ -141,6 +142,13 @@ def test_a_trial_that_does_not_fit_the_dataset_is_refused(file: Path) -> None:
     with pytest.raises(UserError) as caught:
         prepared(file, "--space", '{"data.global_batch": {"grid": [4, 12]}}')
     assert str(caught.value) == "data.global_batch: 12, but trainA has only 10 images; lower it"
+
+
+def test_trials_that_could_not_be_ranked_are_refused(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run only says that there is no evaluation; a sweep would train all its trials for nothing."""
+    monkeypatch.setattr(sweep_plan, "FEWEST", 9)
+    with pytest.raises(UserError, match=r"^validation\.every: testA has \d image, and trials are ranked by distances"):
+        prepared(file)
 
 
 def test_a_population_has_checkpoints_at_its_comparisons(file: Path) -> None:
