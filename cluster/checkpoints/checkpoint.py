@@ -243,7 +243,11 @@ class Checkpoints:
 
 
 def superfluous(checkpoints: Mapping[str, float | None], keep: int, keep_best: int) -> list[str]:
-    """Which complete checkpoints, with their scores (lower is better; None: not evaluated), are neither among the newest nor the best."""
+    """Which complete checkpoints are neither among the newest nor among the best.
+
+    Args:
+        checkpoints: name -> score, lower is better; None where it was not evaluated.
+    """
     newest = sorted(checkpoints, key=age, reverse=True)[:keep]
     scored = {name: score for name, score in checkpoints.items() if score is not None}
     # Of equal scores the older one is kept.

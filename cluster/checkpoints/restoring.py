@@ -55,8 +55,12 @@ def load_checkpoint(step: TrainingStep, location: Location, names: Iterable[str]
 
 
 class _Reading:
-    """The files of a checkpoint, each of those that all ranks need read by one of them: contents of those that this rank has read,
-    and sizes in bytes of all."""
+    """The files of a checkpoint, each of those that all ranks need read by one of them.
+
+    Attributes:
+        contents: of the files that this rank has read.
+        sizes: in bytes of those that all need.
+    """
 
     def __init__(self, reader: CheckpointReader, common: Sequence[str], world: World) -> None:
         self.reader, self.world = reader, world

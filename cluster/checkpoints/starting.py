@@ -13,7 +13,10 @@ from nla_cyclegan.weights.starting import load_networks, packed
 def start_from(
     step: TrainingStep, source: str, what: Networks, world: World, say: Callable[[str], None] = lambda text: None
 ) -> None:
-    """Load the step's networks and their EMA; every rank must call it. Rank 0 reads, broadcasts, and says what it has read.
+    """Load the step's networks and their EMA; every rank must call it. Rank 0 reads and broadcasts.
+
+    Args:
+        say: called by rank 0 with what was read.
 
     Raises: UserError on all ranks where that fails.
     """

@@ -97,7 +97,11 @@ class HeldOut:
     def pictures(
         self, split: str, change: Callable[[Tensor, slice], Tensor] = lambda images, rows: images
     ) -> list[Tensor]:
-        """The images, uint8 [3, H, W] each, on every rank; or what `change`, as of `each`, makes of them, uint8 of the same sizes."""
+        """The images, or others of their sizes, uint8 [3, H, W] each, on every rank.
+
+        Args:
+            change: as of `each`; returns uint8 [b, 3, H, W].
+        """
         self._read_once()
         lengths = [3 * height * width for height, width in self._sizes[split]]
         ends = [0, *accumulate(lengths)]
@@ -161,8 +165,10 @@ def read_sound(
     warn: Callable[[str], None],
     fit: Fit = "crop",
 ) -> dict[int, Tensor]:
-    """Images uint8 [3, H, W] of a split by their numbers, made to `fit` as `read_split` does, without those that cannot be read:
-    `warn` gets why not.
+    """Images uint8 [3, H, W] of a split by their numbers, without those that cannot be read: `warn` gets why not.
+
+    Args:
+        fit: makes an image that size, see `read_split`.
 
     Raises: UserError when storage does not answer.
     """

@@ -22,7 +22,12 @@ _STORES: list[Any] = []
 
 
 class ProcessGroupConfig(BackendConfig):
-    """How Ray Train sets up the process group of a run: nccl or gloo, and the seconds after which torch gives up on a collective."""
+    """How Ray Train sets up the process group of a run.
+
+    Args:
+        backend: "nccl" or "gloo".
+        timeout_s: seconds after which torch gives up on a collective.
+    """
 
     def __init__(self, backend: str, timeout_s: float) -> None:
         self.backend, self.timeout_s = backend, timeout_s

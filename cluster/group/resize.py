@@ -36,8 +36,12 @@ NAMED_HOSTS = 8
 
 
 class Arrivals:
-    """Decides when a group that could have another size is resized: once for machines that arrive within a short time, when the size
-    has stayed the same for `quiet_s`, or is the `most` that can come."""
+    """Decides when a group that could have another size is resized: once for machines that arrive within a short time.
+
+    Args:
+        most: workers when all have joined: then nothing more is waited for.
+        quiet_s: how long the size has to stay the same.
+    """
 
     def __init__(self, most: int, quiet_s: float) -> None:
         self.most, self.quiet_s = most, quiet_s
@@ -50,7 +54,12 @@ class Arrivals:
         return self._size is not None
 
     def settled(self, size: int | None, now: float) -> bool:
-        """Whether to resize now, by a clock that only goes forward, to the size that the group could have; None: the one that it has."""
+        """Whether to resize now.
+
+        Args:
+            size: workers that the group could have, None where that is the number that it has.
+            now: seconds on a clock that only goes forward.
+        """
         if size is None:
             self._size = None
             return False

@@ -19,7 +19,11 @@ LOOK_S = 5.0
 
 
 class ImportedOnAllMachines(WorkerGroupCallback):
-    """In Ray Train's controller, for a cluster of several machines, of which those that the selector takes may hold workers."""
+    """In Ray Train's controller, for a cluster of several machines.
+
+    Args:
+        selector: which of them may hold workers.
+    """
 
     def __init__(self, selector: Selector = ANY) -> None:
         self.selector = selector

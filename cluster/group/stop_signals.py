@@ -29,11 +29,17 @@ Asker = Callable[[], bool]
 
 
 class StopSignals:
-    """Turns the signals, of which the first is `received`, into Stopped, raised in the main thread, while in this context.
+    """Turns the signals into Stopped, raised in the main thread, while in this context.
 
     If there is nothing to save, such as while Ray starts, the first signal already ends the run. Only Ctrl-C counts as the
     second one: systems send the others several times. Under `nohup` a closed terminal stays ignored. In another
-    thread than the main one this class does nothing. `say` is called from a thread of its own.
+    thread than the main one this class does nothing.
+
+    Args:
+        say: shows the user a line; called from another thread.
+
+    Attributes:
+        received: the first signal, None before it.
     """
 
     def __init__(self, say: Callable[[str], None]) -> None:

@@ -30,8 +30,11 @@ IDLE_S = 0.5
 
 
 class Watchdog(WorkerGroupCallback, ControllerCallback):
-    """A WorkerGroupError that it raises in the controller restarts the group, a ControllerError ends the run. What happens to the
-    workers is published under `events_key`."""
+    """A WorkerGroupError that it raises in the controller restarts the group, a ControllerError ends the run.
+
+    Args:
+        events_key: where it publishes what happens to the workers.
+    """
 
     def __init__(self, scaling: ScalingConfig, resources: Resources, events_key: str) -> None:
         self.scaling, self.resources, self.events_key = scaling, resources, events_key

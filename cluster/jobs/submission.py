@@ -79,6 +79,9 @@ def submit_parser(prog: str, usage: str, description: str, epilog: str) -> argpa
 def submit(job: Job, options: argparse.Namespace) -> int:
     """Submit a job and follow it; if it is running already, follow that one instead.
 
+    Args:
+        options: parsed by `submit_command`.
+
     Returns: the exit status of the job; 0 where it is not waited for; 130 after Ctrl-C.
 
     Raises: UserError before anything is sent.

@@ -76,7 +76,11 @@ WAITING_STATES = (InitializingState, SchedulingState, ReschedulingState, Restart
 
 
 class Trainer(DataParallelTrainer):
-    """Ray Train's trainer; Ctrl-C stays the driver's. A scaling policy decides in place of Ray's own how many workers there are."""
+    """Ray Train's trainer; Ctrl-C stays the driver's.
+
+    Args:
+        scaling_policy: decides how many workers there are, in place of Ray's own; None: Ray's own.
+    """
 
     def __init__(self, *arguments: Any, scaling_policy: ScalingPolicy | None = None, **settings: Any) -> None:
         super().__init__(*arguments, **settings)

@@ -133,7 +133,11 @@ def _machine(node: dict[str, Any], free: dict[str, float] | None) -> Machine:
 
 
 def set_environment(*, own: bool) -> None:
-    """Settings that Ray reads when it is imported, `own` for a Ray of this process's own; what the user has set stays."""
+    """Settings that Ray reads when it is imported; what the user has set stays.
+
+    Args:
+        own: for a Ray of this process's own.
+    """
     for name, value in {**SETTINGS, **(OWN_SETTINGS if own else JOIN_SETTINGS)}.items():
         os.environ.setdefault(name, value)
     if own and os.environ["RAY_AUTH_MODE"] == "token":

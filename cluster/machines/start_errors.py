@@ -45,7 +45,11 @@ LONGEST_REASON = 300
 
 
 def start_error(error: Exception, folder: Path) -> UserError:
-    """A UserError for what `ray.init` raised, or for what the logs in Ray's folder say where that does not say why its processes ended."""
+    """A UserError for what `ray.init` raised.
+
+    Args:
+        folder: that of Ray's files; the logs in it are read where Ray does not say why its processes ended.
+    """
     for cause in _causes(error):
         if isinstance(cause, ImportError):
             return missing_module(cause, "Ray does not start")

@@ -78,8 +78,11 @@ class MemoryCopies:
             self.copy_store.close()
 
     def restore(self, step: TrainingStep, newer_than: int) -> int | None:
-        """Restore the step from the newest complete copy of any machine that is `newer_than` these images, those of the newest
-        checkpoint. Returns: its images seen, None if there is none."""
+        """Restore the step from the newest complete copy of any machine. Returns: its images seen, None if there is none.
+
+        Args:
+            newer_than: images seen at the newest checkpoint; older copies are not used.
+        """
         if self.copy_store is None:
             return None
         self._machines = self.world.gather(self.copy_store.open())

@@ -35,7 +35,12 @@ DEAD_AFTER_S = 24 * 3600.0
 
 
 class CopyStore:
-    """The folder of one attempt at a run on this machine, in a file system in memory; `run` is the same text in all attempts."""
+    """The folder of one attempt at a run on this machine.
+
+    Args:
+        root: a file system in memory.
+        run: a text that identifies the run in all attempts.
+    """
 
     def __init__(self, root: Path, run: str, attempt: str) -> None:
         self.root = root

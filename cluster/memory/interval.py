@@ -11,7 +11,11 @@ LEAST_COST_S = 1e-5
 
 @dataclass
 class CopyInterval:
-    """Counts the steps until the next copy, with the same result on all ranks: copies may take this share of the time, in (0, 0.5]."""
+    """Counts the steps until the next copy, with the same result on all ranks.
+
+    Args:
+        share: fraction of the time that copies may take, in (0, 0.5].
+    """
 
     share: float
 

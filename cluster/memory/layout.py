@@ -28,7 +28,11 @@ class Place:
 
 @dataclass(frozen=True)
 class Layout:
-    """The places of named tensors, consecutive in a buffer of `size` bytes."""
+    """The places of named tensors, consecutive in a buffer.
+
+    Attributes:
+        size: of the buffer, in bytes.
+    """
 
     places: Mapping[str, Place]
 

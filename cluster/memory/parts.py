@@ -60,7 +60,11 @@ class Parts:
             self._on_device = self.target(self._staging.on_device)
 
     def exchange(self, records: int, times: tuple[float, float, float]) -> Exchanged:
-        """Exchange image pools, the bytes of each rank's new records, and times. Every rank must call it."""
+        """Exchange image pools, counts and times. Every rank must call it.
+
+        Args:
+            records: bytes of this rank's new records.
+        """
         pools = [self.step.pools[domain].images for domain in DOMAINS]
         self._own["counts"].copy_(torch.tensor([*(0 if pool is None else len(pool) for pool in pools), records]))
         self._own["times"].copy_(torch.tensor(times, dtype=torch.float64))

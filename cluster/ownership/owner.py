@@ -47,8 +47,11 @@ def owned(
 
 
 class Heartbeat(threading.Thread):
-    """Writes an attempt's heartbeat in the background, until `lost` is set: another attempt has taken over. Unavailable storage does
-    not end the attempt."""
+    """Writes an attempt's heartbeat in the background. Unavailable storage does not end the attempt.
+
+    Attributes:
+        lost: set when another attempt has taken over.
+    """
 
     def __init__(self, attempt: Attempt, record: Record, on_loss: Callable[[], None]) -> None:
         super().__init__(name="heartbeat", daemon=True)

@@ -18,7 +18,11 @@ from data_shards.storage.folder import RunFolder
 
 @dataclass(frozen=True)
 class Record:
-    """Who runs an attempt, with a heartbeat counter. `since` is for display, in UTC by that machine's clock, and compared with no other."""
+    """Who runs an attempt, with a heartbeat counter.
+
+    Attributes:
+        since: for display, in UTC by that machine's clock; never compared with another clock.
+    """
 
     who: str
     what: str

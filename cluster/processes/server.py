@@ -71,7 +71,14 @@ def main(arguments: list[str]) -> None:
 
 
 class Server:
-    """Forks for the launchers that connect to the listener, until the owner, a process, ends, or nobody has needed it: `is_idle`."""
+    """Forks for the launchers that connect to the listener.
+
+    Args:
+        owner: the process with which it ends.
+
+    Attributes:
+        is_idle: whether it ended because nobody needed it.
+    """
 
     def __init__(self, listener: socket.socket, owner: int) -> None:
         self.listener, self.owner, self.process = listener, owner, os.getpid()

@@ -17,7 +17,12 @@ STOP, RESIZE, PREEMPTION = "stop", "resize", "preemption"
 
 @dataclass(frozen=True)
 class Request:
-    """Why a run is to save and stop: STOP, RESIZE or PREEMPTION, and the reason in words, for the log."""
+    """Why a run is to save and stop.
+
+    Attributes:
+        kind: STOP, RESIZE or PREEMPTION.
+        reason: in words, for the log.
+    """
 
     kind: str
     reason: str

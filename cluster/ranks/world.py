@@ -77,7 +77,12 @@ class World:
         return _decoded(self.broadcast_bytes(mine if self.rank == 0 else None, _length(length)))
 
     def broadcast_bytes(self, content: bytes | None, size: int, source: int = 0) -> bytes:
-        """The bytes of one rank, whose number all know, on every rank; `content` is None elsewhere."""
+        """The bytes of one rank, on every rank.
+
+        Args:
+            content: at the source; None elsewhere.
+            size: how many bytes, known to all.
+        """
         if self.size == 1:
             assert content is not None
             return content

@@ -10,7 +10,11 @@ LINE_INTERVAL_S = 5.0
 
 
 class ConsoleProgress:
-    """Shows a run's records (see sinks.Forward), up to `total` images seen."""
+    """Shows a run's records (see sinks.Forward).
+
+    Args:
+        total: images seen at the end of the run.
+    """
 
     def __init__(self, name: str, total: int, stream: TextIO | None = None) -> None:
         self.name, self.total, self.stream = name, total, stream or sys.stderr

@@ -175,7 +175,10 @@ def smooth(
     x_N: NDArray[np.float64], y_N: NDArray[np.float64], window: float, at_K: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     """Mean [K] of the finite values within half a window of each place on both sides, fewer at the ends; NaN where there are none.
-    x ascends."""
+
+    Args:
+        x_N: ascending.
+    """
     x, y = x_N[np.isfinite(y_N)], y_N[np.isfinite(y_N)]
     starts, stops = np.searchsorted(x, at_K - window / 2, "left"), np.searchsorted(x, at_K + window / 2, "right")
     # No running sum: after a loss of 1e20 it would have lost the digits of all others.

@@ -30,7 +30,12 @@ Event = dict[str, Any]
 
 
 class EventLog:
-    """The events of one writer (driver, controller, rank-0: the only one of that name) in one attempt at a run, by its id."""
+    """The events of one writer in one attempt at a run.
+
+    Args:
+        attempt: its id.
+        writer: "driver", "controller", "rank-0": the only one of that name in the attempt.
+    """
 
     def __init__(self, folder: RunFolder, attempt: str, writer: str) -> None:
         self.folder, self.name = folder, f"{EVENTS}/{attempt}-{writer}.jsonl"

@@ -27,8 +27,10 @@ Record = dict[str, Any]
 
 
 def read_records(folder: RunFolder, warn: Callable[[str], None] = say_warning) -> list[Record]:
-    """The records of a run as they were written, without those that a resume rewound; empty where there are none. `warn` gets one
-    line about damaged lines, which are skipped.
+    """The records of a run as they were written, without those that a resume rewound; empty where there are none.
+
+    Args:
+        warn: gets one line about damaged lines, if there are any; they are skipped.
 
     Raises: UserError when storage does not answer.
     """

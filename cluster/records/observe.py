@@ -62,18 +62,24 @@ class MetricsLog:
 
     @contextmanager
     def timed(self, what: str) -> Iterator[None]:
-        """Time spent in here is time in which training waits for one of WAITS; records have its share as `data_wait` and the like.
+        """Time spent in here is time in which training waits; records have its share as `data_wait` and the like.
 
         That is rank 0's share. A rank that waits makes the others wait in the step, so the records of a group also have
         `data_wait_max`, the share of the rank that waited longest, and `data_wait_rank`, which one that was.
+
+        Args:
+            what: one of WAITS.
         """
         before = time.perf_counter()
         yield
         self._waited_s[what] += time.perf_counter() - before
 
     def maybe_write(self, images_seen: int, losses: Mapping[str, Tensor], lr: float) -> None:
-        """Count a step in; write a record when another `every` images have been seen, and at the end. The losses are detached scalars
-        whose sum over the ranks is the mean over the global batch."""
+        """Count a step in; write a record when another `every` images have been seen, and at the end.
+
+        Args:
+            losses: detached scalars whose sum over the ranks is the mean over the global batch.
+        """
         stacked = torch.stack(list(losses.values()))
         self._sum = stacked if self._sum is None else self._sum + stacked
         self._steps += 1

@@ -60,7 +60,10 @@ def series(records: Sequence[Record], name: str) -> tuple[NDArray[np.float64], N
 
 
 def read_run(uri: str, warn: Callable[[str], None] = say_warning) -> RecordedRun:
-    """The run in this folder, a path or a URI; also one that still trains. `warn` gets a line about damaged records.
+    """The run in this folder, a path or a URI; also one that still trains.
+
+    Args:
+        warn: gets a line about damaged records, see `read_records`.
 
     Raises: UserError when there is no such folder, it is no run's, no losses have been recorded in it, or storage does not
         answer.

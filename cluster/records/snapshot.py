@@ -109,7 +109,10 @@ def is_run(names: Iterable[str]) -> bool:
 
 
 def take_snapshot(folder: RunFolder, *, verify: bool = False) -> RunSnapshot:
-    """What storage holds of a run; `verify`: read all checkpoints and compare them with what was written, not only their sizes.
+    """What storage holds of a run.
+
+    Args:
+        verify: read all checkpoints and compare them with what was written; else only their files' sizes are.
 
     Raises: UserError when storage does not answer.
     """

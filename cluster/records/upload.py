@@ -24,8 +24,10 @@ RETRY_S = 1.0
 class OptionalWork:
     """Runs work that training does not depend on: storage and disk failures are printed, and training continues.
 
-    Prints one line, "metrics.jsonl cannot be written", when it begins to fail and one when it works again, regardless of the
-    retries in between.
+    Prints one line when it begins to fail and one when it works again, regardless of the retries in between.
+
+    Args:
+        failure: what cannot be done: "metrics.jsonl cannot be written".
     """
 
     def __init__(self, failure: str) -> None:

@@ -25,8 +25,11 @@ ORIGIN = "origin"
 
 
 def inherited(reference: str, fields: Mapping[str, Any]) -> dict[str, Any]:
-    """The configuration that a fork, whose own fields are given, its name among them, has from the run that it is forked of, or from
-    its own folder when that run has been deleted."""
+    """The configuration that a fork has from the run that it is forked of, or from its own folder when that run has been deleted.
+
+    Args:
+        fields: what the fork is given itself, its name among it.
+    """
     try:
         # It is written beside that run, not where that once was, or says that it was.
         origin = Origin.of(reference)
@@ -109,7 +112,11 @@ class Origin:
             )
 
     def copy_into(self, folder: RunFolder, about: dict[str, Any]) -> None:
-        """Make the folder of a fork: its run.json, which says where it comes from, the records up to the checkpoint, and that."""
+        """Make the folder of a fork: the checkpoint, the records up to it, and a run.json that says where it comes from.
+
+        Args:
+            about: of the fork.
+        """
         folder.write_json(ABOUT, about | {ORIGIN: {"run": self.folder.label, "checkpoint": self.checkpoint}})
         records = [record for record in read_records(self.folder) if record[IMAGES] <= self.images]
         folder.write(METRICS, as_lines(records))

@@ -188,7 +188,11 @@ def train_command(config: RunConfig, *flags: str) -> str:
 
 
 def as_options(config: RunConfig, *, defaults: bool = False) -> list[str]:
-    """Options of `train` that are equivalent to a configuration; `defaults`: also for fields that have their default value."""
+    """Options of `train` that are equivalent to a configuration.
+
+    Args:
+        defaults: also for fields that have their default value.
+    """
     fields = flat(config.model_dump(mode="json", exclude_defaults=not defaults))
     if defaults and not config.scaling.labels:
         fields[LABELS.removeprefix("--")] = None

@@ -56,7 +56,10 @@ class Prepared:
 
 
 def prepare(config: RunConfig, fork_of: str | None = None) -> Prepared:
-    """Open and check what the run needs; writes nothing. A run without checkpoints goes on from that of `fork_of`, RUN or RUN@N.
+    """Open and check what the run needs; writes nothing.
+
+    Args:
+        fork_of: RUN or RUN@N whose checkpoint the run goes on from while it has none itself.
 
     Raises: UserError with a line for each problem, or when the dataset cannot be opened.
     """

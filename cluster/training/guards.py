@@ -70,8 +70,11 @@ class NonFiniteGuard:
 
 @contextmanager
 def out_of_memory_explained(config: RunConfig, device: torch.device, pairs: int = 0) -> Iterator[None]:
-    """Around a step of so many image pairs, or (0) what else trains or evaluates. Raises: GpuMemoryError, with what to lower, where it
-    is out of memory."""
+    """Around what trains or evaluates. Raises: GpuMemoryError, with what to lower, where it is out of memory.
+
+    Args:
+        pairs: image pairs of the step inside; 0: something else is inside.
+    """
     try:
         yield
     except (MemoryError, RuntimeError) as error:

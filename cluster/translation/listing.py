@@ -158,8 +158,12 @@ def _written(out: Location) -> pa.Table:
 
 
 def _named(location: Location, not_text: list[str], inside: str | None = None) -> pa.Table:
-    """`name`, `size` in bytes and `written` (seconds since 1970) of each file below a location, without those inside a path; names
-    that are no text are added to `not_text`."""
+    """`name`, `size` in bytes and `written` (seconds since 1970) of each file below a location.
+
+    Args:
+        not_text: is given names that are none.
+        inside: a path whose files are passed over.
+    """
     selector = fs.FileSelector(location.root, allow_not_found=True, recursive=True)
     try:
         found = patiently(f"list {location.uri}", lambda: location.filesystem.get_file_info(selector))

@@ -46,8 +46,12 @@ class Workers:
 def choose_workers(
     limits: tuple[int, int | None], cpus: float | None, gpu: bool | None, selector: Selector = ANY, *, joined: bool
 ) -> Workers:
-    """The workers, between the limits, on this cluster; Ray is running. One that was joined is used by others too, and an autoscaler may
-    enlarge it."""
+    """The workers on this cluster; Ray is running.
+
+    Args:
+        limits: fewest and most.
+        joined: whether it is a cluster that others use too, and that an autoscaler may enlarge.
+    """
     machines = [_whole(machine) for machine in cluster_machines()]
     # The autoscaler is queried only if needed, because that starts a process on the head.
     coming = growth() if joined and not _fitting(selector.among(machines), cpus, gpu) else NO_GROWTH

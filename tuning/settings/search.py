@@ -22,11 +22,13 @@ DRAWN = 5
 
 
 def propose(space: Space, seed: int, number: int, trials: Sequence[Trial]) -> Overrides:
-    """The overrides of trial `number`, by Optuna's tree-structured Parzen estimator (Bergstra et al. 2011), from the trials that have
-    begun: a pure function of the arguments.
+    """The overrides of trial `number`, by Optuna's tree-structured Parzen estimator (Bergstra et al. 2011).
 
     Finished trials count by their score. Stopped trials rank behind them, by the images they reached and their score there;
     diverged ones rank last. Running trials keep the estimator from proposing the same values again.
+
+    Args:
+        trials: those that have begun. The proposal is a pure function of the arguments.
     """
     if number < DRAWN:
         return sample(space, seed, number)

@@ -17,8 +17,15 @@ SHORTEST_S = 120.0
 
 
 class Patience(tune.Callback):
-    """Detects that no trial of the sweep has run for `wait_s`, SHORTEST_S at least: `is_over`; and resets a trial's failures when it
-    has made progress."""
+    """Detects that no trial of the sweep is running, and resets a trial's failures when it has made progress.
+
+    Args:
+        resources: of each trial.
+        wait_s: seconds after which the sweep ends, SHORTEST_S at least.
+
+    Attributes:
+        is_over: whether the limit has passed.
+    """
 
     def __init__(self, resources: Resources, wait_s: float) -> None:
         self.resources, self.wait_s = resources, max(wait_s, SHORTEST_S)

@@ -41,7 +41,12 @@ RAISED = re.compile(r"[\w.]+(Error|Exception): ")
 
 
 class Progress:
-    """One line for each trial that ends; on a terminal also a bar. The list of trials and the trials change while the sweep runs."""
+    """One line for each trial that ends; on a terminal also a bar.
+
+    Args:
+        trials: those of the sweep so far; the list and its trials change while the sweep runs.
+        total: number of trials that the sweep will have.
+    """
 
     def __init__(self, trials: Sequence[Trial], total: int, stream: TextIO | None = None) -> None:
         self.trials, self.total, self.stream = trials, total, stream

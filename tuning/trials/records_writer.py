@@ -11,10 +11,14 @@ RETRY_S = 1.0
 
 
 class RecordsWriter:
-    """Writes a sweep's files, each with its newest content, in the order in which they were last written.
+    """Writes files, each with its newest content, in the order in which they were last written.
 
     A write waits for storage as all do (`data_shards.storage.patience`); after that, files are kept until storage is back, and
     writing does not wait.
+
+    Args:
+        folder: the sweep's.
+        attempt: which owns it: once it does not any more, nothing is written.
     """
 
     def __init__(self, folder: RunFolder, attempt: Attempt = UNOWNED) -> None:

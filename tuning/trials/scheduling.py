@@ -70,8 +70,12 @@ class Deadline(tune.Stopper):
 
 
 def asha(config: AshaConfig, total: int, trials: Sequence[Trial]) -> TrialScheduler:
-    """Asynchronous successive halving over images seen, `total` at the end of a trial. Trials of the sweep that are decided already
-    count at the rungs."""
+    """Asynchronous successive halving over images seen, which knows the scores of earlier trials.
+
+    Args:
+        total: images at the end of a trial.
+        trials: trials of the sweep; those that are decided count at the rungs.
+    """
     grace = config.grace or max(1, int(total / config.reduction**2))
     scheduler = Halving(
         time_attr="images", metric="score", mode="min",

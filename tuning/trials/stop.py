@@ -9,8 +9,15 @@ from tuning.analysis.results import Trial
 
 
 class SweepStop:
-    """Whether the sweep is being stopped, from the first call of `ask` on, and done: no trial, whose states change while it runs, is
-    saving. Trials that have not done a step yet are not waited for."""
+    """Whether the sweep is being stopped.
+
+    Args:
+        trials: those of the sweep so far; their states change while it runs.
+
+    Attributes:
+        is_asked: from the first call of `ask` on.
+        is_done: whether no trial is saving. Trials that have not done a step yet are not waited for.
+    """
 
     def __init__(self, trials: Sequence[Trial]) -> None:
         self.trials = trials

@@ -17,8 +17,11 @@ FINISH_S = 8.0
 
 
 class WandbTracker:
-    """The run as one of W&B's, whose curves have the images seen as their axis; resuming the one resumes the other. `url` is that
-    of the run's page, None offline."""
+    """The run as one of W&B's, whose curves have the images seen as their axis; resuming the one resumes the other.
+
+    Attributes:
+        url: of the run's page; None offline.
+    """
 
     def __init__(self, run: TrackedRun) -> None:
         self.run, self._images = run, 0

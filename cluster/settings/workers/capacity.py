@@ -19,7 +19,12 @@ class Machine:
 
 @dataclass(frozen=True)
 class Growth:
-    """What an autoscaler can add: each machine that it may start beside those that are there, or, unknown, ones that cannot be read."""
+    """What an autoscaler can add to a cluster.
+
+    Attributes:
+        machines: each that it may start beside those that are there.
+        unknown: there is an autoscaler, and what it may start cannot be read.
+    """
 
     machines: tuple[Machine, ...] = ()
     unknown: bool = False
@@ -29,7 +34,11 @@ NO_GROWTH = Growth()
 
 
 def places(machines: list[Machine], cpus_per_worker: float, use_gpu: float) -> int:
-    """How many workers the machines can hold, each with this part of a GPU, 1 for a whole one."""
+    """How many workers the machines can hold.
+
+    Args:
+        use_gpu: the part of a GPU that each has, 1 for a whole one.
+    """
     by_cpu = [_times(machine.cpus, cpus_per_worker) for machine in machines]
     if not use_gpu:
         return sum(by_cpu)

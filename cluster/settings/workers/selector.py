@@ -30,7 +30,12 @@ SHOWN = 12
 
 @dataclass(frozen=True)
 class Selector:
-    """What a machine must have: an accelerator by Ray's name, "H100"; labels: "value", "!value", "in(value,value)", "!in(value,value)"."""
+    """Requirements on a machine.
+
+    Attributes:
+        accelerator: its type by Ray's name: "H100".
+        labels: key -> value, "!value", "in(value,value)" or "!in(value,value)".
+    """
 
     accelerator: str | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
