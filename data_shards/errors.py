@@ -55,8 +55,13 @@ class DivergedReplicasError(UserError):
 
 
 class RunInterruptedError(Exception):
-    """A run was asked to stop, and has saved a checkpoint, after so many `images` seen; `kind` is "stop", "resize" or "preemption" (only
-    "stop" ends the run), `reason` the request, for messages."""
+    """A run was asked to stop, and has saved a checkpoint.
+
+    Attributes:
+        kind: "stop", "resize" or "preemption"; only "stop" ends the run.
+        reason: the request, for messages.
+        images: images seen at the checkpoint.
+    """
 
     def __init__(self, kind: str, reason: str, images: int) -> None:
         super().__init__(kind, reason, images)
@@ -103,7 +108,11 @@ def say_warning(text: str) -> None:
 
 
 def missing_module(error: ImportError, failed: str) -> UserError:
-    """The error for a package that is missing or incomplete, by what fails without it, such as "Ray does not start"."""
+    """The error for a package that is missing or incomplete.
+
+    Args:
+        failed: what fails without it, such as "Ray does not start".
+    """
     reason = " ".join(str(error).split())
     return UserError(
         f"{failed}: {reason}; install this project again, with all that it needs: pip install --editable CHECKOUT"

@@ -147,10 +147,13 @@ def content(stream: ShardStream, member: Member) -> bytes:
 
 
 def members(stream: ShardStream, stop: int | None = None, passed: Passed | None = None) -> Iterator[Member]:
-    """The files from the stream's place, a header, up to `stop`, by default the tar's end; `content` reads them, `passed` collects the
-    members that webdataset skips.
+    """The files from the stream's place, a header, up to `stop`, by default the tar's end; `content` reads them.
 
-    Raises BadShardError where the tar is damaged, or ends without its end mark."""
+    Args:
+        passed: collects the members that webdataset skips.
+
+    Raises BadShardError where the tar is damaged, or ends without its end mark.
+    """
     place = stream.tell()
     if stop is not None and place >= stop:
         return

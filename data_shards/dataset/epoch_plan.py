@@ -126,7 +126,10 @@ class EpochPlan:
 
 
 def rank_share(global_batch: int, rank: int, world: int) -> range:
-    """The tracks of one rank, a contiguous slice; 6 tracks over 4 ranks give 2, 1, 2, 1. Raises UserError where a rank would get none."""
+    """The tracks of one rank, a contiguous slice; 6 tracks over 4 ranks give 2, 1, 2, 1.
+
+    Raises UserError where a rank would get none.
+    """
     if not 0 <= rank < world:
         raise UserError(f"rank {rank} is not one of the {world} ranks 0 .. {world - 1}")
     if global_batch < world:

@@ -36,7 +36,13 @@ class Encoding:
 
 @dataclass(frozen=True)
 class StoredImage:
-    """An image file in storage; `place` is the path or URI of its folder, -1 an unknown size, 0 an unknown time of the last write."""
+    """An image file in storage.
+
+    Attributes:
+        place: path or URI of its folder.
+        size_bytes: -1 if unknown.
+        mtime_ns: time of the last write; 0 if unknown.
+    """
 
     place: str
     name: str

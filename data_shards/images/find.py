@@ -156,10 +156,14 @@ def evenly(files: Sequence[Path], count: int) -> list[Path]:
 def images_by_name(
     folder: str | Path, left_out: LeftOut | None = None, *, translations: bool = False
 ) -> dict[str, Path]:
-    """Path below a folder, without suffix -> image file: matches a translation, its photo and its true painting. `left_out` collects the
-    files that are no images; `translations`: take them also where they lie among other images.
+    """Path below a folder, without suffix -> image file: matches a translation, its photo and its true painting.
 
-    Raises: UserError if it is no folder with images, or two files differ only in their suffix."""
+    Args:
+        left_out: collects the files that are no images.
+        translations: take them also where they lie among other images.
+
+    Raises: UserError if it is no folder with images, or two files differ only in their suffix.
+    """
     if not os.path.isdir(folder):
         raise UserError(f"{shown_name(folder)}: {_why_missing(Path(folder), 'no such folder')}")
     named: dict[str, Path] = {}

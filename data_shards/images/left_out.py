@@ -13,7 +13,11 @@ IRREGULAR = "no regular files"
 
 @dataclass
 class LeftOut:
-    """Names of files that are left out because they are no images of the user's; `lines`: numbers, in a text file, of `irregular`."""
+    """Names of files that are left out because they are no images of the user's.
+
+    Attributes:
+        lines: line numbers in a text file that name no regular file.
+    """
 
     hidden: list[str] = field(default_factory=list)
     others: list[str] = field(default_factory=list)

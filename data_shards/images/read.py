@@ -31,9 +31,13 @@ def read_picture(source: str | Path | bytes) -> Image.Image:
 
 
 def load_image(path: str | Path, *, shorter: int | None = None) -> "Tensor":
-    """An image file as uint8 [3, H, W], resized (bicubic, antialiased) where `shorter` says how many pixels its shorter side is to have.
+    """An image file as uint8 [3, H, W].
 
-    Raises: UserError if the file cannot be read as an image."""
+    Args:
+        shorter: resize (bicubic, antialiased) so that the shorter side has so many pixels.
+
+    Raises: UserError if the file cannot be read as an image.
+    """
     with naming(path):
         return decoded(path, shorter=shorter)
 

@@ -27,8 +27,13 @@ Place = tuple[int, int]
 
 
 def images_below(root: Path, left_out: LeftOut, *, recursive: bool = True, without: Path | None = None) -> list[str]:
-    """Names of the images below a folder, relative to it, sorted; of sub-folders too if `recursive`, but for the folder `without`.
-    `left_out` collects the files that are no images."""
+    """Names of the images below a folder, relative to it, sorted.
+
+    Args:
+        left_out: collects the files that are no images.
+        recursive: include the sub-folders.
+        without: a folder in there that is skipped.
+    """
     names = files_below(root, left_out, without=without)
     if not recursive:
         left_out.below += images_among(root, [name for name in names if "/" in name], LeftOut())

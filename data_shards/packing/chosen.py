@@ -15,9 +15,12 @@ Domain = str | TextList | None
 def chosen_sources(
     source: list[str], a: str | None, b: str | None, lists: list[str], held_out: float | None
 ) -> Sources:
-    """The sources that the command line names: SRC, or none, and `lists` for the domains that neither `a` nor `b` names.
+    """The sources that the command line names. Raises: UserError.
 
-    Raises: UserError."""
+    Args:
+        source: SRC, or nothing.
+        lists: text files of the domains that neither `a` nor `b` names.
+    """
     source, lists = [*map(expanded, source)], [*map(expanded, lists)]
     a, b = (place if place is None else expanded(place) for place in (a, b))
     place_a, place_b = _domains(a, b, lists)

@@ -97,9 +97,13 @@ def pack(
     jobs: int = 1,
     with_summary: bool = True,
 ) -> None:
-    """Pack a folder's splits into a dataset at `dest` (path or URI), with warnings on stderr and, if wanted, a summary on stdout.
+    """Pack a folder's splits into a dataset at `dest` (path or URI), with warnings about skipped files on stderr.
 
-    Raises UserError for a source without images, a destination that holds something else, storage that fails."""
+    Args:
+        with_summary: print a summary on stdout.
+
+    Raises UserError for a source without images, a destination that holds something else, storage that fails.
+    """
     encoding = encoding or Encoding()
     sources = source if isinstance(source, Sources) else find_sources(source)
     for remark in sources.remarks:

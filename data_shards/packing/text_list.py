@@ -25,9 +25,11 @@ class TextList:
     place: str
 
     def images(self, left_out: LeftOut) -> dict[str, ImageFile]:
-        """The images by unique names, sorted; `left_out` collects the paths without a file, with their line numbers.
+        """The images by unique names, sorted. Raises: UserError if the list is not a text file.
 
-        Raises: UserError if the list is not a text file."""
+        Args:
+            left_out: collects the paths without a file, with their line numbers.
+        """
         found: dict[str, ImageFile] = {}
         seen: set[str] = set()
         for number, line in self._lines():

@@ -30,7 +30,11 @@ class File:
 
 
 class RunFolder:
-    """The folder of the run `name` in `storage`, a folder or a URI such as s3://bucket/runs; a reader sees each file whole or not at all.
+    """`storage/name`: a reader sees each file whole or not at all.
+
+    Args:
+        storage: a folder, or a URI such as s3://bucket/runs.
+        name: the run's name.
 
     Raises: UserError when the URI cannot be opened. Every method raises UserError when storage refuses or stays away.
     """

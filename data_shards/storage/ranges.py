@@ -15,7 +15,10 @@ OPEN_OBJECTS = 4096
 
 
 class RangeReader:
-    """Byte ranges of a location's files, with retries; safe to share between threads. A wait ends early when the reader is closed."""
+    """Byte ranges of a location's files, with retries; safe to share between threads.
+
+    A wait ends early when the reader is closed.
+    """
 
     def __init__(self, location: Location) -> None:
         self._location = location

@@ -170,7 +170,12 @@ def _kill(process: BaseProcess) -> None:
 
 
 def ending(exit_code: int | None, kills_before: int | None) -> str:
-    """How a process ended, as the end of a sentence: by its exit code, negative for a signal, and `oom_kills()` of not long ago."""
+    """How a process ended, as the end of a sentence.
+
+    Args:
+        exit_code: negative for a signal, as multiprocessing has it.
+        kills_before: oom_kills() of not long ago.
+    """
     if exit_code is None:
         return "has closed its pipe"
     if exit_code == UNKNOWN:

@@ -42,7 +42,11 @@ def out_of_memory(error: BaseException) -> Literal["device", "machine"] | None:
 
 @contextmanager
 def memory_explained(advice: str) -> Iterator[None]:
-    """An out-of-memory error inside becomes a UserError, with `advice` on what the user can do."""
+    """An out-of-memory error inside becomes a UserError.
+
+    Args:
+        advice: what the user can do.
+    """
     try:
         yield
     except (MemoryError, RuntimeError) as error:

@@ -57,7 +57,11 @@ def refuse_clashes(
 ) -> None:
     """Raises: UserError if two outputs have the same path, or an output is an input.
 
-    `targets`: input file -> output file; `beside`: output file -> further files beside it; `also`: another file that is written."""
+    Args:
+        targets: input file -> output file.
+        beside: output file -> further files that are written beside it.
+        also: another file that is written.
+    """
     inputs = {source.resolve() for source in targets}
     first: dict[Path, Path] = {}
     for source, target in _written(targets, beside):
@@ -93,8 +97,11 @@ def _written(targets: Mapping[Path, Path], beside: Callable[[Path], Sequence[Pat
 def plan_batches(
     sources: Iterable[Path], batch: int, most_pixels: int, shorter: int | None = None
 ) -> tuple[list[tuple[Size, list[Path]]], dict[Path, str]]:
-    """Batches of images of one size, each with that size, and the reason for each image that cannot be used; see `images_a_batch`, and
-    `load_image` for `shorter`."""
+    """Batches of images of one size, each with that size, and the reason for each image that cannot be used; see `images_a_batch`.
+
+    Args:
+        shorter: side that images are resized to; see `load_image`.
+    """
     alike: dict[Size, list[Path]] = {}
     skipped: dict[Path, str] = {}
     ready_for_threads()

@@ -58,8 +58,12 @@ def overlapped(
 
 
 def images_a_batch(height: int, width: int, batch: int, most_pixels: int) -> int:
-    """Number of images of a size that go through the network at once: at most `batch`, and padded pixels together at most `most_pixels`;
-    a larger image goes alone."""
+    """Number of images of a size that go through the network at once.
+
+    Args:
+        batch: largest number.
+        most_pixels: largest number of padded pixels together; a larger image goes alone.
+    """
     return max(1, min(batch, most_pixels // padded_pixels(height, width)))
 
 

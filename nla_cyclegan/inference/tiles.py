@@ -160,8 +160,11 @@ def smallest_tile(config: GeneratorConfig) -> int:
 
 
 def tile_windows(side: int, tile: int, reach: int) -> list[Window]:
-    """Windows of one length, at most `tile`, that cover a side; what is kept of each has the margin `reach`, but at the ends. All three
-    are multiples of 4; tile > 2 * reach."""
+    """Windows of one length, at most `tile`, that cover a side; what is kept of each has the margin, but at the ends.
+
+    Args:
+        side, tile, reach: multiples of 4; tile > 2 * reach.
+    """
     if side <= tile:
         return [Window(0, side, 0, side)]
     count = 1 + math.ceil((side - tile) / (tile - 2 * reach))

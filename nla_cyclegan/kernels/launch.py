@@ -56,6 +56,10 @@ def power_of_2(n: int) -> int:
 
 
 def share(n: int, tile: int, others: int, most: int = 8) -> int:
-    """Positions, of n in a sample, that one program of an elementwise kernel takes: `tile` times 1 to `most`, the most that still fill the
-    GPU with `others` (samples times blocks of channels) times as many programs."""
+    """Positions that one program of an elementwise kernel takes: `tile` times 1 to `most`, the most that still fill the GPU.
+
+    Args:
+        n: positions in a sample.
+        others: samples times blocks of channels.
+    """
     return tile * max(1, min(most, n * others // (tile * FILL)))

@@ -21,7 +21,11 @@ FEATURES = "features"
 
 
 class Rows:
-    """Vectors in a file, float32; or those that were gathered before, which `stored` reads."""
+    """Vectors in a file, float32.
+
+    Args:
+        stored: reads vectors that were gathered before.
+    """
 
     def __init__(self, stored: Callable[[], Tensor] | None = None) -> None:
         self._stored = stored

@@ -40,7 +40,11 @@ class Kind:
 
 
 class Sampler:
-    """Draws the vectors of a set of so many images at one scale; the images are passed in order, in batches of any size."""
+    """Draws the vectors of a set at one scale; the images are passed in order, in batches of any size.
+
+    Args:
+        images: number of images in all.
+    """
 
     def __init__(self, kind: Kind, level: int, images: int, seed: int) -> None:
         self.kind, self.count = kind, max(1, min(PER_IMAGE, MOST // max(1, images)))

@@ -31,8 +31,12 @@ def score(
 ) -> float | None:
     """The score of one direction; None where the inputs are no further from the real images than those from each other.
 
-    `distances` are of the translations, `swd` and `lab`, or `kid`, in any unit, `untouched` those of the inputs; `scene` is the mean
-    `similarity.scene_ssim` of both, `content` is w."""
+    Args:
+        distances: of the translations: `swd` and `lab`, or `kid`, in any unit.
+        untouched: those of the inputs.
+        scene: mean `similarity.scene_ssim` of inputs and translations.
+        content: w.
+    """
     if min(untouched.values()) <= 0:
         return None
     ratios = {name: distance / untouched[name] for name, distance in distances.items()}

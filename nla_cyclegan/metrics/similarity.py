@@ -14,8 +14,10 @@ SCENE = 32
 
 
 def psnr(a_NCHW: Tensor, b_NCHW: Tensor) -> Tensor:
-    """Peak signal to noise ratio of each pair of uint8 images [N, 3, H, W] over its RGB values, dB [N]: 10 log10(255^2 / MSE); infinite
-    for equal images."""
+    """Peak signal to noise ratio of each pair over its RGB values, dB [N]: 10 log10(255^2 / MSE); infinite for equal images.
+
+    Args: a_NCHW, b_NCHW: uint8 [N, 3, H, W].
+    """
     error = _mean((a_NCHW.double() - b_NCHW.double()).square())
     return 10 * (255**2 / error).log10()
 

@@ -100,8 +100,12 @@ def patch_distance(a_PD: Tensor, b_PD: Tensor, level: int, seed: int = 0) -> flo
 def projected_distance(
     a_PD: Tensor, b_PD: Tensor, directions_key: tuple[int, ...], drawn_key: tuple[int, ...], repeats: int
 ) -> float:
-    """Mean 1-Wasserstein distance of two sets of vectors, projected on `repeats` x 128 directions that `directions_key` draws. Of the
-    larger set `drawn_key` draws as many vectors as the smaller one has."""
+    """Mean 1-Wasserstein distance of two sets of vectors, projected on `repeats` x 128 random directions.
+
+    Args:
+        directions_key: of the randomness of the directions.
+        drawn_key: of which vectors of the larger set are compared, as many as the smaller one has.
+    """
     random = keyed_generator(*directions_key)
     count = min(len(a_PD), len(b_PD))
     a_PD, b_PD = (_draw(vectors, count, drawn_key) for vectors in (a_PD, b_PD))

@@ -93,7 +93,11 @@ class Generator(nn.Module):
 
 
 def masked(decoded_B4HW: Tensor, image_B3HW: Tensor) -> tuple[Tensor, Tensor]:
-    """m * painting + (1 - m) * input in [-1, 1], and m [B, 1, H, W] (Sun 2023, sections 3.2 and 4; as one network, Tang et al. 2019,
-    "AttentionGAN"), from the painting before its tanh and the mask before its sigmoid."""
+    """m * painting + (1 - m) * input, and m [B, 1, H, W] (Sun 2023, sections 3.2 and 4; as one network, Tang et al. 2019, "AttentionGAN").
+
+    Args:
+        decoded_B4HW: the painting before its tanh, and the mask before its sigmoid.
+        image_B3HW: the input, in [-1, 1].
+    """
     painting, mask = decoded_B4HW[:, :3].tanh(), decoded_B4HW[:, 3:].sigmoid()
     return mask * painting + (1 - mask) * image_B3HW.to(decoded_B4HW.dtype), mask

@@ -57,8 +57,12 @@ def translate_both_ways(
     *,
     identity: bool = False,
 ) -> Translation:
-    """Run the generators of both directions on an image. `fractions` (x, y) in 0..1 are of the point whose attention is shown, by default
-    `salient_point`; the identity image is computed too if `identity`."""
+    """Run the generators of both directions on an image.
+
+    Args:
+        fractions: (x, y) in 0..1 of the point whose attention is shown; by default `salient_point`.
+        identity: compute the identity image too.
+    """
     translated = translate_images(generator, image_CHW[None])
     returned = translate_images(back, torch.cat([translated, image_CHW[None]]) if identity else translated)
     point = pixel_at(image_CHW, fractions) if fractions else salient_point(image_CHW)
@@ -69,8 +73,12 @@ def translate_both_ways(
 
 
 def comparison_row(generators: Mapping[str, Generator], image_CHW: Tensor, direction: Direction) -> dict[str, Tensor]:
-    """Heading -> picture: the image, its translation by each generator of this direction, by labels that differ from the image's heading,
-    then the attention of each generator's non-local blocks from one point, and its mask where its output is masked."""
+    """Heading -> picture: the image, its translation by each generator, then the attention of each generator's non-local blocks from one
+    point, and its mask where its output is masked.
+
+    Args:
+        generators: label -> generator of this direction; the labels differ from the heading of the image.
+    """
     row = {HEADINGS[direction][0]: image_CHW}
     point = salient_point(image_CHW)
     for label, generator in generators.items():
@@ -102,8 +110,11 @@ def pixel_at(image_CHW: Tensor, fractions: tuple[float, float]) -> Point:
 
 
 def picture_grid(rows: Sequence[Mapping[str, Tensor]], note: str = "") -> Image.Image:
-    """Rows of heading -> image as one RGB picture; columns in order of first appearance, images fitted to 256 px cells, and below the
-    grid `note`, a sentence."""
+    """Rows of heading -> image as one RGB picture; columns in order of first appearance, images fitted to 256 px cells.
+
+    Args:
+        note: a sentence below the grid.
+    """
     headings = list(dict.fromkeys(heading for row in rows for heading in row))
     fitted = [{heading: fit(image) for heading, image in row.items()} for row in rows]
     heights = [max(picture.height for picture in row.values()) for row in fitted]

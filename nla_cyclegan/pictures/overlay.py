@@ -41,8 +41,12 @@ def salient_point(image_CHW: Tensor) -> Point:
 
 
 def attention_overlay(image_CHW: Tensor, weights_HW: Tensor, point: Point, longer: int = CELL) -> Tensor:
-    """The weights, as `attention_maps` gives them, as heat over the image in grey, the point ringed: [3, h, w], of which `longer` is the
-    longer side in pixels, by default that of a picture in a grid."""
+    """The weights as heat over the image in grey, the point ringed: [3, h, w].
+
+    Args:
+        weights_HW: as `attention_maps` gives them, a quarter of the image's sides, rounded up.
+        longer: pixels of the result's longer side; by default those of a picture in a grid.
+    """
     height, width = image_CHW.shape[-2:]
     full_HW = F.interpolate(weights_HW[None, None].float(), scale_factor=4, mode="bilinear")[0, 0, :height, :width]
     picture = fit(image_CHW, longer)

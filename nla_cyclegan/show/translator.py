@@ -40,9 +40,14 @@ class Translation:
 
 
 class Translator:
-    """Translates uploaded images, one at a time to bound the device's memory; those of more than size x size pixels are reduced to that.
+    """Translates uploaded images, one at a time to bound the device's memory.
 
-    Raises: UserError where there are no such weights (as `--weights` takes them)."""
+    Args:
+        weights: as `--weights` takes them.
+        size: images of more than size x size pixels are reduced to that.
+
+    Raises: UserError where there are no such weights.
+    """
 
     def __init__(self, weights: str, size: int, device: torch.device) -> None:
         self.weights, self.size, self.device = weights, size, device

@@ -21,7 +21,11 @@ HOLE = 1 / 2
 
 
 class Augment:
-    """Augments images in these ways, each image with its own random numbers."""
+    """Augments images, each with its own random numbers.
+
+    Args:
+        kinds: the augmentations to apply.
+    """
 
     def __init__(self, kinds: Sequence[Augmentation]) -> None:
         self.kinds = frozenset(kinds)

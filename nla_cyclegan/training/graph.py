@@ -17,10 +17,14 @@ Function = Callable[..., Tensor]
 
 
 class Inputs:
-    """Tensors like these at fixed addresses on a device, filled while the device still works on the previous call.
+    """Tensors at fixed addresses on a device, filled while the device still works on the previous call.
 
     What lies on the host takes a stream of its own, through two sets of page-locked buffers in turn; then a copy on the
-    device, in the order of its work, puts it in place."""
+    device, in the order of its work, puts it in place.
+
+    Args:
+        like: tensors of the shapes and types wanted.
+    """
 
     def __init__(self, like: Sequence[Tensor], device: torch.device) -> None:
         self.tensors = [torch.empty_like(tensor, device=device) for tensor in like]
@@ -39,7 +43,12 @@ class Inputs:
 
 
 class _Stage:
-    """Staging buffers for values of these shapes and types that are copied from the host to a GPU, in a stream of their own."""
+    """Staging buffers for values that are copied from the host to a GPU.
+
+    Args:
+        like: tensors of the shapes and types wanted.
+        stream: the stream of the copies.
+    """
 
     def __init__(self, like: Sequence[Tensor], stream: torch.cuda.Stream) -> None:
         self.host = [torch.empty_like(tensor, device="cpu").pin_memory() for tensor in like]

@@ -49,8 +49,12 @@ class ImagePool:
         return self._indices([*range(self.capacity, self.capacity + count)], {})
 
     def exchange(self, images: Tensor, indices: Tensor) -> Tensor:
-        """Images [n, 3, H, W] -> as many, each either itself or one from the pool; the input is not kept alive. The indices, int64 [3, n]
-        on the images' device: which image is given back, which slots are written, with which image, counted from the stored ones on."""
+        """Images [n, 3, H, W] -> as many, each either itself or one from the pool; the input is not kept alive.
+
+        Args:
+            indices: int64 [3, n] on the images' device: which image is given back, which slots are written, and with which
+                image. Images are counted from the stored ones on.
+        """
         if self.capacity == 0:
             return images
         stored = self._storage(images)

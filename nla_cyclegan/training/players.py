@@ -41,8 +41,11 @@ class Generators(nn.Module):
     def forward(
         self, real_a: Tensor, real_b: Tensor, numbers: Tensor | None = None
     ) -> tuple[Tensor, Losses, Tensor, Tensor]:
-        """Images [n, 3, H, W] of each domain -> total loss, unweighted terms, fakes of A and of B [n, 3, H, W]. By the `numbers` of
-        `Augment` the discriminators see the fakes changed; None: as they are."""
+        """Images [n, 3, H, W] of each domain -> total loss, unweighted terms, fakes of A and of B [n, 3, H, W].
+
+        Args:
+            numbers: of `Augment`, by which the discriminators see the fakes changed; None: they see them as they are.
+        """
         discriminator_a, discriminator_b = self._discriminators
         identity, compute = self.loss.identity > 0, self.compute
         fake_b, same_b = self._translate(self.ab, real_a, real_b if identity else None)
@@ -83,8 +86,11 @@ class Discriminators(nn.Module):
     def forward(
         self, real_a: Tensor, real_b: Tensor, fake_a: Tensor, fake_b: Tensor, numbers: Tensor | None = None
     ) -> tuple[Tensor, Losses]:
-        """Real images and fakes from the image pool, [n, 3, H, W] each, changed by the `numbers` of `Augment`, if there are any -> total
-        loss and its two parts."""
+        """Real images and fakes from the image pool, [n, 3, H, W] each -> total loss and its two parts.
+
+        Args:
+            numbers: of `Augment`, by which all of them are changed; None: they are not.
+        """
         if numbers is not None:
             views = zip((real_a, real_b, fake_a, fake_b), numbers[:, 2:].unbind(1), strict=True)
             real_a, real_b, fake_a, fake_b = (self.augment(images, each) for images, each in views)

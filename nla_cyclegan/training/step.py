@@ -116,8 +116,12 @@ class TrainingStep:
         self._replay = Replay(self._compute, self._rehearse, self.device, CudaGraph if backend.graph else None)
 
     def prepare(self, *, pairs: int, size: int) -> None:
-        """Start to compile the kernels of the first step in the background, for a step of `pairs` image pairs of `size` pixels a side on
-        this rank; that step waits for them."""
+        """Start to compile the kernels of the first step in the background; that step waits for them.
+
+        Args:
+            pairs: image pairs that this rank takes at a step.
+            size: side of the images in pixels.
+        """
         if self._fused and self.device.type == "cuda":
             self._compiling = compile_ahead(self.model, self.config, self.device, pairs=pairs, size=size)
 

@@ -83,9 +83,13 @@ def world_of(files: Iterable[str]) -> int | None:
 
 
 def read_commit(location: Location, names: Iterable[str] | None = None) -> Commit:
-    """The commit of a checkpoint: its files; its folder is listed unless their names are known.
+    """The commit of a checkpoint: its files.
 
-    Raises: UserError when it is not complete, or a list of its files is damaged."""
+    Args:
+        names: names of its files, if they are known; else its folder is listed.
+
+    Raises: UserError when it is not complete, or a list of its files is damaged.
+    """
     names = list_folder(location) if names is None else list(names)
     world = world_of(names)
     if world is None:

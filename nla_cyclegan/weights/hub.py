@@ -27,7 +27,11 @@ REPOSITORY = re.compile(r"[^\W_][\w.-]*/[^\W_][\w.-]*", re.ASCII)
 
 
 def save_hub(generators: Mapping[Direction, Generator], folder: Path, about: Mapping[str, Any]) -> None:
-    """Write config.json, with these further entries, and model.safetensors, each whole or not at all."""
+    """Write config.json and model.safetensors, each whole or not at all.
+
+    Args:
+        about: further entries of config.json, as JSON values.
+    """
     configs = {direction: generator.config.model_dump(mode="json") for direction, generator in generators.items()}
     tensors = {
         f"{direction}.{name}": tensor.detach().cpu().contiguous()

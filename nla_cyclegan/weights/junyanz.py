@@ -120,7 +120,10 @@ def discriminator_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def state_of(generator: Generator) -> dict[str, Tensor]:
-    """The generator's weights in this layout, fp32 on the CPU. Raises: UserError for an architecture that the layout has no place for."""
+    """The generator's weights in this layout, fp32 on the CPU.
+
+    Raises: UserError for an architecture that the layout has no place for.
+    """
     only_these = {"nonlocal_blocks": (), "output": "image", "norm": "instance", "upsample": "transposed"}
     for field, only in only_these.items():
         value = getattr(generator.config, field)

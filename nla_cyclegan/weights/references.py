@@ -52,7 +52,12 @@ class Reference:
 
 @dataclass(frozen=True)
 class Selection:
-    """The checkpoint that was chosen, the reason, such as `the best of 3 evaluated checkpoints`, and its run.json."""
+    """The checkpoint that was chosen.
+
+    Attributes:
+        why: the reason, such as `the best of 3 evaluated checkpoints`.
+        about: its run.json.
+    """
 
     name: str
     why: str
@@ -94,7 +99,10 @@ def stored(run: Location) -> dict[str, list[str]]:
 
 
 def select(run: Location, choice: str) -> Selection:
-    """The checkpoint of a run for a choice; among the complete ones, if there are any. Raises: UserError that lists the checkpoints."""
+    """The checkpoint of a run for a choice; among the complete ones, if there are any.
+
+    Raises: UserError that lists the checkpoints.
+    """
     checkpoints = stored(run)
     complete = [name for name, files in checkpoints.items() if world_of(files)] or list(checkpoints)
     if not complete and not list_folder(run):

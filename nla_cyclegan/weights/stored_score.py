@@ -46,7 +46,11 @@ class MeasuredOn:
         )
 
     def differences(self, other: "MeasuredOn", *, dataset: bool = True) -> Iterator[tuple[str, ...]]:
-        """What differs, here and there; what is unknown does not. `dataset`: another dataset has other held-out images."""
+        """What differs, here and there; what is unknown does not.
+
+        Args:
+            dataset: another dataset has other held-out images.
+        """
         fields = {"validation.images": "images", "size of held-out images": "px", "data.fit": "fit"}
         for what, name in (fields | ({"dataset": "dataset"} if dataset else {})).items():
             here, there = getattr(self, name), getattr(other, name)

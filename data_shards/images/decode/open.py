@@ -39,9 +39,13 @@ class UnreadableImageError(UserError):
 
 @contextmanager
 def opened(source: str | Path | bytes, *, for_pixels: bool = True) -> Iterator[Image.Image]:
-    """An image file, or its bytes, opened by Pillow: header read, pixels not yet, and not all of the file unless `for_pixels`.
+    """An image file, or its bytes, opened by Pillow: header read, pixels not yet.
 
-    Raises: UnreadableImageError, also for what fails inside the block; OSError if there is no such file."""
+    Args:
+        for_pixels: False where only the header matters; then not all of the file is read.
+
+    Raises: UnreadableImageError, also for what fails inside the block; OSError if there is no such file.
+    """
     try:
         # A file that is open, not its name: Pillow maps files into memory by their names, and then mixes up the rows of a
         # TIFF that is to be turned.

@@ -14,7 +14,11 @@ EXIF_TEXT = b"Raw profile type exif"
 
 
 def is_plain(image: Image.Image, data: bytes) -> bool:
-    """Whether a JPEG or PNG decoder that ignores metadata gives the pixels of `to_srgb`: 8-bit sRGB or grey, upright."""
+    """Whether a JPEG or PNG decoder that ignores metadata gives the pixels of `to_srgb`: 8-bit sRGB or grey, upright.
+
+    Args:
+        data: the bytes of the image file.
+    """
     if image.mode not in ("L", "RGB") or image.has_transparency_data or own_profile(image) or REPAIRED in image.info:
         return False
     if image.format == "PNG":

@@ -21,8 +21,12 @@ from nla_cyclegan.weights.names import BOTH, OPPOSITE, Direction
 
 @dataclass
 class Evaluator:
-    """Evaluates images of one set or more, each read once; `statistics` are of the real and the training images, from an earlier
-    evaluation, and `look` is called with the inputs and the real images of a run's evaluation, as they are read."""
+    """Evaluates images of one set or more, each read once.
+
+    Args:
+        statistics: of the real and the training images, from an earlier evaluation.
+        look: called with the inputs and the real images of a run's evaluation, as they are read.
+    """
 
     reader: Reader
     network: Inception | None

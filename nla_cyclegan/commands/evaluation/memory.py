@@ -20,8 +20,12 @@ DISTANCES_BYTES = 400e6
 
 
 def needed_bytes(size: int, config: GeneratorConfig | None, longest: float = 1) -> float:
-    """Estimate of the memory for images of a size, beside the program's own: for generators of that config, if there are any, which
-    translate one image at a time; `longest` is the ratio of the pixels of the largest image to those of a square, see `longest_of`."""
+    """Estimate of the memory for images of a size, beside the program's own.
+
+    Args:
+        config: of the generators, which translate one image at a time; None: there are none.
+        longest: ratio of the pixels of the largest image to those of a square; see `longest_of`.
+    """
     area = longest * size**2
     network = NETWORK_BYTES * config.base_channels * area if config else 0.0
     return METRICS_BYTES * max(PIXELS, area) + network + DISTANCES_BYTES

@@ -21,7 +21,11 @@ FEWEST_FOR_KID = 3
 
 
 class Reader:
-    """Reads whole images, made to fit one size (images.transforms.whole); `skipped`: file -> why it cannot be read."""
+    """Reads whole images, made to fit one size; see images.transforms.whole.
+
+    Attributes:
+        skipped: file -> why it cannot be read.
+    """
 
     def __init__(self, size: int, skipped: dict[Path, str], fit: Fit = "stretch") -> None:
         self.size, self.skipped, self.fit = size, skipped, fit
@@ -29,7 +33,11 @@ class Reader:
         self.batch = max(1, PIXELS // size**2)
 
     def batches(self, label: str, *columns: Sequence[Path]) -> Iterator[list[Tensor]]:
-        """uint8 [B, 3, H, W] of each column, B rows of one size; of rows in which a file cannot be read, none. `label`: for the bar."""
+        """uint8 [B, 3, H, W] of each column, B rows of one size; of rows in which a file cannot be read, nothing.
+
+        Args:
+            label: what is done with them, for the progress bar.
+        """
         rows = list(zip(*columns, strict=True))
         starts = iter(range(0, len(rows), self.batch))
         load = partial(load_whole, size=self.size, fit=self.fit)

@@ -17,7 +17,11 @@ FEW = 3
 
 @dataclass(frozen=True)
 class Size:
-    """A side in pixels, of the square or, of images that keep their proportions, the shorter one; and why, if there is a reason to say."""
+    """A side in pixels, of the square or, of images that keep their proportions, the shorter one.
+
+    Attributes:
+        why: in words, where there is something to say.
+    """
 
     pixels: int
     why: str = ""

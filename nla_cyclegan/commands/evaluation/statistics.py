@@ -53,7 +53,11 @@ Parts = Mapping[str, Callable[[], Tensor]]
 
 class Statistics:
     """The statistics in a file, used where they belong to the images and settings of this evaluation; what is reused, and why something
-    is not, is said on stderr. `how`: the size, the seed and the network of the evaluation, as JSON values."""
+    is not, is said on stderr.
+
+    Args:
+        how: the size, the seed and the network of the evaluation, as JSON values.
+    """
 
     def __init__(self, file: Path, how: Mapping[str, Any]) -> None:
         self.file, self.how = file, {"version": VERSION, **how}

@@ -43,7 +43,10 @@ class _Driver:
 def compiling(capability: int, part: tuple[int, int] = (0, 1)) -> Iterator[list[tuple[str, Any]]]:
     """Kernels that are launched within it are compiled and not run -> the name and the compiled form for each launch.
 
-    `capability` is the GPU's, 10 times its major number plus its minor, as in 90; `part` (i, n): every n-th kernel from the i-th on."""
+    Args:
+        capability: compute capability of the GPU, 10 times its major number plus its minor, as in 90.
+        part: (i, n): every n-th kernel from the i-th on.
+    """
     found: list[tuple[str, Any]] = []
     triton.runtime.driver.set_active(_Driver(capability))
     launch.compiled, launch.part = found, part
@@ -57,8 +60,12 @@ def compiling(capability: int, part: tuple[int, int] = (0, 1)) -> Iterator[list[
 
 
 def compile_pass(network: Callable[[], nn.Module], shape: tuple[int, int, int, int], dtype: torch.dtype, *, image_grad: bool) -> None:  # fmt: skip
-    """A forward pass of images [B, 3, H, W] through the network that `network` makes, the losses of its result, and the backward pass,
-    within `compiling`; `image_grad`: whether the images require gradients, as those that a generator made do."""
+    """A forward pass of images [B, 3, H, W], the losses of its result, and the backward pass, within `compiling`.
+
+    Args:
+        network: makes the network, on the meta device.
+        image_grad: whether the images require gradients, as those that a generator made do.
+    """
     with torch.device("meta"):
         made = network().to(memory_format=torch.channels_last)
         # A generator's images come in the type of the computation, those of the dataset in fp32.

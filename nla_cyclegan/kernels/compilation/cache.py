@@ -23,8 +23,16 @@ MOST_PROCESSES = 12
 def start_compiling(
     model: ModelConfig, precision: str, *, pairs: int, size: int, capability: int
 ) -> subprocess.Popen[bytes]:
-    """Start to compile, and return the process, which ends when everything is compiled or has failed to, what the step then does at its
-    first call. In a pass go `pairs` of images of `size` pixels a side; `capability` as of `ahead.compiling`."""
+    """Start to compile, and return at once. The step compiles at its first call what fails to compile here.
+
+    Args:
+        precision: of the step.
+        pairs: image pairs in one pass of the networks.
+        size: side of the images in pixels.
+        capability: of the GPU, 10 times its major number plus its minor, as in 90.
+
+    Returns: the process, which ends when everything is compiled or has failed to compile.
+    """
     wanted = json.dumps([model.model_dump(mode="json"), precision, pairs, size, capability])
     environment = os.environ | {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))

@@ -81,6 +81,10 @@ class _BiasAct(Function):
 
 
 def bias_act(x_BCHW: Tensor, bias: Tensor, *, slope: float) -> Tensor:
-    """act(x + bias) -> x's shape and type in NHWC order, in x's memory where that is in NHWC order; a bias [C] of any type. The slope, of
-    the activation for negative inputs, must be above 0, so that the result keeps the sign that the backward pass reads."""
+    """act(x + bias) -> x's shape and type in NHWC order, in x's memory where that is in NHWC order.
+
+    Args:
+        bias: [C], fp32 or of any type.
+        slope: of the activation for negative inputs; must be above 0, so that the result keeps the sign that the backward pass reads.
+    """
     return _BiasAct.apply(nhwc(x_BCHW), bias, float(slope))

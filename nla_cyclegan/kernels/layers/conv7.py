@@ -170,8 +170,12 @@ class _ToFew(Function):
 
 
 def conv7_to_many(x_BFHW: Tensor, weight_MF77: Tensor) -> Tensor:
-    """A 7x7 convolution of few channels to many -> [B, M, H - 6, W - 6] in NHWC order, x's dtype. x is padded already, with F channels,
-    or FEW of which those from F on are zeros; F is at most FEW. The weights, of any type, are rounded to x's, their gradient is not."""
+    """A 7x7 convolution of few channels to many -> [B, M, H - 6, W - 6] in NHWC order, x's dtype.
+
+    Args:
+        x_BFHW: padded already; with F channels, or FEW of which those from F on are zeros.
+        weight_MF77: fp32, or of any type; F is at most FEW. It is rounded to x's type, its gradient is not.
+    """
     return _ToMany.apply(x_BFHW, weight_MF77)
 
 

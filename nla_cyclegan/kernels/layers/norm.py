@@ -112,10 +112,13 @@ def _or(tensor: Tensor | None, other: Tensor) -> Tensor:
 
 
 def norm_act(x_BCHW: Tensor, residual_BCHW: Tensor | None = None, *, slope: float = 0.0, pad: int = 0) -> Tensor:
-    """act(instance_norm(x)) + residual, padded by reflection -> [B, C, H + 2 pad, W + 2 pad] in NHWC order, x's dtype. The activation's
-    slope for negative inputs: 0 is ReLU, 1 no activation, others LeakyReLU.
+    """act(instance_norm(x)) + residual, padded by reflection -> [B, C, H + 2 pad, W + 2 pad] in NHWC order, x's dtype.
 
-    Raises: ValueError if a side is not larger than `pad`."""
+    Args:
+        slope: of the activation for negative inputs: 0 is ReLU, 1 no activation, others LeakyReLU.
+
+    Raises: ValueError if a side is not larger than `pad`.
+    """
     check_sides(x_BCHW, pad)
     padded, plain = _NormActPad.apply(x_BCHW, residual_BCHW, float(slope), pad, False)
     return padded if pad else plain

@@ -130,10 +130,14 @@ class _ReflectPad(Function):
 
 
 def reflect_pad(x_BCHW: Tensor, pad: int, *, channels: int | None = None, dtype: torch.dtype | None = None) -> Tensor:
-    """Pad by reflection -> [B, channels, H + 2 pad, W + 2 pad] in NHWC order, in `dtype` (None: x's; the gradient has x's). `channels` are
-    C (None) or more; what is more is zeros.
+    """Pad by reflection -> [B, channels, H + 2 pad, W + 2 pad] in NHWC order.
 
-    Raises: ValueError if a side is not above `pad`."""
+    Args:
+        channels: C or more; what is more is zeros. None: C.
+        dtype: of the result; the gradient has x's. None: x's.
+
+    Raises: ValueError if a side is not above `pad`.
+    """
     check_sides(x_BCHW, pad)
     return _ReflectPad.apply(x_BCHW, pad, channels or x_BCHW.shape[1], dtype or x_BCHW.dtype)[0]
 

@@ -23,13 +23,20 @@ def _average(chunks, table, rate, applies, COUNT: tl.constexpr, CHUNK: tl.conste
 
 
 class Averages:
-    """Moving averages of weights, all fp32 of one device, each average in its weight's memory order. They must stay the same tensors;
-    load new values by copying into them."""
+    """Moving averages of weights, all fp32 of one device, each average in its weight's memory order.
+
+    Args:
+        averages, weights: must stay the same tensors; load new values by copying into them.
+    """
 
     def __init__(self, averages: Sequence[Tensor], weights: Sequence[Tensor]) -> None:
         self.tensors = MultiTensor([averages, weights])
 
     def update(self, rate: Tensor, applies: Tensor) -> None:
-        """Move each average towards its weight by the fraction `rate` of the difference, a scalar on the device; nothing moves while
-        `applies`, a bool scalar there, is False."""
+        """Move each average towards its weight.
+
+        Args:
+            rate: scalar on the device, the fraction of the difference to move by.
+            applies: bool scalar on the device; nothing moves while it is False.
+        """
         self.tensors.launch(_average, self.tensors.table, rate, applies, COUNT=len(self.tensors))

@@ -70,8 +70,12 @@ class MultiTensor:
         return len(self.like)
 
     def launch(self, kernel: Any, *args: Any, aligned: bool = True, **constants: Any) -> None:
-        """Run a kernel whose first argument is the list of chunks, with these constants beside CHUNK, BLOCK and ALIGNED; `aligned`:
-        whether the tensors that `args` name beside the table are aligned too."""
+        """Run a kernel whose first argument is the list of chunks.
+
+        Args:
+            aligned: whether the tensors that `args` name beside the table are aligned too.
+            constants: beside CHUNK, BLOCK and ALIGNED.
+        """
         constants |= {"CHUNK": CHUNK, "BLOCK": BLOCK, "ALIGNED": self.aligned and aligned}
         launch(kernel, len(self.chunks), self.chunks, *args, **constants)
 

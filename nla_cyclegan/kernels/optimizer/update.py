@@ -125,8 +125,12 @@ class Update:
         return sums.sum().sqrt()
 
     def apply(self, gradients: Gradients, factors: Tensor, applies: Tensor) -> None:
-        """Take one step by the factors, fp32 [5] on the device in the order of FACTORS. While `applies`, a bool scalar there, is False,
-        nothing changes, whatever the gradients are."""
+        """Take one step.
+
+        Args:
+            factors: fp32 [5] on the device, in the order of FACTORS.
+            applies: bool scalar on the device. While it is False nothing changes, whatever the gradients are.
+        """
         self.tensors.launch(
             _update, self.tensors.table, gradients.addresses, factors, applies,
             COUNT=len(self.tensors), RISE1=1 - self.beta1, RISE2=1 - self.beta2, EPS=self.eps, aligned=gradients.aligned,
