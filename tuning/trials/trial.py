@@ -117,7 +117,10 @@ def final_evaluation(folder: RunFolder, objective: ObjectiveConfig) -> dict[str,
         raise UserError(f"{folder.label}: its training has ended without a checkpoint; choose another --name")
     evaluation = evaluation_of(read_about(folder, f"{newest}/{ABOUT}").get("metrics", {}), objective)
     if evaluation is None:
-        raise UserError(f"{folder.label}/{newest}: it was not evaluated; choose another --name")
+        raise UserError(
+            f"{folder.label}/{newest}: it has no score: held-out images are damaged (`python -m data_shards verify` names them), or those "
+            "of both domains are alike; a dataset with others needs another --name"
+        )
     return evaluation
 
 

@@ -234,5 +234,5 @@ def test_a_trials_last_score_is_that_of_its_last_checkpoint(tmp_path: Path) -> N
     last = final_evaluation(folder, ObjectiveConfig(content=0.5))
     assert (last["images"], last["score"]) == (48, 0.5)
     store_share({"run.json": b'{"metrics": {"images": 64}}'}, folder, name_of(64), World())
-    with pytest.raises(UserError, match="checkpoint_000000000064: it was not evaluated"):
+    with pytest.raises(UserError, match="checkpoint_000000000064: it has no score"):
         final_evaluation(folder, ObjectiveConfig())
