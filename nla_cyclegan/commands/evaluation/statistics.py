@@ -19,7 +19,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from torch import Tensor
 from typing_extensions import TypedDict
 
-from data_shards.errors import UserError
+from data_shards.errors import UserError, shown_name
 from data_shards.progress import Progress
 from data_shards.storage.checked import problem
 from data_shards.storage.files import writing
@@ -27,6 +27,8 @@ from nla_cyclegan.metrics.gathered import FEATURES, Gathered
 
 # Version of the computation; statistics of other versions are computed anew.
 VERSION = 1
+# What stands at byte 30 of a file, behind the fixed part of a zip's header: the name of its first member.
+START = b"about.npy"
 REAL, TRAINING = "real", "training"
 # What numpy raises on a file that is damaged, or none of its archives.
 DAMAGE = (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, zlib.error, zipfile.BadZipFile)
@@ -144,7 +146,7 @@ class Statistics:
 
 
 def _read_about(file: Path) -> dict[str, Any]:
-    """The description in a file; empty if there is none, or it is not a file of statistics."""
+    """The description in a file; empty if there is none, or it is damaged. Raises: UserError for a file of something else."""
     try:
         with np.load(file) as arrays:
             about = json.loads(str(arrays["about"]))
@@ -155,7 +157,13 @@ def _read_about(file: Path) -> dict[str, Any]:
         reason = problem(error)
     except DAMAGE as error:
         reason = str(error)
-    _say(f"{file}: no statistics of this program, or damaged ({reason}); written anew")
+    with file.open("rb") as opened:
+        start = opened.read(30 + len(START))
+    if start and not start.endswith(START):
+        raise UserError(
+            f"--statistics {shown_name(file)}: holds something else, which would be lost; name another file"
+        )
+    _say(f"{file}: damaged, or of another version of this program ({reason}); written anew")
     return {}
 
 

@@ -145,12 +145,12 @@ def with_about(stored: dict[str, Any], **fields: Any) -> None:
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
-        (lambda file: file.write_bytes(b"PK no archive"), "no statistics of this program, or damaged"),
-        (lambda file: np.save(file.open("wb"), np.zeros(3)), "no statistics of this program, or damaged"),
-        (lambda file: tampered(file, lambda stored: with_about(stored, sets=[1])), "no statistics of this program"),
+        (lambda file: file.write_bytes(b""), "damaged, or of another version"),
+        (lambda file: file.write_bytes(file.read_bytes()[:-9]), "damaged, or of another version"),
+        (lambda file: tampered(file, lambda stored: with_about(stored, sets=[1])), "damaged, or of another version"),
         (
             lambda file: tampered(file, lambda stored: with_about(stored, sets={"real": {}})),
-            "no statistics of this program",
+            "damaged, or of another version",
         ),
         (
             lambda file: tampered(file, lambda stored: stored.pop("real.swd.0")),
@@ -171,6 +171,21 @@ def test_a_damaged_file_of_statistics_is_written_anew(
     assert f"{file}: " in error
     assert said in error
     assert error.endswith("statistics of real images are kept in " + f"{file}\n")
+
+
+@pytest.mark.parametrize("content", [b"PK no archive", b"{}", b"\x89PNG" * 20])
+def test_a_file_of_something_else_is_not_taken_for_statistics(
+    folders: Path, content: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = folders / "run.json"
+    file.write_bytes(content)
+    with pytest.raises(AssertionError):
+        evaluate(folders, "--statistics", file)
+    assert (
+        f"error: --statistics {file}: holds something else, which would be lost; name another"
+        in capsys.readouterr().err
+    )
+    assert file.read_bytes() == content
 
 
 def with_zeros(file: Path, place: int) -> None:
