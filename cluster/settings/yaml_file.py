@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable, Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +98,7 @@ def read_yaml(file: str | None, *, dotted: tuple[str, ...] = (), option: str = "
             raise _FieldError(f"expected fields (`name: value`), got {type(content).__name__}")
         return _plain(_nested(content or {}, dotted), dotted)
     except OSError as error:
-        raise UserError(f"{option} {shown_name(file)}: cannot be read ({error.strerror})") from error
+        raise UserError(f"{option} {shown_name(file)}: cannot be read ({error.strerror}){_meant(path)}") from error
     except _FieldError as error:
         raise UserError(f"{option} {shown_name(file)}: {shown_name(str(error))}") from error
     except RecursionError as error:
@@ -109,6 +110,14 @@ def read_yaml(file: str | None, *, dotted: tuple[str, ...] = (), option: str = "
     # ValueError: YAML takes 2024-99-99 for a date.
     except (yaml.YAMLError, ValueError) as error:
         raise UserError(f"{option} {shown_name(file)}: not a YAML file ({' '.join(str(error).split())})") from error
+
+
+def _meant(path: Path) -> str:
+    """The configurations of this project that may be meant by a file that is not there."""
+    shipped = [Path(*folder, each.name) for folder in SHIPPED for each in INSTALLED.joinpath(*folder).glob("*.yaml")]
+    near = [] if path.exists() else get_close_matches(path.stem, {each.stem for each in shipped}, 1)
+    meant = " or ".join(each.as_posix() for each in shipped if each.stem in near)
+    return f"; did you mean {meant}?" if meant else ""
 
 
 def _without_tabs(content: bytes) -> bytes:

@@ -124,3 +124,20 @@ def test_the_projects_configurations_are_found_from_any_working_directory(
     (tmp_path / "cluster" / "configs").mkdir(parents=True)
     (tmp_path / "cluster" / "configs" / "paper.yaml").write_text("seed: 3")
     assert read_yaml("cluster/configs/paper.yaml") == {"seed": 3}
+
+
+@pytest.mark.parametrize(
+    ("file", "meant"),
+    [
+        ("cluster/configs/papr.yaml", "cluster/configs/paper.yaml or tuning/configs/paper.yaml"),
+        ("fast.yaml", "cluster/configs/fast.yaml"),
+    ],
+)
+def test_a_file_that_is_not_there_may_be_one_of_this_project(
+    file: str, meant: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(
+        UserError, match=rf"{file}: cannot be read \(No such file or directory\); did you mean {meant}\?$"
+    ):
+        read_yaml(file)
