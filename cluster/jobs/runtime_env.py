@@ -11,6 +11,7 @@ from typing import Any
 from cluster.jobs.job import IMAGES, SECRET
 from cluster.settings.config import has_credentials
 from cluster.settings.yaml_file import read_yaml
+from data_shards.command_line import filled
 from data_shards.errors import UserError
 
 # Fields that Ray accepts, except those that `submit` itself sets.
@@ -29,13 +30,13 @@ ARCHIVES = (".whl", ".zip", ".tar.gz")
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The options are those of `ray job submit`, and one for each kind of Python."""
     environment = parser.add_argument_group("runtime environment, which Ray makes on each machine for this job alone")
-    environment.add_argument("--runtime-env", metavar="FILE", help="Ray's runtime_env, as YAML or JSON")
-    environment.add_argument("--runtime-env-json", metavar="JSON", help="the same, written here")
+    environment.add_argument("--runtime-env", type=filled, metavar="FILE", help="Ray's runtime_env, as YAML or JSON")
+    environment.add_argument("--runtime-env-json", type=filled, metavar="JSON", help="the same, written here")
     for name in ("pip", "uv"):
         about = f"install this by {name}: einops==0.8, requirements.txt"
         environment.add_argument(f"--{name}", metavar="PACKAGE | FILE", action="append", help=about)
     environment.add_argument(
-        "--image", metavar="URI", help="run in this container image, which has this project; by podman"
+        "--image", type=filled, metavar="URI", help="run in this container image, which has this project; by podman"
     )
 
 

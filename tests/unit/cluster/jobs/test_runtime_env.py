@@ -95,6 +95,7 @@ def test_the_plan_shows_it(verb: Any, capsys: pytest.CaptureFixture[str]) -> Non
         (as_json(pipp=["a"]), "pipp is not a field of it; did you mean pip?"),
         (as_json(pip={"packages": ["a"], "pipcheck": True}), "can only have these fields: packages, pip_check"),
         (("--pip", ""), "pip: no packages"),
+        (("--image", ""), "argument --image: the value is empty (is a variable of the shell not set?)"),
         (as_json(pip=3), "pip: expected packages, or a file of them; got 3"),
         (as_json(excludes="*.log"), "excludes: expected a list, got '*.log'"),
         (as_json(env_vars={"A": 1}), "env_vars: expected NAME: text, got A: 1"),
