@@ -90,8 +90,11 @@ class PixelProgress(Progress):
 
 @contextmanager
 def polling(look: Callable[[], None], interval_s: float, close_s: float | None = None) -> Iterator[None]:
-    """Call `look` in a thread at every interval while in this context, and once more at its end, which waits for that call, for
-    `close_s` seconds or (None) until it returns."""
+    """Call `look` in a thread at every interval while in this context, and once more at its end.
+
+    Args:
+        close_s: how long to wait for the last call; None: until it returns.
+    """
     ended = threading.Event()
 
     def work() -> None:

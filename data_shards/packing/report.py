@@ -18,7 +18,11 @@ def warn_of(packed: pa.Table, skipped: list[dict[str, str]]) -> None:
 
 
 def summarize(done: str, uri: str, packed: pa.Table, shards: list[dict[str, Any]]) -> None:
-    """Print the numbers of a dataset on stdout, and what was done to it, such as "packed"."""
+    """Print the numbers of a dataset on stdout.
+
+    Args:
+        done: what was done to it, such as "packed".
+    """
     print(f"{done} {uri}")
     for split in pc.unique(packed["split"]).to_pylist():
         own = [shard for shard in shards if shard["split"] == split]

@@ -60,8 +60,11 @@ def is_special(path: Path) -> bool:
 
 
 def read_file(location: Location, name: str, most: int | None = None) -> bytes | None:
-    """A whole file, or only its first `most` bytes; None where it does not exist. UserError where storage refuses, stays away, or has
-    no such bucket."""
+    """A whole file; None where it does not exist. UserError where storage refuses, stays away, or has no such bucket.
+
+    Args:
+        most: only so many bytes of it, from its start.
+    """
 
     def read() -> bytes:
         file, size = location.open(name)
@@ -145,8 +148,11 @@ def _rename(filesystem: fs.FileSystem, temporary: str, path: str) -> None:
 
 
 def list_folder(location: Location, *, recursive: bool = False) -> dict[str, fs.FileInfo]:
-    """Files and folders at a location by their names below it, sorted, with `recursive` also what lies in its folders, as
-    folder/name; none where it does not exist. Objects whose names, as paths, lead out of the folder are passed over.
+    """Files and folders at a location by their names below it, sorted; none where it does not exist.
+
+    Args:
+        recursive: also what lies in its folders, as folder/name. Objects whose names, as paths, lead out of the folder are passed
+            over.
 
     UserError where storage refuses, stays away, or has no such bucket.
     """

@@ -19,8 +19,11 @@ def why_not(
     precision: str,
     device: torch.device,
 ) -> str | None:
-    """Why these networks cannot run through the kernels on that device at that precision (fp32, bf16, fp16 or fp64), in a few words;
-    None if they can."""
+    """Why these networks cannot run through the kernels on that device, in a few words; None if they can.
+
+    Args:
+        precision: fp32, bf16, fp16 or fp64.
+    """
     if device.type != "cuda":
         return f"the device is {device.type}"
     capability = torch.cuda.get_device_capability(device)

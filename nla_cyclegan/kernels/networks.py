@@ -76,7 +76,11 @@ def _nonlocal(block: nn.Module, name: str, weights: Weights, x_BCHW: Tensor) -> 
 
 
 class Fused:
-    """Calls networks through the kernels, computing in `dtype`, torch.bfloat16 or torch.float32; a step's `Compute`."""
+    """Calls networks through the kernels; a step's `Compute`.
+
+    Args:
+        dtype: of the computation, torch.bfloat16 or torch.float32.
+    """
 
     l1, lsgan = staticmethod(l1), staticmethod(lsgan)
 

@@ -116,7 +116,11 @@ class Gathered:
 
 
 def distances(kind: Kind, a: Gathered, b: Gathered, done: Callable[[], object] = lambda: None) -> dict[int, float]:
-    """The distance of two sets at each scale: shorter side in pixels -> distance; `done` is called after each scale."""
+    """The distance of two sets at each scale: shorter side in pixels -> distance.
+
+    Args:
+        done: called after each scale.
+    """
     found = {}
     for level, side in enumerate(kind.sides(a.size)):
         found[side] = kind.distance(a.vectors(kind, level), b.vectors(kind, level), level, a.seed)

@@ -74,7 +74,11 @@ class _Stage:
 
 
 class CudaGraph:
-    """A captured call of a function, whose result is `output`; `rehearse` calls it without side effects beyond what the function overwrites at each call."""
+    """A captured call of a function, whose result is `output`.
+
+    Args:
+        rehearse: calls it without side effects beyond what the function overwrites at each call.
+    """
 
     def __init__(self, function: Function, rehearse: Callable[..., None], inputs: Sequence[Tensor]) -> None:
         # One stream for both, so that autograd's state does not tie the capture to another stream.
