@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 import tiny
 
-from cluster.machines import memory_check
 from cluster.machines.memory_check import check_memory, check_this_machine
+from cluster.settings import memory_plan
 from cluster.settings.config import RunConfig
 from cluster.settings.costs import Costs
 from cluster.settings.dry_run import plan_text
@@ -77,8 +77,8 @@ def test_what_does_not_fit_names_figures_and_the_options_of_the_largest_items() 
 @pytest.fixture
 def machine(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
     has = {"total": 64 * GB, "free": 32 * GB}
-    monkeypatch.setattr(memory_check, "total_bytes", lambda: has["total"])
-    monkeypatch.setattr(memory_check, "available_bytes", lambda: has["free"])
+    monkeypatch.setattr(memory_plan, "total_bytes", lambda: has["total"])
+    monkeypatch.setattr(memory_plan, "available_bytes", lambda: has["free"])
     return has
 
 
