@@ -13,6 +13,7 @@ from cluster.settings.workers.selector import accelerators_of
 # Argument of the autoscaler's process, in both versions, as `ray start` and `ray up` start it.
 OPTION = "--autoscaling-config="
 READ_S = 60.0
+PROC = Path("/proc")
 # A resource that the head alone has, and the label that Ray gives to machines which its autoscaler started.
 HEAD, NODE_TYPE = "node:__internal_head__", "ray.io/node-group"
 
@@ -35,7 +36,7 @@ def growth() -> Growth:
 
 def on_the_head() -> tuple[dict[str, Any] | None, bool]:
     """The configuration of the autoscaler on this machine, and whether there is an autoscaler with its configuration elsewhere."""
-    for arguments in Path("/proc").glob("[0-9]*/cmdline"):
+    for arguments in PROC.glob("[0-9]*/cmdline"):
         try:
             words = arguments.read_bytes().decode(errors="replace").split("\0")
         except OSError:

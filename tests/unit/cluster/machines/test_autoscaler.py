@@ -1,16 +1,13 @@
 """What an autoscaler can add, from its configuration on the head."""
 
-import subprocess
-import sys
-import time
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from cluster.machines import autoscaler
 from cluster.machines.autoscaler import machines_to_come, on_the_head
 from cluster.settings.workers.capacity import Machine
 
@@ -48,25 +45,25 @@ def test_the_deploy_files_bring_eight_gpus(cloud: str) -> None:
 
 
 @pytest.fixture
-def monitor(tmp_path: Path) -> Iterator[None]:
-    """A process that looks like Ray's autoscaler."""
-    (tmp_path / "autoscaler.yaml").write_text(yaml.safe_dump(config()))
-    options = ["/ray/autoscaler/v2/monitor.py", f"--autoscaling-config={tmp_path / 'autoscaler.yaml'}"]
-    process = subprocess.Popen([sys.executable, "-c", "input()", *options], stdin=subprocess.PIPE)
-    while not Path(f"/proc/{process.pid}/cmdline").read_bytes():
-        time.sleep(0.01)
-    yield
-    process.kill()
-    process.wait()
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A machine's processes, none of them an autoscaler: other clusters may be on this one."""
+    (tmp_path / "1").mkdir()
+    (tmp_path / "1" / "cmdline").write_bytes(b"/sbin/init\0")
+    monkeypatch.setattr(autoscaler, "PROC", tmp_path)
+    return tmp_path
 
 
-def test_the_configuration_is_found_by_the_autoscalers_process(monitor: None) -> None:
+def test_the_configuration_is_found_by_the_autoscalers_process(machine: Path) -> None:
+    (machine / "autoscaler.yaml").write_text(yaml.safe_dump(config()))
+    words = ["python", "-u", "/ray/autoscaler/v2/monitor.py", f"--autoscaling-config={machine / 'autoscaler.yaml'}", ""]
+    (machine / "2").mkdir()
+    (machine / "2" / "cmdline").write_text("\0".join(words))
     assert on_the_head() == (config(), False)
 
 
 @pytest.mark.parametrize(("command", "unknown"), [("ray start --head --no-monitor", True), ("ray start --head", False)])
 def test_one_beside_the_head_is_known_by_how_the_head_was_started(
-    command: str, unknown: bool, monkeypatch: pytest.MonkeyPatch
+    command: str, unknown: bool, machine: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("KUBERAY_GEN_RAY_START_CMD", command)
     assert on_the_head() == (None, unknown)
