@@ -122,8 +122,10 @@ def test_a_sweep_whose_worker_and_driver_are_killed_finds_the_best_trial(
 
     out, err = finished(start("sweep", "--config", file))
     # No output of Ray or Tune, and none about the trial that was decided before.
-    (line,) = err.splitlines()
-    assert line.startswith("trial 0 finished: score ")
+    starting, resumed, ended = err.splitlines()
+    assert starting == "starting Ray on this machine ..."
+    assert resumed.startswith("trial 0 goes on (")
+    assert ended.startswith("trial 0 finished: score ")
     assert [row.split()[1:4] for row in out.splitlines()[-4:-2]] == [
         ["0", "finished", str(IMAGES)],
         ["1", "diverged", "0"],
@@ -193,8 +195,10 @@ def test_a_population_in_a_bucket_exploits(moto: ObjectStore, tmp_path: Path, mo
     space = {"optimizer.lr": {"choice": [1e-6, 3e-3]}, "optimizer.beta1": {"choice": [0.1, 0.5, 0.9]}}
     file = write_sweep(tmp_path, uri, search="random", trials=2, seed=1, space=space, scheduler="pbt", pbt=pbt)
     _, err = finished(start("sweep", "--config", file))
-    # One line a trial, none of Tune's.
-    assert [line.split()[2] for line in err.splitlines()] == ["finished:"] * 2
+    # Lines of trials, none of Tune's.
+    starting, *lines = err.splitlines()
+    assert starting == "starting Ray on this machine ..."
+    assert sorted(line.split()[2] for line in lines) == ["begins", "begins", "finished:", "finished:"]
 
     results = read_results(f"{storage}/few?{options}")
     assert [trial.images for trial in results.trials] == [IMAGES] * 2
