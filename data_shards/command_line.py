@@ -51,8 +51,8 @@ def run_verb(
     """Run the verb that `argv` (default: the process's arguments) starts with; return the exit status.
 
     Without a verb all are listed, status 2. A UserError is printed as `error: ...` lines, status 2; so is a package that is not
-    installed, and a place that is closed or full. Ctrl-C prints `interrupted`, status 130; so do SIGTERM and SIGHUP, status 143 and 129, after what is half-written has been
-    removed. A reader of stdout that has gone (`| head`) is no error.
+    installed, and a place that is closed or full. Ctrl-C prints `interrupted`, status 130; so do SIGTERM and SIGHUP, status 143 and
+    129, after what is half-written has been removed. A reader of stdout that has gone (`| head`) is no error.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     leave_no_torch_folder()

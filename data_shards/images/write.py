@@ -25,8 +25,10 @@ def save_image(image_CHW: "Tensor", path: str | Path) -> None:
 
 
 def save_picture(picture: Image.Image, path: str | Path) -> None:
-    """Write what this project drew, such as a grid, in the format of the suffix, marked so that it is never read as an image (see
-    `signatures.DRAWN`); readers see all of it or nothing. Raises: UserError if it cannot be written."""
+    """Write what this project drew, such as a grid, in the format of the suffix; readers see all of it or nothing.
+
+    It is marked, so that it is never read as an image: see `signatures.DRAWN`. Raises: UserError if it cannot be written.
+    """
     _save(picture, Path(path), DRAWN)
 
 
