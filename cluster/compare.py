@@ -10,9 +10,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cluster.records.curves import default_window, incomparable, loss_curves
+from cluster.inspection.curves import default_window, incomparable, loss_curves
+from cluster.inspection.recorded_run import RecordedRun, read_run
 from cluster.records.metrics_file import IMAGES
-from cluster.records.recorded_run import RecordedRun, read_run
 from cluster.records.score_basis import Basis
 from data_shards.command_line import integer
 from data_shards.errors import UserError, say, say_warning

@@ -5,8 +5,8 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 
+from cluster.inspection.snapshot import is_run
 from cluster.ownership.attempt import FOLDER
-from cluster.records.snapshot import is_run
 from data_shards.errors import UserError
 from data_shards.progress import Progress, megabytes
 from data_shards.storage.folder import RunFolder, split_uri

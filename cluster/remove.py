@@ -6,13 +6,13 @@ import sys
 import time
 from collections.abc import Sequence
 
+from cluster.inspection.health import health
+from cluster.inspection.snapshot import is_run, take_snapshot
 from cluster.ownership.attempt import ENDED, FOLDER
 from cluster.ownership.claim import Claim
 from cluster.records.events import EVENTS
-from cluster.records.health import health
 from cluster.records.metrics_file import METRICS, TENSORBOARD
 from cluster.records.run_state import STATE
-from cluster.records.snapshot import is_run, take_snapshot
 from cluster.records.trackers.tracked_run import TRACKERS
 from data_shards.errors import UserError, say, shown_name
 from data_shards.progress import Progress, megabytes

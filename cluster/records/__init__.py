@@ -1,1 +1,1 @@
-"""A run's records: metrics, events and state, and what is read from them."""
+"""A run's records: metrics, events and state."""

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, CliSettingsSource, SettingsError
 
-from cluster.records.recorded_run import flat
+from cluster.records.dotted_names import flat
 from cluster.settings.config import RunConfig
 from cluster.settings.workers.selector import OPTION as LABELS
 from cluster.settings.workers.selector import labels_over, take_labels

@@ -13,7 +13,7 @@ import tiny
 import yaml
 from ray.cluster_utils import Cluster
 
-from cluster.records.snapshot import take_snapshot
+from cluster.inspection.snapshot import take_snapshot
 from data_shards.storage.folder import RunFolder
 from nla_cyclegan.weights.checkpoint import complete_checkpoints
 from nla_cyclegan.weights.checkpoint_names import images_of

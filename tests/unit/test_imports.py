@@ -30,7 +30,7 @@ FLOORS = {
         {"training"},
         {"settings"},
         {"memory"},
-        {"evaluation", "checkpoints"},
+        {"evaluation", "checkpoints", "inspection"},
         {"records"},
         {"ranks", "ownership", "processes"},
         {"__init__"},

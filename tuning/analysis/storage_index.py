@@ -8,9 +8,9 @@ from itertools import pairwise
 from statistics import median
 from typing import Literal
 
+from cluster.inspection.health import health
+from cluster.inspection.snapshot import is_run, take_snapshot
 from cluster.records.about import SWEEP
-from cluster.records.health import health
-from cluster.records.snapshot import is_run, take_snapshot
 from data_shards.errors import UserError, say_warning
 from data_shards.storage import list_folder, locate
 from data_shards.storage.folder import RunFolder, join_uri

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cluster.records.curves import smooth
+from cluster.inspection.curves import smooth
+from cluster.inspection.recorded_run import RecordedRun, read_run
+from cluster.inspection.snapshot import MOST_EVENT_FILES
 from cluster.records.events import EVENTS, event_files, merged, parse_events
 from cluster.records.metrics_file import METRICS
-from cluster.records.recorded_run import RecordedRun, read_run
-from cluster.records.snapshot import MOST_EVENT_FILES
 from data_shards.errors import UserError, say_warning
 from data_shards.storage.folder import RunFolder, join_uri, split_uri
 from tuning.analysis.results import READERS, Trial

@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_settings import BaseSettings, CliSettingsSource
 
-from cluster.records.recorded_run import flat
+from cluster.records.dotted_names import flat
 from cluster.settings.config import RunConfig
 from cluster.settings.options import (
     DATASETS,

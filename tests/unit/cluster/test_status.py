@@ -13,12 +13,13 @@ import pytest
 import tiny
 
 from cluster import status
+from cluster.inspection import report
+from cluster.inspection.health import Health, health, pace
+from cluster.inspection.snapshot import RunSnapshot, take_snapshot
 from cluster.ranks.world import World
 from cluster.records import events
-from cluster.records.health import Health, health, pace
 from cluster.records.metrics_file import Record
 from cluster.records.run_state import outcome_recorded, record_start
-from cluster.records.snapshot import RunSnapshot, take_snapshot
 from cluster.settings.preflight import claim, prepare
 from cluster.training.loop import train
 from data_shards.errors import NonFiniteLossError, StorageAwayError, UserError
@@ -85,7 +86,7 @@ def test_a_run_for_a_person(storage: Path, capsys: pytest.CaptureFixture[str]) -
 
 def test_the_newest_events_are_shown_in_order(copy: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
     with events.opened(copy, "1aaaa", "driver"):
-        for number in range(status.EVENTS_SHOWN):
+        for number in range(report.EVENTS_SHOWN):
             events.add("restart", f"{number}")
     with events.opened(copy, "2bbbb", "rank-0"):
         events.add("saved", "checkpoint_000000000048")
@@ -274,7 +275,7 @@ def test_of_a_group_the_slowest_ranks_wait_counts_and_it_is_named() -> None:
     found = pace([step(100, 0.3, 3), step(200, 0.2, 1), step(300, 0.4, 3)])
     assert found is not None
     assert found.waits["data"] == pytest.approx(0.3)
-    assert status.waits_text(found) == "data 30.0% (rank 3), checkpoint 0.0%, validation 0.0%, preview 0.0% of the time"
+    assert report.waits_text(found) == "data 30.0% (rank 3), checkpoint 0.0%, validation 0.0%, preview 0.0% of the time"
 
 
 @pytest.mark.parametrize(
@@ -336,7 +337,7 @@ def test_the_best_is_of_scores_that_compare_with_the_newest(other: dict[str, Any
     now = {"score_images": 4, "inputs_swd_A2B": 80.0}
     run = of([evaluation(8, 0.3, **now | other), evaluation(16, 0.5, **now), evaluation(24, math.nan, **now)])
     assert [record["images"] for record in run.evaluated] == [16, 24]
-    assert status.evaluated_text(run.evaluated).endswith(
+    assert report.evaluated_text(run.evaluated).endswith(
         "score nan (score_A2B nan, score_B2A nan) at 24 images; best 0.500 at 16"
     )
 

@@ -15,6 +15,7 @@ from cluster.checkpoints import storing
 from cluster.checkpoints.checkpoint import Checkpoints, superfluous
 from cluster.checkpoints.config import CheckpointConfig
 from cluster.checkpoints.state import TensorFile, deal, load_optimizer, optimizer_tensors
+from cluster.inspection.snapshot import take_snapshot
 from cluster.ownership.attempt import ENDED, Attempt
 from cluster.ownership.process import Process
 from cluster.ownership.records import Record, Records
@@ -23,7 +24,6 @@ from cluster.ranks.world import World
 from cluster.records.about import read_about
 from cluster.records.config import ObserveConfig
 from cluster.records.sinks import MetricsFiles
-from cluster.records.snapshot import take_snapshot
 from cluster.records.upload import local_files
 from data_shards.errors import LostRunError, StorageAwayError, UserError
 from data_shards.storage.folder import RunFolder

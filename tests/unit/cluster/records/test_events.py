@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
+from cluster.inspection.snapshot import take_snapshot
 from cluster.records import events
-from cluster.records.snapshot import take_snapshot
 from data_shards.errors import UserError
 from data_shards.storage.folder import RunFolder
 
@@ -124,7 +124,7 @@ def test_damaged_lines_are_skipped() -> None:
 
 
 def test_a_snapshot_reads_the_newest_attempts(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cluster.records.snapshot.MOST_EVENT_FILES", 2)
+    monkeypatch.setattr("cluster.inspection.snapshot.MOST_EVENT_FILES", 2)
     for attempt in ("9aaaa", "10aaaa", "11aaaa"):
         with events.opened(folder, attempt, "driver"):
             events.add("start", attempt)

@@ -11,12 +11,12 @@ import tiny
 import torch
 from torch import Tensor
 
+from cluster.inspection.snapshot import take_snapshot
 from cluster.ranks.clock import Clock
 from cluster.ranks.world import World
 from cluster.records import events
 from cluster.records.metrics_file import Record
 from cluster.records.sinks import Forward
-from cluster.records.snapshot import take_snapshot
 from cluster.settings.config import RunConfig
 from cluster.training import loop
 from cluster.training.guards import out_of_memory_explained

@@ -10,9 +10,9 @@ import pytest
 from ray.exceptions import ActorDiedError
 from sweep_records import evaluation, trial
 
-from cluster.records.health import health
+from cluster.inspection.health import health
+from cluster.inspection.snapshot import take_snapshot
 from cluster.records.run_state import record_start
-from cluster.records.snapshot import take_snapshot
 from data_shards.errors import StorageAwayError
 from data_shards.storage.folder import RunFolder
 from tuning.analysis import results

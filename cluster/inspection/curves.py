@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from cluster.inspection.recorded_run import RecordedRun, differences, series
 from cluster.records.metrics_file import ATTENTION, IMAGES
-from cluster.records.recorded_run import RecordedRun, differences, series
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -6,8 +6,8 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Text
 
-from cluster.records.curves import A, B, default_window, incomparable, loss_curves, loss_figure, smooth
-from cluster.records.recorded_run import RecordedRun
+from cluster.inspection.curves import A, B, default_window, incomparable, loss_curves, loss_figure, smooth
+from cluster.inspection.recorded_run import RecordedRun
 
 NAMES = ("generator_total", "gan_ab", "gan_ba", "discriminator_a", "discriminator_b", "cycle_a", "cycle_b")
 IDENTITY = ("identity_a", "identity_b")

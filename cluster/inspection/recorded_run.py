@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cluster.records.about import ABOUT_REMEDY, read_about
+from cluster.records.dotted_names import flat
 from cluster.records.metrics_file import IMAGES, METRICS, TOTAL, Record, merge_records, read_records
 from cluster.records.score_basis import SCORE, Basis, stretches
 from data_shards.errors import UserError, say_warning
@@ -90,14 +91,6 @@ def differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
     if not a or not b:
         return []
     return [name for name in {**a, **b} if a.get(name) != b.get(name)]
-
-
-def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as one, under dotted names."""
-    found: dict[str, Any] = {}
-    for name, value in values.items():
-        found |= flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value}
-    return found
 
 
 def _settings(folder: RunFolder, about: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from statistics import median
 
+from cluster.inspection.snapshot import RunSnapshot
 from cluster.records.metrics_file import WAITS, Record
-from cluster.records.snapshot import RunSnapshot
 from cluster.records.upload import INTERVAL_S
 
 # Before the first record a run starts processes, reads weights and may compile.

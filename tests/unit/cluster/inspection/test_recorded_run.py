@@ -3,13 +3,13 @@ import json
 import pytest
 import torch
 
+from cluster.inspection.recorded_run import differences, read_run
 from cluster.ranks.clock import Clock
 from cluster.ranks.world import World
 from cluster.records import observe
 from cluster.records.config import ObserveConfig
 from cluster.records.metrics_file import merge_records, read_records
 from cluster.records.observe import MetricsLog
-from cluster.records.recorded_run import differences, read_run
 from cluster.records.sinks import MetricsFiles
 from data_shards.errors import UserError
 from data_shards.storage.folder import RunFolder
