@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from cluster.jobs.job import Job
 from cluster.jobs.submission import submit_command
-from cluster.records.dotted_names import flat
+from cluster.records.fields import flat
 from cluster.settings.folders import unreachable_folders
 from cluster.settings.options import TAKE_OVER, option_text
 from cluster.settings.preflight import relative_paths

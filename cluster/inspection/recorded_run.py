@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cluster.records.about import ABOUT_REMEDY, read_about
-from cluster.records.dotted_names import flat
+from cluster.records.fields import flat
 from cluster.records.metrics_file import IMAGES, METRICS, TOTAL, Record, merge_records, read_records
 from cluster.records.score_basis import SCORE, Basis, stretches
 from data_shards.errors import UserError, say_warning

@@ -10,7 +10,7 @@ from pydantic_core import PydanticCustomError
 from cluster.checkpoints.config import CheckpointConfig
 from cluster.evaluation.config import ValidationConfig
 from cluster.records.config import ObserveConfig
-from cluster.records.dotted_names import flat
+from cluster.records.fields import flat
 from cluster.settings.workers.scaling import ScalingConfig
 from data_shards import StreamConfig
 from data_shards.command_line import whole_number

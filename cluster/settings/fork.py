@@ -7,9 +7,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from cluster.records.about import ABOUT_REMEDY, read_about
+from cluster.records.fields import without
 from cluster.records.metrics_file import IMAGES, METRICS, as_lines, read_records
 from cluster.settings.config import RunConfig
-from cluster.settings.options import without
 from data_shards.errors import UserError
 from data_shards.storage import locate
 from data_shards.storage.checked import damaged, problem

@@ -7,8 +7,9 @@ from typing import Any
 
 from cluster.ranks.clock import Clock
 from cluster.records.about import ABOUT_REMEDY, read_about
+from cluster.records.fields import merge, without
 from cluster.settings.config import DataConfig, RunConfig, differences
-from cluster.settings.options import merge, train_command, without
+from cluster.settings.options import train_command
 from data_shards import Dataset
 from data_shards.errors import UserError
 from data_shards.storage.checked import damaged

@@ -4,7 +4,7 @@ import argparse
 import difflib
 import re
 import shlex
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, CliSettingsSource, SettingsError
 
-from cluster.records.dotted_names import flat
+from cluster.records.fields import flat, merge, without
 from cluster.settings.config import RunConfig
 from cluster.settings.workers.selector import OPTION as LABELS
 from cluster.settings.workers.selector import labels_over, take_labels
@@ -206,15 +206,6 @@ def option_text(value: Any) -> str:
     return "none" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def merge(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    """Merge two nested mappings field by field; `over` takes precedence."""
-    merged = dict(under)
-    for name, value in over.items():
-        below = merged.get(name)
-        merged[name] = merge(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
-    return merged
-
-
 def override(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     """`merge` of a run's fields; a dataset in `over` replaces that of `under`, however each is named."""
     named, below = over.get("data"), under.get("data")
@@ -222,11 +213,6 @@ def override(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
         replaced = {name for field in named for name in DATASETS.get(field, ())} - named.keys()
         under = under | {"data": without(below, replaced)}
     return merge(under, over)
-
-
-def without(fields: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
-    """The fields but for those of these names."""
-    return {name: value for name, value in fields.items() if name not in names}
 
 
 def _take_out(fields: dict[str, Any], dotted: str) -> bool:

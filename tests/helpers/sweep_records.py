@@ -10,7 +10,7 @@ import numpy as np
 import tiny
 from PIL import Image
 
-from cluster.records.dotted_names import flat
+from cluster.records.fields import flat
 from cluster.settings.config import RunConfig
 from data_shards.storage.folder import RunFolder
 from tuning.analysis.results import SWEEP, TRIAL, Evaluation, Session, Trial

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from shlex import quote
 from typing import Any
 
-from cluster.records.dotted_names import flat
+from cluster.records.fields import flat
 from data_shards.errors import say_warning
 from data_shards.storage import shown
 from data_shards.storage.uri import split_options

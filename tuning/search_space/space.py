@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from cluster.records.dotted_names import flat
+from cluster.records.fields import flat
 from cluster.settings.config import RunConfig
 from nla_cyclegan.model.config import PLACEMENTS, placement
 

@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_settings import BaseSettings, CliSettingsSource
 
-from cluster.records.dotted_names import flat
+from cluster.records.fields import flat, merge
 from cluster.settings.config import RunConfig
 from cluster.settings.options import (
     DATASETS,
@@ -18,7 +18,6 @@ from cluster.settings.options import (
     field_names,
     field_options,
     given_fields,
-    merge,
     nearest,
     option_text,
     parse_options,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cluster.records.dotted_names import flat
+from cluster.records.fields import flat
 from tuning.analysis.results import Trial
 from tuning.search_space.space import BLOCKS, PLACED, Dimension, Overrides, Space, resolved, sample
 

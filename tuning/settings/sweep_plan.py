@@ -9,7 +9,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from cluster.evaluation.config import FEWEST
 from cluster.records.about import SWEEP
-from cluster.records.dotted_names import flat
+from cluster.records.fields import flat
 from cluster.settings.config import RunConfig, differences
 from cluster.settings.identity import decisive
 from cluster.settings.preflight import Prepared, misfits, prepare

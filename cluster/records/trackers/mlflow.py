@@ -12,7 +12,7 @@ from mlflow.entities import Metric, Param
 from mlflow.exceptions import MlflowException
 from PIL import Image
 
-from cluster.records.dotted_names import flat
+from cluster.records.fields import flat
 from cluster.records.metrics_file import IMAGES, NOT_DRAWN, Record
 from cluster.records.trackers.tracked_run import TrackedRun
 

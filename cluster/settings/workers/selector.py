@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from cluster.records.dotted_names import flat
+from cluster.records.fields import flat
 from cluster.settings.workers.capacity import Machine
 
 # The resource by which Ray marks a machine's accelerator, how much of it a worker takes, and the label that says the same.

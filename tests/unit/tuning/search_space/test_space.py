@@ -6,7 +6,7 @@ import pytest
 import tiny
 from pydantic import ValidationError
 
-from cluster.records.dotted_names import flat
+from cluster.records.fields import flat
 from cluster.settings.config import RunConfig
 from tuning.search_space.checks import space_problems
 from tuning.search_space.space import (

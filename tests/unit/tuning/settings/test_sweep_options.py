@@ -6,7 +6,7 @@ import pytest
 import tiny
 import yaml
 
-from cluster.records.dotted_names import flat
+from cluster.records.fields import flat
 from cluster.settings.config import RunConfig
 from cluster.settings.options import field_names
 from data_shards.errors import UserError
