@@ -1,5 +1,6 @@
 """Errors that the user can fix, as opposed to programming errors."""
 
+import operator
 import os
 import re
 import sys
@@ -95,6 +96,20 @@ class Stopped(KeyboardInterrupt):
     def status(self) -> int:
         """The exit status of the command: 130 after Ctrl-C, 143 after SIGTERM, 129 after a closed terminal."""
         return 128 + self.signal_number
+
+
+def expect_type(name: str, value: object, kind: type, what: str) -> None:
+    """Raises: TypeError unless the argument of that name is of that type, which `what` describes."""
+    if not isinstance(value, kind):
+        raise TypeError(f"{name} is a {type(value).__name__}; expected {what}")
+
+
+def expect_integer(name: str, value: object) -> int:
+    """An int from any integer, NumPy's and torch's too. Raises: TypeError for what is none, such as 4.0."""
+    try:
+        return operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        raise TypeError(f"{name} is {value!r}; expected an integer") from None
 
 
 def say(text: str) -> None:

@@ -3,6 +3,7 @@
 A loader's next() returns the rank's part of the next batch.
 """
 
+import multiprocessing
 import queue
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +14,7 @@ import numpy as np
 import torch
 
 from data_shards.dataset.epoch_plan import reader_shares
+from data_shards.errors import UserError
 from data_shards.storage import RangeReader, locate
 from data_shards.stream.loader_process import LoaderProcess
 from data_shards.stream.tracks import Part, Task, read_parts
@@ -84,6 +86,11 @@ class WarmLoader:
     seconds, a thread reads the first `depth` batches."""
 
     def __init__(self, task: Task, tracks: range, workers: int, depth: int) -> None:
+        if multiprocessing.current_process().daemon:
+            raise UserError(
+                "loader_workers: a daemonic process, such as a DataLoader's or a Pool's worker, may start no processes; "
+                "loader_workers 0 reads in a thread"
+            )
         # Without the cache, which would fetch whole extents, as the processes do at the same time.
         self._first = ThreadLoader(replace(task, batches=depth, cache=None), tracks, depth)
         self._first_left = depth

@@ -15,9 +15,9 @@ from webdataset.tariterators import group_by_keys, tar_file_expander
 from data_shards.dataset.epoch_plan import Integers
 from data_shards.dataset.manifest import Dataset
 from data_shards.dataset.rows import IndexRows, Row
-from data_shards.errors import UserError
+from data_shards.errors import UserError, expect_integer
 from data_shards.images.decode.open import UnreadableImageError
-from data_shards.images.fit import Fit
+from data_shards.images.fit import FITS, Fit
 from data_shards.images.transforms import decode_stored, whole
 from data_shards.packing.tars import image_that_is
 from data_shards.storage import RangeReader, locate
@@ -139,6 +139,8 @@ def read_split(
     Raises: UserError where there is no such split or image, or one is damaged.
     """
     samples = dataset.require(split).samples
+    if expect_integer("size", size) < 1 or fit not in FITS:
+        raise UserError(f"size {size}, fit {fit!r}: expected at least 1 pixel, and one of {', '.join(FITS)}")
     numbers = np.arange(samples) if indices is None else np.fromiter(indices, np.int64)
     outside = numbers[(numbers < 0) | (numbers >= samples)]
     if len(outside):

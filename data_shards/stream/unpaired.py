@@ -2,6 +2,7 @@
 
 import logging
 import math
+import os
 import weakref
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from data_shards.dataset.epoch_plan import rank_share, track_length
 from data_shards.dataset.manifest import Dataset
-from data_shards.errors import UserError
+from data_shards.errors import UserError, expect_integer, expect_type
 from data_shards.repeats import UNWRITABLE_CACHE
 from data_shards.storage import locate, shown
 from data_shards.stream.cache import DiskCache, default_folder
@@ -48,6 +49,8 @@ class UnpairedStream:
     A loader process that dies is replaced, and the batches stay the same; after three deaths in a row at one batch that is
     LoaderDiedError. One that hangs is waited for.
 
+    A stream belongs to the process that made it. Threads may share it; each batch goes to one of them.
+
     Args:
         bad_samples: damaged samples that are known already, such as those of another rank or of before a resume.
         warn: called in the consumer's thread with a line for each damaged sample and each loader process that died.
@@ -55,8 +58,9 @@ class UnpairedStream:
     Attributes:
         loader_restarts: how many loader processes of this rank have been replaced.
 
-    Raises: UserError where the dataset does not fit (a split missing, fewer samples than `global_batch`), and, while
-    iterating, where shards are missing or more samples are damaged than the budget allows.
+    Raises: TypeError for arguments of another type. UserError where the dataset does not fit (a split missing, fewer samples than
+    `global_batch`), for `loader_workers` in a daemonic process (a worker of a DataLoader or a Pool), which may start none, and, while
+    iterating, where shards are missing or more samples are damaged than the budget allows, or in a fork of the process that made it.
     """
 
     def __init__(
@@ -74,7 +78,11 @@ class UnpairedStream:
         bad_samples: Iterable[Fault] = (),
         warn: Callable[[str], None] = LOG.warning,
     ) -> None:
-        tracks = rank_share(global_batch, rank, world)
+        expect_type("dataset", dataset, Dataset, "what open_dataset(URI) returns")
+        expect_type("config", config, StreamConfig, "a StreamConfig")
+        seed, global_batch = expect_integer("seed", seed), expect_integer("global_batch", global_batch)
+        start_images = expect_integer("start_images", start_images)
+        tracks = rank_share(global_batch, expect_integer("rank", rank), expect_integer("world", world))
         for split in (split_a, split_b):
             track_length(dataset.require(split).samples, global_batch, f"{split} of {shown(dataset.uri)}")
         if not 0 <= seed < 2**32:
@@ -101,7 +109,8 @@ class UnpairedStream:
         else:
             self._loader = ThreadLoader(task, tracks, config.prefetch)
         # Also called when the stream is garbage collected, or the interpreter exits.
-        self._close = weakref.finalize(self, self._loader.close)
+        self._close = weakref.finalize(self, _close, self._loader, os.getpid())
+        self._process = os.getpid()
 
     @property
     def bad_samples(self) -> list[Fault]:
@@ -134,6 +143,11 @@ class UnpairedStream:
     def __next__(self) -> UnpairedBatch:
         if not self._close.alive:
             raise StopIteration
+        if os.getpid() != self._process:
+            raise UserError(
+                "a stream is read by the process that made it: make another one here, after the fork (with loader_workers 0 in a "
+                "DataLoader's worker)"
+            )
         try:
             part = self._loader.next()
             for death in part.deaths:
@@ -157,6 +171,12 @@ class UnpairedStream:
 
     def __exit__(self, *error: object) -> None:
         self.close()
+
+
+def _close(loader: ThreadLoader | WarmLoader, process: int) -> None:
+    # A fork has neither the threads nor the processes, which go on for the one that made them.
+    if os.getpid() == process:
+        loader.close()
 
 
 def _cache(dataset: Dataset, config: StreamConfig) -> DiskCache | None:

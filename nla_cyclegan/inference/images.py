@@ -6,18 +6,20 @@ import torch
 from torch import Tensor
 
 from nla_cyclegan.model.generator import Generator
-from nla_cyclegan.pixels import to_float, to_uint8
+from nla_cyclegan.pixels import check_pixels, to_float, to_uint8
 
 Point = tuple[int, int]
 """(row, column) of a pixel."""
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def translate_images(generator: Generator, images_NCHW: Tensor) -> Tensor:
     """uint8 [N, 3, H, W] -> its translation, same shape and type, on the CPU; H and W are any from 1.
 
-    Sides are reflect-padded to what the network takes (`padded_side`) and cropped back.
+    Sides are reflect-padded to what the network takes (`padded_side`) and cropped back. Raises: TypeError and ValueError for
+    other images, see `check_pixels`.
     """
+    check_pixels("images", images_NCHW)
     height, width = images_NCHW.shape[-2:]
     return to_uint8(outputs(generator, _padded(generator, images_NCHW)))[..., :height, :width].cpu()
 

@@ -21,7 +21,7 @@ from nla_cyclegan.inference.images import as_input, padded_pixels, padded_side, 
 from nla_cyclegan.model.attention import NonLocalBlock, in_rows
 from nla_cyclegan.model.config import GeneratorConfig
 from nla_cyclegan.model.generator import Generator
-from nla_cyclegan.pixels import to_uint8
+from nla_cyclegan.pixels import check_pixels, to_uint8
 
 Precision = Literal["fp32", "bf16"]
 
@@ -58,7 +58,7 @@ def translate_batch(
     return list(translated)
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def translate_tiles(
     generator: Generator, image_CHW: Tensor, tile: int, done: Callable[[int], object] = lambda pixels: None
 ) -> Tensor:
@@ -67,7 +67,13 @@ def translate_tiles(
     Args:
         tile: pixels of a tile's side, margin included; a multiple of 4, at least `smallest_tile(generator.config)`.
         done: called after each tile with the number of pixels that it added.
+
+    Raises: ValueError for a tile that is nothing but margin; TypeError and ValueError for other images, see `check_pixels`.
     """
+    check_pixels("image", image_CHW, "[3, H, W]")
+    reach = margin(generator.config)
+    if tile <= 2 * reach:
+        raise ValueError(f"tile {tile}: expected {smallest_tile(generator.config)} pixels or more for this generator")
     height, width = image_CHW.shape[-2:]
     pad_rows, pad_cols = reflected(height), reflected(width)
 
@@ -76,7 +82,6 @@ def translate_tiles(
 
     crops = [part(rows, cols) for rows, cols in sample_crops(padded_side(height), padded_side(width), tile)]
     shared = share_statistics(generator, torch.stack(crops))
-    reach = margin(generator.config)
     translated = torch.empty_like(image_CHW, device="cpu")
     for down in tile_windows(padded_side(height), tile, reach):
         for across in tile_windows(padded_side(width), tile, reach):

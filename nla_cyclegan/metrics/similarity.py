@@ -16,8 +16,9 @@ SCENE = 32
 def psnr(a_NCHW: Tensor, b_NCHW: Tensor) -> Tensor:
     """Peak signal to noise ratio of each pair over its RGB values, dB [N]: 10 log10(255^2 / MSE); infinite for equal images.
 
-    Args: a_NCHW, b_NCHW: uint8 [N, 3, H, W].
+    Args: a_NCHW, b_NCHW: uint8, or floats of that range, [N, 3, H, W]. Raises: ValueError for shapes that differ.
     """
+    _check(a_NCHW, b_NCHW, 1)
     error = _mean((a_NCHW.double() - b_NCHW.double()).square())
     return 10 * (255**2 / error).log10()
 
@@ -27,8 +28,9 @@ def ssim(a_NCHW: Tensor, b_NCHW: Tensor) -> Tensor:
 
     Gaussian window 11 x 11 with sigma 1.5, K1 = 0.01, K2 = 0.03, L = 255, the mean over windows that lie inside the image.
 
-    Args: a_NCHW, b_NCHW: uint8, or floats of that range, [N, 3, H, W], H and W at least 11.
+    Args: a_NCHW, b_NCHW: uint8, or floats of that range, [N, 3, H, W], H and W at least 11. Raises: ValueError for others.
     """
+    _check(a_NCHW, b_NCHW, 11)
     return torch.cat([_ssim(*pair) for pair in zip(chunks(a_NCHW), chunks(b_NCHW), strict=True)])
 
 
@@ -42,6 +44,13 @@ def scene_ssim(a_NCHW: Tensor, b_NCHW: Tensor) -> Tensor:
     """
     factor = 2 ** max(0, (min(a_NCHW.shape[-2:]) // SCENE).bit_length() - 1)
     return ssim(*(F.avg_pool2d(images.float(), factor) for images in (a_NCHW, b_NCHW)))
+
+
+def _check(a_NCHW: Tensor, b_NCHW: Tensor, smallest: int) -> None:
+    if a_NCHW.shape != b_NCHW.shape or a_NCHW.dim() != 4 or min(a_NCHW.shape[2:]) < smallest:
+        raise ValueError(
+            f"images {list(a_NCHW.shape)} and {list(b_NCHW.shape)}: expected [N, 3, H, W] of one shape, sides from {smallest} px on"
+        )
 
 
 def _ssim(a_NCHW: Tensor, b_NCHW: Tensor) -> Tensor:

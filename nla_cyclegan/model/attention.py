@@ -60,7 +60,7 @@ class NonLocalBlock(nn.Module):
         if q_BND.dtype == torch.float16:
             # Unscaled logits may exceed 65,504, the largest fp16 number.
             with torch.autocast(q_BND.device.type, enabled=False):
-                y_BND = _attended(q_BND.float(), k_BMD.float(), v_BMD.float(), self.scale)
+                y_BND = _attended(q_BND.float(), k_BMD.float(), v_BMD.float(), self.scale).half()
         else:
             y_BND = _attended(q_BND, k_BMD, v_BMD, self.scale)
         # The gain scales W_z instead of its output, which saves an image-sized tensor in the backward.

@@ -2,6 +2,7 @@
 
 from PIL import Image, ImageOps
 
+from data_shards.errors import expect_type
 from data_shards.images.decode.colour import to_srgb
 from data_shards.images.read import to_tensor
 from data_shards.images.write import to_picture
@@ -15,8 +16,9 @@ TILE = 1024
 def paint(generator: Generator, picture: Image.Image) -> Image.Image:
     """The translation of a picture of any mode and size, RGB and of the same size; on the device of the generator.
 
-    A picture of more than TILE x TILE pixels is translated in tiles.
+    A picture of more than TILE x TILE pixels is translated in tiles. Raises: TypeError for what is no PIL image.
     """
+    expect_type("picture", picture, Image.Image, "a PIL image: PIL.Image.open(FILE); translate_images takes tensors")
     image_CHW = to_tensor(to_srgb(ImageOps.exif_transpose(picture)))
     tile = max(TILE, smallest_tile(generator.config))
     return to_picture(translate_batch(generator, [image_CHW], tile)[0])

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from nla_cyclegan.model.config import ModelConfig
 from nla_cyclegan.model.discriminator import PatchDiscriminator
 from nla_cyclegan.model.generator import Generator
-from nla_cyclegan.pixels import keyed_generator, to_float
+from nla_cyclegan.pixels import check_pixels, keyed_generator, to_float
 from nla_cyclegan.training.augment import Augment
 from nla_cyclegan.training.backends import Backend, compile_ahead, make_fused, switches
 from nla_cyclegan.training.config import LossConfig, OptimizerConfig, StepConfig
@@ -115,6 +115,11 @@ class TrainingStep:
         self._compiling: subprocess.Popen[bytes] | None = None
         self._replay = Replay(self._compute, self._rehearse, self.device, CudaGraph if backend.graph else None)
 
+    def __getstate__(self) -> object:
+        raise TypeError(
+            "a TrainingStep is not copied or pickled, as its tensors lie at fixed addresses; copy its networks"
+        )
+
     def prepare(self, *, pairs: int, size: int) -> None:
         """Start to compile the kernels of the first step in the background; that step waits for them.
 
@@ -135,7 +140,16 @@ class TrainingStep:
 
         Returns: the unweighted losses and `generator_total`, in fp16 also both scales, detached scalars on the device, each
             times this rank's share of the batch: their sum over the ranks is the mean over the global batch.
+
+        Raises: TypeError for images that are not uint8, ValueError for those of other shapes.
         """
+        check_pixels("real_a", real_a)
+        check_pixels("real_b", real_b)
+        if real_a.shape != real_b.shape or not len(real_a) or any(side % 4 for side in real_a.shape[2:]):
+            raise ValueError(
+                f"real_a {list(real_a.shape)}, real_b {list(real_b.shape)}: expected as many images of each, of one size, sides "
+                "multiples of 4"
+            )
         if self._compiling is not None:
             self._compiling.wait()
             self._compiling = None

@@ -11,7 +11,7 @@ from nla_cyclegan.model.generator import Generator
 
 
 def build_generator(config_json: str, tensors: dict[str, Tensor]) -> Generator:
-    """A generator with these weights, in eval mode on the CPU. Raises: UserError if they do not fit the config or are not finite."""
+    """A generator with these weights, in eval mode, fp32 on the CPU. Raises: UserError if they do not fit the config or are not finite."""
     try:
         config = GeneratorConfig.model_validate_json(config_json)
         if config.num_blocks > len(tensors):
@@ -19,7 +19,9 @@ def build_generator(config_json: str, tensors: dict[str, Tensor]) -> Generator:
         with torch.device("meta"):
             # On the meta device, so that a wrong config is found before any memory is allocated for it.
             Generator(config).load_state_dict(tensors, assign=True)
-        generator = Generator(config)
+        # Whatever torch's default device and type are.
+        with torch.device("cpu"):
+            generator = Generator(config).float()
         generator.load_state_dict(tensors)
     except (ValidationError, RuntimeError, TypeError, OverflowError, KeyError) as error:
         reason = problem(error) if isinstance(error, ValidationError) else " ".join(str(error).split())

@@ -13,22 +13,33 @@ from pathlib import Path
 import safetensors.torch
 
 from data_shards.errors import UserError, shown_name
-from data_shards.storage import Location, file_size, list_folder, locate, read_file
+from data_shards.storage import Location, file_size, list_folder, locate, read_file, shown
 from data_shards.storage.files import writing
+from data_shards.storage.uri import is_uri
 from nla_cyclegan.model.generator import Generator
 from nla_cyclegan.weights.build import build_generator
 from nla_cyclegan.weights.checkpoint import CheckpointReader, tensors_in
 from nla_cyclegan.weights.commit import world_of
 from nla_cyclegan.weights.hub import is_repository, read_repository
 from nla_cyclegan.weights.junyanz import generator_from, is_torch_file, read_state
-from nla_cyclegan.weights.names import CHOICES, FILE_NAMES, LAYOUT, PTH_ENDINGS, Direction, direction_of
+from nla_cyclegan.weights.names import (
+    CHOICES,
+    FILE_NAMES,
+    LAYOUT,
+    PTH_ENDINGS,
+    Direction,
+    check_directions,
+    direction_of,
+)
 from nla_cyclegan.weights.references import NEWEST, Reference, parent, select, stored
 
 FORMAT, VERSIONS = "nla_cyclegan.generator", ("1",)
 
 
 def save_generator(generator: Generator, path: str | Path) -> None:
-    """Write the weights and the config to one local file; whole or not at all. Raises: UserError if it cannot be written."""
+    """Write the weights and the config to one local file; whole or not at all. Raises: UserError if it cannot be written, or is a URI."""
+    if is_uri(str(path)):
+        raise UserError(f"{shown(str(path))}: expected a path of this machine, not a URI")
     content = weight_file(generator)
     with writing(Path(path)) as temporary:
         # Not safetensors' `save_file`: its files are readable by their owner alone, and a full disk is no OSError there.
@@ -71,6 +82,7 @@ def load_generators(path: str | Path, directions: Sequence[Direction] = ("A2B", 
 
     Raises: UserError that names the files and folders that were searched.
     """
+    check_directions(directions)
     reference = Reference.of(path)
     place = locate(reference.uri)
     if reference.choice is not None:

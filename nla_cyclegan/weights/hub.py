@@ -19,7 +19,7 @@ from data_shards.storage.files import writing
 from nla_cyclegan.model.generator import Generator
 from nla_cyclegan.weights.build import build_generator
 from nla_cyclegan.weights.checkpoint import tensors_in
-from nla_cyclegan.weights.names import FILE_NAMES, Direction
+from nla_cyclegan.weights.names import Direction, check_directions
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 FORMAT, VERSION = "nla_cyclegan.hub", 1
@@ -58,8 +58,7 @@ def from_pretrained(
 
     Raises: UserError with one line that names what was searched.
     """
-    if direction not in FILE_NAMES:
-        raise UserError(f"direction {direction!r}: allowed: {', '.join(FILE_NAMES)}")
+    check_directions([direction])
     folder = Path(source).expanduser()
     if not folder.exists():
         place = locate(_downloaded(str(source), revision, token))

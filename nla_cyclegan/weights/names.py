@@ -1,8 +1,11 @@
 """Names of weight files, and which generator each holds."""
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
+
+from data_shards.errors import UserError
 
 Direction = Literal["A2B", "B2A"]
 BOTH = "both"
@@ -24,6 +27,12 @@ def add_direction(parser: argparse._ActionsContainer) -> None:
     """The option --direction, of one direction."""
     about = "B2A: photo to Monet (default); A2B: Monet to photo"
     parser.add_argument("--direction", choices=list(FILE_NAMES), default="B2A", help=about)
+
+
+def check_directions(directions: Sequence[Direction]) -> None:
+    """Raises: UserError unless it is a list of one or both."""
+    if isinstance(directions, str) or not directions or not set(directions) <= FILE_NAMES.keys():
+        raise UserError(f"direction {directions!r}: expected {' or '.join(FILE_NAMES)}, several in a list")
 
 
 def direction_of(file: str | Path) -> Direction | None:

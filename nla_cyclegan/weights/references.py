@@ -4,6 +4,7 @@ The mark is at the end of a path, or of a URI's path before its options. An exis
 is taken as it is.
 """
 
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -34,7 +35,7 @@ class Reference:
     @classmethod
     def of(cls, path: str | Path) -> "Reference":
         """Parse a user's text. Raises: UserError where storage does not answer, and for a mark behind the options of a URI."""
-        text = str(path)
+        text = os.fspath(path)
         before, path, options = _parts(text)
         if misplaced := MARK.fullmatch(options):
             raise UserError(f"{shown(text)}: @{misplaced['choice']} comes before the ?, at the end of the path")

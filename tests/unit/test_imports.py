@@ -3,6 +3,7 @@
 import ast
 import sys
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -210,6 +211,12 @@ def test_front_doors_import_nothing_heavy(package: str) -> None:
     for name in ("__init__.py", "__main__.py"):
         file = ROOT / package / name
         assert {top(module) for module, at_once in imports(file) if at_once} <= light
+
+
+@pytest.mark.parametrize("package", ["data_shards", "nla_cyclegan"])
+def test_a_shell_completes_every_public_name(package: str) -> None:
+    module = import_module(package)
+    assert set(dir(module)) >= set(module.__all__)
 
 
 def test_the_parser_sees_what_it_should(tmp_path: Path) -> None:

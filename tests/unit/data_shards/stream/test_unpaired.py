@@ -1,6 +1,7 @@
 import gc
 import logging
 import math
+import multiprocessing
 import os
 import pickle
 import signal
@@ -10,6 +11,7 @@ import threading
 from collections import Counter
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -368,6 +370,50 @@ def test_a_consumer_that_raises_leaves_no_thread(dataset: Dataset) -> None:
 def test_a_dataset_and_a_config_survive_pickling(dataset: Dataset) -> None:
     again = pickle.loads(pickle.dumps(dataset))
     assert same(take(again, 1, pickle.loads(pickle.dumps(CONFIG)))[0], take(dataset, 1)[0])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"dataset": "s3://bucket/monet"}, "dataset is a str; expected what open_dataset"),
+        ({"config": {"load_size": 36}}, "config is a dict; expected a StreamConfig"),
+        ({"start_images": 6.0}, "start_images is 6.0; expected an integer"),
+        ({"global_batch": "6"}, "global_batch is '6'; expected an integer"),
+    ],
+)
+def test_an_argument_of_another_type_is_named(dataset: Dataset, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        UnpairedStream(**{"dataset": dataset, "config": CONFIG, "seed": 3, "global_batch": 6} | options)
+
+
+def test_integers_of_numpy_and_torch_are_integers(dataset: Dataset) -> None:
+    options = {"seed": np.uint8(3), "global_batch": np.int32(6), "start_images": torch.tensor(6), "world": np.int64(2)}
+    assert same(take(dataset, 1, **options)[0], take(dataset, 1, start_images=6, world=2)[0])
+
+
+def test_a_fork_neither_reads_nor_ends_the_stream_of_its_parent(dataset: Dataset) -> None:
+    with stream(dataset) as batches:
+        next(batches)
+        child = os.fork()
+        if not child:
+            try:
+                next(batches)
+            except UserError as error:
+                batches.close()
+                os._exit(7 if "the process that made it" in str(error) else 1)
+            finally:
+                os._exit(1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+        assert same(next(batches), take(dataset, 1, start_images=6)[0])
+
+
+def test_a_worker_of_a_pool_is_told_that_it_may_start_no_processes(
+    dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(multiprocessing.current_process()._config, "daemon", True)  # type: ignore[attr-defined]
+    with pytest.raises(UserError, match="loader_workers 0 reads in a thread"):
+        take(dataset, 1, CONFIG.model_copy(update={"loader_workers": 1}))
+    assert take(dataset, 1)
 
 
 PROGRAM = """

@@ -130,6 +130,23 @@ def test_a_network_in_double_precision_is_given_doubles():
     assert (single.int() - double.int()).abs().max() <= 1
 
 
+def test_images_that_are_not_pixels_are_refused():
+    """Floats would come out as almost black pixels' translations."""
+    net, image = generator(), torch.zeros(3, 8, 8, dtype=torch.uint8)
+    for wrong in (image.float(), image.numpy()):
+        with pytest.raises(TypeError, match=r"expected a torch\.uint8 tensor"):
+            translate_images(net, wrong)
+    for wrong in (image, image.view(1, 8, 8, 3), image[None, :1], image[None, ..., :0]):
+        with pytest.raises(ValueError, match=r"expected RGB pixels \[N, 3, H, W\]"):
+            translate_images(net, wrong)
+    with pytest.raises(ValueError, match=r"expected RGB pixels \[3, H, W\]"):
+        translate_tiles(net, image[None], 512)
+    with pytest.raises(ValueError, match="expected 112 pixels or more"):
+        translate_tiles(net, image, 16)
+    # What comes out may be drawn into.
+    translate_images(net, image[None])[..., :1] = 0
+
+
 def test_tiles_are_the_same_each_time():
     net, image = generator(), landscape(130, 210)
     assert torch.equal(translate_tiles(net, image, 96), translate_tiles(net, image, 96))

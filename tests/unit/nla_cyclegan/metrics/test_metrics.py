@@ -186,3 +186,14 @@ def test_ssim_equals_its_formula_window_by_window():
     expected = [ssim_of_windows(*pair) for pair in zip(a, b, strict=True)]
     assert ssim(a, b).tolist() == pytest.approx(expected, rel=1e-9)
     assert ssim(a, a).tolist() == pytest.approx([1, 1])
+
+
+@pytest.mark.parametrize(("other", "smallest"), [((1, 3, 20, 20), 1), ((2, 3, 8, 8), 11), ((3, 20, 20), 1)])
+def test_pairs_of_other_shapes_are_refused(other, smallest):
+    a, b = noise(2, 20, 20), torch.zeros(other, dtype=torch.uint8)
+    for measure in (psnr, ssim):
+        with pytest.raises(ValueError, match=r"expected \[N, 3, H, W\] of one shape"):
+            measure(a, b)
+    if smallest == 11:
+        with pytest.raises(ValueError, match="sides from 11 px on"):
+            ssim(b, b)

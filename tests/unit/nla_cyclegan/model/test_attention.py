@@ -113,3 +113,9 @@ def test_attention_map_is_what_the_block_takes_from_each_position(pooled, height
 def test_large_unscaled_logits_stay_finite_in_bf16():
     b, x = block(gain=1.0).to(torch.bfloat16), images().to(torch.bfloat16) * 100
     assert torch.isfinite(b(x)).all()
+
+
+def test_a_block_in_fp16_gives_fp16():
+    b, x = block(gain=1.0).half(), images().half()
+    assert b(x).dtype == torch.float16
+    torch.testing.assert_close(b(x).double(), b.double()(x.double()), rtol=1e-2, atol=1e-2)

@@ -429,3 +429,20 @@ def test_pixels_survive_the_round_trip():
     pixels = torch.arange(256, dtype=torch.uint8)
     assert torch.equal(to_uint8(to_float(pixels)), pixels)
     assert to_uint8(torch.tensor([-2.0, 2.0])).tolist() == [0, 255]
+
+
+def test_images_that_are_not_uint8_pairs_are_refused_before_anything_moves():
+    step, (a, b) = training_step(), batch_of(0)
+    before = everything(step)
+    for wrong in (a.float() / 127.5 - 1, a.numpy()):
+        with pytest.raises(TypeError, match=r"real_a: expected a torch.uint8 tensor \[N, 3, H, W\]"):
+            step(wrong, b, images_seen=0, lr=1e-3)
+    for one, other in ((a, b[:1]), (a[:0], b[:0]), (a[..., 1:], b[..., 1:]), (a.permute(0, 2, 3, 1), b), (a[0], b[0])):
+        with pytest.raises(ValueError, match="real_a"):
+            step(one, other, images_seen=0, lr=1e-3)
+    assert all(torch.equal(now, before[name]) for name, now in everything(step).items())
+
+
+def test_a_step_is_not_copied_as_its_optimizers_would_be_incomplete():
+    with pytest.raises(TypeError, match="copy its networks"):
+        copy.deepcopy(training_step())

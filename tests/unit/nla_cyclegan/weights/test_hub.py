@@ -96,6 +96,8 @@ def test_a_picture_of_any_kind_is_painted(run: Path) -> None:
     turned = photo.convert("RGB")
     turned.getexif()[0x0112] = 6
     assert paint(generator, turned).size == (21, 37)
+    with pytest.raises(TypeError, match=r"picture is a PosixPath; expected a PIL image"):
+        paint(generator, run)
 
 
 def test_a_weight_file_alone(run: Path, tmp_path: Path, capsys: Any) -> None:

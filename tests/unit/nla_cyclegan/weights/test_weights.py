@@ -182,3 +182,30 @@ def test_a_number_format_that_torch_lacks_is_named(tmp_path):
     (tmp_path / "w").write_bytes(len(header).to_bytes(8, "little") + header + bytes(2))
     with pytest.raises(UserError, match=r"w: of a number format .*F4"):
         load_generator(tmp_path / "w")
+
+
+def test_weights_are_fp32_on_the_cpu_whatever_the_defaults_are(tmp_path):
+    written = generator()
+    save_generator(written, tmp_path / "mine.safetensors")
+    torch.set_default_dtype(torch.bfloat16)
+    torch.set_default_device("meta")
+    try:
+        read = load_generator(tmp_path / "mine.safetensors")
+    finally:
+        torch.set_default_dtype(torch.float32)
+        torch.set_default_device(None)
+    assert same(read, written)
+    assert {(each.dtype, each.device.type) for each in read.state_dict().values()} == {(torch.float32, "cpu")}
+
+
+@pytest.mark.parametrize("directions", ["B2A", ["b2a"], [], [None]])
+def test_directions_are_a_list_of_those_that_there_are(tmp_path, directions):
+    with pytest.raises(UserError, match="expected A2B or B2A"):
+        load_generators(tmp_path, directions)
+
+
+def test_what_is_no_path_of_this_machine(tmp_path):
+    with pytest.raises(TypeError, match="not NoneType"):
+        load_generator(None)
+    with pytest.raises(UserError, match="expected a path of this machine"):
+        save_generator(generator(), "s3://bucket/mine.safetensors")
