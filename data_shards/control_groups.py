@@ -44,6 +44,6 @@ def machine(name: str) -> dict[str, int]:
 def lines(file: Path) -> list[str]:
     """The lines of a text file; empty if it cannot be read."""
     try:
-        return file.read_text().splitlines()
+        return file.read_text("utf-8").splitlines()
     except OSError:
         return []

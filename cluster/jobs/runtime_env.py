@@ -142,7 +142,7 @@ def _lines(name: str, package: str, *, is_file: bool) -> Sequence[str]:
     if package.endswith(ARCHIVES) or not (file.is_file() or looks_like_one):
         return [package]
     try:
-        lines = [re.sub(r"(^|\s)#.*", "", line).strip() for line in file.read_text().splitlines()]
+        lines = [re.sub(r"(^|\s)#.*", "", line).strip() for line in file.read_text("utf-8-sig").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not a text file"
         raise UserError(f"runtime environment: {name}: {package} cannot be read ({reason})") from error

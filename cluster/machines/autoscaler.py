@@ -43,7 +43,7 @@ def on_the_head() -> tuple[dict[str, Any] | None, bool]:
             continue  # It has ended.
         files = [word.removeprefix(OPTION) for word in words if word.startswith(OPTION)]
         if files and files[0] and any(word.endswith("monitor.py") for word in words):
-            return yaml.safe_load(Path(files[0]).expanduser().read_text()), False
+            return yaml.safe_load(Path(files[0]).expanduser().read_text("utf-8")), False
     # KubeRay starts the head with this option if an autoscaler runs in a container beside it.
     return None, "--no-monitor" in os.environ.get("KUBERAY_GEN_RAY_START_CMD", "")
 

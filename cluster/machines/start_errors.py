@@ -146,7 +146,7 @@ def _last_words(folder: Path) -> str | None:
     lines = [
         line
         for log in logs
-        for line in log.read_text(errors="replace").splitlines()[-LOG_LINES:]
+        for line in log.read_text("utf-8", errors="replace").splitlines()[-LOG_LINES:]
         if log.stem not in GO_ON_WITHOUT_PORT or not re.search(PORT, line)
     ]
     patterns = (r"^(ModuleNotFoundError|ImportError)", *KINDS)

@@ -60,9 +60,9 @@ class CopyStore:
             about = self.folder.lstat()
             if about.st_uid != os.getuid() or stat.S_IMODE(about.st_mode) & 0o077 or not stat.S_ISDIR(about.st_mode):
                 raise PermissionError(f"{self.folder} is not this user's alone")
-            (self.folder / FORKED_BY).write_text(str(os.getppid()))
+            (self.folder / FORKED_BY).write_text(str(os.getppid()), "utf-8")
             root = self.root.stat()
-            machine = f"{BOOT.read_text().strip()}-{root.st_dev}-{root.st_ino}"
+            machine = f"{BOOT.read_text('utf-8').strip()}-{root.st_dev}-{root.st_ino}"
         return machine
 
     def close(self) -> None:
@@ -74,7 +74,7 @@ class CopyStore:
         found = {}
         for slot in SLOTS:
             with suppress(OSError, ValueError):
-                found[slot] = json.loads((self.folder / f"about-{slot}.json").read_text())
+                found[slot] = json.loads((self.folder / f"about-{slot}.json").read_text("utf-8"))
         return found
 
     def shortage(self, size: int) -> str | None:
@@ -111,7 +111,7 @@ class CopyStore:
         """Mark the copy in that slot as complete."""
         text = json.dumps({**about, "size": len(buffer), "sha256": digest(buffer)})
         written = self.folder / f".about-{slot}"
-        written.write_text(text)
+        written.write_text(text, "utf-8")
         written.replace(self.folder / f"about-{slot}.json")
 
     def read(self, slot: int) -> bytearray | None:
@@ -148,7 +148,7 @@ def delete_left_by(server: int, root: Path = SHARED_MEMORY) -> None:
     """Delete the copies of workers that were forked from this process."""
     for folder in root.glob(f"{_prefix()}*"):
         with suppress(OSError):
-            if (folder / FORKED_BY).read_text() == str(server):
+            if (folder / FORKED_BY).read_text("utf-8") == str(server):
                 shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -64,7 +64,7 @@ def job_or_pid() -> str:
 
 def _machine() -> str:
     try:
-        boot = (PROC / "sys/kernel/random/boot_id").read_text().strip()
+        boot = (PROC / "sys/kernel/random/boot_id").read_text("utf-8").strip()
         return f"{boot} {os.readlink(PROC / 'self/ns/pid')}"
     except OSError:
         return ""
@@ -73,7 +73,7 @@ def _machine() -> str:
 def _started(pid: int) -> str:
     """Start time of a process; "ended" for a zombie, "" if it cannot be read."""
     try:
-        status = (PROC / str(pid) / "stat").read_text()
+        status = (PROC / str(pid) / "stat").read_text("utf-8", "replace")
     except OSError:
         return ""
     # The name, in parentheses, may hold anything.

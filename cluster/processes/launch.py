@@ -92,7 +92,7 @@ def _program(command: list[str]) -> dict[str, object]:
         "path": sys.path[1:],
         "blocked": sorted(signal.pthread_sigmask(signal.SIG_BLOCK, [])),
         "open_files": resource.getrlimit(resource.RLIMIT_NOFILE),
-        "oom_score": Path("/proc/self/oom_score_adj").read_text(),
+        "oom_score": Path("/proc/self/oom_score_adj").read_text("utf-8"),
     }
 
 

@@ -198,7 +198,7 @@ def _run(program: dict[str, Any], files: list[int]) -> None:
     os.environ.update(program["environment"])
     resource.setrlimit(resource.RLIMIT_NOFILE, program["open_files"])
     with suppress(OSError):
-        Path("/proc/self/oom_score_adj").write_text(program["oom_score"])
+        Path("/proc/self/oom_score_adj").write_text(program["oom_score"], "utf-8")
     signal.pthread_sigmask(signal.SIG_SETMASK, program["blocked"])
     random.seed()
     if "numpy" in sys.modules:

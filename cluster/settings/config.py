@@ -43,15 +43,21 @@ Place = Annotated[Uri, Field(min_length=1)]
 
 
 def with_whole_numbers(model: type[BaseModel], fields: Any) -> Any:
-    """The fields given for a model, in which 1e6, which YAML 1.1 reads as text, is a whole number where the model has one."""
+    """The fields given for a model, in which 1e6, which YAML 1.1 reads as text, is a whole number where the model has one.
+
+    `yes` and `on`, which YAML reads as true, are no numbers: they become text, which the field itself refuses.
+    """
     if not isinstance(fields, dict):
         return fields
     found = dict(fields)
     for name, value in fields.items():
         kind = model.model_fields[name].annotation if name in model.model_fields else None
+        kinds = {kind, *get_args(kind)}
         if isinstance(kind, type) and issubclass(kind, BaseModel):
             found[name] = with_whole_numbers(kind, value)
-        elif isinstance(value, str) and (kind is int or int in get_args(kind)):
+        elif isinstance(value, bool) and kinds & {int, float} and bool not in kinds:
+            found[name] = str(value).lower()
+        elif isinstance(value, str) and int in kinds:
             # What is none is refused by the field itself.
             with suppress(ValueError):
                 found[name] = whole_number(value)

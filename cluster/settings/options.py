@@ -257,11 +257,11 @@ def _unknown_option(argument: str) -> str:
 
 
 def nearest(path: list[str]) -> str:
-    """A suggestion for an unknown field: the most similar one, or the fields of its section."""
-    fields = field_names(RunConfig)
-    near = difflib.get_close_matches(".".join(path), fields, n=1, cutoff=0.75)
-    if near:
-        return f"did you mean {near[0]}?"
+    """A suggestion for an unknown field: the most similar one, those of its name elsewhere, or the fields of its section."""
+    fields, asked = field_names(RunConfig), ".".join(path).lower()
+    of_its_name = [field for field in fields if field.rpartition(".")[2] == asked.rpartition(".")[2]]
+    if near := difflib.get_close_matches(asked, fields, n=1, cutoff=0.75) or of_its_name:
+        return f"did you mean {' or '.join(near)}?"
     section = ".".join(path[:-1])
     here = [field for field in fields if field.startswith(f"{section}.")] if section else []
     return f"allowed here: {', '.join(field.rpartition('.')[2] for field in here)}" if here else "see --help"

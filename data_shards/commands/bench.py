@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
     _print_pipelines(results["pipelines"], args)
     if args.json:
         with writing(args.json) as file:
-            file.write_text(json.dumps({"machine": bench.header(), **results}, indent=1))
+            file.write_text(json.dumps({"machine": bench.header(), **results}, indent=1), "utf-8")
     return 0
 
 

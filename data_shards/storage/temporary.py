@@ -53,7 +53,7 @@ def machine() -> str:
     # Cloned machines share their names and identities, not the boot's: on a shared folder one must not remove what another writes.
     parts = [socket.gethostname()]
     with suppress(OSError):
-        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text())
+        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text("utf-8"))
     with suppress(OSError):
         parts.append(os.readlink("/proc/self/ns/pid"))
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:8]

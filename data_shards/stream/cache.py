@@ -120,7 +120,7 @@ class DiskCache:
                 os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL))
                 path.chmod(self._folder.stat().st_mode & READ_WRITE)
             descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW)
-        with open(descriptor, "r+") as file:
+        with open(descriptor, "r+", encoding="utf-8") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield file
 

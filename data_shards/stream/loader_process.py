@@ -197,7 +197,7 @@ def ending(exit_code: int | None, kills_before: int | None) -> str:
 def is_stopped(pid: int | None) -> bool:
     """Whether a process was stopped by a signal, as far as /proc says."""
     try:
-        status = Path(f"/proc/{pid}/stat").read_text()
+        status = Path(f"/proc/{pid}/stat").read_text("utf-8", "replace")
     except OSError:
         return False
     # The name, in parentheses, may hold anything.

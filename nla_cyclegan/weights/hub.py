@@ -43,7 +43,7 @@ def save_hub(generators: Mapping[Direction, Generator], folder: Path, about: Map
         temporary.write_bytes(safetensors.torch.save(tensors, {"format": "pt"}))
     content = {"format": FORMAT, "version": VERSION, "library_name": "nla-cyclegan", "generators": configs, **about}
     with writing(folder / CONFIG) as temporary:
-        temporary.write_text(json.dumps(content, indent=1) + "\n")
+        temporary.write_text(json.dumps(content, indent=1) + "\n", "utf-8")
 
 
 def from_pretrained(

@@ -229,6 +229,23 @@ def test_the_parser_sees_what_it_should(tmp_path: Path) -> None:
         imports(relative)
 
 
+@pytest.mark.parametrize("package", PACKAGES)
+def test_text_files_are_utf_8_whatever_the_locale_says(package: str) -> None:
+    """Under GBK or Latin-1 a file that is opened without an encoding cannot be read, or has other characters."""
+    fewest = {"read_text": 1, "write_text": 2}
+    calls = (
+        (file.name, node)
+        for file in files(package)
+        for node in ast.walk(ast.parse(file.read_text("utf-8")))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
+    )
+    assert [
+        (name, node.lineno)
+        for name, node in calls
+        if len(node.args) < fewest.get(node.func.attr, 0) and "encoding" not in [each.arg for each in node.keywords]
+    ] == []
+
+
 def test_no_file_has_the_name_of_a_module_of_pythons_own() -> None:
     """`python -m cluster` in the folder `cluster` would import that one in its place."""
     assert [

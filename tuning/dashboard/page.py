@@ -43,7 +43,7 @@ class Page:
             title=self.facts["title"],
             content=_environment().get_template(self.template).render(self.facts),
             data=self.document,
-            css=(HERE / "page.css").read_text(),
+            css=(HERE / "page.css").read_text("utf-8"),
             modules=json.dumps({"imports": modules()}),
             plotly=get_plotlyjs() if self.data else "",
         )  # fmt: skip

@@ -58,7 +58,10 @@ def _candidate_problems(space: Space, base: RunConfig) -> Iterator[str]:
             messages = [f"No such placement; allowed: {', '.join(PLACEMENTS)}, or a list of blocks"]
         # For a range one line is enough.
         if not (field in reported and space[field].ends):
-            yield from (f"space.{field}: {text[0].lower()}{text[1:]}; got {value!r}" for text in messages)
+            # What nobody wrote, but the range would give.
+            ends = space[field].ends
+            got = "a range draws fractions: give {choice: [a, b]}" if ends and value not in ends else f"got {value!r}"
+            yield from (f"space.{field}: {text[0].lower()}{text[1:]}; {got}" for text in messages)
         reported |= {field} if messages else set()
 
 

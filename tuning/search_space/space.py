@@ -35,6 +35,15 @@ class Dimension(BaseModel):
     grid: Candidates | None = None
     """A list of which every value is tried, in every combination with the other grids."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _names_its_kind(cls, given: Any) -> Any:
+        if not isinstance(given, dict | Dimension):
+            raise ValueError(
+                "expected {loguniform: [low, high]}, {uniform: [low, high]}, {choice: [a, b]} or {grid: [a, b]}"
+            )
+        return given
+
     @model_validator(mode="after")
     def _one_of_them(self) -> "Dimension":
         given = self.model_dump(exclude_none=True)

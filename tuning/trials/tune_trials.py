@@ -47,5 +47,5 @@ def process_died(trial: Any) -> bool:
 
 def error_of(trial: Any) -> str:
     """The traceback that a failed trial of Tune's left on this machine."""
-    with open(trial.error_file) as file:
+    with open(trial.error_file, encoding="utf-8", errors="replace") as file:
         return file.read()

@@ -110,4 +110,4 @@ def _report(
         if len(evaluations) > 1:
             about["score"] = mean_score(evaluations.values())
         with writing(args.json) as file:
-            file.write_text(json.dumps(about | figures, indent=2) + "\n")
+            file.write_text(json.dumps(about | figures, indent=2) + "\n", "utf-8")

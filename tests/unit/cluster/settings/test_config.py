@@ -150,6 +150,27 @@ def test_everything_that_is_wrong_is_said_at_once(tmp_path: Path) -> None:
     assert "step.precision: input should be 'fp32'" in text
 
 
+def test_a_yes_is_no_number(tmp_path: Path) -> None:
+    file = tmp_path / "yes.yaml"
+    wrong = "seed: yes\nmodel.generator.nonlocal_blocks: no\noptimizer.lr: on\nvalidation.every: true\n"
+    file.write_text(f"data.uri: shards\nstep: {{tf32: no, channels_last: off}}\n{wrong}")
+    lines = problems("--config", str(file))
+    fields = ["seed", "model.generator", "optimizer.lr", "validation.every"]
+    assert [line.partition(":")[0] for line in lines] == fields
+    # Not block 0.
+    assert "nonlocal_blocks 'false': no such placement; allowed: block indices, or one of none" in lines[1]
+
+
+def test_a_fields_name_alone_is_found_in_its_sections(file: str) -> None:
+    lines = problems("--config", file, "--lr", "1e-3", "--epochs", "2", "--every", "3", "--Optimizer.LR", "1")
+    assert lines == [
+        "--lr: no such option; did you mean optimizer.lr?",
+        "--epochs: no such option; did you mean schedule.epochs?",
+        "--every: no such option; did you mean checkpoint.every or observe.every or validation.every?",
+        "--Optimizer.LR: no such option; did you mean optimizer.lr?",
+    ]
+
+
 def test_a_block_outside_the_network_is_refused(file: str) -> None:
     (line,) = problems("--config", file, "--model.generator.nonlocal_blocks", "0,7")
     assert "model.generator: nonlocal_blocks has [7]" in line

@@ -82,6 +82,9 @@ def test_labels_of_machines_are_overrides_too(file: Path) -> None:
         ("optimizer.lr: 1", "optimizer: a field of the run in .*; write it below override"),
         ("override: {optimizer: {lrr: 1}}", "override.optimizer.lrr: no such field of a run; did you mean optimizer.lr?"),
         ("override: {step.compile: true}", "step.compile: torch.compile is gone"),
+        ("space: {optimizer.lr: [1, 2]}", r"space.optimizer.lr: expected {loguniform: \[low, high\]}, .*; got \[1, 2\]"),
+        ("space: {optimizer.lr: {quniform: [1, 2]}}", "space.optimizer.lr.quniform: expected {loguniform:"),
+        ("trials: yes", "trials: input should be a valid integer, .*; got 'true'"),
     ],
 )  # fmt: skip
 def test_fields_that_a_sweeps_file_has_twice_or_in_the_wrong_place(tmp_path: Path, text: str, message: str) -> None:
