@@ -25,6 +25,10 @@ ADVICE = {
     ),
     "Could not resolve proxy": "there is no such proxy: correct HTTPS_PROXY and HTTP_PROXY",
     "AWS Error NO_SUCH_BUCKET|Bucket '.*' not found": "there is no such bucket: create it, or correct the URI",
+    # Of Aliyun's OSS and Tencent's COS.
+    "SecondLevelDomainForbidden|PathStyleDomainForbidden": (
+        "the server wants the bucket in the host's name: add force_virtual_addressing=true to the URI"
+    ),
     r"AWS Error (ACCESS_DENIED|INVALID_ACCESS_KEY_ID|\w*SIGNATURE\w*|MISSING_AUTHENTICATION_TOKEN|INVALID_CLIENT_TOKEN_ID"
     r"|UNRECOGNIZED_CLIENT|UNKNOWN \(HTTP status 40[13]\))|ExpiredToken|InvalidToken": (
         "credentials refused: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (temporary ones: AWS_SESSION_TOKEN too) "

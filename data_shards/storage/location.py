@@ -29,6 +29,8 @@ ATTEMPTS = 2
 # Seconds in which Google's client starts new attempts. It has no option for the length of an attempt: one whose server hangs ends
 # after 120 s.
 RETRIES_S = 2.0
+# An option that pyarrow's S3 client has, and its URIs have not: https://BUCKET.ENDPOINT, as Aliyun's OSS and Tencent's COS insist on.
+VIRTUAL = "force_virtual_addressing=true"
 
 
 @dataclass(frozen=True)
@@ -128,7 +130,7 @@ def locate(uri: str | os.PathLike[str]) -> Location:
         )
     keep_loopback_direct()
     # Without a region or an endpoint this asks AWS where the bucket is.
-    filesystem, root = patiently(f"open {shown(text)}", lambda: fs.FileSystem.from_uri(legal(text)))
+    filesystem, root = patiently(f"open {shown(text)}", lambda: fs.FileSystem.from_uri(legal(_without_virtual(text))))
     if filesystem.type_name in ("s3", "gcs") and "retry_limit_seconds=" not in text:
         filesystem = _that_gives_up(filesystem, text)
     location = Location(filesystem, root.rstrip("/"), shown(text))
@@ -163,12 +165,20 @@ def endpoint_of(uri: str) -> str:
     return next(filter(None, [*named, *environment]), "")
 
 
+def _without_virtual(uri: str) -> str:
+    path, options = split_options(uri)
+    kept = "&".join(each for each in options[1:].split("&") if each != VIRTUAL)
+    return f"{path}?{kept}" if kept else path
+
+
 def _that_gives_up(filesystem: fs.FileSystem, uri: str) -> fs.FileSystem:
     """The same S3 or Google client, with timeouts, retries and a proxy, for which a URI has no options."""
     # A client made from a URI retries for 6 s where nothing listens, and 31 times, 99 s in all, where a server hangs; Google's
     # for 15 minutes.
     make, (options,) = filesystem.__reduce__()
-    if make(options) != filesystem:
+    if VIRTUAL in uri:
+        options["force_virtual_addressing"] = True
+    elif make(options) != filesystem:
         # Some options, such as tls_verify_certificates, exist in a URI only.
         return filesystem
     if filesystem.type_name == "gcs":

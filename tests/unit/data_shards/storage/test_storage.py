@@ -26,6 +26,7 @@ from data_shards.storage import (
     read_file,
     write_file,
 )
+from data_shards.storage.advice import advice_for
 from data_shards.storage.files import list_folder, writing
 from data_shards.storage.location import endpoint_of
 from data_shards.storage.proxy import s3_proxy
@@ -382,6 +383,25 @@ def test_an_s3_client_keeps_the_options_of_its_uri() -> None:
     unusual = f"{plain}&tls_verify_certificates=false"
     assert locate(unusual).filesystem == fs.FileSystem.from_uri(unusual)[0]
     assert locate(unusual).filesystem != fs.FileSystem.from_uri(plain)[0]
+
+
+def test_a_server_may_want_the_bucket_in_the_hosts_name() -> None:
+    uri = "s3://bucket/x?endpoint_override=oss.example&force_virtual_addressing=true&region=cn"
+    there = locate(uri)
+    options = there.inside("y").filesystem.__reduce__()[1][0]
+    assert (options["force_virtual_addressing"], options["endpoint_override"], options["region"]) == (
+        True,
+        "oss.example",
+        "cn",
+    )
+    assert not locate(uri.replace("&force_virtual_addressing=true", "")).filesystem.__reduce__()[1][0][
+        "force_virtual_addressing"
+    ]
+    assert locate(there.inside("y").uri) == there.inside("y")
+    refused = (
+        "AWS Error UNKNOWN (HTTP status 403): Unable to parse ExceptionName: SecondLevelDomainForbidden Message: ..."
+    )
+    assert "add force_virtual_addressing=true to the URI" in (advice_for(OSError(refused)) or "")
 
 
 @pytest.mark.parametrize("task", ["list", "write"])
