@@ -36,7 +36,7 @@ from data_shards.images.write import save_image
 from data_shards.storage import locate
 from nla_cyclegan.__main__ import main as command
 from nla_cyclegan.commands import translate_files
-from nla_cyclegan.inference.stages import ahead, image_threads
+from nla_cyclegan.inference.stages import image_threads, overlapped
 from nla_cyclegan.inference.tiles import translate_batch
 from nla_cyclegan.model.config import GeneratorConfig
 from nla_cyclegan.model.generator import Generator
@@ -89,7 +89,7 @@ def only_files(files: list[Path], out: Path) -> None:
         save_image(load_image(file), out / f"{file.stem}.png")
 
     with image_threads(usable_cores()) as pool:
-        for _ in ahead(files, copy, pool, lambda file: 1 / 8):
+        for _ in overlapped(files, copy, pool, lambda file: 1 / 8):
             pass
 
 

@@ -251,3 +251,35 @@ def test_no_file_has_the_name_of_a_module_of_pythons_own() -> None:
     assert [
         file for package in PACKAGES for file in (ROOT / package).glob("*.py") if file.stem in sys.stdlib_module_names
     ] == []
+
+
+@cache
+def bound_in(module: str) -> set[str] | None:
+    """Names that a module of ours binds when it is imported, and the modules in it; None where there is no such module."""
+    place = ROOT / module.replace(".", "/")
+    file = place / "__init__.py" if place.is_dir() else place.with_suffix(".py")
+    if not file.exists():
+        return None
+    tree = ast.parse(file.read_text())
+    names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+    names |= {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+    names |= {
+        alias.asname or alias.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom | ast.Import)
+        for alias in node.names
+    }
+    return names | ({path.stem for path in place.iterdir()} if place.is_dir() else set())
+
+
+def test_what_the_benchmarks_import_is_there() -> None:
+    """They are not collected with the tests, and most of them run seldom."""
+    missing = [
+        f"{file.relative_to(ROOT)}: {node.module}.{alias.name}"
+        for file in sorted((ROOT / "tests/benchmarks").rglob("*.py"))
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.ImportFrom) and top(node.module or "") in PACKAGES
+        for alias in node.names
+        if alias.name not in (bound_in(node.module or "") or ())
+    ]
+    assert missing == []
