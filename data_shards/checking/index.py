@@ -24,7 +24,7 @@ from data_shards.packing.report import listed, summarize, warn_of
 from data_shards.packing.shards import UNFINISHED
 from data_shards.storage import Location, list_files, locate, read_file
 from data_shards.storage.checked import checked
-from data_shards.storage.files import probe
+from data_shards.storage.files import probed
 
 COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst")
 # A split's name as a word of a path: trainA-000.tar, trainA000.tar, trainA/000.tar, photos_trainA_000.tar.
@@ -67,14 +67,14 @@ def index(uri: str, splits: list[str], fields: list[str], *, force: bool, jobs: 
     known = _known_shards(location) if force else []
     chosen = _choose(location, files, splits, known)
     field_of = _fields(fields)
-    # Before the tars are read, which may take hours.
-    probe(location)
     tasks = [
         Task(uri, split, shard, files[shard], field_of.get(split))
         for split, shards in chosen.items()
         for shard in shards
     ]
-    found = list(look_at_all("indexing", look_through, tasks, jobs))
+    # Whether the index can be written is known before the tars are read, which may take hours.
+    with probed(location):
+        found = list(look_at_all("indexing", look_through, tasks, jobs))
     _check(location, tasks, found)
     _warn_of_changes(found, known)
     skipped = [sample for each in found for sample in each.skipped]

@@ -221,11 +221,19 @@ def delete_files(location: Location, names: list[str]) -> None:
             _do(location, f"delete {name} of {location.uri}", partial(_delete_file, filesystem, location.path(name)))
 
 
-def probe(location: Location) -> None:
-    """Write and delete a small file. Raises: UserError when that fails."""
+@contextmanager
+def probed(location: Location) -> Iterator[None]:
+    """A small file is there that shows that files can be written, and is deleted in the end. Raises: UserError when that fails.
+
+    What is read in the same folder is read within it: from the deletion to the next file that is written there, rclone's S3
+    server does not find the folder (pyarrow marks it with an empty object, see `_delete_folder`).
+    """
     name = f".probe-{os.getpid()}"
     write_file(location, name, b"probe")
-    delete_files(location, [name])
+    try:
+        yield
+    finally:
+        delete_files(location, [name])
 
 
 def _delete_folder(filesystem: fs.FileSystem, path: str) -> None:

@@ -15,7 +15,7 @@ from pyarrow import fs
 from data_shards.errors import UserError
 from data_shards.storage import Location, delete_files, list_files, list_folder, locate, read_file, shown, write_file
 from data_shards.storage.checked import REMEDY
-from data_shards.storage.files import probe, read_json
+from data_shards.storage.files import probed, read_json
 from data_shards.storage.uri import in_uri, join_uri, split_options, split_uri
 
 __all__ = ["File", "RunFolder", "join_uri", "split_uri"]
@@ -61,7 +61,8 @@ class RunFolder:
     def probe(self) -> None:
         """Write and delete a small file beside the run's folder. Raises: UserError when that fails."""
         try:
-            probe(Location(self.filesystem, self.root, self.label))
+            with probed(Location(self.filesystem, self.root, self.label)):
+                pass
         except UserError as error:
             raise UserError(
                 f"storage: {self.label} cannot be written ({error}); choose another with --storage"
