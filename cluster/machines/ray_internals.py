@@ -20,6 +20,9 @@ import ray
 # Ray replaces the handler of SIGTERM while it starts, see `signal_handlers_kept`.
 from ray._private import utils
 
+# A node that does not start leaves its processes to nobody, see `failed_start_ended`.
+from ray._private.node import Node
+
 # What is free on each machine, by its id, without what is used up: the public API has that of the whole cluster alone.
 from ray._private.state import available_resources_per_node as free_resources
 
@@ -162,6 +165,25 @@ def signal_handlers_kept() -> Iterator[None]:
         if threading.current_thread() is threading.main_thread():
             for number, handler in before:
                 signal.signal(number, handler)
+
+
+@contextmanager
+def failed_start_ended() -> Iterator[None]:
+    """While in this context, a Ray that does not start ends its processes, of which `ray.shutdown` does not know yet."""
+    start = Node.__init__
+
+    def start_or_end(node: Node, *arguments: Any, **settings: Any) -> None:
+        try:
+            start(node, *arguments, **settings)
+        except BaseException:
+            node.kill_all_processes(check_alive=False, allow_graceful=True)
+            raise
+
+    Node.__init__ = start_or_end
+    try:
+        yield
+    finally:
+        Node.__init__ = start
 
 
 def publish(key: str, record: dict[str, Any]) -> None:

@@ -19,11 +19,13 @@ from cluster.settings.workers.capacity import Machine
 from cluster.settings.workers.scaling import LOSS_WAIT_S
 from cluster.settings.workers.selector import ANY, Selector, accelerators_of
 from data_shards.cores import usable_cores
-from data_shards.errors import UserError, missing_module, say_warning
+from data_shards.errors import ExhaustedError, UserError, missing_module, say, say_warning
 
 PACKAGES = ("cluster", "data_shards", "nla_cyclegan", "tuning")
 CONNECT_S = 10.0
 JOIN_INTERVAL_S = 2.0
+# Ray waits 30 s for its own processes, which a busy machine may exceed.
+START_TRIES = 3
 SETTINGS = {
     # Reports, which are rare, and news of lost workers wait for this poll of Ray Train's controller; its default is 2 s. Where
     # workers use all cores, each poll holds one of them up, and the others wait for that one.
@@ -76,8 +78,7 @@ def ray_session(address: str | None, wait_s: float = 0, lost_s: float = LOSS_WAI
         stack.callback(ray.shutdown)
         with signal_handlers_kept():
             if folder:
-                with _named_to_its_processes():
-                    _start_own(forks, folder)
+                _start_own_patiently(forks, folder)
             else:
                 _join_patiently(str(address), wait_s, forks)
         if address is not None:
@@ -162,12 +163,28 @@ def _named_to_its_processes() -> Iterator[None]:
             del os.environ[name]
 
 
+def _start_own_patiently(forks: dict[str, Any], folder: Path) -> None:
+    import ray
+
+    for tried in range(1, START_TRIES + 1):
+        try:
+            with _named_to_its_processes():
+                return _start_own(forks, folder)
+        except ExhaustedError:
+            if tried == START_TRIES:
+                raise
+            say(f"Ray did not start on this machine in time; it is started again ({tried + 1} of {START_TRIES} tries)")
+            ray.shutdown()
+
+
 def _start_own(forks: dict[str, Any], folder: Path) -> None:
     import ray
 
+    from cluster.machines.ray_internals import failed_start_ended
+
     settings = {"num_cpus": usable_cores(), "logging_level": "WARNING", "runtime_env": forks, "_temp_dir": str(folder)}
     try:
-        with _out_of_reach():
+        with _out_of_reach(), failed_start_ended():
             ray.init(address="local", **settings)
     # Ray has no types for what it raises; start_error distinguishes the kinds.
     except Exception as error:

@@ -142,7 +142,9 @@ def _kind(text: str, folder: Path) -> str | None:
 
 def _last_words(folder: Path) -> str | None:
     """The log line that says why one of Ray's processes ended; None if there is none."""
-    logs = sorted(folder.glob("session_2*/logs/*.err")) + sorted(folder.glob("session_2*/logs/*.log"))
+    # Of the last start: the processes of one that was not in time were ended.
+    logs_of = max(folder.glob("session_2*"), default=folder) / "logs"
+    logs = sorted(logs_of.glob("*.err")) + sorted(logs_of.glob("*.log"))
     lines = [
         line
         for log in logs

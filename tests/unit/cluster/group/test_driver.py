@@ -2,11 +2,13 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from cluster.machines import ray_internals, session
-from data_shards.errors import UserError
+from data_shards.errors import ExhaustedError, UserError
 
 
 @pytest.mark.parametrize(
@@ -49,6 +51,45 @@ def test_a_ray_that_does_not_start_is_told_in_a_line(monkeypatch: pytest.MonkeyP
         session.ray_session(None),
     ):
         pytest.fail("there is no Ray")
+
+
+def test_a_start_that_was_not_in_time_is_tried_again(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    errors: list[Exception] = [ExhaustedError("slow"), ExhaustedError("slow")]
+    addresses = []
+
+    def start(forks: dict[str, Any], folder: Path) -> None:
+        addresses.append(os.environ["RAY_ADDRESS"])
+        if errors:
+            raise errors.pop()
+
+    monkeypatch.setattr(session, "_start_own", start)
+    session._start_own_patiently({}, tmp_path)
+    assert len(addresses) == 3
+    assert "again (2 of 3 tries)" in capsys.readouterr().err.splitlines()[0]
+    errors += [ExhaustedError("slow")] * 4
+    with pytest.raises(ExhaustedError, match="slow"):
+        session._start_own_patiently({}, tmp_path)
+    assert (len(addresses), len(errors)) == (6, 1)
+    errors[:] = [UserError("no room")]
+    with pytest.raises(UserError, match="no room"):
+        session._start_own_patiently({}, tmp_path)
+    assert len(addresses) == 7
+
+
+def test_a_failed_start_leaves_no_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    ended = []
+
+    def fail(node: object) -> None:
+        raise RuntimeError("slow")
+
+    monkeypatch.setattr(ray_internals.Node, "__init__", fail)
+    monkeypatch.setattr(ray_internals.Node, "kill_all_processes", lambda node, **how: ended.append(how))
+    with pytest.raises(RuntimeError, match="slow"), ray_internals.failed_start_ended():
+        ray_internals.Node()
+    assert ended == [{"check_alive": False, "allow_graceful": True}]
+    assert ray_internals.Node.__init__ is fail
 
 
 def test_processes_of_a_ray_of_its_own_are_out_of_reach_of_signals_to_the_group() -> None:

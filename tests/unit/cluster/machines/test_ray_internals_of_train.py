@@ -47,6 +47,7 @@ def parameters(function: Any) -> list[str]:
         ),
         (ray_internals.WorkerGroup.poll_status, ["self", "timeout"]),
         (ray_internals.utils.set_sigterm_handler, ["sigterm_handler"]),
+        (ray_internals.Node.kill_all_processes, ["self", "check_alive", "allow_graceful", "wait"]),
         (ray_internals.WorkerGroup.get_workers, ["self"]),
         (ray_internals.WorkerGroup.execute_async, ["self", "fn", "fn_args", "fn_kwargs"]),
         (WorkerGroupPollStatus.get_worker_group_error, ["self"]),
