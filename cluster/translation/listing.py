@@ -37,20 +37,23 @@ class Work:
     """The images to translate.
 
     Attributes:
-        images: `name` below IN, `target` below OUT, and `size` in bytes, of each image that OUT lacks.
+        images: `name` below IN, `target` below OUT, and `size` in bytes, of each image whose result OUT lacks, or has from before
+            the image was written.
         total: number of images in IN.
+        outdated: how many of `images` have such an earlier result.
         left_out: what is no image, by its name.
     """
 
     images: pa.Table
     total: int
+    outdated: int
     left_out: LeftOut
 
 
 def list_work(
     source: Location, out: Location, suffix: str, *, recursive: bool = True, limit: int | None = None
 ) -> Work:
-    """The images of IN whose results OUT lacks, by name; the content of a file without a suffix is checked when it is read.
+    """The images of IN, by name, without a result in OUT that is as new; the content of a file without a suffix is checked when it is read.
 
     Args:
         suffix: of the results: ".png".
@@ -58,11 +61,11 @@ def list_work(
 
     Raises: UserError when IN has no images, two of them would be written to one file, or storage does not answer.
     """
-    results = out.path("") if source.filesystem == out.filesystem else None
-    if source.path("") == results:
+    inside = out.path("") if source.filesystem == out.filesystem else None
+    if source.path("") == inside:
         raise UserError(f"{out.uri}: IN and OUT are the same folder; give another OUT, which may be inside IN")
     left_out = LeftOut()
-    listed = _named(source, left_out.unreadable, inside=results)
+    listed = _named(source, left_out.unreadable, inside=inside)
     named = _without_translations(source, listed, images_among(listed, left_out, recursive=recursive), left_out)[:limit]
     if not named.num_rows:
         seen = "".join(f"; left out: {remark}" for remark in left_out.remarks)
@@ -70,8 +73,12 @@ def list_work(
     targets = pa.array((str(output_name(Path(name), suffix)) for name in _texts(named["name"])), pa.large_string())
     named = named.append_column("target", targets)
     _refuse_clashes(named, out)
-    there = pc.is_in(named["target"], value_set=_written(out)["name"])
-    return Work(named.filter(pc.invert(there)), named.num_rows, left_out)
+    results = _written(out)
+    # None for an image without a result; 0 where storage gives no times.
+    made = results["written"].take(pc.index_in(named["target"], value_set=results["name"]))
+    outdated = pc.and_(pc.less(made, named["written"]), pc.greater(made, 0))
+    todo = pc.fill_null(outdated, True)
+    return Work(named.filter(todo), named.num_rows, pc.sum(outdated).as_py() or 0, left_out)
 
 
 def images_among(listed: pa.Table, left_out: LeftOut, *, recursive: bool) -> pa.Table:

@@ -21,7 +21,7 @@ from nla_cyclegan.weights.names import WEIGHTS, Direction, add_direction
 
 PROG = "python -m cluster translate"
 DESCRIPTION = """Translate every image of a folder, on this machine or on a Ray cluster. Names and sub-folders are kept. What is in OUT
-already is left as it is: kill it anywhere, the same command translates what is missing."""
+already, and not older than its image, is left as it is: kill it anywhere, the same command translates what is missing."""
 WORKER_CPUS = 4
 
 

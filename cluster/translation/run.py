@@ -1,4 +1,4 @@
-"""Translates the images that OUT lacks: lists both folders, runs Ray Data's actors, and counts the results."""
+"""Translates what OUT lacks: lists both folders, runs Ray Data's actors, and counts the results."""
 
 import argparse
 import json
@@ -37,6 +37,8 @@ def translate(options: argparse.Namespace) -> int:
     work = list_work(source, out, f".{options.format}", recursive=options.recursive, limit=options.limit)
     for remark in work.left_out.remarks:
         say(f"left out: {remark}")
+    if work.outdated:
+        say(f"translated again, because the image is newer than its result: {work.outdated:,}")
     left_out: dict[str, str] = {}
     there = done = work.total - work.images.num_rows
     if work.images.num_rows:

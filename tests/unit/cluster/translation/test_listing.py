@@ -52,6 +52,19 @@ def test_what_is_there_is_not_done_again(folders) -> None:
     assert list(targets(work(source, out, ".webp"))) == ["1.jpg", "3.jpg", "sub/1.jpg"]
 
 
+def test_a_result_older_than_its_image_is_made_again(folders) -> None:
+    source, out = folders
+    put(source, "older.jpg", "same.jpg", "newer.jpg", "unknown.jpg", "none.jpg")
+    put(out, "older.png", "same.png", "newer.png", "unknown.png")
+    now = os.stat(source).st_mtime
+    for name, written in (("older", now - 100), ("same", now), ("newer", now + 1), ("unknown", 0)):
+        os.utime(source / f"{name}.jpg", (now, now))
+        # 0: as of storage that gives no times.
+        os.utime(out / f"{name}.png", (written, written))
+    found = work(source, out)
+    assert (list(targets(found)), found.total, found.outdated) == (["none.jpg", "older.jpg"], 5, 1)
+
+
 def test_the_limit_counts_what_is_there(folders) -> None:
     source, out = folders
     put(source, "1.jpg", "2.jpg", "3.jpg")
