@@ -40,6 +40,8 @@ def without_credentials(uri: str) -> str:
 
 Uri = Annotated[str, AfterValidator(without_credentials)]
 Place = Annotated[Uri, Field(min_length=1)]
+# Of a folder: file systems allow so many bytes.
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=255)]
 
 
 def with_whole_numbers(model: type[BaseModel], fields: Any) -> Any:
@@ -110,7 +112,7 @@ class RunConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
-    name: str = Field("nla-cyclegan", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    name: Name = "nla-cyclegan"
     """Name of the run: its folder in `storage`. The same name again continues the run."""
     storage: Place = "runs"
     """Where runs are kept: a folder, or a URI such as s3://bucket/runs."""

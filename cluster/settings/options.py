@@ -229,6 +229,8 @@ def problem_line(error: ErrorDetails, given: dict[str, Any], file: str | None) -
         return f"{field}: no such field{_from(path, given, file)}; {nearest(path)}"
     if error["type"] == "missing":
         return f"{field}: required; give it as --{field} or in the file"
+    if isinstance(error["input"], dict) and error["type"].endswith("_type"):
+        return f"{field}: {message}; got fields below it, {shown_name(', '.join(map(str, error['input'])))}"
     if not field or isinstance(error["input"], dict) or error["type"] == "credentials":
         # A check of several fields names them itself; credentials must not be repeated.
         return f"{field}: {message}" if field else message

@@ -2,9 +2,9 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
-from cluster.settings.config import Place, with_whole_numbers
+from cluster.settings.config import Name, Place, with_whole_numbers
 from tuning.analysis.objective import ObjectiveConfig
 from tuning.search_space.space import Space
 
@@ -53,7 +53,7 @@ class SweepConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
-    name: str = Field("sweep", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    name: Name = "sweep"
     """Name of the sweep: its folder in `storage`. The same name again continues the sweep."""
     storage: Place = "sweeps"
     """Where sweeps are kept: a folder, or a URI such as s3://bucket/sweeps."""
@@ -80,6 +80,15 @@ class SweepConfig(BaseModel):
     """Most trials at a time; none: as many as fit into the cluster, also when it has grown."""
     seed: int = Field(0, ge=0, lt=2**32)
     """Seed of the search and the scheduler; the seed of the training is a field of the run."""
+
+    @field_validator("train", mode="before")
+    @classmethod
+    def _is_a_file(cls, train: Any) -> Any:
+        if isinstance(train, dict):
+            raise ValueError(
+                "expected the name of a configuration file of `cluster train`; fields of the run go below override"
+            )
+        return train
 
     @model_validator(mode="before")
     @classmethod

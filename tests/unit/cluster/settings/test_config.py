@@ -58,6 +58,14 @@ def test_problems_are_in_the_words_of_the_file(tmp_path: Path, text: str, messag
     assert f"{message} in {tmp_path}/run.yaml" in problems("--config", f"{tmp_path}/run.yaml")
 
 
+def test_fields_below_a_value_and_a_name_too_long_for_a_folder(file: str, tmp_path: Path) -> None:
+    (tmp_path / "run.yaml").write_text("data.uri: shards\nname: {a: 1, b: 2}\n")
+    (line,) = problems("--config", f"{tmp_path}/run.yaml")
+    assert line == "name: expected text; a number, a date or yes is text in quotes; got fields below it, a, b"
+    (line,) = problems("--config", file, "--name", 256 * "x")
+    assert "at most 255 characters; got 'xxx" in line
+
+
 def test_options_alone_are_enough() -> None:
     assert parse("--data.uri", "shards").data.uri == "shards"
 

@@ -93,6 +93,14 @@ def test_fields_that_a_sweeps_file_has_twice_or_in_the_wrong_place(tmp_path: Pat
         parse_sweep(["--config", str(tmp_path / "sweep.yaml")])
 
 
+def test_a_run_in_the_place_of_its_file(file: Path) -> None:
+    file.write_text("name: few\ntrain: {data: {uri: shards}}\n")
+    lines = problems("--config", str(file), "--data.uri", "shards")
+    assert lines == [
+        "train: expected the name of a configuration file of `cluster train`; fields of the run go below override"
+    ]
+
+
 def test_fields_of_the_run_may_be_nested_in_the_sweeps_file(file: Path) -> None:
     nested = {
         "override": {"optimizer": {"lr": 0.03}, "schedule.images": 96},
