@@ -1,13 +1,15 @@
 """Initial weights of a run: from another run, a checkpoint, or files of pytorch-CycleGAN-and-pix2pix."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
 import safetensors.torch
-from torch import nn
+from torch import Tensor, nn
 
 from data_shards.errors import UserError
 from data_shards.storage import Location, list_folder, locate, read_file
+from nla_cyclegan.model.discriminator import PatchDiscriminator
 from nla_cyclegan.model.generator import Generator
 from nla_cyclegan.weights.checkpoint import CheckpointReader, tensors_in
 from nla_cyclegan.weights.commit import world_of
@@ -22,6 +24,8 @@ DISCRIMINATORS = {
     "discriminator_a": ("discriminator_a.safetensors", "latest_net_D_B.pth"),
     "discriminator_b": ("discriminator_b.safetensors", "latest_net_D_A.pth"),
 }
+# Tensors in a message.
+MOST_NAMED = 2
 
 
 def load_networks(networks: Mapping[str, nn.Module], source: str, *, discriminators: bool) -> list[str]:
@@ -87,18 +91,39 @@ def _fill_discriminators(networks: Mapping[str, nn.Module], folder: Location) ->
         if file is None:
             raise UserError(f"{folder.uri}: no {' or '.join(files)} in it; --init.what generators needs none")
         content = (reader.content(file) if reader else read_file(folder, file)) or b""
-        try:
-            theirs = is_torch_file(content)
-            tensors = discriminator_state(read_state(content)) if theirs else tensors_in(content, file)
-            networks[name].load_state_dict(tensors)
-        except (RuntimeError, KeyError) as error:
-            # torch's message has a line for each tensor.
-            reason = " ".join(str(error).split())[:300]
+        theirs = is_torch_file(content)
+        tensors = discriminator_state(read_state(content)) if theirs else tensors_in(content, file)
+        network = networks[name]
+        assert isinstance(network, PatchDiscriminator)
+        if different := _different_tensors(tensors, network.state_dict()):
             raise UserError(
-                f"{folder.uri}/{file}: not the weights of this run's discriminators ({reason}); see model.discriminator, or "
-                "give --init.what generators"
-            ) from error
+                f"{folder.uri}/{file}: its discriminators are others than this run's; {_discriminator_options(tensors, network)}"
+                f"--init.what generators needs none ({different})"
+            )
+        network.load_state_dict(tensors)
     return list(DISCRIMINATORS)
+
+
+def _different_tensors(theirs: Mapping[str, Tensor], ours: Mapping[str, Tensor]) -> str:
+    """The first tensors that one of them lacks, or has in another shape; empty where there are none."""
+    shapes = [{name: list(tensor.shape) for name, tensor in each.items()} for each in (theirs, ours)]
+    pairs = [(name, *(each.get(name, "not") for each in shapes)) for name in sorted(shapes[0] | shapes[1])]
+    different = [f"{name} is {there} there, {here} here" for name, there, here in pairs if there != here]
+    return "; ".join([*different[:MOST_NAMED], *(["..."] if different[MOST_NAMED:] else [])])
+
+
+def _discriminator_options(tensors: Mapping[str, Tensor], ours: PatchDiscriminator) -> str:
+    """The options for a discriminator of these tensors, as far as these show it; see PatchDiscriminator for their names."""
+    places = [int(match[1]) for name in tensors if (match := re.match(r"body\.(\d+)\.", name))]
+    attended = {int(match[1]) // 3 for name in tensors if (match := re.match(r"body\.(\d+)\.1\.", name))}
+    first = tensors.get("body.0.weight")
+    if first is None:
+        return ""
+    found = {"base_channels": len(first), "num_layers": (max(places) - 2) // 3, "nonlocal_blocks": sorted(attended)}
+    here = ours.config.model_dump() | {"nonlocal_blocks": sorted(ours.config.nonlocal_blocks)}
+    wanted = {field: value for field, value in found.items() if value != here[field]}
+    options = " ".join(f"--model.discriminator.{field} {_text(value)}" for field, value in wanted.items())
+    return f"give {options}; " if options else ""
 
 
 def packed(networks: Mapping[str, nn.Module], names: list[str]) -> dict[str, bytes]:

@@ -170,7 +170,12 @@ def test_a_wrong_start_is_one_line_before_anything_is_stored(
         ({"init": {"freeze": ["generator_ab", "generator_ba"]}}, "nothing of the generators is left to train"),
         (
             {"model": {"discriminator": {"base_channels": 4, "num_layers": 1}}, "init": {"what": "networks"}},
-            r"not the weights of this run's discriminators .*; see model\.discriminator",
+            r"its discriminators are others than this run's; give --model\.discriminator\.base_channels 2; --init\.what generators "
+            r"needs none \(body\.0\.bias is \[2\] there, \[4\] here; body\.0\.weight is \[2, 3, 4, 4\] there, \[4, 3, 4, 4\] here; \.\.\.\)$",
+        ),
+        (
+            {"model": {"discriminator": {"base_channels": 2, "num_layers": 2, "nonlocal_blocks": [1]}}, "init": {"what": "networks"}},
+            r'give --model\.discriminator\.num_layers 1 --model\.discriminator\.nonlocal_blocks ""; .* \(body\.4\.1\.g\.weight is not there, \[2, 4\] here; ',
         ),
     ],
 )  # fmt: skip
