@@ -79,6 +79,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Measure, print the tables, write the JSON. Returns: 1 with --strict if an image was left out, else 0."""
+    from nla_cyclegan.weights.references import check_there
+
+    if args.weights:
+        check_there(args.weights)
     # Imported here because torch takes seconds to import, and --help does not need it.
     from nla_cyclegan.commands.evaluation.files import evaluate_files
 

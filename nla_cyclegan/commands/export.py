@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from data_shards.errors import UserError, shown_name
+from data_shards.errors import UserError, counted, shown_name
 from data_shards.local_paths import Result
 from nla_cyclegan.weights.names import BOTH, FILE_NAMES, LAYOUT, WEIGHTS, Direction, direction_of
 
@@ -35,14 +35,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Write the file and print what it is. Returns: 0."""
-    from data_shards.storage.files import writing
-    from nla_cyclegan.weights.generators import load_generator
+    from nla_cyclegan.weights.references import check_there
 
     if (args.out is None) == (args.destination is None):
         raise UserError("--out: required, and once: the file to write, or the folder for --format hub")
     out = args.out or args.destination
     if args.format != HUB and out.is_dir():
         raise UserError(f"--out {shown_name(out)} is a folder; name a file in it")
+    check_there(args.weights)
     _check_not_read(out, args.weights)
     if args.format == HUB:
         from nla_cyclegan.commands.export_hub import export_hub
@@ -52,6 +52,9 @@ def run(args: argparse.Namespace) -> int:
         return 0
     if args.direction == BOTH or args.license:
         raise UserError("--direction both and --license: for --format hub alone")
+    from data_shards.storage.files import writing
+    from nla_cyclegan.weights.generators import load_generator
+
     direction: Direction = args.direction or "B2A"
     generator = load_generator(args.weights, direction)
     with writing(out) as temporary:
@@ -81,7 +84,7 @@ def _safetensors(generator: "Generator", path: Path) -> str:
     from nla_cyclegan.weights.generators import weight_file
 
     path.write_bytes(weight_file(generator))
-    return f"{generator.config.num_blocks} blocks, {generator.config.base_channels} base channels"
+    return f"{counted(generator.config.num_blocks, 'block')}, {generator.config.base_channels} base channels"
 
 
 def _junyanz(generator: "Generator", path: Path) -> str:

@@ -83,6 +83,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Translate and report. Returns: 1 if no image could be translated, or, with --strict, not all; else 0."""
+    from nla_cyclegan.weights.references import check_there
+
+    check_there(args.weights)
     # Imported here because torch takes seconds to import, and --help does not need it.
     from nla_cyclegan.commands.translate_files import translate_files
 

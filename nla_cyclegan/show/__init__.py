@@ -24,6 +24,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Serve until Ctrl-C. Returns 0."""
+    from nla_cyclegan.weights.references import check_there
+
+    check_there(args.weights)
     # Imported here because torch takes seconds to import, and --help does not need it.
     from nla_cyclegan.show.serve import serve
 

@@ -23,7 +23,6 @@ from nla_cyclegan.weights.commit import world_of
 from nla_cyclegan.weights.hub import is_repository, read_repository
 from nla_cyclegan.weights.junyanz import generator_from, is_torch_file, read_state
 from nla_cyclegan.weights.names import (
-    CHOICES,
     FILE_NAMES,
     LAYOUT,
     PTH_ENDINGS,
@@ -31,7 +30,7 @@ from nla_cyclegan.weights.names import (
     check_directions,
     direction_of,
 )
-from nla_cyclegan.weights.references import NEWEST, Reference, parent, select, stored
+from nla_cyclegan.weights.references import NEWEST, Reference, nothing_at, parent, select, stored
 
 FORMAT, VERSIONS = "nla_cyclegan.generator", ("1",)
 
@@ -92,8 +91,7 @@ def load_generators(path: str | Path, directions: Sequence[Direction] = ("A2B", 
         return {_only(directions, name): _read(folder, name)}
     entries = list(list_folder(place))
     if not entries:
-        hint = f" ({CHOICES})" if "@" in place.root.rpartition("/")[2] else ""
-        raise UserError(f"{place.uri}: no such weight file, checkpoint folder or run folder{hint}")
+        raise nothing_at(place)
     if is_repository(entries):
         return read_repository(place, directions)
     return _read_all(place, entries, directions) or _read_newest(place, directions)

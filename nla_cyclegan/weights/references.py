@@ -17,6 +17,7 @@ from data_shards.storage.files import read_json
 from data_shards.storage.folder import join_uri, split_uri
 from nla_cyclegan.weights.checkpoint_names import NAME, age, images_of
 from nla_cyclegan.weights.commit import world_of
+from nla_cyclegan.weights.names import CHOICES
 from nla_cyclegan.weights.stored_score import ABOUT, best_of, score_in
 
 BEST, NEWEST = "best", "newest"
@@ -87,6 +88,18 @@ def parent(file: Location) -> tuple[Location, str]:
 
 def is_file(place: Location) -> bool:
     return file_size(*parent(place)) is not None
+
+
+def check_there(weights: str) -> None:
+    """Raises: UserError where nothing is at that path. Commands ask before they import torch, or read a folder of images."""
+    place = locate(Reference.of(weights).uri)
+    if not (is_file(place) or list_folder(place)):
+        raise nothing_at(place)
+
+
+def nothing_at(place: Location) -> UserError:
+    hint = f" ({CHOICES})" if "@" in place.root.rpartition("/")[2] else ""
+    return UserError(f"{place.uri}: no such weight file, checkpoint folder or run folder{hint}")
 
 
 def stored(run: Location) -> dict[str, list[str]]:

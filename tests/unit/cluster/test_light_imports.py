@@ -19,12 +19,13 @@ WITH_RAY = tuple(name for name in HEAVY if name not in ("ray", "pandas"))
 REPORT = "import sys\nloaded = [name for name in {heavy!r} if name in sys.modules]\nassert not loaded, loaded\n"
 
 
-def check(code: str, heavy: tuple[str, ...] = HEAVY) -> None:
-    """Run Python code, then look which of the heavy packages it has imported."""
+def check(code: str, heavy: tuple[str, ...] = HEAVY) -> str:
+    """Run Python code, then look which of the heavy packages it has imported. Returns: its errors."""
     done = subprocess.run(
         [sys.executable, "-c", code + "\n" + REPORT.format(heavy=heavy)], capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
+    return done.stderr
 
 
 def command(*arguments: str) -> str:
@@ -36,6 +37,24 @@ def test_the_status_of_a_run_imports_nothing_heavy(tmp_path: Path) -> None:
     folder.mkdir()
     (folder / "metrics.jsonl").write_text('{"images": 8, "swd": 1.0, "swd_A2B": 1.0, "swd_B2A": 1.0, "time": 1.0}\n')
     check(command("status", str(folder)))
+
+
+def test_weights_that_are_not_there_are_refused_before_torch_is_imported(tmp_path: Path) -> None:
+    verbs = {
+        "nla_cyclegan": [
+            ["translate", "--out", f"{tmp_path}/out", str(tmp_path)],
+            ["evaluate", "--inputs", str(tmp_path), "--real", str(tmp_path)],
+            ["export", "--format", "onnx", "--out", f"{tmp_path}/x.onnx"],
+            ["show"],
+        ],
+        "cluster": [["translate", str(tmp_path), f"{tmp_path}/out"]],
+    }
+    code = "from importlib import import_module\n" + "\n".join(
+        f"assert import_module('{package}.__main__').main({[*verb, '--weights', 'mistyped@best']!r}) == 2"
+        for package, calls in verbs.items()
+        for verb in calls
+    )
+    assert check(code).count("mistyped: no such weight file, checkpoint folder or run folder") == 5
 
 
 def test_a_driver_imports_no_torch(tmp_path: Path) -> None:
