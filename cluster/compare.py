@@ -15,7 +15,7 @@ from cluster.inspection.recorded_run import RecordedRun, read_run
 from cluster.records.metrics_file import IMAGES
 from cluster.records.score_basis import Basis
 from data_shards.command_line import integer
-from data_shards.errors import UserError, say, say_warning
+from data_shards.errors import UserError, counted, say, say_warning
 from data_shards.images.find import evenly, find_images
 from data_shards.local_paths import ResultFolder
 from data_shards.storage import locate
@@ -60,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
         newest = (
             f", score {scores[-1]:.3f} after {images[-1]:,.0f} images (a copy of the inputs: 1)" if len(scores) else ""
         )
-        print(f"{label}: {run.images:,} images, {len(run.records)} records{newest}")
+        print(f"{label}: {run.images:,} images, {counted(len(run.records), 'record')}{newest}")
     for line in _scores_apart(labels, recorded):
         say_warning(line)
     print(f"written to {args.out}: {', '.join(pictures)}")

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from cluster.inspection.snapshot import is_run
 from cluster.ownership.attempt import FOLDER
-from data_shards.errors import UserError
+from data_shards.errors import UserError, counted
 from data_shards.progress import Progress, megabytes
 from data_shards.storage.folder import RunFolder, split_uri
 from nla_cyclegan.weights.checkpoint import by_checkpoint
@@ -33,7 +33,7 @@ def main(arguments: Sequence[str]) -> None:
     if f"{inner}/".startswith(f"{outer}/"):
         raise UserError(f"{target.label}: is the run itself or inside it; give another folder")
     copied, size = copy_run(source, target)
-    print(f"{target.label}: {copied:,} files, {megabytes(size):,} MB")
+    print(f"{target.label}: {counted(copied, 'file')}, {megabytes(size):,} MB")
 
 
 def copy_run(source: RunFolder, target: RunFolder) -> tuple[int, int]:

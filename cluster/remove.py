@@ -14,7 +14,7 @@ from cluster.records.events import EVENTS
 from cluster.records.metrics_file import METRICS, TENSORBOARD
 from cluster.records.run_state import STATE
 from cluster.records.trackers.tracked_run import TRACKERS
-from data_shards.errors import UserError, say, shown_name
+from data_shards.errors import UserError, counted, say, shown_name
 from data_shards.progress import Progress, megabytes
 from data_shards.storage import Location, delete_files, list_folder
 from data_shards.storage.folder import RunFolder, split_uri
@@ -69,7 +69,7 @@ def _agreed(folder: RunFolder) -> bool:
         raise UserError(f"{folder.label}: no terminal to ask for confirmation; --yes deletes it without asking")
     run, files = take_snapshot(folder), folder.files()
     state = health(run, time.time()).state
-    what = f"{len(files):,} files, {megabytes(sum(files.values())):,} MB, {len(run.checkpoints)} checkpoints"
+    what = f"{counted(len(files), 'file')}, {megabytes(sum(files.values())):,} MB, {counted(len(run.checkpoints), 'checkpoint')}"
     print(f"{folder.label}: {state}, {run.images:,} images seen; {what}", file=sys.stderr)
     print("Delete all of it? [y/N] ", end="", file=sys.stderr, flush=True)
     return sys.stdin.readline().strip().lower() in ("y", "yes")

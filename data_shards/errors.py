@@ -112,6 +112,11 @@ def expect_integer(name: str, value: object) -> int:
         raise TypeError(f"{name} is {value!r}; expected an integer") from None
 
 
+def counted(number: float, what: str) -> str:
+    """A number with what it counts: 1 record, 2,000 records, 0.5 cores."""
+    return f"{number:{',g' if isinstance(number, float) else ','}} {what}{'' if number == 1 else 's'}"
+
+
 def say(text: str) -> None:
     """Print a line for the user beside the command's output."""
     print(text, file=sys.stderr, flush=True)

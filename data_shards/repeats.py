@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from data_shards.errors import counted
 from data_shards.semaphores import start_tracker
 
 if TYPE_CHECKING:
@@ -103,7 +104,7 @@ class Repeats(logging.Handler):
             _table[:] = [0.0] * len(_table)
         for kind, count in zip(KINDS, unseen, strict=True):
             if count:
-                print(f"warning: {kind}: {count} more times", file=sys.stderr, flush=True)
+                print(f"warning: {kind}: {counted(count, 'more time')}", file=sys.stderr, flush=True)
 
 
 def _is_first_here() -> bool:

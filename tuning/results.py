@@ -6,7 +6,7 @@ import math
 import sys
 from collections.abc import Sequence
 
-from data_shards.errors import UserError, say_warning
+from data_shards.errors import UserError, counted, say_warning
 from data_shards.local_paths import LocalFile
 from data_shards.storage.files import writing
 from tuning.analysis.comparable import trials_warning
@@ -63,7 +63,7 @@ def main(arguments: Sequence[str]) -> int:
     if args.out:
         with writing(args.out) as partial:
             partial.write_bytes(content)
-        print(f"written to {args.out}: {len(found)} rows", file=sys.stderr)
+        print(f"written to {args.out}: {counted(len(found), 'row')}", file=sys.stderr)
     else:
         sys.stdout.write(content.decode())
     return 0

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from cluster.jobs.final_errors import final_errors_stop_the_job
 from cluster.records.about import SWEEP
-from data_shards.errors import Stopped, UserError, say
+from data_shards.errors import Stopped, UserError, counted, say
 from tuning.analysis.rows import as_table, rows
 from tuning.settings.options import parse_sweep
 
@@ -95,7 +95,7 @@ def run(sweep: "Sweep") -> "Sweep":
                 driver.run_trials(sweep, resources, most, coming, attempt, stop)
                 if stop.is_asked and sweep.remaining:
                     saved = sum(trial.state == "waiting" and trial.reason is not None for trial in sweep.trials)
-                    raise signals.stopped(f"{saved} {'trial' if saved == 1 else 'trials'} saved")
+                    raise signals.stopped(f"{counted(saved, 'trial')} saved")
     return sweep
 
 
@@ -107,7 +107,7 @@ def report(sweep: "Sweep") -> int:
     for trial in failed:
         print(f"trial {trial.number} failed: {trial.reason}; the same command tries it again")
     if sweep.remaining > len(failed):
-        print(f"{sweep.remaining - len(failed)} trials remain; the same command continues them")
+        print(f"still to train: {counted(sweep.remaining - len(failed), 'trial')}; the same command continues")
     elif len(sweep.trials) < sweep.total or any(not trial.begun for trial in sweep.trials):
         print("the budget of images is used up; raise --budget.images for more trials")
     if any(trial.state == "finished" for trial in sweep.trials):

@@ -20,6 +20,7 @@ from cluster.machines.ray_internals import (
 from cluster.ranks.requests import RESIZE, Request
 from cluster.records import events
 from cluster.settings.config import RunConfig
+from data_shards.errors import counted
 from data_shards.storage.folder import RunFolder
 
 # A group is resized when its possible size has been the same for so long; an autoscaler starts machines in batches.
@@ -127,7 +128,7 @@ class GroupChanges(WorkerGroupCallback, ControllerCallback):
         self._group = worker_group
         hosts = sorted({worker.metadata.hostname for worker in worker_group.get_workers()})
         places = ", ".join(hosts) if len(hosts) <= NAMED_HOSTS else f"{len(hosts)} machines"
-        events.add("group", f"{_workers(len(worker_group))} on {places}", workers=len(worker_group))
+        events.add("group", f"{counted(len(worker_group), 'worker')} on {places}", workers=len(worker_group))
 
     def after_worker_group_poll_status(self, worker_group_status: Any) -> None:
         if worker_group_status.errors:
@@ -144,7 +145,7 @@ class GroupChanges(WorkerGroupCallback, ControllerCallback):
         group, self._resizing, healthy = self._group, False, self._resizing
         if group is None or not healthy:
             return
-        change = f"{_workers(len(group))} {'becomes' if len(group) == 1 else 'become'} {resize_decision.num_workers}"
+        change = f"{counted(len(group), 'worker')} {'becomes' if len(group) == 1 else 'become'} {resize_decision.num_workers}"
         try:
             text = f"{change}: {self._save(group, change)}"
             publish(key(self.config, NEWS), {"text": text, "at": time.time()})
@@ -173,7 +174,3 @@ class GroupChanges(WorkerGroupCallback, ControllerCallback):
                 return f"saved at {images:,} images" if images is not None else "the run was at its end"
             time.sleep(POLL_S)
         return f"no checkpoint was stored within {SAVE_S:g} s"
-
-
-def _workers(count: int) -> str:
-    return "1 worker" if count == 1 else f"{count} workers"

@@ -12,7 +12,7 @@ from cluster.inspection.health import Health, Pace, health, pace
 from cluster.inspection.snapshot import CheckpointSnapshot, RunSnapshot
 from cluster.records.about import ABOUT_REMEDY
 from cluster.records.console_progress import duration_text, losses_text, score_text, wait_text
-from data_shards.errors import shown_name
+from data_shards.errors import counted, shown_name
 from data_shards.storage.checked import damaged, problem
 from nla_cyclegan.model.config import ModelConfig
 from nla_cyclegan.weights.stored_score import ABOUT, SWD_ALONE
@@ -142,7 +142,7 @@ def data_text(latest: Mapping[str, Any]) -> str:
     """Problems with the data so far; empty if there were none."""
     bad, restarts = latest.get("bad_samples", 0), latest.get("loader_restarts", 0)
     texts = [f"{bad} damaged samples replaced"] if bad else []
-    texts += [f"{restarts} loader processes died and were replaced since the last start"] if restarts else []
+    texts += [f"since the last start {restarts} times a loader process died and was replaced"] if restarts else []
     return ", ".join(texts)
 
 
@@ -166,7 +166,7 @@ def checkpoint_text(stored: CheckpointSnapshot, best: CheckpointSnapshot | None)
     name, form = ("swd", ".1f") if stored.score_definition == SWD_ALONE else ("score", ".3f")
     score = f", {name} {stored.score:{form}}" if stored.score is not None else ""
     marks = (", damaged" if stored.damage else "") + (", the best" if stored is best else "")
-    workers = "1 worker" if stored.world == 1 else f"{stored.world} workers"
+    workers = counted(stored.world, "worker")
     return f"{stored.name}  {_at(stored.time)}  {size}  by {workers}{score}{marks}"
 
 

@@ -19,7 +19,7 @@ from cluster.machines.session import ROOT
 from cluster.machines.start_errors import named, token_error
 from cluster.settings.options import TAKE_OVER, Parser
 from data_shards.command_line import filled
-from data_shards.errors import UserError, missing_module, say
+from data_shards.errors import UserError, counted, missing_module, say
 from data_shards.storage.proxy import keep_loopback_direct, proxy_for
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def submit(job: Job, options: argparse.Namespace) -> int:
     """
     _quiet()
     size, count = package_size(job)
-    sent = f"{count} files, {size / 1e6:.1f} MB, of {ROOT}" if job.folders else "no code: the image has it"
+    sent = f"{counted(count, 'file')}, {size / 1e6:.1f} MB, of {ROOT}" if job.folders else "no code: the image has it"
     if options.dry_run:
         variables = " ".join(f"{name}={value}" for name, value in job.variables.items())
         print(f"{'command':<12}{job.command}\n{'sent':<12}{sent}\n{'environment':<12}{variables or '-'}")

@@ -14,6 +14,7 @@ from cluster.records.fields import flat
 from cluster.settings.workers.scaling import ScalingConfig
 from data_shards import StreamConfig
 from data_shards.command_line import whole_number
+from data_shards.errors import counted
 from data_shards.storage.checked import shortened
 from data_shards.storage.uri import SECRET_OPTION
 from nla_cyclegan import InitConfig, LossConfig, ModelConfig, OptimizerConfig, ScheduleConfig, StepConfig
@@ -151,8 +152,8 @@ class RunConfig(BaseModel):
         workers, batch = self.scaling.max_workers, self.data.global_batch
         if workers > batch:
             raise ValueError(
-                f"scaling.workers: {workers} workers cannot share a data.global_batch of {batch} image pairs; "
-                f"allowed: up to {batch} workers"
+                f"scaling.workers: {workers} workers cannot share a data.global_batch of {counted(batch, 'image pair')}; "
+                f"allowed: up to {counted(batch, 'worker')}"
             )
         return self
 

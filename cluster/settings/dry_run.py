@@ -12,6 +12,7 @@ from cluster.settings.step_plan import step_lines
 from cluster.settings.workers.resources import Resources, choose
 from cluster.settings.workers.this_machine import gpu_memory_bytes, this_machine
 from data_shards import rank_share
+from data_shards.errors import counted
 
 # CUDA itself; cuDNN's workspaces and fragmentation.
 CUDA_BYTES, GPU_MORE = 1e9, 4 / 3
@@ -72,9 +73,9 @@ def _dataset(prepared: Prepared) -> str:
 
 def _length(prepared: Prepared) -> str:
     clock = prepared.clock
-    steps = f"{clock.total // clock.batch:,} steps of {clock.batch} image pairs"
-    epoch = f"{clock.epoch:,} images or {ceil(clock.epoch / clock.batch):,} steps an epoch"
-    return f"{steps}: {clock.total:,} images, {clock.total / clock.epoch:g} epochs ({epoch})"
+    steps = f"{counted(clock.total // clock.batch, 'step')} of {counted(clock.batch, 'image pair')}"
+    epoch = f"{clock.epoch:,} images or {counted(ceil(clock.epoch / clock.batch), 'step')} an epoch"
+    return f"{steps}: {clock.total:,} images, {counted(clock.total / clock.epoch, 'epoch')} ({epoch})"
 
 
 def _optimizer(config: RunConfig) -> str:
@@ -88,7 +89,7 @@ def _workers(resources: Resources, config: RunConfig, world: int) -> str:
     batch = config.data.global_batch
     shares = " + ".join(str(len(rank_share(batch, rank, world))) for rank in range(min(world, 8)))
     more = " + ..." if world > 8 else ""
-    cores = f"{resources.cpus_per_worker:g} CPU cores each ({resources.reasons['cores']})"
+    cores = f"{counted(resources.cpus_per_worker, 'CPU core')} each ({resources.reasons['cores']})"
     least = f"{resources.fewest} to " if resources.fewest < world else ""
     return f"{least}{world} ({resources.reasons['workers']}), parts of the batch {shares}{more}; {cores}"
 
@@ -113,7 +114,7 @@ def _costs(costs: Costs, config: RunConfig, world: int) -> list[tuple[str, str]]
     memory = costs.step_memory(config).worker_bytes(config, world) / 1e9
     most, rounds = config.step.micro_batch, ""
     if most is not None:
-        rounds = f", in rounds of up to {most} image pairs a worker (step.micro_batch)"
+        rounds = f", in rounds of up to {counted(most, 'image pair')} a worker (step.micro_batch)"
     return [
         ("model", str(config.model)),
         ("networks", f"2 generators of {generator:,} and 2 discriminators of {discriminator:,} parameters"),

@@ -16,7 +16,7 @@ from cluster.settings.fork import ORIGIN, Origin
 from cluster.settings.identity import about, check_same_run
 from data_shards import Dataset, open_dataset
 from data_shards.dataset.manifest import MANIFEST
-from data_shards.errors import UserError, shown_name
+from data_shards.errors import UserError, counted, shown_name
 from data_shards.storage.folder import RunFolder
 from data_shards.storage.location import expanded
 from data_shards.storage.uri import is_uri
@@ -228,7 +228,7 @@ def misfits(config: RunConfig, dataset: Dataset) -> list[str]:
         info = dataset.require(split)
         if info.samples < config.data.global_batch:
             problems.append(
-                f"data.global_batch: {config.data.global_batch}, but {split} has only {info.samples} images; lower it"
+                f"data.global_batch: {config.data.global_batch}, but {split} has only {counted(info.samples, 'image')}; lower it"
             )
     if config.validation.every:
         lacking = [split for split in ("testA", "testB") if split not in dataset.splits]

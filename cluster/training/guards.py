@@ -10,7 +10,7 @@ from torch import Tensor
 from cluster.ranks.clock import Clock
 from cluster.ranks.world import World
 from cluster.settings.config import RunConfig
-from data_shards.errors import GpuMemoryError, NonFiniteLossError
+from data_shards.errors import GpuMemoryError, NonFiniteLossError, counted
 from data_shards.memory import available_bytes, total_bytes
 
 # cuBLAS, cuDNN, Triton and the CPU have their own errors for it.
@@ -80,7 +80,10 @@ def out_of_memory_explained(config: RunConfig, device: torch.device, pairs: int 
     except (MemoryError, RuntimeError) as error:
         if not _out_of_memory(error):
             raise
-        what, otherwise = f"a step of {pairs} image pairs (of data.global_batch {config.data.global_batch})", ""
+        what, otherwise = (
+            f"a step of {counted(pairs, 'image pair')} (of data.global_batch {config.data.global_batch})",
+            "",
+        )
         if not pairs:
             what = f"what a run has beside its steps (networks, evaluations at data.load_size {config.data.load_size})"
             otherwise = ", or smaller networks"

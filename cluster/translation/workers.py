@@ -9,7 +9,7 @@ from cluster.machines.session import cluster_machines
 from cluster.settings.workers.capacity import NO_GROWTH, Growth, Machine, places
 from cluster.settings.workers.selector import ANY, Selector
 from cluster.translation.options import WORKER_CPUS
-from data_shards.errors import UserError
+from data_shards.errors import UserError, counted
 
 
 @dataclass(frozen=True)
@@ -30,9 +30,9 @@ class Workers:
     selector: Selector = ANY
 
     def __str__(self) -> str:
-        each = f"{self.cpus:g} core{'' if self.cpus == 1 else 's'}" + (" and a GPU" if self.use_gpu else "")
+        each = counted(self.cpus, "core") + (" and a GPU" if self.use_gpu else "")
         where = f", on machines with {self.selector}" if self.selector else ""
-        return f"{self.at_once} worker{'' if self.at_once == 1 else 's'} with {each} each{where}"
+        return f"{counted(self.at_once, 'worker')} with {each} each{where}"
 
     @property
     def per_worker(self) -> dict[str, Any]:
@@ -82,11 +82,11 @@ def choose(
     if use_gpu:
         hosts = [machine for machine in hosts if machine.gpus >= 1]
     if not hosts and not growth.unknown:
-        wanted = f"{cpus or 1:g} cores" + (" and a GPU" if gpu else "")
+        wanted = counted(cpus or 1, "core") + (" and a GPU" if gpu else "")
         largest = max((machine.cpus for machine in [*machines, *to_come]), default=0)
         gpus = sum(machine.gpus for machine in [*machines, *to_come])
         raise UserError(
-            f"--cpus, --gpu: no machine has {wanted} for a worker; the largest has {largest:g} cores, and there are {gpus:g} GPUs"
+            f"--cpus, --gpu: no machine has {wanted} for a worker; the largest has {counted(largest, 'core')}, the cluster {counted(gpus, 'GPU')}"
         )
     if cpus is None:
         shares = [machine.cpus // machine.gpus if use_gpu else min(machine.cpus, WORKER_CPUS) for machine in hosts]

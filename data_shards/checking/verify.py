@@ -14,7 +14,7 @@ from data_shards.command_line import check_ranges, integer
 from data_shards.cores import usable_cores
 from data_shards.dataset.manifest import INDEX, MANIFEST, Dataset, SplitInfo, open_dataset, read_manifest
 from data_shards.dataset.rows import IndexRows
-from data_shards.errors import UserError
+from data_shards.errors import UserError, counted
 from data_shards.packing.report import listed
 from data_shards.storage import RangeReader, list_files, locate, read_file
 
@@ -68,8 +68,8 @@ def verify(uri: str, *, jobs: int) -> Verdict:
     else:
         shards = dataset.manifest["shards"]
         print(
-            f"{location.uri} is sound: every byte of {sum(shard['samples'] for shard in shards):,} samples in "
-            f"{len(shards):,} shards, {sum(shard['bytes'] for shard in shards) / 1e6:,.1f} MB"
+            f"{location.uri} is sound: every byte of {counted(sum(shard['samples'] for shard in shards), 'sample')} in "
+            f"{counted(len(shards), 'shard')}, {sum(shard['bytes'] for shard in shards) / 1e6:,.1f} MB"
         )
     return verdict
 
@@ -91,7 +91,7 @@ def _check_all(dataset: Dataset, files: dict[str, int], verdict: Verdict, jobs: 
         else:
             verdict.bad_shards += 1
             verdict.has_changed_shards = True
-            verdict.bad.append(f"{shard['name']}: it is missing, with its {shard['samples']:,} samples")
+            verdict.bad.append(f"{shard['name']}: it is missing, with its {counted(shard['samples'], 'sample')}")
     sizes: dict[str, list[tuple[int, int]]] = {}
     for task, report in zip(tasks, look_at_all("verifying", check_shard, tasks, jobs), strict=True):
         _add(report, verdict)
@@ -152,7 +152,7 @@ def _check_splits(dataset: Dataset, sizes: dict[str, list[tuple[int, int]]], ver
 
 def _conclusion(uri: str, verdict: Verdict) -> str:
     counts = [(verdict.bad_shards, "bad shard"), (verdict.bad_samples, "bad sample")]
-    parts = [f"{number:,} {what}{'' if number == 1 else 's'}" for number, what in counts if number]
+    parts = [counted(number, what) for number, what in counts if number]
     remedies = []
     if verdict.has_changed_shards:
         remedies.append("restore the shards from a copy, or pack the dataset again")

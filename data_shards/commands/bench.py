@@ -10,7 +10,7 @@ from typing import Any
 
 from data_shards.command_line import check_ranges, integer
 from data_shards.dataset.manifest import Dataset, open_dataset
-from data_shards.errors import UserError
+from data_shards.errors import UserError, counted
 from data_shards.local_paths import LocalFile
 from data_shards.storage.files import writing
 
@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
     splits = _splits(dataset, args.splits)
     for split in splits:
         if (samples := dataset.splits[split].samples) < args.batch:
-            raise UserError(f"--batch {args.batch}: {split} has only {samples} images; give a smaller one")
+            raise UserError(f"--batch {args.batch}: {split} has only {counted(samples, 'image')}; give a smaller one")
     # Here: torch takes seconds to import, and `bench --help` does without.
     from data_shards.commands.measures import Bench
     from data_shards.stream.config import StreamConfig
@@ -78,7 +78,9 @@ def _print_stages(results: dict[str, Any]) -> None:
 
 
 def _print_pipelines(pipelines: dict[str, list[float]], args: argparse.Namespace) -> None:
-    print(f"\n{args.workers} loader processes, batch {args.batch}: median of {args.rounds} measurements in alternation")
+    print(
+        f"\n{args.workers} loader processes, batch {args.batch}: median of {counted(args.rounds, 'measurement')} in alternation"
+    )
     print("                       images/s     lowest    highest   this package is")
     ours = pipelines["this package"]
     for name, rates in pipelines.items():

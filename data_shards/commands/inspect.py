@@ -12,7 +12,7 @@ from data_shards.command_line import check_ranges, integer
 from data_shards.dataset.epoch_plan import EpochPlan, rank_share, track_length
 from data_shards.dataset.manifest import Dataset, open_dataset
 from data_shards.dataset.rows import IndexRows
-from data_shards.errors import shown_name
+from data_shards.errors import counted, shown_name
 from data_shards.local_paths import LocalFile
 from data_shards.packing.report import split_line
 from data_shards.storage import RangeReader, locate, shown
@@ -106,6 +106,6 @@ def _sizes(dataset: Dataset, split: str, sizes: pa.Table) -> str:
     if len(commonest) == 1:
         return f"all {info.min_width} x {info.min_height} pixels"
     if len(commonest) > SIZES_LISTED:
-        listed.append(f"{len(commonest) - SIZES_LISTED:,} other sizes")
+        listed.append(counted(len(commonest) - SIZES_LISTED, "other size"))
     spread = f"{info.min_width} to {info.max_width} wide, {info.min_height} to {info.max_height} high"
     return f"{spread} ({', '.join(listed)})"

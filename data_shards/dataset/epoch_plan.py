@@ -16,7 +16,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from data_shards.errors import UserError
+from data_shards.errors import UserError, counted
 
 Integers = NDArray[np.int64]
 
@@ -74,7 +74,7 @@ def track_length(samples: int, global_batch: int, split: str = "the split") -> i
     """Samples of one track: the number of batches in an epoch. Raises: UserError where there is none."""
     if samples < global_batch:
         raise UserError(
-            f"{split} has {samples} samples, fewer than the global batch {global_batch}: lower global_batch"
+            f"{split} has {counted(samples, 'sample')}, fewer than the global batch {global_batch}: lower global_batch"
         )
     return samples // global_batch
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from data_shards.errors import shown_name
+from data_shards.errors import counted, shown_name
 
 NAMED = 5
 IRREGULAR = "no regular files"
@@ -67,7 +67,7 @@ class LeftOut:
 
 def _counted(count: int, what: str, details: Iterable[str]) -> str:
     named = _some(map(shown_name, details))
-    return f"{count:,} {what}{'' if count == 1 else 's'}" + (f" ({named})" if named else "")
+    return counted(count, what) + (f" ({named})" if named else "")
 
 
 def _some(details: Iterable[str]) -> str:

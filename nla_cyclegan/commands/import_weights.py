@@ -4,7 +4,7 @@ import argparse
 import os
 from collections.abc import Sequence
 
-from data_shards.errors import UserError, shown_name
+from data_shards.errors import UserError, counted, shown_name
 from data_shards.local_paths import ResultFolder
 from nla_cyclegan.weights.names import FILE_NAMES, LAYOUT, PTH_ENDINGS, Direction, direction_of
 
@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
         save_generator(generator, targets[direction])
         config = generator.config
         print(f"{shown_name(files[direction])} -> {shown_name(targets[direction])}")
-        print(f"    {direction}, {config.num_blocks} blocks, {config.base_channels} base channels")
+        print(f"    {direction}, {counted(config.num_blocks, 'block')}, {config.base_channels} base channels")
     return 0
 
 

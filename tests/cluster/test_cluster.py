@@ -160,5 +160,5 @@ def test_a_submitted_job_trains_on_a_cluster(uri: str, tmp_path: Path) -> None:
     assert "tiny has finished: 48 images seen" in trained
     assert newest(config)[0] == 48
     assert jobs[1].returncode != 0
-    assert "error: scaling.workers: 3 workers with 1 CPU cores each do not fit: the cluster has 1" in refused
+    assert "error: scaling.workers: 3 workers with 1 CPU core each do not fit: the cluster has 1" in refused
     assert not (tmp_path / "runs" / "large").exists()

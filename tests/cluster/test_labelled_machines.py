@@ -117,7 +117,7 @@ def test_a_group_is_on_machines_with_the_accelerator(cluster: Cluster, tmp_path:
     many = begin(cluster, log, "cluster", "train", "--config", file, *ON_L4, "--scaling.workers", "3", "--name", "many")
     assert many.wait(TIMEOUT_S) == 2
     there = (
-        "the cluster has 1 machines with accelerator L4 and zone=a and ray.io/node-group=!other, of 2, with 2 CPU cores"
+        "the cluster has 1 machine with accelerator L4 and zone=a and ray.io/node-group=!other, of 2, with 2 CPU cores"
     )
     assert there in log.read_text()
 

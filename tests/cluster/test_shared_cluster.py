@@ -59,7 +59,7 @@ def test_workers_are_chosen_from_what_another_job_leaves_free(tmp_path: Path) ->
     with ray_head(cpus=2) as environment, another_job(environment):
         status, err = train(environment, "--config", file, "--scaling.workers", "2")
         assert status == 2
-        assert "2 CPU cores and 0 GPUs (1 cores and 0 GPUs of them in use), room for 1 workers" in err
+        assert "2 CPU cores and 0 GPUs (1 core and 0 GPUs of them in use), room for 1 worker" in err
         # It does not wait for the core that is in use.
         status, err = train(environment, "--config", file, "--scaling.workers", "1,2", "--scaling.resize_s", "1")
         assert status == 0, err

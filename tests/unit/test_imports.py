@@ -54,8 +54,8 @@ FLOORS = {
         {"images", "download"},
         {"dataset", "local_paths"},
         {"storage", "command_line"},
-        {"progress", "errors", "memory", "cores", "repeats"},
-        {"control_groups", "semaphores"},
+        {"progress", "memory", "cores", "repeats"},
+        {"control_groups", "semaphores", "errors"},
     ],
 }
 # What starts Ray or runs inside it. True: it is imported together with Ray, because only Ray's processes import it.

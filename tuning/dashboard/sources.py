@@ -7,7 +7,7 @@ from functools import cache
 from pydantic_core import to_json
 
 from cluster.records.about import SWEEP
-from data_shards.errors import UserError, say_warning
+from data_shards.errors import UserError, counted, say_warning
 from data_shards.storage import locate
 from data_shards.storage.files import read_json
 from data_shards.storage.folder import RunFolder, split_uri
@@ -38,7 +38,7 @@ class Sweeps:
 
     @property
     def summary(self) -> str:
-        return f"{sum(len(results.trials) for results in self._read)} trials"
+        return counted(sum(len(results.trials) for results in self._read), "trial")
 
     def update(self) -> str:
         """Read the records, but for trials that were decided at an earlier reading. Returns: their version.

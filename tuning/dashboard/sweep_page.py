@@ -5,7 +5,7 @@ from shlex import quote
 from typing import Any
 
 from cluster.records.fields import flat
-from data_shards.errors import say_warning
+from data_shards.errors import counted, say_warning
 from data_shards.storage import shown
 from data_shards.storage.uri import split_options
 from nla_cyclegan.metrics.score import CONTENT
@@ -106,7 +106,7 @@ def _best_group(view: View) -> str:
         return ""
     values = ", ".join(f"{axis.label} {axis.text(group.first)}" for axis in view.axes if axis.field not in view.repeats)
     margin = f" ± {found.margin:.3g}" if found.n > 1 else ""
-    return f"{found.mean:.4g}{margin} ({values or 'all trials'}; {found.n} trials)"
+    return f"{found.mean:.4g}{margin} ({values or 'all trials'}; {counted(found.n, 'trial')})"
 
 
 def _importance_note(view: View) -> str:

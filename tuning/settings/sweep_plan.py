@@ -13,7 +13,7 @@ from cluster.records.fields import flat
 from cluster.settings.config import RunConfig, differences
 from cluster.settings.identity import decisive
 from cluster.settings.preflight import Prepared, misfits, prepare
-from data_shards.errors import UserError
+from data_shards.errors import UserError, counted
 from data_shards.storage.checked import damaged, problem, shortened
 from data_shards.storage.folder import join_uri
 from nla_cyclegan.metrics.score import VERSION
@@ -141,7 +141,7 @@ def plan_text(sweep: Sweep) -> str:
 
 def budget_text(budget: BudgetConfig) -> str:
     images = f", none begins after {budget.images:,} images in total" if budget.images else ""
-    return images + (f", stops after {budget.hours:g} hours" if budget.hours else "")
+    return images + (f", stops after {counted(budget.hours, 'hour')}" if budget.hours else "")
 
 
 def objective_text(objective: ObjectiveConfig, run: RunConfig) -> str:

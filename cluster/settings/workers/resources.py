@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from cluster.settings.workers.capacity import NO_GROWTH, SMALLEST_SHARE, Growth, Machine, even_share, places
 from cluster.settings.workers.scaling import ScalingConfig
 from cluster.settings.workers.selector import RESOURCE, RESOURCE_AMOUNT, Selector
-from data_shards.errors import UserError
+from data_shards.errors import UserError, counted
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Resources:
         one = self.most == 1
         gpu = "a GPU" if self.gpus_per_worker == 1 else f"{self.gpus_per_worker:g} of a GPU"
         device = "CPU" if not self.use_gpu else gpu if one else f"{gpu} each"
-        cores = f"{self.cpus_per_worker:g} core{'' if self.cpus_per_worker == 1 else 's'}{'' if one else ' each'}"
+        cores = f"{counted(self.cpus_per_worker, 'core')}{'' if one else ' each'}"
         why = dict.fromkeys(part for reason in self.reasons.values() for part in reason.split(", "))
         where = f", on machines with {self.selector}" if self.selector else ""
         return f"{count} worker{'' if one else 's'} on {device}, {cores}{where}: {', '.join(why)}"
@@ -62,19 +62,24 @@ def shortage(resources: Resources, machines: list[Machine]) -> str:
     busy_cores, busy_gpus = (sum(machine.busy_cpus for machine in suited), sum(machine.busy_gpus for machine in suited))
     cores = busy_cores + sum(machine.cpus for machine in suited)
     gpus = busy_gpus + sum(machine.gpus for machine in suited)
-    busy = f" ({busy_cores:g} cores and {busy_gpus:g} GPUs of them in use)" if busy_cores or busy_gpus else ""
+    busy = (
+        f" ({counted(busy_cores, 'core')} and {counted(busy_gpus, 'GPU')} of them in use)"
+        if busy_cores or busy_gpus
+        else ""
+    )
     gpu = "a GPU" if resources.gpus_per_worker == 1 else f"{resources.gpus_per_worker:g} of a GPU"
-    need = f"{resources.cpus_per_worker:g} CPU cores" + (f" and {gpu}" if resources.use_gpu else "") + " each"
+    need = counted(resources.cpus_per_worker, "CPU core") + (f" and {gpu}" if resources.use_gpu else "") + " each"
     room = resources.room(machines)
     # Ray also counts machines that have just died or are starting.
-    what = "do not fit" if room < resources.fewest else "fit, but have not started"
-    asked = f"scaling.workers: {resources.fewest} workers with {need} {what}"
+    does, fits, has = ("does", "fits", "has") if resources.fewest == 1 else ("do", "fit", "have")
+    what = f"{does} not fit" if room < resources.fewest else f"{fits}, but {has} not started"
+    asked = f"scaling.workers: {counted(resources.fewest, 'worker')} with {need} {what}"
     if selector and not suited:
         return f"{asked}: {selector.missing(machines)}"
     of = f" with {selector}, of {len(machines)}," if selector else ""
     return (
-        f"{asked}: the cluster has {len(suited)} machines{of} with {cores:g} CPU cores and {gpus:g} GPUs{busy}, "
-        f"room for {room} workers"
+        f"{asked}: the cluster has {counted(len(suited), 'machine')}{of} with {counted(cores, 'CPU core')} and {counted(gpus, 'GPU')}{busy}, "
+        f"room for {counted(room, 'worker')}"
     )
 
 
@@ -133,7 +138,7 @@ def choose(
     chosen = Resources(workers, use_gpu, cpus, reasons, share, scaling.accelerator, scaling.labels)
     if not scaling.wait_s and places(there, cpus, on_gpu) < fewest and not growth.unknown:
         hint = "scaling.workers" if use_gpu else "scaling.workers or scaling.cpus_per_worker"
-        more = f", and its autoscaler can add {len(growth.machines)} machines" if growth.machines else ""
+        more = f", and its autoscaler can add {counted(len(growth.machines), 'machine')}" if growth.machines else ""
         raise UserError(
             f"{shortage(chosen, machines)}{more}; lower {hint}, add machines, or wait for them (--scaling.wait_s 600)"
         )
@@ -151,7 +156,7 @@ def _check_no_gpu_comes(machines: list[Machine], growth: Growth) -> None:
     coming = sum(machine.gpus > 0 for machine in growth.machines)
     # A single machine is the head, which an autoscaler starts with.
     if coming or (growth.unknown and len(machines) <= 1):
-        start = f"can start {coming} machines with GPUs" if coming else "may start machines with GPUs"
+        start = f"can start {counted(coming, 'machine')} with GPUs" if coming else "may start machines with GPUs"
         raise UserError(
             f"scaling.gpu: no GPU in the cluster yet, but its autoscaler {start}; wait for them with --scaling.gpu true, "
             "or train on CPU cores with --scaling.gpu false"

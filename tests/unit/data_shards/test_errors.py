@@ -22,3 +22,16 @@ def test_an_error_survives_pickling(kind: type[Exception]) -> None:
     assert str(back) == str(error)
     assert vars(back) == vars(error)
     assert getattr(back, "retryable", None) == getattr(error, "retryable", None)
+
+
+def test_a_number_with_what_it_counts() -> None:
+    counts = [
+        (0, "0 cores"),
+        (1, "1 core"),
+        (1.0, "1 core"),
+        (0.5, "0.5 cores"),
+        (2.0, "2 cores"),
+        (2_000_000, "2,000,000 cores"),
+    ]
+    for number, text in counts:
+        assert errors.counted(number, "core") == text

@@ -158,7 +158,7 @@ def test_machines_that_do_not_come_end_the_run_after_the_stated_time(clock: Cloc
     watching.after_controller_state_update(RestartingState(RuntimeError("node lost")), scheduling)
     watching.after_controller_state_update(scheduling, scheduling)
     assert said == [
-        "waiting for machines: scaling.workers: 3 workers with 1 CPU cores each do not fit: the cluster has 1 machines with "
+        "waiting for machines: scaling.workers: 3 workers with 1 CPU core each do not fit: the cluster has 1 machine with "
         "2 CPU cores and 0 GPUs, room for 2 workers"
     ]
     clock.now += 60

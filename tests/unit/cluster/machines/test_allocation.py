@@ -71,5 +71,5 @@ def test_workers_wait_for_the_machines_of_an_autoscaler(wait_s: float | None, mo
     assert allocation.choose_workers(scaling, global_batch=8, joined=True).per_worker == {"CPU": 8, "GPU": 1}
     cluster(monkeypatch, [Machine(2)])
     if wait_s is None:
-        with pytest.raises(UserError, match="2 workers with 1 CPU cores and a GPU each do not fit"):
+        with pytest.raises(UserError, match="2 workers with 1 CPU core and a GPU each do not fit"):
             allocation.choose_workers(scaling, global_batch=8, joined=True)

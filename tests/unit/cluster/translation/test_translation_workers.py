@@ -74,9 +74,7 @@ def test_two_spellings_of_one_folder_are_one_and_what_cannot_be_meant_is_refused
 
 @pytest.mark.parametrize(("cpus", "gpu"), [(64.0, None), (None, True)])
 def test_a_worker_that_no_machine_holds_is_refused(cpus, gpu) -> None:
-    with pytest.raises(
-        UserError, match=r"no machine has .* for a worker; the largest has 8 cores, and there are 0 GPUs"
-    ):
+    with pytest.raises(UserError, match=r"no machine has .* for a worker; the largest has 8 cores, the cluster 0 GPUs"):
         choose([CORES], NO_GROWTH, ANY, cpus, gpu, joined=True)
 
 

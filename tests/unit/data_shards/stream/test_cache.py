@@ -309,7 +309,7 @@ def test_pieces_of_another_users_own_are_a_warning(place: Path, capfd: pytest.Ca
     in_another_users_process(lambda: [DiskCache(folder, 10 * PIECE).get(piece(n)[0]) for n in (1, 2)] == [None, None])
     err = capfd.readouterr().err
     assert err.count("another user's alone") == 1
-    assert "the disk cache could not be read: 1 more times" in err
+    assert "the disk cache could not be read: 1 more time\n" in err
 
 
 def test_nothing_but_files_is_read(folder: Path) -> None:

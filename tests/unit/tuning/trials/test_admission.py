@@ -99,9 +99,7 @@ def test_a_sweep_without_machines_says_so_and_ends(
 
     step(0, "PENDING")
     step(500, "PENDING")
-    said = (
-        "waiting for machines: scaling.workers: 2 workers with 1 CPU cores each do not fit: the cluster has 1 machines"
-    )
+    said = "waiting for machines: scaling.workers: 2 workers with 1 CPU core each do not fit: the cluster has 1 machine"
     assert capsys.readouterr().err.startswith(said)
     step(50, "RUNNING", "PENDING")
     step(500, "PENDING", "TERMINATED")

@@ -52,7 +52,7 @@ def test_gpus_that_are_not_there_are_refused() -> None:
 def test_machines_that_are_waited_for_need_not_be_there() -> None:
     chosen = choose(ScalingConfig(workers=5, wait_s=60), [Machine(2)], global_batch=8)
     assert (chosen.workers, chosen.per_worker) == (5, {"CPU": 1})
-    assert "scaling.workers: 5 workers with 1 CPU cores each do not fit: the cluster has 1" in shortage(
+    assert "scaling.workers: 5 workers with 1 CPU core each do not fit: the cluster has 1" in shortage(
         chosen, [Machine(2)]
     )
 
@@ -110,7 +110,7 @@ def test_workers_are_chosen_from_what_is_free() -> None:
     assert "1 free GPU in the cluster" in chosen.summary
     with pytest.raises(UserError) as caught:
         choose(ScalingConfig(workers=3), busy, global_batch=8)
-    assert "2 machines with 16 CPU cores and 4 GPUs (14 cores and 3 GPUs of them in use), room for 1 workers" in str(
+    assert "2 machines with 16 CPU cores and 4 GPUs (14 cores and 3 GPUs of them in use), room for 1 worker" in str(
         caught.value
     )
 
@@ -130,7 +130,7 @@ def test_a_worker_has_a_whole_gpu_and_a_core_that_are_free(machines: list[Machin
 
 def test_a_gpu_that_others_use_a_part_of_is_no_reason_to_train_on_the_cpu() -> None:
     with pytest.raises(
-        UserError, match=r"1 workers with 1 CPU cores and a GPU each do not fit: .* and 1 GPUs \(.* in use\)"
+        UserError, match=r"1 worker with 1 CPU core and a GPU each does not fit: .* and 1 GPU \(.* in use\)"
     ):
         choose(ScalingConfig(), [Machine(4, 0.5, 0, 0.5)], global_batch=8)
 
@@ -152,7 +152,7 @@ def test_what_no_clock_or_machine_counts_is_refused(field: str, value: float) ->
 
 def test_gpus_that_are_all_in_use_are_no_reason_for_cpu_cores() -> None:
     with pytest.raises(
-        UserError, match=r"1 workers with 1 CPU cores and a GPU each do not fit.* 2 GPUs of them in use"
+        UserError, match=r"1 worker with 1 CPU core and a GPU each does not fit.* 2 GPUs of them in use"
     ):
         choose(ScalingConfig(), [Machine(8, 0, busy_gpus=2)], global_batch=8)
 
