@@ -78,7 +78,7 @@ def index(folder: Path, out: Path, patch: pytest.MonkeyPatch) -> Outcome:
 
 def translate(folder: Path, out: Path, patch: pytest.MonkeyPatch) -> Outcome:
     patch.setattr(translate_files, "load_generators", lambda _, directions: dict.fromkeys(directions, Identity()))
-    status = nla_cyclegan(["translate", "--weights", "none", "--out", str(out), "--device", "cpu", str(folder)])
+    status = nla_cyclegan(["translate", "--weights", ".", "--out", str(out), "--device", "cpu", str(folder)])
     targets = {str(below): out / output_name(below, ".png") for below in find_images([folder]).images.values()}
     return Outcome(status, {name: load_image(target) for name, target in targets.items() if target.exists()})
 
@@ -95,7 +95,7 @@ def evaluate(folder: Path, out: Path, patch: pytest.MonkeyPatch) -> Outcome:
     patch.setattr(evaluate_files, "about_weights", lambda _: {})
     out.mkdir()
     PICTURE.save(out / "real.png")
-    arguments = ["--weights", "none", "--inputs", str(folder), "--real", str(out), "--size", str(EVALUATED)]
+    arguments = ["--weights", ".", "--inputs", str(folder), "--real", str(out), "--size", str(EVALUATED)]
     status = nla_cyclegan(["evaluate", *arguments, "--inception", "none", "--device", "cpu"])
     return Outcome(status, {name: image for name, image in taken.items() if not name.startswith("../")})
 
@@ -187,7 +187,7 @@ def test_nothing_came_through(
     folder = tmp_path / "images"
     folder.mkdir()
     (folder / "bad.jpg").write_bytes(b"no picture")
-    arguments = ["translate", "--weights", "none", "--device", "cpu", "--out", str(tmp_path / "out"), str(folder)]
+    arguments = ["translate", "--weights", ".", "--device", "cpu", "--out", str(tmp_path / "out"), str(folder)]
     assert nla_cyclegan(arguments) == 1
     PICTURE.save(folder / "good.png")
     assert nla_cyclegan(arguments) == 0
@@ -248,8 +248,6 @@ def test_results_that_would_clash_are_known_before(
     for name in names:
         (tmp_path / "images" / name).parent.mkdir(parents=True, exist_ok=True)
         PICTURE.save(tmp_path / "images" / name, "PNG")
-    assert (
-        nla_cyclegan(["translate", "--weights", "none", "--out", str(tmp_path / "out"), str(tmp_path / "images")]) == 2
-    )
+    assert nla_cyclegan(["translate", "--weights", ".", "--out", str(tmp_path / "out"), str(tmp_path / "images")]) == 2
     assert re.search(message, capsys.readouterr().err)
     assert not (tmp_path / "out").exists()
