@@ -17,7 +17,13 @@ VERBS = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    return run_verb("python -m cluster", "Train NLA-CycleGAN on this machine or on a Ray cluster.", VERBS, argv)
+    return run_verb(
+        "python -m cluster",
+        "Train NLA-CycleGAN on this machine or on a Ray cluster.",
+        VERBS,
+        argv,
+        interrupted="interrupted: run the same command again to continue",
+    )
 
 
 if __name__ == "__main__":

@@ -170,6 +170,9 @@ def _parser(prog: str, description: str, verbs: Mapping[str, Verb]) -> argparse.
 
 
 def _call(prog: str, name: str, verb: Verb, arguments: list[str]) -> int:
+    # Of which Python 3.11's argparse makes an empty list, whatever the option.
+    if without := next((argument for argument in arguments if re.fullmatch(r"--[^=]+=--", argument)), None):
+        raise UserError(f"{without}: expected a value after the =; a file of that name is ./--")
     module = import_module(verb.module)
     if hasattr(module, "main"):
         return module.main(arguments) or 0

@@ -92,6 +92,7 @@ def test_a_copy_that_was_interrupted_goes_on_and_is_never_taken_for_a_whole_one(
 
     monkeypatch.setattr(RunFolder, "write", stops)
     assert main(["copy", str(source), str(target)]) == 130
+    assert capsys.readouterr().err == "interrupted: run the same command again to continue\n"
     assert "checkpoints  0 complete" in shown(target, capsys)
     monkeypatch.undo()
     assert main(["copy", str(source), str(target)]) == 0

@@ -51,6 +51,11 @@ def test_both_kinds_of_verbs_get_their_arguments_and_give_the_status(run, capsys
     assert "python -m package go: error: argument count" in capsys.readouterr().err
 
 
+def test_two_dashes_are_no_value(run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(Whole(lambda _: pytest.fail("refused before")), "go", "--out=--") == 2
+    assert capsys.readouterr().err == "error: --out=--: expected a value after the =; a file of that name is ./--\n"
+
+
 def test_help_and_mistakes_list_the_verbs_without_importing_one(run, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(Whole(lambda _: pytest.fail("no verb was named"))) == 2
     assert "stay here" in capsys.readouterr().err
