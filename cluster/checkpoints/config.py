@@ -8,12 +8,12 @@ class CheckpointConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
-    every: int = Field(10_000, ge=1)
+    every: int = Field(default=10_000, ge=1)
     """Images seen between two checkpoints; the end of the run is always saved."""
-    keep: int = Field(3, ge=1)
+    keep: int = Field(default=3, ge=1)
     """Newest checkpoints that are kept."""
-    keep_best: int = Field(1, ge=0)
+    keep_best: int = Field(default=1, ge=0)
     """Checkpoints with the best validation score that are kept beside the newest; only those saved right at an evaluation count."""
-    memory_share: float = Field(0.01, ge=0, le=0.5)
+    memory_share: float = Field(default=0.01, ge=0, le=0.5)
     """Share of time for copies of the state in the machines' memory, from which a group under Ray goes on when it has lost a worker
     or a machine; 0: none. Twice a checkpoint's size a machine, in /dev/shm."""

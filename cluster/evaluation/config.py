@@ -13,9 +13,9 @@ class ValidationConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
-    every: int | None = Field(None, ge=1)
+    every: int | None = Field(default=None, ge=1)
     """Images seen between two evaluations, the end of the run included; none: no evaluation."""
-    images: int = Field(64, ge=FEWEST)
+    images: int = Field(default=64, ge=FEWEST)
     """Held-out images of each domain that are used, from the start of its test split; damaged ones are left out."""
     inception: str | None = None
     """torch-fidelity's Inception weights, a file that all machines reach: measures the kernel distance (KID) too."""

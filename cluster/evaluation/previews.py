@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Self, cast
+from typing import Self
 
 import numpy as np
 from PIL import Image
@@ -16,7 +16,7 @@ from cluster.records.upload import OptionalWork
 from data_shards import Dataset
 from data_shards.images.fit import Fit
 from data_shards.images.write import save_picture
-from nla_cyclegan import Generator, TrainingStep
+from nla_cyclegan import TrainingStep
 from nla_cyclegan.pictures.grids import Translation, picture_grid, translate_both_ways
 from nla_cyclegan.weights.names import Direction
 
@@ -83,7 +83,7 @@ class Previews:
     def _translate(self, step: TrainingStep) -> list[Translation]:
         if not self._images:
             self._images = {direction: self._read(domain) for direction, (_, _, domain) in DIRECTIONS.items()}
-        generators = cast(dict[str, Generator], step.inference_generators)
+        generators = step.inference_generators
         return [
             translate_both_ways(generators[there], generators[back], image, direction, identity=True)
             for direction, (there, back, _) in DIRECTIONS.items()

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ from cluster.records.observe import MetricsLog
 from cluster.records.score_basis import IMAGES_USED
 from data_shards import Dataset
 from data_shards.images.fit import Fit
-from nla_cyclegan import Generator, TrainingStep
+from nla_cyclegan import TrainingStep
 from nla_cyclegan.metrics.distances import KernelDistance, kernel_distance
 from nla_cyclegan.metrics.gathered import KINDS
 from nla_cyclegan.metrics.inception import FEATURES, Inception
@@ -115,7 +115,7 @@ class Validation:
         measured: dict[str, float] = {}
         distances = self._zeros()
         for direction, (generator, source, target) in DIRECTIONS.items():
-            translated = self.held_out.translated(source, cast(Generator, step.inference_generators[generator]))
+            translated = self.held_out.translated(source, step.inference_generators[generator])
             self._measure(direction, translated, distances)
             measured[f"ssim_{direction}"], measured[f"scene_{direction}"] = self._content_kept(source, translated)
             if self.inception:

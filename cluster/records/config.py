@@ -14,9 +14,9 @@ class ObserveConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
-    every: int = Field(100, ge=1)
+    every: int = Field(default=100, ge=1)
     """Images seen between two records of losses, rate and throughput."""
-    previews: int | None = Field(10_000, ge=1)
+    previews: int | None = Field(default=10_000, ge=1)
     """Images seen between two picture grids of held-out images, the end of the run included; none: no pictures."""
     tensorboard: bool = True
     """Write TensorBoard events into the run's folder too."""

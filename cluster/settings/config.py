@@ -73,11 +73,11 @@ class DataConfig(StreamConfig):
     a: Place | None = None
     """With `b`, in place of `uri`: images of domain A (Monets), a folder, a URI, or a text file with a path a line. They are packed first,
     into the user's cache, or on a cluster into `storage`, and found there as long as no image changes. A tenth is held out."""
-    b: Place | None = Field(None, validate_default=True)
+    b: Place | None = Field(default=None, validate_default=True)
     """Images of domain B (photos)."""
-    uri: Uri = Field("", validate_default=True)
+    uri: Uri = Field(default="", validate_default=True)
     """The dataset: the folder or URI that `python -m data_shards pack` wrote."""
-    global_batch: int = Field(1, ge=1)
+    global_batch: int = Field(default=1, ge=1)
     """Image pairs of one step over all workers together; each worker's part follows from it."""
 
     @field_validator("b")
@@ -117,7 +117,7 @@ class RunConfig(BaseModel):
     """Name of the run: its folder in `storage`. The same name again continues the run."""
     storage: Place = "runs"
     """Where runs are kept: a folder, or a URI such as s3://bucket/runs."""
-    seed: int = Field(0, ge=0, lt=2**32)
+    seed: int = Field(default=0, ge=0, lt=2**32)
     """Start of all randomness: initial weights, order of the samples, augmentation, image pool."""
     data: DataConfig
     model: ModelConfig = ModelConfig()

@@ -60,9 +60,9 @@ class NonLocalConfig(BaseModel):
 class GeneratorConfig(NonLocalConfig):
     """The generator's architecture; the defaults are the paper's."""
 
-    base_channels: int = Field(64, ge=2)
+    base_channels: int = Field(default=64, ge=2)
     """Channels after the first convolution; the blocks work on four times as many."""
-    num_blocks: int = Field(9, ge=0)
+    num_blocks: int = Field(default=9, ge=0)
     """Blocks between down- and upsampling (CycleGAN: 6 up to 128 px, 9 from 256 px)."""
     nonlocal_blocks: tuple[int, ...] = (4,)
     """Indices (from 0) of the blocks that are non-local instead of residual, or a placement by name: none (plain CycleGAN), early,
@@ -112,9 +112,9 @@ class GeneratorConfig(NonLocalConfig):
 class DiscriminatorConfig(NonLocalConfig):
     """The discriminator's architecture; the defaults are the 70x70 PatchGAN of CycleGAN and the paper."""
 
-    base_channels: int = Field(64, ge=1)
+    base_channels: int = Field(default=64, ge=1)
     """Channels after the first convolution."""
-    num_layers: int = Field(3, ge=1, le=6)
+    num_layers: int = Field(default=3, ge=1, le=6)
     """Strided convolutions: 3 sees patches of 70 x 70 pixels, 2 of 34 x 34, 1 of 16 x 16."""
     nonlocal_blocks: tuple[int, ...] = ()
     """Convolutions (from 0) after whose activation a non-local block stands; the last one, num_layers + 1, gives the scores and has none.

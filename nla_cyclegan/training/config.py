@@ -14,9 +14,9 @@ class _Settings(BaseModel):
 class LossConfig(_Settings):
     """Weights of the generators' losses beside the adversarial one, which has weight 1."""
 
-    cycle: float = Field(10.0, ge=0)
+    cycle: float = Field(default=10.0, ge=0)
     """Weight of the cycle-consistency loss (lambda in Zhu et al., Eq. 3)."""
-    identity: float = Field(0.5, ge=0)
+    identity: float = Field(default=0.5, ge=0)
     """Weight of the identity loss, as a part of the cycle weight (CycleGAN's paintings: 0.5); 0 skips its forward passes."""
     augment: tuple[Augmentation, ...] = ()
     """What the discriminators see is changed at random, real and generated images alike, and gradients pass through (Zhao et al. 2020,
@@ -28,15 +28,15 @@ class OptimizerConfig(_Settings):
 
     name: Literal["nadam", "adam"] = "nadam"
     """nadam is the paper's; adam is CycleGAN's."""
-    lr: float = Field(2e-4, gt=0, le=1)
+    lr: float = Field(default=2e-4, gt=0, le=1)
     """Learning rate of the constant part of the schedule, generators and discriminators alike."""
-    discriminator_lr: float | None = Field(None, gt=0, le=1)
+    discriminator_lr: float | None = Field(default=None, gt=0, le=1)
     """Another rate for the discriminators, on the same schedule (Heusel et al. 2017, TTUR); none: lr."""
-    beta1: float = Field(0.5, ge=0, lt=1)
+    beta1: float = Field(default=0.5, ge=0, lt=1)
     """Decay of the first moment (mu in the paper)."""
-    beta2: float = Field(0.999, ge=0, lt=1)
+    beta2: float = Field(default=0.999, ge=0, lt=1)
     """Decay of the second moment (nu in the paper)."""
-    momentum_decay: float = Field(4e-3, ge=0)
+    momentum_decay: float = Field(default=4e-3, ge=0)
     """Nadam only: mu_t = beta1 * (1 - 0.5 * 0.96 ** (t * momentum_decay)), Dozat's warming momentum schedule."""
 
 
@@ -72,11 +72,11 @@ class InitConfig(_From):
 class ScheduleConfig(_Settings):
     """Length of a run and course of its learning rate, counted in images seen (image pairs consumed by all workers)."""
 
-    epochs: float = Field(150, gt=0, lt=1e9)
+    epochs: float = Field(default=150, gt=0, lt=1e9)
     """Length of the run; one epoch is as many pairs as the larger domain has images."""
-    images: int | None = Field(None, ge=1)
+    images: int | None = Field(default=None, ge=1)
     """Length of the run in image pairs; when set, it stands instead of `epochs`."""
-    constant: float = Field(2 / 3, ge=0, le=1)
+    constant: float = Field(default=2 / 3, ge=0, le=1)
     """Part of the run with a constant learning rate, which then falls linearly to 0 (the paper: 100 of 150 epochs)."""
 
 
@@ -98,15 +98,15 @@ class StepConfig(_Settings):
     """CUDA only: multiply fp32 matrices in TF32, with 10 bits of mantissa."""
     deterministic: bool = False
     """CUDA only: runs and resumes are equal bit for bit, and slower: no cudnn_benchmark, deterministic algorithms alone."""
-    micro_batch: int | None = Field(None, ge=1)
+    micro_batch: int | None = Field(default=None, ge=1)
     """Most image pairs that a worker takes through the networks at once: its part of a larger batch goes in rounds whose
     gradients add up to the same, in the memory of one round; none: all at once."""
-    clip_norm: float | None = Field(None, gt=0)
+    clip_norm: float | None = Field(default=None, gt=0)
     """Longest gradient (L2 norm over both generators, or both discriminators) that is not scaled down to this; none: no clipping."""
-    ema_half_life: int | None = Field(None, ge=1)
+    ema_half_life: int | None = Field(default=None, ge=1)
     """Images seen in which an old value loses half its weight in an exponential moving average (EMA) of the generators, which then is what
     validation measures and what the generators' files hold; none: no EMA."""
-    pool_size: int = Field(50, ge=0)
+    pool_size: int = Field(default=50, ge=0)
     """Generated images of each domain kept for the discriminators, over all workers together; 0 turns the image pool off."""
 
     @model_validator(mode="before")

@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+
+from nla_cyclegan.model.generator import Generator
 
 if TYPE_CHECKING:
     from nla_cyclegan.kernels.optimizer.ema import Averages
@@ -30,7 +32,7 @@ class EMA:
     """
 
     def __init__(
-        self, networks: Mapping[str, nn.Module], half_life: int, applies: Tensor, *, fused: bool = False
+        self, networks: Mapping[str, Generator], half_life: int, applies: Tensor, *, fused: bool = False
     ) -> None:
         self.half_life, self.applies = half_life, applies
         self.networks = {name: copy.deepcopy(network).requires_grad_(False) for name, network in networks.items()}

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +24,8 @@ from nla_cyclegan.training.players import Discriminators, Generators, Losses
 
 if TYPE_CHECKING:
     import subprocess
+
+Network = TypeVar("Network", bound=nn.Module)
 
 HALVES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -81,13 +83,21 @@ class TrainingStep:
         self.summary = backend.summary
         self._memory_format = torch.channels_last if backend.channels_last else torch.contiguous_format
         self.model = model
-        self.networks = self._build(model)
-        ab, ba, discriminator_a, discriminator_b = self.networks.values()
+        ab, ba = (self._ready(Generator(model.generator), index) for index in (0, 1))
+        discriminator_a, discriminator_b = (
+            self._ready(PatchDiscriminator(model.discriminator), index) for index in (2, 3)
+        )
+        self.networks: dict[str, nn.Module] = {
+            "generator_ab": ab,
+            "generator_ba": ba,
+            "discriminator_a": discriminator_a,
+            "discriminator_b": discriminator_b,
+        }
         self._frozen = frozen_parameters(self.networks, frozen)
         self._fused = make_fused(step) if backend.fused else None
         self.players: dict[str, nn.Module] = {
-            "generators": Generators(ab, ba, discriminator_a, discriminator_b, loss, self._fused),  # type: ignore[arg-type]
-            "discriminators": Discriminators(discriminator_a, discriminator_b, loss, self._fused),  # type: ignore[arg-type]
+            "generators": Generators(ab, ba, discriminator_a, discriminator_b, loss, self._fused),
+            "discriminators": Discriminators(discriminator_a, discriminator_b, loss, self._fused),
         }
         self._gradient_sums = {
             name: GradientSum(self._trained(name), all_reduce) if all_reduce else None for name in self.players
@@ -228,18 +238,10 @@ class TrainingStep:
         values = torch.stack([total, *losses.values()]).detach() * share
         return ["total", *losses], values, [fake.detach() for fake in fakes]
 
-    def _build(self, model: ModelConfig) -> dict[str, nn.Module]:
-        networks: dict[str, nn.Module] = {
-            "generator_ab": Generator(model.generator),
-            "generator_ba": Generator(model.generator),
-            "discriminator_a": PatchDiscriminator(model.discriminator),
-            "discriminator_b": PatchDiscriminator(model.discriminator),
-        }
-        for index, network in enumerate(networks.values()):
-            initialize(network, keyed_generator(self.seed, index))
-            network.to(device=self.device, dtype=self.dtype)
-            network.to(memory_format=self._memory_format)
-        return networks
+    def _ready(self, network: Network, index: int) -> Network:
+        """A network with its initial weights, on the device."""
+        initialize(network, keyed_generator(self.seed, index))
+        return network.to(device=self.device, dtype=self.dtype).to(memory_format=self._memory_format)
 
     def _train_discriminators(self, on: bool) -> None:
         for parameter in self._trained("discriminators"):

@@ -27,7 +27,7 @@ class ObjectiveConfig(BaseModel):
     distance: Literal["swd", "kid"] | None = None
     """swd: squared sliced Wasserstein distances of structure and of colour; kid: kernel distance of Inception features; none:
     kid with validation.inception where it tells the domains apart, else swd. In units of the untouched inputs' distance."""
-    content: float = Field(CONTENT, ge=0, le=2)
+    content: float = Field(default=CONTENT, ge=0, le=2)
     """Weight of lost content: content x (1 - SSIM of the scenes of input and translation) is added to the distance."""
 
 

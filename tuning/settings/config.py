@@ -14,9 +14,9 @@ class AshaConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
-    grace: int | None = Field(None, ge=1)
+    grace: int | None = Field(default=None, ge=1)
     """Images seen before a trial can be stopped: the first rung; none: the run's length divided by `reduction` squared."""
-    reduction: float = Field(3, ge=1.01, lt=1e9)
+    reduction: float = Field(default=3, ge=1.01, lt=1e9)
     """At each rung one trial in `reduction` continues, and the next rung is `reduction` times as far."""
 
 
@@ -25,11 +25,11 @@ class PbtConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
-    interval: int | None = Field(None, ge=1)
+    interval: int | None = Field(default=None, ge=1)
     """Images seen between two comparisons of a trial with the population; none: a tenth of the run's length."""
-    quantile: float = Field(0.25, gt=0, le=0.5)
+    quantile: float = Field(default=0.25, gt=0, le=0.5)
     """The fraction of the population that exploits, and the fraction whose checkpoints it exploits."""
-    resample: float = Field(0.25, ge=0, le=1)
+    resample: float = Field(default=0.25, ge=0, le=1)
     """Probability of a new draw; else a number is multiplied by 0.8 or 1.2, and a choice moves to the one next to it."""
 
     def interval_of(self, total: int) -> int:
@@ -42,9 +42,9 @@ class BudgetConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
-    images: int | None = Field(None, ge=1)
+    images: int | None = Field(default=None, ge=1)
     """Images seen by all trials together after which no trial begins; running trials finish."""
-    hours: float | None = Field(None, gt=0)
+    hours: float | None = Field(default=None, gt=0)
     """Hours after which the command stops; the same command again continues, for as long again."""
 
 
@@ -68,7 +68,7 @@ class SweepConfig(BaseModel):
     search: Literal["random", "grid", "optuna"] = "random"
     """random: ranges and choices are drawn; grid: every combination of the choices; optuna: values that were good in earlier
     trials are proposed more often (tree-structured Parzen estimator)."""
-    trials: int = Field(10, ge=1)
+    trials: int = Field(default=10, ge=1)
     """Draws of the search, each with every combination of the grids; may be raised later."""
     budget: BudgetConfig = BudgetConfig()
     # The command line reads `none` as None, for all fields.
@@ -76,9 +76,9 @@ class SweepConfig(BaseModel):
     """none: all trials train to the end; asha: the worse ones are stopped early; pbt: the worst exploit the best."""
     asha: AshaConfig = AshaConfig()
     pbt: PbtConfig = PbtConfig()
-    concurrent: int | None = Field(None, ge=1)
+    concurrent: int | None = Field(default=None, ge=1)
     """Most trials at a time; none: as many as fit into the cluster, also when it has grown."""
-    seed: int = Field(0, ge=0, lt=2**32)
+    seed: int = Field(default=0, ge=0, lt=2**32)
     """Seed of the search and the scheduler; the seed of the training is a field of the run."""
 
     @field_validator("train", mode="before")

@@ -35,9 +35,9 @@ class ScalingConfig(BaseModel):
     """Number of workers, or `min,max` for a group that may shrink and grow; none: one for each free GPU, or 1 without GPUs."""
     gpu: bool | None = None
     """One GPU for each worker; false: all on CPU cores, also where there are GPUs; none: when there are any."""
-    cpus_per_worker: float | None = Field(None, gt=0, lt=1e6)
+    cpus_per_worker: float | None = Field(default=None, gt=0, lt=1e6)
     """CPU cores reserved for each worker, which are its threads too; none: an even share of the machines."""
-    gpus_per_worker: float = Field(1, ge=SMALLEST_SHARE, le=1)
+    gpus_per_worker: float = Field(default=1, ge=SMALLEST_SHARE, le=1)
     """The part of a GPU that a worker has, so that several runs or trials, of one worker each, share it: 0.25 for four."""
     accelerator: Annotated[str, AfterValidator(check_accelerator)] | None = None
     """Only machines with this accelerator, by Ray's name of it: H100, L4; none: any."""
@@ -45,15 +45,15 @@ class ScalingConfig(BaseModel):
     """Only machines with these labels (`ray start --labels zone=a`): zone=a, or !a for all others, in(a,b), !in(a,b)."""
     placement: Literal["pack", "spread"] = "pack"
     """pack: as few machines as possible; spread: as many as possible."""
-    max_failures: int = Field(3, ge=0)
+    max_failures: int = Field(default=3, ge=0)
     """Failures without a new checkpoint in between that restart the run from the last one; at the next it gives up."""
-    timeout_s: float = Field(600, gt=0, lt=1e9)
+    timeout_s: float = Field(default=600, gt=0, lt=1e9)
     """Seconds without any progress after which a worker counts as hung, and the run restarts from the last checkpoint. A
     step, an evaluation and a restart must take less; the first step includes compiling kernels and capturing the CUDA graph."""
-    wait_s: float | None = Field(None, ge=0)
+    wait_s: float | None = Field(default=None, ge=0)
     """Seconds to wait for machines, at the start and when some were lost, before the run gives up; none: 600 s for lost ones and
     for those that an autoscaler can start, and too few at the start are refused at once where there is none."""
-    resize_s: float = Field(60, gt=0)
+    resize_s: float = Field(default=60, gt=0)
     """Seconds between two looks whether a group that may grow can. Then it waits until no other machine has joined for as long,
     15 s at most, and for four times that altogether; saves a checkpoint, for which it has 60 s; and restarts from it."""
 
