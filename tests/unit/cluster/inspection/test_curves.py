@@ -3,11 +3,21 @@ import warnings
 
 import numpy as np
 import pytest
+import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Text
 
-from cluster.inspection.curves import A, B, default_window, incomparable, loss_curves, loss_figure, smooth
+from cluster.inspection.curves import PANELS, A, B, default_window, incomparable, loss_curves, loss_figure, smooth
 from cluster.inspection.recorded_run import RecordedRun
+from nla_cyclegan import (
+    DiscriminatorConfig,
+    GeneratorConfig,
+    LossConfig,
+    ModelConfig,
+    OptimizerConfig,
+    StepConfig,
+    TrainingStep,
+)
 
 NAMES = ("generator_total", "gan_ab", "gan_ba", "discriminator_a", "discriminator_b", "cycle_a", "cycle_b")
 IDENTITY = ("identity_a", "identity_b")
@@ -30,6 +40,19 @@ def figure_of(*runs, window=20):
     figure = loss_figure({f"run {index}": each for index, each in enumerate(runs)}, window)
     FigureCanvasAgg(figure).draw()
     return figure, np.array(figure.axes).reshape(-1, len(runs))
+
+
+def test_every_loss_of_a_step_has_a_curve():
+    weights = {name: 1.0 for name, field in LossConfig.model_fields.items() if field.annotation is float}
+    step = TrainingStep(
+        ModelConfig(
+            generator=GeneratorConfig(base_channels=2, num_blocks=0, nonlocal_blocks=()),
+            discriminator=DiscriminatorConfig(base_channels=2, num_layers=1),
+        ),
+        LossConfig(**weights), OptimizerConfig(), StepConfig(), seed=0, global_batch=1,
+    )  # fmt: skip
+    losses = step(*torch.zeros(2, 1, 3, 16, 16, dtype=torch.uint8), images_seen=0, lr=1e-3)
+    assert losses.keys() <= {line.name for panel in PANELS for line in panel.lines}
 
 
 def test_each_run_has_a_column_and_each_row_one_scale():

@@ -30,6 +30,14 @@ def test_reasons(generator, base, precision, reason):
     assert uncovered(*networks, precision=precision) == reason
 
 
+def test_every_field_of_a_network_is_known_to_the_kernels():
+    """A new one is computed by kernels/networks.py too, or gives a reason in `uncovered`; then it is added here."""
+    nonlocal_fields = {"nonlocal_blocks", "nonlocal_gain", "nonlocal_pooled", "nonlocal_scaled"}
+    generator = {"base_channels", "num_blocks", "output", "norm", "upsample"}
+    assert GeneratorConfig.model_fields.keys() == nonlocal_fields | generator
+    assert DiscriminatorConfig.model_fields.keys() == nonlocal_fields | {"base_channels", "num_layers"}
+
+
 def test_a_cpu_is_not_covered():
     reason = why_not(GeneratorConfig(), DiscriminatorConfig(), precision="bf16", device=torch.device("cpu"))
     assert reason == "the device is cpu"

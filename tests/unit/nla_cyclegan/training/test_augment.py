@@ -1,12 +1,15 @@
 """Differentiable augmentation, against its definition written out pixel by pixel."""
 
+from typing import get_args
+
 import pytest
 import torch
 from torch import Tensor
 
 from nla_cyclegan.training.augment import NUMBERS, VIEWS, Augment
+from nla_cyclegan.training.config import Augmentation
 
-KINDS = ("color", "translation", "cutout")
+KINDS = get_args(Augmentation)
 
 
 def written_out(image: Tensor, numbers: list[float], kinds: tuple[str, ...]) -> Tensor:
@@ -32,7 +35,7 @@ def written_out(image: Tensor, numbers: list[float], kinds: tuple[str, ...]) -> 
     return result
 
 
-@pytest.mark.parametrize("kinds", [("color",), ("translation",), ("cutout",), KINDS])
+@pytest.mark.parametrize("kinds", [*((kind,) for kind in KINDS), KINDS])
 @pytest.mark.parametrize("size", [(16, 16), (8, 24)])
 def test_each_image_is_changed_as_the_paper_says(kinds: tuple[str, ...], size: tuple[int, int]) -> None:
     random = torch.Generator().manual_seed(0)
@@ -46,7 +49,7 @@ def test_each_image_is_changed_as_the_paper_says(kinds: tuple[str, ...], size: t
     assert not torch.equal(changed, images)
 
 
-@pytest.mark.parametrize("kinds", [("color",), ("translation",), ("cutout",), KINDS])
+@pytest.mark.parametrize("kinds", [*((kind,) for kind in KINDS), KINDS])
 def test_gradients_pass_through(kinds: tuple[str, ...]) -> None:
     random = torch.Generator().manual_seed(1)
     images = torch.rand(2, 3, 8, 8, generator=random, dtype=torch.float64, requires_grad=True)

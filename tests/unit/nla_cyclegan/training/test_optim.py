@@ -1,11 +1,12 @@
 import math
+from typing import get_args
 
 import pytest
 import textbook
 import torch
 
 from nla_cyclegan import OptimizerConfig, ScheduleConfig, learning_rate, total_images
-from nla_cyclegan.training.optim import make_optimizer
+from nla_cyclegan.training.optim import Adam, Nadam, make_optimizer
 
 
 def course(config: OptimizerConfig, steps: int = 12) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -83,6 +84,13 @@ def test_a_held_step_changes_nothing_and_the_next_goes_on_as_if_it_had_not_been(
     for gradient in gradients:
         step(free, undisturbed, gradient.clone())
     assert torch.equal(weight, undisturbed)
+
+
+def test_every_optimizer_has_a_formula_among_the_kernels():
+    """kernels/optimizer updates as these two do: another one is made with fused=False, in `make_optimizer`, and added here."""
+    names = get_args(OptimizerConfig.model_fields["name"].annotation)
+    kinds = {type(make_optimizer(OptimizerConfig(name=name), [torch.nn.Parameter(torch.ones(1))])) for name in names}
+    assert kinds == {Adam, Nadam}
 
 
 def test_parameters_of_several_types_are_refused():
