@@ -67,3 +67,4 @@ lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/mypy --allow-untyped-defs --no-warn-unused-ignores --follow-imports silent tests/benchmarks tests/gpu

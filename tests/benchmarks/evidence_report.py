@@ -5,6 +5,7 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import torch
 from evidence_cells import (
@@ -57,7 +58,7 @@ def write_report(state: State, plan: Plan, size: Size, images: Images) -> str:
         columns = {"photo": images.shown} | {cell: painted[cell] for cell in CELLS if cell in painted}
         rows = [{heading: each[row] for heading, each in columns.items()} for row in range(len(images.shown))]
         note = "Above the two photos with most structure, below the two with most texture; the first seed of each cell."
-        save_picture(picture_grid(rows, note), state.folder / PICTURES, drawn=True)
+        save_picture(picture_grid(rows, note), state.folder / PICTURES)
     text = "\n\n".join(part for part in parts if part)
     (state.folder / TABLES).write_text(text + "\n")
     return text
@@ -88,7 +89,7 @@ def rates_table(plan: Plan, state: State) -> str:
     for optimizer in OPTIMIZERS:
         row = [optimizer]
         for rate, network in product(RATES, (CYCLEGAN, NLA)):
-            (run,) = state.of([Wanted(Cell(network, optimizer).name, rate, RATE_SEED)]) or [None]
+            run = next(iter(state.of([Wanted(Cell(network, optimizer).name, rate, RATE_SEED)])), None)
             row.append("open" if run is None else "diverged" if run.diverged else f"{run.value:.3f}")
         chosen = plan.rates.get(optimizer)
         rows.append([*row, "open" if chosen is None else f"{chosen:g}"])
@@ -229,7 +230,7 @@ def curves(file: Path, runs: Runs) -> None:
     figure.savefig(file)
 
 
-def _banded(axes: Axes, images: Sequence[int], values: torch.Tensor, name: str, look: dict[str, str]) -> None:
+def _banded(axes: Axes, images: Sequence[int], values: torch.Tensor, name: str, look: dict[str, Any]) -> None:
     axes.fill_between(images, values.min(0).values, values.max(0).values, color=look["color"], alpha=0.12, linewidth=0)
     axes.plot(images, values.mean(0), label=name, **look)
 

@@ -1,10 +1,11 @@
 """One run of evidence.py, without Ray: the training step over images in memory, evaluated as a run evaluates itself."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
+from typing import cast
 
 import numpy as np
 import torch
@@ -25,6 +26,7 @@ from data_shards import open_dataset, read_split
 from nla_cyclegan import LossConfig, TrainingStep, learning_rate
 from nla_cyclegan.inference.images import translate_images
 from nla_cyclegan.metrics.similarity import ssim
+from nla_cyclegan.model.generator import Generator as Network
 
 SHOWN = 2
 """Photos with most and with least structure that are painted."""
@@ -98,7 +100,7 @@ def make(wanted: Wanted, images: Images) -> tuple[Done, Tensor]:
             return end.value
 
 
-def steps_of(wanted: Wanted, images: Images, *, prepare: bool = False) -> Iterator[None]:
+def steps_of(wanted: Wanted, images: Images, *, prepare: bool = False) -> Generator[None, None, tuple[Done, Tensor]]:
     """As `make`, but one step at each `next`, so that several runs take turns on one GPU, each on a stream of its own.
 
     The order of the images, crops and flips are functions of the seed alone: the same for all cells.
@@ -129,7 +131,7 @@ def steps_of(wanted: Wanted, images: Images, *, prepare: bool = False) -> Iterat
                 found.append(images.measure(step) | attention_measured(model, step.networks, a, b))
         yield
     with stream:
-        generator = step.inference_generators["generator_ba"]
+        generator = cast(Network, step.inference_generators["generator_ba"])
         content = kept(generator, images.photos)
         painted = translate_images(generator, images.shown)
         diverged = not step.finite.item()
@@ -141,7 +143,7 @@ def steps_of(wanted: Wanted, images: Images, *, prepare: bool = False) -> Iterat
     ), painted  # fmt: skip
 
 
-def kept(generator: torch.nn.Module, photos_NCHW: Tensor) -> dict[str, float]:
+def kept(generator: Network, photos_NCHW: Tensor) -> dict[str, float]:
     """SSIM of photos, from most structure to least, and their paintings: of the half with more, and of the half with less."""
     similar = torch.cat(
         [ssim(batch, translate_images(generator, batch).to(batch.device)) for batch in photos_NCHW.split(8)]

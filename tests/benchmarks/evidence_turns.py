@@ -2,7 +2,7 @@
 
 import multiprocessing
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 
@@ -54,7 +54,7 @@ class _Turn:
     """A run under way."""
 
     wanted: Wanted
-    steps: Iterator[None]
+    steps: Generator[None, None, Ended]
     done: int = 0
 
 

@@ -30,7 +30,7 @@ def passes(kind: str, batch: int, side: int, channels: int) -> Callable[[], None
     forward: Callable[[Tensor], Tensor] = block
     if isinstance(block, NonLocalBlock) and kind == "map":
         weights = [block.theta.weight, block.phi.weight, block.g.weight, block.w_z.weight, block.gain]
-        forward = lambda x: nonlocal_map(x, *weights)  # noqa: E731
+        forward = lambda x: nonlocal_map(x, *weights)  # type: ignore[arg-type]  # noqa: E731
     x = torch.randn(batch, channels, side, side, generator=keyed_generator(1)).requires_grad_()
 
     def take() -> None:

@@ -59,6 +59,7 @@ class Published:
         networks = (self.g_a, self.g_b, self.d_a, self.d_b)
         for module in itertools.chain.from_iterable(network.modules() for network in networks):
             if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+                assert module.bias is not None
                 nn.init.normal_(module.weight, 0.0, 0.02)
                 nn.init.zeros_(module.bias)
         self.optimizer_g, self.optimizer_d = (

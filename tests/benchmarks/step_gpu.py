@@ -65,17 +65,17 @@ def copy_gb_per_s(device: torch.device, size_bytes: int) -> float:
 
 def steps(
     networks: ModelConfig, batch: int, size: int, device: torch.device
-) -> dict[str, Callable[[], Callable[[], None]]]:
+) -> dict[str, Callable[[], Callable[[], object]]]:
     """Name -> function that builds the step, which takes one step a call."""
     a, b = images(batch, size, device)
 
-    def published(autocast: bool) -> Callable[[], None]:
+    def published(autocast: bool) -> Callable[[], object]:
         generator = networks.generator
         step = Published(generator.base_channels, generator.num_blocks, device, autocast=autocast)
         inputs = to_float(a), to_float(b)
-        return lambda: step(*inputs) and None
+        return lambda: step(*inputs)
 
-    def ours(**config: Any) -> Callable[[], None]:
+    def ours(**config: Any) -> Callable[[], object]:
         return our_step(networks, StepConfig.model_validate({"precision": "bf16"} | config), a, b)
 
     built = {PUBLISHED: lambda: published(False), AUTOCAST: lambda: published(True)}
@@ -91,7 +91,7 @@ def steps(
 
 def measure(
     name: str,
-    build: Callable[[], Callable[[], None]],
+    build: Callable[[], Callable[[], object]],
     batch: int,
     flops: float,
     tflops: float,
@@ -116,7 +116,7 @@ def blocks(device: torch.device, batch: int, side: int, channels: int, repeats: 
     """A non-local block beside the residual block that it replaces: forward and backward, bf16, projections included."""
     lines, taken = [], {}
     for name, block in (("residual", ResidualBlock(channels)), ("non-local", NonLocalBlock(channels, gain=1.0))):
-        block.to(device=device, memory_format=torch.channels_last)
+        block.to(device).to(memory_format=torch.channels_last)
         x = torch.randn(batch, channels, side, side, device=device, dtype=torch.bfloat16)
         x = x.contiguous(memory_format=torch.channels_last).requires_grad_()
         wanted = [x, *block.parameters()]

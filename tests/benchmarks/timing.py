@@ -44,7 +44,7 @@ def _cpu() -> str:
     return f"{name} ({torch.backends.cpu.get_cpu_capability()}{''.join(f', {flag}' for flag in has)})"
 
 
-def alternate(functions: Mapping[str, Callable[[], None]], repeats: int, device: torch.device) -> Timings:
+def alternate(functions: Mapping[str, Callable[[], object]], repeats: int, device: torch.device) -> Timings:
     """Time each function `repeats` times, taking turns, so that a change of the machine's load meets all alike."""
     timings: Timings = {name: [] for name in functions}
     for _ in range(repeats):
@@ -62,7 +62,7 @@ def median(timings: list[Seconds], of: str = "clock") -> float:
     return statistics.median(getattr(each, of) for each in timings)
 
 
-def warm_up(functions: Mapping[str, Callable[[], None]], times: int, device: torch.device) -> None:
+def warm_up(functions: Mapping[str, Callable[[], object]], times: int, device: torch.device) -> None:
     """Call each a few times, telling how long that took: compilation happens here."""
     for name, function in functions.items():
         began = time.perf_counter()

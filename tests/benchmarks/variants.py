@@ -137,7 +137,7 @@ def train_variant(folder: Path, images: int, name: str, seed: int) -> None:
     torch.manual_seed(seed)
     variant = VARIANTS[name]
     if variant.discriminator:
-        step.PatchDiscriminator = variant.discriminator
+        step.PatchDiscriminator = variant.discriminator  # type: ignore[misc]
     if variant.prepare:
         variant.prepare()
     every = max(4, images // 10)

@@ -51,8 +51,9 @@ def test_a_graph_gives_the_bits_of_the_step_without_one(kernels: str, precision:
 @kernels
 def test_all_that_the_paper_can_be_read_as_is_a_graph_and_resumes_bit_for_bit(kernels: str) -> None:
     """A masked output, attention in the discriminators, non-local blocks alone, no gain."""
-    config = {"kernels": kernels, "precision": "bf16", "paper": True}
-    called, replayed, resumed = (training_step(**config, graph=graph) for graph in (False, True, True))
+    called, replayed, resumed = (
+        training_step(kernels=kernels, precision="bf16", paper=True, graph=graph) for graph in (False, True, True)
+    )
     assert (called._fused is not None) == (kernels == "fused")
     for k in range(4):
         assert_same(take(called, k, size=SIZE), take(replayed, k, size=SIZE))
