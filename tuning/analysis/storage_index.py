@@ -49,15 +49,26 @@ class Entry:
 
 
 def entries(storage: str, warn: Callable[[str], None] = say_warning) -> list[Entry]:
-    """Newest first; `warn` gets a line for each file of damaged records. Raises: UserError when storage does not answer."""
-    found = list(_find(storage, "", DEPTH))
+    """Newest first; `warn` gets a line for each file of damaged records, and each folder that may not be listed.
+
+    Raises: UserError when storage does not answer.
+    """
+    found = list(_find(storage, "", DEPTH, warn))
     with ThreadPoolExecutor(READERS) as pool:
         read = list(pool.map(lambda each: _entry(storage, each[0], each[1], warn), found))
     return sorted(read, key=lambda entry: (-(entry.written or 0.0), entry.name))
 
 
-def _find(storage: str, inside: str, depth: int) -> Iterator[tuple[str, Literal["sweep", "run"]]]:
-    names = list_folder(locate(join_uri(storage, inside) if inside else storage))
+def _find(
+    storage: str, inside: str, depth: int, warn: Callable[[str], None]
+) -> Iterator[tuple[str, Literal["sweep", "run"]]]:
+    try:
+        names = list_folder(locate(join_uri(storage, inside) if inside else storage))
+    except UserError as error:
+        if not inside or error.retryable:
+            raise
+        # Another user's, or lost+found.
+        return warn(f"{error}; left out")
     if inside and SWEEP in names:
         yield inside, "sweep"
     elif inside and is_run(names):
@@ -65,7 +76,7 @@ def _find(storage: str, inside: str, depth: int) -> Iterator[tuple[str, Literal[
     elif depth:
         for name, info in names.items():
             if not info.is_file and not name.startswith("."):
-                yield from _find(storage, f"{inside}/{name}" if inside else name, depth - 1)
+                yield from _find(storage, f"{inside}/{name}" if inside else name, depth - 1, warn)
 
 
 def _entry(storage: str, name: str, kind: Literal["sweep", "run"], warn: Callable[[str], None]) -> Entry:

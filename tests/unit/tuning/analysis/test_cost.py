@@ -2,11 +2,13 @@
 
 import json
 import os
+import re
 from pathlib import Path
 
 import pytest
 import sweep_records
 import tiny
+from closed_files import modes_hold
 
 from data_shards.errors import UserError
 from data_shards.storage.folder import RunFolder
@@ -99,6 +101,17 @@ def test_a_storage_is_indexed(tmp_path: Path) -> None:
     assert found["sweeps/done"].best == min(each.score for each in read_results(done).trials)
     assert (found["run"].best, found["run"].images, found["run"].seconds) == (7.5, 100, 60)
     assert found["sweeps/running"].seconds
+
+
+def test_a_folder_that_may_not_be_listed_hides_no_other(tmp_path: Path) -> None:
+    sweep_records.sweep(tmp_path, 0, name="own")
+    (tmp_path / "lost+found").mkdir(mode=0)
+    said: list[str] = []
+    with modes_hold():
+        (entry,) = entries(str(tmp_path), said.append)
+    assert entry.name == "own"
+    (line,) = said
+    assert re.match(rf"cannot list {re.escape(str(tmp_path))}/lost\+found: .*Permission denied; left out$", line)
 
 
 def test_what_cannot_be_read_is_in_the_index_with_its_reason(tmp_path: Path) -> None:
