@@ -15,15 +15,23 @@ from decimal import Decimal
 from importlib import import_module
 from typing import NamedTuple
 
-from data_shards.errors import Stopped, UserError, error_lines, missing_module, shown_name
+from data_shards.errors import NO_MORE_THREADS, Stopped, UserError, error_lines, missing_module, shown_name
 from data_shards.repeats import repeats_counted
 
 # Errors of files and folders that the user can fix; any other OSError is a bug in this program.
 OF_A_PLACE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENAMETOOLONG, errno.ELOOP)
-# What Python's own modules raise, without a type of their own, where the environment is at fault; and what to do.
+NO_MORE_MEMORY = "the system allows no more memory: raise the limit (ulimit -v), or take a machine with more"
+# What Python's own modules raise, often without a type of their own, where the environment is at fault; and what to do.
 OF_THE_ENVIRONMENT = {
     "Could not determine home directory": "a path begins with ~, and there is no such home; give the whole path",
     "No usable temporary directory": "no temporary folder can be written, or its disk is full; choose another with TMPDIR",
+    "can't start new thread": NO_MORE_THREADS,
+    # Of a fork.
+    "Resource temporarily unavailable": NO_MORE_THREADS,
+    # Of a library's import, and of a fork.
+    "failed to map segment": NO_MORE_MEMORY,
+    "Cannot allocate memory": NO_MORE_MEMORY,
+    "Too many open files": "the system allows no more open files: raise the limit (ulimit -n)",
 }
 # What int() does not take.
 SCIENTIFIC = re.compile(r"[-+]?(\d[\d_]*\.?\d*|\.\d+)[eE][-+]?\d{1,2}", re.ASCII)
@@ -85,7 +93,7 @@ def run_verb(
         # Without this the interpreter complains when it flushes.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, ImportError) as error:
         if advice := next((advice for text, advice in OF_THE_ENVIRONMENT.items() if text in str(error)), None):
             print(f"error: {advice}", file=sys.stderr)
             return 2

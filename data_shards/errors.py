@@ -8,6 +8,8 @@ import sys
 # Line breaks, terminal control characters, and lone surrogates that do not stand for a byte.
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udc7f\udd00-\udfff]")
 
+NO_MORE_THREADS = "the system allows no more processes or threads: raise the limit (ulimit -u, or the container's pids limit), or end others"
+
 
 class UserError(ValueError):
     """Invalid input, damaged data, or storage that refuses access.

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from data_shards.dataset.manifest import FINGERPRINT, INDEX, INDEX_SCHEMA, MANIFEST, REBUILD, Dataset
-from data_shards.errors import UserError
+from data_shards.errors import NO_MORE_THREADS, UserError
 from data_shards.storage import RangeReader, shown
 
 GROUPS_KEPT = 64
@@ -63,6 +63,9 @@ class IndexRows:
         try:
             yield
         except (pa.ArrowException, OSError) as error:
+            # pyarrow's own, which reads in a thread.
+            if "Failed to launch worker thread" in str(error):
+                raise UserError(NO_MORE_THREADS) from error
             raise self._damaged(f"it is damaged, or not the one that {MANIFEST} names") from error
 
     def _damaged(self, why: str) -> UserError:

@@ -11,8 +11,8 @@ from types import ModuleType
 
 import pytest
 
-from data_shards.command_line import Verb, run_verb
-from data_shards.errors import UserError
+from data_shards.command_line import NO_MORE_MEMORY, Verb, run_verb
+from data_shards.errors import NO_MORE_THREADS, UserError
 
 
 class Parsed(ModuleType):
@@ -82,6 +82,14 @@ def test_a_users_error_is_a_line_each_and_status_2(run, capsys: pytest.CaptureFi
         (PermissionError(errno.EACCES, "Permission denied", "a\nb"), "a\\nb: Permission denied"),
         (OSError(errno.ENOSPC, "No space left on device"), "No space left on device"),
         (OSError(errno.EROFS, "Read-only file system", b"caf\xe9"), "caf\\xe9: Read-only file system"),
+        (RuntimeError("can't start new thread"), NO_MORE_THREADS),
+        (ImportError("libtorch_cpu.so: failed to map segment from shared object"), NO_MORE_MEMORY),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), NO_MORE_MEMORY),
+        (BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable"), NO_MORE_THREADS),
+        (
+            OSError(errno.EMFILE, "Too many open files", "a.png"),
+            "the system allows no more open files: raise the limit (ulimit -n)",
+        ),
         (
             RuntimeError("Could not determine home directory."),
             "a path begins with ~, and there is no such home; give the whole path",

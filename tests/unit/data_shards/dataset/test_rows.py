@@ -2,6 +2,7 @@ import os
 import shutil
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from image_folders import fabricate, make_dataset
@@ -9,7 +10,7 @@ from image_folders import fabricate, make_dataset
 from data_shards import Dataset, StreamConfig, UnpairedStream, open_dataset
 from data_shards.dataset.manifest import commit
 from data_shards.dataset.rows import IndexRows, Row
-from data_shards.errors import UserError
+from data_shards.errors import NO_MORE_THREADS, UserError
 from data_shards.storage import RangeReader, locate
 
 COUNT = 20
@@ -95,6 +96,15 @@ def test_opening_a_dataset_names_an_index_that_is_missing_or_cut(dataset: Datase
     index_file(dataset).unlink()
     with pytest.raises(UserError, match=r"index.parquet of .* is missing; `python -m data_shards index --force`"):
         open_dataset(dataset.uri)
+
+
+def test_a_limit_of_processes_is_no_damage(dataset: Dataset) -> None:
+    """Under `ulimit -u` or a container's limit pyarrow cannot start the thread that it reads in."""
+    refused = "Unknown error: Failed to launch worker thread: Resource temporarily unavailable"
+    rows = open_rows(dataset)
+    with pytest.raises(UserError) as caught, rows._reading():
+        raise pa.ArrowException(refused)
+    assert str(caught.value) == NO_MORE_THREADS
 
 
 def test_a_missing_index_is_named(dataset: Dataset) -> None:
