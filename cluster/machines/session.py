@@ -141,6 +141,9 @@ def set_environment(*, own: bool) -> None:
     """
     for name, value in {**SETTINGS, **(OWN_SETTINGS if own else JOIN_SETTINGS)}.items():
         os.environ.setdefault(name, value)
+    if os.environ.get("NO_COLOR") or not (sys.stdout.isatty() and sys.stderr.isatty()):
+        # Else Ray begins the lines of its processes with escape sequences, also in a file.
+        os.environ.setdefault("RAY_COLOR_PREFIX", "0")
     if own and os.environ["RAY_AUTH_MODE"] == "token":
         # Known to this process and its workers alone; without it Ray writes one to the home directory.
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))

@@ -20,18 +20,21 @@ def test_an_address_without_a_cluster(address: str, said: str) -> None:
 
 
 def test_a_ray_of_its_own_has_a_token_that_nobody_else_knows(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in (*session.SETTINGS, *session.OWN_SETTINGS, "RAY_AUTH_TOKEN"):
+    for name in (*session.SETTINGS, *session.OWN_SETTINGS, "RAY_AUTH_TOKEN", "RAY_COLOR_PREFIX"):
         # Set first, so that it is put back however it was.
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
     session.set_environment(own=True)
     assert session.os.environ["RAY_AUTH_MODE"] == "token"
     assert len(session.os.environ["RAY_AUTH_TOKEN"]) == 64
+    # Nor escape sequences where its lines go into a file.
+    assert session.os.environ["RAY_COLOR_PREFIX"] == "0"
 
 
 def test_what_the_user_has_set_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in (*session.SETTINGS, *session.OWN_SETTINGS):
         monkeypatch.setenv(name, "mine")
+    monkeypatch.setenv("RAY_COLOR_PREFIX", "mine")
     monkeypatch.setenv("RAY_AUTH_TOKEN", "")
     monkeypatch.delenv("RAY_AUTH_TOKEN")
     session.set_environment(own=True)
