@@ -5,7 +5,6 @@ from collections.abc import Generator
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
-from typing import cast
 
 import numpy as np
 import torch
@@ -131,7 +130,7 @@ def steps_of(wanted: Wanted, images: Images, *, prepare: bool = False) -> Genera
                 found.append(images.measure(step) | attention_measured(model, step.networks, a, b))
         yield
     with stream:
-        generator = cast(Network, step.inference_generators["generator_ba"])
+        generator = step.inference_generators["generator_ba"]
         content = kept(generator, images.photos)
         painted = translate_images(generator, images.shown)
         diverged = not step.finite.item()
