@@ -64,12 +64,14 @@ def test_a_sweep_is_drawn(browser: Browser, page: dict[int, str], trials: int, w
     assert browser.complaints() == []
 
 
+@pytest.mark.slow
 def test_parallel_coordinates_are_in_colour(browser: Browser, page: dict[int, str]) -> None:
     browser.open(page[10])
     assert browser.coloured("#chart-parallel") > 500
     assert browser.coloured(".ranking thead") == 0
 
 
+@pytest.mark.slow
 def test_charts_follow_the_window_and_the_theme(browser: Browser, page: dict[int, str]) -> None:
     browser.open(page[10], DESKTOP)
     width = "return document.querySelector('#chart-curves .main-svg').getBoundingClientRect().width"
@@ -82,6 +84,7 @@ def test_charts_follow_the_window_and_the_theme(browser: Browser, page: dict[int
     assert browser.complaints() == []
 
 
+@pytest.mark.slow
 def test_the_ranking_is_searched_and_sorted(browser: Browser, page: dict[int, str]) -> None:
     browser.open(page[MANY])
     numbers = "return [...document.querySelectorAll('.ranking tbody tr')].map(row => row.dataset.trial)"

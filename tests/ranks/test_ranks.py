@@ -103,6 +103,7 @@ def test_two_ranks_stopped_and_continued_equal_two_undisturbed_bit_for_bit(
     assert [name for name in one if not torch.equal(one[name], two[name])] == []
 
 
+@pytest.mark.slow
 def test_three_ranks_in_rounds_continue_bit_for_bit(ranks: Ranks, uri: str, tmp_path: Path) -> None:
     """With three, another grouping of the gradients would sum them in another order."""
     step = {"step": {"micro_batch": 1, "ema_half_life": 8}}

@@ -44,7 +44,11 @@ def expected(local: Dataset) -> list[UnpairedBatch]:
 
 
 @pytest.mark.parametrize(
-    "kind", [pytest.param(kind, marks=pytest.mark.slow) if kind in ("hang", "close") else kind for kind in FAULTS]
+    "kind",
+    [
+        pytest.param(kind, marks=pytest.mark.slow) if kind in ("hang", "close", "reset", "slow") else kind
+        for kind in FAULTS
+    ],
 )
 def test_a_stream_through_faults(kind: str, packed: Packed, proxy: FaultProxy, expected: list[UnpairedBatch]) -> None:
     dataset = open_dataset(packed.bucket.uri("data", proxy))

@@ -224,6 +224,7 @@ def test_an_index_of_what_pack_wrote_is_the_same_dataset(tmp_path: Path) -> None
     assert rows(tmp_path / "shards") == before
 
 
+@pytest.mark.slow
 def test_processes_find_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("data_shards.packing.processes.WORTH_A_PROCESS_BYTES", 1)
     for name in ("one", "two"):

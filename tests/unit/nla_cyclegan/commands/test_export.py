@@ -101,6 +101,7 @@ def test_the_onnx_file_stands_alone_and_says_what_it_is(checkpoint, tmp_path, ca
     torch.testing.assert_close(torch.from_numpy(painted), expected, rtol=0, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_mask_is_exported_with_the_translation(tmp_path, capsys):
     torch.manual_seed(0)
     generator = Generator(GeneratorConfig(**PLAIN.model_dump() | MASKED)).eval()

@@ -40,6 +40,7 @@ def records(file: Path) -> Iterator[Any]:
             parts = b""
 
 
+@pytest.mark.slow
 def test_a_run_and_its_continuation_are_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any) -> None:
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_DIR", str(tmp_path))
