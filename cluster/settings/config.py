@@ -60,6 +60,8 @@ def with_whole_numbers(model: type[BaseModel], fields: Any) -> Any:
             found[name] = with_whole_numbers(kind, value)
         elif isinstance(value, bool) and kinds & {int, float} and bool not in kinds:
             found[name] = str(value).lower()
+        elif isinstance(value, list):
+            found[name] = [str(each).lower() if isinstance(each, bool) else each for each in value]
         elif isinstance(value, str) and int in kinds:
             # What is none is refused by the field itself.
             with suppress(ValueError):

@@ -167,6 +167,11 @@ def test_a_yes_is_no_number(tmp_path: Path) -> None:
     assert [line.partition(":")[0] for line in lines] == fields
     # Not block 0.
     assert "nonlocal_blocks 'false': no such placement; allowed: block indices, or one of none" in lines[1]
+    file.write_text("data.uri: shards\nmodel.generator.nonlocal_blocks: [yes, 2]\nscaling.workers: [yes, 4]\n")
+    assert [line.partition(":")[0] for line in problems("--config", str(file))] == [
+        "model.generator.nonlocal_blocks.0",
+        "scaling.workers",
+    ]
 
 
 def test_a_fields_name_alone_is_found_in_its_sections(file: str) -> None:
