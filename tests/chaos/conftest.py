@@ -58,7 +58,9 @@ def undisturbed(
             # The dashes keep torchrun from taking --local for an option of its own.
             launcher = ["torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}", "-m", "--"]
             command = [sys.executable, "-m", *launcher, "cluster", "train", "--local", "--config", str(file)]
-            done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240)
+            # A thread each, as on the lab's machines of one core: sums over more threads differ in their last bits.
+            environment = os.environ | {"OMP_NUM_THREADS": "1"}
+            done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240, env=environment)
             assert done.returncode == 0, done.stderr
             known[key] = tiny.newest(RunFolder(str(folder / "runs"), "tiny"))
         return known[key]
