@@ -176,7 +176,7 @@ def _that_gives_up(filesystem: fs.FileSystem, uri: str) -> fs.FileSystem:
     # A client made from a URI retries for 6 s where nothing listens, and 31 times, 99 s in all, where a server hangs; Google's
     # for 15 minutes.
     make, (options,) = filesystem.__reduce__()
-    if VIRTUAL in uri:
+    if VIRTUAL in split_options(uri)[1]:
         options["force_virtual_addressing"] = True
     elif make(options) != filesystem:
         # Some options, such as tls_verify_certificates, exist in a URI only.
