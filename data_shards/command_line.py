@@ -15,6 +15,8 @@ from decimal import Decimal
 from importlib import import_module
 from typing import NamedTuple
 
+from typing_extensions import Buffer
+
 from data_shards.errors import NO_MORE_THREADS, Stopped, UserError, error_lines, missing_module, shown_name
 from data_shards.repeats import repeats_counted
 
@@ -71,6 +73,9 @@ def run_verb(
     if isinstance(sys.stdout, io.TextIOWrapper):
         # As stderr does: a path need not be text, nor in the terminal's alphabet.
         sys.stdout.reconfigure(errors="backslashreplace")
+    if isinstance(sys.stderr, io.TextIOWrapper) and sys.stderr is sys.__stderr__:
+        lasting = io.BufferedWriter(LastingStderr(sys.stderr.fileno(), "w", closefd=False))
+        sys.stderr = io.TextIOWrapper(lasting, sys.stderr.encoding, "backslashreplace", line_buffering=True)
     if not arguments:
         _parser(prog, description, verbs).print_help(sys.stderr)
         return 2
@@ -107,6 +112,24 @@ def run_verb(
         with suppress(OSError):
             print(interrupted, file=sys.stderr)
         return 128 + getattr(error, "signal_number", signal.SIGINT)
+
+
+class LastingStderr(io.FileIO):
+    """Stderr that leads nowhere once it cannot be written: a full disk below its log ends no run.
+
+    A reader that has gone (`2>&1 | head`, ssh without a terminal) counts as a closed terminal.
+    """
+
+    def write(self, content: Buffer) -> int:
+        try:
+            return super().write(content)
+        except OSError as error:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self.fileno())
+            os.close(nowhere)
+            if isinstance(error, BrokenPipeError):
+                os.kill(os.getpid(), signal.SIGHUP)
+            return super().write(content)
 
 
 @contextmanager

@@ -60,7 +60,8 @@ class UnpairedStream:
 
     Raises: TypeError for arguments of another type. UserError where the dataset does not fit (a split missing, fewer samples than
     `global_batch`), for `loader_workers` in a daemonic process (a worker of a DataLoader or a Pool), which may start none, and, while
-    iterating, where shards are missing or more samples are damaged than the budget allows, or in a fork of the process that made it.
+    iterating, where shards are missing or more samples are damaged than the budget allows, in a fork of the process that made it, or after
+    an error or Ctrl-C that ended it.
     """
 
     def __init__(
@@ -103,6 +104,7 @@ class UnpairedStream:
         # Each counts once, even if several ranks or epochs meet it.
         self._faults = {(fault.shard, fault.key): fault for fault in bad_samples}
         self.loader_restarts = 0
+        self._ended_by = ""
         self._loader: ThreadLoader | WarmLoader
         if config.loader_workers:
             self._loader = WarmLoader(task, tracks, config.loader_workers, config.prefetch)
@@ -142,6 +144,11 @@ class UnpairedStream:
 
     def __next__(self) -> UnpairedBatch:
         if not self._close.alive:
+            if self._ended_by:
+                # Not StopIteration, with which a loop in a notebook's next cell would train nothing, without a word.
+                raise UserError(
+                    f"the stream has ended with a {self._ended_by}; make another one, with start_images, the images seen, to go on"
+                )
             raise StopIteration
         if os.getpid() != self._process:
             raise UserError(
@@ -156,7 +163,8 @@ class UnpairedStream:
             for fault in part.faults:
                 if self._is_new(fault):
                     self._warn(f"bad sample replaced by another: {fault}")
-        except BaseException:
+        except BaseException as error:
+            self._ended_by = type(error).__name__
             self.close()
             raise
         a, b = part.images.permute(0, 1, 4, 2, 3)

@@ -4,6 +4,7 @@ import argparse
 import errno
 import os
 import signal
+import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -179,3 +180,24 @@ def test_a_closed_stream_is_no_error(run, monkeypatch, closed: str) -> None:
 
     monkeypatch.setattr(sys, closed, None)
     assert run(Whole(speak), "go") == 0
+
+
+STDERR = """
+import sys
+from types import ModuleType
+from data_shards.command_line import Verb, run_verb
+
+module = ModuleType("a_verb")
+module.main = lambda _: print("working", file=sys.stderr, flush=True)
+sys.modules["a_verb"] = module
+sys.exit(run_verb("python -m package", "A package.", {"go": Verb("a_verb", "go")}, ["go"]))
+"""
+
+
+def test_a_full_disk_below_stderr_ends_nothing_and_a_reader_that_has_gone_is_a_closed_terminal() -> None:
+    with open("/dev/full", "w") as full:
+        assert subprocess.run([sys.executable, "-c", STDERR], stderr=full).returncode == 0
+    reading, writing = os.pipe()
+    os.close(reading)
+    assert subprocess.run([sys.executable, "-c", STDERR], stderr=writing).returncode == 129
+    os.close(writing)

@@ -28,6 +28,7 @@ from data_shards.images.fit import Fit
 from data_shards.images.transforms import augment, decode
 from data_shards.packing.pack import pack
 from data_shards.storage import RangeReader, locate
+from data_shards.stream.loaders import ThreadLoader
 
 CONFIG = StreamConfig(load_size=36, crop_size=32, loader_workers=0)
 COUNT_A, COUNT_B = 22, 31
@@ -312,7 +313,8 @@ def test_past_the_budget_the_stream_stops_and_names_them(damaged: Dataset, worke
     assert "more than bad_sample_budget 0.03 allows" in message
     assert "trainB-000000.tar: 0004: its checksum" in message
     assert "\n" not in message
-    assert list(batches) == []
+    with pytest.raises(UserError, match="ended with a UserError"):
+        next(batches)
 
 
 def test_without_a_budget_the_first_bad_sample_stops_the_stream(damaged: Dataset) -> None:
@@ -345,6 +347,21 @@ def test_a_closed_stream_ends_and_leaves_no_thread(dataset: Dataset) -> None:
     batches.close()
     batches.close()
     assert list(batches) == []
+    wait_until(lambda: not reading_threads())
+
+
+def test_a_stream_that_was_interrupted_says_so_when_it_is_read_again(
+    dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(_: ThreadLoader) -> None:
+        raise KeyboardInterrupt
+
+    batches = stream(dataset)
+    monkeypatch.setattr(ThreadLoader, "next", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        next(batches)
+    with pytest.raises(UserError, match="ended with a KeyboardInterrupt; make another one, with start_images"):
+        list(batches)
     wait_until(lambda: not reading_threads())
 
 
