@@ -13,7 +13,7 @@ from typing import Any
 from cluster.machines.forks import ROOT, joined_forks, own_forks
 from cluster.machines.head_watch import head_watched
 from cluster.machines.own_folder import own_folder
-from cluster.machines.start_errors import TESTED_RAY, join_error, missing_of_ray, named, start_error
+from cluster.machines.start_errors import TESTED_RAY, WITHOUT_RAY, join_error, missing_of_ray, named, start_error
 from cluster.settings.preflight import in_ray_job
 from cluster.settings.workers.capacity import Machine
 from cluster.settings.workers.scaling import LOSS_WAIT_S
@@ -154,9 +154,18 @@ def _named_to_its_processes() -> Iterator[None]:
     """While in this context a Ray that starts here has a chosen address, which its processes know.
 
     Else some ask this machine for its Ray, fail where there are two, and leave the cores of a stopped trial taken for good.
+
+    Raises: UserError where this machine does not reach itself; Ray would try for ten minutes.
     """
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    try:
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+            socket.create_connection(free.getsockname(), timeout=CONNECT_S).close()
+    except OSError as error:
+        raise UserError(
+            f"127.0.0.1 cannot be reached, where Ray's processes meet ({error.strerror or error}): bring the loopback interface up "
+            f"(ip link set lo up), {WITHOUT_RAY}"
+        ) from error
     named = {"RAY_GCS_SERVER_PORT": str(port), "RAY_ADDRESS": f"127.0.0.1:{port}"}
     os.environ.update(named)
     try:

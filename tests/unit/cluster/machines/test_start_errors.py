@@ -1,5 +1,6 @@
 """What Ray raises when it does not start, or cannot be joined, in words of the user's: each kind by itself."""
 
+import errno
 import os
 import tempfile
 from pathlib import Path
@@ -127,6 +128,18 @@ def test_a_ray_that_lacks_something() -> None:
 def test_addresses_of_other_kinds(address: str) -> None:
     with pytest.raises(UserError, match="expected HOST:PORT"), session.ray_session(address):
         pass
+
+
+def test_a_machine_that_does_not_reach_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unreachable(*_: object, **__: object) -> None:
+        raise OSError(errno.ENETUNREACH, "Network is unreachable")
+
+    monkeypatch.setattr(session.socket, "create_connection", unreachable)
+    with (
+        pytest.raises(UserError, match=r"Network is unreachable\): bring the loopback interface up"),
+        session._named_to_its_processes(),
+    ):
+        pytest.fail("Ray would wait")
 
 
 def test_a_folder_whose_name_is_too_long_for_sockets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
