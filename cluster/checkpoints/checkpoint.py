@@ -21,6 +21,7 @@ from cluster.checkpoints.storing import store_share
 from cluster.ownership.attempt import UNOWNED, Attempt
 from cluster.ranks.clock import Clock
 from cluster.ranks.world import World
+from cluster.records.upload import OptionalWork
 from data_shards.errors import UserError, say_warning
 from data_shards.storage.checked import checked
 from data_shards.storage.folder import RunFolder
@@ -77,6 +78,8 @@ class Checkpoints:
         self._taken: set[str] = set()
         self._scores: dict[str, StoredScore | None] = {}
         self._bases: set[str] = set()
+        # Buckets with a retention policy refuse it for a while.
+        self._deletions = OptionalWork(f"checkpoints of {folder.label} that are not kept cannot be deleted")
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -164,8 +167,9 @@ class Checkpoints:
             writer = writer_of(name)
             # The owner has seen all earlier attempts end; a later one, which may be writing, is about to take over.
             if writer is None or (self.attempt != UNOWNED and writer.number <= self.attempt.number):
-                self.folder.delete_folder(name)
-                del there[name]
+                with self._deletions.attempt():
+                    self.folder.delete_folder(name)
+                    del there[name]
         return there
 
     def _carried(self, name: str) -> dict[str, Any]:
@@ -218,9 +222,13 @@ class Checkpoints:
             if name not in self._scores:
                 self._scores[name] = score_of(self.folder, name)
         scores = {name: self._scores[name] for name in complete}
-        for name in self._superfluous(scores):
+        # The oldest first: a policy that keeps objects for some time releases it first.
+        for name in reversed(self._superfluous(scores)):
             self.attempt.check()
-            self.folder.delete_folder(name)
+            with self._deletions.attempt():
+                self.folder.delete_folder(name)
+            if self._deletions.is_failing:
+                return
 
     def _superfluous(self, scores: Mapping[str, StoredScore | None]) -> list[str]:
         """Checkpoints that are kept under no basis of the score; scores of different bases are not comparable."""

@@ -149,6 +149,27 @@ def test_saved_when_due_and_at_the_end_and_the_newest_are_kept(make: Make, folde
     assert complete_checkpoints(folder) == ["checkpoint_000000000020", "checkpoint_000000000012"]
 
 
+def test_a_bucket_that_refuses_deletions_does_not_end_the_run(
+    make: Make, folder: RunFolder, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(self: RunFolder, name: str) -> None:
+        raise UserError(f"cannot delete {name}: AWS Error ACCESS_DENIED")
+
+    checkpoints, step = make(), make_step()
+    with monkeypatch.context() as retention:
+        retention.setattr(RunFolder, "delete_folder", refuse)
+        save(checkpoints, step, 4, 8, 12, 16)
+        (Path(folder.path) / "checkpoint_000000000016" / commit_file(1)).unlink()
+        assert make().restore(make_step(1)) == 12
+    assert len(folder.names()) == 4
+    said = capsys.readouterr().err
+    assert said.count("that are not kept cannot be deleted (cannot delete checkpoint_000000000004") == 1
+    assert "that are not kept cannot be deleted (cannot delete checkpoint_000000000016" in said
+    save(checkpoints, step, 20)
+    assert complete_checkpoints(folder) == ["checkpoint_000000000020", "checkpoint_000000000012"]
+    assert "resolved: checkpoints" in capsys.readouterr().err
+
+
 def test_a_notice_of_preemption_after_the_last_step_saves_nothing_twice(folder: RunFolder) -> None:
     checkpoints, step = Checkpoints(CheckpointConfig(every=8), CLOCK, folder, ALONE, {}), make_step()
     checkpoints.maybe_save(step, 20, {}, 3.0)
