@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -78,17 +79,22 @@ class MetricsFiles(Sink):
     def write(self, record: Record) -> None:
         self._unwritten += as_lines([record])
         with self._lines.attempt():
-            while self._unwritten:
-                self._unwritten = self._unwritten[self._metrics.write(self._unwritten) :]
+            self._write_lines()
         if self.config.tensorboard:
             with self._curves.attempt():
                 self._draw(record)
 
     def close(self) -> None:
-        self._metrics.close()
+        # What a network mount could not write it may report only here.
+        with self._lines.attempt(), closing(self._metrics):
+            self._write_lines()
         if self._events:
             with self._curves.attempt():
                 self._events.close()
+
+    def _write_lines(self) -> None:
+        while self._unwritten:
+            self._unwritten = self._unwritten[self._metrics.write(self._unwritten) :]
 
     def _draw(self, record: Record) -> None:
         # After a failure a SummaryWriter must be replaced.

@@ -3,7 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Self
@@ -13,6 +13,7 @@ from pyarrow import ArrowException
 from cluster.ownership.attempt import UNOWNED, Attempt
 from data_shards.errors import LostRunError, UserError, say, say_warning
 from data_shards.storage.folder import RunFolder
+from data_shards.storage.temporary import temporary_name
 
 INTERVAL_S = 10.0
 # An object is replaced as a whole: files that have grown are uploaded less often.
@@ -120,9 +121,25 @@ class Uploader:
 @contextmanager
 def local_files(folder: RunFolder, attempt: Attempt = UNOWNED) -> Iterator[tuple[Path, Callable[[], None]]]:
     """A local folder to write a run's files in, which are in the run's folder when this context ends; and `upload_now`."""
-    if folder.is_local:
+    if folder.is_local and _appends(Path(folder.path)):
         # Every write is in place already.
         yield Path(folder.path), lambda: None
     else:
         with TemporaryDirectory(prefix="run-") as root, Uploader(Path(root), folder, attempt) as uploader:
             yield Path(root), uploader.upload_now
+
+
+def _appends(folder: Path) -> bool:
+    """Whether files in the folder can be appended to. Mounts of buckets may refuse it, some only when the file is closed."""
+    probe = folder / temporary_name()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.write_bytes(b"1")
+        with probe.open("ab") as file:
+            file.write(b"2")
+        return probe.read_bytes() == b"12"
+    except OSError:
+        return False
+    finally:
+        with suppress(OSError):
+            probe.unlink()

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -50,6 +51,19 @@ def test_a_full_disk_loses_no_record(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert said[0].startswith("warning: metrics.jsonl of ")
     assert "No space left on device" in said[0]
     assert [line.partition(":")[0] for line in said] == ["warning", "resolved"]
+
+
+def test_a_quota_that_is_noticed_at_the_end_ends_no_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    written = files(tmp_path)
+    written.start(0)
+
+    def close() -> None:
+        raise OSError(122, "Disk quota exceeded")
+
+    written._metrics.close()
+    written._metrics = SimpleNamespace(close=close)  # type: ignore[assignment]
+    written.close()
+    assert "cannot be written ([Errno 122] Disk quota exceeded)" in capsys.readouterr().err
 
 
 def test_curves_go_on_after_a_failure(

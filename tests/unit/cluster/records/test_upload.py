@@ -10,7 +10,11 @@ from typing import Any
 import pytest
 
 from cluster.records import upload
-from cluster.records.upload import Uploader
+from cluster.records.config import ObserveConfig
+from cluster.records.metrics_file import read_records
+from cluster.records.sinks import MetricsFiles
+from cluster.records.upload import Uploader, local_files
+from data_shards.storage.folder import RunFolder
 
 
 class Store:
@@ -94,3 +98,22 @@ def test_what_is_not_stored_at_the_end_is_named(
     # Not while other tests run.
     ended._thread.join(60)
     assert "warning: not stored in s3://bucket/run: metrics.jsonl" in capsys.readouterr().err
+
+
+def test_on_a_mount_that_cannot_append_files_are_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, real = RunFolder(str(tmp_path), "run"), Path.open
+
+    def refuse(self: Path, mode: str = "r", *rest: Any, **more: Any) -> Any:
+        if "a" in mode and tmp_path in self.parents:
+            raise PermissionError(1, "Operation not permitted")
+        return real(self, mode, *rest, **more)
+
+    monkeypatch.setattr(Path, "open", refuse)
+    for images in (1, 2):
+        with local_files(folder) as (files, _):
+            metrics = MetricsFiles(ObserveConfig(tensorboard=False), files, folder)
+            metrics.start(images - 1)
+            metrics.write({"images": images})
+            metrics.close()
+    assert [record["images"] for record in read_records(folder)] == [1, 2]
+    assert [file.name for file in Path(folder.path).iterdir()] == ["metrics.jsonl"]
