@@ -76,7 +76,9 @@ def list_work(
     results = _written(out)
     # None for an image without a result; 0 where storage gives no times.
     made = results["written"].take(pc.index_in(named["target"], value_set=results["name"]))
-    outdated = pc.and_(pc.less(made, named["written"]), pc.greater(made, 0))
+    # A time to come, of a camera or of a server whose clock is ahead, would be newer than any result.
+    newer = pc.and_(pc.less(made, named["written"]), pc.less(named["written"], time.time()))
+    outdated = pc.and_(newer, pc.greater(made, 0))
     todo = pc.fill_null(outdated, True)
     return Work(named.filter(todo), named.num_rows, pc.sum(outdated).as_py() or 0, left_out)
 

@@ -54,15 +54,16 @@ def test_what_is_there_is_not_done_again(folders) -> None:
 
 def test_a_result_older_than_its_image_is_made_again(folders) -> None:
     source, out = folders
-    put(source, "older.jpg", "same.jpg", "newer.jpg", "unknown.jpg", "none.jpg")
-    put(out, "older.png", "same.png", "newer.png", "unknown.png")
+    put(source, "older.jpg", "same.jpg", "newer.jpg", "unknown.jpg", "none.jpg", "future.jpg")
+    put(out, "older.png", "same.png", "newer.png", "unknown.png", "future.png")
     now = os.stat(source).st_mtime
     for name, written in (("older", now - 100), ("same", now), ("newer", now + 1), ("unknown", 0)):
         os.utime(source / f"{name}.jpg", (now, now))
         # 0: as of storage that gives no times.
         os.utime(out / f"{name}.png", (written, written))
+    os.utime(source / "future.jpg", (now + 1e9, now + 1e9))
     found = work(source, out)
-    assert (list(targets(found)), found.total, found.outdated) == (["none.jpg", "older.jpg"], 5, 1)
+    assert (list(targets(found)), found.total, found.outdated) == (["none.jpg", "older.jpg"], 6, 1)
 
 
 def test_the_limit_counts_what_is_there(folders) -> None:
