@@ -82,7 +82,7 @@ class DiskCache:
             mode = self._make_folder()
             with suppress(FileExistsError):
                 path.parent.mkdir()
-                path.parent.chmod(mode)
+                _permit(path.parent, mode)
             with self._locked() as tally:
                 # Another process may have put it meanwhile: a second time it would only be counted.
                 if not path.exists() and self._make_room(len(data), tally):
@@ -103,7 +103,7 @@ class DiskCache:
         if not self._folder.is_dir():
             self._folder.mkdir(parents=True, exist_ok=True)
             if self._is_shared:
-                self._folder.chmod(SHARED)
+                _permit(self._folder, SHARED)
         return stat.S_IMODE(self._folder.stat().st_mode)
 
     def _path(self, name: str) -> Path:
@@ -118,7 +118,7 @@ class DiskCache:
         except FileNotFoundError:
             with suppress(FileExistsError):
                 os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL))
-                path.chmod(self._folder.stat().st_mode & READ_WRITE)
+                _permit(path, self._folder.stat().st_mode & READ_WRITE)
             descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW)
         with open(descriptor, "r+", encoding="utf-8") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
@@ -189,8 +189,14 @@ def _write(path: Path, data: bytes, mode: int) -> None:
     temporary = path.with_name(f"{path.name}.{uuid4().hex}.tmp")
     try:
         temporary.write_bytes(data)
-        temporary.chmod(mode)
+        _permit(temporary, mode)
         temporary.replace(path)
     except OSError:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def _permit(path: Path, mode: int) -> None:
+    # exFAT and FAT have no permissions, and refuse those that they cannot show.
+    with suppress(PermissionError):
+        path.chmod(mode)

@@ -198,6 +198,16 @@ def test_a_disk_that_cannot_be_written_is_a_warning_and_no_cache(
     assert list((tmp_path / "cache").glob("*/*")) == []
 
 
+def test_a_file_system_without_permissions_has_a_cache_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: Path, mode: int) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(Path, "chmod", refuse)
+    cache = DiskCache(tmp_path / "new", 1000)
+    cache.put(*piece(1))
+    assert cache.get(piece(1)[0]) == piece(1)[1]
+
+
 def in_another_users_process(task: Callable[[], bool]) -> None:
     """The task, whose result must be true, in a fork that belongs to another user."""
     child = os.fork()
