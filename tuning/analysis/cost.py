@@ -79,10 +79,11 @@ def progress(trials: Sequence[Trial]) -> list[Point]:
 
 
 def _sessions(trial: Trial) -> list[tuple[Session, float]]:
-    """Sessions with their end times; for a running one the time of its last evaluation."""
+    """Sessions with their end times, none before its start; for a running one the time of its last evaluation."""
     if trial.sessions:
-        last = max(trial.last_seen or 0.0, trial.sessions[-1].start)
-        return [(session, last if session.end is None else session.end) for session in trial.sessions]
+        ends = [trial.last_seen or 0.0 if each.end is None else each.end for each in trial.sessions]
+        # A clock may have been put back meanwhile.
+        return [(each, max(each.start, end)) for each, end in zip(trial.sessions, ends, strict=True)]
     times = [each.time for each in trial.evaluations if each.time is not None]
     if not times:
         return []

@@ -59,6 +59,12 @@ def test_a_trial_that_trains_has_lasted_until_its_last_evaluation() -> None:
     assert timeline([trial(0, "running", session(100, None, "running"))])[0].end == 100
 
 
+def test_a_clock_that_was_put_back_costs_nothing() -> None:
+    put_back = trial(0, "finished", session(100, 40, "lost"), session(41, 50))
+    assert seconds_of(put_back) == 9
+    assert all(bar.start <= bar.end for bar in timeline([put_back]))
+
+
 def test_the_best_so_far_is_of_finished_trials_by_what_all_have_spent() -> None:
     trials = [
         trial(0, "finished", session(0, 20), times=(10.0, 20.0), score=5),
