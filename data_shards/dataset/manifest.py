@@ -20,6 +20,7 @@ from data_shards.dataset.epoch_plan import Extents, Integers, make_extents
 from data_shards.dataset.shape import damage
 from data_shards.errors import UserError
 from data_shards.storage import Location, file_size, list_files, locate, read_file, shown, write_file
+from data_shards.storage.checked import shortened
 
 MANIFEST = "manifest.json"
 INDEX = "index.parquet"
@@ -167,7 +168,7 @@ def read_manifest(location: Location) -> dict[str, Any] | None:
         version = manifest["version"]
         missing = {"index", "shards", "splits"} - manifest.keys()
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise UserError(f"{MANIFEST} of {location.uri} is not a data_shards manifest ({error!r}): {REBUILD}") from error
+        raise UserError(f"{MANIFEST} of {location.uri} is not a data_shards manifest ({shortened(repr(error))}): {REBUILD}") from error
     if version not in READ_VERSIONS:
         remedy = f"run `python -m data_shards index --force {quote(location.uri)}`, which leaves the shards as they are"
         if not isinstance(version, int) or version > FORMAT_VERSION:

@@ -29,6 +29,11 @@ ADVICE = {
     "SecondLevelDomainForbidden|PathStyleDomainForbidden": (
         "the server wants the bucket in the host's name: add force_virtual_addressing=true to the URI"
     ),
+    # Of a bucket that demands headers for encryption, tags or an ACL, which pyarrow's client does not send.
+    "explicit deny in a": (
+        "a policy forbids it to these credentials (one that demands encryption headers: set the bucket's default encryption in its "
+        "place, as they are not sent)"
+    ),
     r"AWS Error (ACCESS_DENIED|INVALID_ACCESS_KEY_ID|\w*SIGNATURE\w*|MISSING_AUTHENTICATION_TOKEN|INVALID_CLIENT_TOKEN_ID"
     r"|UNRECOGNIZED_CLIENT|UNKNOWN \(HTTP status 40[13]\))|ExpiredToken|InvalidToken": (
         "credentials refused: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (temporary ones: AWS_SESSION_TOKEN too) "
@@ -42,6 +47,7 @@ ADVICE = {
     ),
     # In conflict with another writer, whose lease ends soon (409, 412), or with one that has made the file shorter (416).
     r"Azure Error: \[\w*\] 4(?!08|09|12|16|29)\d\d": "request refused",
+    "Empty path component": "two slashes follow each other: leave one out (is a variable of the shell not set?)",
     "a valid account name": "write it as abfs://CONTAINER@ACCOUNT.dfs.core.windows.net/PATH",
     "Unsupported hostname in .*local URI": "a path of this machine is written file:///PATH, with three slashes",
     "Custom endpoint .* was not a valid URI": (
@@ -54,8 +60,13 @@ ADVICE = {
         "the server takes no checksums after the body: set AWS_REQUEST_CHECKSUM_CALCULATION=when_required and "
         "AWS_RESPONSE_CHECKSUM_VALIDATION=when_required"
     ),
+    r"Content-MD5 OR x-amz-checksum": (
+        "a bucket with object lock takes nothing without a checksum: do not set AWS_REQUEST_CHECKSUM_CALCULATION"
+    ),
     r"HTTP status 400": "request refused: are AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY set?",
-    r"wrong version number|CURL error \[35\]": "the server speaks plain HTTP: add scheme=http to the URI",
+    r"wrong version number|CURL error \[35\]": (
+        "the server speaks plain HTTP: write http:// before it in AWS_ENDPOINT_URL, or add scheme=http to the URI"
+    ),
     r"curlCode: (51|60)\b": "the server's certificate is not trusted: add tls_ca_file_path=... to the URI",
     r"HTTP status 4(?!08|09|16|25|29)": "request refused",
     "is a directory|Not a regular file": "it should be a file",

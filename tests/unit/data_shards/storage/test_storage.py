@@ -248,6 +248,15 @@ def test_storage_that_stays_away_is_named(operation: str, monkeypatch: pytest.Mo
             OSError("AWS Error ACCESS_DENIED during HeadObject operation: No response body."),
             "set AWS_ACCESS_KEY_ID and",
         ),
+        (
+            OSError("AWS Error ACCESS_DENIED during x: ... with an explicit deny in a resource-based policy"),
+            "a policy forbids",
+        ),
+        (
+            OSError("AWS Error [code 138] during x: Content-MD5 OR x-amz-checksum- HTTP header is required"),
+            "do not set AWS_",
+        ),
+        (OSError("Empty path component in path bucket//runs"), "two slashes follow each other"),
         (OSError("AWS Error SIGNATURE_DOES_NOT_MATCH during x: y"), "credentials refused: set AWS_ACCESS_KEY_ID"),
         (OSError("AWS Error UNKNOWN (HTTP status 403) during x: y"), "credentials refused: set AWS_ACCESS_KEY_ID"),
         (OSError("AWS Error UNKNOWN (HTTP status 400) during x: ExceptionName: ExpiredToken"), "AWS_SESSION_TOKEN"),
