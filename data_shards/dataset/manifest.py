@@ -168,7 +168,9 @@ def read_manifest(location: Location) -> dict[str, Any] | None:
         version = manifest["version"]
         missing = {"index", "shards", "splits"} - manifest.keys()
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise UserError(f"{MANIFEST} of {location.uri} is not a data_shards manifest ({shortened(repr(error))}): {REBUILD}") from error
+        raise UserError(
+            f"{MANIFEST} of {location.uri} is not a data_shards manifest ({shortened(repr(error))}): {REBUILD}"
+        ) from error
     if version not in READ_VERSIONS:
         remedy = f"run `python -m data_shards index --force {quote(location.uri)}`, which leaves the shards as they are"
         if not isinstance(version, int) or version > FORMAT_VERSION:

@@ -1,4 +1,5 @@
 import errno
+import gzip
 import hashlib
 import io
 import json
@@ -647,6 +648,11 @@ def test_a_manifest_that_cannot_be_read_is_named(tmp_path: Path, damage: Any, me
     path.write_text(json.dumps(damage(json.loads(path.read_text()))))
     with pytest.raises(UserError, match=message):
         open_dataset(tmp_path / "shards")
+    # Copied by a tool that stores what it copies compressed.
+    path.write_bytes(gzip.compress(bytes(range(256)) * 1000, 0))
+    with pytest.raises(UserError, match="is not a data_shards manifest") as caught:
+        open_dataset(tmp_path / "shards")
+    assert len(str(caught.value)) < 1000
 
 
 def test_no_message_about_a_source_shows_its_secret(monkeypatch: pytest.MonkeyPatch) -> None:
