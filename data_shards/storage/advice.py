@@ -29,6 +29,7 @@ ADVICE = {
     "SecondLevelDomainForbidden|PathStyleDomainForbidden": (
         "the server wants the bucket in the host's name: add force_virtual_addressing=true to the URI"
     ),
+    "protected by object lock|retention policy": "a retention period of the bucket forbids it",
     # Of a bucket that demands headers for encryption, tags or an ACL, which pyarrow's client does not send.
     "explicit deny in a": (
         "a policy forbids it to these credentials (one that demands encryption headers: set the bucket's default encryption in its "
