@@ -252,6 +252,7 @@ def test_storage_that_stays_away_is_named(operation: str, monkeypatch: pytest.Mo
             OSError("AWS Error ACCESS_DENIED during x: ... with an explicit deny in a resource-based policy"),
             "a policy forbids",
         ),
+        (OSError("AWS Error ACCESS_DENIED during x: protected by object lock."), "a retention period of the bucket"),
         (
             OSError("AWS Error [code 138] during x: Content-MD5 OR x-amz-checksum- HTTP header is required"),
             "do not set AWS_",
