@@ -96,7 +96,8 @@ def only_files(files: list[Path], out: Path) -> None:
 def whole(generator: nn.Module, files: list[Path], out: Path, batch: int) -> None:
     options = [
         "--weights",
-        "stand-in",
+        # Something that is there; what is loaded is the network at hand.
+        str(files[0].parent),
         "--out",
         str(out),
         "--device",
@@ -108,10 +109,10 @@ def whole(generator: nn.Module, files: list[Path], out: Path, batch: int) -> Non
     with (
         mock.patch.object(translate_files, "load_generators", return_value={"B2A": generator}),
         contextlib.redirect_stdout(io.StringIO()),
-        contextlib.redirect_stderr(io.StringIO()),
+        contextlib.redirect_stderr(io.StringIO()) as said,
     ):
         if command(["translate", *options]):
-            raise RuntimeError("not all images were translated")
+            raise RuntimeError(f"not all images were translated: {said.getvalue()}")
 
 
 def by_worker(generator: nn.Module, files: list[Path], out: Path, batch: int) -> None:
