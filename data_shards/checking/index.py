@@ -138,7 +138,9 @@ def _choose(
     location: Location, files: dict[str, int], wanted: list[str], known: list[dict[str, Any]]
 ) -> dict[str, list[str]]:
     """The shards of each split, in order."""
-    tars = sorted(name for name in files if name.endswith((".tar", *COMPRESSED)))
+    # A Mac's notes about a file that it copied are beside it: ._trainA-000000.tar.
+    own = [name for name in files if not os.path.basename(name).startswith("._")]
+    tars = sorted(name for name in own if name.endswith((".tar", *COMPRESSED)))
     if not tars:
         raise UserError(f"no .tar at {location.uri}: index takes in WebDataset shards, `pack` makes them of images")
     if wanted:

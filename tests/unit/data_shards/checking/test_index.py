@@ -326,6 +326,8 @@ def test_names_and_folders_tell_the_splits(tmp_path: Path, capsys: pytest.Captur
     names = ["trainA-1.tar", "trainA-0.tar", "trainB/b.tar", "trainB/a.tar", "testA000.tar", "set_testB_0.tar"]
     for number, name in enumerate([*names, "validation.tar", "trainAB.tar"]):
         write_tar(tmp_path / name, images(2, 10 * number))
+        # As a Mac writes beside what it copies to a disk or server without its attributes.
+        (tmp_path / name).with_name(f"._{(tmp_path / name).name}").write_bytes(b"\0\5\x16\7" + bytes(4092))
     assert index(tmp_path) == 0
     found = splits(tmp_path)
     assert list(found.items()) == [
