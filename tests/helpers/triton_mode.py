@@ -4,8 +4,11 @@ Other tests' libraries import Triton too (torchmetrics does), in whatever order 
 anew here, its compiled library apart, and after it the package's kernels.
 """
 
+import dataclasses
 import os
 import sys
+from collections.abc import Callable
+from types import SimpleNamespace
 
 
 def import_anew(*, interpret: bool) -> None:
@@ -30,6 +33,8 @@ def import_anew(*, interpret: bool) -> None:
             os.environ["TRITON_INTERPRET"] = before
     if interpret:
         _indices_of_one_element()
+        _language_patched_once()
+        _sums_unchecked()
 
 
 def _indices_of_one_element() -> None:
@@ -43,3 +48,30 @@ def _indices_of_one_element() -> None:
         (scope[0].set_attr if scope else setattr)(tensor, "__index__", lambda self: int(self.handle.data.item()))
 
     interpreter._patch_lang_tensor = patched
+
+
+def _language_patched_once() -> None:
+    """Triton replaces its language's functions by interpreted ones anew at each call of each function of a kernel, which takes
+    most of the interpreter's time. What has been imported here is never compiled: once for each module is enough.
+    """
+    from triton.runtime import interpreter
+
+    patch, done = interpreter._patch_lang, set[str]()
+
+    def patched(function: Callable[..., object]) -> SimpleNamespace:
+        if function.__module__ not in done:
+            done.add(function.__module__)
+            patch(function)
+        return SimpleNamespace(restore=lambda: None)
+
+    interpreter._patch_lang = patched
+
+
+def _sums_unchecked() -> None:
+    """The interpreter does each sum and product of integers again in 64 bits, half of its time, to find an overflow of 32. Its
+    cases have some thousand elements: none can be found.
+    """
+    from triton.runtime import interpreter
+
+    builder = interpreter.interpreter_builder
+    builder.options = dataclasses.replace(builder.options, sanitize_overflow=False)
