@@ -21,57 +21,56 @@ ELSEWHERE = Record("somebody@elsewhere", "pid 1", "2026-11-26 12:00:00", Process
 
 
 class Schedule:
-    """Threads of which one runs at a time, from one step on storage to the next, in a random order, by a clock of its own."""
+    """Threads of which one runs at a time, from one step on storage to the next, in a random order, by a clock of its own.
+
+    Each lets the next one go on itself: a thread that chose would cost two changes of thread a step.
+    """
 
     def __init__(self, seed: int) -> None:
         self.random = random.Random(seed)
         self.now = 0.0
         self.errors: list[BaseException] = []
-        self._turn = threading.Condition()
+        # Of the threads that wait: when they may go on, and the locks that hold them.
         self._wakes: dict[int, float] = {}
-        self._running = 0
-        self._granted: int | None = None
+        self._held: list[threading.Lock] = []
+        self._ended = threading.Event()
 
     def wait(self, seconds: float = 0.0) -> None:
         """Called by a thread: let others go on, and return when it is its turn again, after these seconds at least."""
         me = int(threading.current_thread().name)
-        with self._turn:
-            self._wakes[me] = self.now + seconds
-            self._turn.notify_all()
-            self._turn.wait_for(lambda: self._granted == me)
-            self._granted = None
-            del self._wakes[me]
+        self._wakes[me] = self.now + seconds
+        self._let_one_go_on()
+        self._held[me].acquire()
 
     def run(self, *functions: Callable[[], None]) -> None:
-        self._running = len(functions)
-        threads = [
-            threading.Thread(target=self._until_done, args=(function,), name=str(number), daemon=True)
-            for number, function in enumerate(functions)
-        ]
-        for thread in threads:
-            thread.start()
-        while True:
-            with self._turn:
-                self._turn.wait_for(lambda: self._granted is None and len(self._wakes) == self._running)
-                if not self._running:
-                    break
-                self.now = max(self.now, min(self._wakes.values())) + self.random.choice([0.001, 0.01, 0.3])
-                ready = sorted(thread for thread, wake in self._wakes.items() if wake <= self.now)
-                self._granted = self.random.choice(ready)
-                self._turn.notify_all()
+        self._ended.clear()
+        self._wakes = dict.fromkeys(range(len(functions)), self.now)
+        self._held = [threading.Lock() for _ in functions]
+        for number, function in enumerate(functions):
+            self._held[number].acquire()
+            threading.Thread(target=self._until_done, args=(function,), name=str(number), daemon=True).start()
+        self._let_one_go_on()
+        self._ended.wait()
         if self.errors:
             raise self.errors[0]
 
+    def _let_one_go_on(self) -> None:
+        if not self._wakes:
+            self._ended.set()
+            return
+        self.now = max(self.now, min(self._wakes.values())) + self.random.choice([0.001, 0.01, 0.3])
+        chosen = self.random.choice(sorted(thread for thread, wake in self._wakes.items() if wake <= self.now))
+        del self._wakes[chosen]
+        self._held[chosen].release()
+
     def _until_done(self, function: Callable[[], None]) -> None:
-        self.wait()
+        self._held[int(threading.current_thread().name)].acquire()
         try:
             function()
         except BaseException as error:
             self.errors.append(error)
         finally:
-            with self._turn:
-                self._running -= 1
-                self._turn.notify_all()
+            self._let_one_go_on()
 
 
 class MemoryRecords:
