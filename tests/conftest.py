@@ -1,11 +1,13 @@
 """One thread each: small tensors gain nothing from more, and results do not depend on how many cores a machine has."""
 
 import signal
+from collections.abc import Iterator
 
 import hypothesis
 import orphans
 import pytest
 import torch
+from group import Ranks
 
 orphans.mark()
 # The same examples every time, however long a busy machine takes for them.
@@ -26,6 +28,12 @@ def pytest_runtest_setup() -> None:
 
 
 pytest_runtest_call = pytest_runtest_setup
+
+
+@pytest.fixture(scope="session")
+def ranks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ranks]:
+    with Ranks(4, tmp_path_factory.mktemp("ranks")) as group:
+        yield group
 
 
 @pytest.hookimpl(trylast=True)

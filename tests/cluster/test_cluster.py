@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import tiny
 import torch
-import torch.multiprocessing as multiprocessing
 import yaml
+from group import Ranks
 from head import BIN, ray_head
 from torch import Tensor
 
@@ -61,12 +61,8 @@ def stored(config: RunConfig) -> list[int]:
     return [images_of(name) for name in complete_checkpoints(RunFolder(config.storage, config.name))]
 
 
-def as_gloo_rank(rank: int, config: RunConfig, meeting: str) -> None:
-    torch.set_num_threads(1)
-    torch.distributed.init_process_group("gloo", init_method=meeting, rank=rank, world_size=2)
-    world = World.current()
-    train(config, world)
-    torch.distributed.destroy_process_group()
+def as_gloo_rank(config: RunConfig) -> None:
+    train(config, World.current())
 
 
 def start(*arguments: str, **environment: str) -> subprocess.Popen[str]:
@@ -96,7 +92,9 @@ def wait_for_line(process: subprocess.Popen[str], words: str) -> str:
 
 
 @pytest.mark.timeout(600)
-def test_two_workers_stopped_and_started_again_equal_two_gloo_ranks_bit_for_bit(uri: str, tmp_path: Path) -> None:
+def test_two_workers_stopped_and_started_again_equal_two_gloo_ranks_bit_for_bit(
+    ranks: Ranks, uri: str, tmp_path: Path
+) -> None:
     changes = {
         "schedule": {"images": 480},
         "checkpoint": {"every": 120, "keep": 2, "keep_best": 0},
@@ -134,7 +132,7 @@ def test_two_workers_stopped_and_started_again_equal_two_gloo_ranks_bit_for_bit(
     assert "Token authentication" not in err + out
 
     alone = tiny.config(uri, tmp_path / "gloo", **changes)
-    multiprocessing.spawn(as_gloo_rank, (alone, f"file://{tmp_path}/meeting"), nprocs=2)
+    ranks.run(2, as_gloo_rank, alone)
     images, by_ray = newest(config)
     assert (images, by_ray.keys()) == (480, newest(alone)[1].keys())
     assert [key for key, value in newest(alone)[1].items() if not torch.equal(value, by_ray[key])] == []
