@@ -8,7 +8,7 @@ import pytest
 import tiny
 import torch
 from image_folders import make_folder, picture
-from inception_file import write_inception
+from inception_file import remember_features, write_inception
 from measured import evaluate_images, lab_distance, sliced_wasserstein
 
 from cluster.evaluation.held_out import HeldOut
@@ -37,24 +37,33 @@ def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
     return tiny.pack_dataset(tmp_path_factory.mktemp("tiny"))
 
 
-def test_an_evaluation_is_that_of_the_last_checkpoints_generators(uri: str, tmp_path: Path) -> None:
-    write_inception(tmp_path / "inception.pth")
+@pytest.fixture(scope="module")
+def inception(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("inception") / "inception.pth"
+    write_inception(file)
+    return file
+
+
+def test_an_evaluation_is_that_of_the_last_checkpoints_generators(
+    uri: str, inception: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    remember_features(monkeypatch)
     config = tiny.config(
         uri, tmp_path, schedule={"images": 16},
-        validation={"every": 16, "images": 4, "inception": str(tmp_path / "inception.pth")},
+        validation={"every": 16, "images": 3, "inception": str(inception)},
     )  # fmt: skip
     world, folder = World(), RunFolder(config.storage, config.name)
     measured = train(config, world)
 
     photos, paintings = (
         torch.stack(
-            [image for _, image in read_split(open_dataset(uri), split, size=20, indices=range(4), fit="stretch")]
+            [image for _, image in read_split(open_dataset(uri), split, size=20, indices=range(3), fit="stretch")]
         )
         for split in ("testB", "testA")
     )
     with torch.no_grad():
         painted = to_uint8(load_generators(folder.path)["B2A"](to_float(photos)))
-    features = Inception(tmp_path / "inception.pth")
+    features = Inception(inception)
     assert measured["ssim_B2A"] == pytest.approx(ssim(photos, painted).mean().item())
     assert measured["scene_B2A"] == pytest.approx(scene_ssim(photos, painted).mean().item())
     assert measured["lab_B2A"] == pytest.approx(lab_distance(painted, paintings))
@@ -73,10 +82,11 @@ def test_an_evaluation_is_that_of_the_last_checkpoints_generators(uri: str, tmp_
 
 
 def test_the_score_is_by_kid_where_that_tells_the_domains_apart(
-    uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    uri: str, inception: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write_inception(tmp_path / "inception.pth")
-    validation = {"every": 16, "images": 4, "inception": str(tmp_path / "inception.pth")}
+    validation = {"every": 16, "images": 4, "inception": str(inception)}
+    # The distances are given; what they would be of is not computed.
+    monkeypatch.setattr(Inception, "__call__", lambda self, images: images.float().mean((1, 2, 3))[:, None])
     monkeypatch.setattr(
         "cluster.evaluation.validate.kernel_distance", lambda a, b: KernelDistance(a.mean().item() + 9, 0.1)
     )

@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from inception_file import write_inception
+from inception_file import remember_features, write_inception
 from measured import sliced_wasserstein
 from PIL import Image
 
@@ -151,7 +151,8 @@ def test_both_directions_swap_the_folders(folders, checkpoint, capsys):
     assert headline in table.splitlines()
 
 
-def test_kid_and_fid_are_the_distances_of_the_features_in_the_file(folders, inception, capsys):
+def test_kid_and_fid_are_the_distances_of_the_features_in_the_file(folders, inception, monkeypatch, capsys):
+    remember_features(monkeypatch)
     write(folders / "exact", painting, range(5))
     status, scores = evaluate(folders, "--inception", inception, source="exact")
     assert status == 0
