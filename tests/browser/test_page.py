@@ -1,7 +1,8 @@
 """The dashboard's page in a browser: everything is drawn, nothing is wider than the window, nothing complains."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -36,16 +37,18 @@ STANDS = "return [seen.getBoundingClientRect().top, document.querySelectorAll('.
 
 
 @pytest.fixture(scope="module")
-def page(pages: Path) -> dict[int, str]:
-    """Trials -> address of the page of a sweep of so many."""
-    made = {}
-    for trials in (10, MANY):
+def page(pages: Path) -> Callable[[int], str]:
+    """Address of the page of a sweep of so many trials."""
+
+    @cache
+    def made(trials: int) -> str:
         uri = sweep_records.sweep(pages / str(trials), trials, is_timed=True)
         for trial in ranked(read_results(uri).trials)[:3]:
             for images in (300, 600, 900):
                 sweep_records.preview(uri, trial.number, images)
         assert main([uri, "--out", str(pages / f"{trials}.html")]) == 0
-        made[trials] = f"file://{pages}/{trials}.html"
+        return f"file://{pages}/{trials}.html"
+
     return made
 
 
@@ -53,8 +56,8 @@ def page(pages: Path) -> dict[int, str]:
     ("trials", "width"),
     [(MANY, DESKTOP), *(pytest.param(*each, marks=pytest.mark.slow) for each in ((10, PHONE), (10, DESKTOP), (MANY, PHONE)))],
 )  # fmt: skip
-def test_a_sweep_is_drawn(browser: Browser, page: dict[int, str], trials: int, width: int) -> None:
-    browser.open(page[trials], width)
+def test_a_sweep_is_drawn(browser: Browser, page: Callable[[int], str], trials: int, width: int) -> None:
+    browser.open(page(trials), width)
     wanted = [(f"#{section} {inner}", least) for section, inside in DRAWN.items() for inner, least in inside.items()]
     counts = {selector: browser.count(selector) for selector, _ in wanted}
     assert {selector: counts[selector] for selector, least in wanted if counts[selector] < least} == {}
@@ -65,28 +68,28 @@ def test_a_sweep_is_drawn(browser: Browser, page: dict[int, str], trials: int, w
 
 
 @pytest.mark.slow
-def test_parallel_coordinates_are_in_colour(browser: Browser, page: dict[int, str]) -> None:
-    browser.open(page[10])
+def test_parallel_coordinates_are_in_colour(browser: Browser, page: Callable[[int], str]) -> None:
+    browser.open(page(10))
     assert browser.coloured("#chart-parallel") > 500
     assert browser.coloured(".ranking thead") == 0
 
 
 @pytest.mark.slow
-def test_charts_follow_the_window_and_the_theme(browser: Browser, page: dict[int, str]) -> None:
-    browser.open(page[10], DESKTOP)
+def test_charts_follow_the_window_and_the_theme(browser: Browser, page: Callable[[int], str]) -> None:
+    browser.open(page(10), DESKTOP)
     width = "return document.querySelector('#chart-curves .main-svg').getBoundingClientRect().width"
     ink = "return getComputedStyle(document.querySelector('#chart-curves .xtick text')).fill"
     wide, dark = browser.js(width), browser.js(ink)
     browser.resize(PHONE)
     until(lambda: browser.js(width) < PHONE < wide)
-    browser.open(page[10], PHONE, theme="dark")
+    browser.open(page(10), PHONE, theme="dark")
     assert browser.js(ink) != dark
     assert browser.complaints() == []
 
 
 @pytest.mark.slow
-def test_the_ranking_is_searched_and_sorted(browser: Browser, page: dict[int, str]) -> None:
-    browser.open(page[MANY])
+def test_the_ranking_is_searched_and_sorted(browser: Browser, page: Callable[[int], str]) -> None:
+    browser.open(page(MANY))
     numbers = "return [...document.querySelectorAll('.ranking tbody tr')].map(row => row.dataset.trial)"
     browser.type("#search", "diverged")
     assert browser.js(numbers) == ["3"]

@@ -38,7 +38,6 @@ def drawn(axes, bold=True):
 
 def figure_of(*runs, window=20):
     figure = loss_figure({f"run {index}": each for index, each in enumerate(runs)}, window)
-    FigureCanvasAgg(figure).draw()
     return figure, np.array(figure.axes).reshape(-1, len(runs))
 
 
@@ -91,7 +90,8 @@ def test_the_score_is_drawn_against_a_copys():
     assert figure_of(without, without)[1].shape == (3, 2)
     for seen, score in ((50, 0.9), (100, 0.7)):
         scored.records.append({"images": seen, "score_A2B": score, "score_B2A": score - 0.2, "score": score - 0.1})
-    _, axes = figure_of(without, scored, window=0)
+    figure, axes = figure_of(without, scored, window=0)
+    FigureCanvasAgg(figure).draw()
     assert axes.shape == (4, 2)
     for each in axes[3]:
         levels = [line for line in each.lines if line.get_linestyle() == ":" and len(line.get_xdata())]
@@ -137,6 +137,7 @@ def test_what_non_local_blocks_add_has_a_row_of_its_own():
 def test_long_runs_are_drawn_by_few_points_and_it_says_so():
     short, long = run(range(50, 3001, 50)), run(range(10, 60_001, 10))
     figure, axes = figure_of(short, long, window=2400)
+    FigureCanvasAgg(figure).draw()
     x, y = long.series("gan_ab")
     line = drawn(axes[1, 1])[B, False]
     assert len(line.get_xdata()) == 301

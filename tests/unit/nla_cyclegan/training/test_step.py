@@ -396,14 +396,14 @@ def test_clipping_shortens_the_gradient_of_a_player_as_a_whole():
 
 
 def test_the_ema_follows_the_generators_by_its_half_life():
-    step = training_step(EXACT | {"ema_half_life": 3})
+    step = training_step(EXACT | {"ema_half_life": 1})
     expected = {name: value.clone() for name, value in everything(step).items() if name.startswith("ema.")}
     assert not torch.equal(step.inference_generators["generator_ab"].encoder[0].weight, torch.zeros(()))
-    for k in range(40):
+    for k in range(16):
         images_seen = 2 * (k + 1)
         step(*batch_of(k % 3), images_seen=2 * k, lr=1e-3)
-        # At the start the half-life is 5 % of the images seen; from 60 images on it is 3 images.
-        keep = 0.5 ** (2 / min(3, 0.05 * images_seen))
+        # At the start the half-life is 5 % of the images seen; from 20 images on it is 1 image.
+        keep = 0.5 ** (2 / min(1, 0.05 * images_seen))
         for name, weight in everything(step).items():
             if f"ema.{name}" in expected:
                 expected[f"ema.{name}"].mul_(keep).add_(weight, alpha=1 - keep)
