@@ -4,12 +4,21 @@ import pytest
 from fault_proxy import FaultProxy
 from image_folders import make_dataset
 from object_stores import ObjectStore, azurite, bucket, google, moto, rclone, s3_store, store
+from pyarrow import fs
 from streams import SPLITS, Packed, images_of
 
 from data_shards import Dataset
 from data_shards.packing.pack import pack
 
 __all__ = ["azurite", "bucket", "google", "moto", "rclone", "s3_store", "store"]
+
+
+@pytest.fixture(autouse=True)
+def _attempts_without_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between its attempts pyarrow's client waits for half a second on average, which is not what is tested here: as many, at once."""
+    monkeypatch.setattr(
+        fs, "AwsStandardS3RetryStrategy", lambda max_attempts: fs.AwsDefaultS3RetryStrategy(max_attempts - 1)
+    )
 
 
 @pytest.fixture(scope="session")
