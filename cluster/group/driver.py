@@ -155,7 +155,7 @@ def train_in_process(prepared: Prepared, signals: StopSignals, attempt: Attempt 
     _record_start(prepared, how, workers=int(os.environ.get("WORLD_SIZE", 1)))
     progress.say(how)
     if os.environ.keys() >= GROUP_VARIABLES:
-        dist.init_process_group("nccl" if use_gpu else "gloo")
+        _join_ranks("nccl" if use_gpu else "gloo")
     asked, looked = threading.Event(), threading.Event()
 
     def look() -> Request | None:
@@ -176,6 +176,20 @@ def train_in_process(prepared: Prepared, signals: StopSignals, attempt: Attempt 
         progress.close()
         if dist.is_initialized():
             dist.destroy_process_group()
+
+
+def _join_ranks(backend: str) -> None:
+    """Raises: UserError where the ranks do not meet at the place that the environment names."""
+    import torch.distributed as dist
+
+    try:
+        dist.init_process_group(backend)
+    except (dist.DistError, ValueError) as error:
+        given = ", ".join(f"{name}={os.environ[name]}" for name in sorted(GROUP_VARIABLES))
+        raise UserError(
+            f"the ranks of this run do not meet ({str(error).splitlines()[0]}): check {given}, which torchrun or the job's script has "
+            "set; to train in one process, unset them"
+        ) from error
 
 
 def build_trainer(

@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch.distributed as dist
 
+from cluster.group import driver
 from cluster.machines import ray_internals, session
 from data_shards.errors import ExhaustedError, UserError
 
@@ -117,3 +119,20 @@ def test_the_handlers_of_signals_stay_while_ray_starts() -> None:
         assert signal.getsignal(signal.SIGTERM) == before[1]
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
     assert utils.set_sigterm_handler.__module__ == utils.__name__
+
+
+@pytest.mark.parametrize("port", ["29500", "99999999"])
+def test_ranks_that_do_not_meet_are_told_where_they_were_to(monkeypatch: pytest.MonkeyPatch, port: str) -> None:
+    def nobody(*_: object, **__: object) -> None:
+        raise dist.DistNetworkError("the socket has timed out\nframe #0: c10::Error")
+
+    if port == "29500":
+        monkeypatch.setattr(dist, "init_process_group", nobody)
+    where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "RANK": "1", "WORLD_SIZE": "2"}
+    for name, value in where.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(
+        UserError, match=f"check MASTER_ADDR=127.0.0.1, MASTER_PORT={port}, RANK=1, WORLD_SIZE=2"
+    ) as caught:
+        driver._join_ranks("gloo")
+    assert "\n" not in str(caught.value)
