@@ -115,7 +115,7 @@ def run_verb(
 
 
 class LastingStderr(io.FileIO):
-    """Stderr that leads nowhere once it cannot be written: a full disk below its log ends no run.
+    """Stderr whose errors end no run: what a full disk below a log does not take is dropped, until it has room again.
 
     A reader that has gone (`2>&1 | head`, ssh without a terminal) counts as a closed terminal.
     """
@@ -124,12 +124,12 @@ class LastingStderr(io.FileIO):
         try:
             return super().write(content)
         except OSError as error:
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, self.fileno())
-            os.close(nowhere)
             if isinstance(error, BrokenPipeError):
+                nowhere = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(nowhere, self.fileno())
+                os.close(nowhere)
                 os.kill(os.getpid(), signal.SIGHUP)
-            return super().write(content)
+        return memoryview(content).nbytes
 
 
 @contextmanager
