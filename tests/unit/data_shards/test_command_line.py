@@ -12,7 +12,7 @@ from types import ModuleType
 
 import pytest
 
-from data_shards.command_line import NO_MORE_MEMORY, Verb, run_verb
+from data_shards.command_line import NO_MORE_MEMORY, LastingStderr, Verb, run_verb
 from data_shards.errors import NO_MORE_THREADS, UserError
 
 
@@ -201,3 +201,9 @@ def test_a_full_disk_below_stderr_ends_nothing_and_a_reader_that_has_gone_is_a_c
     os.close(reading)
     assert subprocess.run([sys.executable, "-c", STDERR], stderr=writing).returncode == 129
     os.close(writing)
+
+
+def test_a_log_on_a_full_disk_is_not_given_up() -> None:
+    with LastingStderr("/dev/full", "w") as log:
+        assert log.write(b"lost") == 4
+        assert os.fstat(log.fileno()).st_rdev == os.stat("/dev/full").st_rdev
