@@ -84,7 +84,7 @@ class _NormActPad(Function):
         bc, bw = row_tile(c, w)
         others = b * cdiv(c, bc)
         tiles = cdiv(w, bw)
-        constants = {"H": h, "W": w, "C": c, "SLOPE": slope, "BW": bw, "BC": bc, "warps": 8}
+        constants = {"H": h, "W": w, "C": c, "SLOPE": slope, "BW": bw, "BC": bc}
 
         parts, rows = _parts(h, 1, others, cdiv(2, tiles))
         sums = torch.empty((b, 2, parts, c), dtype=torch.float32, device=x.device)
@@ -98,7 +98,7 @@ class _NormActPad(Function):
             padded_g, plain_g = None, total_g
 
         dx = new_nhwc(b, c, h, w, x)
-        rows = share(h, 1, others, most=cdiv(8, tiles))
+        rows = share(h, 1, others, most=cdiv(16, tiles))
         launch(
             grad_apply, others * cdiv(h, rows), x, _or(padded_g, x), _or(plain_g, x), mean, rstd, sums, dx, parts, rows,
             P=0 if padded_g is None else pad, PLAIN=plain_g is not None, PARTS=_at_most(parts), **constants,

@@ -14,8 +14,8 @@ from torch.autograd import Function
 
 from nla_cyclegan.kernels.launch import cdiv, launch, new_nhwc, nhwc, power_of_2, share
 
-ROW_TILE = 4096
-"""Elements of a tile, in 8 warps, of the kernels that fold row by row."""
+ROW_TILE = 2048
+"""Elements of a tile, in 4 warps, of the kernels that fold row by row."""
 
 
 @triton.jit
@@ -30,10 +30,17 @@ def reflect(i, P: tl.constexpr, N: tl.constexpr):
 def _fold_row(row, w, c, mask, W: tl.constexpr, C: tl.constexpr, P: tl.constexpr):
     """The sum over a padded row's copies of columns w: [W + 2P, C] -> [w, c]."""
     g = tl.load(row + (w + P)[:, None] * C + c[None, :], mask=mask, other=0.0).to(tl.float32)
-    left = mask & ((w >= 1) & (w <= P))[:, None]
-    g += tl.load(row + (P - w)[:, None] * C + c[None, :], mask=left, other=0.0).to(tl.float32)
-    right = mask & ((w >= W - 1 - P) & (w <= W - 2))[:, None]
-    g += tl.load(row + (2 * (W - 1) + P - w)[:, None] * C + c[None, :], mask=right, other=0.0).to(tl.float32)
+    left = (w >= 1) & (w <= P)
+    right = (w >= W - 1 - P) & (w <= W - 2)
+    at_left = P - w
+    at_right = 2 * (W - 1) + P - w
+    if W > 2 * P + 1:
+        # No column is mirrored at both ends: one load serves both.
+        at = tl.where(left, at_left, at_right)
+        g += tl.load(row + at[:, None] * C + c[None, :], mask=mask & (left | right)[:, None], other=0.0).to(tl.float32)
+    else:
+        g += tl.load(row + at_left[:, None] * C + c[None, :], mask=mask & left[:, None], other=0.0).to(tl.float32)
+        g += tl.load(row + at_right[:, None] * C + c[None, :], mask=mask & right[:, None], other=0.0).to(tl.float32)
     return g
 
 
@@ -124,7 +131,7 @@ class _ReflectPad(Function):
         programs = b * cdiv(c, bc) * cdiv(h, rows)
         launch(
             _pad_grad, programs, y_grad, y_grad if plain_grad is None else plain_grad, x_grad, rows,
-            H=h, W=w, C=c, FROM=channels, P=pad, PLAIN=plain_grad is not None, BW=bw, BC=bc, warps=8,
+            H=h, W=w, C=c, FROM=channels, P=pad, PLAIN=plain_grad is not None, BW=bw, BC=bc,
         )  # fmt: skip
         return x_grad, None, None, None
 

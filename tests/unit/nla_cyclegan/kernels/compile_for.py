@@ -1,6 +1,7 @@
 """Compile every kernel at the network's shapes for a GPU that is not there, in a process of its own: the tests' interprets.
 
-python compile_for.py CAPABILITY    prints a JSON object: kernel -> most registers and most bytes of stack of its variants
+python compile_for.py CAPABILITY    prints a JSON object: kernel -> the most registers, bytes of stack and of shared memory of
+                                    its variants, and whether one of them loads no tile ahead by cp.async
 """
 
 import json
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import torch
 import triton
@@ -37,7 +39,8 @@ def backward(*results: torch.Tensor) -> None:
 
 
 def launch_all() -> None:
-    backward(*norm_act_both(features(256, 64), features(256, 64), slope=1, pad=1))
+    for dtype in (BF16, torch.float32):
+        backward(*norm_act_both(features(256, 64, dtype), features(256, 64, dtype), slope=1, pad=1))
     backward(*norm_act_both(features(256, 64), pad=1))
     backward(norm_act(features(64, 256), pad=3))
     backward(norm_act(features(512, 31), slope=0.2))
@@ -70,17 +73,22 @@ def optimizer() -> None:
     averages.update(rate, applies)
 
 
-def resources(kernel: object) -> tuple[int, int]:
-    """Registers a thread, and bytes of stack and local memory, where what finds no register is spilled to."""
+def resources(kernel: Any) -> dict[str, int]:
+    """Registers a thread; bytes of stack and local memory, where what finds no register is spilled to; shared memory of a program."""
     tool = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
-        file.write(kernel.asm["cubin"])  # type: ignore[attr-defined]
+        file.write(kernel.asm["cubin"])
         file.flush()
         text = subprocess.run(
             [tool, "--dump-resource-usage", file.name], capture_output=True, text=True, check=True
         ).stdout
     use = {name: int(value) for name, value in re.findall(r"(REG|STACK|LOCAL):(\d+)", text)}
-    return use["REG"], use["STACK"] + use["LOCAL"]
+    return {
+        "registers": use["REG"],
+        "stack": use["STACK"] + use["LOCAL"],
+        "shared": kernel.metadata.shared,
+        "not_ahead": "cp.async" not in kernel.asm["ptx"],
+    }
 
 
 def main() -> None:
@@ -89,9 +97,10 @@ def main() -> None:
         os.environ["TRITON_CACHE_DIR"] = cache
         with compiling(int(sys.argv[1])) as found:
             launch_all()
-        worst: dict[str, tuple[int, int]] = {}
+        worst: dict[str, dict[str, int]] = {}
         for name, kernel in {kernel.hash: (name, kernel) for name, kernel in found}.values():
-            worst[name] = tuple(map(max, resources(kernel), worst.get(name, (0, 0))))  # type: ignore[assignment]
+            uses = worst.setdefault(name, {})
+            uses.update({use: max(value, uses.get(use, 0)) for use, value in resources(kernel).items()})
     print(json.dumps(worst))
 
 

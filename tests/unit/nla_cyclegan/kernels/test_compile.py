@@ -1,4 +1,4 @@
-"""Every kernel compiles for A100 and H100 without a GPU, and keeps to its registers."""
+"""Every kernel compiles for A100 and H100 without a GPU, and keeps to its registers and to the shared memory of smaller GPUs."""
 
 import json
 import os
@@ -24,7 +24,7 @@ CAPABILITIES = [80, 90]
 
 @pytest.fixture(scope="module")
 def compiled():
-    """Capability -> registers and bytes of stack of each kernel; both at once, in processes of their own."""
+    """Capability -> kernel -> what it uses, as compile_for.py prints it; both at once, in processes of their own."""
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     running = {}
     for capability in CAPABILITIES:
@@ -42,6 +42,17 @@ def compiled():
 def test_no_kernel_spills(compiled, capability):
     used = compiled[capability]
     assert used.keys() == KERNELS
-    for name, (registers, stack_bytes) in used.items():
-        assert registers <= 255, name
-        assert stack_bytes == 0, f"{name} spills {stack_bytes} bytes a thread"
+    for name, uses in used.items():
+        assert uses["registers"] <= 255, name
+        assert uses["stack"] == 0, f"{name} spills {uses['stack']} bytes a thread"
+
+
+@pytest.mark.parametrize("capability", CAPABILITIES)
+def test_every_kernel_fits_the_shared_memory_of_an_rtx_3090(compiled, capability):
+    assert max(uses["shared"] for uses in compiled[capability].values()) <= 99 * 1024
+
+
+@pytest.mark.parametrize("capability", CAPABILITIES)
+def test_the_kernels_of_norm_load_the_next_tiles_ahead(compiled, capability):
+    for name in ("channel_moments", "normalize", "grad_sums", "grad_apply"):
+        assert not compiled[capability][name]["not_ahead"], name
