@@ -43,11 +43,16 @@ def kernel_times(step: Callable[[], object], device: torch.device) -> dict[str, 
     return times
 
 
+def kind_of(kernel: str) -> str:
+    """The kind of a kernel of that name."""
+    return next((kind for kind, pattern in KINDS.items() if re.search(pattern, kernel)), "other")
+
+
 def by_kind(times: Times) -> dict[str, tuple[float, float]]:
     """Kind of kernel -> milliseconds and launches, the longest first."""
     kinds: dict[str, tuple[float, float]] = {}
     for name, (ms, count) in times.items():
-        kind = next((kind for kind, pattern in KINDS.items() if re.search(pattern, name)), "other")
+        kind = kind_of(name)
         before = kinds.get(kind, (0.0, 0.0))
         kinds[kind] = (before[0] + ms, before[1] + count)
     return dict(sorted(kinds.items(), key=lambda item: -item[1][0]))

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from kernel_needs import needs_of
 from kernel_times import by_kind, kernel_times
 from peers import images, model, our_step, textbook_step
 from published import Published
@@ -136,8 +137,10 @@ def blocks(device: torch.device, batch: int, side: int, channels: int, repeats: 
     return lines
 
 
-def kernel_table(networks: ModelConfig, batch: int, size: int, device: torch.device) -> list[str]:
-    """Where the fused step's time on the card goes."""
+def kernel_table(
+    networks: ModelConfig, batch: int, size: int, device: torch.device, tflops: float, gb_per_s: float
+) -> list[str]:
+    """Where the fused step's time on the card goes, beside the least time of each kind at the card's measured rates."""
     with _fresh(device):
         step = steps(networks, batch, size, device)[OURS]()
         for _ in range(3):
@@ -145,9 +148,12 @@ def kernel_table(networks: ModelConfig, batch: int, size: int, device: torch.dev
         times = kernel_times(step, device)
     total = sum(times[name][0] for name in times)
     launches = sum(times[name][1] for name in times)
-    lines = [f"{OURS}, batch {batch}: {total:.2f} ms in {launches:.0f} kernels"]
+    least = {kind: need.ms(tflops, gb_per_s) for kind, need in needs_of(networks, batch, size).items()}
+    lines = [
+        f"{OURS}, batch {batch}: {total:.2f} ms in {launches:.0f} kernels; at the rates of GEMM and copy {sum(least.values()):.2f} ms"
+    ]
     lines += [
-        f"  {kind:28} {ms:8.3f} ms {100 * ms / max(total, 1e-9):5.1f} %  x{count:.0f}"
+        f"  {kind:28} {ms:8.3f} ms {100 * ms / max(total, 1e-9):5.1f} %  x{count:<5.0f} at least {least.get(kind, 0):7.3f} ms"
         for kind, (ms, count) in by_kind(times).items()
     ]
     longest = sorted(times.items(), key=lambda item: -item[1][0])[:24]
@@ -255,7 +261,7 @@ def main() -> None:
                 say(f"batch {batch}, ours fused: {against}")
     if "kernels" in args.only:
         for batch in [batch for batch in args.batches if batch in (1, 2, 16)]:
-            say("", *kernel_table(networks, batch, args.size, device))
+            say("", *kernel_table(networks, batch, args.size, device, tflops, gb))
     if "blocks" in args.only:
         shape = (2, 16, 8) if args.tiny else (16, 64, 256)
         say("", *blocks(device, *shape, args.repeats))

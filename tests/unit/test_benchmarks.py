@@ -50,6 +50,7 @@ def test_it_tells_the_machine_and_a_table(script: str, arguments: list[str], exp
 def test_step_gpu_writes_its_results(tmp_path: Path) -> None:
     printed = run("step_gpu", "--device", "cpu", "--tiny", "--out", str(tmp_path))
     assert "batch 2, ours fused: " in printed
+    assert "at the rates of GEMM and copy" in printed
     assert "non-local over residual: " in printed
     written = json.loads(next(tmp_path.glob("step-gpu-*-cpu.json")).read_text())
     assert {row["batch"] for row in written["rows"]} == {1, 2}

@@ -5,6 +5,8 @@ from typing import Any
 
 import pytest
 import tiny
+import torch
+from torch.utils.flop_counter import flop_registry
 
 from cluster.machines.memory_check import check_memory, check_this_machine
 from cluster.settings import memory_plan
@@ -42,6 +44,19 @@ def test_the_bound_that_takes_no_time_is_one(changes: dict[str, Any]) -> None:
     measured, bound = Costs.of(asked).step_memory(asked), StepMemory.at_most(asked)
     for name, value in vars(measured).items():
         assert value <= vars(bound)[name] <= 40 * value
+
+
+def test_attention_is_counted_where_torch_has_no_count_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(flop_registry, torch.ops.aten._scaled_dot_product_flash_attention_for_cpu)
+    network = {"base_channels": 8, "num_blocks": 1}
+    with_it, without = (
+        Costs.of(config(model={"generator": network | {"nonlocal_blocks": blocks}})).generator.forward_flops
+        for blocks in ([0], [])
+    )
+    positions, channels, inner = 64**2, 32, 16
+    projections, attention = 2 * 4 * positions * channels * inner, 2 * 2 * positions**2 * inner
+    residual = 2 * 2 * positions * 9 * channels**2
+    assert with_it - without == projections + attention - residual
 
 
 def test_each_item_is_that_of_its_workers() -> None:
