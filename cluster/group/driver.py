@@ -7,7 +7,7 @@ import os
 import secrets
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from importlib.util import find_spec
@@ -30,7 +30,15 @@ from cluster.records.sinks import Forward
 from cluster.records.trackers.names import VARIABLES
 from cluster.settings.config import RunConfig, has_credentials
 from cluster.settings.identity import versions
-from cluster.settings.preflight import GROUP_VARIABLES, Prepared, claim, cluster_address, is_first_rank
+from cluster.settings.preflight import (
+    GROUP_VARIABLES,
+    SET_BY,
+    Prepared,
+    claim,
+    cluster_address,
+    is_first_rank,
+    launched,
+)
 from cluster.settings.workers.resources import Resources, choose
 from cluster.settings.workers.this_machine import compute_capability, this_machine
 from data_shards.cores import usable_cores
@@ -44,6 +52,8 @@ if TYPE_CHECKING:
 
 # Collectives of torch time out so much later than the watchdog, which says who hung.
 TORCH_LATER_S = 60.0
+LATE_S = 10.0
+"""After which a rank of torchrun says that it waits for the others."""
 
 
 def train_on_cluster(
@@ -121,8 +131,7 @@ def _compile_ahead(config: RunConfig, resources: Resources) -> None:
 
 def refuse_torchrun() -> None:
     """Raises: UserError in one of several ranks that torchrun has started, each of which would train the run under a Ray of its own."""
-    world = os.environ.get("WORLD_SIZE", "1")
-    if os.environ.keys() >= GROUP_VARIABLES and world != "1":
+    if (world := launched().world) > 1:
         raise UserError(
             f"torchrun has started {world} processes of this command, of which each would train the run under Ray; give --local, or "
             "start the command by itself with --scaling.workers"
@@ -141,21 +150,26 @@ def train_in_process(prepared: Prepared, signals: StopSignals, attempt: Attempt 
     torch.set_num_threads(min(torch.get_num_threads(), usable_cores()))
     wanted, cuda = prepared.config.scaling.gpu, torch.cuda.is_available()
     use_gpu = cuda if wanted is None else wanted
-    device = rank_device(use_gpu, int(os.environ.get("LOCAL_RANK", 0)))
+    ranks = launched()
+    device = rank_device(use_gpu, ranks.local_rank)
     progress = ConsoleProgress(prepared.config.name, prepared.clock.total)
     if is_first_rank():
-        world_size, here = (int(os.environ.get(name, 1)) for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"))
         check_this_machine(
-            prepared.config, world=world_size, here=here, on_gpu=use_gpu, under_ray=False, say=progress.say
+            prepared.config,
+            world=ranks.world,
+            here=ranks.local_world,
+            on_gpu=use_gpu,
+            under_ray=False,
+            say=progress.say,
         )
         claim(prepared, attempt)
     seen = "the CUDA device that is visible" if cuda else "no CUDA device visible"
     why = seen if wanted is None else f"scaling.gpu {str(wanted).lower()}"
     how = f"training in this process on {device}, {torch.get_num_threads()} threads: {why}"
-    _record_start(prepared, how, workers=int(os.environ.get("WORLD_SIZE", 1)))
+    _record_start(prepared, how, workers=ranks.world)
     progress.say(how)
     if os.environ.keys() >= GROUP_VARIABLES:
-        _join_ranks("nccl" if use_gpu else "gloo")
+        _join_ranks("nccl" if use_gpu else "gloo", progress.say)
     asked, looked = threading.Event(), threading.Event()
 
     def look() -> Request | None:
@@ -178,18 +192,22 @@ def train_in_process(prepared: Prepared, signals: StopSignals, attempt: Attempt 
             dist.destroy_process_group()
 
 
-def _join_ranks(backend: str) -> None:
+def _join_ranks(backend: str, say: Callable[[str], None]) -> None:
     """Raises: UserError where the ranks do not meet at the place that the environment names."""
     import torch.distributed as dist
 
+    given = ", ".join(f"{name}={os.environ[name]}" for name in sorted(GROUP_VARIABLES))
+    # torch waits for half an hour, without a word.
+    late = threading.Timer(LATE_S, say, [f"waits for the other ranks: {given}, {SET_BY}"])
+    late.start()
     try:
         dist.init_process_group(backend)
     except (dist.DistError, ValueError) as error:
-        given = ", ".join(f"{name}={os.environ[name]}" for name in sorted(GROUP_VARIABLES))
         raise UserError(
-            f"the ranks of this run do not meet ({str(error).splitlines()[0]}): check {given}, which torchrun or the job's script has "
-            "set; to train in one process, unset them"
+            f"the ranks of this run do not meet ({str(error).splitlines()[0]}): check {given}, {SET_BY}"
         ) from error
+    finally:
+        late.cancel()
 
 
 def build_trainer(

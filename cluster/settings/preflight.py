@@ -4,6 +4,7 @@ import os
 from dataclasses import dataclass
 from math import lcm
 from pathlib import Path
+from typing import NamedTuple
 
 from cluster.evaluation.config import FEWEST_FOR_KID, SMALLEST
 from cluster.ownership.attempt import UNOWNED, Attempt
@@ -28,6 +29,7 @@ from nla_cyclegan.weights.stored_score import ABOUT
 
 # Set by torchrun, or by anything else that starts the ranks of a group without Ray.
 GROUP_VARIABLES = {"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}
+SET_BY = "which torchrun or the job's script has set; to train in one process, unset them"
 FOREIGN = {SWEEP: "a sweep", MANIFEST: "a dataset"}
 
 
@@ -180,9 +182,32 @@ def in_ray_job() -> bool:
     return "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
 
 
+class Launched(NamedTuple):
+    """Which rank this process is, of all and of this machine's, where torchrun or anything else but Ray has started them."""
+
+    rank: int = 0
+    world: int = 1
+    local_rank: int = 0
+    local_world: int = 1
+
+
+def launched() -> Launched:
+    """One rank alone without GROUP_VARIABLES. Raises: UserError where they name no rank of a group."""
+    if not os.environ.keys() >= GROUP_VARIABLES:
+        return Launched()
+    defaults = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}
+    given = {name: os.environ.get(name, default) for name, default in defaults.items()}
+    if all(text.isdecimal() for text in given.values()):
+        found = Launched(*map(int, given.values()))
+        if found.rank < found.world and found.local_world:
+            return found
+    shown = ", ".join(f"{name}={shown_name(text)}" for name, text in given.items())
+    raise UserError(f"no rank of a group: {shown} (RANK is 0 to WORLD_SIZE - 1), {SET_BY}")
+
+
 def is_first_rank() -> bool:
     """Whether this process speaks for the run: alone, or as rank 0 of torchrun's."""
-    return os.environ.get("RANK", "0") == "0" or not os.environ.keys() >= GROUP_VARIABLES
+    return launched().rank == 0
 
 
 def check_paths(config: RunConfig) -> None:

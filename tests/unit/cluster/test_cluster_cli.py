@@ -227,7 +227,7 @@ def test_a_run_is_not_mixed_with_something_else(call: Call, file: str, tmp_path:
 
 def test_torchrun_needs_local(call: Call, file: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in driver.GROUP_VARIABLES | {"WORLD_SIZE"}:
-        monkeypatch.setenv(name, "2")
+        monkeypatch.setenv(name, "1" if name == "RANK" else "2")
     status, _, err = call("train", "--config", file)
     assert (status, err.startswith("error: torchrun has started 2 processes of this command")) == (2, True), err
 

@@ -2,6 +2,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch.distributed as dist
 
 from cluster.group import driver
 from cluster.machines import ray_internals, session
+from cluster.settings.preflight import Launched, launched
 from data_shards.errors import ExhaustedError, UserError
 
 
@@ -123,16 +125,38 @@ def test_the_handlers_of_signals_stay_while_ray_starts() -> None:
 
 @pytest.mark.parametrize("port", ["29500", "99999999"])
 def test_ranks_that_do_not_meet_are_told_where_they_were_to(monkeypatch: pytest.MonkeyPatch, port: str) -> None:
+    said: list[str] = []
+
     def nobody(*_: object, **__: object) -> None:
+        while not said:
+            time.sleep(0.001)
         raise dist.DistNetworkError("the socket has timed out\nframe #0: c10::Error")
 
+    monkeypatch.setattr(driver, "LATE_S", 0.01)
     if port == "29500":
         monkeypatch.setattr(dist, "init_process_group", nobody)
-    where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "RANK": "1", "WORLD_SIZE": "2"}
-    for name, value in where.items():
-        monkeypatch.setenv(name, value)
-    with pytest.raises(
-        UserError, match=f"check MASTER_ADDR=127.0.0.1, MASTER_PORT={port}, RANK=1, WORLD_SIZE=2"
-    ) as caught:
-        driver._join_ranks("gloo")
+    _launched_as(monkeypatch, MASTER_ADDR="127.0.0.1", MASTER_PORT=port, RANK="1", WORLD_SIZE="2")
+    given = f"MASTER_ADDR=127.0.0.1, MASTER_PORT={port}, RANK=1, WORLD_SIZE=2"
+    with pytest.raises(UserError, match=f"check {given}") as caught:
+        driver._join_ranks("gloo", said.append)
     assert "\n" not in str(caught.value)
+    assert port != "29500" or said[0].startswith(f"waits for the other ranks: {given}, which torchrun")
+
+
+@pytest.mark.parametrize(
+    "given", [{"RANK": "5"}, {"RANK": "x"}, {"WORLD_SIZE": "x"}, {"LOCAL_RANK": "-1"}, {"LOCAL_WORLD_SIZE": ""}]
+)
+def test_variables_that_name_no_rank_of_a_group_are_refused(
+    monkeypatch: pytest.MonkeyPatch, given: dict[str, str]
+) -> None:
+    _launched_as(monkeypatch, **{"RANK": "0", "WORLD_SIZE": "2"} | given)
+    assert launched() == Launched(), "left over by another program"
+    _launched_as(monkeypatch, MASTER_ADDR="a", MASTER_PORT="29500")
+    ((name, text),) = given.items()
+    with pytest.raises(UserError, match=f"no rank of a group: .*{name}={text}.*unset them"):
+        launched()
+
+
+def _launched_as(monkeypatch: pytest.MonkeyPatch, **variables: str) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
