@@ -5,6 +5,7 @@ import contextlib
 import gc
 import json
 import math
+import os
 import statistics
 import subprocess
 import time
@@ -25,6 +26,7 @@ from timing import header
 from cluster.settings.config import RunConfig
 from cluster.settings.costs import Costs
 from nla_cyclegan import ModelConfig, NonLocalBlock, StepConfig
+from nla_cyclegan.kernels.layers.norm import norm_act, norm_act_both
 from nla_cyclegan.model.generator import ResidualBlock
 from nla_cyclegan.pixels import to_float
 
@@ -137,6 +139,41 @@ def blocks(device: torch.device, batch: int, side: int, channels: int, repeats: 
     return lines
 
 
+def norms(device: torch.device, batch: int, sizes: list[tuple[int, int, int]], repeats: int) -> list[str]:
+    """The norm's kernels alone, forward and backward, bf16: microseconds, and bytes moved a second."""
+    lines = [f"{'norm of':22} {'padding, residual':18} {'forward us':>10} {'GB/s':>6} {'backward us':>11} {'GB/s':>6}"]
+    for channels, side, pad in sizes:
+        for residual in (False, True)[: 2 if pad == 1 else 1]:
+            x, other = (
+                torch.randn(batch, channels, side, side, device=device, dtype=torch.bfloat16)
+                .contiguous(memory_format=torch.channels_last)
+                .requires_grad_()
+                for _ in "ab"
+            )
+            wanted = [x, other] if residual else [x]
+
+            def forward(x: torch.Tensor = x, other: torch.Tensor = other, both: bool = residual, pad: int = pad) -> Any:
+                return norm_act_both(x, other, slope=1, pad=pad) if both else (norm_act(x, pad=pad),)
+
+            def both(
+                forward: Callable[[], Any] = forward, wanted: list[torch.Tensor] = wanted
+            ) -> tuple[torch.Tensor, ...]:
+                results = forward()
+                return torch.autograd.grad(results, wanted, [torch.empty_like(y) for y in results])
+
+            forwards_s, both_s = (_captured(function, repeats, device) for function in (forward, both))
+            # Passes over x, without its padding: as the head of the kernels' file counts them.
+            figures = [
+                (1e6 * seconds, passes * x.numel() * x.itemsize / seconds / 1e9)
+                for seconds, passes in ((forwards_s, 5 if residual else 3), (both_s - forwards_s, 7 if residual else 5))
+            ]
+            lines.append(
+                f"{tuple(x.shape)!s:22} {f'{pad}, {residual}':18} "
+                + " ".join(f"{us:{wide}.1f} {rate:6,.0f}" for wide, (us, rate) in zip((10, 11), figures, strict=True))
+            )
+    return lines
+
+
 def kernel_table(
     networks: ModelConfig, batch: int, size: int, device: torch.device, tflops: float, gb_per_s: float
 ) -> list[str]:
@@ -190,6 +227,20 @@ def _seconds(function: Callable[[], object], repeats: int, device: torch.device,
     return statistics.median(groups)
 
 
+def _captured(function: Callable[[], object], repeats: int, device: torch.device) -> float:
+    """Seconds of a call within a CUDA graph of ten, where no launch waits for the host; on a CPU, of a plain call."""
+    if device.type == "cpu":
+        return _seconds(function, repeats, device)
+    with torch.cuda.stream(torch.cuda.Stream()):
+        function()
+    torch.cuda.synchronize(device)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        for _ in range(10):
+            function()
+    return _seconds(graph.replay, repeats, device) / 10
+
+
 def _settle(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
@@ -210,7 +261,7 @@ def main() -> None:
     parser.add_argument("--tiny", action="store_true", help="8 channels, 2 blocks, 32 px: to try the script on a CPU")
     parser.add_argument("--size", type=int, default=256, help="side of the images in pixels")
     parser.add_argument("--batches", type=int, nargs="+", default=[16, 1, 4, 32], help="image pairs of a step")
-    parser.add_argument("--only", nargs="+", default=["steps", "kernels", "blocks"], help="parts to run")
+    parser.add_argument("--only", nargs="+", default=["steps", "kernels", "norms", "blocks"], help="parts to run")
     parser.add_argument("--repeats", type=int, default=5, help="timed groups of each kind")
     parser.add_argument("--seconds", type=float, default=1.5, help="least time of all groups of a kind")
     parser.add_argument("--commit", default=_commit(), help="commit that is measured, where there is no git")
@@ -262,6 +313,10 @@ def main() -> None:
     if "kernels" in args.only:
         for batch in [batch for batch in args.batches if batch in (1, 2, 16)]:
             say("", *kernel_table(networks, batch, args.size, device, tflops, gb))
+    if "norms" in args.only and (device.type == "cuda" or "TRITON_INTERPRET" in os.environ):
+        sizes = [(8, 16, 1)] if args.tiny else [(64, 256, 0), (128, 128, 0), (256, 64, 1)]
+        for batch in [2] if args.tiny else [32, 2]:
+            say("", *norms(device, batch, sizes, args.repeats))
     if "blocks" in args.only:
         shape = (2, 16, 8) if args.tiny else (16, 64, 256)
         say("", *blocks(device, *shape, args.repeats))

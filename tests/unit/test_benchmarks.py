@@ -57,6 +57,12 @@ def test_step_gpu_writes_its_results(tmp_path: Path) -> None:
     assert next(tmp_path.glob("step-gpu-*-cpu.txt")).read_text().splitlines()[-1] in printed
 
 
+def test_step_gpu_times_the_norm_by_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    printed = run("step_gpu", "--device", "cpu", "--tiny", "--only", "norms", "--out", str(tmp_path))
+    assert sum(line.startswith("(2, 8, 16, 16)") for line in printed.splitlines()) == 2
+
+
 def test_precision_writes_the_means_of_every_run(tmp_path: Path) -> None:
     small = ["--size", "32", "--channels", "4", "--blocks", "1", "--steps", "4", "--window", "2", "--device", "cpu"]
     printed = run("precision", tiny.pack_dataset(tmp_path), *small, "--out", str(tmp_path))
