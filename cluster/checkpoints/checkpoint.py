@@ -21,7 +21,7 @@ from cluster.checkpoints.storing import store_share
 from cluster.ownership.attempt import UNOWNED, Attempt
 from cluster.ranks.clock import Clock
 from cluster.ranks.world import World
-from cluster.records.upload import OptionalWork
+from cluster.records.optional_work import OptionalWork
 from data_shards.errors import UserError, say_warning
 from data_shards.storage.checked import checked
 from data_shards.storage.folder import RunFolder

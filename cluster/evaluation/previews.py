@@ -12,7 +12,7 @@ from torch import Tensor
 from cluster.evaluation.held_out import listed, read_sound
 from cluster.records.metrics_file import TENSORBOARD
 from cluster.records.observe import MetricsLog
-from cluster.records.upload import OptionalWork
+from cluster.records.optional_work import OptionalWork
 from data_shards import Dataset
 from data_shards.images.fit import Fit
 from data_shards.images.write import save_picture

@@ -24,7 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cluster.records.upload import OptionalWork
+from cluster.records.optional_work import OptionalWork
 
 SHARED_MEMORY = Path("/dev/shm")
 BOOT = Path("/proc/sys/kernel/random/boot_id")

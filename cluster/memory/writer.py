@@ -9,7 +9,7 @@ from typing import Any
 from cluster.memory.copy_store import SLOTS, CopyStore
 from cluster.memory.parts import Exchanged, Parts, Target
 from cluster.records.metrics_file import IMAGES, Record, as_lines, parse_records
-from cluster.records.upload import OptionalWork
+from cluster.records.optional_work import OptionalWork
 
 MOST_RECORDS_BYTES = 1 << 20
 

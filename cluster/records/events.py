@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from cluster.records.metrics_file import as_lines
-from cluster.records.upload import OptionalWork
+from cluster.records.optional_work import OptionalWork
 from data_shards.storage.checked import parsed
 from data_shards.storage.folder import RunFolder
 

@@ -8,7 +8,7 @@ from typing import Any
 from cluster.ownership.attempt import UNOWNED, Attempt
 from cluster.records import events
 from cluster.records.about import read_state
-from cluster.records.upload import OptionalWork
+from cluster.records.optional_work import OptionalWork
 from data_shards.errors import LostRunError, NonFiniteLossError, RunInterruptedError
 from data_shards.storage.folder import RunFolder
 

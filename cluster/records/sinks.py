@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from cluster.ownership.attempt import Attempt
 from cluster.records.config import ObserveConfig
 from cluster.records.metrics_file import IMAGES, METRICS, NOT_DRAWN, TENSORBOARD, Record, as_lines, read_records
-from cluster.records.upload import OptionalWork
+from cluster.records.optional_work import OptionalWork
 from data_shards.storage.folder import RunFolder
 
 if TYPE_CHECKING:

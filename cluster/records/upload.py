@@ -8,10 +8,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Self
 
-from pyarrow import ArrowException
-
 from cluster.ownership.attempt import UNOWNED, Attempt
-from data_shards.errors import LostRunError, UserError, say, say_warning
+from cluster.records.optional_work import OptionalWork
+from data_shards.errors import LostRunError, say_warning
 from data_shards.storage.folder import RunFolder
 from data_shards.storage.temporary import temporary_name
 
@@ -20,34 +19,6 @@ INTERVAL_S = 10.0
 LARGEST_SHARE = 0.05
 CLOSE_S = 60.0
 RETRY_S = 1.0
-
-
-class OptionalWork:
-    """Runs work that training does not depend on: storage and disk failures are printed, and training continues.
-
-    Prints one line when it begins to fail and one when it works again, regardless of the retries in between.
-
-    Args:
-        failure: what cannot be done: "metrics.jsonl cannot be written".
-    """
-
-    def __init__(self, failure: str) -> None:
-        self.failure = failure
-        self.is_failing = False
-
-    @contextmanager
-    def attempt(self) -> Iterator[None]:
-        try:
-            yield
-        except (OSError, ArrowException, UserError) as error:
-            if not self.is_failing:
-                reason = str(error).partition("\n")[0]
-                say_warning(f"{self.failure} ({reason}); the run continues and tries again")
-            self.is_failing = True
-        else:
-            if self.is_failing:
-                say(f"resolved: {self.failure}")
-            self.is_failing = False
 
 
 class Uploader:
