@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cluster.records.about import ABOUT_REMEDY, read_about
+from cluster.records.about import ABOUT_REMEDY, about_run
 from cluster.records.fields import flat
 from cluster.records.metrics_file import IMAGES, METRICS, TOTAL, Record, merge_records, read_records
 from cluster.records.score_basis import SCORE, Basis, stretches
@@ -82,7 +82,7 @@ def read_run(uri: str, warn: Callable[[str], None] = say_warning) -> RecordedRun
     records = merge_records(read_records(folder, warn))
     if not any(TOTAL in record for record in records):
         raise UserError(f"{folder.label}: no metrics yet: {METRICS} holds no losses")
-    about = read_about(folder, ABOUT)
+    about = about_run(folder)
     return RecordedRun(folder.label, records, _settings(folder, about), about)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from pyarrow import fs
 
-from cluster.records.about import read_about, read_state
+from cluster.records.about import about_run, read_state
 from cluster.records.events import Event, event_files, merged, parse_events
 from cluster.records.metrics_file import IMAGES, METRICS, Record, read_records
 from cluster.records.run_state import STATE
@@ -59,7 +59,7 @@ class CheckpointSnapshot:
 class RunSnapshot:
     label: str
     about: Mapping[str, Any]
-    """run.json; empty where there is none."""
+    """run.json, or its newest checkpoint's; empty where there is none."""
     state: Mapping[str, Any]
     """state.json; empty where there is none."""
     records: list[Record]
@@ -121,7 +121,7 @@ def take_snapshot(folder: RunFolder, *, verify: bool = False) -> RunSnapshot:
     checkpoints = [_checkpoint(folder, name, files, verify) for name, files in found.items()]
     remarks: list[str] = []
     records = read_records(folder, remarks.append) if METRICS in listed else []
-    about = read_about(folder, ABOUT) if ABOUT in listed else {}
+    about = about_run(folder) if ABOUT in listed or found else {}
     state = read_state(folder, STATE) if STATE in listed else {}
     times = [listed[name].mtime for name in (METRICS, STATE) if name in listed]
     written = max((time.timestamp() for time in times if time), default=None)

@@ -1,6 +1,7 @@
 """An attempt at a run or a sweep: lets everything that writes for it check that it still owns the folder."""
 
 import re
+import socket
 import time
 from dataclasses import dataclass
 from functools import cached_property
@@ -45,7 +46,7 @@ class Attempt:
     def check(self) -> None:
         """Call this right before anything is written or deleted. Costs one request, a few more if the record is not listed.
 
-        Raises: LostRunError when another attempt has taken the folder over, or this one has ended.
+        Raises: LostRunError when another attempt has taken the folder over, this one has ended, or its record is gone.
         """
         if self == UNOWNED:
             return
@@ -57,6 +58,11 @@ class Attempt:
                 return
             # Some servers and network mounts do not list a file in the moment in which it is replaced.
             time.sleep(wait_s)
+        else:
+            raise LostRunError(
+                f"{self.folder.label}: {FOLDER}/{self.id}{RECORD}, by which attempt {self.id} owns it, is not there on {socket.gethostname()}, so "
+                "nothing more is written: the folder was deleted, or this machine does not share it with the one that started the run"
+            )
         raise LostRunError(
             f"{self.folder.label}: attempt {self.id} has ended, or lost this folder to another one, and writes nothing "
             "more; `python -m cluster status` shows the run"

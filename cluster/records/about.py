@@ -8,6 +8,8 @@ from typing_extensions import TypedDict
 from cluster.records.metrics_file import MOST_IMAGES
 from data_shards.storage.checked import checked
 from data_shards.storage.folder import RunFolder
+from nla_cyclegan.weights.checkpoint import complete_checkpoints
+from nla_cyclegan.weights.stored_score import ABOUT
 
 # Of a sweep's folder, whose trials are runs.
 SWEEP = "sweep.json"
@@ -45,6 +47,12 @@ ABOUT_SHAPE, STATE_SHAPE = TypeAdapter(AboutFields), TypeAdapter(StateFields)
 def read_about(folder: RunFolder, name: str) -> dict[str, Any]:
     """A run.json, of the run or of one of its checkpoints; empty where there is none. Raises: UserError when it is damaged."""
     return _read(folder, name, ABOUT_SHAPE, ABOUT_REMEDY)
+
+
+def about_run(folder: RunFolder) -> dict[str, Any]:
+    """A run's run.json. Where it is gone, as of a folder copied in part or a bucket that deletes what is old, its newest checkpoint's."""
+    copies = (f"{name}/{ABOUT}" for name in complete_checkpoints(folder))
+    return read_about(folder, ABOUT) or next(filter(None, (read_about(folder, copy) for copy in copies)), {})
 
 
 def read_state(folder: RunFolder, name: str) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterable
 from contextlib import closing
+from io import FileIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ from cluster.ownership.attempt import Attempt
 from cluster.records.config import ObserveConfig
 from cluster.records.metrics_file import IMAGES, METRICS, NOT_DRAWN, TENSORBOARD, Record, as_lines, read_records
 from cluster.records.optional_work import OptionalWork
+from data_shards.errors import say_warning
 from data_shards.storage.folder import RunFolder
 
 if TYPE_CHECKING:
@@ -68,8 +70,7 @@ class MetricsFiles(Sink):
         rewritten = self.root / f".{METRICS}"
         rewritten.write_bytes(as_lines(kept))
         rewritten.replace(self.root / METRICS)
-        # Unbuffered, so that `write` returns how much of a line was written.
-        self._metrics = (self.root / METRICS).open("ab", buffering=0)
+        self._metrics = self._open()
         # A line says when it was written: two of the same content are one.
         last, known = kept[-1][IMAGES] if kept else 0, {as_lines([record]) for record in kept}
         for record in self.recovered():
@@ -92,7 +93,16 @@ class MetricsFiles(Sink):
             with self._curves.attempt():
                 self._events.close()
 
+    def _open(self) -> FileIO:
+        # Unbuffered, so that `write` returns how much of a line was written.
+        return (self.root / METRICS).open("ab", buffering=0)
+
     def _write_lines(self) -> None:
+        if not (self.root / METRICS).exists():
+            # What goes into a file without a name is lost.
+            say_warning(f"{METRICS} of {self.folder.label} was deleted; it begins again here")
+            self._metrics.close()
+            self._metrics = self._open()
         while self._unwritten:
             self._unwritten = self._unwritten[self._metrics.write(self._unwritten) :]
 

@@ -6,7 +6,7 @@ from shlex import quote
 from typing import Any
 
 from cluster.ranks.clock import Clock
-from cluster.records.about import ABOUT_REMEDY, read_about
+from cluster.records.about import ABOUT_REMEDY, about_run
 from cluster.records.fields import merge, without
 from cluster.settings.config import DataConfig, RunConfig, differences
 from cluster.settings.options import train_command
@@ -14,7 +14,6 @@ from data_shards import Dataset
 from data_shards.errors import UserError
 from data_shards.storage.checked import damaged
 from data_shards.storage.folder import RunFolder
-from nla_cyclegan.weights.checkpoint import complete_checkpoints
 from nla_cyclegan.weights.stored_score import ABOUT
 
 # How images reach the model, not which images: these fields may change when a run is continued.
@@ -43,10 +42,7 @@ def versions() -> dict[str, str]:
 
 def check_same_run(folder: RunFolder, config: RunConfig, dataset: Dataset) -> None:
     """Raises: UserError when the folder is that of a run with another configuration or dataset."""
-    # Without the run's own, as of a folder that was copied in part, the newest checkpoint's says it too.
-    there = read_about(folder, ABOUT) or next(
-        (read_about(folder, f"{n}/{ABOUT}") for n in complete_checkpoints(folder)), {}
-    )
+    there = about_run(folder)
     if not there:
         return
     here = about(config, dataset)

@@ -170,7 +170,8 @@ class DomainReader:
                 return image, sample.key
             faults.append(Fault(self._task.splits[self._domain], sample.shard, sample.key, image))
         raise UserError(
-            f"{shown(self._task.dataset.uri)}: no sample of a whole track can be used, such as {faults[-1]}"
+            f"{shown(self._task.dataset.uri)}: no sample of a whole track can be used, such as {faults[-1]}; "
+            "`python -m data_shards verify` names all that is damaged or was replaced since the dataset was packed"
         )
 
 

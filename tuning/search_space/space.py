@@ -135,6 +135,13 @@ def count(space: Space, draws: int) -> int:
     return _combinations(space) * (draws if drawn else 1)
 
 
+def distinct(space: Space) -> int | None:
+    """Number of trials with values of their own that the space can give; None where ranges give any number."""
+    if any(dimension.ends for dimension in space.values()):
+        return None
+    return math.prod(len(dimension.candidates) for dimension in space.values())
+
+
 def sample(space: Space, seed: int, number: int) -> Overrides:
     """The overrides of trial `number`, a pure function of the three arguments: adding trials leaves the earlier ones unchanged.
 

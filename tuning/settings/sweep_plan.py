@@ -1,5 +1,6 @@
 """The plan of a sweep: its trials with their stored progress, checked before anything starts."""
 
+import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from nla_cyclegan.metrics.score import VERSION
 from tuning.analysis.objective import ObjectiveConfig
 from tuning.analysis.results import REWRITTEN, TRIAL, Trial, read_sweep, read_trials, trial_name
 from tuning.search_space.checks import each_candidate
-from tuning.search_space.space import Overrides, Space, count, override, sample, validated
+from tuning.search_space.space import Overrides, Space, count, distinct, override, sample, validated
 from tuning.settings.config import BudgetConfig, SweepConfig
 from tuning.settings.options import Options
 from tuning.settings.search import propose
@@ -136,7 +137,17 @@ def plan_text(sweep: Sweep) -> str:
     for field, dimension in sweep.options.space.items():
         ((kind, candidates),) = dimension.model_dump(exclude_none=True).items()
         lines.append(("varies", f"{field}: {kind} {list(candidates)}"))
+    if repeats := _repeats(sweep):
+        remedy = "--search grid tries each combination once, `seed` in the space makes repeats differ"
+        lines.append(("warning", f"{repeats} of the {sweep.total} trials repeat another's values and seed: {remedy}"))
     return "\n".join(f"{name:<12}{text}" for name, text in lines)
+
+
+def _repeats(sweep: Sweep) -> int:
+    """How many trials have, or will at least have, the values of an earlier one."""
+    values = {json.dumps(trial.overrides, sort_keys=True) for trial in sweep.trials}
+    possible = distinct(sweep.options.space)
+    return max(len(sweep.trials) - len(values), 0 if possible is None else sweep.total - possible)
 
 
 def budget_text(budget: BudgetConfig) -> str:

@@ -84,6 +84,14 @@ def test_a_run_for_a_person(storage: Path, capsys: pytest.CaptureFixture[str]) -
     assert text.count(", the best") == 1
 
 
+def test_without_its_run_json_a_run_is_what_its_checkpoints_say(
+    copy: RunFolder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = shown(capsys, copy.path)
+    Path(copy.path, "run.json").unlink()
+    assert shown(capsys, copy.path) == whole
+
+
 def test_the_newest_events_are_shown_in_order(copy: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
     with events.opened(copy, "1aaaa", "driver"):
         for number in range(report.EVENTS_SHOWN):

@@ -103,6 +103,16 @@ def test_a_record_that_stands_still_is_waited_for_and_then_passed(folder: RunFol
         assert f"3dead{ENDED}" in folder.files_of(FOLDER)
 
 
+def test_a_folder_without_the_record_is_deleted_or_not_shared(
+    folder: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cluster.ownership.attempt.LOOKS_S", (0.0, 0.0))
+    with pytest.raises(
+        LostRunError, match=r"owner/1abcd.json, .* is not there on \S+, .* deleted, or this machine does not share it"
+    ):
+        Attempt("1abcd", folder.root, folder.name).check()
+
+
 def test_a_process_of_this_machine_that_was_killed_is_not_waited_for(folder: RunFolder) -> None:
     code = (
         "import os, sys\nfrom cluster.ownership.claim import Claim\n"

@@ -53,6 +53,18 @@ def test_a_full_disk_loses_no_record(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert [line.partition(":")[0] for line in said] == ["warning", "resolved"]
 
 
+def test_a_file_that_is_deleted_meanwhile_is_begun_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    written = files(tmp_path)
+    written.start(0)
+    for images in (1, 2, 3):
+        written.write({"images": images})
+        if images == 1:
+            (tmp_path / "run" / "metrics.jsonl").unlink()
+    written.close()
+    assert (tmp_path / "run" / "metrics.jsonl").read_text() == '{"images": 2}\n{"images": 3}\n'
+    assert "warning: metrics.jsonl of " in capsys.readouterr().err
+
+
 def test_a_quota_that_is_noticed_at_the_end_ends_no_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     written = files(tmp_path)
     written.start(0)

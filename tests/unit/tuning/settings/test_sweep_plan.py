@@ -1,5 +1,6 @@
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tiny
@@ -182,6 +183,22 @@ def test_a_dry_run_shows_the_plan_and_writes_nothing(
     assert "trials      3, random search" in out
     assert "varies      optimizer.lr: loguniform [0.0001, 0.01]" in out
     assert not (tmp_path / "sweeps").exists()
+
+
+@pytest.mark.parametrize(
+    ("space", "search", "repeats"),
+    [
+        ({"optimizer.lr": {"choice": ["1e-3", 0.001]}}, "random", "2 of the 3 trials repeat another's values and seed"),
+        ({"optimizer.name": {"choice": ["adam", "nadam"]}}, "optuna", "1 of the 3 trials repeat"),
+        ({"optimizer.lr": {"uniform": [1e-4, 1e-2]}, "seed": {"grid": [0, 1]}}, "random", None),
+        ({"optimizer.name": {"choice": ["adam", "nadam"]}}, "grid", None),
+    ],
+)
+def test_trials_that_would_train_the_same_are_counted(
+    file: Path, space: dict[str, Any], search: str, repeats: str | None
+) -> None:
+    text = sweep_plan.plan_text(prepared(file, "--space", json.dumps(space), "--search", search))
+    assert (repeats in text) if repeats else ("warning" not in text)
 
 
 def test_bad_input_gets_lines_and_status_2(
