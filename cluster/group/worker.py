@@ -14,6 +14,7 @@ from cluster.ranks.requests import PREEMPTION, Request
 from cluster.records import events
 from cluster.records.sinks import Forward, PrometheusGauges, Sink
 from cluster.settings.config import RunConfig
+from cluster.settings.preflight import check_shared
 from data_shards.command_line import leave_no_torch_folder
 from data_shards.errors import GpuMemoryError, NonFiniteLossError, RunInterruptedError
 from data_shards.repeats import repeats_counted
@@ -45,6 +46,7 @@ def train_worker(settings: dict[str, Any]) -> dict[str, Any]:
     torch.set_num_threads(settings["threads"])
     os.environ.update({name: value for name, value in settings["variables"].items() if name not in os.environ})
     config = RunConfig.model_validate(settings["config"])
+    check_shared(config)
     sinks: list[Sink] = [Forward(partial(publish, key(config, RECORDS))), PrometheusGauges(config.name)]
     # Ray names a device wherever CUDA has one, also to a worker that was planned on the CPU.
     world = World.current(rank_device(settings["gpu"], get_device().index, share=settings["gpu_share"]))

@@ -1,6 +1,7 @@
 """Checks before a run starts: a launch on a cluster takes minutes, an error here none."""
 
 import os
+import socket
 from dataclasses import dataclass
 from math import lcm
 from pathlib import Path
@@ -215,6 +216,16 @@ def check_paths(config: RunConfig) -> None:
     problems = relative_paths(config) if in_ray_job() else []
     if problems:
         raise UserError("\n".join(problems))
+
+
+def check_shared(config: RunConfig) -> None:
+    """Raises: UserError on a machine that lacks a folder which the driver's has."""
+    for field, path in (("data.uri", config.data.uri), ("storage", config.storage)):
+        if path and not is_uri(path) and not Path(path).exists():
+            raise UserError(
+                f"{field}: {path} is not on {socket.gethostname()}, where a worker of this run is; give a folder that all machines "
+                f"share under this path, or a URI (--{field} s3://...)"
+            )
 
 
 def relative_paths(config: RunConfig, fork_of: str | None = None) -> list[str]:

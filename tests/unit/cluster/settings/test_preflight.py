@@ -10,7 +10,7 @@ from cluster.settings.config import RunConfig, differences
 from cluster.settings.dry_run import plan_text
 from cluster.settings.identity import decisive
 from cluster.settings.options import parse_options
-from cluster.settings.preflight import prepare, warnings
+from cluster.settings.preflight import check_shared, prepare, warnings
 from data_shards.errors import UserError
 
 # As version 0.1 stored it: what came later is missing, and `compile` is gone since.
@@ -100,3 +100,15 @@ def test_evaluations_that_seldom_meet_a_checkpoint_are_warned_of(
     prepared = prepare(config)
     assert counts is None if not (found := warnings(prepared)) else counts in found[0]
     assert ("seldom meet" in plan_text(prepared, local=True)) == (counts is not None)
+
+
+def test_a_worker_without_the_folder_names_its_machine(tmp_path: Path) -> None:
+    check_shared(tiny.config(str(tmp_path), tmp_path))
+    check_shared(tiny.config("s3://bucket/data", tmp_path))
+    for field, config in (
+        ("data.uri", tiny.config(f"{tmp_path}/elsewhere", tmp_path)),
+        ("storage", tiny.config(str(tmp_path), tmp_path / "elsewhere")),
+    ):
+        said = rf"{field}: {tmp_path}/elsewhere is not on \S+, where a worker of this run is; .* \(--{field} s3"
+        with pytest.raises(UserError, match=said):
+            check_shared(config)
