@@ -12,6 +12,7 @@ from data_shards.packing.processes import Workers, count, processes
 from data_shards.packing.tars import printable
 from data_shards.progress import Progress, megabytes
 from data_shards.storage import RangeReader
+from data_shards.storage.checked import in_place_of
 
 # Bytes of one read from storage. A process holds one piece and one member of the shard in memory, whatever the shard's size.
 PIECE_BYTES = 4 << 20
@@ -200,6 +201,8 @@ def members(stream: ShardStream, stop: int | None = None, passed: Passed | None 
 def _damage(stream: ShardStream, place: int, what: str) -> str:
     if not stream.size:
         return "it is empty"
+    if not place and (in_place := in_place_of(stream.last)):
+        return f"it is {in_place}"
     for start, method in COMPRESSED.items():
         if not place and stream.last.startswith(start):
             return f"it is compressed ({method}), and byte ranges cannot be read out of it: decompress it"

@@ -20,7 +20,7 @@ from data_shards.dataset.epoch_plan import Extents, Integers, make_extents
 from data_shards.dataset.shape import damage
 from data_shards.errors import UserError
 from data_shards.storage import Location, file_size, list_files, locate, read_file, shown, write_file
-from data_shards.storage.checked import shortened
+from data_shards.storage.checked import in_place_of, shortened
 
 MANIFEST = "manifest.json"
 INDEX = "index.parquet"
@@ -201,6 +201,8 @@ def open_dataset(uri: str | os.PathLike[str]) -> Dataset:
         raise UserError(f"no dataset at {location.uri}: {reason}")
     size = file_size(location, INDEX)
     if size != manifest["index"]["bytes"]:
+        if size and (in_place := in_place_of(read_file(location, INDEX) or b"")):
+            raise UserError(f"{INDEX} of {location.uri} is {in_place}")
         found = "is missing" if size is None else f"has {size} bytes, {MANIFEST} says {manifest['index']['bytes']}"
         raise UserError(f"{INDEX} of {location.uri} {found}; {REBUILD}")
     # An absolute path, because loader processes may have another working folder.

@@ -18,6 +18,13 @@ DEEPEST = 100
 # Digits; more than those of 64 bits. An integer that is larger than any float would raise an OverflowError later.
 LONGEST_INTEGER = 20
 REMEDY = "delete it, or restore it from a copy"
+# What may precede text: a byte order mark, white space.
+BLANK = b"\xef\xbb\xbf \t\r\n"
+# First bytes, in small letters, of what downloads leave in the place of a file; what it is, and what to do.
+IN_PLACE = (
+    ((b"version https://git-lfs",), "a pointer of Git LFS: fetch the file itself with `git lfs pull`"),
+    ((b"<!doctype html", b"<html", b"<?xml"), "a web page or XML: download the file again"),
+)
 T = TypeVar("T")
 
 
@@ -47,6 +54,12 @@ def inside_name(name: str) -> str:
 InsideName = Annotated[str, AfterValidator(inside_name)]
 
 
+def in_place_of(content: bytes) -> str:
+    """What a file with this content, or this start, is in the place of the one that was written, and what to do; else empty."""
+    text = content[:512].lstrip(BLANK).lower()
+    return next((what for starts, what in IN_PLACE if text.startswith(starts)), "")
+
+
 def damaged(source: str, why: object, remedy: str = REMEDY) -> UserError:
     """The error for a file whose content is not what was written; no remedy: the caller knows what happens next."""
     return UserError(f"{source}: damaged ({why})" + (f"; {remedy}" if remedy else ""))
@@ -68,7 +81,7 @@ def parsed(content: bytes, source: str, remedy: str = REMEDY) -> Any:
             # Only such an escape can produce a lone surrogate.
             json.dumps(value, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
-        raise damaged(source, error, remedy) from error
+        raise damaged(source, in_place_of(content) or error, remedy) from error
     # Deeper values would overflow the stack of recursive functions.
     if content.count(b"[") + content.count(b"{") > DEEPEST and _depth(value) > DEEPEST:
         raise damaged(source, f"lists or fields in each other, more than {DEEPEST} deep", remedy)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from data_shards.errors import UserError
 from data_shards.storage import Location, read_file
+from data_shards.storage.checked import in_place_of
 from data_shards.storage.folder import RunFolder
 from nla_cyclegan.weights.checkpoint_names import NAME, age
 from nla_cyclegan.weights.commit import Commit, read_commit, world_of, write_commit
@@ -80,7 +81,8 @@ class CheckpointReader:
         if content is None or wanted is None:
             raise UserError(f"{file} is missing")
         if hashlib.sha256(content).hexdigest() != wanted.sha256:
-            raise UserError(f"{file} is damaged: its SHA-256 is not the one that was written")
+            why = in_place_of(content) or "damaged: its SHA-256 is not the one that was written"
+            raise UserError(f"{file} is {why}")
         return content
 
 
@@ -92,7 +94,8 @@ def tensors_in(content: bytes, file: str = "") -> dict[str, "Tensor"]:
     try:
         return safetensors.torch.load(content)
     except (safetensors.SafetensorError, ValueError) as error:
-        raise UserError(f"{start}damaged: {' '.join(str(error).split())}") from error
+        why = in_place_of(content) or f"damaged: {' '.join(str(error).split())}"
+        raise UserError(f"{start}{why}") from error
     except KeyError as error:
         raise UserError(
             f"{start}of a number format that safetensors does not read into torch ({error.args[0]})"

@@ -11,9 +11,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import safetensors.torch
+from torch import nn
 
 from data_shards.errors import UserError, shown_name
 from data_shards.storage import Location, file_size, list_folder, locate, read_file, shown
+from data_shards.storage.checked import in_place_of
 from data_shards.storage.files import writing
 from data_shards.storage.uri import is_uri
 from nla_cyclegan.model.generator import Generator
@@ -35,14 +37,28 @@ from nla_cyclegan.weights.references import NEWEST, Reference, nothing_at, paren
 FORMAT, VERSIONS = "nla_cyclegan.generator", ("1",)
 
 
-def save_generator(generator: Generator, path: str | Path) -> None:
-    """Write the weights and the config to one local file; whole or not at all. Raises: UserError if it cannot be written, or is a URI."""
+def save_generator(generator: nn.Module, path: str | Path) -> None:
+    """Write the weights and the config to one local file; whole or not at all.
+
+    Args:
+        generator: a Generator, also within what torch.compile or DataParallel make of it.
+
+    Raises: UserError if it cannot be written, or is a URI; TypeError for anything but one generator.
+    """
     if is_uri(str(path)):
         raise UserError(f"{shown(str(path))}: expected a path of this machine, not a URI")
-    content = weight_file(generator)
+    content = weight_file(_within(generator))
     with writing(Path(path)) as temporary:
         # Not safetensors' `save_file`: its files are readable by their owner alone, and a full disk is no OSError there.
         temporary.write_bytes(content)
+
+
+def _within(module: nn.Module) -> Generator:
+    """The generator itself, whose tensors have the names that files have: wrappers put `_orig_mod.` or `module.` before them."""
+    found = [each for each in module.modules() if isinstance(each, Generator)]
+    if len(found) != 1:
+        raise TypeError(f"generator is a {type(module).__name__} with {len(found)} generators in it; expected one")
+    return found[0]
 
 
 def weight_file(generator: Generator) -> bytes:
@@ -181,7 +197,10 @@ def _generator(content: bytes) -> Generator:
         return generator_from(read_state(content))
     metadata = _metadata(content)
     if metadata.get("format") != FORMAT:
-        raise UserError(f"not a generator's weight file (neither safetensors of {FORMAT} nor .pth of {LAYOUT})")
+        raise UserError(
+            in_place_of(content)
+            or f"not a generator's weight file (neither safetensors of {FORMAT} nor .pth of {LAYOUT})"
+        )
     version = metadata.get("version", "")
     if version not in VERSIONS:
         raise UserError(

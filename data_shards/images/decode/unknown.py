@@ -1,5 +1,7 @@
 """Explains why Pillow does not open a file, by the file's first bytes, and what to do about it."""
 
+from data_shards.storage.checked import BLANK, in_place_of
+
 CONVERT = "convert it to PNG or JPEG"
 BRANDS = {b"avi": "an AVIF image", b"hei": "a HEIC photo", b"mif": "a HEIC photo", b"msf": "a HEIC photo"}
 # (bytes at the start, what the file is, what to do)
@@ -7,8 +9,6 @@ KINDS = (
     ((b"\xff\n", b"\0\0\0\x0cJXL "), "a JPEG XL image", CONVERT),
     ((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"FUJIFILMCCD-RAW", b"IIU\0"), "a raw photo or a TIFF of a rare kind", CONVERT),
     ((b"%PDF", b"%!PS", b"\xc5\xd0\xd3\xc6", b"<svg"), "a document or a drawing", CONVERT),
-    ((b"version https://git-lfs",), "a pointer of Git LFS", "fetch the file itself with `git lfs pull`"),
-    ((b"<!doctype html", b"<html", b"<?xml"), "a web page or XML", "download the image again"),
     ((b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"RIFF", b"BM"), "an image with a damaged header", "restore it from a copy"),
     ((bytes(64),), "zeros where an image begins", "copy or download it again"),
 )  # fmt: skip
@@ -22,8 +22,9 @@ def why_unknown(head: bytes) -> str:
     if head[4:8] == b"ftyp":
         kind = BRANDS.get(head[8:11])
         return f"{kind}, which Pillow does not read here: {CONVERT}" if kind else "a video: extract images from it"
-    # Text may begin with white space or a byte order mark.
-    text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if in_place := in_place_of(head):
+        return in_place
+    text = head.lstrip(BLANK).lower()
     for starts, kind, advice in KINDS:
         if head.startswith(starts) or text.startswith(starts):
             return f"{kind}, which Pillow does not read: {advice}"

@@ -402,6 +402,18 @@ def test_a_suffix_that_comes_twice(tmp_path: Path, capsys: pytest.CaptureFixture
     assert "trainA-0.tar: 000.JPG comes twice in the sample 000" in refused(capsys, tmp_path)
 
 
+def test_what_a_clone_left_in_the_place_of_a_dataset(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_tar(tmp_path / "trainA-0.tar", [("000.jpg", image(1))])
+    write_tar(tmp_path / "trainB-0.tar", [("000.jpg", image(2))])
+    assert index(tmp_path) == 0
+    for file in (*tmp_path.glob("*.tar"), tmp_path / "index.parquet"):
+        file.write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n")
+    with pytest.raises(UserError, match=r"index.parquet of .* is a pointer of Git LFS: .* `git lfs pull`"):
+        open_dataset(tmp_path)
+    assert index(tmp_path, "--force") == 2
+    assert "trainA-0.tar: it is a pointer of Git LFS: fetch the file itself" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("name", ["trainA-0.tar.gz", "trainA-0.tgz", "trainA-0.tar"])
 def test_a_compressed_tar(tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
     with tarfile.open(tmp_path / name, "w:gz") as tar:

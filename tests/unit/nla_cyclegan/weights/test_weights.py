@@ -9,9 +9,10 @@ from pyarrow import fs
 
 from data_shards.errors import UserError
 from data_shards.storage import Location
-from nla_cyclegan import Generator, GeneratorConfig
+from nla_cyclegan import Generator, GeneratorConfig, from_pretrained
 from nla_cyclegan.weights.commit import share_file
 from nla_cyclegan.weights.generators import FORMAT, load_generator, load_generators, save_generator
+from nla_cyclegan.weights.hub import save_hub
 
 CONFIG = GeneratorConfig(base_channels=2, num_blocks=2, nonlocal_blocks=(1,), upsample="resize")
 
@@ -111,6 +112,44 @@ def test_another_file_is_not_taken_for_weights(tmp_path, content):
     (tmp_path / "w").write_bytes(content)
     with pytest.raises(UserError, match="not a generator's weight file"):
         load_generator(tmp_path / "w")
+
+
+LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [(LFS, "a pointer of Git LFS: fetch the file itself"), (b"\n<!DOCTYPE html>", "a web page or XML: download")],
+)
+def test_what_a_clone_or_a_download_left_in_the_place_of_weights_is_named(tmp_path, content, said):
+    write_checkpoint(tmp_path / "hub", seed=0)
+    (tmp_path / "latest_net_G_A.pth").write_bytes(content)
+    with pytest.raises(UserError, match=rf"latest_net_G_A\.pth: {said}"):
+        load_generator(tmp_path / "latest_net_G_A.pth", "A2B")
+    save_hub(load_generators(tmp_path / "hub"), tmp_path / "hub", {})
+    for file in ("model.safetensors", "config.json"):
+        (tmp_path / "hub" / file).write_bytes(content)
+        with pytest.raises(UserError, match=rf"{file}: .*{said}"):
+            from_pretrained(tmp_path / "hub")
+
+
+@pytest.mark.parametrize(
+    "wrapped", [torch.compile, torch.nn.DataParallel, lambda g: torch.compile(torch.nn.Sequential(g))]
+)
+def test_a_generator_is_saved_whatever_is_wrapped_around_it(tmp_path, wrapped):
+    # torch.compile and DataParallel put a prefix before the names of all tensors.
+    save_generator(wrapped(generator()), tmp_path / "w")
+    assert same(load_generator(tmp_path / "w"), generator())
+
+
+def test_what_is_no_generator_is_not_saved(tmp_path):
+    for module, said in (
+        (torch.nn.ReLU(), "a ReLU with 0"),
+        (torch.nn.Sequential(generator(), generator(1)), "with 2"),
+    ):
+        with pytest.raises(TypeError, match=f"generator is .*{said} generators in it; expected one"):
+            save_generator(module, tmp_path / "w")
+    assert not (tmp_path / "w").exists()
 
 
 def test_safetensors_of_something_else_are_refused(tmp_path):
