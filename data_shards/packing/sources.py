@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data_shards.dataset.manifest import SPLITS
-from data_shards.errors import UserError, shown_name
+from data_shards.errors import UserError, counted, shown_name
 from data_shards.images.encode import ImageFile, StoredImage
 from data_shards.images.left_out import LeftOut
 from data_shards.packing.listing import Listing, images_of
@@ -80,7 +80,8 @@ def find_pair(
         test = _held_out(files, held_out)
         if len(test) == len(files):
             raise UserError(
-                f"{option}: all {len(files)} images would be held out (`pack --held-out {held_out:g}`); lower that, or add images"
+                f"{option}: {counted(len(files), 'image')}, and a share of {held_out:g} would be held out, so none is left to train "
+                "on; add images, or pack with --held-out 0, which holds out none"
             )
         splits = {f"train{domain}": files.keys() - test, f"test{domain}": test}
         filled |= {split: {name: files[name] for name in sorted(names)} for split, names in splits.items() if names}

@@ -24,6 +24,12 @@ from nla_cyclegan.weights.names import LAYOUT
 
 # Kept by instance norms up to PyTorch 0.3; that code itself drops them, as each image has statistics of its own.
 _STATISTICS = (".running_mean", ".running_var", ".num_batches_tracked")
+# Tensors of networks of that code, and of its relatives, that are not built here.
+_OTHERS = {
+    "model.2.weight": "of --norm batch",
+    "model.7.filt": "of contrastive-unpaired-translation without --no_antialias --no_antialias_up",
+    "model.model.": "of --netG unet_256 or unet_128",
+}
 
 
 def is_torch_file(content: bytes) -> bool:
@@ -37,12 +43,21 @@ def read_state(content: bytes) -> dict[str, Tensor]:
     Raises: UserError that says what the file holds instead.
     """
     try:
-        damaged = _damaged_record(content) if zipfile.is_zipfile(io.BytesIO(content)) else None
+        damaged = None
+        if zipfile.is_zipfile(io.BytesIO(content)):
+            with zipfile.ZipFile(io.BytesIO(content)) as file:
+                if any(name.endswith("/constants.pkl") for name in file.namelist()):
+                    raise UserError(
+                        "a TorchScript module; only a state dict is read (torch.jit.load(FILE).state_dict())"
+                    )
+                damaged = _damaged_record(file)
         state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         named = re.search(r"GLOBAL ([\w.]+)", str(error))
         what = f"the Python object {named[1]}" if named else "more than tensors"
         raise UserError(f"holds {what}; only a state dict is read, as anything else could run code") from error
+    except UserError:
+        raise
     # A damaged file makes torch's readers raise nearly anything.
     except Exception as error:
         raise UserError(f"not a readable .pth file ({(str(error) or type(error).__name__).splitlines()[0]})") from error
@@ -53,9 +68,9 @@ def read_state(content: bytes) -> dict[str, Tensor]:
     return state
 
 
-def _damaged_record(content: bytes) -> str | None:
+def _damaged_record(file: zipfile.ZipFile) -> str | None:
     """The first record of a .pth file whose CRC-32 is wrong; torch reads it all the same."""
-    bad = zipfile.ZipFile(io.BytesIO(content)).testzip()
+    bad = file.testzip()
     # A writer that leaves CRCs out (torch.serialization.set_crc32_options) does so for all records; this one is the first.
     return None if bad and bad.endswith("/data.pkl") else bad
 
@@ -161,7 +176,9 @@ def _check(tensors: Mapping[str, Tensor], expected: Mapping[str, list[int]]) -> 
     missing = [f"missing {name} {shape}" for name, shape in expected.items() if name not in tensors]
     unexpected = [f"unexpected {name} {list(tensors[name].shape)}" for name in tensors if name not in expected]
     if missing or unexpected:
-        raise UserError(f"not a ResNet generator of {LAYOUT}: {'; '.join(missing[:1] + unexpected[:1])}")
+        what = next((what for start, what in _OTHERS.items() if any(name.startswith(start) for name in tensors)), "")
+        why = "; ".join([*missing[:1], *unexpected[:1], *([f"it is one {what}"] if what else [])])
+        raise UserError(f"not a ResNet generator of {LAYOUT} with instance norm: {why}")
     for name, shape in expected.items():
         if list(tensors[name].shape) != shape:
             raise UserError(f"{name} is {list(tensors[name].shape)}, expected {shape}")

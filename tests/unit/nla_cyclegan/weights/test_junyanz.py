@@ -133,12 +133,13 @@ def without(state, *names):
     ("state", "message"),
     [
         (without(Plain(4, 2).state_dict(), "model.7.bias", "model.11.conv_block.1.bias"), r"missing model\.7\.bias \[16\]$"),
-        (Plain(4, 2).state_dict() | {"model.2.weight": torch.ones(4)}, r"unexpected model\.2\.weight \[4\]$"),
+        (Plain(4, 2).state_dict() | {"model.2.weight": torch.ones(4)}, r"unexpected model\.2\.weight \[4\]; .*--norm batch$"),
+        (Plain(4, 2).state_dict() | {"model.7.filt": torch.ones(4)}, "contrastive-unpaired-translation without --no_antialias"),
         (without(Plain(4, 2).state_dict(), "model.1.weight"), r"missing model\.1\.weight \[64, 3, 7, 7\]$"),
         (Plain(4, 2).state_dict() | {"model.4.bias": torch.ones(9)}, r"model\.4\.bias is \[9\], expected \[8\]"),
         (Plain(4, 2).state_dict() | {"model.1.weight": torch.ones(4, 1, 7, 7)}, r"is \[4, 1, 7, 7\], expected \[4, 3, 7, 7\]"),
         (Plain(4, 2).state_dict() | {"model.1.weight": torch.ones(())}, r"model\.1\.weight is \[\], expected"),
-        ({"model.model.0.weight": torch.ones(1)}, r"missing .*; unexpected model\.model\.0\.weight \[1\]"),
+        ({"model.model.0.weight": torch.ones(1)}, r"missing .*; unexpected model\.model\.0\.weight \[1\]; .*unet_256"),
         ({}, "missing model.1.weight"),
         (Plain(4, 2).state_dict() | {"model.4.bias": torch.ones(8).to_sparse()}, r"model\.4\.bias is no dense tensor .*sparse_coo"),
         (Plain(4, 2).state_dict() | {"model.4.bias": torch.ones(8, device="meta")}, r"model\.4\.bias is no dense tensor"),
@@ -172,6 +173,16 @@ def test_other_pickles_are_refused_and_never_run(tmp_path, monkeypatch, thing, m
         read_generator("w.pth")
     assert "\n" not in str(error.value)
     assert not (tmp_path / "harm").exists()
+
+
+# torch warns that its own format is deprecated.
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+def test_a_torchscript_module_is_named(tmp_path, recwarn):
+    torch.jit.save(torch.jit.trace(torch.nn.ReLU(), torch.zeros(1)), str(tmp_path / "w.pth"))
+    recwarn.clear()
+    with pytest.raises(UserError, match=r"w\.pth: a TorchScript module; only a state dict is read"):
+        read_generator(tmp_path / "w.pth")
+    assert not recwarn.list
 
 
 def test_damaged_files_are_named(tmp_path):
