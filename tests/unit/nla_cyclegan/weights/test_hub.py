@@ -96,6 +96,11 @@ def test_a_picture_of_any_kind_is_painted(run: Path) -> None:
     turned = photo.convert("RGB")
     turned.getexif()[0x0112] = 6
     assert paint(generator, turned).size == (21, 37)
+    # Pillow's exif_transpose fails on this resolution of the wrong type, as a Windows Explorer wrote it.
+    exif = b"Exif\0\0II*\0\x08\0\0\0\2\0\x12\1\3\0\1\0\0\0\6\0\0\0\x1a\1\7\0\3\0\0\0abc\0\0\0\0\0"
+    photo.save(run / "turned.jpg", exif=exif)
+    with Image.open(run / "turned.jpg") as opened:
+        assert paint(generator, opened).size == (21, 37)
     with pytest.raises(TypeError, match=r"picture is a PosixPath; expected a PIL image"):
         paint(generator, run)
 
