@@ -11,7 +11,7 @@ from typing import Any
 from cluster.machines.session import PACKAGES, ROOT
 from cluster.records.trackers import names as tracker_names
 from cluster.settings.config import has_credentials
-from data_shards.errors import UserError
+from data_shards.errors import UserError, counted, say_warning
 
 # In addition to .gitignore and .rayignore; git patterns, relative to the folder that is sent.
 EXCLUDED = [
@@ -110,6 +110,12 @@ def package_size(job: Job) -> tuple[int, int]:
     from cluster.machines.ray_internals import working_dir_files
 
     files, limit = working_dir_files(job.folders, job.excludes)
+    packages = [ROOT / name for name in PACKAGES] if job.folders else []
+    if left_out := sorted({module for package in packages for module in package.rglob("*.py")} - set(files)):
+        say_warning(
+            f"{counted(len(left_out), 'module')} of the project will not be sent, such as {left_out[0].relative_to(ROOT)}: "
+            "a pattern of .gitignore, .rayignore or --exclude matches"
+        )
     sizes: Counter[str] = Counter()
     for file in files:
         sizes[file.relative_to(ROOT).parts[0]] += file.stat().st_size

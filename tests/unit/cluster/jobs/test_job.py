@@ -44,6 +44,21 @@ def test_of_an_installed_project_the_packages_are_sent(tmp_path: Path, monkeypat
     assert "working_dir" not in job.environment
 
 
+def test_modules_that_a_pattern_matches_are_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    move_to(tmp_path, monkeypatch)
+    for name in ("pyproject.toml", "cluster/loop.py", "nla_cyclegan/model/config.py", "nla_cyclegan/model/blocks.py"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    package_size(submit.make_job(PLACES))
+    assert capsys.readouterr().err == ""
+    (tmp_path / ".gitignore").write_text("model/\n")
+    package_size(submit.make_job(PLACES))
+    said = "warning: 2 modules of the project will not be sent, such as nla_cyclegan/model/blocks.py: "
+    assert capsys.readouterr().err.startswith(said)
+
+
 def test_a_folder_that_ray_does_not_take(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     move_to(tmp_path, monkeypatch)
     monkeypatch.setattr("ray._private.runtime_env.packaging.GCS_STORAGE_MAX_SIZE", 1_000_000)
