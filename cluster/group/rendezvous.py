@@ -8,6 +8,7 @@ import os
 import socket
 import struct
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -17,6 +18,8 @@ from cluster.machines.ray_internals import group_has_failed
 
 # Of Linux: the IPv4 address of a network interface.
 SIOCGIFADDR = 0x8915
+# And the IPv6 addresses of all.
+IPV6 = Path("/proc/net/if_inet6")
 LEAVE_S = 30.0
 _STORES: list[Any] = []
 
@@ -109,7 +112,12 @@ def choose_interface() -> None:
 
 
 def interface_of(address: str) -> str | None:
-    """Name of the network interface that has this IPv4 address, such as "eth0"; None where no interface has it."""
+    """Name of the network interface that has this address, such as "eth0"; None where no interface has it."""
+    if ":" in address:
+        # The address in hexadecimal digits, four numbers, the interface's name.
+        rows = [line.split() for line in IPV6.read_text().splitlines()] if IPV6.exists() else []
+        wanted = socket.inet_pton(socket.AF_INET6, address).hex()
+        return next((row[-1] for row in rows if row[0] == wanted), None)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
         for _, name in socket.if_nameindex():
             request = struct.pack("256s", name.encode())

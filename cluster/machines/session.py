@@ -262,6 +262,7 @@ def _check_answers(address: str) -> None:
     if not port.isdigit() or "/" in host:
         return
     try:
-        socket.create_connection((host, int(port)), timeout=CONNECT_S).close()
+        # An IPv6 address is written in brackets.
+        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_S).close()
     except OSError as error:
         raise UserError(f"{named(address)}: no Ray cluster there ({error.strerror or error})") from error

@@ -16,7 +16,13 @@ from data_shards.errors import ExhaustedError, UserError
 
 
 @pytest.mark.parametrize(
-    ("address", "said"), [("127.0.0.1:1", "no Ray cluster there"), ("http://127.0.0.1:8265", "takes jobs")]
+    ("address", "said"),
+    [
+        ("127.0.0.1:1", "no Ray cluster there"),
+        # Not that its name is unknown.
+        ("[::1]:1", "Connection refused|Cannot assign requested address|Network is unreachable"),
+        ("http://127.0.0.1:8265", "takes jobs"),
+    ],
 )
 def test_an_address_without_a_cluster(address: str, said: str) -> None:
     with pytest.raises(UserError, match=said), session.ray_session(address):

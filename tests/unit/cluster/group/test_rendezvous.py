@@ -1,3 +1,8 @@
+from pathlib import Path
+
+import pytest
+
+from cluster.group import rendezvous
 from cluster.group.rendezvous import interface_of
 
 
@@ -7,3 +12,12 @@ def test_the_interface_of_an_address() -> None:
 
 def test_an_address_that_no_interface_has() -> None:
     assert interface_of("192.0.2.1") is None
+
+
+def test_the_interface_of_an_ipv6_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rendezvous, "IPV6", tmp_path / "if_inet6")
+    assert interface_of("fd00::2") is None
+    (tmp_path / "if_inet6").write_text(
+        "00000000000000000000000000000001 01 80 10 80       lo\nfd000000000000000000000000000002 3a 40 00 80     eth0\n"
+    )
+    assert [interface_of(address) for address in ("::1", "fd00::2", "fd00::3")] == ["lo", "eth0", None]
