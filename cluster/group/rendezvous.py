@@ -115,7 +115,7 @@ def interface_of(address: str) -> str | None:
     """Name of the network interface that has this address, such as "eth0"; None where no interface has it."""
     if ":" in address:
         # The address in hexadecimal digits, four numbers, the interface's name.
-        rows = [line.split() for line in IPV6.read_text().splitlines()] if IPV6.exists() else []
+        rows = [line.split() for line in IPV6.read_text("ascii").splitlines()] if IPV6.exists() else []
         wanted = socket.inet_pton(socket.AF_INET6, address).hex()
         return next((row[-1] for row in rows if row[0] == wanted), None)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
