@@ -144,6 +144,11 @@ def set_environment(*, own: bool) -> None:
     if os.environ.get("NO_COLOR") or not (sys.stdout.isatty() and sys.stderr.isatty()):
         # Else Ray begins the lines of its processes with escape sequences, also in a file.
         os.environ.setdefault("RAY_COLOR_PREFIX", "0")
+    try:
+        Path.home()
+    except RuntimeError:
+        # Of a numeric user, which Docker gives this one. Without any Ray Train cannot be imported.
+        os.environ["HOME"] = "/"
     if own and os.environ["RAY_AUTH_MODE"] == "token":
         # Known to this process and its workers alone; without it Ray writes one to the home directory.
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))

@@ -105,6 +105,17 @@ def test_a_failed_start_leaves_no_processes(monkeypatch: pytest.MonkeyPatch) -> 
     assert ray_internals.Node.__init__ is fail
 
 
+def test_a_user_without_a_home_has_one_for_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray Train asks for it when it is imported."""
+    monkeypatch.setenv("HOME", "/somewhere")
+    session.set_environment(own=False)
+    assert os.environ["HOME"] == "/somewhere"
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr("pwd.getpwuid", lambda uid: {}[uid])
+    session.set_environment(own=False)
+    assert os.environ["HOME"] == "/"
+
+
 def test_processes_of_a_ray_of_its_own_are_out_of_reach_of_signals_to_the_group() -> None:
     """Started as Ray starts them."""
 
