@@ -13,7 +13,15 @@ from typing import Any
 from cluster.machines.forks import ROOT, joined_forks, own_forks
 from cluster.machines.head_watch import head_watched
 from cluster.machines.own_folder import own_folder
-from cluster.machines.start_errors import TESTED_RAY, WITHOUT_RAY, join_error, missing_of_ray, named, start_error
+from cluster.machines.start_errors import (
+    TESTED_RAY,
+    WITHOUT_RAY,
+    check_processes,
+    join_error,
+    missing_of_ray,
+    named,
+    start_error,
+)
 from cluster.settings.preflight import in_ray_job
 from cluster.settings.workers.capacity import Machine
 from cluster.settings.workers.scaling import LOSS_WAIT_S
@@ -183,6 +191,7 @@ def _named_to_its_processes() -> Iterator[None]:
 def _start_own_patiently(forks: dict[str, Any], folder: Path) -> None:
     import ray
 
+    check_processes()
     for tried in range(1, START_TRIES + 1):
         try:
             with _named_to_its_processes():

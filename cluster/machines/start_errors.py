@@ -3,9 +3,11 @@
 import errno
 import os
 import re
+import resource
 from collections.abc import Iterator
 from pathlib import Path
 
+from data_shards.control_groups import groups, number
 from data_shards.errors import ExhaustedError, UserError, missing_module
 
 # Other versions may work: ray_internals.py has what could differ.
@@ -13,6 +15,9 @@ TESTED_RAY = ("2.59", "2.60")
 # A socket's name ends at so many bytes; and what Ray adds to its folder: session_<date>_<microseconds>_<process>/sockets/plasma_store.
 SOCKET_BYTES = 107
 RAY_BYTES = len("/session_2026-01-31_23-59-59_999999_4194304/sockets/plasma_store")
+# Processes and threads. With one worker there are 560 on 2 cores; with fewer than these Ray aborted with pages of frames, or hung.
+LEAST_PROCESSES = 500
+TOO_FEW_PROCESSES = "this user may start too few processes: raise the limit (ulimit -u, or docker run --pids-limit)"
 WITHOUT_RAY = "or do without Ray: `cluster train --local`, `nla_cyclegan translate`"
 PORT = r"[Aa]ddress already in use|EADDRINUSE|[Pp]orts? .*(in use|not available|conflict)|[Ff]ailed to bind"
 # Logs of processes that go on without their ports: where another Ray is, they complain of that at every start.
@@ -31,9 +36,7 @@ KINDS = {
     ),
     PORT: "a port is in use by another program: give the same command again, without RAY_* variables that choose ports",
     r"Too many open files": "this process may open too few files: raise the limit (ulimit -n)",
-    r"can't start new thread|Resource temporarily unavailable|pthread_create": (
-        "this user may start too few processes: raise the limit (ulimit -u, or docker run --pids-limit)"
-    ),
+    r"can't start new thread|Resource temporarily unavailable|pthread_create": TOO_FEW_PROCESSES,
     r"Cannot allocate memory|MemoryError|greater than the total available memory|std::bad_alloc": (
         "too little memory is free: end other programs"
     ),
@@ -122,6 +125,22 @@ def check_sockets(folder: Path, chosen_by: str) -> None:
         raise UserError(
             f"{folder.parent}: the name of the temporary folder is {-spare} bytes too long for the sockets of Ray in it "
             f"({SOCKET_BYTES} bytes at most): choose a shorter one with {chosen_by}, such as /tmp, {WITHOUT_RAY}"
+        )
+
+
+def check_processes() -> None:
+    """Raises: UserError where the control group, or this user's limit, leaves too few processes and threads for Ray."""
+    groups_left = [
+        limit - (number(folder, ("pids.current",)) or 0)
+        for folder in groups("pids")
+        if (limit := number(folder, ("pids.max",))) is not None
+    ]
+    own = resource.getrlimit(resource.RLIMIT_NPROC)[0]
+    # The system does not hold root to it.
+    left = min([*groups_left, own if os.geteuid() and own != resource.RLIM_INFINITY else LEAST_PROCESSES])
+    if left < LEAST_PROCESSES:
+        raise UserError(
+            f"{TOO_FEW_PROCESSES}: {left} processes and threads are left, Ray takes {LEAST_PROCESSES} and more; {WITHOUT_RAY}"
         )
 
 

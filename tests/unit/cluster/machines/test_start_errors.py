@@ -2,13 +2,15 @@
 
 import errno
 import os
+import resource
 import tempfile
 from pathlib import Path
 
 import pytest
 
 from cluster.machines import own_folder, session
-from cluster.machines.start_errors import join_error, missing_of_ray, start_error
+from cluster.machines.start_errors import check_processes, join_error, missing_of_ray, start_error
+from data_shards import control_groups
 from data_shards.errors import ExhaustedError, UserError
 
 AGAIN = "less busy"
@@ -149,6 +151,30 @@ def test_a_folder_whose_name_is_too_long_for_sockets(tmp_path: Path, monkeypatch
     with pytest.raises(UserError, match=r"too long for the sockets.*RAY_TMPDIR"), own_folder.own_folder():
         pass
     assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("most", "used", "user", "own", "left"),
+    [("520", "21", 0, -1, 499), ("520", "20", 0, 9, None), ("max", "21", 1, 300, 300), ("max", "21", 1, -1, None)],
+)
+def test_too_few_processes_for_ray_are_told_before_it_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: str, used: str, user: int, own: int, left: int | None
+) -> None:
+    monkeypatch.setattr(control_groups, "PROC", tmp_path / "proc")
+    monkeypatch.setattr(control_groups, "CGROUPS", tmp_path)
+    for name, text in {
+        "proc/self/cgroup": "8:pids:/own",
+        "pids/own/pids.max": most,
+        "pids/own/pids.current": used,
+    }.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(f"{text}\n")
+    monkeypatch.setattr(os, "geteuid", lambda: user)
+    monkeypatch.setattr(resource, "getrlimit", lambda kind: (own, own))
+    if left is None:
+        return check_processes()
+    with pytest.raises(UserError, match=f"--pids-limit\\): {left} processes and threads are left, .*--local"):
+        check_processes()
 
 
 def test_a_folder_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
