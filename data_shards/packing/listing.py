@@ -28,6 +28,8 @@ class Listing:
     def of(cls, root: str | Path) -> "Listing":
         """Raises: UserError where there is no such folder."""
         text = os.fspath(root)
+        if os.path.isfile(text):
+            raise UserError(f"{shown_name(text)}: a file; give a folder, of an archive the unpacked one")
         if not is_uri(text) and not os.path.isdir(text):
             raise UserError(f"no such folder: {shown_name(text)}")
         return cls(text)

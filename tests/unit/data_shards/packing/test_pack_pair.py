@@ -169,6 +169,7 @@ def test_images_that_are_too_small_are_left_out_and_counted(
         (["--a", "{0}/monets", "--b", "{0}/photos", "--held-out", "nan", "{1}"], "--held-out: nan; give a share"),
         (["--a", "{0}/monets", "--b", "{0}/photos", "--held-out", "0.99", "{1}"], "would be held out"),
         (["--a", "{0}/monets", "--b", "{0}/photos/@eaDir/nothing", "{1}"], "no such folder"),
+        (["{0}/photos/0007.jpg", "{1}"], "0007.jpg: a file; give a folder"),
         (["--held-out", "0.5", "{0}", "{1}"], "it goes with --a and --b"),
         (["--list", "{0}/monets", "--b", "{0}/photos", "{1}"], "--list {0}/monets: a folder; give it as --a or --b"),
         (["--list", "{0}/gone.txt", "--b", "{0}/photos", "{1}"], "--list {0}/gone.txt: no such file"),
