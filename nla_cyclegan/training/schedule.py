@@ -15,8 +15,14 @@ def learning_rate(lr: float, schedule: ScheduleConfig, images_seen: int, total: 
     """The rate of the step that follows `images_seen` images: `lr`, then linearly down to 0 at `total` (Sun 2023, section 2.3).
 
     A pure function of the images seen, so that there is no state to save and a resumed run continues exactly.
+
+    Raises: ValueError beyond the end, where the line would go on below 0.
     """
+    if not 0 <= images_seen <= total:
+        raise ValueError(
+            f"images_seen {images_seen:,}: expected 0 to {total:,}, the schedule's end; raise its total to go on"
+        )
     constant = schedule.constant * total
-    if images_seen < constant:
+    if images_seen <= constant:
         return lr
     return lr * (total - images_seen) / (total - constant)

@@ -151,7 +151,7 @@ class TrainingStep:
         Returns: the unweighted losses and `generator_total`, in fp16 also both scales, detached scalars on the device, each
             times this rank's share of the batch: their sum over the ranks is the mean over the global batch.
 
-        Raises: TypeError for images that are not uint8, ValueError for those of other shapes.
+        Raises: TypeError for images that are not uint8, ValueError for those of other shapes, and for a rate below 0 or not finite.
         """
         check_pixels("real_a", real_a)
         check_pixels("real_b", real_b)
@@ -160,6 +160,8 @@ class TrainingStep:
                 f"real_a {list(real_a.shape)}, real_b {list(real_b.shape)}: expected as many images of each, of one size, sides "
                 "multiples of 4"
             )
+        if not 0 <= lr < float("inf"):
+            raise ValueError(f"lr {lr}: expected a rate from 0")
         if self._compiling is not None:
             self._compiling.wait()
             self._compiling = None

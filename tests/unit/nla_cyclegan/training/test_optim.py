@@ -113,4 +113,11 @@ def test_length_is_whole_global_batches():
 
 
 def test_a_schedule_may_stay_constant_to_the_end():
-    assert learning_rate(1.0, ScheduleConfig(constant=1.0), 99, 100) == 1.0
+    assert [learning_rate(1.0, ScheduleConfig(constant=1.0), seen, 100) for seen in (99, 100)] == [1.0, 1.0]
+
+
+def test_there_is_no_rate_beyond_the_end():
+    # A loop that goes on would climb the losses: the line goes on below 0.
+    for seen in (-1, 101):
+        with pytest.raises(ValueError, match=rf"images_seen {seen}: expected 0 to 100, the schedule's end"):
+            learning_rate(1.0, ScheduleConfig(), seen, 100)

@@ -431,7 +431,7 @@ def test_pixels_survive_the_round_trip():
     assert to_uint8(torch.tensor([-2.0, 2.0])).tolist() == [0, 255]
 
 
-def test_images_that_are_not_uint8_pairs_are_refused_before_anything_moves():
+def test_other_images_and_rates_are_refused_before_anything_moves():
     step, (a, b) = training_step(), batch_of(0)
     before = everything(step)
     for wrong in (a.float() / 127.5 - 1, a.numpy()):
@@ -440,6 +440,9 @@ def test_images_that_are_not_uint8_pairs_are_refused_before_anything_moves():
     for one, other in ((a, b[:1]), (a[:0], b[:0]), (a[..., 1:], b[..., 1:]), (a.permute(0, 2, 3, 1), b), (a[0], b[0])):
         with pytest.raises(ValueError, match="real_a"):
             step(one, other, images_seen=0, lr=1e-3)
+    for rate in (-1e-3, math.nan, math.inf):
+        with pytest.raises(ValueError, match=f"lr {rate}: expected a rate from 0"):
+            step(a, b, images_seen=0, lr=rate)
     assert all(torch.equal(now, before[name]) for name, now in everything(step).items())
 
 
