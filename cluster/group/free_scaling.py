@@ -46,11 +46,23 @@ class FreeScaling(ElasticScalingPolicy):
         is_list = isinstance(reserved_resources, list)
         if (selector := Selector(config.accelerator_type, config.label_selector or {})) or is_list:
             reserved_resources = {node["NodeID"]: node["Resources"] for node in nodes(selector)}
+        elif not self._own:
+            # What Ray reserved for a group that was killed, as a trial is by a scheduler, it keeps for three minutes more.
+            reserved_resources = larger(reserved_resources, free_resources())
         if self._own is not None:
             one = config._resources_per_worker_not_none
             reserved_resources = usable(reserved_resources, free_resources(), self._own, one)
         rounded = {node: {name: x + ROUNDING for name, x in has.items()} for node, has in reserved_resources.items()}
         return super()._count_possible_workers([*rounded.values()] if is_list else rounded)
+
+
+def larger(reserved: PerNode, free: PerNode) -> PerNode:
+    """Of each resource of each node the larger amount."""
+    amounts = {node: {**free.get(node, {}), **reserved.get(node, {})} for node in {**reserved, **free}}
+    return {
+        node: {name: max(amount, free.get(node, {}).get(name, 0)) for name, amount in resources.items()}
+        for node, resources in amounts.items()
+    }
 
 
 def usable(reserved: PerNode, free: PerNode, own: Counter[str], one: Mapping[str, float]) -> PerNode:

@@ -75,6 +75,15 @@ def test_a_group_that_found_no_place_starts_smaller(policy: FreeScaling) -> None
     assert first().num_workers == 8
 
 
+def test_a_group_starts_in_what_is_free_though_ray_still_reserves_it_for_another(
+    policy: FreeScaling, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(policy, "_get_reserved_resources", dict)
+    for before in (RunningState, ReschedulingState):
+        policy.after_controller_state_update(state(RestartingState), state(before))
+        assert policy.make_decision_for_non_running_worker_group() == ResizeDecision(3, CORE)
+
+
 def test_a_group_that_runs_grows_into_what_is_free_alone(policy: FreeScaling, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(elastic, "time_monotonic", lambda: 1e9)
     assert running(policy, "b", "b") == ResizeDecision(4, CORE)
@@ -131,5 +140,6 @@ def test_machines_that_match_alone_are_counted(
 def test_small_amounts_are_counted_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     config = ScalingConfig(num_workers=(1, 8), resources_per_worker={"CPU": 0.1})
     policy = FreeScaling(config)
+    monkeypatch.setattr(free_scaling, "free_resources", dict)
     # 0.3 // 0.1 is 2.
     assert policy._count_possible_workers(reserved(monkeypatch, {"a": {"CPU": 0.3}})) == 3
