@@ -14,6 +14,7 @@ from data_shards.errors import (
     UserError,
     missing_module,
 )
+from data_shards.memory import oom_kills
 from data_shards.storage.folder import RunFolder
 from nla_cyclegan.weights.checkpoint import complete_checkpoints
 
@@ -63,6 +64,7 @@ def retry_training(
     """
     failures, held = 0, (_newest(folder), resumed())
     while True:
+        kills = oom_kills()
         try:
             returned = attempt()
             if "interrupted" in returned:
@@ -85,10 +87,11 @@ def retry_training(
                 raise user_error from error
             if exhausted and is_bug(error):
                 raise
+            described = describe(error) + _killed_since(kills)
             if exhausted:
-                raise ExhaustedError(_given_up(error, held[0], max_failures)) from error
+                raise ExhaustedError(_given_up(described, held[0], max_failures)) from error
             wait_s = min(FIRST_WAIT_S * 2 ** (failures - 1), LONGEST_WAIT_S)
-            say(f"{describe(error)}; retrying in {wait_s:g} s")
+            say(f"{described}; retrying in {wait_s:g} s")
             time.sleep(wait_s)
             continue
         if "error" in returned:
@@ -155,12 +158,24 @@ def _newest(folder: RunFolder) -> str | None:
     return next(iter(complete_checkpoints(folder)), None)
 
 
-def _given_up(error: BaseException, newest: str | None, max_failures: int) -> str:
+def _given_up(described: str, newest: str | None, max_failures: int) -> str:
     begin = f"from {newest}" if newest else "at 0 images"
     return (
         f"the run failed more than {max_failures} times without a new checkpoint (scaling.max_failures), the last time "
-        f"with {describe(error)}; the same command continues {begin}"
+        f"with {described}; the same command continues {begin}"
     )
+
+
+def _killed_since(before: int | None) -> str:
+    """For the end of a line: what of Ray's processes the system killed, Ray does not know why.
+
+    Args:
+        before: oom_kills() before the attempt.
+    """
+    now = oom_kills()
+    if before is None or now is None or now <= before:
+        return ""
+    return f"; meanwhile the system killed processes on this machine for lack of memory: {ADVICE}"
 
 
 def _ranks(ranks: list[str]) -> str:

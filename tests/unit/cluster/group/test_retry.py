@@ -69,6 +69,16 @@ def tried(attempts: Attempts, max_failures: int = 3, say: Callable[[str], None] 
     return retry.retry_training(attempts, attempts.folder, max_failures, say)
 
 
+@pytest.mark.parametrize(("kills", "said"), [([4, 6, 6, 6], [True, False]), ([None] * 4, [False, False])])
+def test_what_the_system_kills_for_memory_is_said(
+    folder: RunFolder, waits: list[float], monkeypatch: pytest.MonkeyPatch, kills: list[int | None], said: list[bool]
+) -> None:
+    lines: list[str] = []
+    monkeypatch.setattr(retry, "oom_kills", lambda: kills.pop(0) if kills else 6)
+    tried(Attempts(folder, ActorDiedError(), ActorDiedError(), DONE), say=lines.append)
+    assert ["controller does not answer; meanwhile the system killed" in line for line in lines] == said
+
+
 def test_the_metrics_of_a_run_come_back(folder: RunFolder) -> None:
     assert tried(Attempts(folder, DONE)) == {"images": 8}
 
