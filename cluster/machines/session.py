@@ -28,6 +28,7 @@ from cluster.settings.workers.scaling import LOSS_WAIT_S
 from cluster.settings.workers.selector import ANY, Selector, accelerators_of
 from data_shards.cores import usable_cores
 from data_shards.errors import ExhaustedError, UserError, missing_module, say, say_warning
+from data_shards.storage.proxy import keep_loopback_direct
 
 PACKAGES = ("cluster", "data_shards", "nla_cyclegan", "tuning")
 CONNECT_S = 10.0
@@ -152,6 +153,8 @@ def set_environment(*, own: bool) -> None:
     if os.environ.get("NO_COLOR") or not (sys.stdout.isatty() and sys.stderr.isatty()):
         # Else Ray begins the lines of its processes with escape sequences, also in a file.
         os.environ.setdefault("RAY_COLOR_PREFIX", "0")
+    # Ray Train asks Ray's dashboard every second whether its controller lives; through a proxy that fails, and is said each time.
+    keep_loopback_direct()
     try:
         Path.home()
     except RuntimeError:

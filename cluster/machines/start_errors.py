@@ -4,6 +4,7 @@ import errno
 import os
 import re
 import resource
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -112,6 +113,10 @@ def missing_of_ray(error: Exception, version: str) -> UserError:
     missing = getattr(error, "name", None) or ""
     if isinstance(error, ModuleNotFoundError) and missing.partition(".")[0] != "ray":
         return missing_module(error, "Ray cannot be imported")
+    if sys.flags.optimize > 1:
+        return UserError(
+            f"Ray cannot be imported without docstrings: unset PYTHONOPTIMIZE, start Python without -OO, {WITHOUT_RAY}"
+        )
     return UserError(
         f"Ray {version} lacks what this project uses of it ({_one_line(str(error))}); "
         f"install one that it was tested with: pip install 'ray[data,default,train,tune]=={TESTED_RAY[-1]}.*'"

@@ -116,6 +116,13 @@ def test_a_user_without_a_home_has_one_for_ray(monkeypatch: pytest.MonkeyPatch) 
     assert os.environ["HOME"] == "/"
 
 
+def test_processes_of_ray_reach_each_other_without_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.setenv(name, "intranet")
+    session.set_environment(own=True)
+    assert "127.0.0.1" in os.environ["no_proxy"].split(",")
+
+
 def test_processes_of_a_ray_of_its_own_are_out_of_reach_of_signals_to_the_group() -> None:
     """Started as Ray starts them."""
 

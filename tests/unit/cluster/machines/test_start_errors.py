@@ -5,6 +5,7 @@ import os
 import resource
 import tempfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -123,6 +124,13 @@ def test_a_ray_that_lacks_something() -> None:
     assert "==2.60.*" in str(old)
     assert "No module named 'click'" in str(
         missing_of_ray(ModuleNotFoundError("No module named 'click'", name="click"), "2.60.0")
+    )
+
+
+def test_ray_without_docstrings(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.flags", SimpleNamespace(optimize=2))
+    assert "PYTHONOPTIMIZE" in str(
+        missing_of_ray(AttributeError("'NoneType' object has no attribute 'strip'"), "2.60.0")
     )
 
 
