@@ -13,8 +13,9 @@ from PIL import Image
 
 from data_shards.errors import UserError
 from data_shards.images.decode.colour import to_srgb
-from data_shards.images.decode.open import naming, opened, refuse_too_large
+from data_shards.images.decode.open import UnreadableImageError, naming, opened, refuse_too_large
 from data_shards.images.decode.orientation import shown_size
+from data_shards.images.fit import LONGEST_STRIP
 from data_shards.images.write import to_picture
 
 if TYPE_CHECKING:
@@ -57,11 +58,11 @@ def ready_for_threads() -> None:
     Image.init()
 
 
-def image_size(path: str | Path) -> tuple[int, int]:
-    """(height, width) as shown, from the header alone. Raises: UserError if the file is no readable image."""
+def image_size(path: str | Path, *, shorter: int | None = None) -> tuple[int, int]:
+    """(height, width) that `load_image` gives, from the header alone. Raises: UserError if the file is no readable image."""
     with naming(path), opened(path, for_pixels=False) as image:
         width, height = shown_size(image)
-    return height, width
+        return scaled_size((height, width), shorter) if shorter else (height, width)
 
 
 def load_all(paths: Iterable[Path], load: Callable[[Path], Loaded]) -> tuple[dict[Path, Loaded], dict[Path, str]]:
@@ -77,10 +78,15 @@ def load_all(paths: Iterable[Path], load: Callable[[Path], Loaded]) -> tuple[dic
 
 
 def scaled_size(size: tuple[int, int], shorter: int) -> tuple[int, int]:
-    """(height, width) after resizing to that shorter side."""
+    """(height, width) after resizing to that shorter side. Raises: UnreadableImageError for a strip, such as a web page's line, to be enlarged."""
     height, width = size
     scale = shorter / min(size)
-    return round(height * scale), round(width * scale)
+    high, wide = round(height * scale), round(width * scale)
+    if scale > 1 and max(size) > LONGEST_STRIP * min(size):
+        raise UnreadableImageError(
+            f"a strip of {width:,} x {height:,} px, which would be enlarged to {wide:,} x {high:,}"
+        )
+    return high, wide
 
 
 def reduced(image_CHW: "Tensor", most_pixels: int) -> "Tensor":

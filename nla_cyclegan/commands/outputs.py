@@ -1,12 +1,13 @@
 """Plans what `translate` reads and writes, from names and headers alone, so that mistakes are found before translating."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from data_shards.cores import usable_cores
 from data_shards.errors import UserError, shown_name
 from data_shards.images.find import LONGEST_NAME, shortened, without_suffix
-from data_shards.images.read import image_size, load_all, ready_for_threads, scaled_size
+from data_shards.images.read import image_size, load_all, ready_for_threads
 from data_shards.images.write import LONGEST_SIDE
 from nla_cyclegan.inference.stages import image_threads, images_a_batch, overlapped
 from nla_cyclegan.model.config import GeneratorConfig
@@ -107,11 +108,14 @@ def plan_batches(
     ready_for_threads()
     with image_threads(usable_cores()) as pool:
         for sizes, unreadable in overlapped(
-            sources, lambda source: load_all([source], image_size), pool, lambda source: 1 / batch
+            sources,
+            lambda source: load_all([source], partial(image_size, shorter=shorter)),
+            pool,
+            lambda source: 1 / batch,
         ):
             skipped |= unreadable
             for source, size in sizes.items():
-                alike.setdefault(scaled_size(size, shorter) if shorter else size, []).append(source)
+                alike.setdefault(size, []).append(source)
     batches = []
     for size, group in alike.items():
         count = images_a_batch(*size, batch, most_pixels)

@@ -129,6 +129,18 @@ def test_colour_of_16_bits(tmp_path):
     assert pixels(tmp_path / "deep.png")[0].tolist() == [[255, 100, 0], [0, 0, 255]]
 
 
+def test_a_strip_is_not_enlarged(tmp_path):
+    for name, size in {"line": (650, 10), "bar": (640, 10)}.items():
+        Image.new("RGB", size).save(tmp_path / f"{name}.png")
+    assert image_size(tmp_path / "bar.png", shorter=20) == load_image(tmp_path / "bar.png", shorter=20).shape[1:]
+    assert load_image(tmp_path / "line.png", shorter=5).shape == (3, 5, 325)
+    for read in (load_image, image_size):
+        with pytest.raises(
+            UserError, match=r"line\.png: .*a strip of 650 x 10 px, which would be enlarged to 1,300 x 20"
+        ):
+            read(tmp_path / "line.png", shorter=20)
+
+
 def test_only_larger_images_are_reduced():
     image = torch.from_numpy(ramp(40, 90)).permute(2, 0, 1)
     assert reduced(image, 3600) is image
