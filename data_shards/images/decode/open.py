@@ -12,7 +12,7 @@ from typing import BinaryIO
 from PIL import Image, PngImagePlugin
 
 from data_shards.errors import UserError, shown_name
-from data_shards.images.decode.repair import damaged_pixels, needs_repair, repaired
+from data_shards.images.decode.repair import damaged_pixels, ended, needs_repair, repaired
 from data_shards.images.decode.unknown import HEAD_BYTES, why_unknown
 from data_shards.memory import available_bytes
 
@@ -55,7 +55,7 @@ def opened(source: str | Path | bytes, *, for_pixels: bool = True) -> Iterator[I
         ):
             refuse_too_large(*image.size)
             _shorten_transparency(image)
-            yield image
+            yield _ended(image, file) if for_pixels else image
     except (UserError, FileNotFoundError, IsADirectoryError, PermissionError):
         raise
     except Image.UnidentifiedImageError as error:
@@ -109,6 +109,19 @@ def _open(file: BinaryIO, *, for_pixels: bool) -> Image.Image:
                 image.info[REPAIRED] = True
                 return image
     raise reason or Image.UnidentifiedImageError
+
+
+def _ended(image: Image.Image, file: BinaryIO) -> Image.Image:
+    """The image; of a JPEG that lacks its end mark and nothing else, which Pillow takes for cut short, the image with that mark."""
+    if image.format not in JPEG_FORMATS or REPAIRED in image.info:
+        return image
+    with _content(file) as data:
+        content = ended(data)
+    if not content:
+        return image
+    image = Image.open(io.BytesIO(content), formats=JPEG_FORMATS)
+    image.info[REPAIRED] = True
+    return image
 
 
 @contextmanager

@@ -53,6 +53,22 @@ def needs_repair(data: memoryview) -> bool:
     return data[: len(JP2_START)] == JP2_START and _jp2_end(data) < len(data)
 
 
+def ended(data: memoryview) -> bytes:
+    """A JPEG that lacks its end mark, with one; empty for a JPEG that has it, or lacks pixels too.
+
+    No pixel is missing where it does not matter what follows.
+    """
+    mark = bytes((0xFF, END))
+    # Not that of a thumbnail, which an application segment holds.
+    if data[-2:] == mark or mark in _jpeg(data, lambda marker, content: False):
+        return b""
+    # Half a mark is none of the pixels': theirs are followed by a zero.
+    content = bytes(data).rstrip(b"\xff")
+    followed = [content + 64 * other + mark for other in (b"\0", b"\x55")]
+    pictures = {Image.open(io.BytesIO(each)).tobytes() for each in followed}
+    return followed[0] if len(pictures) == 1 else b""
+
+
 def chunks(data: memoryview) -> Iterator[tuple[bytes, memoryview, memoryview]]:
     """Kind, content and checksum of each chunk of a PNG, as far as the file goes."""
     place = len(PNG_START)

@@ -129,6 +129,19 @@ def test_colour_of_16_bits(tmp_path):
     assert pixels(tmp_path / "deep.png")[0].tolist() == [[255, 100, 0], [0, 0, 255]]
 
 
+@pytest.mark.parametrize("progressive", [False, True])
+def test_a_jpeg_that_lacks_its_end_mark_alone_is_read(tmp_path, progressive):
+    Image.effect_noise((40, 24), 80).convert("RGB").save(tmp_path / "whole.jpg", progressive=progressive)
+    content = (tmp_path / "whole.jpg").read_bytes()
+    for lacking in (1, 2):
+        (tmp_path / "a.jpg").write_bytes(content[:-lacking])
+        assert torch.equal(load_image(tmp_path / "a.jpg"), load_image(tmp_path / "whole.jpg"))
+    for lacking in (40, 400):
+        (tmp_path / "a.jpg").write_bytes(content[:-lacking])
+        with pytest.raises(UserError, match=r"a\.jpg: not a readable image \(OSError: image file is truncated"):
+            load_image(tmp_path / "a.jpg")
+
+
 def test_a_strip_is_not_enlarged(tmp_path):
     for name, size in {"line": (650, 10), "bar": (640, 10)}.items():
         Image.new("RGB", size).save(tmp_path / f"{name}.png")
