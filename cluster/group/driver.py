@@ -169,7 +169,8 @@ def train_in_process(prepared: Prepared, signals: StopSignals, attempt: Attempt 
     _record_start(prepared, how, workers=ranks.world)
     progress.say(how)
     if os.environ.keys() >= GROUP_VARIABLES:
-        _join_ranks("nccl" if use_gpu else "gloo", progress.say)
+        with signals.left_to_the_system():
+            _join_ranks("nccl" if use_gpu else "gloo", progress.say)
     asked, looked = threading.Event(), threading.Event()
 
     def look() -> Request | None:

@@ -107,6 +107,17 @@ class StopSignals:
                 self._left.set()
             self._ask = None
 
+    @contextmanager
+    def left_to_the_system(self) -> Iterator[None]:
+        """While in this context a signal ends the process at once: for a library's call that returns to Python only at its end."""
+        for number in self._before:
+            signal.signal(number, signal.SIG_DFL)
+        try:
+            yield
+        finally:
+            for number in self._before:
+                signal.signal(number, self._handle)
+
     def end(self, reason: str) -> None:
         """End the run at once, without saving; called from another thread."""
         self.received, self._over, self._cause = self.received or signal.SIGINT, reason, ""

@@ -85,6 +85,22 @@ def test_the_first_signal_lets_the_run_save(number: int, name: str, status: int)
     assert (str(end), end.status, end.images) == (f"{name}, saved at 1,240 images", status, 1240)
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_what_never_returns_to_python_is_left_to_the_system(number: int) -> None:
+    process = os.fork()
+    if not process:
+        try:
+            with StopSignals(print) as signals:
+                with signals.left_to_the_system():
+                    pass
+                assert signal.getsignal(number) == signals._handle
+                with signals.left_to_the_system():
+                    signal.raise_signal(number)
+        finally:
+            os._exit(0)
+    assert os.WTERMSIG(os.waitpid(process, 0)[1]) == number
+
+
 def test_a_second_ctrl_c_ends_at_once() -> None:
     def train_on(said: list[str]) -> None:
         receive(signal.SIGINT)
