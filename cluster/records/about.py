@@ -51,8 +51,10 @@ def read_about(folder: RunFolder, name: str) -> dict[str, Any]:
 
 def about_run(folder: RunFolder) -> dict[str, Any]:
     """A run's run.json. Where it is gone, as of a folder copied in part or a bucket that deletes what is old, its newest checkpoint's."""
-    copies = (f"{name}/{ABOUT}" for name in complete_checkpoints(folder))
-    return read_about(folder, ABOUT) or next(filter(None, (read_about(folder, copy) for copy in copies)), {})
+    if about := read_about(folder, ABOUT):
+        return about
+    copies = (read_about(folder, f"{name}/{ABOUT}") for name in complete_checkpoints(folder))
+    return next(filter(None, copies), {})
 
 
 def read_state(folder: RunFolder, name: str) -> dict[str, Any]:
