@@ -228,7 +228,8 @@ def problem_line(error: ErrorDetails, given: dict[str, Any], file: str | None) -
     if error["type"] == "extra_forbidden":
         return f"{field}: no such field{_from(path, given, file)}; {nearest(path)}"
     if error["type"] == "missing":
-        return f"{field}: required; give it as --{field} or in the file"
+        instead = ", or two folders as --data.a and --data.b" if field == "data.uri" else ""
+        return f"{field}: required; give it as --{field} or in the file{instead}"
     if isinstance(error["input"], dict) and error["type"].endswith("_type"):
         return f"{field}: {message}; got fields below it, {shown_name(', '.join(map(str, error['input'])))}"
     if not field or isinstance(error["input"], dict) or error["type"] == "credentials":
@@ -255,15 +256,19 @@ def _unknown_option(argument: str) -> str:
     option = argument.partition("=")[0]
     if removed := REMOVED.get(option.lstrip("-")):
         return f"{option}: {removed}"
-    return f"{option}: no such option; {nearest(option.lstrip('-').split('.'))}"
+    return f"{option}: no such option; {nearest(option.lstrip('-').split('.'), '--')}"
 
 
-def nearest(path: list[str]) -> str:
-    """A suggestion for an unknown field: the most similar one, those of its name elsewhere, or the fields of its section."""
+def nearest(path: list[str], dashes: str = "") -> str:
+    """A suggestion for an unknown field: the most similar one, those of its name elsewhere or with a word of it, or the fields of its section."""
     fields, asked = field_names(RunConfig), ".".join(path).lower()
-    of_its_name = [field for field in fields if field.rpartition(".")[2] == asked.rpartition(".")[2]]
-    if near := difflib.get_close_matches(asked, fields, n=1, cutoff=0.75) or of_its_name:
-        return f"did you mean {' or '.join(near)}?"
+    names = {field: field.rpartition(".")[2] for field in fields}
+    name = asked.rpartition(".")[2]
+    of_its_name = [field for field in fields if names[field] == name]
+    words = {word for word in name.split("_") if len(word) > 1}
+    with_its_word = [field for field in fields if words.intersection(names[field].split("_"))]
+    if near := difflib.get_close_matches(asked, fields, n=1, cutoff=0.8) or of_its_name or with_its_word[:4]:
+        return f"did you mean {' or '.join(dashes + field for field in near)}?"
     section = ".".join(path[:-1])
     here = [field for field in fields if field.startswith(f"{section}.")] if section else []
     return f"allowed here: {', '.join(field.rpartition('.')[2] for field in here)}" if here else "see --help"

@@ -108,7 +108,7 @@ def test_what_is_wrong_is_said_before_anything_is_sent() -> None:
 
 
 def test_a_mistake_in_an_option_of_the_run() -> None:
-    assert refused(*PLACES, "--optimizer.rl=1") == ["--optimizer.rl: no such option; did you mean optimizer.lr?"]
+    assert refused(*PLACES, "--optimizer.rl=1") == ["--optimizer.rl: no such option; did you mean --optimizer.lr?"]
 
 
 PHOTOS, PAINTED = "s3://bucket/photos", "s3://bucket/painted"

@@ -154,7 +154,7 @@ def test_everything_that_is_wrong_is_said_at_once(tmp_path: Path) -> None:
     assert "model.generator.num_block: no such field" in text
     assert "did you mean model.generator.num_blocks?" in text
     assert "optimizer.lr: input should be greater than 0; got '-1' on the command line" in text
-    assert "--seeed: no such option; did you mean seed?" in text
+    assert "--seeed: no such option; did you mean --seed?" in text
     assert "step.precision: input should be 'fp32'" in text
 
 
@@ -175,12 +175,12 @@ def test_a_yes_is_no_number(tmp_path: Path) -> None:
 
 
 def test_a_fields_name_alone_is_found_in_its_sections(file: str) -> None:
-    lines = problems("--config", file, "--lr", "1e-3", "--epochs", "2", "--every", "3", "--Optimizer.LR", "1")
+    lines = problems("--config", file, "--lr", "1e-3", "--n_epochs", "2", "--every", "3", "--Optimizer.LR", "1")
     assert lines == [
-        "--lr: no such option; did you mean optimizer.lr?",
-        "--epochs: no such option; did you mean schedule.epochs?",
-        "--every: no such option; did you mean checkpoint.every or observe.every or validation.every?",
-        "--Optimizer.LR: no such option; did you mean optimizer.lr?",
+        "--lr: no such option; did you mean --optimizer.lr?",
+        "--n_epochs: no such option; did you mean --schedule.epochs?",
+        "--every: no such option; did you mean --checkpoint.every or --observe.every or --validation.every?",
+        "--Optimizer.LR: no such option; did you mean --optimizer.lr?",
     ]
 
 
@@ -230,7 +230,9 @@ def test_a_file_that_is_no_configuration(tmp_path: Path, content: str, said: str
 
 def test_a_missing_file_and_a_missing_dataset() -> None:
     assert problems("--config", "nowhere.yaml") == ["--config nowhere.yaml: cannot be read (No such file or directory)"]
-    assert problems() == ["data.uri: required; give it as --data.uri or in the file"]
+    assert problems() == [
+        "data.uri: required; give it as --data.uri or in the file, or two folders as --data.a and --data.b"
+    ]
 
 
 def test_an_option_without_a_value_and_a_stray_word(file: str) -> None:
