@@ -7,9 +7,9 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torchvision.io import ImageReadMode, decode_image
 
 from data_shards.dataset.epoch_plan import AUGMENTATION, draws
+from data_shards.images.decode.library import RGB, decoder
 from data_shards.images.decode.open import UnreadableImageError, naming, opened
 from data_shards.images.decode.plain import is_plain
 from data_shards.images.fit import LONGEST_STRIP, LONGEST_WHOLE, Fit, whole_size
@@ -26,7 +26,7 @@ def decode_plain(data: bytes) -> Tensor:
     """As `decode`, twice as fast, of a JPEG or PNG file that is plain (see `images.decode.plain`)."""
     try:
         # A bytearray, because torch warns about sharing memory that cannot be written.
-        return decode_image(torch.frombuffer(bytearray(data), dtype=torch.uint8), mode=ImageReadMode.RGB)
+        return decoder()(torch.frombuffer(bytearray(data), dtype=torch.uint8), RGB)
     # ValueError: no bytes at all.
     except (RuntimeError, ValueError) as error:
         raise UnreadableImageError(" ".join(str(error).split())) from error

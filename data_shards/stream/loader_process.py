@@ -29,7 +29,7 @@ from data_shards.storage import shown
 from data_shards.stream.tracks import Part, Task, part_shape, read_parts
 
 # Seconds of imports that the fork server does once instead of every loader process.
-PRELOADED = ["torchvision.io", "webdataset"]
+PRELOADED = ["torch", "webdataset"]
 # How often a loader is started again without delivering a batch in between.
 RESTARTS = 3
 # multiprocessing's exit code of a process whose fork server has died.

@@ -6,6 +6,7 @@ for the device to learn whether the gradients were finite before the weights may
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
@@ -44,6 +45,12 @@ class Adam(torch.optim.Optimizer):
 
     Raises: ValueError for parameters on several devices or of several types.
     """
+
+    # As they are without the decorator by which torch's own import its compiler at their first call, two seconds of every start.
+    add_param_group = inspect.unwrap(torch.optim.Optimizer.add_param_group)
+    state_dict = inspect.unwrap(torch.optim.Optimizer.state_dict)
+    load_state_dict = inspect.unwrap(torch.optim.Optimizer.load_state_dict)
+    zero_grad = inspect.unwrap(torch.optim.Optimizer.zero_grad)
 
     def __init__(
         self,

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # All that only a GPU can show, in about 9 minutes, and 6 for the evidence; stage by stage: one that fails or takes too long costs only itself.
-#   tests/benchmarks/gpu_check.sh OUT [SHARDS]        PYTHON=python3 STAGES="tests bench train paper precision evidence" by default
+#   tests/benchmarks/gpu_check.sh OUT [SHARDS]        PYTHON=python3 STAGES="tests bench train start paper precision evidence" by default
 # OUT gets one log a stage, the bench's table and a summary. SHARDS is a packed dataset of images of at least 256 px; by default
 # a small one is drawn. The stage `evidence` trains at 128 px: SHARDS may then be `data_shards pack IMAGES SHARDS --size 144`. It goes on from
 # the runs in the folder EVIDENCE_STATE, starts none that would end after EVIDENCE_MINUTES (6), and leaves all of them in OUT/evidence.
 set -uo pipefail
 cd "$(dirname "$0")/../.."
-out=$(realpath -m "$1") python=${PYTHON:-python3} stages=${STAGES:-tests bench train paper precision evidence}
+out=$(realpath -m "$1") python=${PYTHON:-python3} stages=${STAGES:-tests bench train start paper precision evidence}
 export PYTHONUNBUFFERED=1 PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH}
 work=$(mktemp -d) && mkdir -p "$out" && : >"$out/summary.txt"
 trap 'rm -rf "$work"' EXIT
@@ -100,6 +100,7 @@ for name in $stages; do
         ;;
     bench) stage bench 240 "$python" tests/benchmarks/step_gpu.py --out "$out" --commit "${COMMIT:-unknown}" ${BENCH_OPTIONS:-} ;;
     train) (real_run) >"$out/train.log" 2>&1 && note "train: done" || note "train: failed"; rates real 2>&1 | tee -a "$out/summary.txt" ;;
+    start) stage start 150 "$python" tests/benchmarks/start_gpu.py; cat "$out/start.log" ;;
     precision) stage precision 240 "$python" tests/benchmarks/precision.py "$shards" --out "$out" ;;
     evidence) (evidence_runs) >"$out/evidence.log" 2>&1 && note "evidence: done" || note "evidence: failed"; tail -n 60 "$out/evidence.log" ;;
     paper) (paper_run) >"$out/paper.log" 2>&1 && note "paper: done" || note "paper: failed"; rates paper 2>&1 | tee -a "$out/summary.txt" ;;

@@ -38,6 +38,7 @@ def run(script: str, *arguments: str) -> str:
         ("weak_scaling", ["--step-ms", "50", "--network", "100"], "  1,024  "),
         ("translate", ["--images", "8", "--size", "32", "--channels", "2", "--rounds", "1"], "waits 15 ms an image"),
         ("dashboard", ["--trials", "20", "--pictures", "1"], "20 trials: read in "),
+        ("start_gpu", ["--device", "cpu", "--tiny", "--batch", "1", "--rounds", "1"], "no cudnn.benchmark  "),
         ("degradations", ["--sizes", "32", "--images", "2", "--seeds", "0"], "| copy of the input | 1.000 |"),
     ],
 )

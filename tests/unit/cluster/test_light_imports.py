@@ -87,5 +87,15 @@ def test_what_the_controller_unpickles_imports_no_torch(tmp_path: Path) -> None:
     check(f"import pickle; pickle.load(open({str(file)!r}, 'rb'))", WITH_RAY)
 
 
+def test_a_rank_imports_no_compiler(tmp_path: Path) -> None:
+    """torchvision, some of torch's own functions and torch.optim import torch's compiler, two seconds of a start."""
+    settings = tiny.settings(tiny.pack_dataset(tmp_path), tmp_path / "runs", validation={"every": 24, "images": 4})
+    file = tmp_path / "run.yaml"
+    file.write_text(yaml.safe_dump(settings))
+    check(
+        command("train", "--local", "--config", str(file)), ("torchvision", "torch._dynamo", "torch._inductor", "sympy")
+    )
+
+
 def test_the_smallest_crop_is_that_of_the_distance() -> None:
     assert SMALLEST == COARSEST

@@ -1,4 +1,6 @@
 import io
+import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -7,9 +9,11 @@ import torch
 from image_folders import picture
 from PIL import Image
 from torch import Tensor
+from torchvision.io import ImageReadMode, decode_image
 from torchvision.transforms.v2 import functional as F
 
 from data_shards.dataset.epoch_plan import AUGMENTATION, draws
+from data_shards.images.decode import library
 from data_shards.images.decode.open import UnreadableImageError
 from data_shards.images.fit import Fit
 from data_shards.images.transforms import augment, decode, decode_plain, decode_stored, resize, whole
@@ -48,6 +52,23 @@ def test_a_plain_file_decodes_to_the_same_pixels_either_way(mode: str, options: 
         data = file_of(picture(3).convert(mode), file_format, **options)
         # Not exactly, because Pillow and torchvision bring a libjpeg each.
         assert (decode(data).int() - decode_plain(data).int()).abs().max() <= (2 if file_format == "JPEG" else 0)
+
+
+def test_a_plain_file_decodes_as_by_the_whole_of_torchvision() -> None:
+    data = file_of(picture(3), "JPEG", quality=90)
+    raw = torch.frombuffer(bytearray(data), dtype=torch.uint8)
+    assert torch.equal(decode_plain(data), decode_image(raw, ImageReadMode.RGB))
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_torchvision_is_imported_where_its_decoder_does_not_load_by_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damaged: bool
+) -> None:
+    for name in ("torchvision", "torchvision/image.so") if damaged else ():
+        (tmp_path / name).mkdir() if name == "torchvision" else (tmp_path / name).write_bytes(b"no library")
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    raw = torch.frombuffer(bytearray(file_of(picture(3), "PNG")), dtype=torch.uint8)
+    assert torch.equal(library.decoder.__wrapped__()(raw, library.RGB), tensor(picture(3)))
 
 
 def test_resizing_gives_torchvisions_pixels() -> None:
