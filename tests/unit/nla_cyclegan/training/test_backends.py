@@ -33,6 +33,14 @@ def test_on_a_cpu_nothing_is_fused_or_captured():
 
 
 @pytest.mark.usefixtures("covered")
+@pytest.mark.parametrize("has_it", [True, False])
+def test_a_cpu_without_instructions_for_bf16_is_said(monkeypatch, has_it):
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: has_it)
+    assert ("step.precision fp32 is several times faster" in choose(CPU, precision="bf16").summary) is not has_it
+    assert "faster" not in choose(CPU).summary + choose(GPU, precision="bf16").summary
+
+
+@pytest.mark.usefixtures("covered")
 def test_on_one_gpu_everything_is():
     way = choose(GPU, precision="bf16")
     assert (way.fused, way.graph, way.channels_last) == (True, True, True)
