@@ -53,14 +53,20 @@ class HeldOut:
         self._sizes: dict[str, list[tuple[int, int]]] = {}
         self._batches: dict[str, dict[int, list[Tensor]]] = {}
 
-    def go_on(self, images_seen: int, carried: dict[str, Any]) -> None:
+    def go_on(self, images_seen: int, carried: dict[str, Any], *, evaluates: bool = True) -> None:
         """Report if earlier evaluations used another image size or other images, and carry what is used now to later checkpoints.
 
         Args:
             carried: see `Checkpoints`; earlier versions left it out, and shrank images to the size of a crop.
+            evaluates: whether this attempt evaluates. Where it begins a run and does not, the size that is carried is None.
         """
+        if not evaluates:
+            if not images_seen:
+                carried[CARRIED] = None
+            return
         fit = carried.get(CARRIED_FIT, "stretch")
-        if self.world.rank == 0 and images_seen and (carried.get(CARRIED), fit) != (self.size, self.fit):
+        never = CARRIED in carried and carried[CARRIED] is None
+        if self.world.rank == 0 and images_seen and not never and (carried.get(CARRIED), fit) != (self.size, self.fit):
             before = f"at {carried[CARRIED]} px" if CARRIED in carried else "shrunk to data.crop_size"
             then, now = (f", data.fit {each}," if fit != self.fit else "" for each in (fit, self.fit))
             self.say(

@@ -109,8 +109,7 @@ def train(
             start_from(step, config.init.source, config.init.what, world, say)
         if world.rank == 0 and from_memory:
             events.add("resume", f"at {from_memory:,} images, from the machines' memory", images=from_memory)
-        if config.validation.every:
-            validation.held_out.go_on(images_seen, checkpoints.carried)
+        validation.held_out.go_on(images_seen, checkpoints.carried, evaluates=bool(config.validation.every))
         shared_every = [config.observe.every, config.checkpoint.every]
         faults = DataFaults(checkpoints.carried, dataset.fingerprint, shared_every, log, say_of_data)
         stream = UnpairedStream(

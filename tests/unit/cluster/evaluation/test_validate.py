@@ -187,3 +187,13 @@ def test_other_held_out_images_than_before_are_reported() -> None:
         "4 held-out images of each domain are evaluated from here on, in place of 64 up to 16 images: the figures before and after are "
         "not comparable"
     ]
+
+
+def test_evaluations_that_begin_in_mid_run_are_not_compared_with_any() -> None:
+    said: list[str] = []
+    carried: dict[str, Any] = {}
+    for images_seen, most, evaluates in ((0, 64, False), (8, 64, False), (16, 4, True), (24, 4, True)):
+        held_out = HeldOut(None, World(), size=16, most=most, say=said.append)  # type: ignore[arg-type]
+        held_out.go_on(images_seen, carried, evaluates=evaluates)
+    assert said == []
+    assert carried["evaluated_px"] == 16
