@@ -158,5 +158,6 @@ class ModelConfig(BaseModel):
 def placement(name: str, num_blocks: int) -> list[int]:
     """The indices of the non-local blocks that a placement names: none, the first, the middle one, the last, these three, or all blocks."""
     three = (0, num_blocks // 2, num_blocks - 1) if num_blocks else ()
-    chosen = {"none": (), "early": three[:1], "middle": three[1:2], "late": three[2:], "several": three}
-    return sorted(set(chosen.get(name, range(num_blocks))))
+    early, middle, late = three[:1], three[1:2], three[2:]
+    chosen = {"none": (), "early": early, "middle": middle, "late": late, "several": three, "all": range(num_blocks)}
+    return sorted(set(chosen[name]))
