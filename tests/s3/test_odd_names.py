@@ -19,8 +19,6 @@ from nla_cyclegan import load_generators
 from tuning import best, dashboard
 
 ODD = "my data/50% #1 + [ü] 'x' a?b"
-# A % before hexadecimal digits and a ? before an option are those of a URI.
-ESCAPED = "100%25 and more%3Fscheme=1"
 
 
 @pytest.mark.parametrize("store", ["rclone", "moto", "google"], indirect=True)
