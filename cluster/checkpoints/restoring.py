@@ -8,12 +8,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from cluster.checkpoints.state import deal, load_pools, loaders, pool_file
+from cluster.checkpoints.state import deal, file_loaders, pool_file
 from cluster.ranks.world import World
 from data_shards.errors import UserError
 from data_shards.storage import Location
 from data_shards.storage.checked import checked
 from nla_cyclegan import TrainingStep
+from nla_cyclegan.training.state import load_pools
 from nla_cyclegan.weights.checkpoint import CheckpointReader, tensors_in
 from nla_cyclegan.weights.commit import COMMIT_SHAPE, read_commit
 
@@ -30,7 +31,7 @@ def load_checkpoint(step: TrainingStep, location: Location, names: Iterable[str]
     if "problem" in found:
         return str(found["problem"])
     commit = checked(COMMIT_SHAPE, found, location.uri)
-    fill = loaders(step)
+    fill = file_loaders(step)
     missing = next((file for file in (*fill, *_pool_files(commit.world)) if file not in commit.files), None)
     if missing:
         return f"{missing} is missing"

@@ -1,22 +1,19 @@
-"""The state of a training step as the files of a checkpoint: four networks, both optimizers, each rank's image pool, in fp16 the loss scales.
+"""The state of a training step as the files of a checkpoint: PART.safetensors of all that ranks hold alike, and each rank's image pool.
 
 `generator_ab.safetensors` and `generator_ba.safetensors` are the generators to translate with, for everyone who opens the
-checkpoint. Where the EMA is on, that is the EMA, and the weights in training are `training_generator_*`.
+checkpoint; the parts are in nla_cyclegan/training/state.py.
 """
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 
 import safetensors.torch
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from cluster.ranks.world import World
 from nla_cyclegan import Generator, TrainingStep, metadata_of
-
-OPTIMIZERS = ("generators", "discriminators")
-LOSS_SCALES = "loss_scales.safetensors"
+from nla_cyclegan.training.state import loaders, networks_of, pool_images, shared_parts
 
 
 @dataclass(frozen=True)
@@ -38,65 +35,25 @@ class TensorFile:
 
 def take_share(step: TrainingStep, world: World) -> dict[str, TensorFile]:
     """This rank's files of a checkpoint: those that all ranks have alike are dealt out, its image pool is its own."""
-    common = _common_files(step)
+    generators = {name: each for name, each in networks_of(step).items() if isinstance(each, Generator)}
+    common = {
+        file_of(name): TensorFile(tensors, metadata_of(generators[name]) if name in generators else None)
+        for name, tensors in shared_parts(step).items()
+    }
     mine = {name: file for index, (name, file) in enumerate(common.items()) if index % world.size == world.rank}
-    pools = {domain: pool.images for domain, pool in step.pools.items() if pool.images is not None}
-    return {name: file.copied() for name, file in {**mine, pool_file(world.rank): TensorFile(pools)}.items()}
+    return {
+        name: file.copied() for name, file in {**mine, pool_file(world.rank): TensorFile(pool_images(step))}.items()
+    }
 
 
 def tensors_alike(step: TrainingStep) -> dict[str, Tensor]:
     """Everything that all ranks should hold alike, as `file/name of the tensor`."""
-    return {f"{name}/{key}": value for name, file in _common_files(step).items() for key, value in file.tensors.items()}
+    return {f"{file_of(name)}/{key}": value for name, part in shared_parts(step).items() for key, value in part.items()}
 
 
-def _common_files(step: TrainingStep) -> dict[str, TensorFile]:
-    """The files that every rank could write alike, with the step's own tensors."""
-    files = {
-        name: TensorFile(network.state_dict(), metadata_of(network) if isinstance(network, Generator) else None)
-        for name, network in _network_files(step).items()
-    }
-    files |= {_optimizer_file(name): TensorFile(optimizer_tensors(step.optimizers[name])) for name in OPTIMIZERS}
-    return files | ({LOSS_SCALES: TensorFile(_loss_scales(step))} if step.loss_scales else {})
-
-
-def loaders(step: TrainingStep) -> dict[str, Callable[[dict[str, Tensor]], object]]:
-    """The files that a step is filled from, beside the image pools, each with what takes its tensors.
-
-    They raise RuntimeError or KeyError for tensors that do not fit.
-    """
-    networks = {file: network.load_state_dict for file, network in _network_files(step).items()}
-    optimizers = {_optimizer_file(name): partial(load_optimizer, step.optimizers[name]) for name in OPTIMIZERS}
-    scales = {LOSS_SCALES: partial(_load_loss_scales, step)} if step.loss_scales else {}
-    return {**networks, **optimizers, **scales}
-
-
-def load_pools(step: TrainingStep, images: Mapping[str, Tensor]) -> None:
-    """Fill the step's image pools. Raises: RuntimeError for images that do not fit."""
-    for domain, pool in step.pools.items():
-        pool.load_images(images.get(domain))
-
-
-def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """The state of each parameter (Nadam: step, mu_product, both moments); rates and betas are configuration."""
-    state = optimizer.state_dict()["state"]
-    return {f"{index}.{key}": value for index, each in state.items() for key, value in each.items()}
-
-
-def load_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """The reverse of `optimizer_tensors`; each value goes where the optimizer keeps it. Raises: KeyError if one is missing."""
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    for index, parameter in enumerate(parameters):
-        for name, kept in optimizer.state[parameter].items():
-            kept.copy_(tensors[f"{index}.{name}"])
-
-
-def _loss_scales(step: TrainingStep) -> dict[str, Tensor]:
-    return {f"{name}.{key}": value for name, each in step.loss_scales.items() for key, value in each.state().items()}
-
-
-def _load_loss_scales(step: TrainingStep, tensors: Mapping[str, Tensor]) -> None:
-    for name, kept in _loss_scales(step).items():
-        kept.copy_(tensors[name])
+def file_loaders(step: TrainingStep) -> dict[str, Callable[[Mapping[str, Tensor]], object]]:
+    """The files that a step is filled from, beside the image pools, each with what takes its tensors; errors as in `loaders`."""
+    return {file_of(name): load for name, load in loaders(step).items()}
 
 
 def deal(pools: list[dict[str, Tensor]], world: World) -> dict[str, Tensor]:
@@ -108,15 +65,8 @@ def deal(pools: list[dict[str, Tensor]], world: World) -> dict[str, Tensor]:
     return dealt
 
 
-def _network_files(step: TrainingStep) -> dict[str, nn.Module]:
-    files = {f"{name}.safetensors": network for name, network in (step.networks | step.inference_generators).items()}
-    if step.ema is not None:
-        files |= {f"training_{name}.safetensors": step.networks[name] for name in step.inference_generators}
-    return files
-
-
-def _optimizer_file(name: str) -> str:
-    return f"optimizer_{name}.safetensors"
+def file_of(part: str) -> str:
+    return f"{part}.safetensors"
 
 
 def pool_file(rank: int) -> str:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from cluster.checkpoints.config import CheckpointConfig
-from cluster.checkpoints.state import deal, load_pools, loaders
+from cluster.checkpoints.state import deal, file_loaders
 from cluster.memory.copy_store import CopyStore
 from cluster.memory.interval import CopyInterval
 from cluster.memory.layout import Layout, aligned
@@ -28,6 +28,7 @@ from cluster.records.metrics_file import Record, as_lines
 from cluster.records.sinks import Sink
 from data_shards.errors import RunInterruptedError, UserError
 from nla_cyclegan import TrainingStep
+from nla_cyclegan.training.state import load_pools
 
 
 class MemoryCopies:
@@ -182,7 +183,7 @@ class MemoryCopies:
             if name != FINITE:
                 file, _, key = name.partition("/")
                 files.setdefault(file, {})[key] = tensor
-        for file, load in loaders(step).items():
+        for file, load in file_loaders(step).items():
             load(files[file])
         pools = _pools(buffer[aligned(layout.size) :].view(about["world"], -1), about)
         load_pools(step, pools[self.world.rank] if len(pools) == self.world.size else deal(pools, self.world))

@@ -8,7 +8,7 @@ from data_shards.errors import UserError
 from nla_cyclegan import Generator, PatchDiscriminator
 from nla_cyclegan.kernels.coverage import CAPABILITY, uncovered
 from nla_cyclegan.training.backends import Backend
-from nla_cyclegan.training.step import frozen_parameters, trainable
+from nla_cyclegan.training.freezing import frozen_parameters, trainable
 
 Lines = list[tuple[str, str]]
 

@@ -1,6 +1,6 @@
 """One training step of NLA-CycleGAN: updates the generators, then the discriminators."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, TypeVar
 
@@ -15,12 +15,14 @@ from nla_cyclegan.training.augment import Augment
 from nla_cyclegan.training.backends import Backend, compile_ahead, make_fused, switches
 from nla_cyclegan.training.config import LossConfig, OptimizerConfig, StepConfig
 from nla_cyclegan.training.ema import EMA
+from nla_cyclegan.training.freezing import frozen_parameters, trainable
 from nla_cyclegan.training.gradients import AllReduce, GradientSum
 from nla_cyclegan.training.graph import CudaGraph, Replay
 from nla_cyclegan.training.image_pool import ImagePool
 from nla_cyclegan.training.loss_scale import LossScale
 from nla_cyclegan.training.optim import make_optimizer
 from nla_cyclegan.training.players import Discriminators, Generators, Losses
+from nla_cyclegan.training.state import load_step, pool_images, shared_parts
 
 if TYPE_CHECKING:
     import subprocess
@@ -129,6 +131,21 @@ class TrainingStep:
         raise TypeError(
             "a TrainingStep is not copied or pickled, as its tensors lie at fixed addresses; copy its networks"
         )
+
+    def state_dict(self) -> dict[str, dict[str, Tensor]]:
+        """All that later steps depend on, beside their arguments; for `torch.save`, and `torch.load` with weights_only.
+
+        Returns: the tensors of each network, optimizer and EMA, of the loss scales, and of this rank's image pools, as `image_pools`.
+            They are the step's own, not copies: the next step changes them.
+        """
+        return {**shared_parts(self), "image_pools": pool_images(self)}
+
+    def load_state_dict(self, state: Mapping[str, Mapping[str, Tensor]]) -> None:
+        """Go on from the `state_dict()` of a step of the same configuration, on any device; `finite` is then true.
+
+        Raises: ValueError for parts or tensors that do not fit; the step may then hold some of them.
+        """
+        load_step(self, state)
 
     def prepare(self, *, pairs: int, size: int) -> None:
         """Start to compile the kernels of the first step in the background; that step waits for them.
@@ -258,34 +275,6 @@ class TrainingStep:
         # Converted while they are bytes.
         images = images_uint8.to(self.device, non_blocking=True).contiguous(memory_format=self._memory_format)
         return to_float(images, self.dtype)
-
-
-def trainable(player: str, parameters: Iterable[nn.Parameter], frozen: set[nn.Parameter]) -> list[nn.Parameter]:
-    """Those that are not frozen. Raises: ValueError where there are none."""
-    trained = [each for each in parameters if each not in frozen]
-    if not trained:
-        raise ValueError(f"init.freeze: nothing of the {player} is left to train; leave a part out of it")
-    return trained
-
-
-def frozen_parameters(networks: Mapping[str, nn.Module], names: Sequence[str]) -> set[nn.Parameter]:
-    """Switch off the gradients of the modules with these names. Returns: their parameters. Raises: ValueError for no such module."""
-    frozen: set[nn.Parameter] = set()
-    for name in names:
-        network, _, inner = name.partition(".")
-        try:
-            module = networks[network].get_submodule(inner)
-        except (KeyError, AttributeError):
-            known = (
-                [f"{network}.{each}" for each, _ in networks[network].named_children()]
-                if network in networks
-                else networks
-            )
-            raise ValueError(
-                f"init.freeze: there is no {name}; there are {', '.join(known)}, and modules in them"
-            ) from None
-        frozen |= set(module.requires_grad_(False).parameters())
-    return frozen
 
 
 def initialize(network: nn.Module, random: torch.Generator) -> None:

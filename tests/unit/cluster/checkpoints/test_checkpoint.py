@@ -14,7 +14,7 @@ from torch import Tensor
 from cluster.checkpoints import storing
 from cluster.checkpoints.checkpoint import Checkpoints, superfluous
 from cluster.checkpoints.config import CheckpointConfig
-from cluster.checkpoints.state import TensorFile, deal, load_optimizer, optimizer_tensors
+from cluster.checkpoints.state import TensorFile, deal
 from cluster.inspection.snapshot import take_snapshot
 from cluster.ownership.attempt import ENDED, Attempt
 from cluster.ownership.process import Process
@@ -38,6 +38,7 @@ from nla_cyclegan import (
     load_generator,
 )
 from nla_cyclegan.training.optim import make_optimizer
+from nla_cyclegan.training.state import load_optimizer, optimizer_tensors
 from nla_cyclegan.weights.checkpoint import CheckpointReader, checkpoints_of, complete_checkpoints
 from nla_cyclegan.weights.checkpoint_names import NAME, age, images_of, name_of
 from nla_cyclegan.weights.commit import commit_file
