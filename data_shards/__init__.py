@@ -4,6 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from data_shards.errors import StorageAwayError, UserError
+from data_shards.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from data_shards.dataset.epoch_plan import rank_share

@@ -19,6 +19,7 @@ from typing_extensions import Buffer
 
 from data_shards.errors import NO_MORE_THREADS, Stopped, UserError, error_lines, missing_module, shown_name
 from data_shards.repeats import repeats_counted
+from data_shards.version import versions_text
 
 # Errors of files and folders that the user can fix; any other OSError is a bug in this program.
 OF_A_PLACE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENAMETOOLONG, errno.ELOOP)
@@ -79,6 +80,9 @@ def run_verb(
     if not arguments:
         _parser(prog, description, verbs).print_help(sys.stderr)
         return 2
+    if arguments[0] == "--version":
+        print(versions_text())
+        return 0
     if arguments[0] not in verbs:
         _parser(prog, description, verbs).parse_args(arguments[:1])
     try:
@@ -194,6 +198,7 @@ def _parser(prog: str, description: str, verbs: Mapping[str, Verb]) -> argparse.
     parser = argparse.ArgumentParser(
         prog=prog, description=description, epilog=f"{prog} VERB --help lists the options of a verb."
     )
+    parser.add_argument("--version", action="store_true", help="print the versions of this code, Python, torch and Ray")
     choices = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
     for name, verb in verbs.items():
         choices.add_parser(name, help=verb.summary)

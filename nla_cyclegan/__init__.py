@@ -6,6 +6,8 @@ Names are imported on first use, so that a command's `--help` does not wait for 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from data_shards.version import __version__ as __version__
+
 if TYPE_CHECKING:
     from nla_cyclegan.inference.images import translate_images
     from nla_cyclegan.inference.tiles import translate_tiles

@@ -55,7 +55,7 @@ FLOORS = {
         {"dataset", "local_paths"},
         {"storage", "command_line"},
         {"progress", "memory", "cores", "repeats"},
-        {"control_groups", "semaphores", "errors"},
+        {"control_groups", "semaphores", "errors", "version"},
     ],
 }
 # What starts Ray or runs inside it. True: it is imported together with Ray, because only Ray's processes import it.

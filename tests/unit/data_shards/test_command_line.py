@@ -3,6 +3,7 @@
 import argparse
 import errno
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,6 +13,10 @@ from types import ModuleType
 
 import pytest
 
+import cluster
+import data_shards
+import nla_cyclegan
+import tuning
 from data_shards.command_line import NO_MORE_MEMORY, LastingStderr, Verb, run_verb
 from data_shards.errors import NO_MORE_THREADS, UserError
 
@@ -67,6 +72,17 @@ def test_help_and_mistakes_list_the_verbs_without_importing_one(run, capsys: pyt
     out, err = capsys.readouterr()
     assert "stay here" in out
     assert "invalid choice: 'come' (choose from" in err
+
+
+def test_the_version_is_that_of_the_code_and_imports_no_library(run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(Whole(lambda _: pytest.fail("no verb was named")), "--version") == 0
+    assert re.fullmatch(
+        rf"nla-cyclegan {re.escape(nla_cyclegan.__version__)}, Python 3\.\d+\.\S+, torch 2\S+, ray 2\S+\n",
+        capsys.readouterr().out,
+    )
+    assert cluster.__version__ == tuning.__version__ == data_shards.__version__ == nla_cyclegan.__version__
+    code = "import sys; from cluster.__main__ import main; main(['--version']); assert not {'torch', 'ray'} & {*sys.modules}"
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
 
 
 def test_a_users_error_is_a_line_each_and_status_2(run, capsys: pytest.CaptureFixture[str]) -> None:
