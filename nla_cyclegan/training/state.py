@@ -53,7 +53,10 @@ def load_pools(step: TrainingStep, images: Mapping[str, Tensor]) -> None:
 
 def load_step(step: TrainingStep, state: Mapping[str, Mapping[str, Tensor]]) -> None:
     """Fill a step with all its parts. Raises: ValueError for those that do not fit."""
-    fill = {**loaders(step), IMAGE_POOLS: partial(load_pools, step)}
+    fill: dict[str, Callable[[Mapping[str, Tensor]], object]] = {
+        **loaders(step),
+        IMAGE_POOLS: partial(load_pools, step),
+    }
     if different := sorted(fill.keys() ^ state.keys()):
         there = [f"{name} is {'not in the state' if name in fill else 'not in this step'}" for name in different]
         raise ValueError(f"the state is one of another configuration: {'; '.join(there)}")

@@ -80,6 +80,7 @@ RAY_FILES = {
     "cluster/translation/run.py": False,
     # `bench` measures against Ray Data, and imports it for that alone.
     "data_shards/commands/peers.py": False,
+    "tuning/trials/alike.py": True,
     "tuning/trials/driver.py": False,
     "tuning/trials/patience.py": True,
     "tuning/trials/record.py": True,

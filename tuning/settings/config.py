@@ -46,6 +46,8 @@ class BudgetConfig(BaseModel):
     """Images seen by all trials together after which no trial begins; running trials finish."""
     hours: float | None = Field(default=None, gt=0)
     """Hours after which the command stops; the same command again continues, for as long again."""
+    failures: int | None = Field(default=3, ge=1)
+    """Trials that fail for the same reason, while none trains, after which the command stops; none: it goes through all."""
 
 
 class SweepConfig(BaseModel):

@@ -24,7 +24,7 @@ from tuning.search_space.checks import each_candidate
 from tuning.search_space.space import Overrides, Space, count, distinct, override, sample, validated
 from tuning.settings.config import BudgetConfig, SweepConfig
 from tuning.settings.options import Options
-from tuning.settings.search import propose
+from tuning.settings.search import DRAWN, propose
 
 # A sweep that a budget ends may be given any number of trials.
 MOST_PLANNED = 1000
@@ -176,9 +176,22 @@ def _check_same_sweep(options: Options, run: Prepared) -> None:
         changed = differences(_identity(there), _identity(about(options, run))) if there else []
     except (KeyError, TypeError, AttributeError, ValidationError) as error:
         raise damaged(f"{run.folder.label}/{SWEEP}", f"{type(error).__name__}: {error}", REWRITTEN) from error
+    changed = changed if there else _changed_trial(options, run)
     if changed:
         lines = "\n".join(f"  {line}" for line in changed)
         raise UserError(f"{run.folder.label} holds another sweep; choose another --name. What differs:\n{lines}")
+
+
+def _changed_trial(options: Options, run: Prepared) -> list[str]:
+    """Without sweep.json the trials' records tell whether it is the same sweep: what differs in the first that is of another one."""
+    for trial in read_trials(run.folder):
+        # The values of any other follow from results.
+        is_drawn = not trial.exploits and (options.config.search != "optuna" or trial.number < DRAWN)
+        values = sample(options.space, options.config.seed, trial.number)
+        here = _trial(options, run, trial.number, values) if is_drawn else _as_recorded(options, run, trial)
+        if changed := differences(decisive(trial.config), decisive(here.config)):
+            return [f"{trial.name}: {line}" for line in changed]
+    return []
 
 
 def _identity(about: dict[str, Any]) -> dict[str, Any]:

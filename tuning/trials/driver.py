@@ -94,10 +94,11 @@ def run_trials(
         growth: what an autoscaler can add to the cluster.
         stop: whether the sweep is being stopped.
 
-    Raises: UserError when no machine is left for a trial, or a record cannot be stored.
+    Raises: UserError when no machine is left for a trial, when all fail alike, or a record cannot be stored.
     """
     from ray import tune
 
+    from tuning.trials.alike import AlikeFailures
     from tuning.trials.patience import Patience
     from tuning.trials.record import Recorder
     from tuning.trials.scheduling import Deadline
@@ -108,7 +109,8 @@ def run_trials(
     settings = stop.until_asked(_settings(sweep, trial, resources, attempt) for trial in sweep.upcoming())
     # With a budget of images, what waits is proposed before it is known whether the budget allows it.
     ahead = 1 if sweep.options.config.budget.images else AHEAD
-    chosen, space = _scheduling(sweep, settings, Admission(resources, growth, ahead).for_another)
+    admission, alike = Admission(resources, growth, ahead), AlikeFailures(sweep.options.config.budget.failures)
+    chosen, space = _scheduling(sweep, settings, lambda: not alike.is_suspected and admission.for_another())
     patience = Patience(resources, scaling.loss_wait_s)
     recorder = Recorder(sweep.run.folder, sweep.trials, sweep.total, attempt)
     with tempfile.TemporaryDirectory(prefix="tune-", dir=scratch_parent()) as scratch:
@@ -124,14 +126,15 @@ def run_trials(
                 name="sweep",
                 storage_path=scratch,
                 verbose=0,
-                callbacks=[recorder, patience],
-                stop=Deadline(deadline, lambda: patience.is_over or stop.is_done),
+                callbacks=[recorder, patience, alike],
+                stop=Deadline(deadline, lambda: patience.is_over or alike.is_over or stop.is_done),
                 # Of processes that were lost with their machine; other failures are results, see `train_trial`.
                 failure_config=tune.FailureConfig(max_failures=scaling.max_failures),
             ),
         ).fit()
     recorder.writer.close(scaling.loss_wait_s)
     patience.check()
+    alike.check()
 
 
 def _group(resources: Resources, scaling: ScalingConfig) -> "dict[str, float] | PlacementGroupFactory":

@@ -102,6 +102,22 @@ def test_a_sweep_whose_candidates_were_stored_as_they_were_written_goes_on(file:
         prepared(file, "--space", written)
 
 
+def test_without_its_file_a_sweep_is_told_from_another_one_by_its_trials(file: Path) -> None:
+    plan = prepared(file)
+    store(plan, "finished", "finished")
+    (file.parent / "sweeps" / "few" / SWEEP).unlink()
+    assert [trial.state for trial in prepared(file).trials] == ["finished", "finished", "waiting"]
+    for arguments, said in (
+        (
+            ["--space", '{"optimizer.lr": {"loguniform": [1e-4, 1e-3]}}'],
+            r"trial-0000: optimizer\.lr: 0\.\d+ there, 0\.\d+ here",
+        ),
+        (["--loss.cycle", "5"], r"trial-0000: loss\.cycle: 10\.0 there, 5\.0 here"),
+    ):
+        with pytest.raises(UserError, match="holds another sweep; choose another --name. What differs:\n  " + said):
+            prepared(file, *arguments)
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
