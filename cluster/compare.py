@@ -60,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
         newest = (
             f", score {scores[-1]:.3f} after {images[-1]:,.0f} images (a copy of the inputs: 1)" if len(scores) else ""
         )
-        print(f"{label}: {run.images:,} images, {counted(len(run.records), 'record')}{newest}")
+        print(f"{label}: {counted(run.images, 'image')}, {counted(len(run.records), 'record')}{newest}")
     for line in _scores_apart(labels, recorded):
         say_warning(line)
     print(f"written to {args.out}: {', '.join(pictures)}")

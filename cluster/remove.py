@@ -70,7 +70,7 @@ def _agreed(folder: RunFolder) -> bool:
     run, files = take_snapshot(folder), folder.files()
     state = health(run, time.time()).state
     what = f"{counted(len(files), 'file')}, {megabytes(sum(files.values())):,} MB, {counted(len(run.checkpoints), 'checkpoint')}"
-    print(f"{folder.label}: {state}, {run.images:,} images seen; {what}", file=sys.stderr)
+    print(f"{folder.label}: {state}, {counted(run.images, 'image')} seen; {what}", file=sys.stderr)
     print("Delete all of it? [y/N] ", end="", file=sys.stderr, flush=True)
     return sys.stdin.readline().strip().lower() in ("y", "yes")
 

@@ -17,7 +17,7 @@ from cluster.settings.folders import with_dataset
 from cluster.settings.identity import about
 from cluster.settings.options import parse_options
 from cluster.settings.preflight import Prepared, check_folder, cluster_address, is_first_rank, prepare, warnings
-from data_shards.errors import Stopped, say, say_warning
+from data_shards.errors import Stopped, counted, say, say_warning
 
 
 @final_errors_stop_the_job()
@@ -39,7 +39,7 @@ def main(arguments: Sequence[str]) -> None:
         print(plan_text(prepared, local=options.local, joined=cluster_address(options.address) is not None))
         return
     if prepared.finished:
-        print(f"{prepared.config.name} is finished: {prepared.images_seen:,} images seen")
+        print(f"{prepared.config.name} is finished: {counted(prepared.images_seen, 'image')} seen")
         print(places(prepared))
         return
     if is_first_rank():
@@ -61,7 +61,7 @@ def main(arguments: Sequence[str]) -> None:
         if is_first_rank():
             say(stopped.line)
         raise SystemExit(stopped.status) from None
-    print(f"{prepared.config.name} has finished: {prepared.clock.total:,} images seen")
+    print(f"{prepared.config.name} has finished: {counted(prepared.clock.total, 'image')} seen")
     print(places(prepared))
 
 

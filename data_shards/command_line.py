@@ -17,7 +17,15 @@ from typing import NamedTuple
 
 from typing_extensions import Buffer
 
-from data_shards.errors import NO_MORE_THREADS, Stopped, UserError, error_lines, missing_module, shown_name
+from data_shards.errors import (
+    FILE_TOO_LARGE,
+    NO_MORE_THREADS,
+    Stopped,
+    UserError,
+    error_lines,
+    missing_module,
+    shown_name,
+)
 from data_shards.repeats import repeats_counted
 from data_shards.version import versions_text
 
@@ -34,6 +42,7 @@ OF_THE_ENVIRONMENT = {
     # Of a library's import, and of a fork.
     "failed to map segment": NO_MORE_MEMORY,
     "Cannot allocate memory": NO_MORE_MEMORY,
+    "File too large": FILE_TOO_LARGE,
     "Too many open files": "the system allows no more open files: raise the limit (ulimit -n)",
 }
 # What int() does not take.

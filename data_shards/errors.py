@@ -10,6 +10,10 @@ CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udc7f\udd00-\udfff
 
 NO_MORE_THREADS = "the system allows no more processes or threads: raise the limit (ulimit -u, or the container's pids limit), or end others"
 
+FILE_TOO_LARGE = (
+    "no file may be as large here: raise the limit (ulimit -f), or choose a file system without one (FAT32 holds 4 GB)"
+)
+
 
 class UserError(ValueError):
     """Invalid input, damaged data, or storage that refuses access.
@@ -71,7 +75,7 @@ class RunInterruptedError(Exception):
         self.kind, self.reason, self.images = kind, reason, images
 
     def __str__(self) -> str:
-        return f"{self.reason}; saved at {self.images:,} images"
+        return f"{self.reason}; saved at {counted(self.images, 'image')}"
 
 
 class Stopped(KeyboardInterrupt):

@@ -10,6 +10,8 @@ from typing import Any, Self
 
 from tqdm import tqdm
 
+from data_shards.errors import counted
+
 LINE_INTERVAL_S = 10.0
 SECONDS_BETWEEN_LOOKS = 0.2
 
@@ -74,12 +76,12 @@ class PixelProgress(Progress):
 
     def __init__(self, pixels: int, images: int) -> None:
         self._images, self._finished = images, 0
-        super().__init__(f"0 of {images} images", pixels, "px")
+        super().__init__(f"0 of {counted(images, 'image')}", pixels, "px")
 
     def image(self) -> None:
         """One more is done."""
         self._finished += 1
-        self._label = f"{self._finished} of {self._images} images"
+        self._label = f"{self._finished:,} of {counted(self._images, 'image')}"
         if self._bar is not None:
             self._bar.set_description(self._label)
         self.advance(0)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from cluster.ranks.world import World
 from data_shards import Dataset, read_split
-from data_shards.errors import UserError
+from data_shards.errors import UserError, counted
 from data_shards.images.fit import Fit
 from nla_cyclegan import Generator
 from nla_cyclegan.inference.images import as_input, as_stored, outputs
@@ -70,13 +70,13 @@ class HeldOut:
             before = f"at {carried[CARRIED]} px" if CARRIED in carried else "shrunk to data.crop_size"
             then, now = (f", data.fit {each}," if fit != self.fit else "" for each in (fit, self.fit))
             self.say(
-                f"held-out images are evaluated whole at {self.size} px{now} from here on; up to {images_seen:,} images they were "
+                f"held-out images are evaluated whole at {self.size} px{now} from here on; up to {counted(images_seen, 'image')} they were "
                 f"evaluated {before}{then.rstrip(',')}: the figures before and after are not comparable"
             )
         most = carried.get(CARRIED_MOST, self.most)
         if self.world.rank == 0 and images_seen and most != self.most:
             self.say(
-                f"{self.most} held-out images of each domain are evaluated from here on, in place of {most} up to {images_seen:,} images: "
+                f"{self.most} held-out images of each domain are evaluated from here on, in place of {most} up to {counted(images_seen, 'image')}: "
                 "the figures before and after are not comparable"
             )
         carried |= {CARRIED: self.size, CARRIED_FIT: self.fit, CARRIED_MOST: self.most}

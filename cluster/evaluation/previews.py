@@ -14,6 +14,7 @@ from cluster.records.metrics_file import TENSORBOARD
 from cluster.records.observe import MetricsLog
 from cluster.records.optional_work import OptionalWork
 from data_shards import Dataset
+from data_shards.errors import counted
 from data_shards.images.fit import Fit
 from data_shards.images.write import save_picture
 from nla_cyclegan import TrainingStep
@@ -102,7 +103,7 @@ class Previews:
 
     def _draw(self, translations: Sequence[Translation], images_seen: int) -> None:
         with self._writing.attempt():
-            picture = drawn(translations, f"after {images_seen:,} images")
+            picture = drawn(translations, f"after {counted(images_seen, 'image')}")
             file = self.root / PREVIEWS / f"images_{images_seen:012d}.png"
             save_picture(picture, file)
             self.log.add_picture(file, images_seen)

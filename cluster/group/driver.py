@@ -42,7 +42,7 @@ from cluster.settings.preflight import (
 from cluster.settings.workers.resources import Resources, choose
 from cluster.settings.workers.this_machine import compute_capability, this_machine
 from data_shards.cores import usable_cores
-from data_shards.errors import RunInterruptedError, UserError
+from data_shards.errors import RunInterruptedError, UserError, counted
 from nla_cyclegan.kernels.compilation.cache import start_compiling
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ def say(config: RunConfig, text: str) -> None:
 
 
 def _record_start(prepared: Prepared, how: str, **fields: Any) -> None:
-    begin = f"from {prepared.images_seen:,} images" if prepared.checkpoints else "at 0 images"
+    begin = f"from {counted(prepared.images_seen, 'image')}" if prepared.checkpoints else "at 0 images"
     events.add("start", f"{begin}; {how}", images=prepared.images_seen, **fields, versions=versions())
 
 

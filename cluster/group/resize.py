@@ -171,6 +171,6 @@ class GroupChanges(WorkerGroupCallback, ControllerCallback):
             if status.finished:
                 returned = status.worker_statuses[0].return_value or {}
                 images = returned["interrupted"][2] if "interrupted" in returned else None
-                return f"saved at {images:,} images" if images is not None else "the run was at its end"
+                return f"saved at {counted(images, 'image')}" if images is not None else "the run was at its end"
             time.sleep(POLL_S)
         return f"no checkpoint was stored within {SAVE_S:g} s"

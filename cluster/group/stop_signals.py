@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any, Self
 
 from cluster.ranks.requests import STOP
-from data_shards.errors import RunInterruptedError, Stopped, say
+from data_shards.errors import RunInterruptedError, Stopped, counted, say
 
 # Limit for storing the checkpoint; a step, an evaluation and the previous checkpoint may have to end first.
 SAVE_S = 60.0
@@ -95,7 +95,7 @@ class StopSignals:
         except RunInterruptedError as error:
             if error.kind != STOP and self.received is None:
                 raise
-            raise self.stopped(f"saved at {error.images:,} images", error.images) from None
+            raise self.stopped(f"saved at {counted(error.images, 'image')}", error.images) from None
         # After a signal any failure counts as a stop: Ray, torch and storage raise many types when they are interrupted.
         except Exception as error:
             if self.received is None:

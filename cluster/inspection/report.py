@@ -114,7 +114,7 @@ def health_text(found: Health, now: float) -> str:
 
 
 def progress_text(run: RunSnapshot) -> str:
-    text = f"{run.images:,} images"
+    text = counted(run.images, "image")
     if run.total and run.epoch:
         text += f" of {run.total:,} ({run.images / run.total:.1%}), epoch {run.images / run.epoch:.2f} of {round(run.total / run.epoch, 2):g}"
     return text

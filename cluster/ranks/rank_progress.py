@@ -6,6 +6,8 @@ import traceback
 from dataclasses import dataclass
 from typing import Any
 
+from data_shards.errors import counted
+
 _images_seen = 0
 _thread: int | None = None
 
@@ -19,7 +21,7 @@ class RankProgress:
     """The line that it executes."""
 
     def __str__(self) -> str:
-        return f"after {self.images_seen:,} images and {self.collectives:,} collectives, {self.where}"
+        return f"after {counted(self.images_seen, 'image')} and {counted(self.collectives, 'collective')}, {self.where}"
 
     @property
     def progress(self) -> tuple[int, int]:

@@ -74,8 +74,8 @@ def _dataset(prepared: Prepared) -> str:
 def _length(prepared: Prepared) -> str:
     clock = prepared.clock
     steps = f"{counted(clock.total // clock.batch, 'step')} of {counted(clock.batch, 'image pair')}"
-    epoch = f"{clock.epoch:,} images or {counted(ceil(clock.epoch / clock.batch), 'step')} an epoch"
-    return f"{steps}: {clock.total:,} images, {counted(clock.total / clock.epoch, 'epoch')} ({epoch})"
+    epoch = f"{counted(clock.epoch, 'image')} or {counted(ceil(clock.epoch / clock.batch), 'step')} an epoch"
+    return f"{steps}: {counted(clock.total, 'image')}, {counted(clock.total / clock.epoch, 'epoch')} ({epoch})"
 
 
 def _optimizer(config: RunConfig) -> str:
@@ -140,9 +140,9 @@ def _start(prepared: Prepared) -> str:
     if prepared.finished:
         return "nothing: the run is finished"
     if prepared.checkpoints:
-        return f"at {prepared.images_seen:,} images, from {prepared.checkpoints[0]}"
+        return f"at {counted(prepared.images_seen, 'image')}, from {prepared.checkpoints[0]}"
     if prepared.origin:
-        return f"at {prepared.images_seen:,} images, as a fork of {prepared.origin}"
+        return f"at {counted(prepared.images_seen, 'image')}, as a fork of {prepared.origin}"
     init = prepared.config.init
     if init.source:
         frozen = f"; {', '.join(init.freeze)} frozen" if init.freeze else ""
@@ -152,8 +152,10 @@ def _start(prepared: Prepared) -> str:
 
 def _storage(prepared: Prepared) -> str:
     config = prepared.config
-    saved = f"checkpoints every {config.checkpoint.every:,} images (the newest {config.checkpoint.keep} are kept)"
+    saved = (
+        f"checkpoints every {counted(config.checkpoint.every, 'image')} (the newest {config.checkpoint.keep} are kept)"
+    )
     events = ", tensorboard/" if config.observe.tensorboard else ""
     previews = config.observe.previews
-    events += f", previews every {previews:,} images" if previews else ""
-    return f"{prepared.folder.label}: {saved}, metrics.jsonl every {config.observe.every:,} images{events}"
+    events += f", previews every {counted(previews, 'image')}" if previews else ""
+    return f"{prepared.folder.label}: {saved}, metrics.jsonl every {counted(config.observe.every, 'image')}{events}"

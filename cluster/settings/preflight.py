@@ -101,7 +101,7 @@ def _origin(fork_of: str | None, folder: RunFolder, config: RunConfig, clock: Cl
     origin.check(config)
     if clock.ended(origin.images):
         raise UserError(
-            f"--fork-of {origin}: {origin.images:,} images seen, and the schedule ends at {clock.total:,}: give a longer one, "
+            f"--fork-of {origin}: {counted(origin.images, 'image')} seen, and the schedule ends at {clock.total:,}: give a longer one, "
             "--schedule.epochs or --schedule.images"
         )
     return origin
@@ -149,7 +149,7 @@ def _seldom_best(config: RunConfig, clock: Clock) -> list[str]:
     # If each save is evaluated, or each evaluation is saved, one of them is rare on purpose.
     if 2 * len(both) > min(len(evaluated), len(saved)):
         return []
-    multiples = f" (after multiples of {lcm(evaluations, saves):,} images, and at the end)"
+    multiples = f" (after multiples of {counted(lcm(evaluations, saves), 'image')}, and at the end)"
     whole_steps = evaluations % clock.batch == 0 == saves % clock.batch
     return [
         f"validation.every {evaluations:,} and checkpoint.every {saves:,} seldom meet: {len(evaluated):,} evaluations and "

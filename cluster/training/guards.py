@@ -63,7 +63,7 @@ class NonFiniteGuard:
             f"rank {rank}: {', '.join(f'{k} = {v}' for k, v in found.items())}" for rank, found in ranks.items()
         )
         raise NonFiniteLossError(
-            f"the loss is not finite after {images_seen:,} images ({named or 'a gradient, though no loss itself'}); no "
+            f"the loss is not finite after {counted(images_seen, 'image')} ({named or 'a gradient, though no loss itself'}); no "
             "weight was updated. Lower --optimizer.lr or use --step.precision fp32, under another --name"
         )
 

@@ -15,7 +15,7 @@ from cluster.translation.listing import Work, list_work
 from cluster.translation.options import TranslationSettings
 from cluster.translation.record import LEFT_OUT, begin, write_left_out
 from cluster.translation.workers import Workers, choose_workers
-from data_shards.errors import ExhaustedError, StorageAwayError, UserError, say
+from data_shards.errors import ExhaustedError, StorageAwayError, UserError, counted, say
 from data_shards.progress import Progress
 from data_shards.storage import Location, locate
 from nla_cyclegan.inference.tiles import Precision
@@ -47,7 +47,7 @@ def translate(options: argparse.Namespace) -> int:
     write_left_out(out, left_out)
     already = f"; {there:,} of them were there" if there else ""
     remark = f"; {len(left_out):,} left out, see {LEFT_OUT} there" if left_out else ""
-    print(f"{done:,} of {work.total:,} images translated ({options.direction}): {out.uri}{already}{remark}")
+    print(f"{done:,} of {counted(work.total, 'image')} translated ({options.direction}): {out.uri}{already}{remark}")
     return 1 if not done or (left_out and options.strict) else 0
 
 
@@ -64,7 +64,7 @@ def _translate_missing(
         settings = settings_of(options, workers)
         begin(out, generator, settings)
         missing = work.images.num_rows
-        say(f"translating {missing:,} of {work.total:,} images: {workers}, {settings.precision}")
+        say(f"translating {missing:,} of {counted(work.total, 'image')}: {workers}, {settings.precision}")
         done, left_out = 0, dict[str, str]()
         with Progress("translated", missing) as progress:
             try:

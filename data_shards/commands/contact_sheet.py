@@ -10,6 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 from data_shards.dataset.epoch_plan import Integers, draws
 from data_shards.dataset.manifest import Dataset
 from data_shards.dataset.rows import IndexRows
+from data_shards.errors import counted
 from data_shards.images.write import check_picture_name, save_picture
 from data_shards.storage import RangeReader, locate, shown
 from data_shards.stream.read import Sample, SampleReader, decoded
@@ -66,7 +67,9 @@ def _heading(pen: ImageDraw.ImageDraw, top: int, dataset: Dataset, split: str, c
     info = dataset.splits[split]
     pen.line((MARGIN, top + 6, WIDTH - MARGIN, top + 6), LINE)
     pen.text((MARGIN, top + 38), split, INK, _font(20), anchor="ls")
-    what = f"{count:,} of {info.samples:,} images" if count < info.samples else f"all {count:,} images"
+    what = (
+        f"{count:,} of {counted(info.samples, 'image')}" if count < info.samples else f"all {counted(count, 'image')}"
+    )
     pen.text((MARGIN + 90, top + 38), f"{what}, {info.bytes / 1e6:,.1f} MB", FAINT, _font(14), anchor="ls")
 
 

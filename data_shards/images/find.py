@@ -165,7 +165,8 @@ def images_by_name(
     Raises: UserError if it is no folder with images, or two files differ only in their suffix.
     """
     if not os.path.isdir(folder):
-        raise UserError(f"{shown_name(folder)}: {_why_missing(Path(folder), 'no such folder')}")
+        otherwise = "a file; give a folder of images" if os.path.exists(folder) else "no such folder"
+        raise UserError(f"{shown_name(folder)}: {_why_missing(Path(folder), otherwise)}")
     named: dict[str, Path] = {}
     found = find_images([folder])
     images = dict(found.images)

@@ -13,7 +13,8 @@ from data_shards.storage.files import writing
 if TYPE_CHECKING:
     from torch import Tensor
 
-# WebP (always 4:2:0) at 90 is about as exact as a 4:2:0 JPEG at 95.
+# WebP is for small files: with loss it is always 4:2:0 (Pillow has no option for sharper chroma). The mean error in 10 Monets is 3.6 of 255
+# at 30 KB each (3.1 at 95, 2.9 at 100 and 44 KB), that of a JPEG as below 0.7 at 50 KB; exact files have 146 KB as PNG, 116 as WebP.
 QUALITY = {".webp": 90}
 # Pixels of a side that a format can hold.
 LONGEST_SIDE = {".webp": 16_383, ".jpg": 65_500, ".jpeg": 65_500, ".png": 2**31 - 1}

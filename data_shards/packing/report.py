@@ -31,8 +31,8 @@ def summarize(done: str, uri: str, packed: pa.Table, shards: list[dict[str, Any]
 
 
 def split_line(split: str, samples: int, size_bytes: int, shards: int) -> str:
-    plural = "" if shards == 1 else "s"
-    return f"  {split:8} {samples:8,} images  {size_bytes / 1e6:10,.1f} MB  {shards:5,} shard{plural}"
+    images = "image " if samples == 1 else "images"
+    return f"  {split:8} {samples:8,} {images}  {size_bytes / 1e6:10,.1f} MB  {shards:5,} shard{'' if shards == 1 else 's'}"
 
 
 def duplicates(packed: pa.Table) -> list[str]:

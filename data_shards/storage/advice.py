@@ -3,6 +3,8 @@
 import errno
 import re
 
+from data_shards.errors import FILE_TOO_LARGE
+
 # errno values of a disk or a network mount; pyarrow's errors of remote storage have none.
 TRANSIENT = {errno.EAGAIN, errno.EBUSY, errno.EINTR, errno.EIO, errno.EPIPE, errno.ESTALE, errno.ETIMEDOUT}
 TRANSIENT |= {errno.ECONNABORTED, errno.ECONNREFUSED, errno.ECONNRESET, errno.EHOSTUNREACH}
@@ -70,6 +72,7 @@ ADVICE = {
     ),
     r"curlCode: (51|60)\b": "the server's certificate is not trusted: add tls_ca_file_path=... to the URI",
     r"HTTP status 4(?!08|09|16|25|29)": "request refused",
+    "File too large": FILE_TOO_LARGE,
     "is a directory|Not a regular file": "it should be a file",
 }
 # The likely cause of errors that may also pass.

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from pyarrow import fs
 
 from data_shards.errors import UserError, shown_name
-from data_shards.storage.advice import first_line
+from data_shards.storage.advice import advice_for, first_line
 from data_shards.storage.checked import REMEDY, leads_out, parsed
 from data_shards.storage.location import Location, read_at
 from data_shards.storage.patience import patiently
@@ -51,7 +51,8 @@ def writing(path: Path) -> Iterator[Path]:
         reason = (isinstance(error, OSError) and error.strerror) or str(error)
         if isinstance(error, FileExistsError):
             reason = f"{os.fsdecode(error.filename)} is no folder"
-        raise UserError(f"{shown_name(path)}: cannot be written ({shown_name(reason)})") from error
+        advice = advice_for(error) or ""
+        raise UserError(f"{shown_name(path)}: cannot be written ({advice}{shown_name(reason)})") from error
 
 
 def is_special(path: Path) -> bool:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from data_shards.cores import usable_cores
-from data_shards.errors import UserError, shown_name
+from data_shards.errors import UserError, counted, shown_name
 from data_shards.images.find import evenly, find_images, images_by_name, match_name
 from data_shards.images.read import load_all, load_image, reduced
 from data_shards.images.write import check_picture_name, save_image, save_picture, to_picture
@@ -68,7 +68,9 @@ def translate_files(args: argparse.Namespace) -> int:
         print(f"skipped: {message}", file=sys.stderr)
     missing = len(skipped) + found.left_out.unseen
     left_out = f"; {missing} left out, see above" if missing else ""
-    print(f"{len(done)} of {len(targets)} images translated ({args.direction}): {shown_name(args.out)}{left_out}")
+    print(
+        f"{len(done)} of {counted(len(targets), 'image')} translated ({args.direction}): {shown_name(args.out)}{left_out}"
+    )
     return 1 if not done or (missing and args.strict) else 0
 
 

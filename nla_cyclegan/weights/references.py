@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data_shards.errors import UserError
+from data_shards.errors import UserError, counted
 from data_shards.storage import Location, file_size, list_folder, locate, shown
 from data_shards.storage.files import read_json
 from data_shards.storage.folder import join_uri, split_uri
@@ -129,8 +129,8 @@ def select(run: Location, choice: str) -> Selection:
         return _best(run, complete)
     for name in complete:
         if images_of(name) == int(choice):
-            return Selection(name, f"at {images_of(name):,} images", about(run.inside(name)))
-    raise UserError(f"{run.uri}: no checkpoint at {int(choice):,} images; there are {_listed(complete)}")
+            return Selection(name, f"at {counted(images_of(name), 'image')}", about(run.inside(name)))
+    raise UserError(f"{run.uri}: no checkpoint at {counted(int(choice), 'image')}; there are {_listed(complete)}")
 
 
 def _best(run: Location, names: Sequence[str]) -> Selection:
@@ -139,7 +139,7 @@ def _best(run: Location, names: Sequence[str]) -> Selection:
     name = best_of(scores)
     if name is None:
         raise UserError(
-            f"{run.uri}: none of its {len(names)} checkpoints was evaluated (validation.every), so none is the best; give "
+            f"{run.uri}: none of its {counted(len(names), 'checkpoint')} was evaluated (validation.every), so none is the best; give "
             f"@newest, or the images seen of one: {_listed(names)}"
         )
     best = scores[name]

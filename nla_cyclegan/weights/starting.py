@@ -15,7 +15,7 @@ from nla_cyclegan.weights.checkpoint import CheckpointReader, tensors_in
 from nla_cyclegan.weights.commit import world_of
 from nla_cyclegan.weights.generators import load_generator
 from nla_cyclegan.weights.junyanz import discriminator_state, is_torch_file, read_state
-from nla_cyclegan.weights.names import FILE_NAMES, Direction, direction_of
+from nla_cyclegan.weights.names import FILE_NAMES, PTH_ENDINGS, Direction, direction_of
 from nla_cyclegan.weights.references import folder_of
 
 GENERATORS: dict[Direction, str] = {"A2B": "generator_ab", "B2A": "generator_ba"}
@@ -45,11 +45,13 @@ def load_networks(networks: Mapping[str, nn.Module], source: str, *, discriminat
     if folder is None:
         if discriminators:
             raise UserError(f"{source}: a file of one generator; give a folder, or --init.what generators")
-        direction = direction_of(source.partition("?")[0] if "://" in source else source)
+        name = source.partition("?")[0] if "://" in source else source
+        direction = direction_of(name)
         if direction is None:
-            raise UserError(
-                f"{source}: its name does not say what it translates; call it {' or '.join(FILE_NAMES.values())}"
-            )
+            theirs = {each: f"latest{ending}" for each, ending in PTH_ENDINGS.items()}
+            names = theirs if name.endswith(".pth") else FILE_NAMES
+            wanted = " or ".join(f"{called} ({each})" for each, called in names.items())
+            raise UserError(f"{source}: its name does not say what it translates; call it {wanted}")
         return [_fill_generator(networks, source, direction)]
     filled = [_fill_generator(networks, folder, direction) for direction in GENERATORS]
     if discriminators:

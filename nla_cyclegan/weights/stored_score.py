@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from data_shards.errors import UserError, shown_name
+from data_shards.errors import UserError, counted, shown_name
 from data_shards.storage.folder import RunFolder
 from nla_cyclegan.model.config import fitting_side
 from nla_cyclegan.weights.checkpoint_names import age
@@ -59,7 +59,7 @@ class MeasuredOn:
                 yield what, f"{shown_name(str(here))[:12]}{unit}", f"{shown_name(str(there))[:12]}{unit}"
 
     def __str__(self) -> str:
-        parts = [f"of {self.images} images"] if self.images is not None else []
+        parts = [f"of {counted(self.images, 'image')}"] if self.images is not None else []
         parts += [f"at {self.px} px"] if self.px is not None else []
         parts += [f"of data.fit {shown_name(self.fit)}"] if self.fit not in (None, "stretch") else []
         return " ".join(parts + ([f"of dataset {shown_name(self.dataset)[:8]}"] if self.dataset else []))

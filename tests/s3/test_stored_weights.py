@@ -59,7 +59,7 @@ def test_a_checkpoint_of_a_run_is_chosen_by_its_images(bucket: Bucket, run: dict
     assert same(load_generators(uri)["A2B"], run["A2B"])
     with pytest.raises(UserError, match=r"no checkpoint at 9 images; there are 8$"):
         load_generators(bucket.uri("runs/mine@9"))
-    with pytest.raises(UserError, match="none of its 1 checkpoints was evaluated"):
+    with pytest.raises(UserError, match="none of its 1 checkpoint was evaluated"):
         load_generators(bucket.uri("runs/mine@best"))
 
 

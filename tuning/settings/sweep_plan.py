@@ -105,7 +105,7 @@ def _incomparable(config: SweepConfig, run: Prepared) -> Iterator[str]:
         compared = math.ceil(config.pbt.interval_of(run.clock.total) / evaluations) * evaluations
         if saves > compared:
             yield (
-                f"checkpoint.every: {saves:,} images, but pbt compares trials from {compared:,} on, and those that are "
+                f"checkpoint.every: {counted(saves, 'image')}, but pbt compares trials from {compared:,} on, and those that are "
                 f"exploited need a checkpoint; allowed: up to {compared:,}"
             )
 
@@ -151,7 +151,7 @@ def _repeats(sweep: Sweep) -> int:
 
 
 def budget_text(budget: BudgetConfig) -> str:
-    images = f", none begins after {budget.images:,} images in total" if budget.images else ""
+    images = f", none begins after {counted(budget.images, 'image')} in total" if budget.images else ""
     return images + (f", stops after {counted(budget.hours, 'hour')}" if budget.hours else "")
 
 

@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from cluster.ownership.attempt import UNOWNED, Attempt
 from cluster.records.run_state import STATE, state_now
+from data_shards.errors import counted
 from data_shards.storage.folder import RunFolder
 from tuning.analysis.results import (
     ERROR,
@@ -91,7 +92,7 @@ def varied_text(trial: Trial) -> str:
 
 def ending_text(trial: Trial, trials: Sequence[Trial]) -> str:
     """`trial 3 finished: ...`, with the best trial so far."""
-    outcome = trial.reason or f"score {trial.score:.2f} after {trial.images:,} images"
+    outcome = trial.reason or f"score {trial.score:.2f} after {counted(trial.images, 'image')}"
     best = ranked(trials)[0]
     compared = "the best so far" if best is trial else f"best so far trial {best.number}, {best.score:.2f}"
     return f"trial {trial.number} {trial.state}: {outcome} ({varied_text(trial)})" + (

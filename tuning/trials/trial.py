@@ -20,7 +20,7 @@ from cluster.records.run_state import outcome_recorded
 from cluster.settings.config import RunConfig
 from cluster.settings.preflight import Prepared, claim, prepare
 from cluster.settings.workers.resources import Resources
-from data_shards.errors import NonFiniteLossError, RunInterruptedError, UserError
+from data_shards.errors import NonFiniteLossError, RunInterruptedError, UserError, counted
 from data_shards.storage.folder import RunFolder
 from nla_cyclegan.weights.checkpoint import complete_checkpoints
 from nla_cyclegan.weights.stored_score import ABOUT
@@ -101,7 +101,7 @@ def _train_to_the_end(trial: dict[str, Any]) -> None:
             return
         except RunInterruptedError as error:
             # The sweep was stopped: the trial goes on when that does.
-            saved = f"saved at {error.images:,} images"
+            saved = f"saved at {counted(error.images, 'image')}"
             tune.report({"images": error.images, "score": DIVERGED, "state": "waiting", "reason": saved})
             return
     tune.report({**final_evaluation(prepared.folder, objective), "state": "finished"})
@@ -135,6 +135,8 @@ def _train(prepared: Prepared, resources: Resources, objective: ObjectiveConfig,
         return build_trainer(prepared.config, resources, attempt=attempt, callbacks=callbacks).fit().return_value
 
     with events.opened(prepared.folder, attempt.id, "driver"), outcome_recorded(prepared.folder, attempt):
-        events.add("start", f"at {prepared.images_seen:,} images; {resources.summary}", images=prepared.images_seen)
+        events.add(
+            "start", f"at {counted(prepared.images_seen, 'image')}; {resources.summary}", images=prepared.images_seen
+        )
         resumed = partial(events.furthest, prepared.folder, attempt.id, "rank-0", "resume")
         retry_training(once, prepared.folder, prepared.config.scaling.max_failures, print, resumed)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from data_shards.command_line import check_ranges
-from data_shards.errors import UserError, shown_name
+from data_shards.errors import UserError, counted, shown_name
 from data_shards.images.fit import Fit
 from data_shards.images.read import image_size, load_all
 from data_shards.progress import Progress
@@ -81,7 +81,7 @@ def evaluate_files(args: argparse.Namespace) -> int:
     for reason in skipped.values():
         print(f"skipped: {reason}", file=sys.stderr)
     if skipped:
-        print(f"left out: {len(skipped)} of {len(files.all())} images, see above, and what belongs to them")
+        print(f"left out: {len(skipped)} of {counted(len(files.all()), 'image')}, see above, and what belongs to them")
     return 1 if (skipped or left_out.unseen) and args.strict else 0
 
 

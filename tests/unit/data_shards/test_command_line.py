@@ -18,7 +18,7 @@ import data_shards
 import nla_cyclegan
 import tuning
 from data_shards.command_line import NO_MORE_MEMORY, LastingStderr, Verb, run_verb
-from data_shards.errors import NO_MORE_THREADS, UserError
+from data_shards.errors import FILE_TOO_LARGE, NO_MORE_THREADS, UserError
 
 
 class Parsed(ModuleType):
@@ -98,6 +98,7 @@ def test_a_users_error_is_a_line_each_and_status_2(run, capsys: pytest.CaptureFi
     [
         (PermissionError(errno.EACCES, "Permission denied", "a\nb"), "a\\nb: Permission denied"),
         (OSError(errno.ENOSPC, "No space left on device"), "No space left on device"),
+        (OSError(errno.EFBIG, "File too large"), FILE_TOO_LARGE),
         (OSError(errno.EROFS, "Read-only file system", b"caf\xe9"), "caf\\xe9: Read-only file system"),
         (RuntimeError("can't start new thread"), NO_MORE_THREADS),
         (ImportError("libtorch_cpu.so: failed to map segment from shared object"), NO_MORE_MEMORY),

@@ -36,6 +36,12 @@ def test_what_lies_in_a_closed_folder_is_not_said_to_be_missing(tmp_path):
         images_by_name(tmp_path / "closed" / "folder")
 
 
+def test_a_file_is_told_from_a_folder_that_is_missing(tmp_path: Path) -> None:
+    (tmp_path / "a.png").touch()
+    with pytest.raises(UserError, match=r"a\.png: a file; give a folder of images$"):
+        images_by_name(tmp_path / "a.png")
+
+
 def test_paths_below_the_input_that_named_them(tmp_path, monkeypatch):
     for name in ["a.png", "x/b.png", "x/y/c.jpg", "out/old.png", "x/.trash/d.png"]:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)

@@ -185,6 +185,18 @@ def test_a_failed_write_leaves_what_was_there(tmp_path: Path, monkeypatch: pytes
     assert read_file(location, "name") == b"old"
 
 
+def test_a_file_system_with_a_limit_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    too_large = OSError(errno.EFBIG, "File too large")
+    monkeypatch.setattr(files, "_write", MagicMock(side_effect=too_large))
+    with pytest.raises(UserError, match=r"cannot write name to .*\(FAT32 holds 4 GB\): .*File too large"):
+        write_file(locate(tmp_path), "name", b"new")
+    with (
+        pytest.raises(UserError, match=r"x\.png: cannot be written \(.*ulimit.*: File too large\)$"),
+        writing(tmp_path / "x.png"),
+    ):
+        raise too_large
+
+
 def test_a_file_that_is_not_there_is_none(tmp_path: Path) -> None:
     assert read_file(locate(tmp_path / "no" / "folder"), "name") is None
 

@@ -14,6 +14,7 @@ from nla_cyclegan.__main__ import main
 from nla_cyclegan.pixels import to_uint8
 from nla_cyclegan.weights.generators import load_generator, load_generators, read_generator
 from nla_cyclegan.weights.junyanz import generator_from, read_state, state_of
+from nla_cyclegan.weights.starting import load_networks
 
 
 class Residual(nn.Module):
@@ -235,6 +236,19 @@ def test_import_takes_a_folder_or_files(tmp_path, capsys):
     assert main([*one, "--direction", "B2A"]) == 0
     style, ours = load_generator(tmp_path / "style").state_dict(), load_generator(tmp_path / "ours").state_dict()
     assert all(torch.equal(style[name], tensor) for name, tensor in ours.items())
+
+
+@pytest.mark.parametrize(
+    ("name", "names"),
+    [
+        ("latest_net_G.pth", r"latest_net_G_A\.pth \(A2B\) or latest_net_G_B\.pth \(B2A\)"),
+        ("monet.safetensors", r"generator_ab\.safetensors \(A2B\) or generator_ba\.safetensors \(B2A\)"),
+    ],
+)
+def test_a_file_whose_direction_is_unknown_is_to_be_called_as_its_kind(tmp_path, name, names):
+    (tmp_path / name).touch()
+    with pytest.raises(UserError, match=f"its name does not say what it translates; call it {names}$"):
+        load_networks({}, str(tmp_path / name), discriminators=False)
 
 
 def test_a_folder_of_theirs_is_a_checkpoint_folder(tmp_path):

@@ -103,7 +103,7 @@ def test_an_unknown_step_lists_those_that_exist(run: Path, mark: str, message: s
 
 def test_without_an_evaluation_there_is_no_best(tmp_path: Path) -> None:
     write_checkpoint(tmp_path / "mine", 8, None)
-    with pytest.raises(UserError, match=r"none of its 1 checkpoints was evaluated.*: 8$"):
+    with pytest.raises(UserError, match=r"none of its 1 checkpoint was evaluated.*: 8$"):
         load_generators(tmp_path / "mine@best")
     with pytest.raises(UserError, match="no checkpoints in it, so there is no best"):
         load_generators(tmp_path / "mine" / "checkpoint_000000000008@best")
