@@ -27,6 +27,9 @@ ANIMATION = (b"acTL", b"fcTL", b"fdAT")
 # Segments of a JPEG that define its colours: their first bytes and smallest length.
 COLOUR_SEGMENTS = {0xE0: (b"JFIF\0", 14), 0xEE: (b"Adobe", 12)}
 EXIF, COMMENT, SCAN, END = 0xE1, 0xFE, 0xDA, 0xD9
+# Up to the number of components, which are then listed: of a frame by 3 bytes each, of a scan by 2. None is among the pixels' bytes.
+FRAME = re.compile(rb"\xff[\xc0-\xc2].{7}([\x01-\x04])", re.DOTALL)
+SCANS = re.compile(rb"\xff\xda.{2}([\x01-\x04])", re.DOTALL)
 JP2_START = b"\0\0\0\x0cjP  \r\n\x87\n"
 
 
@@ -59,14 +62,32 @@ def ended(data: memoryview) -> bytes:
     No pixel is missing where it does not matter what follows.
     """
     mark = bytes((0xFF, END))
-    # Not that of a thumbnail, which an application segment holds.
-    if data[-2:] == mark or mark in _jpeg(data, lambda marker, content: False):
+    # Without the thumbnail, which an application segment holds.
+    bare = _jpeg(data, lambda marker, content: False)
+    if mark in bare or not _has_all_scans(bare):
         return b""
     # Half a mark is none of the pixels': theirs are followed by a zero.
     content = bytes(data).rstrip(b"\xff")
     followed = [content + 64 * other + mark for other in (b"\0", b"\x55")]
     pictures = {Image.open(io.BytesIO(each)).tobytes() for each in followed}
     return followed[0] if len(pictures) == 1 else b""
+
+
+def _has_all_scans(jpeg: bytes) -> bool:
+    """Whether there is a scan with the last bit of each coefficient, of a JPEG without application segments."""
+    frame = FRAME.search(jpeg)
+    if frame is None:
+        return False
+    parts = jpeg[frame.end() : frame.end() + 3 * frame[1][0] : 3]
+    missing = {(part, place) for part in parts for place in range(64)}
+    for scan in SCANS.finditer(jpeg):
+        stop = scan.end() + 2 * scan[1][0]
+        if len(jpeg) < stop + 3:
+            return False
+        first, last, bits = jpeg[stop : stop + 3]
+        if not bits & 0x0F:
+            missing -= {(part, place) for part in jpeg[scan.end() : stop : 2] for place in range(first, last + 1)}
+    return not missing
 
 
 def chunks(data: memoryview) -> Iterator[tuple[bytes, memoryview, memoryview]]:

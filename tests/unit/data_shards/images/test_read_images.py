@@ -1,4 +1,5 @@
 import errno
+import re
 import struct
 import zlib
 from unittest.mock import Mock
@@ -139,6 +140,18 @@ def test_a_jpeg_that_lacks_its_end_mark_alone_is_read(tmp_path, progressive):
     for lacking in (40, 400):
         (tmp_path / "a.jpg").write_bytes(content[:-lacking])
         with pytest.raises(UserError, match=r"a\.jpg: not a readable image \(OSError: image file is truncated"):
+            load_image(tmp_path / "a.jpg")
+
+
+def test_a_jpeg_that_ends_with_one_of_its_scans_is_cut_short(tmp_path):
+    Image.effect_noise((40, 24), 80).convert("RGB").save(tmp_path / "whole.jpg", progressive=True)
+    content = (tmp_path / "whole.jpg").read_bytes()
+    # The tables before a scan are its own.
+    ends = [match.start() for match in re.finditer(rb"(\xff\xc4..[^\xff]*)*\xff\xda", content, re.DOTALL)]
+    assert len(ends) > 5
+    for end in ends[1:]:
+        (tmp_path / "a.jpg").write_bytes(content[:end])
+        with pytest.raises(UserError, match="image file is truncated"):
             load_image(tmp_path / "a.jpg")
 
 
