@@ -18,7 +18,11 @@ def check_this_machine(
     """Warn if memory is tight. Raises: UserError if it cannot be enough."""
 
     def plans(step: StepMemory) -> list[MemoryPlan]:
-        return [plan_this_machine(config, step, world=world, here=here, on_gpu=on_gpu, under_ray=under_ray)]
+        return [
+            plan_this_machine(
+                config, step, world=world, here=here, on_gpu=on_gpu, under_ray=under_ray, ray_runs=under_ray
+            )
+        ]
 
     for plan in _doubtful(config, plans):
         if plan.is_too_large:

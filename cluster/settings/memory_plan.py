@@ -11,9 +11,11 @@ FP32_BYTES = 4
 # Resident memory that is a process's own, measured on a CPU build of torch: a worker 0.46 GB, the process that loaders are forked
 # from 0.26 GB, a loader 0.12 GB. CUDA's libraries make a worker larger.
 WORKER_BYTES, GPU_WORKER_BYTES, FORK_SERVER_BYTES, LOADER_BYTES = 0.5e9, 2e9, 0.3e9, 0.15e9
+# Of the Ray that a run starts, the command and Ray Train's actors, measured as shares of resident memory: 0.4 GB are there before the actors.
+RAY_BYTES, ACTORS_BYTES = 0.9e9, 0.5e9
 # At this share of a machine's memory in use Ray kills workers (RAY_memory_usage_threshold).
 RAY_LIMIT = 0.95
-# Item -> the option that reduces it.
+# Item -> the option that reduces it; none reduces Ray's own.
 LOWER = {
     "workers": "scaling.workers",
     "loader processes": "data.loader_workers or data.prefetch",
@@ -89,7 +91,7 @@ class MemoryPlan:
     @property
     def advice(self) -> str:
         """What to lower: the options of the two largest items."""
-        largest = sorted(self.items, key=lambda name: -self.items[name])[:2]
+        largest = sorted(self.items.keys() & LOWER, key=lambda name: -self.items[name])[:2]
         return f"lower {', or '.join(LOWER[name] for name in largest)}"
 
 
@@ -114,7 +116,16 @@ def memory_needed(
 
 
 def plan_this_machine(
-    config: RunConfig, step: StepMemory, *, world: int, here: int, on_gpu: bool, under_ray: bool
+    config: RunConfig,
+    step: StepMemory,
+    *,
+    world: int,
+    here: int,
+    on_gpu: bool,
+    under_ray: bool,
+    ray_runs: bool = False,
 ) -> MemoryPlan:
+    """The plan of a run that starts its own Ray here; `ray_runs`: what is free now is what that has left."""
     items = memory_needed(config, step, world=world, here=here, on_gpu=on_gpu, under_ray=under_ray)
+    items |= {"Ray": ACTORS_BYTES if ray_runs else RAY_BYTES} if under_ray else {}
     return MemoryPlan("this machine", items, total_bytes(), available_bytes())

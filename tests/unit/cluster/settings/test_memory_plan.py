@@ -115,6 +115,21 @@ def test_a_run_that_cannot_fit_is_refused_before_it_starts(machine: dict[str, fl
     assert said[0].startswith("warning: memory is tight: the run needs about ")
 
 
+def test_the_ray_that_a_run_starts_is_counted(machine: dict[str, float], tmp_path: Path) -> None:
+    small, step = tiny.config("x", tmp_path), StepMemory(0, 0, 0)
+    plans = {
+        name: memory_plan.plan_this_machine(small, step, world=1, here=1, on_gpu=False, **how)
+        for name, how in {
+            "before": {"under_ray": True},
+            "running": {"under_ray": True, "ray_runs": True},
+            "local": {"under_ray": False},
+        }.items()
+    }
+    assert [each.items.get("Ray") for each in plans.values()] == [0.9 * GB, 0.5 * GB, None]
+    assert "Ray 0.9" in str(plans["before"])
+    assert "Ray" not in plans["before"].advice
+
+
 def test_a_small_run_is_not_measured(
     machine: dict[str, float], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -147,4 +162,4 @@ def test_each_machine_of_a_cluster_is_compared(monkeypatch: pytest.MonkeyPatch) 
 def test_the_plan_has_a_line_for_the_machine(tmp_path: Path) -> None:
     prepared = prepare(tiny.config(tiny.pack_dataset(tmp_path), tmp_path))
     line = next(line for line in plan_text(prepared, local=False).splitlines() if line.startswith("machine"))
-    assert "GB on this machine (workers 0.5), which has " in line
+    assert "GB on this machine (workers 0.5, Ray 0.9), which has " in line
