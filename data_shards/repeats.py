@@ -21,8 +21,11 @@ if TYPE_CHECKING:
     from multiprocessing.sharedctypes import SynchronizedArray
 
 # A log record names its kind with LOG.warning(..., extra=AWAY). Records without a kind are shown every time.
-KINDS = ("storage did not answer at once", "the disk cache could not be written", "the disk cache could not be read")
-AWAY, UNWRITABLE_CACHE, UNREADABLE_CACHE = ({"kind": kind} for kind in KINDS)
+KINDS = (
+    *("storage did not answer at once", "the disk cache could not be written", "the disk cache could not be read"),
+    "an image of 16 bits is nearly black",
+)
+AWAY, UNWRITABLE_CACHE, UNREADABLE_CACHE, NEARLY_BLACK = ({"kind": kind} for kind in KINDS)
 # After so many seconds a kind is shown again, with the count; then after twice as many, and so on.
 INTERVAL_S = 60.0
 LONGEST_INTERVAL_S = 3600.0

@@ -1,13 +1,18 @@
 """The pixels of an opened image as 8-bit sRGB: depth, palette, colour model, ICC profile, alpha."""
 
 import io
+import logging
 from functools import lru_cache
 
 import numpy as np
 from PIL import Image, ImageCms
 from PIL.TiffImagePlugin import PHOTOMETRIC_INTERPRETATION
 
+from data_shards.images.decode.open import DEEP
 from data_shards.images.decode.orientation import upright
+from data_shards.repeats import NEARLY_BLACK
+
+LOG = logging.getLogger(__name__)
 
 # Modes that an ICC profile can apply to.
 PROFILED_MODES = ("L", "RGB", "CMYK", "LAB")
@@ -16,19 +21,32 @@ SAME_COLOUR = 2
 WHITE_IS_ZERO = 0
 # Rows that are scaled at once: a whole panorama in fp64 would take several times its memory.
 ROWS = 256
+# The brightest value, of 255, of an image that stores 12 bits in 16.
+BRIGHTEST_OF_12_BITS = 16
 
 
 def to_srgb(image: Image.Image) -> Image.Image:
     """An opened image as 8-bit sRGB, upright, alpha over white; of an animation the first frame."""
     image.load()
-    profile = own_profile(image)
+    profile, is_deep = own_profile(image), DEEP in image.info
     image = _eight_bit(upright(image))
+    if is_deep:
+        _warn_if_nearly_black(image)
     if not image.has_transparency_data:
         return _in_srgb(image, profile)
     # A profile is for the colours alone.
     rgba = _in_srgb(image.convert("L" if image.mode in ("L", "LA") else "RGB"), profile)
     rgba.putalpha(image.convert("RGBA").getchannel("A"))
     return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
+
+
+def _warn_if_nearly_black(image: Image.Image) -> None:
+    if 0 < np.asarray(image.convert("L")).max() <= BRIGHTEST_OF_12_BITS:
+        LOG.warning(
+            "an image of 16 bits is nearly black, as no value is above a sixteenth of the largest: where 12 bits were stored in "
+            "16, multiply the values of all images by 16 first",
+            extra=NEARLY_BLACK,
+        )
 
 
 def own_profile(image: Image.Image) -> bytes | None:

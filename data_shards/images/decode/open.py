@@ -1,6 +1,7 @@
 """Opening images: whatever Pillow opens, also with damaged metadata, as long as its pixels fit into memory."""
 
 import io
+import logging
 import mmap
 import os
 import warnings
@@ -25,12 +26,16 @@ SMALL_PIXELS = 20_000_000
 BYTES_A_PIXEL = 3 * 4
 # Key in `info` of an image that was opened without some of its metadata.
 REPAIRED = "repaired by this project"
+# Key in `info` of an image whose file has more than 8 bits a value.
+DEEP = "more than 8 bits"
 
 # Metadata is no reason to refuse an image: Pillow's own limits are 1 MB for one text of a PNG, 64 MB for all.
 PngImagePlugin.MAX_TEXT_CHUNK = 64 << 20
 PngImagePlugin.MAX_TEXT_MEMORY = 256 << 20
 # By the module that warns, once: catch_warnings() is not for threads.
 warnings.filterwarnings("ignore", module=r"PIL\.")
+# What Pillow logs beside an error would be printed, without the name of the image.
+logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 
 class UnreadableImageError(UserError):
@@ -54,7 +59,7 @@ def opened(source: str | Path | bytes, *, for_pixels: bool = True) -> Iterator[I
             _open(file, for_pixels=for_pixels) as image,
         ):
             refuse_too_large(*image.size)
-            _shorten_transparency(image)
+            _note_depth(image)
             yield _ended(image, file) if for_pixels else image
     except (UserError, FileNotFoundError, IsADirectoryError, PermissionError):
         raise
@@ -158,8 +163,11 @@ def refuse_too_large(width: int, height: int) -> None:
         )
 
 
-def _shorten_transparency(image: Image.Image) -> None:
-    """Of a 16-bit RGB PNG Pillow gives the upper 8 bits of the pixels, and all 16 of the colour that is transparent."""
-    transparent = image.info.get("transparency")
-    if isinstance(transparent, tuple) and "16" in str(getattr(image, "tile", "")):
+def _note_depth(image: Image.Image) -> None:
+    # Once the pixels are read, Pillow has forgotten how they were stored.
+    if not any(";16" in str(args) for _, _, _, args in getattr(image, "tile", ())) and not image.mode.startswith("I"):
+        return
+    image.info[DEEP] = True
+    # Of a 16-bit RGB PNG Pillow gives the upper 8 bits of the pixels, and all 16 of the colour that is transparent.
+    if isinstance(transparent := image.info.get("transparency"), tuple):
         image.info["transparency"] = tuple(value >> 8 for value in transparent)

@@ -118,6 +118,22 @@ def test_a_whole_image_is_as_the_stream_crops_it(tmp_path):
         load_whole(tmp_path / "gone.png", 16)
 
 
+@pytest.mark.parametrize(("side", "bits"), [(8, 12), (8, 13), (1600, 8)])
+def test_16_bits_that_hold_12_are_told(tmp_path, caplog, side, bits):
+    Image.fromarray(np.full((2, side), 2**bits - 1, np.uint16 if bits > 8 else np.uint8)).save(tmp_path / "x.png")
+    pixels(tmp_path / "x.png")
+    assert ["an image of 16 bits is nearly black" in line for line in caplog.messages] == [True] * (bits == 12)
+
+
+@pytest.mark.parametrize("width", [160, 161])
+def test_the_colour_that_is_transparent_in_8_bits_is_taken_whole(tmp_path, width):
+    """The width stood for the depth: of a PNG with 16 in its width another colour became transparent."""
+    image = Image.new("RGB", (width, 2), (255, 0, 0))
+    image.putpixel((0, 0), (0, 0, 0))
+    image.save(tmp_path / "key.png", transparency=(255, 0, 0))
+    assert pixels(tmp_path / "key.png")[0, :2].tolist() == [[0, 0, 0], [255, 255, 255]]
+
+
 def test_colour_of_16_bits(tmp_path):
     """Pillow cannot write it: a PNG by hand (colour type 2, 16 bits)."""
     row = b"\0" + struct.pack(">6H", 65535, 257 * 100, 0, 0, 255, 65535)
