@@ -19,6 +19,8 @@ from data_shards.storage import RangeReader, locate
 
 HIDDEN = "in a hidden, thumbnail or system folder"
 DRAWN_ABOUT = "drawn by this project (attention, grids)"
+# Files of a sample that a message names.
+NAMED = 5
 
 
 @dataclass(frozen=True)
@@ -86,10 +88,11 @@ def look_through(task: Task) -> Found:
             return Found(fault=f"{task.shard}: {error}")
     rows, skipped = [], []
     hidden = _hidden(samples)
+    fields = Counter(suffix for sample in samples for suffix in sample.suffixes)
     for sample in samples:
         image = sample.image()
         place = {"split": task.split, "shard": task.shard, "key": sample.key}
-        fault = HIDDEN if sample.key in hidden else image.header.fault if image else _without_image(sample)
+        fault = HIDDEN if sample.key in hidden else image.header.fault if image else _without_image(sample, fields)
         if image is None or fault:
             name = image.name if image else sample.key
             skipped.append(place | {"name": name, "fault": fault})
@@ -120,12 +123,21 @@ def _rank(suffix: str) -> int:
     return IMAGE_SUFFIXES.index(suffix) if suffix in IMAGE_SUFFIXES else len(IMAGE_SUFFIXES)
 
 
-def _without_image(sample: _Sample) -> str:
-    there = ", ".join(sorted(sample.suffixes))
-    fields = sorted(suffix for suffix in sample.suffixes if suffix.rpartition(".")[2] in IMAGE_SUFFIXES)
-    if fields:
-        return f"no image in it that is named as one ({there}): say which it is, such as --field {fields[0]}"
-    return f"no image in it ({there}): its suffix would be one of {', '.join(IMAGE_SUFFIXES)}, or name it with --field"
+def _without_image(sample: _Sample, fields: Counter[str]) -> str:
+    """Why a sample has no image; `fields`: suffix -> how many samples of the shard have it."""
+    there = ", ".join(sorted(sample.suffixes)[:NAMED]) + (", ..." if len(sample.suffixes) > NAMED else "")
+    images = sorted(suffix for suffix in sample.suffixes if suffix.rpartition(".")[2] in IMAGE_SUFFIXES)
+    if not images:
+        return (
+            f"no image in it ({there}): its suffix would be one of {', '.join(IMAGE_SUFFIXES)}, or name it with --field"
+        )
+    common = max(images, key=fields.__getitem__)
+    if len(images) > NAMED or (fields[common] == 1 and len(fields) > 2 * NAMED):
+        return (
+            f"no image in it ({there}): readers of WebDataset take a name up to its first dot for the sample's, and the rest for the "
+            "field's; these names have dots before: unpack the tars, and `pack` the images"
+        )
+    return f"no image in it that is named as one ({there}): say which it is, such as --field {common}"
 
 
 def _group(stream: ShardStream, wanted: str | None, passed: Passed) -> list[_Sample]:

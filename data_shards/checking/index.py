@@ -19,7 +19,7 @@ from data_shards.command_line import check_ranges, integer
 from data_shards.cores import usable_cores
 from data_shards.dataset.manifest import INDEX, MANIFEST, SPLITS, commit
 from data_shards.dataset.shape import SHARD_SHAPE
-from data_shards.errors import UserError
+from data_shards.errors import UserError, counted
 from data_shards.packing.report import listed, summarize, warn_of
 from data_shards.packing.shards import UNFINISHED
 from data_shards.storage import Location, list_files, locate, read_file
@@ -200,7 +200,13 @@ def _check(location: Location, tasks: list[Task], found: list[Found]) -> None:
         own = [each for each in found if each.shard["split"] == split]
         if not any(each.shard["samples"] for each in own):
             first = next((sample for each in own for sample in each.skipped), None)
-            why = f"the first is {first['shard']}: {first['name']}: {first['fault']}" if first else "its tars are empty"
+            others = sum((each.others for each in own), Counter[str]()).total()
+            empty = (
+                f"its tars have {counted(others, 'file')}, without a suffix, hidden or irregular"
+                if others
+                else "its tars are empty"
+            )
+            why = f"the first is {first['shard']}: {first['name']}: {first['fault']}" if first else empty
             raise UserError(f"no sample of {split} at {location.uri} has an image that can be read: {why}")
 
 

@@ -592,6 +592,20 @@ def test_the_field_that_is_the_image_is_named(tmp_path: Path, capsys: pytest.Cap
     assert main(["verify", str(tmp_path), "--jobs", "1"]) == 0
 
 
+@pytest.mark.parametrize("name", ["2014-08-01 17.{:02}.55.jpg", "monet.{:02}.jpg", "{0:02} v1.{0:02}.jpg"])
+def test_names_with_dots_are_to_be_packed_anew(tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
+    """Each was said to be a field of its own, and --field would have taken one image of all."""
+    write_tar(tmp_path / "trainA-0.tar", [(name.format(number), image(number)) for number in range(12)])
+    said = refused(capsys, tmp_path)
+    assert said.endswith("unpack the tars, and `pack` the images")
+    assert len(said) < 500
+
+
+def test_files_without_a_suffix_are_no_samples(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_tar(tmp_path / "trainA-0.tar", [("photo", image(0)), ("painting", image(1))])
+    assert "its tars have 2 files, without a suffix, hidden or irregular" in refused(capsys, tmp_path)
+
+
 def test_links_between_members_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = write_tar(tmp_path / "trainA-0.tar", images(2))
     with tarfile.open(path, "a") as tar:
