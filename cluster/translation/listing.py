@@ -68,8 +68,7 @@ def list_work(
     listed = _named(source, left_out.unreadable, inside=inside)
     named = _without_translations(source, listed, images_among(listed, left_out, recursive=recursive), left_out)[:limit]
     if not named.num_rows:
-        seen = "".join(f"; left out: {remark}" for remark in left_out.remarks)
-        raise UserError(f"{source.uri}: no image in it{seen}; give a folder or a prefix")
+        raise UserError(f"{source.uri}: no image in it{left_out.instead}; give a folder or a prefix")
     targets = pa.array((str(output_name(Path(name), suffix)) for name in _texts(named["name"])), pa.large_string())
     named = named.append_column("target", targets)
     _refuse_clashes(named, out)

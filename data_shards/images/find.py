@@ -68,8 +68,7 @@ def _expand(entry: Path, recursive: bool, without: Path | None, left_out: LeftOu
         relatives = _images_among(root, matched, here, recursive, without)
     left_out.add(here)
     if not relatives:
-        seen = "".join(f"; left out: {remark}" for remark in here.remarks)
-        raise UserError(f"{what}: no image in it{seen}")
+        raise UserError(f"{what}: no image in it{here.instead}")
     return [(root / name, Path(name)) for name in relatives]
 
 

@@ -9,6 +9,11 @@ from data_shards.errors import counted, shown_name
 
 NAMED = 5
 IRREGULAR = "no regular files"
+# Files that often hold the images of a dataset: archives, tables, arrays, films.
+CONTAINERS = (
+    *(".zip", ".tar", ".tgz", ".gz", ".rar", ".7z", ".parquet", ".arrow", ".tfrec", ".tfrecord", ".tfrecords", ".mdb"),
+    *(".npz", ".npy", ".mat", ".h5", ".hdf5", ".mp4", ".mov", ".avi", ".mkv", ".webm"),
+)
 
 
 @dataclass
@@ -54,6 +59,13 @@ class LeftOut:
         ]
         closed = [f"cannot be opened: {_counted(len(self.closed), 'folder', self.closed)}"] if self.closed else []
         return lines + closed
+
+    @property
+    def instead(self) -> str:
+        """What there is where no image is: the end of a message that says so."""
+        lines = "".join(f"; left out: {remark}" for remark in self.remarks)
+        holds_images = any(name.lower().endswith(CONTAINERS) for name in self.others)
+        return f"{lines}; write the images in such files to files of their own first" if holds_images else lines
 
     @property
     def unseen(self) -> int:

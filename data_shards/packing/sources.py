@@ -73,9 +73,8 @@ def find_pair(
         left_out = LeftOut()
         files = images_of(place, left_out)
         if not files:
-            seen = "".join(f"; left out: {remark}" for remark in left_out.remarks)
             text = place.place if isinstance(place, TextList) else place
-            raise UserError(f"{option} {shown_name(shown(text))}: no image in it{seen}")
+            raise UserError(f"{option} {shown_name(shown(text))}: no image in it{left_out.instead}")
         remarks += [f"{option}: left out, {remark}" for remark in left_out.remarks]
         test = _held_out(files, held_out)
         if len(test) == len(files):

@@ -17,12 +17,15 @@ class TranslationFolder(ResultFolder):
     advice = InputPath.advice
 
     def path_of(self, text: str) -> Path:
+        from data_shards.images.left_out import CONTAINERS
         from data_shards.images.signatures import SUFFIXES
 
         path = super().path_of(text)
-        if path.suffix.lower() in SUFFIXES and not path.is_dir():
+        kinds = {"an image": SUFFIXES, "an archive, a table or a film": CONTAINERS}
+        kind = next((kind for kind, suffixes in kinds.items() if path.suffix.lower() in suffixes), None)
+        if kind and not path.is_dir():
             raise UserError(
-                f"{shown_name(text)}: is named like an image; name a folder, in which results keep their names"
+                f"{shown_name(text)}: is named like {kind}; name a folder, in which results keep their names"
             )
         return path
 

@@ -44,6 +44,11 @@ def test_what_a_path_means(text: str, path: str, monkeypatch: pytest.MonkeyPatch
         (LocalPath, "~nobody-here/x", "--out ~nobody-here/x: no home folder is known"),
         (LocalFile, ".", "--out .: cannot be written \\(Is a directory\\); name a file in it"),
         (TranslationFolder, "new.JPG", "--out new.JPG: is named like an image; name a folder"),
+        (
+            TranslationFolder,
+            "images.zip",
+            "--out images.zip: is named like an archive, a table or a film; name a folder",
+        ),
         (LocalFile, "new/", "--out new/: cannot be written \\(Is a directory\\)"),
         (LocalFile, "/dev/null", "--out /dev/null: cannot be written \\(no regular file\\)"),
         (LocalFile, "/dev/stdout", "--out /dev/stdout: cannot be written \\(no regular file\\)"),

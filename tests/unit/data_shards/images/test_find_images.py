@@ -71,6 +71,12 @@ def test_an_input_without_images_is_refused(tmp_path, entry, message):
         find_images([tmp_path / entry])
 
 
+def test_files_that_hold_images_are_to_be_unpacked(tmp_path):
+    (tmp_path / "monet00-60.tfrec").write_bytes(b"records")
+    with pytest.raises(UserError, match=r"\(1 \.tfrec\); write the images in such files to files of their own first$"):
+        find_images([tmp_path])
+
+
 def test_files_that_differ_only_in_suffix_cannot_be_matched_by_name(tmp_path):
     (tmp_path / "x.png").touch()
     (tmp_path / "y.png").touch()
