@@ -75,7 +75,8 @@ def _length(prepared: Prepared) -> str:
     clock = prepared.clock
     steps = f"{counted(clock.total // clock.batch, 'step')} of {counted(clock.batch, 'image pair')}"
     epoch = f"{counted(clock.epoch, 'image')} or {counted(ceil(clock.epoch / clock.batch), 'step')} an epoch"
-    return f"{steps}: {counted(clock.total, 'image')}, {counted(clock.total / clock.epoch, 'epoch')} ({epoch})"
+    epochs = clock.total / clock.epoch
+    return f"{steps}: {counted(clock.total, 'image')}, {counted(round(epochs, 2) or epochs, 'epoch')} ({epoch})"
 
 
 def _optimizer(config: RunConfig) -> str:

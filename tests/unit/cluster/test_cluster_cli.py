@@ -76,7 +76,8 @@ def test_dry_run_prints_the_plan_and_writes_nothing(call: Call, file: str, tmp_p
     assert "12 steps of 4 image pairs: 48 images, 4 epochs (12 images or 3 steps an epoch)" in plan
     assert "trainA 10, trainB 12, testA 5, testB 4 images" in plan
     assert "2 (scaling.workers), parts of the batch 2 + 2" in plan
-    _, plan, _ = call("train", "--config", file, "--scaling.workers", "1,4", "--dry-run")
+    _, plan, _ = call("train", "--config", file, "--scaling.workers", "1,4", "--schedule.images", "40", "--dry-run")
+    assert "40 images, 3.33 epochs" in plan
     assert "1 to 4 (scaling.workers), parts of the batch 1 + 1 + 1 + 1" in plan
     assert "cpu, gloo (no GPU in the cluster)" in plan
     generator = sum(
