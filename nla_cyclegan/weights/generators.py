@@ -146,7 +146,7 @@ def _read_chosen(run: Location, choice: str, directions: Sequence[Direction]) ->
     try:
         generators = _read_all(folder, list(list_folder(folder)), directions)
         if not generators:
-            raise UserError(f"{folder.uri}: no weights here; looked for {_wanted(directions)}")
+            raise UserError(f"{folder.uri}: no weights here{_wanted(directions)}")
     except UserError as error:
         if error.retryable or select(run, choice).name == selection.name:
             raise
@@ -172,13 +172,13 @@ def _read_newest(run: Location, directions: Sequence[Direction]) -> dict[Directi
                 if generators:
                     return generators
     raise UserError(
-        f"{run.uri}: no weights here; looked for {_wanted(directions)}, in it and in its folders checkpoint_* "
-        f"({len(tried)} found)"
+        f"{run.uri}: no weights here{_wanted(directions)}, in it and in its folders checkpoint_* ({len(tried)} found)"
     )
 
 
 def _wanted(directions: Sequence[Direction]) -> str:
-    return " and ".join(f"{FILE_NAMES[each]} (or latest{PTH_ENDINGS[each]})" for each in directions)
+    files = " and ".join(f"{FILE_NAMES[each]} (or latest{PTH_ENDINGS[each]})" for each in directions)
+    return f"{' of both directions' if len(directions) > 1 else ''}; looked for {files}"
 
 
 def _read(folder: Location, file: str, reader: CheckpointReader | None = None) -> Generator:

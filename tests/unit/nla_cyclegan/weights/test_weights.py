@@ -80,6 +80,12 @@ def test_a_folder_without_weights_says_what_was_looked_for(tmp_path):
     (tmp_path / "checkpoint_1").mkdir()
     with pytest.raises(UserError, match=r"looked for generator_ba\.safetensors.*checkpoint_\* \(1 found\)"):
         load_generator(tmp_path)
+    (tmp_path / "half").mkdir()
+    save_generator(generator(), tmp_path / "half" / "generator_ba.safetensors")
+    with pytest.raises(
+        UserError, match=r"half: no weights here of both directions; looked for generator_ab\.safetensors"
+    ):
+        load_generators(tmp_path / "half")
 
 
 @pytest.mark.parametrize("path", ["/nowhere/at/all", "file:///nowhere/at/all"])
