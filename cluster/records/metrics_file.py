@@ -4,7 +4,9 @@ A record has `images`, the images seen. A record of a training interval has loss
 validation its distances; both may be of the same images.
 """
 
+import io
 import json
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -47,16 +49,16 @@ def parse_records(content: bytes, warn: Callable[[str], None] = say_warning) -> 
     """The records in the content of a metrics.jsonl; see `read_records`. A last line without an end is being written."""
     records: list[Record] = []
     damaged: list[int] = []
-    *lines, last = content.split(b"\n")
-    for number, line in enumerate([*lines, last], start=1):
+    for number, line in enumerate(io.BytesIO(content), start=1):
         record = _parse(line)
         if record is not None:
             records.append(record)
-        elif line.strip() and number <= len(lines):
+        elif line.strip() and line.endswith(b"\n"):
             damaged.append(number)
     if damaged:
         one = f"line {damaged[0]} is no record and is skipped: what it recorded"
-        many = f"{len(damaged)} of its {len(lines)} lines are no records and are skipped, the first is line {damaged[0]}: what they recorded"
+        lines = content.count(b"\n")
+        many = f"{len(damaged)} of its {lines} lines are no records and are skipped, the first is line {damaged[0]}: what they recorded"
         warn(f"{METRICS}: {one if len(damaged) == 1 else many} is missing")
     return records
 
@@ -64,7 +66,8 @@ def parse_records(content: bytes, warn: Callable[[str], None] = say_warning) -> 
 def _parse(line: bytes) -> Record | None:
     try:
         record = json.loads(line.decode(errors="replace"))
-        return record if _is_record(record) else None
+        # Names are shared: in a million records they would take more memory than the values.
+        return {sys.intern(name): value for name, value in record.items()} if _is_record(record) else None
     except (ValueError, RecursionError):
         return None
 

@@ -41,8 +41,11 @@ class RangeReader:
 
     def _read(self, name: str, offset: int, length: int) -> bytes:
         file, size = self._open(name)
+        if offset >= size:
+            # pyarrow's S3 client fails there, also where 0 bytes are asked for, and would be asked again for a minute.
+            return b""
         try:
-            return read_at(file, max(0, min(length, size - offset)), offset)
+            return read_at(file, min(length, size - offset), offset)
         except OSError:
             # Opened again by the next attempt: the handle may stay broken, or the file may have been replaced.
             with self._lock:

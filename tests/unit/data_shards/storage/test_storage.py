@@ -61,6 +61,9 @@ class Flaky:
 
     def read_at(self, length: int, offset: int) -> bytes:
         self._fail()
+        if offset > len(CONTENT):
+            # As pyarrow's S3 client does.
+            raise OSError("Cannot read past end of file")
         return CONTENT[offset : offset + length]
 
     def get_file_info(self, where: Any) -> Any:
