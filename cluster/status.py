@@ -109,10 +109,21 @@ def find_runs(uri: str) -> tuple[list[RunFolder], bool]:
         folders = list(readers.map(partial(RunFolder, uri), inside))
         runs = [
             folder
-            for folder, names in zip(folders, readers.map(RunFolder.names, folders), strict=True)
+            for folder, names in zip(folders, readers.map(_names, folders), strict=True)
             if is_run(names)
         ]
     if not runs:
         what = "neither it nor a folder in it has a run's files" if there else "nothing is there"
         raise UserError(f"no run at {place.uri}: {what}; give a run's folder, STORAGE/NAME, or a storage with runs")
     return runs, False
+
+
+def _names(folder: RunFolder) -> list[str]:
+    try:
+        return folder.names()
+    except UserError as error:
+        if error.retryable:
+            raise
+        # Another user's, or lost+found: the others are still shown.
+        say_warning(f"{error}; left out")
+        return []

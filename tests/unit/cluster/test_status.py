@@ -195,6 +195,24 @@ def test_checkpoints_that_cannot_be_resumed_from_are_named(copy: RunFolder, caps
     assert flips == 1
 
 
+def test_a_run_that_may_not_be_listed_hides_no_other(
+    copy: RunFolder, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (Path(copy.path).parent / "private").mkdir()
+    names = RunFolder.names
+
+    def refused(folder: RunFolder) -> list[str]:
+        if folder.name == "private":
+            raise UserError("cannot list private: Permission denied")
+        return names(folder)
+
+    monkeypatch.setattr(RunFolder, "names", refused)
+    assert status.main([str(Path(copy.path).parent)]) == 0
+    out, err = capsys.readouterr()
+    assert "tiny" in out
+    assert "warning: cannot list private: Permission denied; left out" in err
+
+
 def test_damaged_json_of_checkpoints_does_not_hide_the_run(copy: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
     share = "checkpoint_000000000048/commit-of-00001.json"
     copy.write(share, b"{")
