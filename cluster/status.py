@@ -107,11 +107,7 @@ def find_runs(uri: str) -> tuple[list[RunFolder], bool]:
     inside = [name for name, info in there.items() if not info.is_file and not name.startswith(".")]
     with ThreadPoolExecutor(READERS) as readers:
         folders = list(readers.map(partial(RunFolder, uri), inside))
-        runs = [
-            folder
-            for folder, names in zip(folders, readers.map(_names, folders), strict=True)
-            if is_run(names)
-        ]
+        runs = [folder for folder, names in zip(folders, readers.map(_names, folders), strict=True) if is_run(names)]
     if not runs:
         what = "neither it nor a folder in it has a run's files" if there else "nothing is there"
         raise UserError(f"no run at {place.uri}: {what}; give a run's folder, STORAGE/NAME, or a storage with runs")
