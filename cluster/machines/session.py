@@ -16,6 +16,7 @@ from cluster.machines.own_folder import own_folder
 from cluster.machines.start_errors import (
     TESTED_RAY,
     WITHOUT_RAY,
+    check_addresses,
     check_processes,
     join_error,
     missing_of_ray,
@@ -194,6 +195,7 @@ def _named_to_its_processes() -> Iterator[None]:
 def _start_own_patiently(forks: dict[str, Any], folder: Path) -> None:
     import ray
 
+    check_addresses()
     check_processes()
     for tried in range(1, START_TRIES + 1):
         try:

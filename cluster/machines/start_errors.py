@@ -10,6 +10,7 @@ from pathlib import Path
 
 from data_shards.control_groups import groups, number
 from data_shards.errors import ExhaustedError, UserError, missing_module
+from data_shards.memory import total_bytes
 
 # Other versions may work: ray_internals.py has what could differ.
 TESTED_RAY = ("2.59", "2.60")
@@ -19,6 +20,8 @@ RAY_BYTES = len("/session_2026-01-31_23-59-59_999999_4194304/sockets/plasma_stor
 # Processes and threads. With one worker there are 560 on 2 cores; with fewer than these Ray aborted with pages of frames, or hung.
 LEAST_PROCESSES = 500
 TOO_FEW_PROCESSES = "this user may start too few processes: raise the limit (ulimit -u, or docker run --pids-limit)"
+# Of addresses, beside the object store, 30 % of the machine's memory, which each process maps: measured of its largest process.
+ADDRESS_BYTES, STORE_SHARE = 6.5e9, 0.3
 WITHOUT_RAY = "or do without Ray: `cluster train --local`, `nla_cyclegan translate`"
 PORT = r"[Aa]ddress already in use|EADDRINUSE|[Pp]orts? .*(in use|not available|conflict)|[Ff]ailed to bind"
 # Logs of processes that go on without their ports: where another Ray is, they complain of that at every start.
@@ -130,6 +133,16 @@ def check_sockets(folder: Path, chosen_by: str) -> None:
         raise UserError(
             f"{folder.parent}: the name of the temporary folder is {-spare} bytes too long for the sockets of Ray in it "
             f"({SOCKET_BYTES} bytes at most): choose a shorter one with {chosen_by}, such as /tmp, {WITHOUT_RAY}"
+        )
+
+
+def check_addresses() -> None:
+    """Raises: UserError where the limit of virtual memory (ulimit -v), as login nodes of clusters set it, is too low for Ray."""
+    limit, least = resource.getrlimit(resource.RLIMIT_AS)[0], ADDRESS_BYTES + STORE_SHARE * total_bytes()
+    if limit != resource.RLIM_INFINITY and limit < least:
+        raise UserError(
+            f"this user's processes may have too little virtual memory: {limit / 1e9:.1f} GB, Ray's have {least / 1e9:.1f} GB "
+            f"on this machine: raise the limit (ulimit -v unlimited), {WITHOUT_RAY}"
         )
 
 

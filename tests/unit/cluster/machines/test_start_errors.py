@@ -9,10 +9,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from cluster.machines import own_folder, session
-from cluster.machines.start_errors import check_processes, join_error, missing_of_ray, start_error
+from cluster.machines import own_folder, session, start_errors
+from cluster.machines.start_errors import check_addresses, check_processes, join_error, missing_of_ray, start_error
 from data_shards import control_groups
 from data_shards.errors import ExhaustedError, UserError
+from data_shards.memory import total_bytes
 
 AGAIN = "less busy"
 
@@ -183,6 +184,16 @@ def test_too_few_processes_for_ray_are_told_before_it_starts(
         return check_processes()
     with pytest.raises(UserError, match=f"--pids-limit\\): {left} processes and threads are left, .*--local"):
         check_processes()
+
+
+def test_too_little_virtual_memory_for_ray_is_told_before_it_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    least = int(start_errors.ADDRESS_BYTES + start_errors.STORE_SHARE * total_bytes())
+    for enough in (least + 1, resource.RLIM_INFINITY):
+        monkeypatch.setattr(resource, "getrlimit", lambda kind, limit=enough: (limit, limit))
+        check_addresses()
+    monkeypatch.setattr(resource, "getrlimit", lambda kind: (int(5e9), int(5e9)))
+    with pytest.raises(UserError, match=r"virtual memory: 5.0 GB, .*ulimit -v unlimited.*--local"):
+        check_addresses()
 
 
 def test_a_folder_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
