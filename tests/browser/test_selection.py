@@ -102,6 +102,7 @@ def test_repeats_of_a_seed_are_one_line_with_a_band(browser: Browser, pages: Pat
     assert browser.complaints() == []
 
 
+@pytest.mark.slow
 def test_a_selection_is_everywhere_and_in_the_address(browser: Browser, pages: Path, sweep: str) -> None:
     browser.open(f"file://{pages}/selected.html")
     everything = shown(browser)

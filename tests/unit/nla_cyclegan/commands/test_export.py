@@ -73,6 +73,7 @@ def test_onnx_paints_what_torch_paints_at_any_size(tmp_path, change):
         check_onnx(generator, tmp_path / "g.onnx")
 
 
+@pytest.mark.slow
 def test_the_onnx_file_stands_alone_and_says_what_it_is(checkpoint, tmp_path, capsys):
     out = tmp_path / "onnx" / "monet.onnx"
     assert export(checkpoint, "onnx", out) == 0
