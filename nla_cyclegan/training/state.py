@@ -4,29 +4,43 @@
 training are `training_generator_*`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
-if TYPE_CHECKING:
-    from nla_cyclegan.training.step import TrainingStep
+from nla_cyclegan.training.image_pool import ImagePool
+from nla_cyclegan.training.loss_scale import LossScale
 
 IMAGE_POOLS, LOSS_SCALES = "image_pools", "loss_scales"
 
 
-def shared_parts(step: TrainingStep) -> dict[str, dict[str, Tensor]]:
+class Step(Protocol):
+    """What of a `TrainingStep` is its state."""
+
+    networks: dict[str, nn.Module]
+    pools: dict[str, ImagePool]
+    loss_scales: dict[str, LossScale]
+    finite: Tensor
+
+    @property
+    def inference_generators(self) -> Mapping[str, nn.Module]: ...
+    @property
+    def optimizers(self) -> Mapping[str, torch.optim.Optimizer]: ...
+    @property
+    def ema(self) -> object | None: ...
+
+
+def shared_parts(step: Step) -> dict[str, dict[str, Tensor]]:
     """The parts that all ranks hold alike: all but the image pools. Their tensors are the step's own."""
     parts = {name: network.state_dict() for name, network in networks_of(step).items()}
     parts |= {f"optimizer_{name}": optimizer_tensors(each) for name, each in step.optimizers.items()}
     return parts | ({LOSS_SCALES: _loss_scales(step)} if step.loss_scales else {})
 
 
-def loaders(step: TrainingStep) -> dict[str, Callable[[Mapping[str, Tensor]], object]]:
+def loaders(step: Step) -> dict[str, Callable[[Mapping[str, Tensor]], object]]:
     """The same parts, each with what takes its tensors; that raises RuntimeError or KeyError for those that do not fit."""
     networks = {name: network.load_state_dict for name, network in networks_of(step).items()}
     optimizers = {f"optimizer_{name}": partial(load_optimizer, each) for name, each in step.optimizers.items()}
@@ -34,24 +48,24 @@ def loaders(step: TrainingStep) -> dict[str, Callable[[Mapping[str, Tensor]], ob
     return {**networks, **optimizers, **scales}
 
 
-def networks_of(step: TrainingStep) -> dict[str, nn.Module]:
+def networks_of(step: Step) -> dict[str, nn.Module]:
     """The networks by the names of their parts."""
     training = {f"training_{name}": step.networks[name] for name in step.inference_generators} if step.ema else {}
     return {**step.networks, **step.inference_generators, **training}
 
 
-def pool_images(step: TrainingStep) -> dict[str, Tensor]:
+def pool_images(step: Step) -> dict[str, Tensor]:
     """The images of this rank's pools, by domain; none of an empty one."""
     return {domain: pool.images for domain, pool in step.pools.items() if pool.images is not None}
 
 
-def load_pools(step: TrainingStep, images: Mapping[str, Tensor]) -> None:
+def load_pools(step: Step, images: Mapping[str, Tensor]) -> None:
     """Fill the step's image pools. Raises: RuntimeError for images that do not fit."""
     for domain, pool in step.pools.items():
         pool.load_images(images.get(domain))
 
 
-def load_step(step: TrainingStep, state: Mapping[str, Mapping[str, Tensor]]) -> None:
+def load_step(step: Step, state: Mapping[str, Mapping[str, Tensor]]) -> None:
     """Fill a step with all its parts. Raises: ValueError for those that do not fit."""
     fill: dict[str, Callable[[Mapping[str, Tensor]], object]] = {
         **loaders(step),
@@ -82,10 +96,10 @@ def load_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tenso
             kept.copy_(tensors[f"{index}.{name}"])
 
 
-def _loss_scales(step: TrainingStep) -> dict[str, Tensor]:
+def _loss_scales(step: Step) -> dict[str, Tensor]:
     return {f"{name}.{key}": value for name, each in step.loss_scales.items() for key, value in each.state().items()}
 
 
-def _load_loss_scales(step: TrainingStep, tensors: Mapping[str, Tensor]) -> None:
+def _load_loss_scales(step: Step, tensors: Mapping[str, Tensor]) -> None:
     for name, kept in _loss_scales(step).items():
         kept.copy_(tensors[name])
