@@ -12,13 +12,15 @@ import sys
 import tempfile
 import time
 from itertools import pairwise
+from typing import NamedTuple
 
-WAYS = {
-    "kernels not compiled before": {"cold": True, "limit": 10},
-    "cudnn.benchmark, 10 algorithms": {"limit": 10},
-    "cudnn.benchmark, 4 algorithms": {"limit": 4},
-    "cudnn.benchmark, 2 algorithms": {"limit": 2},
-    "no cudnn.benchmark": {"limit": None},
+COLD = "kernels not compiled before"
+WAYS = {  # how many algorithms cuDNN tries for a convolution; None: no benchmark, it takes its heuristic's choice
+    COLD: 10,
+    "cudnn.benchmark, 10 algorithms": 10,
+    "cudnn.benchmark, 4 algorithms": 4,
+    "cudnn.benchmark, 2 algorithms": 2,
+    "no cudnn.benchmark": None,
 }
 PHASES = ["imports", "device", "networks", "first call", "second call"]
 CALLS = 20
@@ -41,7 +43,7 @@ def take(args: argparse.Namespace) -> None:
 
     torch.zeros(1, device=device)
     mark()
-    limit = WAYS[args.way]["limit"]
+    limit = WAYS[args.way]
     if limit:
         torch.backends.cudnn.benchmark_limit = limit
     networks = model(8, 2, (1,)) if args.tiny else model(64, 9, (4,))
@@ -58,16 +60,22 @@ def take(args: argparse.Namespace) -> None:
     print(json.dumps({"seconds": seconds[: len(PHASES)], "ms": 1e3 * statistics.median(seconds[len(PHASES) :])}))
 
 
-def measure(way: str, args: argparse.Namespace) -> dict[str, list[float]]:
+class Start(NamedTuple):
+    """Seconds of each phase of a start, and milliseconds of a call after it."""
+
+    seconds: list[float]
+    ms: float
+
+
+def measure(way: str) -> Start:
     """Start a step in a fresh process."""
     with tempfile.TemporaryDirectory() as empty:
-        cold = {"TRITON_CACHE_DIR": empty} if WAYS[way].get("cold") else {}
+        cold = {"TRITON_CACHE_DIR": empty} if way == COLD else {}
         given = [*sys.argv[1:], "--way", way, "--began", repr(time.time())]
         done = subprocess.run(
             [sys.executable, __file__, *given], env=os.environ | cold, stdout=subprocess.PIPE, text=True, check=True
         )
-    found: dict[str, list[float]] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    return Start(**json.loads(done.stdout.splitlines()[-1]))
 
 
 def main() -> None:
@@ -85,18 +93,18 @@ def main() -> None:
     if args.way:
         take(args)
         return
-    found: dict[str, list[dict[str, list[float]]]] = {way: [] for way in WAYS}
+    found: dict[str, list[Start]] = {way: [] for way in WAYS}
     for _ in range(args.rounds):
         for way, starts in found.items():
-            starts.append(measure(way, args))
+            starts.append(measure(way))
     import torch
     from timing import header
 
     print(header(torch.device(args.device)))
     print(f"{f'medians of {args.rounds}, seconds':32}", *(f"{phase:>11}" for phase in PHASES), "        all      ms")
     for way, starts in found.items():
-        seconds = [statistics.median(phase) for phase in zip(*(start["seconds"] for start in starts), strict=True)]
-        ms = statistics.median(start["ms"] for start in starts)
+        seconds = [statistics.median(phase) for phase in zip(*(start.seconds for start in starts), strict=True)]
+        ms = statistics.median(start.ms for start in starts)
         print(f"{way:32}", *(f"{phase:11.1f}" for phase in seconds), f"{sum(seconds):11.1f} {ms:7.1f}")
 
 
