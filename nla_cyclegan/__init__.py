@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from nla_cyclegan.model.generator import Generator
     from nla_cyclegan.pictures.paint import paint
     from nla_cyclegan.training.config import InitConfig, LossConfig, OptimizerConfig, ScheduleConfig, StepConfig
-    from nla_cyclegan.training.schedule import learning_rate, total_images
+    from nla_cyclegan.training.optimizer.schedule import learning_rate, total_images
     from nla_cyclegan.training.step import TrainingStep
     from nla_cyclegan.weights.generators import load_generator, load_generators, metadata_of, save_generator
     from nla_cyclegan.weights.hub import from_pretrained
@@ -31,7 +31,7 @@ _HOMES = {
     "model.generator": ["Generator"],
     "pictures.paint": ["paint"],
     "training.config": ["InitConfig", "LossConfig", "OptimizerConfig", "ScheduleConfig", "StepConfig"],
-    "training.schedule": ["learning_rate", "total_images"],
+    "training.optimizer.schedule": ["learning_rate", "total_images"],
     "training.step": ["TrainingStep"],
     "weights.generators": ["load_generator", "load_generators", "metadata_of", "save_generator"],
     "weights.hub": ["from_pretrained"],

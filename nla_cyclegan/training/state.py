@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from nla_cyclegan.training.image_pool import ImagePool
-from nla_cyclegan.training.loss_scale import LossScale
+from nla_cyclegan.training.optimizer.loss_scale import LossScale
 
 IMAGE_POOLS, LOSS_SCALES = "image_pools", "loss_scales"
 

@@ -14,13 +14,13 @@ from nla_cyclegan.pixels import check_pixels, keyed_generator, to_float
 from nla_cyclegan.training.augment import Augment
 from nla_cyclegan.training.backends import Backend, compile_ahead, make_fused, switches
 from nla_cyclegan.training.config import LossConfig, OptimizerConfig, StepConfig
-from nla_cyclegan.training.ema import EMA
 from nla_cyclegan.training.freezing import frozen_parameters, trainable
-from nla_cyclegan.training.gradients import AllReduce, GradientSum
 from nla_cyclegan.training.graph import CudaGraph, Replay
 from nla_cyclegan.training.image_pool import ImagePool
-from nla_cyclegan.training.loss_scale import LossScale
-from nla_cyclegan.training.optim import make_optimizer
+from nla_cyclegan.training.optimizer.ema import EMA
+from nla_cyclegan.training.optimizer.gradients import AllReduce, GradientSum
+from nla_cyclegan.training.optimizer.loss_scale import LossScale
+from nla_cyclegan.training.optimizer.optim import make_optimizer
 from nla_cyclegan.training.players import Discriminators, Generators, Losses
 from nla_cyclegan.training.state import load_step, pool_images, shared_parts
 

@@ -15,7 +15,7 @@ from nla_cyclegan.model.config import DiscriminatorConfig, GeneratorConfig
 from nla_cyclegan.model.discriminator import PatchDiscriminator
 from nla_cyclegan.model.generator import Generator
 from nla_cyclegan.training.config import OptimizerConfig
-from nla_cyclegan.training.optim import make_optimizer
+from nla_cyclegan.training.optimizer.optim import make_optimizer
 
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 1e-2}
 Leaf = tuple[Tensor, Tensor]  # the kernels' input, and the same numbers in fp64
@@ -325,7 +325,7 @@ def check_optimizer(device: str, name: str, widths: Sequence[int]) -> None:
 
 def check_average(device: str, *widths: int) -> None:
     """Two updates beside the training's plain ones, and one held back."""
-    from nla_cyclegan.training.ema import EMA
+    from nla_cyclegan.training.optimizer.ema import EMA
 
     random = torch.Generator().manual_seed(11)
     network = nn.ModuleDict({str(n): nn.Conv2d(n, 3, 3) for n in widths}).to(device, memory_format=torch.channels_last)

@@ -4,7 +4,7 @@
     of_root = 1 / sqrt(1 - beta2^t);  Adam: of_g = 0, of_m = 1 / (1 - beta1^t)
     Nadam: mu_k = beta1 (1 - 0.5 * 0.96^(k decay)), P *= mu_t, of_g = (1 - mu_t) / (1 - P), of_m = mu_{t+1} / (1 - P mu_{t+1})
 
-In fp64, as in nla_cyclegan/training/optim.py.
+In fp64, as in nla_cyclegan/training/optimizer/optim.py.
 """
 
 import math

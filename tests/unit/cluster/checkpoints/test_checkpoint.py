@@ -37,7 +37,7 @@ from nla_cyclegan import (
     TrainingStep,
     load_generator,
 )
-from nla_cyclegan.training.optim import make_optimizer
+from nla_cyclegan.training.optimizer.optim import make_optimizer
 from nla_cyclegan.training.state import load_optimizer, optimizer_tensors
 from nla_cyclegan.weights.checkpoint import CheckpointReader, checkpoints_of, complete_checkpoints
 from nla_cyclegan.weights.checkpoint_names import NAME, age, images_of, name_of

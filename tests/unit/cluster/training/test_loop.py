@@ -23,7 +23,7 @@ from cluster.training.guards import out_of_memory_explained
 from data_shards.errors import GpuMemoryError, NonFiniteLossError, UserError
 from data_shards.storage.folder import RunFolder
 from nla_cyclegan import ScheduleConfig, TrainingStep
-from nla_cyclegan.training import loss_scale
+from nla_cyclegan.training.optimizer import loss_scale
 from nla_cyclegan.weights.checkpoint import complete_checkpoints
 
 ALONE = World()

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from nla_cyclegan.training import gradients
-from nla_cyclegan.training.gradients import GradientSum
+from nla_cyclegan.training.optimizer import gradients
+from nla_cyclegan.training.optimizer.gradients import GradientSum
 
 
 class Begun:

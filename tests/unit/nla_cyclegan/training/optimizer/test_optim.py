@@ -6,7 +6,7 @@ import textbook
 import torch
 
 from nla_cyclegan import OptimizerConfig, ScheduleConfig, learning_rate, total_images
-from nla_cyclegan.training.optim import Adam, Nadam, make_optimizer
+from nla_cyclegan.training.optimizer.optim import Adam, Nadam, make_optimizer
 
 
 def course(config: OptimizerConfig, steps: int = 12) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from nla_cyclegan.training import loss_scale
-from nla_cyclegan.training.loss_scale import LossScale
+from nla_cyclegan.training.optimizer import loss_scale
+from nla_cyclegan.training.optimizer.loss_scale import LossScale
 
 GOOD, BAD = torch.tensor(1.0), torch.tensor(float("inf"))
 

@@ -1,4 +1,4 @@
-"""Nadam (Dozat 2015; Sun 2023, sections 2.3 and 3.1), Adam to compare it with, and the learning rate as a function of images seen.
+"""Nadam (Dozat 2015; Sun 2023, sections 2.3 and 3.1), and Adam to compare it with.
 
 Both are torch's own, number for number, with one thing more: a flag on the device can hold a step back. Nobody has to wait
 for the device to learn whether the gradients were finite before the weights may move.
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from nla_cyclegan.training.config import OptimizerConfig
-from nla_cyclegan.training.loss_scale import LossScale
+from nla_cyclegan.training.optimizer.loss_scale import LossScale
 
 if TYPE_CHECKING:
     from nla_cyclegan.kernels.optimizer.step_count import StepCount
