@@ -168,7 +168,14 @@ def field_options(parser: argparse.ArgumentParser, settings: type[BaseSettings])
 
 
 def given_fields(source: CliSettingsSource[Any], values: argparse.Namespace) -> dict[str, Any]:
-    """The fields that options give. Raises: UserError for lists and sections that are neither words nor JSON."""
+    """The fields that options give. Raises: UserError for lists that are neither words nor JSON, and for sections with a value that is no JSON."""
+    names = field_names(source.settings_cls)
+    for option, value in vars(values).items():
+        inside = [name for name in names if name.startswith(f"{option}.")]
+        if inside and value is not None and not value.startswith("{"):
+            raise UserError(
+                f"--{option} {shown_name(value)}: a section of fields; give one of them: --{', --'.join(inside)}"
+            )
     try:
         return source(parsed_args=values)()
     except SettingsError as error:

@@ -199,6 +199,8 @@ def test_a_block_outside_the_network_is_refused(file: str) -> None:
         ),
         (("--loss.augment=nan",), "--loss: a value of it cannot be read"),
         (("--data", "{"), "--data: a value of it cannot be read"),
+        (("--data", "shards"), "--data shards: a section of fields; give one of them: --data."),
+        (("--model.generator", "5"), "--model.generator 5: a section of fields; give one of them: --model.generator."),
         (("--model.generator.nonlocal_blocks", "1,x"), "nonlocal_blocks.1: input should be a valid integer"),
         (("--model.generator.nonlocal_blocks", "1,x"), "on the command line"),
         (("--model.discriminator.num_layers", "3"), "data.crop_size: 16 px is too small for model.discr"),
