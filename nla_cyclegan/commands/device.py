@@ -28,7 +28,7 @@ def choose_device(name: str) -> torch.device:
         # And back: a meta device computes nothing.
         torch.empty(0, device=device).cpu()
     except (RuntimeError, AssertionError) as error:
-        raise UserError(f"--device {name}: not usable here ({str(error).splitlines()[0]}); try auto or cpu") from error
+        raise UserError(f"--device {name}: not usable here ({first_sentence(error)}); try auto or cpu") from error
     return device
 
 

@@ -337,6 +337,7 @@ def test_the_grid_shows_every_stage(weights, photos, tmp_path, capsys):
         (["--truth", "t"], "add --grid"),
         (["--grid", "g.png", "--truth", "nowhere"], "nowhere: no such folder"),
         (["--device", "quantum"], "--device quantum: not usable here"),
+        (["--device", "mps"], "from the 'MPS' backend); try auto or cpu"),
         (["--weights", "nowhere"], "no such weight file"),
         (["no*such.jpg"], "no file matches"),
     ],
