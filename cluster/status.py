@@ -69,7 +69,8 @@ def _look(options: argparse.Namespace) -> tuple[str, bool]:
     """The text to show, and whether all runs have ended."""
     folders, is_one = find_runs(options.uri)
     with ThreadPoolExecutor(READERS) as readers:
-        read = list(readers.map(partial(_read, verify=options.verify), folders))
+        one = partial(_read, verify=options.verify, with_events=is_one or options.json)
+        read = list(readers.map(one, folders))
     runs = [each for each in read if isinstance(each, RunSnapshot)]
     damaged = [each for each in read if isinstance(each, UserError)]
     if not runs:
@@ -88,10 +89,10 @@ def _look(options: argparse.Namespace) -> tuple[str, bool]:
     return "\n".join([text, *(warnings if is_watched else [])]), ended
 
 
-def _read(folder: RunFolder, verify: bool) -> RunSnapshot | UserError:
+def _read(folder: RunFolder, verify: bool, with_events: bool) -> RunSnapshot | UserError:
     """The run's snapshot, or the error if it is damaged, so that other runs are still shown."""
     try:
-        return take_snapshot(folder, verify=verify)
+        return take_snapshot(folder, verify=verify, with_events=with_events)
     except UserError as error:
         if error.retryable:
             raise

@@ -108,31 +108,35 @@ def is_run(names: Iterable[str]) -> bool:
     return world_of(names) is None and any(name in (METRICS, ABOUT) or NAME.fullmatch(name) for name in names)
 
 
-def take_snapshot(folder: RunFolder, *, verify: bool = False) -> RunSnapshot:
+def take_snapshot(folder: RunFolder, *, verify: bool = False, with_events: bool = True) -> RunSnapshot:
     """What storage holds of a run.
 
     Args:
         verify: read all checkpoints and compare them with what was written; else only their files' sizes are.
+        with_events: read its event log, of which a table of runs has nothing.
 
     Raises: UserError when storage does not answer.
     """
     listed = list_folder(folder.location, recursive=True)
     found = by_checkpoint({path: info for path, info in listed.items() if info.is_file})
-    checkpoints = [_checkpoint(folder, name, files, verify) for name, files in found.items()]
+    with ThreadPoolExecutor(READERS) as readers:
+        # Files that are read whole are large: one at a time.
+        at_once = map if verify else readers.map
+        checkpoints = list(at_once(lambda each: _checkpoint(folder, each[0], each[1], verify), found.items()))
+        events = _events(folder, listed, readers) if with_events else []
     remarks: list[str] = []
     records = read_records(folder, remarks.append) if METRICS in listed else []
     about = about_run(folder) if ABOUT in listed or found else {}
     state = read_state(folder, STATE) if STATE in listed else {}
     times = [listed[name].mtime for name in (METRICS, STATE) if name in listed]
     written = max((time.timestamp() for time in times if time), default=None)
-    return RunSnapshot(folder.label, about, state, records, checkpoints, _events(folder, listed), written, remarks)
+    return RunSnapshot(folder.label, about, state, records, checkpoints, events, written, remarks)
 
 
-def _events(folder: RunFolder, names: Iterable[str]) -> list[Event]:
-    with ThreadPoolExecutor(READERS) as readers:
-        # Of events at the same time those of the older attempt come first.
-        contents = readers.map(folder.read, reversed(event_files(names)[:MOST_EVENT_FILES]))
-        return merged([parse_events(content or b"") for content in contents])
+def _events(folder: RunFolder, names: Iterable[str], readers: ThreadPoolExecutor) -> list[Event]:
+    # Of events at the same time those of the older attempt come first.
+    contents = readers.map(folder.read, reversed(event_files(names)[:MOST_EVENT_FILES]))
+    return merged([parse_events(content or b"") for content in contents])
 
 
 def _checkpoint(folder: RunFolder, name: str, files: Mapping[str, fs.FileInfo], verify: bool) -> CheckpointSnapshot:

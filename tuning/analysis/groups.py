@@ -58,7 +58,9 @@ def interval(values: Iterable[float]) -> Interval:
 
 
 def grouped(trials: Sequence[Trial], collapsed: Sequence[str]) -> list[Group]:
-    """The trials by their values of all fields but these, in the order of their first trials."""
+    """The trials by their values of all fields but these, in the order of their first trials; each alone without such fields."""
+    if not collapsed:
+        return [Group((trial,)) for trial in trials]
     fields = sorted({field for trial in trials for field in trial.overrides} - set(collapsed))
     found: dict[tuple[int, ...], list[Trial]] = {}
     for trial, code in zip(trials, codes(trials, fields), strict=True):

@@ -1,6 +1,8 @@
 """Importance of each field for the score: Optuna's PED-ANOVA (Watanabe et al. 2023)."""
 
-from collections.abc import Sequence
+import math
+import warnings
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -10,6 +12,7 @@ from tuning.analysis.results import Trial
 from tuning.analysis.view import Axis
 
 if TYPE_CHECKING:
+    from optuna.study import Study
     from optuna.trial import FrozenTrial
 
 # With fewer trials, the importance of four fields is noise.
@@ -34,15 +37,16 @@ def importances(axes: Sequence[Axis], compared: Sequence[tuple[Trial, float]]) -
     """Most important first; empty for fewer than `FEWEST` trials, or fewer than two fields."""
     if len(axes) < 2 or len(compared) < FEWEST:
         return []
-    trials, random = _optuna_trials(axes, compared), np.random.default_rng(0)
-    halves = [[trials[place] for place in random.permutation(len(trials))[: len(trials) // 2]] for _ in range(HALVES)]
-    low, high = np.percentile([_shares(axes, half) for half in halves], SPREAD, axis=0)
-    found = map(Importance, axes, _shares(axes, trials), low.tolist(), high.tolist())
-    return sorted(found, key=lambda each: -each.share)
+    study, random = _study(axes, compared), np.random.default_rng(0)
+    half = (set(random.permutation(len(compared))[: len(compared) // 2].tolist()) for _ in range(HALVES))
+    low, high = np.percentile([_shares(axes, study, each) for each in half], SPREAD, axis=0)
+    shares = _shares(axes, study, range(len(compared)))
+    return sorted(map(Importance, axes, shares, low.tolist(), high.tolist()), key=lambda each: -each.share)
 
 
-def _optuna_trials(axes: Sequence[Axis], compared: Sequence[tuple[Trial, float]]) -> list["FrozenTrial"]:
-    from optuna import create_trial
+def _study(axes: Sequence[Axis], compared: Sequence[tuple[Trial, float]]) -> "Study":
+    """The trials in Optuna's terms, numbered by their places."""
+    import optuna
     from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 
     distributions: dict[str, BaseDistribution] = {}
@@ -50,18 +54,27 @@ def _optuna_trials(axes: Sequence[Axis], compared: Sequence[tuple[Trial, float]]
         values = [axis.number(trial) for trial, _ in compared]
         drawn = FloatDistribution(min(values), max(values), log=axis.scale == "log")
         distributions[axis.field] = CategoricalDistribution(range(len(axis.choices))) if axis.choices else drawn
-    return [
-        create_trial(params={axis.field: axis.number(trial) for axis in axes}, distributions=distributions, value=score)
-        for trial, score in compared
-    ]
-
-
-def _shares(axes: Sequence[Axis], trials: Sequence["FrozenTrial"]) -> list[float]:
-    import optuna
-
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study()
-    study.add_trials(trials)
+    for trial, score in compared:
+        params = {axis.field: axis.number(trial) for axis in axes}
+        study.add_trial(optuna.create_trial(params=params, distributions=distributions, value=score))
+    return study
+
+
+def _shares(axes: Sequence[Axis], study: "Study", places: Collection[int]) -> list[float]:
+    """Of the trials at these places."""
+    import optuna
+
+    # A study of each half would copy all of its trials.
+    def score(trial: "FrozenTrial") -> float:
+        return float(trial.values[0]) if trial.number in places else math.nan
+
     evaluator = optuna.importance.PedAnovaImportanceEvaluator(target_quantile=QUANTILE)
-    found = optuna.importance.get_param_importances(study, evaluator=evaluator, params=[axis.field for axis in axes])
+    with warnings.catch_warnings():
+        # That it takes lower values of a target as the better ones.
+        warnings.simplefilter("ignore", UserWarning)
+        found = optuna.importance.get_param_importances(
+            study, evaluator=evaluator, params=[axis.field for axis in axes], target=score
+        )
     return [float(found[axis.field]) for axis in axes]

@@ -111,7 +111,7 @@ def _state(view: View, written: float | None) -> str:
 
 
 def _run(name: str, folder: RunFolder, warn: Callable[[str], None]) -> Entry:
-    run = take_snapshot(folder)
+    run = take_snapshot(folder, with_events=False)
     for line in run.remarks:
         warn(line)
     now = health(run, time.time())

@@ -13,7 +13,7 @@ import pytest
 import tiny
 
 from cluster import status
-from cluster.inspection import report
+from cluster.inspection import report, snapshot
 from cluster.inspection.health import Health, health, pace
 from cluster.inspection.snapshot import RunSnapshot, take_snapshot
 from cluster.ranks.world import World
@@ -161,6 +161,19 @@ def test_a_wrong_interval_is_refused(wrong: str, capsys: pytest.CaptureFixture[s
     with pytest.raises(SystemExit):
         status.main(["runs/tiny", "--watch", wrong])
     assert "--watch" in capsys.readouterr().err
+
+
+def test_a_table_reads_no_event_log(
+    copy: RunFolder, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with events.opened(copy, "1aaaa", "driver"):
+        events.add("start", "at 0 images")
+    read: list[bytes] = []
+    monkeypatch.setattr(snapshot, "parse_events", lambda content: read.append(content) or [])
+    shown(capsys, str(Path(copy.path).parent))
+    assert read == []
+    shown(capsys, copy.path)
+    assert len(read) == 1
 
 
 def test_a_storage_with_runs_is_a_table(copy: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:

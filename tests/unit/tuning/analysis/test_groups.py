@@ -29,6 +29,12 @@ def trial(
     )
 
 
+def test_trials_that_repeat_each_other_are_apart_unless_they_are_averaged() -> None:
+    alike = [trial(0, (9,), lr=1e-3), trial(1, (5,), lr=1e-3)]
+    assert [[each.number for each in group.trials] for group in grouped(alike, [])] == [[0], [1]]
+    assert [[each.number for each in group.trials] for group in grouped(alike, ["seed"])] == [[0, 1]]
+
+
 # Measures.
 
 
