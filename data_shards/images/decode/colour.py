@@ -28,7 +28,9 @@ BRIGHTEST_OF_12_BITS = 16
 def to_srgb(image: Image.Image) -> Image.Image:
     """An opened image as 8-bit sRGB, upright, alpha over white; of an animation the first frame."""
     image.load()
-    profile, is_deep = own_profile(image), DEEP in image.info
+    profile = own_profile(image)
+    # Asked of what is stored: of values below 128, such as labels, nothing is left in 8 bits.
+    is_deep = DEEP in image.info and np.asarray(image).any()
     image = _eight_bit(upright(image))
     if is_deep:
         _warn_if_nearly_black(image)
@@ -41,10 +43,10 @@ def to_srgb(image: Image.Image) -> Image.Image:
 
 
 def _warn_if_nearly_black(image: Image.Image) -> None:
-    if 0 < np.asarray(image.convert("L")).max() <= BRIGHTEST_OF_12_BITS:
+    if np.asarray(image.convert("L")).max() <= BRIGHTEST_OF_12_BITS:
         LOG.warning(
-            "an image of 16 bits is nearly black, as no value is above a sixteenth of the largest: where 12 bits were stored in "
-            "16, multiply the values of all images by 16 first",
+            "an image of 16 bits is nearly black, as no value is above a sixteenth of the largest: where 12 bits or "
+            "labels were stored in 16, scale the values of all images up first",
             extra=NEARLY_BLACK,
         )
 

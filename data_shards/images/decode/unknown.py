@@ -12,6 +12,7 @@ KINDS = (
     ((b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"RIFF", b"BM"), "an image with a damaged header", "restore it from a copy"),
     ((b"PK\3\4", b"\x1f\x8b", b"7z\xbc\xaf", b"Rar!"), "an archive, or compressed", "unpack it"),
     ((b"\x93NUMPY", b"\x89HDF"), "an array", CONVERT),
+    ((b"v/1\x01", b"#?radiance", b"#?rgbe"), "an image of high dynamic range", CONVERT),
     ((bytes(64),), "zeros where an image begins", "copy or download it again"),
 )  # fmt: skip
 HEAD_BYTES = 512

@@ -118,11 +118,11 @@ def test_a_whole_image_is_as_the_stream_crops_it(tmp_path):
         load_whole(tmp_path / "gone.png", 16)
 
 
-@pytest.mark.parametrize(("side", "bits"), [(8, 12), (8, 13), (1600, 8)])
-def test_16_bits_that_hold_12_are_told(tmp_path, caplog, side, bits):
-    Image.fromarray(np.full((2, side), 2**bits - 1, np.uint16 if bits > 8 else np.uint8)).save(tmp_path / "x.png")
+@pytest.mark.parametrize(("side", "bits"), [(8, 0), (8, 5), (8, 12), (8, 13), (1600, 8)])
+def test_16_bits_that_hold_12_or_labels_are_told(tmp_path, caplog, side, bits):
+    Image.fromarray(np.full((2, side), 2**bits - 1, np.uint16 if bits != 8 else np.uint8)).save(tmp_path / "x.png")
     pixels(tmp_path / "x.png")
-    assert ["an image of 16 bits is nearly black" in line for line in caplog.messages] == [True] * (bits == 12)
+    assert ["an image of 16 bits is nearly black" in line for line in caplog.messages] == [True] * (bits in (5, 12))
 
 
 @pytest.mark.parametrize("width", [160, 161])
@@ -235,6 +235,7 @@ def test_panoramas_are_read_as_long_as_they_fit_into_memory(tmp_path, monkeypatc
         (b"PK\3\4" + bytes(99), "an archive, or compressed, which Pillow does not read: unpack it"),
         (bytes(128) + b"DICM" + bytes(99), "a DICOM file, which Pillow does not read: convert it"),
         (b"\x93NUMPY\1\0", "an array, which Pillow does not read: convert it"),
+        (b"#?RADIANCE\n", "an image of high dynamic range, which Pillow does not read: convert it"),
         (bytes(2000), "zeros where an image begins"),
         (b"\xff\xd8\xff" + bytes(20), "an image with a damaged header"),
         (b"\x89PNG\r\n\x1a\n" + bytes(20), "(an image with a damaged header|the checksum of its data is wrong)"),
