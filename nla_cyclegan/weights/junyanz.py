@@ -63,9 +63,13 @@ def read_state(content: bytes) -> dict[str, Tensor]:
         raise UserError(f"not a readable .pth file ({(str(error) or type(error).__name__).splitlines()[0]})") from error
     if damaged:
         raise UserError(f"damaged: the checksum of {damaged} is wrong; copy or download it again")
-    if not isinstance(state, dict) or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()):
+    if not _is_state(state):
         raise UserError(f"holds no state dict, which is names and tensors, but {_describe(state)}")
     return state
+
+
+def _is_state(found: Any) -> bool:
+    return isinstance(found, dict) and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in found.items())
 
 
 def _damaged_record(file: zipfile.ZipFile) -> str | None:
@@ -109,9 +113,12 @@ def generator_from(state: Mapping[str, Tensor]) -> Generator:
 def _plain_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Without statistics, and without what wrappers put before all names: module. (DataParallel), _orig_mod. (torch.compile).
 
-    Raises: UserError for a tensor that is no weight.
+    Raises: UserError for a tensor that is no weight, and for several networks.
     """
     prefixes = {name.partition("model.")[0] for name in state}
+    networks = sorted(prefix for prefix in prefixes if f"{prefix}model.1.weight" in state)
+    if len(networks) > 1:
+        raise UserError(f"holds several networks, {', '.join(networks)}: save the tensors of one of them alone")
     prefix = prefixes.pop() if len(prefixes) == 1 else ""
     plain = {name.removeprefix(prefix): tensor for name, tensor in state.items() if not name.endswith(_STATISTICS)}
     for name, tensor in plain.items():
@@ -186,5 +193,7 @@ def _check(tensors: Mapping[str, Tensor], expected: Mapping[str, list[int]]) -> 
 
 def _describe(state: Any) -> str:
     if isinstance(state, dict):
-        return f"a dictionary with {', '.join(map(str, list(state)[:3]))}"
+        inner = [name for name, entry in state.items() if entry and _is_state(entry)]
+        hint = f"; save an entry that is one alone: torch.save(torch.load(FILE)[{inner[0]!r}], NEW)" if inner else ""
+        return f"a dictionary with {', '.join(map(str, list(state)[:3]))}{hint}"
     return f"a {type(state).__name__}"

@@ -176,6 +176,22 @@ def test_other_pickles_are_refused_and_never_run(tmp_path, monkeypatch, thing, m
     assert not (tmp_path / "harm").exists()
 
 
+def test_weights_inside_other_things_are_told_to_be_saved_alone(tmp_path):
+    """As checkpoints of Lightning, mmgeneration, U-GAT-IT and MUNIT hold them."""
+    state = Plain(4, 2).state_dict()
+    torch.save({"epoch": 3, "optimizer": {}, "state_dict": state}, tmp_path / "nested.pth")
+    with pytest.raises(
+        UserError, match=r"an entry that is one alone: torch\.save\(torch\.load\(FILE\)\['state_dict'\], NEW\)"
+    ):
+        read_generator(tmp_path / "nested.pth")
+    both = {prefix + name: tensor for prefix in ("gen_a.", "gen_b.") for name, tensor in state.items()}
+    torch.save(both, tmp_path / "both.pth")
+    with pytest.raises(
+        UserError, match=r"both\.pth: holds several networks, gen_a\., gen_b\.: save the tensors of one"
+    ):
+        read_generator(tmp_path / "both.pth")
+
+
 # torch warns that its own format is deprecated.
 @pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
 def test_a_torchscript_module_is_named(tmp_path, recwarn):
