@@ -206,7 +206,8 @@ def _kid_text(kid: KernelDistance) -> str:
 def _notes(evaluation: Evaluation) -> Iterator[str]:
     change = evaluation.swd_change
     yield (
-        f"{evaluation.images} images, {evaluation.real_images} real ones of the other domain, {evaluation.size} px. "
+        f"{evaluation.images} image{'' if evaluation.images == 1 else 's'}, {evaluation.real_images} real of the other domain, "
+        f"{evaluation.size} px. "
         "SWD: sliced Wasserstein distance" + (f", {change:+.1f} % by translating." if change is not None else ".")
     )
     by = "KID" if evaluation.score_names == KERNEL else "squares of SWD (structure) and Lab (colour)"

@@ -25,14 +25,14 @@ class Evaluator:
 
     Args:
         statistics: of the real and the training images, from an earlier evaluation.
-        look: called with the inputs and the real images of a run's evaluation, as they are read.
+        looks: called with the inputs and the real images of a run's evaluation, as they are read.
     """
 
     reader: Reader
     network: Inception | None
     statistics: Statistics | None
     seed: int
-    look: Callable[[Tensor], None] = lambda images: None
+    looks: Sequence[Callable[[Tensor], None]] = ()
     _sets: dict[tuple[Path, ...], Gathered] = field(default_factory=dict)
     _shown: set[tuple[Path, ...]] = field(default_factory=set)
 
@@ -83,9 +83,9 @@ class Evaluator:
             )  # fmt: skip
 
     def _show(self, paths: Sequence[Path], images: Tensor) -> None:
-        """Let `look` see images, each once."""
-        if tuple(paths) not in self._shown:
-            self.look(images)
+        """Let `looks` see images, each once."""
+        for look in self.looks if tuple(paths) not in self._shown else ():
+            look(images)
 
     def _new(self, paths: Sequence[Path]) -> Gathered:
         return Gathered(self.reader.size, len(paths), self.network, seed=self.seed)

@@ -19,7 +19,7 @@ from nla_cyclegan.commands.device import choose_device
 from nla_cyclegan.commands.evaluation.evaluator import Evaluator
 from nla_cyclegan.commands.evaluation.folders import Folders
 from nla_cyclegan.commands.evaluation.memory import check_memory, memory_explained
-from nla_cyclegan.commands.evaluation.overlap import Overlap
+from nla_cyclegan.commands.evaluation.overlap import held_out, trained_on
 from nla_cyclegan.commands.evaluation.reading import Reader, check_enough
 from nla_cyclegan.commands.evaluation.size import choose_fit, choose_size, longest_of
 from nla_cyclegan.commands.evaluation.statistics import Statistics
@@ -60,13 +60,14 @@ def evaluate_files(args: argparse.Namespace) -> int:
     config = next(iter(generators.values())).config if generators else None
     longest = longest_of(sets, size.pixels, fit)
     check_memory(size.pixels, config if device.type == "cpu" else None, longest)
-    overlap = Overlap(about, size.pixels, fit) if args.weights and Reference.of(args.weights).choice == BEST else None
+    overlaps = [trained_on(about, [*sound.inputs, *sound.real], size.pixels, fit)] if "config" in about else []
+    if args.weights and Reference.of(args.weights).choice == BEST:
+        overlaps.append(held_out(about, size.pixels, fit))
     measured = {"size": size.pixels, "seed": args.seed, "inception": network.sha256 if network else None}
     measured |= {"fit": fit} if fit != "stretch" else {}
     statistics = Statistics(args.statistics, measured) if args.statistics else None
-    evaluator = Evaluator(Reader(size.pixels, skipped, fit), network, statistics, args.seed)
-    if overlap:
-        evaluator.look = overlap.look
+    looks = [overlap.look for overlap in overlaps]
+    evaluator = Evaluator(Reader(size.pixels, skipped, fit), network, statistics, args.seed, looks)
     with memory_explained(size.pixels, config, longest):
         for generator in generators.values():
             generator.to(device)
@@ -76,8 +77,8 @@ def evaluate_files(args: argparse.Namespace) -> int:
         if statistics:
             statistics.write()
     _report(evaluations, network, fit, args)
-    if overlap and overlap.warning:
-        print(f"warning: {args.weights}: {overlap.warning}", file=sys.stderr)
+    for warning in filter(None, (overlap.warning for overlap in overlaps)):
+        print(f"warning: {args.weights}: {warning}", file=sys.stderr)
     for reason in skipped.values():
         print(f"skipped: {reason}", file=sys.stderr)
     if skipped:

@@ -89,7 +89,7 @@ def test_table_and_json_say_the_same(folders, capsys):
     assert scores.keys() == {"seed", "inception_sha256", "B2A"}
     one = scores["B2A"]
     assert (one["size"], one["images"], one["real_images"]) == (32, 5, 7)
-    assert "5 images, 7 real ones of the other domain, 32 px" in table
+    assert "5 images, 7 real of the other domain, 32 px" in table
     assert f"{one['swd_change_percent']:+.1f} %" in table
     a, b, shown = one["inputs"], one["translations"], rows(table)
     assert shown["score"] == ["1.000", f"{one['score']:.3f}"]

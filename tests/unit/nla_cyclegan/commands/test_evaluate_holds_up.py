@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -262,7 +263,7 @@ def test_an_end_of_memory_is_one_line(
     assert error.count("\n") == 1
 
 
-def test_the_images_that_chose_the_best_are_warned_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_images_that_the_run_has_seen_are_warned_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     uri, images = make_dataset(tmp_path, tiny.SPLITS, width=61).uri, tmp_path / "images"
     config = tiny.config(uri, tmp_path / "runs", schedule={"images": 16}, validation={"every": 16})
     train(config, World())
@@ -274,10 +275,15 @@ def test_the_images_that_chose_the_best_are_warned_of(tmp_path: Path, capsys: py
         return capsys.readouterr().err
 
     warning = "of these images are held-out images that chose this checkpoint as the best"
+    seen = "of these images are images that this run was trained on"
     assert f"warning: {run}@best: 9 {warning}" in said(f"{run}@best", "testB", "testA")
-    assert f"4 {warning}" in said(f"{run}@best", "testB", "trainA")
-    assert warning not in said(f"{run}@best", "trainB", "trainA")
-    assert warning not in said(f"{run}@newest", "testB", "testA")
+    mixed = said(f"{run}@best", "testB", "trainA")
+    assert f"4 {warning}" in mixed
+    assert f" 10 {seen}" in mixed
+    trained = said(f"{run}@best", "trainB", "trainA")
+    assert warning not in trained
+    assert f"warning: {run}@best: 22 {seen}" in trained
+    assert "warning" not in said(f"{run}@newest", "testB", "testA")
     # The edges of a square in the middle fall on other pixels at another size.
     assert f"9 {warning}" in said(f"{run}@best", "testB", "testA", "--fit", "crop", "--size", "36")
     # Encoded again, and at another size.
@@ -285,6 +291,10 @@ def test_the_images_that_chose_the_best_are_warned_of(tmp_path: Path, capsys: py
         with Image.open(path) as image:
             image.resize((96, 80)).save(path, quality=60)
     assert f"4 {warning}" in said(f"{run}@best", "testB", "trainA")
+    shutil.rmtree(uri)
+    assert f"{run}: whether it was trained on these images is not known (no dataset at" in said(
+        str(run), "testB", "testA"
+    )
 
 
 @pytest.mark.slow
