@@ -2,6 +2,7 @@
 
 import re
 from contextlib import suppress
+from functools import cache
 from typing import Annotated, Any, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
@@ -53,9 +54,9 @@ def with_whole_numbers(model: type[BaseModel], fields: Any) -> Any:
     if not isinstance(fields, dict):
         return fields
     found = dict(fields)
+    kinds_of = _kinds(model)
     for name, value in fields.items():
-        kind = model.model_fields[name].annotation if name in model.model_fields else None
-        kinds = {kind, *get_args(kind)}
+        kind, kinds = kinds_of.get(name, (None, set()))
         if isinstance(kind, type) and issubclass(kind, BaseModel):
             found[name] = with_whole_numbers(kind, value)
         elif isinstance(value, bool) and kinds & {int, float} and bool not in kinds:
@@ -67,6 +68,13 @@ def with_whole_numbers(model: type[BaseModel], fields: Any) -> Any:
             with suppress(ValueError):
                 found[name] = whole_number(value)
     return found
+
+
+@cache
+def _kinds(model: type[BaseModel]) -> dict[str, tuple[Any, set[Any]]]:
+    """Of each field its annotation, and that with the members of a union: a sweep validates thousands of configurations."""
+    kinds = {name: field.annotation for name, field in model.model_fields.items()}
+    return {name: (kind, {kind, *get_args(kind)}) for name, kind in kinds.items()}
 
 
 class DataConfig(StreamConfig):
