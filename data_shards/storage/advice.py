@@ -17,6 +17,7 @@ AZURE = (
     "AZURE_STORAGE_KEY or AZURE_STORAGE_SAS_TOKEN, or AZURE_TENANT_ID, AZURE_CLIENT_ID and AZURE_CLIENT_SECRET, or log in with "
     "`az login`, or use a machine with a managed identity"
 )
+REFUSED = "credentials refused"
 # Google's client found no credentials and asked the machine for those of its service account.
 NO_TOKEN = "Could not create a OAuth2 access token"
 # Patterns of error messages for which waiting does not help, and what the user can do. The first match counts.
@@ -31,6 +32,13 @@ ADVICE = {
     "SecondLevelDomainForbidden|PathStyleDomainForbidden": (
         "the server wants the bucket in the host's name: add force_virtual_addressing=true to the URI"
     ),
+    # Of Ceph and MinIO; Amazon's have none.
+    "QuotaExceeded|StorageFull|InsufficientStorage|HTTP status 507": (
+        "the space or quota of the storage is used up: delete what is not needed, or have it raised"
+    ),
+    "InvalidObjectState|not valid for the object's storage class": (
+        "it is archived, as by a lifecycle rule (GLACIER, DEEP_ARCHIVE): restore it first, and leave this folder out of the rule"
+    ),
     "protected by object lock|retention policy": "a retention period of the bucket forbids it",
     # Of a bucket that demands headers for encryption, tags or an ACL, which pyarrow's client does not send.
     "explicit deny in a": (
@@ -38,15 +46,15 @@ ADVICE = {
         "place, as they are not sent)"
     ),
     r"AWS Error (ACCESS_DENIED|INVALID_ACCESS_KEY_ID|\w*SIGNATURE\w*|MISSING_AUTHENTICATION_TOKEN|INVALID_CLIENT_TOKEN_ID"
-    r"|UNRECOGNIZED_CLIENT|UNKNOWN \(HTTP status 40[13]\))|ExpiredToken|InvalidToken": (
-        "credentials refused: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (temporary ones: AWS_SESSION_TOKEN too) "
+    r"|UNRECOGNIZED_CLIENT|UNKNOWN \(HTTP status 40[13]\))|ExpiredToken|InvalidToken|TokenRefreshRequired": (
+        f"{REFUSED}: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (temporary ones: AWS_SESSION_TOKEN too) "
         "to some that may use this bucket"
     ),
-    r"Status\((PERMISSION_DENIED|UNAUTHENTICATED)|Could not (load|find|create).* credentials": f"credentials refused: {GOOGLE}",
+    r"Status\((PERMISSION_DENIED|UNAUTHENTICATED)|Could not (load|find|create).* credentials": f"{REFUSED}: {GOOGLE}",
     "AuthenticationException": f"no credentials: set {AZURE}; ?credential_kind=anonymous at the end of the URI needs none",
     r"Azure Error: \[ContainerNotFound\]": "there is no such container: create it, or correct the URI",
     r"Azure Error: \[\w*\] 40[13]": (
-        f"credentials refused: set {AZURE}; a SAS token may have expired, and an identity needs the role Storage Blob Data Contributor"
+        f"{REFUSED}: set {AZURE}; a SAS token may have expired, and an identity needs the role Storage Blob Data Contributor"
     ),
     # In conflict with another writer, whose lease ends soon (409, 412), or with one that has made the file shorter (416).
     r"Azure Error: \[\w*\] 4(?!08|09|12|16|29)\d\d": "request refused",
@@ -66,17 +74,24 @@ ADVICE = {
     r"Content-MD5 OR x-amz-checksum": (
         "a bucket with object lock takes nothing without a checksum: do not set AWS_REQUEST_CHECKSUM_CALCULATION"
     ),
+    # The answer to HEAD has no reason.
+    r"HTTP status 400\) during Head": (
+        f"{REFUSED}, or the bucket is in another region: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, which may have expired, "
+        "or add region=... to the URI"
+    ),
     r"HTTP status 400": "request refused: are AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY set?",
     r"wrong version number|CURL error \[35\]": (
         "the server speaks plain HTTP: write http:// before it in AWS_ENDPOINT_URL, or add scheme=http to the URI"
     ),
     r"curlCode: (51|60)\b": "the server's certificate is not trusted: add tls_ca_file_path=... to the URI",
-    r"HTTP status 4(?!08|09|16|25|29)": "request refused",
+    r"HTTP status (4(?!08|09|16|25|29)|501)": "request refused",
     "File too large": FILE_TOO_LARGE,
     "is a directory|Not a regular file": "it should be a file",
 }
 # The likely cause of errors that may also pass.
 CAUSES = {
+    # pyarrow's client has room for as many bytes as it asked for.
+    "Failed to flush response stream": "an error is the answer, and its text longer than what was asked for",
     NO_TOKEN: GOOGLE,
     r"Could(n't| not) resolve host": (
         "no such host: is the account, region or endpoint of the URI right, and has this machine a network?"
@@ -97,6 +112,11 @@ def advice_for(error: Exception) -> str | None:
 def likely_cause(error: Exception) -> str:
     """What to check where an error does not pass, as the beginning of a sentence; "" where the error says all."""
     return _first(CAUSES, error)
+
+
+def is_refusal(error: Exception) -> bool:
+    """Whether credentials are refused, which may have expired."""
+    return (advice_for(error) or "").startswith(REFUSED)
 
 
 def first_line(error: BaseException) -> str:

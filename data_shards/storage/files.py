@@ -73,7 +73,7 @@ def read_file(location: Location, name: str, most: int | None = None) -> bytes |
             return read_at(file, size if most is None else min(size, most), 0)
 
     try:
-        return patiently(f"read {name} of {location.uri}", read)
+        return patiently(f"read {name} of {location.uri}", read, place=location)
     except (FileNotFoundError, NotADirectoryError):
         location.check_bucket()
         return None
@@ -261,7 +261,7 @@ def _delete_file(filesystem: fs.FileSystem, path: str) -> None:
 
 def _do(location: Location, task: str, attempt: Callable[[], T]) -> T:
     try:
-        return patiently(task, attempt)
+        return patiently(task, attempt, place=location)
     except NotADirectoryError as error:
         raise UserError(f"cannot {task}: a file is in the place of a folder; give a folder") from error
     except FileNotFoundError as error:

@@ -16,6 +16,7 @@ from data_shards.storage.advice import first_line
 from data_shards.storage.azure import account_of, with_credentials, with_token
 from data_shards.storage.patience import patiently
 from data_shards.storage.proxy import keep_loopback_direct, s3_proxy
+from data_shards.storage.s3 import S3Client
 from data_shards.storage.uri import EMPTY, SCHEMES, is_uri, join_uri, legal, shown, split_options
 
 LOG = logging.getLogger(__name__)
@@ -63,10 +64,20 @@ class Location:
         return any(name in self.filesystem.type_name for name in ("s3", "gcs", "gs", "abfs"))
 
     @property
+    def bucket(self) -> str:
+        """The bucket or container; empty where there is none."""
+        return self.root.partition("/")[0] if self.is_object_store else ""
+
+    @property
     def publishes_at_end(self) -> bool:
         """Whether a file appears, or replaces another, when its upload is complete."""
         # pyarrow's client for Azure begins by making the file empty.
         return self.is_object_store and self.filesystem.type_name != "abfs"
+
+    def renew(self) -> None:
+        """Read expired credentials again, where the client does not do so by itself."""
+        if isinstance(self.filesystem, S3Client):
+            self.filesystem.renew()
 
     def open(self, name: str) -> tuple[pa.NativeFile, int]:
         """A file to read, and its size in bytes. Raises: OSError, FileNotFoundError where there is none."""
@@ -82,9 +93,9 @@ class Location:
 
     def check_bucket(self) -> None:
         """UserError where the bucket does not exist: to pyarrow a prefix in it is then merely empty."""
-        if not self.is_object_store:
+        bucket = self.bucket
+        if not bucket:
             return
-        bucket = self.root.partition("/")[0]
         try:
             found = self.filesystem.get_file_info(bucket)
         except OSError as error:
@@ -188,4 +199,4 @@ def _that_gives_up(filesystem: fs.FileSystem, uri: str) -> fs.FileSystem:
     # Unlike Google's, the S3 client does not read the proxy from the environment.
     if proxy := s3_proxy(endpoint if "://" in endpoint else f"{options['scheme']}://{endpoint}"):
         more["proxy_options"] = proxy
-    return fs.S3FileSystem(**options | more, retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=ATTEMPTS))
+    return S3Client(**options | more, retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=ATTEMPTS))

@@ -34,7 +34,7 @@ class RangeReader:
         """
         task = f"read {name} of {self._location.uri}"
         try:
-            return patiently(task, lambda: self._read(name, offset, length), self._closed)
+            return patiently(task, lambda: self._read(name, offset, length), self._closed, self._location)
         except (FileNotFoundError, NotADirectoryError) as error:
             self._location.check_bucket()
             raise UserError(f"{name} of {self._location.uri} is missing: pack the dataset again") from error

@@ -14,7 +14,7 @@ from cluster.checkpoints.checkpoint import Checkpoints
 from cluster.checkpoints.config import CheckpointConfig
 from cluster.ranks.clock import Clock
 from cluster.ranks.world import World
-from data_shards.storage import files
+from data_shards.storage import Location, files
 from data_shards.storage.folder import RunFolder
 from nla_cyclegan import (
     DiscriminatorConfig,
@@ -68,8 +68,8 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> tuple[Counter[int], Counter[int]]:
     requests, read = Counter[int](), Counter[int]()
     patiently = files.patiently
 
-    def counting(task: str, attempt: Callable[[], Any]) -> Any:
-        found = patiently(task, attempt)
+    def counting(task: str, attempt: Callable[[], Any], place: Location) -> Any:
+        found = patiently(task, attempt, place=place)
         rank = getattr(ASKING, "rank", -1)
         requests[rank] += 1
         read[rank] += len(found) if isinstance(found, bytes) else 0

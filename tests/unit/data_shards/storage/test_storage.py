@@ -4,6 +4,7 @@ import os
 import random
 import threading
 from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
@@ -36,6 +37,14 @@ CONTENT = b"0123456789"
 THROTTLED = OSError(
     "When reading 'x': AWS Error SLOW_DOWN during GetObject operation: Please reduce your request rate."
 )
+
+
+EXPIRED = OSError("AWS Error UNKNOWN (HTTP status 400) during x: ExceptionName: ExpiredToken Message: it has expired.")
+
+
+@pytest.fixture(autouse=True)
+def _nothing_granted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(patience, "_GRANTED", {})
 
 
 class Flaky:
@@ -291,6 +300,9 @@ def test_storage_that_stays_away_is_named(operation: str, monkeypatch: pytest.Mo
         ),
         (OSError("Unable to load libjvm"), "hdfs:// needs"),
         (OSError("curlCode: 35, SSL connect error; SSL routines::wrong version number"), "add scheme=http"),
+        (OSError("AWS Error UNKNOWN (HTTP status 400) during HeadObject operation: No response body."), "have expired"),
+        (OSError("AWS Error UNKNOWN (HTTP status 403) during x: ExceptionName: QuotaExceeded"), "quota of the storage"),
+        (OSError("AWS Error [code 136] during x: not valid for the object's storage class"), "it is archived"),
         (OSError(errno.ENOSPC, "No space left on device"), "No space left on device"),
         (PermissionError(errno.EACCES, "Permission denied"), "Permission denied"),
     ],
@@ -312,6 +324,56 @@ def test_what_a_server_asks_to_be_tried_again_is(status: int, monkeypatch: pytes
     monkeypatch.setattr(patience, "FIRST_DELAY_S", 0.001)
     _, location = flaky(2, OSError(f"AWS Error UNKNOWN (HTTP status {status}) during GetObject operation: y"))
     assert RangeReader(location).read("file", 0, 1) == b"0"
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_credentials_that_were_accepted_may_be_renewed(operation: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(patience, "FIRST_DELAY_S", 0.001)
+    filesystem, location = flaky(0, EXPIRED)
+    OPERATIONS[operation](location)
+    filesystem.failures = 5
+    OPERATIONS[operation](location)
+    assert filesystem.failures == 0
+    monkeypatch.setattr(patience, "RENEWAL_S", 0.01)
+    filesystem.failures = 10**6
+    with pytest.raises(UserError, match=r"^cannot .*, tried for 0 s: credentials refused: .*it has expired") as caught:
+        OPERATIONS[operation](location)
+    assert not caught.value.retryable
+
+
+def test_a_client_reads_its_credentials_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    keys: list[str] = []
+
+    class Refuses(BaseHTTPRequestHandler):
+        def do_HEAD(self) -> None:
+            keys.append(self.headers["Authorization"].partition("Credential=")[2][:3])
+            self.send_response(200 if keys in (["old"], ["old", "old", "new"]) else 400)
+            self.end_headers()
+
+        def log_message(self, *args: object) -> None: ...
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Refuses) as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        (tmp_path / "credentials").write_text("[default]\naws_access_key_id=old\naws_secret_access_key=x\n")
+        location = locate(f"s3://bucket/data?endpoint_override=127.0.0.1:{server.server_port}&scheme=http&region=x")
+        assert location.filesystem.get_file_info(location.path("name")).is_file
+        (tmp_path / "credentials").write_text("[default]\naws_access_key_id=new\naws_secret_access_key=x\n")
+        patience._GRANTED["find", "bucket"] = None
+        assert files.file_size(location, "name") == 0
+        server.shutdown()
+    assert keys == ["old", "old", "new"]
+
+
+@pytest.mark.parametrize("operation", ["read a range", "read", "list"])
+def test_one_object_that_is_refused_is_not_waited_for(operation: str) -> None:
+    OPERATIONS[operation](flaky(0)[1])
+    filesystem, location = flaky(10**6, EXPIRED)
+    with pytest.raises(UserError, match="credentials refused"):
+        OPERATIONS[operation](location)
+    assert filesystem.failures == 10**6 - 1
 
 
 def test_a_short_answer_is_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
