@@ -9,6 +9,8 @@ from data_shards.errors import FILE_TOO_LARGE
 TRANSIENT = {errno.EAGAIN, errno.EBUSY, errno.EINTR, errno.EIO, errno.EPIPE, errno.ESTALE, errno.ETIMEDOUT}
 TRANSIENT |= {errno.ECONNABORTED, errno.ECONNREFUSED, errno.ECONNRESET, errno.EHOSTUNREACH}
 TRANSIENT |= {errno.ENETDOWN, errno.ENETRESET, errno.ENETUNREACH}
+# Of a FUSE mount whose process has died, until it is mounted again; of Lustre, which has evicted this client.
+TRANSIENT |= {errno.ENOTCONN, errno.ESHUTDOWN, errno.EHOSTDOWN}
 GOOGLE = (
     "this machine's service account, or the one of the file that GOOGLE_APPLICATION_CREDENTIALS names, must have a role for this "
     "bucket; `gcloud auth application-default login` gives this machine yours"
@@ -85,6 +87,10 @@ ADVICE = {
     ),
     r"curlCode: (51|60)\b": "the server's certificate is not trusted: add tls_ca_file_path=... to the URI",
     r"HTTP status (4(?!08|09|16|25|29)|501)": "request refused",
+    # A mount of a bucket, or a union of file systems.
+    "Function not implemented|Invalid cross-device link": (
+        "this file system cannot rename files: take another, or the URI of a bucket in the place of its mount"
+    ),
     "File too large": FILE_TOO_LARGE,
     "is a directory|Not a regular file": "it should be a file",
 }

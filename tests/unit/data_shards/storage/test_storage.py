@@ -303,6 +303,7 @@ def test_storage_that_stays_away_is_named(operation: str, monkeypatch: pytest.Mo
         (OSError("AWS Error UNKNOWN (HTTP status 400) during HeadObject operation: No response body."), "have expired"),
         (OSError("AWS Error UNKNOWN (HTTP status 403) during x: ExceptionName: QuotaExceeded"), "quota of the storage"),
         (OSError("AWS Error [code 136] during x: not valid for the object's storage class"), "it is archived"),
+        (OSError(errno.ENOSYS, "Function not implemented"), "cannot rename files: take another"),
         (OSError(errno.ENOSPC, "No space left on device"), "No space left on device"),
         (PermissionError(errno.EACCES, "Permission denied"), "Permission denied"),
     ],
@@ -324,6 +325,14 @@ def test_what_a_server_asks_to_be_tried_again_is(status: int, monkeypatch: pytes
     monkeypatch.setattr(patience, "FIRST_DELAY_S", 0.001)
     _, location = flaky(2, OSError(f"AWS Error UNKNOWN (HTTP status {status}) during GetObject operation: y"))
     assert RangeReader(location).read("file", 0, 1) == b"0"
+
+
+@pytest.mark.parametrize("number", [errno.ESTALE, errno.ENOTCONN, errno.ESHUTDOWN])
+def test_a_mount_that_may_come_back_is_waited_for(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(patience, "FIRST_DELAY_S", 0.001)
+    filesystem, location = flaky(2, OSError(number, os.strerror(number)))
+    assert RangeReader(location).read("file", 0, 1) == b"0"
+    assert filesystem.failures == 0
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)
