@@ -7,6 +7,8 @@ import fcntl
 import os
 import socket
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ import ray
 from ray.train.backend import Backend, BackendConfig
 
 from cluster.machines.ray_internals import group_has_failed
+from data_shards.errors import missing_module
 
 # Of Linux: the IPv4 address of a network interface.
 SIOCGIFADDR = 0x8915
@@ -62,6 +65,16 @@ class _ProcessGroup(Backend):
             ray.wait(worker_group.execute_async(leave_group), num_returns=len(worker_group), timeout=LEAVE_S)
 
 
+@contextmanager
+def missing_packages_named() -> Iterator[None]:
+    """Raises: UserError with this machine's address for a package that it lacks: the others may have it."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise missing_module(error, f"the worker on {ray.util.get_node_ip_address()} cannot train") from error
+
+
+@missing_packages_named()
 def open_store() -> tuple[str, int]:
     """Start the group's store in this process, on Ray's network interface alone; its address and port.
 
@@ -78,6 +91,7 @@ def open_store() -> tuple[str, int]:
     return address, port
 
 
+@missing_packages_named()
 def join_group(rank: int, address: str, port: int, world: int, backend: str, timeout_s: float) -> None:
     """Join the group as this rank; returns when all ranks have."""
     import torch.distributed as dist

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import ray.train
 
 from cluster.group.progress import LOOKS, NEWS, RECORDS, REQUESTS, key
+from cluster.group.rendezvous import missing_packages_named
 from cluster.machines.ray_internals import publish, published, silence_reports
 from cluster.ownership.attempt import UNOWNED, Attempt
 from cluster.ranks.requests import PREEMPTION, Request
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from cluster.memory.copy_store import CopyStore
 
 
+@missing_packages_named()
 def train_worker(settings: dict[str, Any]) -> dict[str, Any]:
     """Train as one rank of Ray Train's worker group.
 

@@ -104,10 +104,12 @@ def join_error(error: Exception, address: str) -> UserError:
 
 
 def token_error(address: str) -> UserError:
-    given = "the one in RAY_AUTH_TOKEN is wrong" if os.environ.get("RAY_AUTH_TOKEN") else "none was given"
+    in_file = os.environ.get("RAY_AUTH_MODE") == "token" and Path("~/.ray/auth_token").expanduser().exists()
+    place = "RAY_AUTH_TOKEN" if os.environ.get("RAY_AUTH_TOKEN") else "~/.ray/auth_token" if in_file else None
+    given = f"the one in {place} is wrong" if place else "none was given"
     return UserError(
         f"{named(address)}: the cluster requires its token, and {given}; "
-        "set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN as on the cluster's machines"
+        "set RAY_AUTH_MODE=token, and the token in RAY_AUTH_TOKEN or ~/.ray/auth_token, as on the cluster's machines"
     )
 
 

@@ -1,9 +1,13 @@
+import pickle
 from pathlib import Path
 
 import pytest
+import ray
 
 from cluster.group import rendezvous
-from cluster.group.rendezvous import interface_of
+from cluster.group.rendezvous import interface_of, missing_packages_named
+from cluster.group.retry import fixable
+from data_shards.errors import UserError
 
 
 def test_the_interface_of_an_address() -> None:
@@ -21,3 +25,11 @@ def test_the_interface_of_an_ipv6_address(tmp_path: Path, monkeypatch: pytest.Mo
         "00000000000000000000000000000001 01 80 10 80       lo\nfd000000000000000000000000000002 3a 40 00 80     eth0\n"
     )
     assert [interface_of(address) for address in ("::1", "fd00::2", "fd00::3")] == ["lo", "eth0", None]
+
+
+def test_a_package_that_one_machine_lacks_is_told_with_its_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray.util, "get_node_ip_address", lambda: "10.0.0.7")
+    with pytest.raises(UserError) as caught, missing_packages_named():
+        raise ModuleNotFoundError("No module named 'torch'", name="torch")
+    reason = fixable(pickle.loads(pickle.dumps(caught.value)))
+    assert "the worker on 10.0.0.7 cannot train: No module named 'torch'; install" in str(reason)

@@ -10,7 +10,14 @@ from types import SimpleNamespace
 import pytest
 
 from cluster.machines import own_folder, session, start_errors
-from cluster.machines.start_errors import check_addresses, check_processes, join_error, missing_of_ray, start_error
+from cluster.machines.start_errors import (
+    check_addresses,
+    check_processes,
+    join_error,
+    missing_of_ray,
+    start_error,
+    token_error,
+)
 from data_shards import control_groups
 from data_shards.errors import ExhaustedError, UserError
 from data_shards.memory import total_bytes
@@ -117,6 +124,26 @@ def test_a_cluster_that_cannot_be_joined(error: Exception, said: str, monkeypatc
     assert said in str(found)
     assert str(found).startswith("--address 10.0.0.1:6379: ")
     assert "\n" not in str(found)
+
+
+@pytest.mark.parametrize(
+    ("variables", "said"),
+    [
+        ({}, "none was given"),
+        ({"RAY_AUTH_MODE": "token"}, "the one in ~/.ray/auth_token is wrong"),
+        ({"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "f" * 64}, "the one in RAY_AUTH_TOKEN is wrong"),
+    ],
+)
+def test_a_token_is_told_with_where_it_comes_from(
+    variables: dict[str, str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / ".ray").mkdir()
+    (tmp_path / ".ray" / "auth_token").write_text("0" * 64)
+    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in {"HOME": str(tmp_path), **variables}.items():
+        monkeypatch.setenv(name, value)
+    assert said in str(token_error("http://10.0.0.1:8265"))
 
 
 def test_a_ray_that_lacks_something() -> None:
