@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any, Self
+from typing import Any, Self, TextIO
 
 from tqdm import tqdm
 
@@ -14,6 +14,15 @@ from data_shards.errors import counted
 
 LINE_INTERVAL_S = 10.0
 SECONDS_BETWEEN_LOOKS = 0.2
+
+
+def bar_size(stream: TextIO) -> dict[str, Any]:
+    """Arguments of tqdm: a bar as wide as its terminal; on one without a size, as a container's may be, tqdm would draw nothing."""
+    try:
+        has_size = all(os.get_terminal_size(stream.fileno()))
+    except OSError:
+        return {}
+    return {"dynamic_ncols": True} if has_size else {"ncols": 80, "nrows": 24}
 
 
 def megabytes(size_bytes: int) -> int:
@@ -30,15 +39,8 @@ class Progress:
         self._began = self._last = time.monotonic()
         self._bar: tqdm[Any] | None = None
         if sys.stderr.isatty():
-            # tqdm draws nothing on a terminal without a size, as a container's may be.
-            columns, lines = os.get_terminal_size(sys.stderr.fileno())
             self._bar = tqdm(
-                desc=label,
-                total=total,
-                unit=f" {unit}",
-                unit_scale=total > 1_000_000,
-                ncols=columns or 80,
-                nrows=lines or 24,
+                desc=label, total=total, unit=f" {unit}", unit_scale=total > 1_000_000, **bar_size(sys.stderr)
             )
 
     def advance(self, count: int = 1) -> None:

@@ -6,6 +6,10 @@ import time
 from collections.abc import Mapping
 from typing import Any, TextIO
 
+from tqdm import tqdm
+
+from data_shards.progress import bar_size
+
 LINE_INTERVAL_S = 5.0
 
 
@@ -20,7 +24,7 @@ class ConsoleProgress:
         self.name, self.total, self.stream = name, total, stream or sys.stderr
         self._start, self._images = -1, 0
         self._shown = -LINE_INTERVAL_S
-        self._bar: Any = None
+        self._bar: tqdm[Any] | None = None
 
     def show(self, record: Mapping[str, Any]) -> None:
         """A record with another start, or with fewer images than before, is of a run that restarted after a failure."""
@@ -45,10 +49,8 @@ class ConsoleProgress:
         self._start = self._images = start
         if self.stream.isatty():
             self.close()
-            from tqdm import tqdm
-
             about: dict[str, Any] = {"total": self.total, "initial": start, "desc": self.name, "unit": "image"}
-            self._bar = tqdm(**about, file=self.stream, dynamic_ncols=True)
+            self._bar = tqdm(**about, file=self.stream, **bar_size(self.stream))
         elif start:
             self._print(f"continues from {start} of {self.total} images")
 

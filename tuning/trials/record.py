@@ -16,6 +16,7 @@ from tqdm import tqdm
 from cluster.ownership.attempt import UNOWNED, Attempt
 from cluster.records.run_state import STATE, state_now
 from data_shards.errors import counted
+from data_shards.progress import bar_size
 from data_shards.storage.folder import RunFolder
 from tuning.analysis.results import (
     ERROR,
@@ -57,7 +58,7 @@ class Progress:
         # Made at its first use: Tune copies its callbacks by pickling, which a bar and a stream do not survive.
         self.stream = self.stream or sys.stderr
         off = not self.stream.isatty()
-        return tqdm(total=self.total, unit="trial", dynamic_ncols=True, file=self.stream, disable=off)
+        return tqdm(total=self.total, unit="trial", file=self.stream, disable=off, **bar_size(self.stream))
 
     def ended(self, trial: Trial) -> None:
         self.say(ending_text(trial, self.trials))

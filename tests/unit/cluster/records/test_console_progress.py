@@ -1,4 +1,8 @@
+import fcntl
 import io
+import os
+import struct
+import termios
 
 import pytest
 
@@ -77,3 +81,17 @@ def test_one_bar_on_a_terminal() -> None:
 
 def test_durations() -> None:
     assert [duration_text(seconds) for seconds in (5, 75, 3700)] == ["0:05", "1:15", "1:01:40"]
+
+
+@pytest.mark.parametrize(("lines", "columns", "width"), [(30, 120, 120), (0, 0, 80)])
+def test_a_terminal_without_a_size_has_a_bar_too(lines: int, columns: int, width: int) -> None:
+    here, there = os.openpty()
+    fcntl.ioctl(there, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
+    with open(there, "w", encoding="utf-8") as screen, open(here, "rb", buffering=0) as read:
+        shown = ConsoleProgress("run", 100, screen)
+        shown.show({"start": 0})
+        shown.close()
+        screen.flush()
+        said = read.read(10_000).decode().strip().splitlines()[-1].split("\r")[-1]
+    assert said.startswith("run:   0%")
+    assert width - 2 <= len(said) <= width
