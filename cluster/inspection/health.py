@@ -14,6 +14,8 @@ from cluster.records.upload import INTERVAL_S
 STARTS_WITHIN_S = 600.0
 # Time without records that is allowed beyond the usual interval: an evaluation, a checkpoint, a restart.
 GRACE_S = 120.0
+# An owner writes its heartbeat every few seconds, on slow storage every few ten.
+BEATS_WITHIN_S = 60.0
 # Between the clocks of the driver, which writes state.json, and of the machine of rank 0, which writes the records.
 CLOCKS_S = 300.0
 # Files that were written so much later than they say are copies.
@@ -23,11 +25,12 @@ RECENT = 20
 
 @dataclass(frozen=True)
 class Health:
-    """State: training, finished, stopped, diverged, failed, stalled (no sign of it any more) or empty."""
+    """State: starting, training, waiting (no records, but its driver is alive), finished, stopped, diverged, failed, stalled (no sign of it
+    any more) or empty."""
 
     state: str
     since: float | None
-    """Seconds since 1970; of one that trains the newest sign of life."""
+    """Seconds since 1970; of one that starts, trains or waits the newest sign of progress."""
     reason: str = ""
 
 
@@ -59,7 +62,9 @@ def health(run: RunSnapshot, now: float) -> Health:
         signs.append(run.written)
     newest, patience_s = max(signs), _patience_s(run.records)
     if now - newest <= patience_s:
-        return Health("training", newest)
+        return Health("training" if run.records or run.checkpoints else "starting", newest)
+    if run.beat and now - run.beat <= BEATS_WITHIN_S:
+        return Health("waiting", newest, "its driver is alive and waits for machines or storage; its log says for what")
     return Health(
         "stalled", newest, f"no sign of life, which was due within {patience_s:.0f} s by this machine's clock"
     )

@@ -109,7 +109,8 @@ def warnings_of(run: RunSnapshot) -> list[str]:
 def health_text(found: Health, now: float) -> str:
     when = f" ({_at(found.since)}, {ago_text(found.since, now)} ago)" if found.since else ""
     reason = f": {found.reason}" if found.reason else ""
-    words = {"training": "training, last sign of life", "stalled": "stalled or stopped since"}
+    words = {"starting": "starting since", "training": "training, last sign of life"}
+    words |= {"waiting": "waiting, last sign of progress", "stalled": "stalled or stopped since"}
     return f"{words.get(found.state, found.state)}{when}{reason}"
 
 

@@ -8,6 +8,8 @@ from typing import Any
 
 from pyarrow import fs
 
+from cluster.ownership.attempt import FOLDER, RECORD
+from cluster.ownership.records import live
 from cluster.records.about import about_run, read_state
 from cluster.records.events import Event, event_files, merged, parse_events
 from cluster.records.metrics_file import IMAGES, METRICS, Record, read_records
@@ -69,6 +71,8 @@ class RunSnapshot:
     """Of the newest attempts, in the order of their times."""
     written: float | None = None
     """When records or state were last written, by the clock of the storage, seconds since 1970."""
+    beat: float | None = None
+    """When its owner's heartbeat was last written, by the clock of the storage, seconds since 1970; None where no owner is left."""
     remarks: list[str] = field(default_factory=list)
     """Lines on damaged records."""
 
@@ -128,9 +132,16 @@ def take_snapshot(folder: RunFolder, *, verify: bool = False, with_events: bool 
     records = read_records(folder, remarks.append) if METRICS in listed else []
     about = about_run(folder) if ABOUT in listed or found else {}
     state = read_state(folder, STATE) if STATE in listed else {}
-    times = [listed[name].mtime for name in (METRICS, STATE) if name in listed]
-    written = max((time.timestamp() for time in times if time), default=None)
-    return RunSnapshot(folder.label, about, state, records, checkpoints, events, written, remarks)
+    written = _written(listed, [METRICS, STATE])
+    owners = live(path.removeprefix(f"{FOLDER}/") for path in listed if path.startswith(f"{FOLDER}/"))
+    beat = _written(listed, [f"{FOLDER}/{owner}{RECORD}" for owner in owners])
+    return RunSnapshot(folder.label, about, state, records, checkpoints, events, written, beat, remarks)
+
+
+def _written(listed: Mapping[str, fs.FileInfo], names: Iterable[str]) -> float | None:
+    """When the newest of these files was written, seconds since 1970."""
+    times = [listed[name].mtime for name in names if name in listed]
+    return max((time.timestamp() for time in times if time), default=None)
 
 
 def _events(folder: RunFolder, names: Iterable[str], readers: ThreadPoolExecutor) -> list[Event]:

@@ -16,6 +16,8 @@ from cluster import status
 from cluster.inspection import report, snapshot
 from cluster.inspection.health import Health, health, pace
 from cluster.inspection.snapshot import RunSnapshot, take_snapshot
+from cluster.ownership.attempt import ENDED
+from cluster.ownership.records import Records, own_record
 from cluster.ranks.world import World
 from cluster.records import events
 from cluster.records.metrics_file import Record
@@ -183,7 +185,7 @@ def test_a_storage_with_runs_is_a_table(copy: RunFolder, capsys: pytest.CaptureF
     Path(copy.root, "notes.txt").write_text("hello")
     head, *rows = shown(capsys, copy.root).splitlines()
     assert head.split()[:4] == ["run", "health", "since", "images"]
-    assert [row.split()[:2] for row in rows] == [["tiny", "finished"], ["young", "training"]]
+    assert [row.split()[:2] for row in rows] == [["tiny", "finished"], ["young", "starting"]]
     assert rows[0].split()[-1] == "3"
 
 
@@ -274,6 +276,21 @@ def test_a_run_is_healthy_as_long_as_it_keeps_its_rhythm() -> None:
     assert health(replace(of(quick), written=NOW - 5), NOW) == Health("training", NOW - 5)
     assert health(replace(of(quick), written=NOW + 4000), NOW + 4000).state == "stalled"
     assert health(of([]), NOW).state == "empty"
+    assert health(of([], "training", NOW - 30), NOW) == Health("starting", NOW - 30)
+
+
+def test_a_run_without_records_whose_driver_is_alive_waits(copy: RunFolder) -> None:
+    owner = Records(copy)
+    owner.write("3dead", own_record())
+    beat = take_snapshot(copy).beat
+    assert beat is not None
+    assert abs(beat - time.time()) < 30
+    quiet = replace(of(records(NOW - 900, NOW - 899, NOW - 898)), beat=NOW - 5)
+    waiting = health(quiet, NOW)
+    assert (waiting.state, waiting.since) == ("waiting", NOW - 898)
+    assert health(replace(quiet, beat=NOW - 500), NOW).state == "stalled"
+    owner.mark("3dead", ENDED)
+    assert take_snapshot(copy).beat is None
 
 
 @pytest.mark.parametrize("state", ["stopped", "diverged", "failed"])
