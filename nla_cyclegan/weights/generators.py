@@ -1,7 +1,7 @@
 """Generator weight files: writes them, reads them, and finds those of a run, a checkpoint or a URI.
 
 A weight file is safetensors, whose metadata hold the format, its version and the GeneratorConfig as JSON. A .pth file of
-pytorch-CycleGAN-and-pix2pix is read as well. Reading either runs no code.
+pytorch-CycleGAN-and-pix2pix is read as well, also one that was converted to safetensors. Reading them runs no code.
 """
 
 import json
@@ -9,6 +9,7 @@ import struct
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import safetensors.torch
 from torch import nn
@@ -195,8 +196,11 @@ def _read(folder: Location, file: str, reader: CheckpointReader | None = None) -
 def _generator(content: bytes) -> Generator:
     if is_torch_file(content):
         return generator_from(read_state(content))
-    metadata = _metadata(content)
+    header = _header(content)
+    metadata = _metadata(header)
     if metadata.get("format") != FORMAT:
+        if any(name.endswith("model.1.weight") for name in header):
+            return generator_from(tensors_in(content))
         raise UserError(
             in_place_of(content)
             or f"not a generator's weight file (neither safetensors of {FORMAT} nor .pth of {LAYOUT})"
@@ -209,13 +213,18 @@ def _generator(content: bytes) -> Generator:
     return build_generator(metadata.get("config", ""), tensors_in(content))
 
 
-def _metadata(content: bytes) -> dict[str, str]:
-    """The metadata of a safetensors file, which starts with the length of its JSON header (u64, little endian); else empty."""
+def _header(content: bytes) -> dict[str, Any]:
+    """The header of a safetensors file: names and, as `__metadata__`, texts, after its length (u64, little endian). Else empty."""
     try:
         (length,) = struct.unpack_from("<Q", content)
-        metadata = json.loads(content[8 : 8 + length]).get("__metadata__", {})
-    except (struct.error, ValueError, AttributeError, OverflowError, RecursionError):
+        header = json.loads(content[8 : 8 + length])
+    except (struct.error, ValueError, OverflowError, RecursionError):
         return {}
+    return header if isinstance(header, dict) else {}
+
+
+def _metadata(header: dict[str, Any]) -> dict[str, str]:
+    metadata = header.get("__metadata__", {})
     return (
         {name: text for name, text in metadata.items() if isinstance(text, str)} if isinstance(metadata, dict) else {}
     )

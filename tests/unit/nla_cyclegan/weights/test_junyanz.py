@@ -5,6 +5,7 @@ import pickle
 from collections import OrderedDict
 
 import pytest
+import safetensors.torch
 import torch
 from torch import nn
 
@@ -84,6 +85,18 @@ def test_files_old_and_new_with_statistics_and_from_data_parallel(tmp_path, lega
         torch.testing.assert_close(load_generator(file, "A2B")(images()), plain(images()), rtol=0, atol=1e-4)
     with pytest.raises(UserError, match=r"latest_net_G_A\.pth: translates A2B, but B2A is asked for"):
         load_generator(file, "B2A")
+
+
+def test_a_file_that_was_converted_to_safetensors_is_read(tmp_path):
+    state = {f"module.{name}": tensor for name, tensor in Plain(4, 2).state_dict().items()}
+    safetensors.torch.save_file(state, tmp_path / "latest_net_G_A.safetensors", {"format": "pt"})
+    found = read_generator(tmp_path / "latest_net_G_A.safetensors")
+    expected = generator_from(state)
+    for name, tensor in expected.state_dict().items():
+        assert torch.equal(found.state_dict()[name], tensor)
+    safetensors.torch.save_file(without(state, "module.model.4.bias"), tmp_path / "cut.safetensors")
+    with pytest.raises(UserError, match=r"cut.safetensors: not a ResNet generator of .*: missing model.4.bias"):
+        read_generator(tmp_path / "cut.safetensors")
 
 
 def test_the_round_trip_is_exact():
