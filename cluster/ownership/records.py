@@ -1,5 +1,6 @@
 """The records of attempts in a run's folder."""
 
+import json
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import asdict, replace
@@ -12,6 +13,7 @@ from pydantic.dataclasses import dataclass
 from cluster.ownership.attempt import ENDED, FOLDER, ID, RECORD, number_of
 from cluster.ownership.process import Process, job_or_pid, user_and_host
 from data_shards.errors import UserError
+from data_shards.storage import write_file
 from data_shards.storage.checked import checked, parsed, shortened
 from data_shards.storage.folder import RunFolder
 
@@ -70,11 +72,12 @@ class Records:
             return UNKNOWN
 
     def write(self, attempt: str, record: Record) -> None:
-        self.folder.write_json(f"{FOLDER}/{attempt}{RECORD}", asdict(record))
+        # Every few seconds. One that is found empty is of an owner that is alive: it has changed.
+        write_file(self.place, f"{attempt}{RECORD}", json.dumps(asdict(record), indent=1).encode(), whole=False)
 
     def mark(self, attempt: str, ending: str) -> None:
         """Write ENDED or GONE of an attempt."""
-        self.folder.write(f"{FOLDER}/{attempt}{ending}", attempt.encode())
+        write_file(self.place, f"{attempt}{ending}", attempt.encode(), whole=False)
 
     def end(self, attempt: str) -> None:
         """Mark an attempt of this process as ended; if it has written nothing to a local disk, remove the folder."""
