@@ -14,7 +14,7 @@ from cluster.records.upload import INTERVAL_S
 STARTS_WITHIN_S = 600.0
 # Time without records that is allowed beyond the usual interval: an evaluation, a checkpoint, a restart.
 GRACE_S = 120.0
-# An owner writes its heartbeat every few seconds, on slow storage every few ten.
+# An owner writes its heartbeat every few seconds; slow storage may hold one up for half a minute.
 BEATS_WITHIN_S = 60.0
 # Between the clocks of the driver, which writes state.json, and of the machine of rank 0, which writes the records.
 CLOCKS_S = 300.0
@@ -64,7 +64,11 @@ def health(run: RunSnapshot, now: float) -> Health:
     if now - newest <= patience_s:
         return Health("training" if run.records or run.checkpoints else "starting", newest)
     if run.beat and now - run.beat <= BEATS_WITHIN_S:
-        return Health("waiting", newest, "its driver is alive and waits for machines or storage; its log says for what")
+        return Health(
+            "waiting",
+            newest,
+            "its driver is alive, and no record has come since: it waits for machines or storage, or hangs; its log says more",
+        )
     return Health(
         "stalled", newest, f"no sign of life, which was due within {patience_s:.0f} s by this machine's clock"
     )
