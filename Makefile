@@ -1,26 +1,26 @@
-# A newcomer's two commands: `make demo` trains on synthetic landscapes and paints held-out ones; `make test` checks everything.
+# Start with these two: `make demo` trains on synthetic landscapes and paints held-out ones; `make test` runs the tests.
 #
-#   make demo DATA=path/to/monet2photo [SIZE=128] [STEPS=1400]     the same with your own trainA trainB testA testB
-#   make slow                                                      runs and sweeps that are killed and go on; the benchmarks run
-#   make chaos                                                     faults across several hosts, and their table: Linux, as root
-#   make gpu                                                       what only a GPU can show: kernels and steps, bit by bit
+#   make demo DATA=path/to/monet2photo [SIZE=128] [STEPS=1400]     the demo on your own trainA trainB testA testB
+#   make slow                                                      slow tests: runs and sweeps that are killed and resume; the benchmarks
+#   make chaos                                                     faults across several hosts, and the table of results; Linux, as root
+#   make gpu                                                       tests that need a GPU: kernels and steps, bit by bit
 #   make lint                                                      ruff and mypy
 
 PYTHON ?= python3
 BIN := .venv/bin
 
-# Where the demo's images come from: empty draws synthetic ones. SIZE is their side in pixels.
+# The folder of the demo's images; if empty, synthetic ones are drawn. SIZE is their side in pixels.
 DATA ?=
 SIZE ?= 128
 STEPS ?=
-# Not make's own functions, which would take a path with spaces for several.
+# Not make's own functions, which would split a path at its spaces.
 NAME := $(if $(DATA),$(shell basename "$(DATA)"),synthetic)-$(SIZE)px$(if $(STEPS),-$(STEPS)steps)
 DEMO := demo/$(NAME)
 IMAGES := $(if $(DATA),$(DATA),$(DEMO)/images)
 TRUTH := $(if $(DATA),,--truth "$(IMAGES)/truthB2A")
 # The demo's global batch is 2 (cluster/configs/demo.yaml): the clock is image pairs, not steps.
 LENGTH := $(if $(STEPS),--schedule.images $(shell expr $(STEPS) \* 2))
-# Two thirds of the time of fp32 on CPUs with instructions for it; on others, such as most laptops', 6 times as long.
+# bf16 takes two thirds of the time of fp32 on CPUs with instructions for it, and 6 times as long on others, such as most laptops'.
 PRECISION := $(shell grep -qsE 'avx512_bf16|amx_bf16' /proc/cpuinfo && echo bf16 || echo fp32)
 
 .PHONY: install demo test slow chaos gpu lint debian
@@ -47,7 +47,7 @@ demo: install
 	@echo
 	@echo "The paintings are in $(DEMO)/painted, the picture grid is $(DEMO)/grid.png, the scores are in $(DEMO)/scores.json."
 
-# Debian's Chromium opens the dashboard in the tests, iproute2 makes hosts of network namespaces; without them such tests are skipped.
+# The tests use Debian's Chromium to open the dashboard, and iproute2 to simulate hosts; without them those tests are skipped.
 debian:
 	apt-get update --quiet=2
 	DEBIAN_FRONTEND=noninteractive apt-get install --quiet=2 --yes --no-install-recommends chromium chromium-driver iproute2

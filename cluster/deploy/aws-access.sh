@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Makes the two roles of cluster/deploy/aws.yaml: workers use one bucket, the head starts and ends machines of its cluster too,
-# and no others. May be called again.
+# Creates the two roles of cluster/deploy/aws.yaml: workers may use one bucket; the head may also start and terminate machines of
+# its own cluster, and no others. May be run again.
 #   cluster/deploy/aws-access.sh BUCKET
 set -euo pipefail
 bucket=${1:?give the name of the bucket}
@@ -18,8 +18,8 @@ use_bucket='{"Version": "2012-10-17", "Statement": [
   {"Effect": "Allow", "Action": ["s3:ListBucket", "s3:GetBucketLocation"], "Resource": "arn:aws:s3:::'$bucket'"},
   {"Effect": "Allow", "Action": ["s3:GetObject", "s3:PutObject", "s3:DeleteObject", "s3:AbortMultipartUpload"],
    "Resource": "arn:aws:s3:::'$bucket'/*"}]}'
-# What the autoscaler calls. Ray names each machine after its cluster as it starts it; without that name it may not be started,
-# and only machines of that name may be renamed or ended.
+# The calls of the autoscaler. Ray names each machine after its cluster when it starts it; without that name it may not be started,
+# and only machines of that name may be renamed or terminated.
 start_machines='{"Version": "2012-10-17", "Statement": [
   {"Sid": "See", "Effect": "Allow", "Action": ["ec2:DescribeInstances", "ec2:DescribeInstanceTypes"],
    "Resource": "*", "Condition": {"StringEquals": {"aws:RequestedRegion": "'$region'"}}},
@@ -48,12 +48,12 @@ for role in "$worker" "$head"; do
     fi
 done
 aws iam put-role-policy --role-name "$head" --policy-name machines --policy-document "$start_machines"
-# Of an account that never had a spot machine; the head itself may not make it.
+# For accounts that never had a spot machine; the head itself may not create this role.
 if ! aws iam get-role --role-name AWSServiceRoleForEC2Spot > /dev/null 2>&1; then
     aws iam create-service-linked-role --aws-service-name spot.amazonaws.com > /dev/null
 fi
 
-# Parts of uploads that were broken off are in no listing, and cost money until somebody deletes them.
+# Parts of interrupted uploads do not show in listings, and cost money until somebody deletes them.
 abort='{"Rules": [{"ID": "abort-unfinished-uploads", "Status": "Enabled", "Filter": {"Prefix": ""},
   "AbortIncompleteMultipartUpload": {"DaysAfterInitiation": 7}}]}'
 if rules=$(aws s3api get-bucket-lifecycle-configuration --bucket "$bucket" 2>&1); then

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Makes the two accounts of cluster/deploy/gcp.yaml: workers use one bucket, the head starts and ends machines too, as the
-# workers' account alone. May be called again.
+# Creates the two accounts of cluster/deploy/gcp.yaml: workers may use one bucket; the head may also start and terminate machines, but
+# only under the workers' account. May be run again.
 #   cluster/deploy/gcp-access.sh PROJECT BUCKET
 set -euo pipefail
 project=${1:?give the project}
@@ -20,7 +20,7 @@ gcloud projects add-iam-policy-binding "$project" --role roles/compute.instanceA
 gcloud iam service-accounts add-iam-policy-binding "$worker" --project "$project" \
     --role roles/iam.serviceAccountUser --member "serviceAccount:$head"
 
-# Parts of uploads that were broken off are in no listing, and cost money until somebody deletes them.
+# Parts of interrupted uploads do not show in listings, and cost money until somebody deletes them.
 abort='{"rule": [{"action": {"type": "AbortIncompleteMultipartUpload"}, "condition": {"age": 7}}]}'
 rules=$(gcloud storage buckets describe "gs://$bucket" --format "value(lifecycle_config)")
 case $rules in

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Tells Ray that the cloud is about to take this spot machine away, so that the run saves a checkpoint at once and goes on
-# without it. AWS says so two minutes ahead, Google half a minute. Runs on every spot machine beside Ray; what it cannot do it
-# says once. In Python, which Ray's image has: it has no curl.
+# Tells Ray that the cloud is about to take this spot machine away, so that the run saves a checkpoint at once and continues
+# without it. AWS gives notice two minutes ahead, Google half a minute. Runs next to Ray on every spot machine; what it cannot do it
+# reports once. In Python, because Ray's image has no curl.
 set -u
 exec "$(command -v python3 || command -v python)" - <<'PYTHON'
 import os
@@ -13,7 +13,7 @@ from urllib.request import ProxyHandler, Request, build_opener
 
 METADATA = os.environ.get("METADATA", "http://169.254.169.254")
 EVERY_S = float(os.environ.get("EVERY_S", 2))
-# Never through a proxy: only this machine can ask.
+# Never through a proxy: only this machine itself can ask.
 OPENER = build_opener(ProxyHandler({}))
 AWS, GOOGLE = "/latest/meta-data/spot/instance-action", "/computeMetadata/v1/instance/preempted"
 said = set()
