@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# All that only a GPU can show, in about 9 minutes, and 6 for the evidence; stage by stage: one that fails or takes too long costs only itself.
+# Everything that needs a GPU, in about 9 minutes, plus 6 for the evidence, in stages: one that fails or times out does not affect the others.
 #   tests/benchmarks/gpu_check.sh OUT [SHARDS]        PYTHON=python3 STAGES="tests bench train start paper precision evidence" by default
-# OUT gets one log a stage, the bench's table and a summary. SHARDS is a packed dataset of images of at least 256 px; by default
-# a small one is drawn. The stage `evidence` trains at 128 px: SHARDS may then be `data_shards pack IMAGES SHARDS --size 144`. It goes on from
-# the runs in the folder EVIDENCE_STATE, starts none that would end after EVIDENCE_MINUTES (6), and leaves all of them in OUT/evidence.
+# OUT gets one log per stage, the table of the bench and a summary. SHARDS is a packed dataset of images of at least 256 px; by default
+# a small one is drawn. The stage `evidence` trains at 128 px: SHARDS may then be `data_shards pack IMAGES SHARDS --size 144`. It continues
+# the runs in the folder EVIDENCE_STATE, starts none that would end after EVIDENCE_MINUTES (6), and puts all of them into OUT/evidence.
 set -uo pipefail
 cd "$(dirname "$0")/../.."
 out=$(realpath -m "$1") python=${PYTHON:-python3} stages=${STAGES:-tests bench train start paper precision evidence}
