@@ -146,8 +146,8 @@ def _wrapped(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, widt
     lines = [""]
     for word in re.findall(r"\S+\s*", text):
         parts = _parts(word, font, width)
-        for part in parts:
-            too_long = len(parts) > 1 and part is parts[0]
+        for place, part in enumerate(parts):
+            too_long = len(parts) > 1 and place == 0
             if lines[-1] and (too_long or font.getlength((lines[-1] + part).rstrip()) > width):
                 lines.append("")
             lines[-1] += part
