@@ -36,8 +36,10 @@ def check_directions(directions: Sequence[Direction]) -> None:
 
 
 def direction_of(file: str | Path) -> Direction | None:
-    """The direction of a weight file with one of the usual names, else None."""
-    name = str(file).replace("\\", "/").rpartition("/")[2]
+    """The direction of a weight file with one of the usual names, else None; a path, or a URI with or without options."""
+    text = str(file)
+    path = text.partition("?")[0] if "://" in text else text
+    name = path.replace("\\", "/").rpartition("/")[2]
     for direction in FILE_NAMES:
         if name == FILE_NAMES[direction] or name.endswith(PTH_ENDINGS[direction]):
             return direction

@@ -45,11 +45,10 @@ def load_networks(networks: Mapping[str, nn.Module], source: str, *, discriminat
     if folder is None:
         if discriminators:
             raise UserError(f"{source}: a file of one generator; give a folder, or --init.what generators")
-        name = source.partition("?")[0] if "://" in source else source
-        direction = direction_of(name)
+        direction = direction_of(source)
         if direction is None:
             theirs = {each: f"latest{ending}" for each, ending in PTH_ENDINGS.items()}
-            names = theirs if name.endswith(".pth") else FILE_NAMES
+            names = theirs if source.partition("?")[0].endswith(".pth") else FILE_NAMES
             wanted = " or ".join(f"{called} ({each})" for each, called in names.items())
             raise UserError(f"{source}: its name does not say what it translates; call it {wanted}")
         return [_fill_generator(networks, source, direction)]

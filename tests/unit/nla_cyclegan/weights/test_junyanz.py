@@ -15,6 +15,7 @@ from nla_cyclegan.__main__ import main
 from nla_cyclegan.pixels import to_uint8
 from nla_cyclegan.weights.generators import load_generator, load_generators, read_generator
 from nla_cyclegan.weights.junyanz import generator_from, read_state, state_of
+from nla_cyclegan.weights.names import direction_of
 from nla_cyclegan.weights.starting import load_networks
 
 
@@ -240,6 +241,12 @@ def test_a_file_whose_writer_left_checksums_out_is_read(tmp_path):
     finally:
         torch.serialization.set_crc32_options(True)
     assert read_state((tmp_path / "w.pth").read_bytes())
+
+
+@pytest.mark.parametrize("options", ["", "?region=eu-west-1"])
+def test_the_name_of_a_uri_tells_the_direction(options):
+    assert direction_of(f"s3://bucket/latest_net_G_A.pth{options}") == "A2B"
+    assert direction_of(f"s3://bucket/run/generator_ba.safetensors{options}") == "B2A"
 
 
 def test_import_takes_a_folder_or_files(tmp_path, capsys):
