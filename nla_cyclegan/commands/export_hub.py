@@ -24,7 +24,8 @@ PREVIEW = re.compile(r"images_(\d+)\.png", re.ASCII)
 FIGURES = re.compile(r"(score|swd|lab|kid|fid|cycle|identity)(_\w+)?")
 LICENSE = re.compile(r"[a-z0-9][a-z0-9.-]*")
 # Options whose values are paths of the training machine: left out of the public page, or reduced to their last part.
-LEFT_OUT, LAST_PART = ("--storage",), ("--data.uri", "--validation.inception", "--data.cache_folder")
+LEFT_OUT = ("--storage",)
+LAST_PART = ("--data.uri", "--data.cache_folder", "--init.from", "--validation.inception")
 
 
 def export_hub(weights: str, directions: list[Direction], folder: Path, license: str | None = None) -> str:

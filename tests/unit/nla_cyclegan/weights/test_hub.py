@@ -24,7 +24,8 @@ from nla_cyclegan.weights.generators import load_generator, save_generator
 CONFIG = GeneratorConfig(base_channels=2, num_blocks=2, nonlocal_blocks=(1,), nonlocal_gain=0.5)
 MASKED = GeneratorConfig(base_channels=2, num_blocks=1, nonlocal_blocks=(), output="masked", norm="group")
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
-COMMAND = "python -m cluster train --name=monet --storage=/home/me/runs --data.uri=s3://bucket/monet2photo --seed=3"
+COMMAND = "python -m cluster train --name=monet --storage=/home/me/runs "
+COMMAND += "--data.uri=s3://bucket/monet2photo --init.from=/home/me/runs/first@best --seed=3"
 
 
 @pytest.fixture
@@ -73,7 +74,7 @@ def test_both_directions_come_back_exactly(run: Path, tmp_path: Path, capsys: An
     card = (out / "README.md").read_text()
     head, body = card.removeprefix("---\n").split("\n---\n")
     assert "license: cc-by-4.0" in head.splitlines()
-    assert "python -m cluster train --name=monet --data.uri=monet2photo --seed=3" in body
+    assert "python -m cluster train --name=monet --data.uri=monet2photo --init.from=first@best --seed=3" in body
     assert "bucket" not in card
     assert "8 image pairs of monet2photo seen" in body
     assert [line for line in body.splitlines() if line.startswith("| `")] == [
