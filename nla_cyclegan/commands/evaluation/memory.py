@@ -9,6 +9,7 @@ from data_shards.errors import UserError
 from data_shards.memory import available_bytes
 from nla_cyclegan.commands.device import first_sentence, out_of_memory
 from nla_cyclegan.metrics.sampled import PIXELS
+from nla_cyclegan.metrics.sliced_wasserstein import COARSEST
 from nla_cyclegan.model.config import GeneratorConfig, fitting_side
 
 # Bytes for each pixel of a batch: images, their pyramids in fp32, their similarities in fp64.
@@ -65,7 +66,9 @@ def _too_little(size: int, config: GeneratorConfig | None, longest: float, free:
     fitting = size
     while fitting >= 4 and needed_bytes(fitting, config, longest) > free:
         fitting = fitting_side(fitting - 1)
-    advice = f"--size {fitting} fits" if 16 <= fitting < size else "no size fits: end other programs"
+    fits = f"--size {fitting} fits" if fitting >= COARSEST else "no size fits: end other programs"
+    # Memory may run out although the estimate fits.
+    advice = fits if fitting < size else "give a smaller --size, or end other programs"
     return (
         f"too little memory at {size} px: about {needed_bytes(size, config, longest) / 1e9:.1f} GB are needed, {free / 1e9:.1f} GB are "
         f"free; {advice}"

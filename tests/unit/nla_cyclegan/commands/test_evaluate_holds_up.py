@@ -241,7 +241,7 @@ def test_a_size_for_which_memory_is_too_little_is_refused(
 @pytest.mark.parametrize(
     ("raised", "message"),
     [
-        (MemoryError(), "error: too little memory at 48 px"),
+        (MemoryError(), " GB are free; give a smaller --size, or end other programs\n"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"), "error: too little memory"),
         (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), "error: the device is out of memory at 48 px"),
         (OSError(28, "No space left on device"), "no room for temporary files; make some, or name another folder in TMPDIR"),
