@@ -122,5 +122,7 @@ def _run(name: str, folder: RunFolder, warn: Callable[[str], None]) -> Entry:
         best = min((each[measure] for each in run.evaluated if measure in each), default=None)
     elif run.best and run.best.score_definition == SWD_ALONE:
         measure = SWD_ALONE
-    seconds = times[-1] - times[0] if len(times) > 1 else None
+    # Of a group that shrank or grew, those that wrote the newest checkpoint.
+    workers = next((each.world for each in run.checkpoints if each.world), 1)
+    seconds = workers * (times[-1] - times[0]) if len(times) > 1 else None
     return Entry(name, "run", now.state, None, best, run.images, seconds, now.since, measure=measure)
