@@ -7,7 +7,8 @@ let about, upload, direction, point;
 let newest = 0, waiting = 0;
 
 async function ask(path, options) {
-  at("busy").hidden = ++waiting === 0;
+  waiting += 1;
+  at("busy").hidden = false;
   try {
     const response = await fetch(path, options);
     const content = await response.json();
@@ -53,8 +54,9 @@ async function paint() {
 }
 
 async function look(number) {
-  const { maps } = await ask(`attention?${query(point)}`, { method: "POST", body: upload });
-  if (number !== newest) return;
+  const asked = point;
+  const { maps } = await ask(`attention?${query(asked)}`, { method: "POST", body: upload });
+  if (number !== newest || asked !== point) return;
   at("none").hidden = maps.length > 0;
   at("maps").replaceChildren(...maps.map(({ block, picture }) => {
     const figure = document.createElement("figure"), image = new Image(), caption = document.createElement("figcaption");

@@ -24,7 +24,12 @@ export function prepareControls() {
 }
 
 async function copyLink({ target }) {
-  await navigator.clipboard?.writeText(location.href).then(() => { target.textContent = "Copied"; }, () => prompt("The address of this view", location.href));
+  try {
+    await navigator.clipboard.writeText(location.href);
+    target.textContent = "Copied";
+  } catch {
+    prompt("The address of this view", location.href); // Browsers give no clipboard to pages of other machines without HTTPS.
+  }
   setTimeout(() => { target.textContent = "Copy link"; }, 1500);
 }
 

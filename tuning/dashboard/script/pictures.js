@@ -5,10 +5,13 @@ import { element, find, number, options } from "page/text";
 
 const SHOWN = 12;
 
+// A number that is lower for better trials; a trial without the measure, such as a diverged one, is the worst.
+const badness = (trial) => (view.value(trial) === null ? Infinity : view.value(trial) * (view.metric.isHigherBetter ? -1 : 1));
+
 // Trials with pictures: the best of each group by rank, then the second of each, ...
 const illustrated = () => view.groups.flatMap((group) => group.trials
   .filter((trial) => sweep.pictures[trial.number]?.length)
-  .sort((one, other) => (view.value(one) - view.value(other)) * (view.metric.isHigherBetter ? -1 : 1))
+  .sort((one, other) => badness(one) - badness(other))
   .map((trial, place) => ({ trial, place, name: group.trials.length > 1 ? `${group.name}, trial ${trial.number}` : group.name })))
   .sort((one, other) => one.place - other.place);
 
