@@ -28,7 +28,7 @@ def translate_images(generator: Generator, images_NCHW: Tensor) -> Tensor:
 def attention_maps(generator: Generator, image_CHW: Tensor, point: Point) -> dict[int, Tensor]:
     """Attention weights of each non-local block from a pixel of a uint8 image [3, H, W], on the CPU.
 
-    Returns: block index -> weights [ceil(H / 4), ceil(W / 4)] that sum to 1; empty for a generator without such blocks.
+    Returns: block index -> weights [padded_side(H) / 4, padded_side(W) / 4] that sum to 1; empty for a generator without such blocks.
     """
     maps = generator.attention_map(_padded(generator, image_CHW[None]), row=point[0], col=point[1])
     return {block: weights_BHW[0].cpu() for block, weights_BHW in maps.items()}

@@ -49,12 +49,12 @@ class Rows:
 
 
 class Gathered:
-    """A set of images, all squares of one size.
+    """A set of images of one shorter side.
 
     Args:
-        size: side in pixels.
+        size: the shorter side in pixels.
         images: largest number of images that will be added.
-        network: uint8 [B, 3, size, size] -> features [B, D]; None: no features are needed, or `features` is set.
+        network: uint8 [B, 3, H, W] -> features [B, D]; None: no features are needed, or `features` is set.
         seed: seed of the vectors' places.
 
     Attributes:
@@ -96,7 +96,7 @@ class Gathered:
         return vectors if features is None else vectors | {FEATURES: lambda: features}
 
     def add(self, images_BCHW: Tensor) -> None:
-        """Add images: uint8 [B, 3, size, size]."""
+        """Add images: uint8 [B, 3, H, W], H or W of them `size`, the other at least that."""
         self.count += len(images_BCHW)
         for kind, samplers in self._samplers.items():
             scaled = kind.scales(images_BCHW, range(len(samplers)))

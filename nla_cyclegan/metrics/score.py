@@ -29,7 +29,7 @@ DIRECTIONS = ("A2B", "B2A")
 def score(
     distances: Mapping[str, float], untouched: Mapping[str, float], scene: float, *, content: float = CONTENT
 ) -> float | None:
-    """The score of one direction; None where the inputs are no further from the real images than those from each other.
+    """The score of one direction; None where one of the untouched inputs' distances is not above 0.
 
     Args:
         distances: of the translations: `swd` and `lab`, or `kid`, in any unit.

@@ -57,7 +57,7 @@ class Evaluation:
     """The metrics of one direction, for its inputs and their translations."""
 
     size: int
-    """Side in pixels to which all images were resized."""
+    """Side in pixels to which all images were resized: the shorter one of those that keep their proportions."""
     images: int
     real_images: int
     inputs: Scores

@@ -44,7 +44,7 @@ def attention_overlay(image_CHW: Tensor, weights_HW: Tensor, point: Point, longe
     """The weights as heat over the image in grey, the point ringed: [3, h, w].
 
     Args:
-        weights_HW: as `attention_maps` gives them, a quarter of the image's sides, rounded up.
+        weights_HW: as `attention_maps` gives them, a quarter of the padded image's sides.
         longer: pixels of the result's longer side; by default those of a picture in a grid.
     """
     height, width = image_CHW.shape[-2:]

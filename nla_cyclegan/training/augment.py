@@ -31,7 +31,7 @@ class Augment:
         self.kinds = frozenset(kinds)
 
     def draw(self, pairs: int, random: torch.Generator) -> list[Tensor]:
-        """Numbers in [0, 1) for the images of a step: fp32 [pairs, VIEWS, NUMBERS], in CPU memory; None without augmentation."""
+        """Numbers in [0, 1) for the images of a step: one fp32 [pairs, VIEWS, NUMBERS] in CPU memory; no tensor without augmentation."""
         return [torch.rand(pairs, VIEWS, NUMBERS, generator=random, dtype=torch.float32)] if self.kinds else []
 
     def __call__(self, images: Tensor, numbers: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from tuning.analysis.results import Results, Trial
 def trials_warning(trials: Sequence[Trial]) -> str:
     """A line on a ranking of scores that are not comparable; empty where they are.
 
-    `data.load_size`, `data.fit` and `validation.images` may vary in a sweep, which is then for looking at its pictures.
+    `data.load_size` and `data.fit` may vary in a sweep, which is then for looking at its pictures.
     """
     names = _names([MeasuredOn.by({"config": trial.config}) for trial in trials])
     return f"these trials differ in {' and '.join(names)}: their scores cannot be compared" if names else ""
