@@ -94,8 +94,8 @@ class DiskCache:
             self._give_up(error)
 
     def drop(self, name: str) -> None:
-        """Delete a piece, if this user may."""
-        with suppress(PermissionError):
+        """Delete a piece, if this user may and the disk can be written."""
+        with suppress(OSError):
             self._path(name).unlink(missing_ok=True)
 
     def _make_folder(self) -> int:

@@ -88,7 +88,8 @@ class SampleReader:
         name = f"{self.split.sha256[shard]}-{start}-{end}"
         if is_new:
             self._cache.drop(name)
-        data = self._cache.get(name)
+        # What could not be dropped, such as another user's, is there still.
+        data = None if is_new else self._cache.get(name)
         if data is None:
             data = self._ranges.read(self.split.shards[shard], start, end - start)
             self._cache.put(name, data)

@@ -1,3 +1,5 @@
+import errno
+import os
 from pathlib import Path
 
 import numpy as np
@@ -111,6 +113,24 @@ def test_a_damaged_piece_of_the_cache_is_read_from_storage_again(dataset: Datase
         samples = reader(dataset, ranges, cache).read(np.arange(COUNT))
         assert [sample.image for sample in samples] == [source(dataset, number) for number in range(COUNT)]
     assert len(ranges.reads) == len(pieces)
+
+
+@pytest.mark.parametrize("reason", [errno.EPERM, errno.EROFS])
+def test_a_damaged_piece_that_cannot_be_deleted_is_passed_over(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reason: int
+) -> None:
+    cache = DiskCache(tmp_path / "cache", 10**6)
+    reader(dataset, CountingReader(dataset), cache).read(np.arange(COUNT))
+    for piece in (tmp_path / "cache").glob("*/*"):
+        piece.write_bytes(bytes(700))
+
+    def refuse(self: Path, missing_ok: bool = False) -> None:
+        raise OSError(reason, os.strerror(reason))
+
+    # Another user's in a folder like /tmp, or on a disk that has become read-only.
+    monkeypatch.setattr(Path, "unlink", refuse)
+    samples = reader(dataset, CountingReader(dataset), cache).read(np.arange(COUNT))
+    assert [sample.image for sample in samples] == [source(dataset, number) for number in range(COUNT)]
 
 
 def test_a_flipped_byte_is_one_bad_sample(dataset: Dataset, shard: Path) -> None:
