@@ -3,6 +3,7 @@
 import logging
 import math
 import os
+import threading
 import weakref
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -113,6 +114,8 @@ class UnpairedStream:
         # Also called when the stream is garbage collected, or the interpreter exits.
         self._close = weakref.finalize(self, _close, self._loader, os.getpid())
         self._process = os.getpid()
+        # A pipe of a loader process has one reader at a time.
+        self._taking = threading.Lock()
 
     @property
     def bad_samples(self) -> list[Fault]:
@@ -143,18 +146,23 @@ class UnpairedStream:
         return self
 
     def __next__(self) -> UnpairedBatch:
-        if not self._close.alive:
-            if self._ended_by:
-                # Not StopIteration, with which a loop in a notebook's next cell would train nothing, without a word.
-                raise UserError(
-                    f"the stream has ended with a {self._ended_by}; make another one, with start_images, the images seen, to go on"
-                )
-            raise StopIteration
+        # First: in a fork another thread may hold the lock for ever.
         if os.getpid() != self._process:
             raise UserError(
                 "a stream is read by the process that made it: make another one here, after the fork (with loader_workers 0 in a "
                 "DataLoader's worker)"
             )
+        with self._taking:
+            return self._next()
+
+    def _next(self) -> UnpairedBatch:
+        if not self._close.alive:
+            if self._ended_by:
+                # Not StopIteration, with which a loop in a notebook's next cell would train nothing, without a word.
+                raise UserError(
+                    f"the stream has ended with a {self._ended_by}; to continue, make another one with start_images set to the images seen"
+                )
+            raise StopIteration
         try:
             part = self._loader.next()
             for death in part.deaths:

@@ -8,7 +8,9 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -29,6 +31,7 @@ from data_shards.images.transforms import augment, decode
 from data_shards.packing.pack import pack
 from data_shards.storage import RangeReader, locate
 from data_shards.stream.loaders import ThreadLoader
+from data_shards.stream.tracks import Part
 
 CONFIG = StreamConfig(load_size=36, crop_size=32, loader_workers=0)
 COUNT_A, COUNT_B = 22, 31
@@ -360,7 +363,7 @@ def test_a_stream_that_was_interrupted_says_so_when_it_is_read_again(
     monkeypatch.setattr(ThreadLoader, "next", interrupted)
     with pytest.raises(KeyboardInterrupt):
         next(batches)
-    with pytest.raises(UserError, match="ended with a KeyboardInterrupt; make another one, with start_images"):
+    with pytest.raises(UserError, match="ended with a KeyboardInterrupt; to continue, make another one with start_images"):
         list(batches)
     wait_until(lambda: not reading_threads())
 
@@ -422,6 +425,25 @@ def test_a_fork_neither_reads_nor_ends_the_stream_of_its_parent(dataset: Dataset
                 os._exit(1)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
         assert same(next(batches), take(dataset, 1, start_images=6)[0])
+
+
+def test_threads_that_share_a_stream_take_their_batches_one_after_the_other(dataset: Dataset) -> None:
+    taken: list[int] = []
+    inside = threading.Semaphore(1)
+    with stream(dataset) as batches, ThreadPoolExecutor(4) as threads:
+        one = batches._loader.next
+
+        def alone() -> Part:
+            # Two at once would each get a part of what a loader process sends.
+            assert inside.acquire(blocking=False)
+            time.sleep(0.01)
+            taken.append(len(taken))
+            inside.release()
+            return one()
+
+        batches._loader.next = alone  # type: ignore[method-assign]
+        found = list(threads.map(lambda _: next(batches).keys_a, range(12)))
+    assert sorted(found) == sorted(batch.keys_a for batch in take(dataset, 12))
 
 
 def test_a_worker_of_a_pool_is_told_that_it_may_start_no_processes(
