@@ -48,10 +48,10 @@ def make_job(of_the_run: Sequence[str]) -> Job:
     problems += unreachable_folders(options.config) if not problems else []
     if problems:
         raise UserError("\n".join(problems))
-    config, others = options.config, [TAKE_OVER] if options.take_over else []
-    if options.fork_of:
-        others += [FORK_OF, options.fork_of]
-    command = train_command(config, *others)
+    config = options.config
+    fork = [FORK_OF, options.fork_of] if options.fork_of else []
+    # The last, where a job that runs already is compared without it.
+    command = train_command(config, *fork, *([TAKE_OVER] if options.take_over else []))
     return Job(config.name, {"run": config.name, "storage": config.storage}, command)
 
 

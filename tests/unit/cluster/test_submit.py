@@ -73,6 +73,13 @@ def test_a_job_is_the_run_whatever_file_it_came_from(tmp_path: Path) -> None:
     assert job.metadata == {"run": "tiny", "storage": "/shared/runs"}
 
 
+def test_a_job_that_takes_a_fork_over_is_the_same_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cluster.settings.fork.inherited", lambda reference, fields: {})
+    fork = [*PLACES, "--name", "longer", "--fork-of", "s3://bucket/runs/short"]
+    command = submit.make_job(fork).command
+    assert submit.make_job([*fork, "--take-over"]).command == f"{command} --take-over"
+
+
 def test_the_store_is_found_from_there_and_secrets_stay_here(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_REGION", "eu-central-1")
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://store:9000")
