@@ -18,7 +18,8 @@ from pyarrow import fs
 from data_shards.errors import UserError
 from data_shards.images.left_out import LeftOut
 from data_shards.images.signatures import DRAWN, SUFFIXES, TRANSLATED, look
-from data_shards.images.walk import ATTENTION, folders_written_to, is_hidden, lies_in
+from data_shards.images.walk import ATTENTION, files_below, folders_written_to, is_hidden, lies_in
+from data_shards.packing.tars import printable
 from data_shards.storage import Location, delete_files
 from data_shards.storage.checked import leads_out
 from data_shards.storage.patience import patiently
@@ -65,7 +66,7 @@ def list_work(
     if source.path("") == inside:
         raise UserError(f"{out.uri}: IN and OUT are the same folder; give another OUT, which may be inside IN")
     left_out = LeftOut()
-    listed = _named(source, left_out.unreadable, inside=inside)
+    listed = _named(source, left_out, inside=inside)
     named = _without_translations(source, listed, images_among(listed, left_out, recursive=recursive), left_out)[:limit]
     if not named.num_rows:
         raise UserError(f"{source.uri}: no image in it{left_out.instead}; give a folder or a prefix")
@@ -156,7 +157,7 @@ def _refuse_clashes(named: pa.Table, out: Location) -> None:
 
 def _written(out: Location) -> pa.Table:
     """The files of OUT; deletes temporary files of killed commands."""
-    listed = _named(out, [])
+    listed = _named(out, LeftOut())
     is_temporary = pc.match_substring_regex(listed["name"], rf"(^|/){TEMPORARY}$")
     old = pc.less(listed["written"], time.time() - LONGEST_WRITE_S)
     for name in listed.filter(pc.and_(is_temporary, old))["name"].to_pylist():
@@ -165,28 +166,22 @@ def _written(out: Location) -> pa.Table:
     return listed.filter(pc.and_(pc.invert(is_temporary), pc.greater(listed["size"], 0)))
 
 
-def _named(location: Location, not_text: list[str], inside: str | None = None) -> pa.Table:
+def _named(location: Location, left_out: LeftOut, inside: str | None = None) -> pa.Table:
     """`name`, `size` in bytes and `written` (seconds since 1970) of each file below a location.
 
     Args:
-        not_text: is given names that are none.
+        left_out: is given folders that cannot be opened, and names that are no text.
         inside: a path whose files are passed over.
     """
-    selector = fs.FileSelector(location.root, allow_not_found=True, recursive=True)
     try:
-        found = patiently(f"list {location.uri}", lambda: location.filesystem.get_file_info(selector))
+        found = patiently(f"list {location.uri}", lambda: _listed(location, left_out))
     except NotADirectoryError as error:
         raise UserError(f"{location.uri}: a file; give a folder or a prefix") from error
     if not found:
         location.check_bucket()
     start, names, files = len(location.path("")), [], []
     for info in (info for info in found if info.is_file):
-        try:
-            path = info.path
-        except UnicodeDecodeError as error:
-            # A name that is no text, which a path of a local folder may be.
-            not_text.append(error.object[start:].decode("utf-8", "backslashreplace"))
-            continue
+        path = info.path
         if not (inside and path.startswith(inside)) and not leads_out(path[start:]):
             names.append(path[start:])
             files.append(info)
@@ -197,6 +192,17 @@ def _named(location: Location, not_text: list[str], inside: str | None = None) -
             "written": pa.array(((info.mtime_ns or 0) / 1e9 for info in files), pa.float64()),
         }
     )
+
+
+def _listed(location: Location, left_out: LeftOut) -> list[fs.FileInfo]:
+    if not (isinstance(location.filesystem, fs.LocalFileSystem) and os.path.isdir(location.root)):
+        selector = fs.FileSelector(location.root, allow_not_found=True, recursive=True)
+        return location.filesystem.get_file_info(selector)
+    # pyarrow would follow links in circles.
+    names = files_below(Path(location.root), left_out)
+    texts = [name for name in names if printable(name) == name]
+    left_out.unreadable += map(printable, set(names).difference(texts))
+    return location.filesystem.get_file_info(list(map(location.path, texts)))
 
 
 def _texts(column: pa.ChunkedArray) -> Iterator[str]:

@@ -95,6 +95,22 @@ def test_what_is_no_image_is_counted_by_kind(folders) -> None:
     ]
 
 
+def test_links_in_a_circle_are_followed_once(folders) -> None:
+    source, out = folders
+    put(source, "1.jpg", "sub/2.jpg", "elsewhere/3.jpg")
+    (source / "sub" / "up").symlink_to(source)
+    (source / "again").symlink_to(source / "elsewhere")
+    assert list(targets(work(source, out))) == ["1.jpg", "again/3.jpg", "elsewhere/3.jpg", "sub/2.jpg"]
+
+
+def test_a_name_that_is_no_text_is_left_out(folders) -> None:
+    source, out = folders
+    put(source, "1.jpg", os.fsdecode(b"\xff.jpg"), os.fsdecode(b"\xff/2.jpg"))
+    found = work(source, out)
+    assert list(targets(found)) == ["1.jpg"]
+    assert sorted(found.left_out.unreadable) == ["\\xff.jpg", "\\xff/2.jpg"]
+
+
 def test_results_inside_the_inputs_are_none(folders) -> None:
     source, _ = folders
     put(source, "1.jpg", "painted/0.png", "painted too/2.jpg")
