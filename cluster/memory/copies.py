@@ -108,7 +108,10 @@ class MemoryCopies:
 
     def maybe_copy(self, step: TrainingStep, images_seen: int) -> None:
         """Copy the state when it is due; training waits only for work on its device."""
-        if self.copy_store and self._interval.due():
+        if self.copy_store is None:
+            # Nobody takes the records, which would pile up.
+            self.tail.take()
+        elif self._interval.due():
             if not self._on_cpu:
                 # Exclude the time of the steps before.
                 torch.cuda.current_stream().synchronize()

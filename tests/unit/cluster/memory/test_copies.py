@@ -143,6 +143,21 @@ def test_a_share_of_nothing_makes_no_copies(uri: str, tmp_path: Path, copy_store
     assert not copy_store.folder.exists()
 
 
+def test_records_are_not_kept_for_copies_that_nobody_makes(
+    uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept: list[int] = []
+    write = copies.RecordsTail.write
+
+    def watched(self: copies.RecordsTail, record: Record) -> None:
+        write(self, record)
+        kept.append(self._lines.count(b"\n"))
+
+    monkeypatch.setattr(copies.RecordsTail, "write", watched)
+    train(tiny.config(uri, tmp_path, **CHANGES))
+    assert max(kept) == 1
+
+
 def test_a_step_that_was_not_finite_is_not_copied_and_ends_the_attempt(
     uri: str, tmp_path: Path, copy_store: CopyStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
