@@ -34,9 +34,10 @@ def main(arguments: Sequence[str]) -> None:
         # It imports torch, to build the networks.
         from cluster.settings.dry_run import plan_text
 
-        if options.local and config.scaling.gpu and not prepared.finished:
+        if local and config.scaling.gpu and not prepared.finished:
             require_cuda()
-        print(plan_text(prepared, local=options.local, joined=cluster_address(options.address) is not None))
+        joined = not local and cluster_address(options.address) is not None
+        print(plan_text(prepared, local=local, joined=joined))
         return
     if prepared.finished:
         print(f"{prepared.config.name} is finished: {counted(prepared.images_seen, 'image')} seen")
@@ -53,7 +54,7 @@ def main(arguments: Sequence[str]) -> None:
         ):
             if prepared.origin and is_first_rank():
                 prepared.origin.copy_into(prepared.folder, about(prepared.config, prepared.dataset))
-            if options.local:
+            if local:
                 driver.train_in_process(prepared, signals, attempt)
             else:
                 driver.train_on_cluster(prepared, options.address, signals, attempt)

@@ -10,6 +10,7 @@ from cluster.settings.memory_plan import plan_this_machine
 from cluster.settings.preflight import Prepared, warnings
 from cluster.settings.step_plan import step_lines
 from cluster.settings.workers.resources import Resources, choose
+from cluster.settings.workers.scaling import LOSS_WAIT_S
 from cluster.settings.workers.this_machine import gpu_memory_bytes, this_machine
 from data_shards import rank_share
 from data_shards.errors import counted
@@ -27,7 +28,8 @@ def plan_text(prepared: Prepared, *, local: bool, joined: bool = False) -> str:
     """The plan on this machine.
 
     Args:
-        joined: the workers will run on the machines of a cluster, of which this process knows nothing.
+        joined: the workers will run on the machines of a cluster, of which this process knows nothing: neither whether they have
+            room for the workers nor for what those keep in memory.
 
     Raises: UserError where the start would be refused: the machine cannot hold the workers, or not compute their steps.
     """
@@ -47,6 +49,13 @@ def plan_text(prepared: Prepared, *, local: bool, joined: bool = False) -> str:
             lines.append(("where", f"machines with {scaling.selector}; {this}"))
             if not is_one:
                 scaling = scaling.model_copy(update={"accelerator": None, "labels": {}})
+        elif joined:
+            lines.append(
+                ("where", "the cluster, which is not queried; what follows is planned as if it had this machine")
+            )
+        if joined:
+            # How many workers its machines hold shows at the start.
+            scaling = scaling.model_copy(update={"wait_s": LOSS_WAIT_S})
         is_certain = config.scaling.gpu is not None or not (joined or scaling.selector)
         resources = choose(scaling, [here], global_batch=config.data.global_batch)
         world, on_gpu = resources.most, resources.use_gpu
@@ -57,7 +66,7 @@ def plan_text(prepared: Prepared, *, local: bool, joined: bool = False) -> str:
     costs = Costs.of(config)
     lines += [
         *_costs(costs, config, world),
-        *_memory(costs, config, world, on_gpu=on_gpu, local=local),
+        *([] if joined else _memory(costs, config, world, on_gpu=on_gpu, local=local)),
         ("begins", _start(prepared)),
         ("storage", _storage(prepared)),
         *(("warning", text) for text in warnings(prepared)),

@@ -124,6 +124,22 @@ def test_the_plan_refuses_the_kernels_that_the_start_refuses(
     assert "warning     step.kernels: fused kernels do not run here" in plan
 
 
+def test_the_plan_for_a_cluster_does_not_judge_it_by_this_machine(
+    call: Call, file: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    large = ("train", "--config", file, "--dry-run", "--scaling.workers", "4", "--scaling.cpus_per_worker", "64")
+    assert "do not fit" in refused(call(*large))
+    status, plan, _ = call(*large, "--address", "nowhere:1")
+    assert status == 0
+    assert "where       the cluster, which is not queried" in plan
+    assert "4 (scaling.workers), parts of the batch 1 + 1 + 1 + 1; 64 CPU cores each" in plan
+    assert "\nmachine " not in plan
+    monkeypatch.setenv("RAY_ADDRESS", "nowhere:1")
+    _, plan, _ = call("train", "--config", file, "--dry-run", "--local")
+    assert "\nwhere " not in plan
+    assert "\nmachine " in plan
+
+
 def test_a_finished_run_says_so(call: Call, file: str, tmp_path: Path) -> None:
     finish(file)
     driver_address = ("--address", "nowhere:1")
