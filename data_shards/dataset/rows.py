@@ -54,7 +54,7 @@ class IndexRows:
         rows = sum(shard["samples"] for shard in self._dataset.manifest["shards"])
         if not wanted.items() <= fields.items() or opened.metadata.num_rows != rows:
             raise self._damaged(
-                f"it has {opened.metadata.num_rows:,} rows of {', '.join(fields)}, expected are {rows:,}"
+                f"it has {opened.metadata.num_rows:,} rows of {', '.join(fields)}, expected {rows:,}"
             )
         return opened
 
@@ -94,9 +94,6 @@ class IndexRows:
             is_plain = pa.repeat("pack" in self._dataset.manifest, table.num_rows)
             table = table.append_column("is_plain", is_plain)
         return table
-
-    def __len__(self) -> int:
-        return self._starts[-1]
 
     def span(self, start: int, end: int) -> pa.Table:
         """The rows start .. end - 1 of the index with all their columns."""
