@@ -47,7 +47,9 @@ def run(args: argparse.Namespace) -> int:
     )
     taken = HEADINGS[args.direction][0]
     if labels[0] == labels[1] or taken in labels:
-        raise UserError(f"runs named {labels[0]!r} and {labels[1]!r}: give --labels unlike each other and {taken!r}")
+        raise UserError(
+            f"runs named {labels[0]!r} and {labels[1]!r}: give --labels that differ from each other and from {taken!r}"
+        )
     pictures = {}
     if args.inputs:
         pictures[GRID] = _grid(args, labels)

@@ -34,7 +34,7 @@ OF_A_PLACE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT
 NO_MORE_MEMORY = "the system allows no more memory: raise the limit (ulimit -v), or take a machine with more"
 # What Python's own modules raise, often without a type of their own, where the environment is at fault; and what to do.
 OF_THE_ENVIRONMENT = {
-    "Could not determine home directory": "a path begins with ~, and there is no such home; give the whole path",
+    "Could not determine home directory": "a path begins with ~, but that home folder does not exist; write the path in full",
     "No usable temporary directory": "no temporary folder can be written, or its disk is full; choose another with TMPDIR",
     "can't start new thread": NO_MORE_THREADS,
     # Of a fork.

@@ -51,7 +51,9 @@ class Result(LocalPath):
         whole = path.absolute()
         folder = whole if whole.is_dir() else next(each for each in whole.parents if os.path.lexists(each))
         if not folder.is_dir():
-            raise UserError(f"{shown_name(text)}: cannot be written, {shown_name(folder)} is no folder; name another")
+            raise UserError(
+                f"{shown_name(text)}: cannot be written, {shown_name(folder)} is not a folder; name another"
+            )
         if not os.access(folder, os.W_OK):
             raise UserError(
                 f"{shown_name(text)}: cannot be written (no permission in {shown_name(folder)}); choose another place"
@@ -69,7 +71,7 @@ class LocalFile(Result):
         if text.endswith(os.sep) or path.is_dir():
             raise UserError(f"{shown_name(text)}: cannot be written (Is a directory); name a file in it")
         if is_special(path):
-            raise UserError(f"{shown_name(text)}: cannot be written (no regular file); name another")
+            raise UserError(f"{shown_name(text)}: cannot be written (not a regular file); name another")
         return path
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 # A log record names its kind with LOG.warning(..., extra=AWAY). Records without a kind are shown every time.
 KINDS = (
     *("storage did not answer at once", "the disk cache could not be written", "the disk cache could not be read"),
-    "an image of 16 bits is nearly black",
+    "a 16-bit image is nearly black",
 )
 AWAY, UNWRITABLE_CACHE, UNREADABLE_CACHE, NEARLY_BLACK = ({"kind": kind} for kind in KINDS)
 # After so many seconds a kind is shown again, with the count; then after twice as many, and so on.
@@ -83,7 +83,7 @@ class Repeats(logging.Handler):
             return
         unseen = 0 if kind is None else self._unseen(KINDS.index(kind))
         if unseen is not None:
-            more = f" ({unseen} more such before)" if unseen else ""
+            more = f" ({unseen} more like this before)" if unseen else ""
             print(f"warning: {record.getMessage()}{more}", file=sys.stderr, flush=True)
 
     def _unseen(self, kind: int) -> int | None:

@@ -15,5 +15,5 @@ class CheckpointConfig(BaseModel):
     keep_best: int = Field(default=1, ge=0)
     """Checkpoints with the best validation score that are kept beside the newest; only those saved right at an evaluation count."""
     memory_share: float = Field(default=0.01, ge=0, le=0.5)
-    """Share of time for copies of the state in the machines' memory, from which a group under Ray goes on when it has lost a worker
-    or a machine; 0: none. Twice a checkpoint's size a machine, in /dev/shm."""
+    """Share of the time that may be spent on copies of the state in the machines' memory, from which a group under Ray continues when
+    it has lost a worker or a machine; 0: none. They take twice a checkpoint's size on each machine, in /dev/shm."""

@@ -133,8 +133,8 @@ def refuse_torchrun() -> None:
     """Raises: UserError in one of several ranks that torchrun has started, each of which would train the run under a Ray of its own."""
     if (world := launched().world) > 1:
         raise UserError(
-            f"torchrun has started {world} processes of this command, of which each would train the run under Ray; give --local, or "
-            "start the command by itself with --scaling.workers"
+            f"torchrun has started {world} processes of this command, each of which would train the run under Ray; give --local, or "
+            "start the command without torchrun, with --scaling.workers"
         )
 
 

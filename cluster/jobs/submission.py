@@ -126,7 +126,7 @@ def _send(client: "JobSubmissionClient", job: Job) -> str:
     except (RuntimeError, OSError, requests.RequestException) as error:
         # The error is the server's traceback; its last line is the reason.
         reason = str(error).strip().splitlines()[-1:] or [type(error).__name__]
-        raise UserError(f"{client.get_address()} has not taken the job: {reason[0].strip()}") from error
+        raise UserError(f"{client.get_address()} did not accept the job: {reason[0].strip()}") from error
 
 
 def _quiet() -> None:

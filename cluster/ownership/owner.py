@@ -96,4 +96,4 @@ class Heartbeat(threading.Thread):
             else:
                 self.records.mark(self.attempt.id, GONE)
         except UserError as error:
-            say_warning(f"{error}; the next start waits whether this one is still alive")
+            say_warning(f"{error}; the next start waits to see whether this one is still alive")

@@ -59,9 +59,9 @@ def parse_records(content: bytes, warn: Callable[[str], None] = say_warning) -> 
         elif line.strip() and line.endswith(b"\n"):
             damaged.append(number)
     if damaged:
-        one = f"line {damaged[0]} is no record and is skipped: what it recorded"
+        one = f"line {damaged[0]} is not a record and is skipped: what it recorded"
         lines = content.count(b"\n")
-        many = f"{len(damaged)} of its {lines} lines are no records and are skipped, the first is line {damaged[0]}: what they recorded"
+        many = f"{len(damaged)} of its {lines} lines are not records and are skipped, the first is line {damaged[0]}: what they recorded"
         warn(f"{METRICS}: {one if len(damaged) == 1 else many} is missing")
     return records
 

@@ -81,7 +81,7 @@ class DataConfig(StreamConfig):
     """The dataset and how its images reach the model."""
 
     a: Place | None = None
-    """With `b`, in place of `uri`: images of domain A (Monets), a folder, a URI, or a text file with a path a line. They are packed first,
+    """With `b`, in place of `uri`: images of domain A (Monets), a folder, a URI, or a text file with a path in each line. They are packed first,
     into the user's cache, or on a cluster into `storage`, and found there as long as no image changes. A tenth is held out."""
     b: Place | None = Field(default=None, validate_default=True)
     """Images of domain B (photos)."""

@@ -55,7 +55,7 @@ def check_same_run(folder: RunFolder, config: RunConfig, dataset: Dataset) -> No
         lines.append(f"the dataset at {config.data.uri}: other images than before")
     if lines:
         raise UserError(
-            f"{folder.label} holds another run; choose another --name (with --fork-of {quote(folder.label)} it goes on from that run), "
+            f"{folder.label} holds another run; choose another --name (with --fork-of {quote(folder.label)} it continues from that run), "
             f"or take its configuration ({ABOUT} in that folder). What differs:\n"
             + "\n".join(f"  {line}" for line in lines)
         )

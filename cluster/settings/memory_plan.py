@@ -85,7 +85,7 @@ class MemoryPlan:
         items = ", ".join(f"{name} {size / 1e9:.1f}" for name, size in self.items.items() if size >= 0.05e9)
         return (
             f"about {self.needed_bytes / 1e9:.1f} GB on {self.where} ({items}), which has {self.total_bytes / 1e9:.1f} GB, "
-            f"{self.free_bytes / 1e9:.1f} GB of them free"
+            f"{self.free_bytes / 1e9:.1f} GB of it free"
         )
 
     @property

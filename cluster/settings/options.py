@@ -139,7 +139,7 @@ def _parser() -> tuple[argparse.ArgumentParser, CliSettingsSource[Any]]:
     )
     parser.add_argument("--dry-run", action="store_true", help="print the plan and exit")
     parser.add_argument(
-        TAKE_OVER, action="store_true", help="end another process that trains this run now, and continue it here"
+        TAKE_OVER, action="store_true", help="end the other process that is training this run, and continue it here"
     )
     parser.add_argument(
         FORK_OF, type=filled, metavar="RUN[@N]",

@@ -203,7 +203,7 @@ def launched() -> Launched:
         if found.rank < found.world and found.local_world:
             return found
     shown = ", ".join(f"{name}={shown_name(text)}" for name, text in given.items())
-    raise UserError(f"no rank of a group: {shown} (RANK is 0 to WORLD_SIZE - 1), {SET_BY}")
+    raise UserError(f"not a rank of a group: {shown} (RANK is 0 to WORLD_SIZE - 1), {SET_BY}")
 
 
 def is_first_rank() -> bool:

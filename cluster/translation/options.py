@@ -20,8 +20,9 @@ from nla_cyclegan.commands.translate import positive
 from nla_cyclegan.weights.names import WEIGHTS, Direction, add_direction
 
 PROG = "python -m cluster translate"
-DESCRIPTION = """Translate every image of a folder, on this machine or on a Ray cluster. Names and sub-folders are kept. What is in OUT
-already, and not older than its image, is left as it is: kill it anywhere, the same command translates what is missing."""
+DESCRIPTION = """Translate every image of a folder, on this machine or on a Ray cluster. Names and sub-folders are kept. Results that
+are in OUT already, and not older than their images, are left as they are: the command can be killed at any moment, and the same
+command translates what is missing."""
 WORKER_CPUS = 4
 
 
@@ -69,7 +70,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--recursive", action=argparse.BooleanOptionalAction, default=True, help="also the folders inside IN (default)"
     )
-    parser.add_argument("--strict", action="store_true", help="exit with status 1 where an image was left out")
+    parser.add_argument("--strict", action="store_true", help="exit with status 1 if an image was left out")
     where = parser.add_argument_group("machines")
     where.add_argument(
         "--address",
@@ -77,16 +78,20 @@ def parser() -> argparse.ArgumentParser:
         help="the Ray cluster's HOST:PORT (default: RAY_ADDRESS; else a Ray of this process's own)",
     )
     where.add_argument(
-        "--gpu", action=argparse.BooleanOptionalAction, help="one GPU a worker (default: where there is one)"
+        "--gpu", action=argparse.BooleanOptionalAction, help="one GPU per worker (default: if there is one)"
     )
     where.add_argument(
         "--cpus", type=float, metavar="N",
         help=f"cores of each worker, which read and write beside its network (default: a GPU's share of its machine; without GPUs {WORKER_CPUS} at most)",
     )  # fmt: skip
     where.add_argument(
-        "--workers", metavar="N | MIN,MAX", help="default: from 1 to as many as the cluster has or gets room for"
+        "--workers",
+        metavar="N | MIN,MAX",
+        help="number of workers (default: from 1 to as many as the cluster has or gets room for)",
     )
-    where.add_argument("--accelerator", metavar="TYPE", help="only machines with it, by Ray's name: H100, L4")
+    where.add_argument(
+        "--accelerator", metavar="TYPE", help="only machines with this accelerator, by Ray's name: H100, L4"
+    )
     where.add_argument(
         "--labels", metavar="KEY=VALUE", action="append", default=[],
         help="only machines with this label (ray start --labels), also KEY=!VALUE, KEY=in(A,B)",

@@ -45,7 +45,7 @@ def translate(options: argparse.Namespace) -> int:
         done, left_out = _translate_missing(options, out, generator, work)
         done += there
     write_left_out(out, left_out)
-    already = f"; {there:,} of them were there" if there else ""
+    already = f"; {there:,} of them were there already" if there else ""
     remark = f"; {len(left_out):,} left out, see {LEFT_OUT} there" if left_out else ""
     print(f"{done:,} of {counted(work.total, 'image')} translated ({options.direction}): {out.uri}{already}{remark}")
     return 1 if not done or (left_out and options.strict) else 0

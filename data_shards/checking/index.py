@@ -47,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "named jpg, png, ...); may be given for each split",
     )  # fmt: skip
     parser.add_argument("--force", action="store_true", help="replace an index and a manifest that are there already")
-    parser.add_argument("--jobs", type=integer, default=usable_cores(), help="processes (default: one a core)")
+    parser.add_argument("--jobs", type=integer, default=usable_cores(), help="processes (default: one per core)")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -108,7 +108,7 @@ def _warn_of_members(tasks: list[Task], found: list[Found]) -> None:
         [each.behind for each in found if each.behind],
     )
     others: Counter[str] = sum((each.others for each in found), Counter())
-    listed("members that are no images, by kind", [f"{count:,} {kind}" for kind, count in others.most_common()])
+    listed("members that are not images, by kind", [f"{count:,} {kind}" for kind, count in others.most_common()])
 
 
 def _check_vacant(location: Location, files: dict[str, int], *, force: bool) -> None:

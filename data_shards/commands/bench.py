@@ -19,17 +19,23 @@ PEERS = ("webdataset", "folder", "ray")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("uri", metavar="URI", help="a packed dataset: a folder or a URI such as s3://bucket/prefix")
-    parser.add_argument("--splits", nargs=2, metavar=("A", "B"), help="default: trainA trainB, or the first there is")
+    parser.add_argument(
+        "--splits", nargs=2, metavar=("A", "B"), help="splits to read (default: trainA trainB, or the first one)"
+    )
     parser.add_argument("--load-size", type=integer, default=286, metavar="PIXELS", help="resize to (default 286)")
     parser.add_argument("--crop-size", type=integer, default=256, metavar="PIXELS", help="crop to (default 256)")
-    parser.add_argument("--batch", type=integer, default=16, metavar="N", help="images of a batch (default 16)")
-    parser.add_argument("--workers", type=integer, default=2, metavar="N", help="loader processes of each (default 2)")
-    parser.add_argument("--rounds", type=integer, default=5, metavar="N", help="measurements of each (default 5)")
+    parser.add_argument("--batch", type=integer, default=16, metavar="N", help="images per batch (default 16)")
+    parser.add_argument(
+        "--workers", type=integer, default=2, metavar="N", help="loader processes of each reader (default 2)"
+    )
+    parser.add_argument(
+        "--rounds", type=integer, default=5, metavar="N", help="measurements of each reader (default 5)"
+    )
     parser.add_argument("--seconds", type=float, default=4.0, help="length of a measurement (default 4)")
     parser.add_argument(
         "--peers", nargs="*", choices=PEERS, default=PEERS, help="what to measure against (default: all)"
     )
-    parser.add_argument("--json", action=LocalFile, metavar="FILE", help="write the figures there too")
+    parser.add_argument("--json", action=LocalFile, metavar="FILE", help="also write the figures to this file")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -35,13 +35,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="print the keys of one epoch in stream order, as JSON lines, and no summary",
     )
-    parser.add_argument("--split", default="trainA", help="whose order (default trainA)")
+    parser.add_argument("--split", default="trainA", help="the split whose order is printed (default trainA)")
     parser.add_argument("--epoch", type=integer, default=0, help="counted from 0 (default 0)")
     parser.add_argument(
-        "--seed", type=integer, default=0, help="of the stream, and of the contact sheet's choice (default 0)"
+        "--seed",
+        type=integer,
+        default=0,
+        help="seed of the stream, and of the choice for the contact sheet (default 0)",
     )
-    parser.add_argument("--global-batch", type=integer, default=8, metavar="N", help="samples of a batch (default 8)")
-    parser.add_argument("--readers", type=integer, default=1, metavar="N", help="who share the batch (default 1)")
+    parser.add_argument("--global-batch", type=integer, default=8, metavar="N", help="samples per batch (default 8)")
+    parser.add_argument("--readers", type=integer, default=1, metavar="N", help="how many share the batch (default 1)")
 
 
 def run(args: argparse.Namespace) -> int:

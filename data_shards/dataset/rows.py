@@ -53,9 +53,7 @@ class IndexRows:
         wanted = {field.name: field.type for field in INDEX_SCHEMA if field.name != "is_plain" or "is_plain" in fields}
         rows = sum(shard["samples"] for shard in self._dataset.manifest["shards"])
         if not wanted.items() <= fields.items() or opened.metadata.num_rows != rows:
-            raise self._damaged(
-                f"it has {opened.metadata.num_rows:,} rows of {', '.join(fields)}, expected {rows:,}"
-            )
+            raise self._damaged(f"it has {opened.metadata.num_rows:,} rows of {', '.join(fields)}, expected {rows:,}")
         return opened
 
     @contextmanager

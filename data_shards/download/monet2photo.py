@@ -93,7 +93,7 @@ def unpack(archive: Path, dest: Path, name: str) -> None:
                 _extract(source, made)
         # zipfile raises NotImplementedError for a method of compression that it does not know.
         except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
-            raise UserError(f"{archive} is no zip, or a damaged one: {error}") from error
+            raise UserError(f"{archive} is not a zip file, or is damaged: {error}") from error
         _check_counts(archive, made, name)
         made.replace(dest)
 

@@ -53,7 +53,7 @@ def _domains(a: str | None, b: str | None, lists: list[str]) -> tuple[Domain, Do
     given: list[Domain] = [a, b]
     if len(left) > given.count(None):
         raise UserError(
-            f"--list {shown_name(lists[given.count(None)])}: both domains are given already; a list stands in the place of one"
+            f"--list {shown_name(lists[given.count(None)])}: both domains are given already; a list takes the place of one"
         )
     found = [place if place is not None or not left else left.pop(0) for place in given]
     if lists and None in found:

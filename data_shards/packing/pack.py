@@ -75,7 +75,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="MB",
         help=f"largest shard (default {SHARD_MB}); memory holds two",
     )
-    parser.add_argument("--jobs", type=integer, default=usable_cores(), help="processes (default: one a core)")
+    parser.add_argument("--jobs", type=integer, default=usable_cores(), help="processes (default: one per core)")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -44,8 +44,8 @@ ADVICE = {
     "protected by object lock|retention policy": "a retention period of the bucket forbids it",
     # Of a bucket that demands headers for encryption, tags or an ACL, which pyarrow's client does not send.
     "explicit deny in a": (
-        "a policy forbids it to these credentials (one that demands encryption headers: set the bucket's default encryption in its "
-        "place, as they are not sent)"
+        "a policy denies it to these credentials (if it demands encryption headers, which are not sent: set the bucket's default "
+        "encryption instead)"
     ),
     r"AWS Error (ACCESS_DENIED|INVALID_ACCESS_KEY_ID|\w*SIGNATURE\w*|MISSING_AUTHENTICATION_TOKEN|INVALID_CLIENT_TOKEN_ID"
     r"|UNRECOGNIZED_CLIENT|UNKNOWN \(HTTP status 40[13]\))|ExpiredToken|InvalidToken|TokenRefreshRequired": (
@@ -64,17 +64,17 @@ ADVICE = {
     "a valid account name": "write it as abfs://CONTAINER@ACCOUNT.dfs.core.windows.net/PATH",
     "Unsupported hostname in .*local URI": "a path of this machine is written file:///PATH, with three slashes",
     "Custom endpoint .* was not a valid URI": (
-        "the endpoint is no address: write it as http://HOST:PORT in AWS_ENDPOINT_URL, or as HOST:PORT in endpoint_override=..."
+        "the endpoint is not an address: write it as http://HOST:PORT in AWS_ENDPOINT_URL, or as HOST:PORT in endpoint_override=..."
     ),
     "Unable to load lib(jvm|hdfs)|load libhdfs failed": "hdfs:// needs Hadoop's client and a JVM on this machine",
     "REQUEST_TIME_TOO_SKEWED": "the clocks of this machine and of the server differ: set them",
     r"HTTP status 30\d|AuthorizationHeaderMalformed": "the bucket is in another region: add region=... to the URI",
     r"HTTP status 411": (
-        "the server takes no checksums after the body: set AWS_REQUEST_CHECKSUM_CALCULATION=when_required and "
+        "the server does not accept checksums after the body: set AWS_REQUEST_CHECKSUM_CALCULATION=when_required and "
         "AWS_RESPONSE_CHECKSUM_VALIDATION=when_required"
     ),
     r"Content-MD5 OR x-amz-checksum": (
-        "a bucket with object lock takes nothing without a checksum: do not set AWS_REQUEST_CHECKSUM_CALCULATION"
+        "a bucket with object lock accepts nothing without a checksum: do not set AWS_REQUEST_CHECKSUM_CALCULATION"
     ),
     # The answer to HEAD has no reason.
     r"HTTP status 400\) during Head": (
@@ -89,7 +89,7 @@ ADVICE = {
     r"HTTP status (4(?!08|09|16|25|29)|501)": "request refused",
     # A mount of a bucket, or a union of file systems.
     "Function not implemented|Invalid cross-device link": (
-        "this file system cannot rename files: take another, or the URI of a bucket in the place of its mount"
+        "this file system cannot rename files: use another one, or the bucket's URI instead of its mount"
     ),
     "File too large": FILE_TOO_LARGE,
     "is a directory|Not a regular file": "it should be a file",
@@ -97,7 +97,7 @@ ADVICE = {
 # The likely cause of errors that may also pass.
 CAUSES = {
     # pyarrow's client has room for as many bytes as it asked for.
-    "Failed to flush response stream": "an error is the answer, and its text longer than what was asked for",
+    "Failed to flush response stream": "the server answered with an error whose text is longer than the range that was requested",
     NO_TOKEN: GOOGLE,
     r"Could(n't| not) resolve host": (
         "no such host: is the account, region or endpoint of the URI right, and has this machine a network?"

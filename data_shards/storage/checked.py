@@ -47,7 +47,7 @@ def inside_name(name: str) -> str:
         and all(len(part.encode()) <= LONGEST_PART for part in parts)
     )
     if not plain:
-        raise ValueError(f"{shortened(name)} is no name of a file inside its folder")
+        raise ValueError(f"{shortened(name)} is not the name of a file inside its folder")
     return name
 
 

@@ -34,7 +34,7 @@ def writing(path: Path) -> Iterator[Path]:
     """
     try:
         if is_special(path):
-            raise OSError("no regular file")
+            raise OSError("not a regular file")
         # The suffix stays last: Pillow chooses the format by it. The name may be as long as the file system allows already.
         temporary = path.with_name(temporary_name(path.suffix))
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -50,7 +50,7 @@ def writing(path: Path) -> Iterator[Path]:
         # Not all of an OSError: it names the temporary file.
         reason = (isinstance(error, OSError) and error.strerror) or str(error)
         if isinstance(error, FileExistsError):
-            reason = f"{os.fsdecode(error.filename)} is no folder"
+            reason = f"{os.fsdecode(error.filename)} is not a folder"
         advice = advice_for(error) or ""
         raise UserError(f"{shown_name(path)}: cannot be written ({advice}{shown_name(reason)})") from error
 
@@ -110,7 +110,7 @@ def write_file(location: Location, name: str, data: bytes | memoryview, *, whole
             deletion pyarrow's client may overlook the answer, and wait until the server closes the connection.
     """
     if leads_out(name):
-        raise UserError(f"{location.uri}: {shown_name(name)} is no name of a file inside it; nothing was written")
+        raise UserError(f"{location.uri}: {shown_name(name)} is not the name of a file inside it; nothing was written")
     path, filesystem = location.path(name), location.filesystem
 
     def write() -> None:

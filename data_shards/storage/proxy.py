@@ -47,7 +47,7 @@ def s3_proxy(url: str) -> dict[str, Any] | None:
     except ValueError as error:
         # Without its password.
         raise UserError(
-            f"the proxy {text.rpartition('@')[2]} of HTTPS_PROXY, HTTP_PROXY or ALL_PROXY is no address ({error}): write it as "
+            f"the proxy {text.rpartition('@')[2]} of HTTPS_PROXY, HTTP_PROXY or ALL_PROXY is not an address ({error}): write it as "
             "http://HOST:PORT"
         ) from error
     if proxy.scheme not in PORTS or not proxy.hostname:

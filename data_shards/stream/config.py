@@ -11,14 +11,14 @@ class StreamConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
     load_size: Annotated[int, Field(ge=1, le=65_500)] = 286
-    """Images are resized to so many pixels before the crop, as `fit` says."""
+    """Size in pixels to which images are resized before the crop, as `fit` says."""
     crop_size: Annotated[int, Field(ge=1, le=65_500)] = 256
     """Side of the random crop that training sees, pixels; at most load_size."""
     fit: Literal["stretch", "keep", "crop"] = "stretch"
     """stretch: to a square of load_size, as in the paper; keep: the shorter side to load_size, crops come from anywhere in the
     image; crop: the shorter side too, crops come from the square in the middle. Held-out images are made to fit alike."""
     flip: bool = True
-    """Mirror every second image, at random."""
+    """Mirror half of the images, chosen at random."""
     loader_workers: Annotated[int, Field(ge=0, le=1024)] = 2
     """Processes that read and decode, for each rank; 0: a thread of the rank's own process. The batches are the same."""
     prefetch: Annotated[int, Field(ge=1, le=1024)] = 4
@@ -26,8 +26,8 @@ class StreamConfig(BaseModel):
     cache_gb: Annotated[float, Field(ge=0, le=1e9)] = 20.0
     """Disk cache for datasets in object storage, GB; all ranks and runs of a machine share it; 0: none."""
     cache_folder: str | None = None
-    """Where the disk cache is, on each machine; none: data_shards in $XDG_CACHE_HOME or ~/.cache. One that does not exist yet is
-    made for all users of the machine; of one that does, those who may write to it share it."""
+    """Folder of the disk cache on each machine; none: data_shards in $XDG_CACHE_HOME or ~/.cache. A folder that does not exist yet is
+    made for all users of the machine; an existing one is shared by those who may write to it."""
     bad_sample_budget: Annotated[float, Field(ge=0, le=1)] = 0.001
     """Share of a split's images that may be damaged (they are replaced by others) before the stream stops with an error."""
 

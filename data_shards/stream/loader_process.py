@@ -151,7 +151,7 @@ class LoaderProcess:
         self._start()
         if self._is_closed:
             self._end()
-        return f"{died}; another goes on in its place, at batch {batch:,}"
+        return f"{died}; another one continues in its place, at batch {batch:,}"
 
     def close(self) -> None:
         """End the process; a `next` that waits in another thread raises EOFError or OSError."""

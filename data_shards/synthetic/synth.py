@@ -57,7 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for name, what in (options | {"seed": "another seed draws other scenes"}).items():
         what += " (default %(default)s)"
         parser.add_argument(f"--{name}", type=integer, default=getattr(default, name), metavar="N", help=what)
-    parser.add_argument("--jobs", type=integer, default=usable_cores(), help="processes (default: one a core)")
+    parser.add_argument("--jobs", type=integer, default=usable_cores(), help="processes (default: one per core)")
 
 
 def run(args: argparse.Namespace) -> int:

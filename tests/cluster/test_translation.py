@@ -138,7 +138,7 @@ def test_from_a_bucket_into_a_bucket(
     assert (status, said.partition(":")[0]) == (0, "12 of 12 images translated (B2A)"), errors
     status, said, errors = ended(start(weights, photos, painted, "--cpus", "1"))
     assert status == 0, errors
-    assert said.endswith("; 12 of them were there\n")
+    assert said.endswith("; 12 of them were there already\n")
     assert "Ray" not in errors
     for name in written(tmp_path / "in"):
         (tmp_path / "out" / name).parent.mkdir(parents=True, exist_ok=True)

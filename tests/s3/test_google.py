@@ -154,6 +154,6 @@ def test_objects_whose_names_lead_out_of_a_folder_are_not_copied_or_painted_out_
     assert set(list_files(locate(source))) == set(list_folder(locate(source))) == {"photo.png", "run.json"}
     assert copy_run(RunFolder(*split_uri(source)), RunFolder(str(target), "run"))[0] == 2
     assert list_work(locate(source), locate(target), ".jpg").images["target"].to_pylist() == ["photo.jpg"]
-    with pytest.raises(UserError, match="is no name of a file inside it; nothing was written"):
+    with pytest.raises(UserError, match="is not the name of a file inside it; nothing was written"):
         write_file(locate(target), "../../evil.png", b"evil")
     assert {path.name for path in tmp_path.rglob("*") if path.is_file()} == {"photo.png", "run.json"}

@@ -46,7 +46,7 @@ class ScalingConfig(BaseModel):
     placement: Literal["pack", "spread"] = "pack"
     """pack: as few machines as possible; spread: as many as possible."""
     max_failures: int = Field(default=3, ge=0)
-    """Failures without a new checkpoint in between that restart the run from the last one; at the next it gives up."""
+    """How many failures in a row, without a new checkpoint in between, restart the run from the last one; at the next it gives up."""
     timeout_s: float = Field(default=600, gt=0, lt=1e9)
     """Seconds without any progress after which a worker counts as hung, and the run restarts from the last checkpoint. A
     step, an evaluation and a restart must take less; the first step includes compiling kernels and capturing the CUDA graph."""
@@ -54,8 +54,8 @@ class ScalingConfig(BaseModel):
     """Seconds to wait for machines, at the start and when some were lost, before the run gives up; none: 600 s for lost ones and
     for those that an autoscaler can start, and too few at the start are refused at once where there is none."""
     resize_s: float = Field(default=60, gt=0)
-    """Seconds between two looks whether a group that may grow can. Then it waits until no other machine has joined for as long,
-    15 s at most, and for four times that altogether; saves a checkpoint, for which it has 60 s; and restarts from it."""
+    """Seconds between two checks whether a group that may grow has room to. Before it grows it waits until no machine has joined for
+    as long (15 s at most), but not longer than four times that in all; it then saves a checkpoint, within 60 s, and restarts from it."""
 
     @field_validator("gpus_per_worker")
     @classmethod

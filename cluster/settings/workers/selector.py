@@ -96,7 +96,7 @@ def parse_labels(value: Any) -> dict[str, str]:
     labels = {str(key): _text(value) for key, value in flat(value or {}).items()}
     for key, condition in labels.items():
         if not KEY.fullmatch(key):
-            raise ValueError(f"{key} is no key of a label: expected letters, digits and -_. with at most one /")
+            raise ValueError(f"{key} is not a label key: expected letters, digits and -_. with at most one /")
         if not CONDITION.fullmatch(condition):
             raise ValueError(f"{key}={condition}: expected VALUE, !VALUE, in(VALUE,VALUE) or !in(VALUE,VALUE)")
     return labels

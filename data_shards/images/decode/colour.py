@@ -45,8 +45,8 @@ def to_srgb(image: Image.Image) -> Image.Image:
 def _warn_if_nearly_black(image: Image.Image) -> None:
     if np.asarray(image.convert("L")).max() <= BRIGHTEST_OF_12_BITS:
         LOG.warning(
-            "an image of 16 bits is nearly black, as no value is above a sixteenth of the largest: where 12 bits or "
-            "labels were stored in 16, scale the values of all images up first",
+            "a 16-bit image is nearly black: no value is above a sixteenth of the largest. If 12-bit values or "
+            "labels were stored in 16 bits, scale up the values of all images first",
             extra=NEARLY_BLACK,
         )
 

@@ -158,8 +158,8 @@ def refuse_too_large(width: int, height: int) -> None:
     needed, available = pixels * BYTES_A_PIXEL, available_bytes()
     if needed > available:
         raise UnreadableImageError(
-            f"{width:,} x {height:,} px take about {needed / 1e9:.1f} GB of memory, and {available / 1e9:.1f} GB can "
-            "be had; make it smaller"
+            f"{width:,} x {height:,} px take about {needed / 1e9:.1f} GB of memory, and {available / 1e9:.1f} GB are "
+            "available; make it smaller"
         )
 
 

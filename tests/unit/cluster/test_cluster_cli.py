@@ -156,7 +156,7 @@ def test_another_configuration_under_the_same_name_is_refused(call: Call, file: 
     status, _, err = call("train", "--config", file, "--optimizer.lr", "0.1", "--scaling.max_failures", "9")
     assert status == 2
     first, *rest = err.splitlines()
-    goes_on = f"with --fork-of {tmp_path}/runs/tiny it goes on from that run"
+    goes_on = f"with --fork-of {tmp_path}/runs/tiny it continues from that run"
     assert first.startswith(
         f"error: {tmp_path}/runs/tiny holds another run; choose another --name ({goes_on}), or take"
     )

@@ -128,8 +128,11 @@ def test_labels_are_the_ends_of_the_paths_that_tell_them_apart(compare, tmp_path
         (["plain", "plain"], "plain: compared with itself; give two runs"),
         (["plain", "bare", "--inputs", "photos"], "bare: no weights here"),
         (["plain", "local", "--inputs", "nothing"], "nothing: no such file or folder"),
-        (["plain", "local", "--labels", "x", "x"], "runs named 'x' and 'x': give --labels unlike each other"),
-        (["plain", "photo"], "runs named 'plain' and 'photo': give --labels unlike each other and 'photo'"),
+        (["plain", "local", "--labels", "x", "x"], "runs named 'x' and 'x': give --labels that differ from each other"),
+        (
+            ["plain", "photo"],
+            "runs named 'plain' and 'photo': give --labels that differ from each other and from 'photo'",
+        ),
         (["plain", "local", "--rows", "0"], "--rows 0: at least 1"),
         (["plain", "local", "--size", "0"], "--size 0: at least 1"),
         (["plain", "local", "--window", "-1"], "--window -1: at least 0"),

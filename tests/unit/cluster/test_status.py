@@ -366,7 +366,7 @@ def test_records_cut_off_by_a_crash_do_no_harm_and_are_counted(
     folder = RunFolder(str(tmp_path), "run")
     folder.write("metrics.jsonl", b'{"images": 4}\nnot json\n{"images": 8}\n{"ima')
     assert [record["images"] for record in take_snapshot(folder).records] == [4, 8]
-    said = f"{folder.label}/metrics.jsonl: line 2 is no record and is skipped: what it recorded is missing"
+    said = f"{folder.label}/metrics.jsonl: line 2 is not a record and is skipped: what it recorded is missing"
     assert shown(capsys, folder.path).splitlines()[-1] == f"warning: {said}"
     (found,) = json.loads(shown(capsys, folder.path, "--json"))
     assert found["warnings"] == [said]

@@ -110,7 +110,7 @@ def test_a_users_error_is_a_line_each_and_status_2(run, capsys: pytest.CaptureFi
         ),
         (
             RuntimeError("Could not determine home directory."),
-            "a path begins with ~, and there is no such home; give the whole path",
+            "a path begins with ~, but that home folder does not exist; write the path in full",
         ),
         (
             FileNotFoundError(errno.ENOENT, "No usable temporary directory found in ['/tmp', '/']"),

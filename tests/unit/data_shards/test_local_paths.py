@@ -50,9 +50,9 @@ def test_what_a_path_means(text: str, path: str, monkeypatch: pytest.MonkeyPatch
             "--out images.zip: is named like an archive, a table or a film; name a folder",
         ),
         (LocalFile, "new/", "--out new/: cannot be written \\(Is a directory\\)"),
-        (LocalFile, "/dev/null", "--out /dev/null: cannot be written \\(no regular file\\)"),
-        (LocalFile, "/dev/stdout", "--out /dev/stdout: cannot be written \\(no regular file\\)"),
-        (Result, f"{__file__}/x/y", f"--out {__file__}/x/y: cannot be written, {__file__} is no folder"),
+        (LocalFile, "/dev/null", "--out /dev/null: cannot be written \\(not a regular file\\)"),
+        (LocalFile, "/dev/stdout", "--out /dev/stdout: cannot be written \\(not a regular file\\)"),
+        (Result, f"{__file__}/x/y", f"--out {__file__}/x/y: cannot be written, {__file__} is not a folder"),
     ],
 )
 def test_what_is_no_path_of_this_machine(action: type[argparse.Action], text: str, said: str) -> None:

@@ -46,8 +46,8 @@ def test_again_after_a_while_with_the_count(clock: list[float], capsys: pytest.C
     # After 60 s, and then only after 120 s more.
     assert capsys.readouterr().err.splitlines() == [
         "warning: away",
-        "warning: away (2 more such before)",
-        "warning: away (5 more such before)",
+        "warning: away (2 more like this before)",
+        "warning: away (5 more like this before)",
         "warning: storage did not answer at once: 2 more times",
     ]
 

@@ -177,7 +177,7 @@ def test_variables_that_name_no_rank_of_a_group_are_refused(
     assert launched() == Launched(), "left over by another program"
     _launched_as(monkeypatch, MASTER_ADDR="a", MASTER_PORT="29500")
     ((name, text),) = given.items()
-    with pytest.raises(UserError, match=f"no rank of a group: .*{name}={text}.*unset them"):
+    with pytest.raises(UserError, match=f"not a rank of a group: .*{name}={text}.*unset them"):
         launched()
 
 

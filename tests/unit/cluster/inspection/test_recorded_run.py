@@ -95,7 +95,7 @@ def test_a_line_on_its_way_is_left_out_and_a_damaged_one_reported(tmp_path, caps
     write(tmp_path / "run", [*losses(10), '{"imag\n', *losses(20), '{"images": 3'])
     assert read_run(str(tmp_path / "run")).series("generator_total")[0].tolist() == [10, 20]
     warning = capsys.readouterr().err
-    assert "metrics.jsonl: line 2 is no record and is skipped" in warning
+    assert "metrics.jsonl: line 2 is not a record and is skipped" in warning
     assert warning.count("\n") == 1
 
 
@@ -106,7 +106,7 @@ def test_damaged_lines_are_counted_in_one_warning(tmp_path, capsys):
     assert [record["images"] for record in read_run(str(tmp_path / "run"), said.append).records] == [10, 50]
     where = tmp_path / "run" / "metrics.jsonl"
     assert said == [
-        f"{where}: 3 of its 6 lines are no records and are skipped, the first is line 2: what they recorded is missing"
+        f"{where}: 3 of its 6 lines are not records and are skipped, the first is line 2: what they recorded is missing"
     ]
     # What is read later is as sound as what was read: a resumed run writes the file again without them.
     files = MetricsFiles(ObserveConfig(tensorboard=False), where.parent, RunFolder(str(tmp_path), "run"))

@@ -82,7 +82,7 @@ def test_what_does_not_fit_names_figures_and_the_options_of_the_largest_items() 
     assert (need.is_tight, need.is_too_large) == (True, True)
     assert str(need) == (
         "about 14.0 GB on here (workers 1.0, training steps 10.0, checkpoints being stored 1.0, copies in /dev/shm 2.0), "
-        "which has 12.0 GB, 10.0 GB of them free"
+        "which has 12.0 GB, 10.0 GB of it free"
     )
     assert need.advice == "lower step.micro_batch (it changes no result), or checkpoint.memory_share to 0"
     assert (plan(asked, total=16, free=10).is_tight, plan(asked, total=16, free=10).is_too_large) == (True, False)

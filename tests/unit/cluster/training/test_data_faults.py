@@ -145,7 +145,9 @@ def test_a_loader_that_is_killed_is_said_and_recorded_once(
     undisturbed = tiny.config(uri, tmp_path / "one")
     train(undisturbed)
     (line,) = said
-    assert line.startswith("a loader process was killed by signal 9 (SIGKILL); another goes on in its place, at batch ")
+    assert line.startswith(
+        "a loader process was killed by signal 9 (SIGKILL); another one continues in its place, at batch "
+    )
     assert [record["loader_restarts"] for record in records(disturbed)][-1] == 1
     one, two = (tiny.newest(RunFolder(config.storage, "tiny")) for config in (undisturbed, disturbed))
     assert [name for name in one if not torch.equal(one[name], two[name])] == []

@@ -319,4 +319,4 @@ def test_a_zip_that_is_missing_or_none_is_an_error_line(tmp_path: Path, capsys: 
     assert f"error: {tmp_path}/gone.zip: No such file or directory" in capsys.readouterr().err
     (tmp_path / "page.zip").write_text("<html>sign in</html>")
     assert run(tmp_path / "horses", "--zip", str(tmp_path / "page.zip")) == 2
-    assert "is no zip, or a damaged one" in capsys.readouterr().err
+    assert "is not a zip file, or is damaged" in capsys.readouterr().err

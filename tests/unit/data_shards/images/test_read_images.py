@@ -122,7 +122,7 @@ def test_a_whole_image_is_as_the_stream_crops_it(tmp_path):
 def test_16_bits_that_hold_12_or_labels_are_told(tmp_path, caplog, side, bits):
     Image.fromarray(np.full((2, side), 2**bits - 1, np.uint16 if bits != 8 else np.uint8)).save(tmp_path / "x.png")
     pixels(tmp_path / "x.png")
-    assert ["an image of 16 bits is nearly black" in line for line in caplog.messages] == [True] * (bits in (5, 12))
+    assert ["a 16-bit image is nearly black" in line for line in caplog.messages] == [True] * (bits in (5, 12))
 
 
 @pytest.mark.parametrize("width", [160, 161])
@@ -214,7 +214,7 @@ def test_panoramas_are_read_as_long_as_they_fit_into_memory(tmp_path, monkeypatc
     assert image_size(tmp_path / "wide.png") == (10_000, 20_000)
     monkeypatch.setattr(opening, "available_bytes", lambda: 10**9)
     with pytest.raises(
-        UserError, match=r"wide.png.*20,000 x 10,000 px take about 2.4 GB of memory, and 1.0 GB can be had"
+        UserError, match=r"wide.png.*20,000 x 10,000 px take about 2.4 GB of memory, and 1.0 GB are available"
     ):
         load_image(tmp_path / "wide.png")
 

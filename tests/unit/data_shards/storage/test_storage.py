@@ -274,7 +274,7 @@ def test_storage_that_stays_away_is_named(operation: str, monkeypatch: pytest.Mo
         ),
         (
             OSError("AWS Error ACCESS_DENIED during x: ... with an explicit deny in a resource-based policy"),
-            "a policy forbids",
+            "a policy denies",
         ),
         (OSError("AWS Error ACCESS_DENIED during x: protected by object lock."), "a retention period of the bucket"),
         (
@@ -296,14 +296,14 @@ def test_storage_that_stays_away_is_named(operation: str, monkeypatch: pytest.Mo
         (OSError("curlCode: 5, x; Details: Could not resolve proxy: p"), "there is no such proxy"),
         (
             OSError("AWS Error [code 103] during x: Custom endpoint `http://` was not a valid URI"),
-            "the endpoint is no address",
+            "the endpoint is not an address",
         ),
         (OSError("Unable to load libjvm"), "hdfs:// needs"),
         (OSError("curlCode: 35, SSL connect error; SSL routines::wrong version number"), "add scheme=http"),
         (OSError("AWS Error UNKNOWN (HTTP status 400) during HeadObject operation: No response body."), "have expired"),
         (OSError("AWS Error UNKNOWN (HTTP status 403) during x: ExceptionName: QuotaExceeded"), "quota of the storage"),
         (OSError("AWS Error [code 136] during x: not valid for the object's storage class"), "it is archived"),
-        (OSError(errno.ENOSYS, "Function not implemented"), "cannot rename files: take another"),
+        (OSError(errno.ENOSYS, "Function not implemented"), "cannot rename files: use another"),
         (OSError(errno.ENOSPC, "No space left on device"), "No space left on device"),
         (PermissionError(errno.EACCES, "Permission denied"), "Permission denied"),
     ],
@@ -518,21 +518,21 @@ def test_a_path_that_means_nothing_is_refused(path: str, said: str) -> None:
 @pytest.mark.parametrize("proxy", ["http://user:secret@proxy:port", "http://[::1", "http://proxy:99999"])
 def test_a_proxy_that_is_no_address_is_named(proxy: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTPS_PROXY", proxy)
-    with pytest.raises(UserError, match=r"^the proxy .* of HTTPS_PROXY, .* is no address") as error:
+    with pytest.raises(UserError, match=r"^the proxy .* of HTTPS_PROXY, .* is not an address") as error:
         s3_proxy("https://s3.example.com")
     assert "secret" not in str(error.value)
 
 
 def test_a_file_never_replaces_a_pipe(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(UserError, match=r"pipe: cannot be written \(no regular file\)"), writing(tmp_path / "pipe"):
+    with pytest.raises(UserError, match=r"pipe: cannot be written \(not a regular file\)"), writing(tmp_path / "pipe"):
         pass
     assert (tmp_path / "pipe").is_fifo()
 
 
 def test_what_is_in_the_place_of_a_files_folder_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    said = rf"x: cannot be written \({tmp_path}/file is no folder\)"
+    said = rf"x: cannot be written \({tmp_path}/file is not a folder\)"
     with pytest.raises(UserError, match=said), writing(tmp_path / "file" / "x"):
         pass
 

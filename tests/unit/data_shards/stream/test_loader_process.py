@@ -85,7 +85,7 @@ def test_a_killed_loader_is_replaced_and_the_batches_stay_the_same(
     assert len(said) == 2
     for line in said:
         # Nothing was killed for lack of memory.
-        begin = f"a loader process was killed by signal {int(number)} ({number.name}); another goes on in its place, at batch "
+        begin = f"a loader process was killed by signal {int(number)} ({number.name}); another one continues in its place, at batch "
         assert line.startswith(begin)
 
 
@@ -102,7 +102,7 @@ def test_a_loader_that_is_stopped_is_replaced(
         assert len(list(islice(batches, 6))) == 6
     (line,) = said
     assert line.startswith(
-        "a loader process was stopped (SIGSTOP), and was killed for it; another goes on in its place"
+        "a loader process was stopped (SIGSTOP), and was killed for it; another one continues in its place"
     )
     assert not stopped.is_alive()
 
@@ -113,7 +113,10 @@ def test_deaths_that_end_are_outlived(dataset: Dataset, tmp_path: Path) -> None:
     reader = LoaderProcess(task(dataset, DeadlyCache(tmp_path)), range(2), depth=1)
     try:
         part = reader.next()
-        assert part.deaths == ["a loader process ended with exit code 7; another goes on in its place, at batch 2"] * 3
+        assert (
+            part.deaths
+            == ["a loader process ended with exit code 7; another one continues in its place, at batch 2"] * 3
+        )
         (expected,) = islice(read_parts(task(dataset), range(2)), 1)
         assert torch.equal(part.images, expected.images)
         assert part.keys == expected.keys

@@ -313,7 +313,7 @@ def test_the_command_writes_a_page(
 
 @pytest.mark.parametrize(
     ("out", "message"),
-    [("folder", "Is a directory"), ("file/page.html", "is no folder; name another")],
+    [("folder", "Is a directory"), ("file/page.html", "is not a folder; name another")],
 )
 def test_a_page_that_cannot_be_written(tmp_path: Path, out: str, message: str) -> None:
     uri = sweep_records.sweep(tmp_path / "sweeps", 1)

@@ -107,7 +107,7 @@ def test_labels_in_a_file_and_over_it(tmp_path: Path) -> None:
         ("labels", "zone", "expected labels as KEY=VALUE, with commas between; got 'zone' on the command line"),
         ("labels", "zone=a b", "expected VALUE, !VALUE, in(VALUE,VALUE) or !in(VALUE,VALUE)"),
         ("labels", "{zone", "expected labels as KEY=VALUE, or as JSON"),
-        ("labels.zo ne", "a", "zo ne is no key of a label"),
+        ("labels.zo ne", "a", "zo ne is not a label key"),
         ("accelerator", "h100", "known to Ray as H100"),
         ("accelerator", "NVIDIA_TESLA_T4", "known to Ray as T4"),
         ("accelerator", "H 100", "expected Ray's name of an accelerator"),
