@@ -12,6 +12,7 @@ from data_shards.progress import Progress, megabytes
 from data_shards.storage.folder import RunFolder, split_uri
 from nla_cyclegan.weights.checkpoint import by_checkpoint
 from nla_cyclegan.weights.commit import world_of
+from nla_cyclegan.weights.references import trials_instead
 from nla_cyclegan.weights.stored_score import ABOUT
 
 
@@ -26,8 +27,9 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("target", metavar="URI", help="the new folder, STORAGE/NAME; a path or a URI")
     options = parser.parse_args(arguments)
     source, target = (RunFolder(*split_uri(uri)) for uri in (options.uri, options.target))
-    if not is_run(source.names()):
-        raise UserError(f"{source.label}: not a run's folder; give STORAGE/NAME")
+    if not is_run(names := source.names()):
+        remedy = trials_instead(source.label, names) or "; give STORAGE/NAME"
+        raise UserError(f"{source.label}: not a run's folder{remedy}")
     # Behind symbolic links, too.
     outer, inner = (os.path.realpath(each.path) if each.is_local else each.label for each in (source, target))
     if f"{inner}/".startswith(f"{outer}/"):

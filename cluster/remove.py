@@ -19,6 +19,7 @@ from data_shards.progress import Progress, megabytes
 from data_shards.storage import Location, delete_files, list_folder
 from data_shards.storage.folder import RunFolder, split_uri
 from nla_cyclegan.weights.checkpoint_names import NAME
+from nla_cyclegan.weights.references import trials_instead
 from nla_cyclegan.weights.stored_score import ABOUT
 
 # The entries of a run's folder beside its checkpoints, and those of a trial's.
@@ -38,8 +39,9 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--yes", action="store_true", help="do not ask")
     options = parser.parse_args(arguments)
     folder = RunFolder(*split_uri(options.uri))
-    if not is_run(folder.names()):
-        raise UserError(f"{folder.label}: not a run's folder; nothing was deleted. Give STORAGE/NAME")
+    if not is_run(names := folder.names()):
+        remedy = trials_instead(folder.label, names) or "; give STORAGE/NAME"
+        raise UserError(f"{folder.label}: not a run's folder; nothing was deleted{remedy}")
     if folder.is_local and os.path.islink(folder.path):
         # Only the link itself would be deleted at the end, and the rest of the run stay.
         raise UserError(

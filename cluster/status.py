@@ -15,6 +15,7 @@ from cluster.inspection.snapshot import READERS, RunSnapshot, is_run, take_snaps
 from data_shards.errors import UserError, say_warning, shown_name
 from data_shards.storage import list_folder, locate
 from data_shards.storage.folder import RunFolder, split_uri
+from nla_cyclegan.weights.stored_score import SWEEP
 
 WATCH_S, LONGEST_WATCH_S = 10.0, 1_000_000
 # States in which a run writes nothing more.
@@ -108,10 +109,15 @@ def find_runs(uri: str) -> tuple[list[RunFolder], bool]:
     inside = [name for name, info in there.items() if not info.is_file and not name.startswith(".")]
     with ThreadPoolExecutor(READERS) as readers:
         folders = list(readers.map(partial(RunFolder, uri), inside))
-        runs = [folder for folder, names in zip(folders, readers.map(_names, folders), strict=True) if is_run(names)]
+        listed = list(zip(folders, readers.map(_names, folders), strict=True))
+    runs = [folder for folder, names in listed if is_run(names)]
     if not runs:
+        sweep = next((folder.label for folder, names in listed if SWEEP in names), None)
         what = "neither it nor a folder in it has a run's files" if there else "nothing is there"
-        raise UserError(f"no run at {place.uri}: {what}; give a run's folder, STORAGE/NAME, or a storage with runs")
+        remedy = (
+            f"{sweep} is a sweep, give that" if sweep else "give a run's folder, STORAGE/NAME, or a storage with runs"
+        )
+        raise UserError(f"no run at {place.uri}: {what}; {remedy}")
     return runs, False
 
 

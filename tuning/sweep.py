@@ -7,8 +7,8 @@ from shlex import quote
 from typing import TYPE_CHECKING
 
 from cluster.jobs.final_errors import final_errors_stop_the_job
-from cluster.records.about import SWEEP
 from data_shards.errors import Stopped, UserError, counted, say
+from nla_cyclegan.weights.stored_score import SWEEP
 from tuning.analysis.rows import as_table, rows
 from tuning.settings.options import parse_sweep
 

@@ -16,6 +16,7 @@ from data_shards.storage import Location, file_size
 from data_shards.storage.checked import damaged
 from data_shards.storage.folder import RunFolder, split_uri
 from nla_cyclegan.weights.checkpoint_names import NAME
+from nla_cyclegan.weights.references import trials_instead
 from nla_cyclegan.weights.stored_score import ABOUT
 
 # What a run learns and how; not where it is kept, or on how many machines it trains.
@@ -78,7 +79,9 @@ def read_run(uri: str, warn: Callable[[str], None] = say_warning) -> RecordedRun
     if METRICS not in names:
         if ABOUT in names or any(map(NAME.fullmatch, names)):
             raise UserError(f"{folder.label}: no metrics yet: the run has written no {METRICS}")
-        raise UserError(f"{folder.label}: not a run folder: neither {METRICS} nor {ABOUT} nor checkpoints in it")
+        raise UserError(
+            f"{folder.label}: not a run folder: neither {METRICS} nor {ABOUT} nor checkpoints in it{trials_instead(folder.label, names)}"
+        )
     records = merge_records(read_records(folder, warn))
     if not any(TOTAL in record for record in records):
         raise UserError(f"{folder.label}: no metrics yet: {METRICS} holds no losses")

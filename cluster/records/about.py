@@ -11,8 +11,6 @@ from data_shards.storage.folder import RunFolder
 from nla_cyclegan.weights.checkpoint import complete_checkpoints
 from nla_cyclegan.weights.stored_score import ABOUT
 
-# Of a sweep's folder, whose trials are runs.
-SWEEP = "sweep.json"
 OPEN = ConfigDict(extra="allow")
 Images = Annotated[int, Field(ge=0, lt=MOST_IMAGES)]
 

@@ -14,6 +14,7 @@ from data_shards import Dataset
 from data_shards.errors import UserError
 from data_shards.storage.checked import damaged
 from data_shards.storage.folder import RunFolder
+from data_shards.version import code_digest
 from nla_cyclegan.weights.stored_score import ABOUT
 
 # How images reach the model, not which images: these fields may change when a run is continued.
@@ -36,8 +37,14 @@ def about(config: RunConfig, dataset: Dataset) -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """Of the packages that the results depend on."""
-    return {package: version(package) for package in VERSIONED}
+    """Of the packages that the results depend on, and of this code."""
+    return {**{package: version(package) for package in VERSIONED}, "code": code_digest()}
+
+
+def other_versions(there: dict[str, Any]) -> list[str]:
+    """What differs from the versions in a run.json or sweep.json, of what that records: `torch: 2.13.0 there, 2.15.0 here`."""
+    before, now = there.get("versions"), versions()
+    return differences(before, {name: now.get(name) for name in before}) if isinstance(before, dict) else []
 
 
 def check_same_run(folder: RunFolder, config: RunConfig, dataset: Dataset) -> None:

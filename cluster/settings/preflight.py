@@ -10,12 +10,12 @@ from typing import NamedTuple
 from cluster.evaluation.config import FEWEST_FOR_KID, SMALLEST
 from cluster.ownership.attempt import UNOWNED, Attempt
 from cluster.ranks.clock import Clock
-from cluster.records.about import SWEEP, read_about
+from cluster.records.about import about_run, read_about
 from cluster.records.run_state import record_start
 from cluster.records.trackers.names import problems as tracker_problems
 from cluster.settings.config import RunConfig
 from cluster.settings.fork import ORIGIN, Origin
-from cluster.settings.identity import about, check_same_run
+from cluster.settings.identity import about, check_same_run, other_versions
 from data_shards import Dataset, open_dataset
 from data_shards.dataset.manifest import MANIFEST
 from data_shards.errors import UserError, counted, shown_name
@@ -26,7 +26,7 @@ from nla_cyclegan.model.config import fitting_side
 from nla_cyclegan.weights.checkpoint import complete_checkpoints
 from nla_cyclegan.weights.checkpoint_names import NAME, images_of
 from nla_cyclegan.weights.references import folder_of
-from nla_cyclegan.weights.stored_score import ABOUT
+from nla_cyclegan.weights.stored_score import ABOUT, SWEEP
 
 # Set by torchrun, or by anything else that starts the ranks of a group without Ray.
 GROUP_VARIABLES = {"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}
@@ -127,7 +127,13 @@ def _check_links(folder: RunFolder) -> None:
 def warnings(prepared: Prepared) -> list[str]:
     """Warnings about settings that are valid but probably unintended, one line each."""
     config, clock = prepared.config, prepared.clock
-    return [*_enlarged(config, prepared.dataset), *_seldom_best(config, clock)]
+    return [*_enlarged(config, prepared.dataset), *_seldom_best(config, clock), *_upgraded(prepared)]
+
+
+def _upgraded(prepared: Prepared) -> list[str]:
+    changed = other_versions(about_run(prepared.folder)) if prepared.checkpoints else []
+    what = "the run began with other versions, and may take another course from here on"
+    return [f"{what} ({'; '.join(changed)})"] if changed else []
 
 
 def _enlarged(config: RunConfig, dataset: Dataset) -> list[str]:

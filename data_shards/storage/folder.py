@@ -59,14 +59,16 @@ class RunFolder:
         self.location = Location(self.filesystem, self.path, self.label)
 
     def probe(self) -> None:
-        """Write and delete a small file beside the run's folder. Raises: UserError when that fails."""
+        """Write and delete a small file in the run's folder, beside it where there is none. Raises: UserError when that fails."""
+        is_there = self.is_local and Path(self.path).is_dir()
         try:
-            with probed(Location(self.filesystem, self.root, self.label)):
+            with probed(self.location if is_there else Location(self.filesystem, self.root, self.label)):
                 pass
         except UserError as error:
-            raise UserError(
-                f"storage: {self.label} cannot be written ({error}); choose another with --storage"
-            ) from error
+            remedy = (
+                "--name, if this is another user's, or another folder with --storage" if is_there else "with --storage"
+            )
+            raise UserError(f"storage: {self.label} cannot be written ({error}); choose another {remedy}") from error
 
     def names(self) -> list[str]:
         """Names of the entries of the folder, sorted; empty where there is no folder."""

@@ -33,7 +33,7 @@ from nla_cyclegan.weights.names import (
     check_directions,
     direction_of,
 )
-from nla_cyclegan.weights.references import NEWEST, Reference, nothing_at, parent, select, stored
+from nla_cyclegan.weights.references import NEWEST, Reference, nothing_at, parent, select, stored, trials_instead
 
 FORMAT, VERSIONS = "nla_cyclegan.generator", ("1",)
 
@@ -174,6 +174,7 @@ def _read_newest(run: Location, directions: Sequence[Direction]) -> dict[Directi
                     return generators
     raise UserError(
         f"{run.uri}: no weights here{_wanted(directions)}, in it and in its folders checkpoint_* ({len(tried)} found)"
+        + trials_instead(run.uri, list_folder(run))
     )
 
 

@@ -6,7 +6,7 @@ is taken as it is.
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from data_shards.storage.folder import join_uri, split_uri
 from nla_cyclegan.weights.checkpoint_names import NAME, age, images_of
 from nla_cyclegan.weights.commit import world_of
 from nla_cyclegan.weights.names import CHOICES
-from nla_cyclegan.weights.stored_score import ABOUT, best_of, score_in
+from nla_cyclegan.weights.stored_score import ABOUT, SWEEP, best_of, score_in
 
 BEST, NEWEST = "best", "newest"
 MARK = re.compile(r"(?P<run>.*)@(?P<choice>best|newest|[0-9]{1,18})/*", re.DOTALL)
@@ -112,6 +112,11 @@ def stored(run: Location) -> dict[str, list[str]]:
     }
 
 
+def trials_instead(uri: str, names: Iterable[str]) -> str:
+    """The end of a message that a folder with these entries is no run's: what to name where it is a sweep's."""
+    return f"; it is a sweep: name one of its trials, such as {uri}/trial-0000" if SWEEP in names else ""
+
+
 def select(run: Location, choice: str) -> Selection:
     """The checkpoint of a run for a choice; among the complete ones, if there are any.
 
@@ -119,10 +124,11 @@ def select(run: Location, choice: str) -> Selection:
     """
     checkpoints = stored(run)
     complete = [name for name, files in checkpoints.items() if world_of(files)] or list(checkpoints)
-    if not complete and not list_folder(run):
+    if not complete and not (names := list_folder(run)):
         raise UserError(f"{run.uri}: nothing is there; give a run's folder before the @")
     if not complete:
-        raise UserError(f"{run.uri}: no checkpoints in it, so there is no {choice}; give a run's folder before the @")
+        remedy = trials_instead(run.uri, names) or "; give a run's folder before the @"
+        raise UserError(f"{run.uri}: no checkpoints in it, so there is no {choice}{remedy}")
     if choice == NEWEST:
         return Selection(complete[0], "the newest", about(run.inside(complete[0])))
     if choice == BEST:

@@ -11,6 +11,8 @@ from nla_cyclegan.model.config import fitting_side
 from nla_cyclegan.weights.checkpoint_names import age
 
 ABOUT = "run.json"
+# Of a sweep's folder, whose trials are runs.
+SWEEP = "sweep.json"
 # Definition of a score that is stored without one: the sliced Wasserstein distance x 10^3.
 SWD_ALONE = "swd"
 

@@ -17,10 +17,10 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 from typing_extensions import TypedDict
 
-from cluster.records.about import SWEEP
 from data_shards.errors import UserError, shown_name
 from data_shards.storage.checked import checked, damaged
 from data_shards.storage.folder import RunFolder, split_uri
+from nla_cyclegan.weights.stored_score import SWEEP
 
 TRIAL, ERROR = "trial.json", "error.txt"
 REWRITTEN = "delete this file, and the sweep's command writes it again"
@@ -249,7 +249,9 @@ def best_trial(results: Results) -> Trial:
     """Raises: UserError when no trial has finished."""
     best = next(iter(ranked(results.trials)), None)
     if best is None or best.state != "finished":
-        raise UserError(f"no finished trial yet in {results.folder.label}: run the sweep's command again")
+        raise UserError(
+            f"no finished trial yet in {results.folder.label}: wait for one, or run the sweep's command again if it has ended"
+        )
     return best
 
 

@@ -10,11 +10,10 @@ from typing import Literal
 
 from cluster.inspection.health import health
 from cluster.inspection.snapshot import is_run, take_snapshot
-from cluster.records.about import SWEEP
 from data_shards.errors import UserError, say_warning
 from data_shards.storage import list_folder, locate
 from data_shards.storage.folder import RunFolder, join_uri
-from nla_cyclegan.weights.stored_score import SWD_ALONE
+from nla_cyclegan.weights.stored_score import SWD_ALONE, SWEEP
 from tuning.analysis.cost import seconds_of
 from tuning.analysis.measures import SCORE
 from tuning.analysis.results import Results, read_results

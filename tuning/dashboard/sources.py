@@ -6,12 +6,12 @@ from functools import cache
 
 from pydantic_core import to_json
 
-from cluster.records.about import SWEEP
 from data_shards.errors import UserError, counted, say_warning
 from data_shards.storage import locate
 from data_shards.storage.files import read_json
 from data_shards.storage.folder import RunFolder, split_uri
 from data_shards.storage.uri import split_options
+from nla_cyclegan.weights.stored_score import SWEEP
 from tuning.analysis.results import Results, read_results
 from tuning.analysis.storage_index import Entry, entries
 from tuning.dashboard.gallery import NAME, PREVIEWS, thumbnail

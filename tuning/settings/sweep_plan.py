@@ -9,15 +9,15 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from cluster.evaluation.config import FEWEST
-from cluster.records.about import SWEEP
 from cluster.records.fields import flat
 from cluster.settings.config import RunConfig, differences
-from cluster.settings.identity import decisive
+from cluster.settings.identity import decisive, other_versions, versions
 from cluster.settings.preflight import Prepared, misfits, prepare
 from data_shards.errors import UserError, counted
 from data_shards.storage.checked import damaged, problem, shortened
 from data_shards.storage.folder import join_uri
 from nla_cyclegan.metrics.score import VERSION
+from nla_cyclegan.weights.stored_score import SWEEP
 from tuning.analysis.objective import ObjectiveConfig
 from tuning.analysis.results import REWRITTEN, TRIAL, Trial, read_sweep, read_trials, trial_name
 from tuning.search_space.checks import each_candidate
@@ -118,6 +118,7 @@ def about(options: Options, run: Prepared) -> dict[str, Any]:
         "run": base.model_dump(mode="json"),
         "dataset": run.dataset.fingerprint,
         "score_version": VERSION,
+        "versions": versions(),
     }
 
 
@@ -137,6 +138,8 @@ def plan_text(sweep: Sweep) -> str:
     for field, dimension in sweep.options.space.items():
         ((kind, candidates),) = dimension.model_dump(exclude_none=True).items()
         lines.append(("varies", f"{field}: {kind} {list(candidates)}"))
+    if sweep.remaining and (changed := other_versions(read_sweep(run.folder) or {})):
+        lines.append(("warning", f"trials before this start were trained with other versions ({'; '.join(changed)})"))
     if repeats := _repeats(sweep):
         remedy = "--search grid tries each combination once, `seed` in the space makes repeats differ"
         lines.append(("warning", f"{repeats} of the {sweep.total} trials repeat another's values and seed: {remedy}"))

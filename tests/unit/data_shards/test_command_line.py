@@ -77,7 +77,7 @@ def test_help_and_mistakes_list_the_verbs_without_importing_one(run, capsys: pyt
 def test_the_version_is_that_of_the_code_and_imports_no_library(run, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(Whole(lambda _: pytest.fail("no verb was named")), "--version") == 0
     assert re.fullmatch(
-        rf"nla-cyclegan {re.escape(nla_cyclegan.__version__)}, Python 3\.\d+\.\S+, torch 2\S+, ray 2\S+\n",
+        rf"nla-cyclegan {re.escape(nla_cyclegan.__version__)} \(code [0-9a-f]{{12}}\), Python 3\.\d+\.\S+, torch 2\S+, ray 2\S+\n",
         capsys.readouterr().out,
     )
     assert cluster.__version__ == tuning.__version__ == data_shards.__version__ == nla_cyclegan.__version__

@@ -1,5 +1,6 @@
 """What lets a run go on under its name, and what does not."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +9,11 @@ import tiny
 
 from cluster.settings.config import RunConfig, differences
 from cluster.settings.dry_run import plan_text
-from cluster.settings.identity import decisive
+from cluster.settings.identity import about, decisive, versions
 from cluster.settings.options import parse_options
 from cluster.settings.preflight import check_shared, prepare, warnings
 from data_shards.errors import UserError
+from nla_cyclegan.weights.stored_score import ABOUT
 
 # As version 0.1 stored it: what came later is missing, and `compile` is gone since.
 STEP_OF_VERSION_0_1 = {
@@ -100,6 +102,23 @@ def test_evaluations_that_seldom_meet_a_checkpoint_are_warned_of(
     prepared = prepare(config)
     assert counts is None if not (found := warnings(prepared)) else counts in found[0]
     assert ("seldom meet" in plan_text(prepared, local=True)) == (counts is not None)
+
+
+def test_a_run_that_goes_on_with_other_code_or_packages_is_warned_of(tmp_path: Path) -> None:
+    prepared = prepare(tiny.config(tiny.pack_dataset(tmp_path), tmp_path / "runs"))
+
+    def warned(**recorded: Any) -> list[str]:
+        prepared.folder.write_json(ABOUT, about(prepared.config, prepared.dataset) | recorded)
+        return warnings(replace(prepared, checkpoints=["checkpoint_000000000016"]))
+
+    now = versions()
+    assert warned() == warned(versions={}) == warned(versions=None) == []
+    # Runs of before the code was recorded.
+    assert warned(versions={name: now[name] for name in now if name != "code"}) == []
+    (line,) = warned(versions=now | {"torch": "1.0", "code": "123456789abc"})
+    changed = f"code: 123456789abc there, {now['code']} here; torch: 1.0 there, {now['torch']} here"
+    assert line == f"the run began with other versions, and may take another course from here on ({changed})"
+    assert warnings(prepared) == []
 
 
 def test_a_worker_without_the_folder_names_its_machine(tmp_path: Path) -> None:

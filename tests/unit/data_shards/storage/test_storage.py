@@ -29,6 +29,7 @@ from data_shards.storage import (
 )
 from data_shards.storage.advice import advice_for
 from data_shards.storage.files import list_folder, writing
+from data_shards.storage.folder import RunFolder
 from data_shards.storage.location import endpoint_of
 from data_shards.storage.proxy import s3_proxy
 from data_shards.storage.uri import split_uri
@@ -547,3 +548,15 @@ def test_a_name_that_is_not_utf_8_is_said_not_passed_over(tmp_path: Path, recurs
 def test_a_path_that_is_not_utf_8_is_refused() -> None:
     with pytest.raises(UserError, match=r"^/a\\xff/b: its name is not UTF-8; "):
         locate("/a\udcff/b")
+
+
+def test_whether_a_run_can_write_is_tried_in_its_folder_if_there_is_one(tmp_path: Path) -> None:
+    run = RunFolder(str(tmp_path), "run")
+    run.probe()
+    assert list(tmp_path.iterdir()) == []
+    # In the way of the file: permissions do not keep out root, as whom tests may run.
+    (tmp_path / f"run/.probe-{os.getpid()}").mkdir(parents=True)
+    with pytest.raises(
+        UserError, match=rf"^storage: {tmp_path}/run cannot be written .*; choose another --name, if this is"
+    ):
+        run.probe()

@@ -88,6 +88,15 @@ def test_more_trials_and_other_surroundings_are_the_same_sweep(file: Path) -> No
     assert more.trials[0].config["checkpoint"]["every"] == 8
 
 
+def test_a_sweep_that_goes_on_with_other_code_or_packages_is_warned_of(file: Path) -> None:
+    plan = prepared(file)
+    there = about(plan.options, plan.run)
+    for versions, warns in (there["versions"], False), (there["versions"] | {"code": "123456789abc"}, True):
+        plan.run.folder.write_json("sweep.json", there | {"versions": versions})
+        warning = f"(code: 123456789abc there, {there['versions']['code']} here)"
+        assert (warning in sweep_plan.plan_text(prepared(file))) == warns
+
+
 def test_a_sweep_whose_candidates_were_stored_as_they_were_written_goes_on(file: Path) -> None:
     written = '{"optimizer.lr": {"grid": ["1e-3", "2e-3"]}}'
     plan = prepared(file, "--space", written)
