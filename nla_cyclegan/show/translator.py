@@ -21,6 +21,7 @@ from nla_cyclegan.pictures.overlay import attention_overlay, mask_picture
 from nla_cyclegan.weights.checkpoint_names import age, images_of
 from nla_cyclegan.weights.commit import world_of
 from nla_cyclegan.weights.generators import load_generators
+from nla_cyclegan.weights.hub import is_repository, read_repository
 from nla_cyclegan.weights.names import OPPOSITE, Direction, direction_of
 from nla_cyclegan.weights.references import Reference, is_file, stored
 
@@ -109,7 +110,7 @@ class Translator:
 
     def _of(self, generators: Generators, direction: Direction) -> Generator:
         if direction not in generators:
-            raise UserError(f"{self.weights}: holds {', '.join(generators)} alone")
+            raise UserError(f"{self.weights}: holds only {', '.join(generators)}")
         return generators[direction]
 
     def _generators(self, checkpoint: str) -> Generators:
@@ -127,7 +128,10 @@ class Translator:
         place = locate(self.weights)
         if is_file(place):
             return load_generators(self.weights, [direction_of(self.weights) or "B2A"])
-        named = [direction for name in list_folder(place) if (direction := direction_of(name))]
+        entries = list_folder(place)
+        if is_repository(entries):
+            return read_repository(place)
+        named = [direction for name in entries if (direction := direction_of(name))]
         return load_generators(self.weights, named) if len(named) == 1 else load_generators(self.weights)
 
 

@@ -19,7 +19,7 @@ from data_shards.storage.files import writing
 from nla_cyclegan.model.generator import Generator
 from nla_cyclegan.weights.build import build_generator
 from nla_cyclegan.weights.checkpoint import tensors_in
-from nla_cyclegan.weights.names import Direction, check_directions
+from nla_cyclegan.weights.names import FILE_NAMES, Direction, check_directions
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 FORMAT, VERSION = "nla_cyclegan.hub", 1
@@ -76,8 +76,8 @@ def is_repository(entries: Collection[str]) -> bool:
     return CONFIG in entries and WEIGHTS in entries
 
 
-def read_repository(folder: Location, directions: Sequence[Direction]) -> dict[Direction, Generator]:
-    """The generators of these directions, in eval mode on the CPU. Raises: UserError where it is none, or lacks one."""
+def read_repository(folder: Location, directions: Sequence[Direction] = ()) -> dict[Direction, Generator]:
+    """The generators of these directions, or of all that it has, in eval mode on the CPU. Raises: UserError where it is none, or lacks one."""
     config = parsed(_content(folder, CONFIG), f"{folder.uri}/{CONFIG}")
     if not is_config(config):
         raise UserError(
@@ -90,6 +90,7 @@ def read_repository(folder: Location, directions: Sequence[Direction]) -> dict[D
         raise UserError(
             f"{folder.uri}: format version {shortened(str(version))}, but this program reads up to {VERSION}; use a newer one"
         )
+    directions = directions or [each for each in FILE_NAMES if each in configs] or list(FILE_NAMES)
     if lacking := [direction for direction in directions if direction not in configs]:
         raise UserError(
             f"{folder.uri}: holds {', '.join(map(shortened, configs)) or 'no generator'}, but {lacking[0]} is asked for"

@@ -24,6 +24,7 @@ from nla_cyclegan.__main__ import main
 from nla_cyclegan.show.serve import Server
 from nla_cyclegan.show.translator import Translator
 from nla_cyclegan.weights.generators import save_generator
+from nla_cyclegan.weights.hub import save_hub
 
 BLOCKS = GeneratorConfig(base_channels=2, num_blocks=2, nonlocal_blocks=(0, 1), nonlocal_gain=0.5)
 MASKED = GeneratorConfig(base_channels=2, num_blocks=1, nonlocal_blocks=(), output="masked")
@@ -179,7 +180,8 @@ def test_other_sites_get_nothing(served: str) -> None:
 def test_one_generator_alone_has_no_way_back(run: Path, tmp_path: Path) -> None:
     torch.manual_seed(0)
     save_generator(Generator(BLOCKS), tmp_path / "mine.safetensors")
-    for weights in (tmp_path / "mine.safetensors", tmp_path / "generator_ab.safetensors"):
+    save_hub({"A2B": Generator(MASKED)}, tmp_path / "hub_ab", {})
+    for weights in (tmp_path / "mine.safetensors", tmp_path / "generator_ab.safetensors", tmp_path / "hub_ab"):
         save_generator(Generator(MASKED), tmp_path / "generator_ab.safetensors")
         translator = Translator(str(weights), 64, torch.device("cpu"))
         (direction,) = translator.directions
