@@ -11,7 +11,7 @@ from cluster.inspection.recorded_run import RecordedRun, read_run
 from cluster.inspection.snapshot import MOST_EVENT_FILES
 from cluster.records.events import EVENTS, event_files, merged, parse_events
 from cluster.records.metrics_file import METRICS
-from data_shards.errors import UserError, say_warning
+from data_shards.errors import UserError
 from data_shards.storage.folder import RunFolder, join_uri, split_uri
 from tuning.analysis.results import READERS, Trial
 
@@ -43,7 +43,7 @@ class Recorded:
 class RunReader:
     """Reads the runs of the best trials; reuses those of trials without progress since the last reading."""
 
-    def __init__(self, uri: str, warn: Callable[[str], None] = say_warning) -> None:
+    def __init__(self, uri: str, warn: Callable[[str], None]) -> None:
         self.uri, self.warn = uri, warn
         # Trial, state and images when it was read -> its run.
         self._known: dict[tuple[str, str, int], Recorded] = {}

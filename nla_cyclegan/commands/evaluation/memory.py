@@ -20,7 +20,7 @@ NETWORK_BYTES = 40
 DISTANCES_BYTES = 400e6
 
 
-def needed_bytes(size: int, config: GeneratorConfig | None, longest: float = 1) -> float:
+def needed_bytes(size: int, config: GeneratorConfig | None, longest: float) -> float:
     """Estimate of the memory for images of a size, beside the program's own.
 
     Args:
@@ -32,7 +32,7 @@ def needed_bytes(size: int, config: GeneratorConfig | None, longest: float = 1) 
     return METRICS_BYTES * max(PIXELS, area) + network + DISTANCES_BYTES
 
 
-def check_memory(size: int, config: GeneratorConfig | None, longest: float = 1) -> None:
+def check_memory(size: int, config: GeneratorConfig | None, longest: float) -> None:
     """Raises: UserError where this size does not fit into the free memory, with a size that does."""
     free = available_bytes()
     if needed_bytes(size, config, longest) > free:
@@ -40,7 +40,7 @@ def check_memory(size: int, config: GeneratorConfig | None, longest: float = 1) 
 
 
 @contextmanager
-def memory_explained(size: int, config: GeneratorConfig | None, longest: float = 1) -> Iterator[None]:
+def memory_explained(size: int, config: GeneratorConfig | None, longest: float) -> Iterator[None]:
     """An error inside about memory, or about space for temporary files, becomes a UserError."""
     try:
         yield
