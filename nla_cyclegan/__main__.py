@@ -11,7 +11,9 @@ VERBS = {
         "nla_cyclegan.commands.evaluate",
         "measure translations against held-out images of the other domain and their own inputs",
     ),
-    "show": Verb("nla_cyclegan.show", "a local page: drop a photo, see it painted by any checkpoint of a run"),
+    "show": Verb(
+        "nla_cyclegan.show", "serve a local page: drop a photo, and see it painted by any checkpoint of a run"
+    ),
     "export": Verb(
         "nla_cyclegan.commands.export",
         "write generators for other programs: safetensors, ONNX, the layout of pytorch-CycleGAN-and-pix2pix, Hugging Face Hub",

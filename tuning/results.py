@@ -38,12 +38,12 @@ def main(arguments: Sequence[str]) -> int:
         "--at",
         choices=REDUCTIONS,
         default="last",
-        help="which evaluation of a trial the metrics are from (default: last)",
+        help="which value of a trial's evaluations each metric has (default: last)",
     )
     parser.add_argument("--price", type=float, metavar="P", help="price of a worker for an hour: adds the column cost")
     args = parser.parse_args(arguments)
     if args.parquet and not args.out:
-        raise UserError("--parquet: needs --out FILE, it is no text to print")
+        raise UserError("--parquet: needs --out FILE, as it cannot be printed")
     if args.price is not None and not 0 <= args.price < math.inf:
         raise UserError(f"--price: {args.price}: expected a price of 0 or more for an hour of a worker")
     trials = read_results(args.uri, warn=say_warning).trials
@@ -73,5 +73,6 @@ def _known(option: str, names: Sequence[str], there: Sequence[str]) -> None:
     for name in names:
         if name not in there:
             raise UserError(
-                f"{option}: no {name!r} in this sweep; expected one of {', '.join(there) or 'none, it has no trials'}"
+                f"{option}: no {name!r} in this sweep, "
+                + (f"which has {', '.join(there)}" if there else "which has no trials yet")
             )

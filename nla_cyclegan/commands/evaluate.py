@@ -18,27 +18,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     measured = parser.add_mutually_exclusive_group()
     measured.add_argument("--translations", action=LocalPath, metavar="DIR", help="measure what `translate` wrote")
     measured.add_argument(
-        "--weights", help="translate first, with a run (its newest checkpoint) or a checkpoint folder, a path or a URI; adds "
-        f"cycle and identity L1. {CHOICES}"
+        "--weights", help="translate first, with the generators of a run (its newest checkpoint) or of a checkpoint folder, a path or a "
+        f"URI; adds cycle and identity L1. {CHOICES}"
     )  # fmt: skip
     parser.add_argument(
         "--inputs",
         required=True,
         action=LocalPath,
         metavar="DIR",
-        help="the images to translate, or translated, same names",
+        help="the images to translate, or those that --translations were made from, by the same names",
     )
     parser.add_argument(
         "--real", required=True, action=LocalPath, metavar="DIR", help="held-out real images of the other domain"
     )
     parser.add_argument(
-        "--truth", action=LocalPath, metavar="DIR", help="the true result of each input, same names, where it is known"
+        "--truth",
+        action=LocalPath,
+        metavar="DIR",
+        help="the true result of each input, by the same names, where it is known",
     )
     parser.add_argument(
         "--direction",
         choices=[*FILE_NAMES, BOTH],
         default="B2A",
-        help="B2A: the inputs are photos (default); A2B: Monets; both: B2A, then A2B from the real images to the inputs",
+        help="B2A: the inputs are photos (default); A2B: Monets; both: B2A, then A2B with the real images as inputs",
     )
     parser.add_argument(
         "--size", type=integer,
@@ -52,29 +55,35 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--inception", default="auto", metavar="FILE",
-        help="weights of torch-fidelity's Inception, for KID and FID; auto (default): those in torch's hub cache, and "
-        "without any no KID and FID; none: no KID and FID",
+        help="weights of torch-fidelity's Inception, for KID and FID; auto (default): those in torch's hub cache; "
+        "without any, or with none, KID and FID are left out",
     )  # fmt: skip
     parser.add_argument(
         "--train-images", action=LocalPath, metavar="DIR",
-        help="training images of the domain translated to: adds MiFID, which is FID but for translations that copy them",
+        help="training images of the target domain: adds MiFID, an FID that is worse for translations that copy them",
     )  # fmt: skip
     parser.add_argument(
         "--statistics", action=LocalFile, metavar="FILE",
-        help="keep what is computed of the real and the training images in this .npz file, and take it from there the next time, "
-        "as long as the images, the size, the seed and the network are the same",
+        help="keep the statistics of the real and the training images in this .npz file, and reuse them the next time if the "
+        "images, the size, the seed and the network are the same",
     )  # fmt: skip
-    parser.add_argument("--seed", type=integer, default=0, help="of the sampled patches and projections (default: 0)")
-    parser.add_argument("--device", default="auto", help="of the networks: auto (default), cpu, cuda, cuda:1, ...")
+    parser.add_argument(
+        "--seed", type=integer, default=0, help="seed of the sampled patches and projections (default: 0)"
+    )
+    parser.add_argument(
+        "--device", default="auto", help="device of the networks: auto (default), cpu, cuda, cuda:1, ..."
+    )
     parser.add_argument(
         "--strict",
         action="store_true",
-        help="exit with status 1 where an image, or a folder that cannot be opened, was left out",
+        help="exit with status 1 if an image, or a folder that cannot be opened, was left out",
     )
     parser.add_argument(
-        "--dry-run", action="store_true", help="only check the folders: names, sub-folders, what each image belongs to"
+        "--dry-run",
+        action="store_true",
+        help="only check the folders: that there are images, and that those that belong together have the same names",
     )
-    parser.add_argument("--json", action=LocalFile, metavar="FILE", help="also write the figures here")
+    parser.add_argument("--json", action=LocalFile, metavar="FILE", help="also write the figures to this file")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
     from nla_cyclegan.weights.references import check_there
 
     if (args.out is None) == (args.destination is None):
-        raise UserError("--out: required, and once: the file to write, or the folder for --format hub")
+        raise UserError("--out: give it exactly once: the file to write, or the folder for --format hub")
     out = args.out or args.destination
     if args.format != HUB and out.is_dir():
         raise UserError(f"--out {shown_name(out)} is a folder; name a file in it")
@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
         print(f"{shown_name(out)}: {export_hub(args.weights, directions, out, args.license)}")
         return 0
     if args.direction == BOTH or args.license:
-        raise UserError("--direction both and --license: for --format hub alone")
+        raise UserError("--direction both and --license need --format hub")
     from data_shards.storage.files import writing
     from nla_cyclegan.weights.generators import load_generator
 

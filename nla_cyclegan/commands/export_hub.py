@@ -57,7 +57,9 @@ def _check_free(folder: Path) -> None:
         raise UserError(f"{shown_name(folder)}: a file; name a folder")
     there = [name for name in (CONFIG, WEIGHTS, CARD, PICTURE) if (folder / name).exists()]
     if there and not _is_earlier(folder):
-        raise UserError(f"{shown_name(folder)}: holds {', '.join(there)} of something else; name another folder")
+        raise UserError(
+            f"{shown_name(folder)}: holds another {', '.join(there)}, which would be overwritten; choose another folder"
+        )
 
 
 def _is_earlier(folder: Path) -> bool:

@@ -50,7 +50,7 @@ def _files(sources: Sequence[str], stated: Direction | None) -> dict[Direction, 
     """The file of each direction, from files and folders."""
     files = [file for source in sources for file in _files_of(source)]
     if stated and len(files) > 1:
-        raise UserError(f"--direction is of one file, but there are {len(files)}: {', '.join(files)}")
+        raise UserError(f"--direction is for a single file, but there are {len(files)}: {', '.join(files)}")
     found: dict[Direction, str] = {}
     for file in files:
         direction = stated or direction_of(file)

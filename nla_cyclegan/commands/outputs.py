@@ -48,7 +48,7 @@ def refuse_too_large(sizes: Iterable[Size], suffix: str) -> None:
     if longest > LONGEST_SIDE[f".{suffix}"]:
         fitting = next(name for name, side in sorted(LONGEST_SIDE.items(), key=lambda pair: pair[1]) if side >= longest)
         raise UserError(
-            f"--format {suffix}: holds up to {LONGEST_SIDE[f'.{suffix}']:,} px a side, and a result would have {longest:,}; use "
+            f"--format {suffix}: holds up to {LONGEST_SIDE[f'.{suffix}']:,} px a side, but a result would have {longest:,}; use "
             f"--format {fitting[1:]}"
         )
 
@@ -71,14 +71,14 @@ def refuse_clashes(
             raise UserError(f"{shown_name(target)} is one of the inputs and would be overwritten; choose another --out")
         if place in first:
             both = f"{shown_name(first[place])} and {shown_name(source)}"
-            raise UserError(f"{both} would both be written to {shown_name(target)}; translate them apart")
+            raise UserError(f"{both} would both be written to {shown_name(target)}; translate them separately")
         first[place] = source
     for place, source in first.items():
         folder = next((folder for folder in place.parents if folder in first), None)
         if folder:
             raise UserError(
-                f"{shown_name(folder)} would be the result of {shown_name(first[folder])}, and the folder of that of "
-                f"{shown_name(source)}; translate them apart"
+                f"{shown_name(folder)} would be both the result of {shown_name(first[folder])} and the folder of the result of "
+                f"{shown_name(source)}; translate them separately"
             )
     if also and (place := also.resolve()) in first:
         raise UserError(

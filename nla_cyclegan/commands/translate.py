@@ -38,22 +38,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_direction(parser)
     parser.add_argument(
         "--out", required=True, action=TranslationFolder, metavar="DIR",
-        help="folder for the results; names are kept, and sub-folders below an input folder or a glob's first wildcard",
+        help="folder for the results, which keep their names, and their subfolders below an input folder or a glob's first wildcard",
     )  # fmt: skip
     parser.add_argument(
         "--recursive", action=argparse.BooleanOptionalAction, default=True,
-        help="also the folders inside input folders (default); --no-recursive: not those",
+        help="also read the folders inside input folders (default); --no-recursive: leave them out",
     )  # fmt: skip
     parser.add_argument(
         "--strict",
         action="store_true",
-        help="exit with status 1 where an image, or a folder that cannot be opened, was left out",
+        help="exit with status 1 if an image, or a folder that cannot be opened, was left out",
     )
     parser.add_argument(
         "--format",
         choices=["png", "jpg", "webp"],
         default="png",
-        help="of the results (default: png, exact; jpg has a third of its bytes; webp a fifth, with colours at half the resolution)",
+        help="format of the results (default: png, lossless; jpg takes a third of its bytes, webp a fifth, with colours at half the "
+        "resolution)",
     )
     parser.add_argument(
         "--size", type=positive, metavar="N",
@@ -67,7 +68,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--precision", choices=["fp32", "bf16"], default="fp32",
-        help="of the network's arithmetic (default: fp32); bf16 is for GPUs: about twice as fast, and few pixels differ by more than 1",
+        help="precision of the network's arithmetic (default: fp32); bf16 is for GPUs: about twice as fast, and few pixels differ by more than 1",
     )  # fmt: skip
     parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:1, ...")
     parser.add_argument("--limit", type=positive, metavar="N", help="only the first N images")
@@ -84,7 +85,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "place near the centre, where --attention names none), mask; .png, .jpg or .webp",
     )  # fmt: skip
     pictures.add_argument(
-        "--truth", action=LocalPath, metavar="DIR", help="true results, same names: one more column of the grid"
+        "--truth", action=LocalPath, metavar="DIR", help="true results, by the same names: one more column in the grid"
     )
     parser.set_defaults(grid_rows=GRID_ROWS)
 

@@ -57,7 +57,7 @@ def translate_files(args: argparse.Namespace) -> int:
     generator = generators[args.direction]
     if args.attention:
         if not generator.config.nonlocal_blocks and generator.config.output == "image":
-            raise UserError(f"--attention: {args.weights} has no non-local blocks, so there is none to draw")
+            raise UserError(f"--attention: {args.weights} has no non-local blocks, so there is no attention to draw")
         refuse_clashes(targets, partial(drawn_beside, config=generator.config), also=args.grid)
 
     skipped = _translate_all(generator, targets, args)

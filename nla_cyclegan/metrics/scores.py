@@ -162,7 +162,7 @@ def headline(evaluations: Mapping[Any, Evaluation]) -> str:
     """The score in a line."""
     mean = mean_score(evaluations.values())
     if mean is None:
-        return "no score: the inputs are no further from the real images than these from themselves"
+        return "no score: the inputs cannot be told apart from the real images"
     each = ", ".join(f"{direction} {evaluation.score:.3f}" for direction, evaluation in evaluations.items())
     return f"score {mean:.3f}{f' ({each})' if len(evaluations) > 1 else ''}; a copy of the inputs has 1"
 

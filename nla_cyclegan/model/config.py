@@ -132,7 +132,7 @@ class DiscriminatorConfig(NonLocalConfig):
         if len(set(self.nonlocal_blocks)) < len(self.nonlocal_blocks):
             raise ValueError(f"nonlocal_blocks names a convolution twice: {list(self.nonlocal_blocks)}")
         if 0 in self.nonlocal_blocks and self.base_channels < 2:
-            raise ValueError("nonlocal_blocks has 0, where base_channels 1 is too few; allowed: from 2 channels on")
+            raise ValueError("nonlocal_blocks has 0, for which base_channels 1 is too few; at least 2 are needed")
         return self
 
 

@@ -13,7 +13,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--weights", required=True, help=f"{WEIGHTS}; of a run all checkpoints can be chosen on the page"
     )
-    parser.add_argument("--port", type=integer, default=PORT, help=f"of 127.0.0.1; 0: any free one (default: {PORT})")
+    parser.add_argument(
+        "--port", type=integer, default=PORT, help=f"port of 127.0.0.1; 0: any free one (default: {PORT})"
+    )
     parser.add_argument(
         "--size", type=integer, default=SIZE, metavar="N",
         help=f"images of more than N x N pixels are reduced to that (default: {SIZE}; a GPU takes 1024)",

@@ -19,8 +19,8 @@ class LossConfig(_Settings):
     identity: float = Field(default=0.5, ge=0)
     """Weight of the identity loss, as a part of the cycle weight (CycleGAN's paintings: 0.5); 0 skips its forward passes."""
     augment: tuple[Augmentation, ...] = ()
-    """What the discriminators see is changed at random, real and generated images alike, and gradients pass through (Zhao et al. 2020,
-    DiffAugment): color, translation (by up to an eighth), cutout (a hole of half the side). For domains of few images."""
+    """Random, differentiable changes to what the discriminators see, real and generated images alike (Zhao et al. 2020, DiffAugment):
+    color, translation (by up to an eighth), cutout (a hole of half the side). For domains of few images."""
 
 
 class OptimizerConfig(_Settings):
@@ -75,7 +75,7 @@ class ScheduleConfig(_Settings):
     epochs: float = Field(default=150, gt=0, lt=1e9)
     """Length of the run; one epoch is as many pairs as the larger domain has images."""
     images: int | None = Field(default=None, ge=1)
-    """Length of the run in image pairs; when set, it stands instead of `epochs`."""
+    """Length of the run in image pairs; when set, it replaces `epochs`."""
     constant: float = Field(default=2 / 3, ge=0, le=1)
     """Part of the run with a constant learning rate, which then falls linearly to 0 (the paper: 100 of 150 epochs)."""
 
@@ -97,12 +97,12 @@ class StepConfig(_Settings):
     tf32: bool = True
     """CUDA only: multiply fp32 matrices in TF32, with 10 bits of mantissa."""
     deterministic: bool = False
-    """CUDA only: runs and resumes are equal bit for bit, and slower: no cudnn_benchmark, deterministic algorithms alone."""
+    """CUDA only: runs and resumes are equal bit for bit, but slower: only deterministic algorithms, no cudnn_benchmark."""
     micro_batch: int | None = Field(default=None, ge=1)
     """Most image pairs that a worker takes through the networks at once: its part of a larger batch goes in rounds whose
     gradients add up to the same, in the memory of one round; none: all at once."""
     clip_norm: float | None = Field(default=None, gt=0)
-    """Longest gradient (L2 norm over both generators, or both discriminators) that is not scaled down to this; none: no clipping."""
+    """Gradients whose L2 norm over both generators, or both discriminators, is above this are scaled down to it; none: no clipping."""
     ema_half_life: int | None = Field(default=None, ge=1)
     """Images seen in which an old value loses half its weight in an exponential moving average (EMA) of the generators, which then is what
     validation measures and what the generators' files hold; none: no EMA."""

@@ -9,7 +9,7 @@ def trainable(player: str, parameters: Iterable[nn.Parameter], frozen: set[nn.Pa
     """Those that are not frozen. Raises: ValueError where there are none."""
     trained = [each for each in parameters if each not in frozen]
     if not trained:
-        raise ValueError(f"init.freeze: nothing of the {player} is left to train; leave a part out of it")
+        raise ValueError(f"init.freeze: nothing of the {player} is left to train; freeze less of it")
     return trained
 
 

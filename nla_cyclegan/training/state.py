@@ -73,7 +73,7 @@ def load_step(step: Step, state: Mapping[str, Mapping[str, Tensor]]) -> None:
     }
     if different := sorted(fill.keys() ^ state.keys()):
         there = [f"{name} is {'not in the state' if name in fill else 'not in this step'}" for name in different]
-        raise ValueError(f"the state is one of another configuration: {'; '.join(there)}")
+        raise ValueError(f"the state belongs to another configuration: {'; '.join(there)}")
     for name, load in fill.items():
         try:
             load(state[name])

@@ -174,11 +174,11 @@ class TrainingStep:
         check_pixels("real_b", real_b)
         if real_a.shape != real_b.shape or not len(real_a) or any(side % 4 for side in real_a.shape[2:]):
             raise ValueError(
-                f"real_a {list(real_a.shape)}, real_b {list(real_b.shape)}: expected as many images of each, of one size, sides "
-                "multiples of 4"
+                f"real_a {list(real_a.shape)}, real_b {list(real_b.shape)}: expected the same number of each, of one size, "
+                "with sides that are multiples of 4"
             )
         if not 0 <= lr < float("inf"):
-            raise ValueError(f"lr {lr}: expected a rate from 0")
+            raise ValueError(f"lr {lr}: expected a finite rate of 0 or more")
         if self._compiling is not None:
             self._compiling.wait()
             self._compiling = None

@@ -98,5 +98,5 @@ def tensors_in(content: bytes, file: str = "") -> dict[str, "Tensor"]:
         raise UserError(f"{start}{why}") from error
     except KeyError as error:
         raise UserError(
-            f"{start}of a number format that safetensors does not read into torch ({error.args[0]})"
+            f"{start}in a number format that safetensors cannot read into torch ({error.args[0]})"
         ) from error

@@ -26,9 +26,9 @@ from nla_cyclegan.weights.names import LAYOUT
 _STATISTICS = (".running_mean", ".running_var", ".num_batches_tracked")
 # Tensors of networks of that code, and of its relatives, that are not built here.
 _OTHERS = {
-    "model.2.weight": "of --norm batch",
+    "model.2.weight": "made with --norm batch",
     "model.7.filt": "of contrastive-unpaired-translation without --no_antialias --no_antialias_up",
-    "model.model.": "of --netG unet_256 or unet_128",
+    "model.model.": "made with --netG unet_256 or unet_128",
 }
 
 
@@ -64,7 +64,7 @@ def read_state(content: bytes) -> dict[str, Tensor]:
     if damaged:
         raise UserError(f"damaged: the checksum of {damaged} is wrong; copy or download it again")
     if not _is_state(state):
-        raise UserError(f"holds no state dict, which is names and tensors, but {_describe(state)}")
+        raise UserError(f"expected a state dict, which is names and tensors, but it holds {_describe(state)}")
     return state
 
 
@@ -124,7 +124,7 @@ def _plain_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     for name, tensor in plain.items():
         # Not quantized ones either, which are no floating point.
         if not tensor.is_floating_point() or tensor.layout != torch.strided or tensor.is_meta:
-            raise UserError(f"{name} is no dense tensor of floating point numbers ({tensor.dtype}, {tensor.layout})")
+            raise UserError(f"{name} is not a dense tensor of floating-point numbers ({tensor.dtype}, {tensor.layout})")
     return plain
 
 

@@ -44,7 +44,7 @@ def load_networks(networks: Mapping[str, nn.Module], source: str, *, discriminat
     folder = folder_of(source)
     if folder is None:
         if discriminators:
-            raise UserError(f"{source}: a file of one generator; give a folder, or --init.what generators")
+            raise UserError(f"{source}: holds one generator; give a folder, or --init.what generators")
         direction = direction_of(source)
         if direction is None:
             theirs = {each: f"latest{ending}" for each, ending in PTH_ENDINGS.items()}
@@ -65,7 +65,7 @@ def _fill_generator(networks: Mapping[str, nn.Module], source: str, direction: D
     different = _differences(theirs.config.model_dump(), ours.config.model_dump())
     if different:
         wanted = " ".join(f"--model.generator.{field} {_text(value)}" for field, value in different.items())
-        raise UserError(f"{source}: its generators are others than this run's; give {wanted}")
+        raise UserError(f"{source}: its generators differ from this run's; give {wanted}")
     ours.load_state_dict(theirs.state_dict())
     return name
 
@@ -98,7 +98,7 @@ def _fill_discriminators(networks: Mapping[str, nn.Module], folder: Location) ->
         assert isinstance(network, PatchDiscriminator)
         if different := _different_tensors(tensors, network.state_dict()):
             raise UserError(
-                f"{folder.uri}/{file}: its discriminators are others than this run's; {_discriminator_options(tensors, network)}"
+                f"{folder.uri}/{file}: its discriminators differ from this run's; {_discriminator_options(tensors, network)}"
                 f"--init.what generators needs none ({different})"
             )
         network.load_state_dict(tensors)

@@ -124,7 +124,7 @@ def test_a_sweep_whose_worker_and_driver_are_killed_finds_the_best_trial(
     # No output of Ray or Tune, and none about the trial that was decided before.
     starting, resumed, ended = err.splitlines()
     assert starting == "starting Ray on this machine ..."
-    assert resumed.startswith("trial 0 goes on (")
+    assert resumed.startswith("trial 0 continues (")
     assert ended.startswith("trial 0 finished: score ")
     assert [row.split()[1:4] for row in out.splitlines()[-4:-2]] == [
         ["0", "finished", str(IMAGES)],

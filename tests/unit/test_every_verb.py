@@ -239,7 +239,7 @@ def test_a_closed_folder_is_not_all_where_all_are_asked_for(
     [
         (("000.jpg", "000.png"), "would both be written to"),
         (("a", "a.png"), "would both be written to"),
-        (("x.jpg", "x.png/y.jpg"), "would be the result of .* and the folder of"),
+        (("x.jpg", "x.png/y.jpg"), "would be both the result of .* and the folder of"),
     ],
 )
 def test_results_that_would_clash_are_known_before(

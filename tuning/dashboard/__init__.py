@@ -22,7 +22,9 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument(
         "uris", metavar="URI", nargs="+", help="a sweep's folder, STORAGE/NAME; several of them; or a storage"
     )
-    parser.add_argument("--out", action=LocalFile, metavar="FILE", help="the page (default: NAME.html, here)")
+    parser.add_argument(
+        "--out", action=LocalFile, metavar="FILE", help="file for the page (default: NAME.html in this folder)"
+    )
     parser.add_argument(
         "--watch", action="store_true", help="serve the page instead, and update it while the sweep runs"
     )

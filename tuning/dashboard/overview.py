@@ -38,7 +38,7 @@ def several_page(sweeps: Sequence[Results], version: str, watching: bool) -> Pag
 
 def index_page(label: str, found: Sequence[Entry], version: str, watching: bool) -> Page:
     """A table of all sweeps and runs, newest first."""
-    headings = ["name", "state", "best", "trials", "images", "hours of workers", "last written, UTC", "kind"]
+    headings = ["name", "state", "best", "trials", "images", "worker hours", "last written, UTC", "kind"]
     if any(entry.trouble for entry in found):
         headings.append("why it cannot be read")
     rows = [_row(entry)[: len(headings)] for entry in found]

@@ -107,7 +107,7 @@ def serve(uris: Sequence[str], host: str, port: int) -> int:
         raise UserError(f"--port: {host}:{port} cannot be opened for listening ({reason}); choose another") from error
     if not is_loopback(host):
         say_warning(
-            f"--host {host}: everyone who reaches this machine can read the page, there is no password; "
+            f"--host {host}: everyone who reaches this machine can read the page, as there is no password; "
             "from elsewhere, an SSH tunnel to the default host is safer"
         )
     with server:

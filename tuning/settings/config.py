@@ -43,11 +43,11 @@ class BudgetConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     images: int | None = Field(default=None, ge=1)
-    """Images seen by all trials together after which no trial begins; running trials finish."""
+    """Images seen by all trials together, after which no further trial begins; running trials finish."""
     hours: float | None = Field(default=None, gt=0)
     """Hours after which the command stops; the same command again continues, for as long again."""
     failures: int | None = Field(default=3, ge=1)
-    """Trials that fail for the same reason, while none trains, after which the command stops; none: it goes through all."""
+    """How many trials may fail for the same reason, while none trains, before the command stops; none: any number."""
 
 
 class SweepConfig(BaseModel):
@@ -79,7 +79,7 @@ class SweepConfig(BaseModel):
     asha: AshaConfig = AshaConfig()
     pbt: PbtConfig = PbtConfig()
     concurrent: int | None = Field(default=None, ge=1)
-    """Most trials at a time; none: as many as fit into the cluster, also when it has grown."""
+    """How many trials train at the same time, at most; none: as many as fit into the cluster, also when it has grown."""
     seed: int = Field(default=0, ge=0, lt=2**32)
     """Seed of the search and the scheduler; the seed of the training is a field of the run."""
 

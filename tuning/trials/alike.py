@@ -54,8 +54,8 @@ class AlikeFailures(tune.Callback):
         """Raises: UserError when it is over."""
         if self.is_over:
             raise UserError(
-                f"the sweep ends, as {self.limit} trials failed alike and none has trained (the same command tries again; --budget.failures "
-                f"none goes through all trials): {self._reason}"
+                f"the sweep ends, as {self.limit} trials failed for the same reason and none has trained (the same command tries again; "
+                f"--budget.failures none goes through all trials): {self._reason}"
             )
 
     def _count(self, reason: str) -> None:

@@ -124,7 +124,7 @@ class Recorder(tune.Callback):
         record.state, record.reason = "running", None
         if record.number not in self._begun:
             self._begun.add(record.number)
-            begins = "goes on" if record.sessions else "begins"
+            begins = "continues" if record.sessions else "begins"
             self.progress.say(f"trial {record.number} {begins} ({varied_text(record)})")
         exploit = trial.config["trial"]["exploit"]
         is_new = bool(exploit) and exploit["serial"] > len(record.exploits)

@@ -27,11 +27,11 @@ class Folders:
     def found(cls, args: argparse.Namespace) -> tuple["Folders", LeftOut]:
         """The folders, and what was left out. Raises: UserError where a folder is missing or empty, or an image has no counterpart."""
         if not (args.translations or args.weights or args.dry_run):
-            raise UserError("what is to be measured? give --translations DIR, or --weights to translate first")
+            raise UserError("nothing to measure: give --translations DIR, or --weights to translate first")
         if args.direction == BOTH and not args.weights:
             raise UserError("--direction both needs the generators: give --weights instead of --translations")
         if args.direction == BOTH and args.train_images:
-            raise UserError("--train-images are of one domain: give a --direction, B2A or A2B")
+            raise UserError("--train-images belong to one domain: give --direction B2A or A2B")
         translate, left_out = args.weights or args.dry_run, LeftOut()
         named = images_by_name(args.inputs if translate else args.translations, left_out, translations=not translate)
         translations = [] if translate else list(named.values())

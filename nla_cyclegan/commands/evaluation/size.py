@@ -100,4 +100,4 @@ def _enlarged(sets: Mapping[str, Mapping[Path, tuple[int, int]]], pixels: int) -
     if not smaller:
         return ""
     path = min(smaller, key=lambda path: smaller[path])
-    return f"{len(smaller)} of {len(sides)} images are smaller and enlarged, such as {shown_name(path)} ({smaller[path]} px)"
+    return f"{len(smaller)} of {len(sides)} images are smaller and are enlarged, such as {shown_name(path)} ({smaller[path]} px)"

@@ -110,7 +110,7 @@ class Statistics:
             return None
         if not self._is_alike() or known["images"] != self._name(what, paths):
             why = "other images" if self._is_alike() else "another size, seed, network or version of this program"
-            _say(f"{self.file}: its statistics of {what} images are of {why}, and are computed anew")
+            _say(f"{self.file}: its statistics of {what} images belong to {why}, and are computed anew")
             return None
         try:
             for name in known["arrays"]:
@@ -161,9 +161,9 @@ def _read_about(file: Path) -> dict[str, Any]:
         start = opened.read(30 + len(START))
     if start and not start.endswith(START):
         raise UserError(
-            f"--statistics {shown_name(file)}: holds something else, which would be lost; name another file"
+            f"--statistics {shown_name(file)}: not a file of statistics, and would be overwritten; choose another name"
         )
-    _say(f"{file}: damaged, or of another version of this program ({reason}); written anew")
+    _say(f"{file}: damaged, or written by another version of this program ({reason}); it is replaced")
     return {}
 
 

@@ -70,10 +70,10 @@ def test_a_sweep_without_trials_and_wrong_options(tmp_path: Path, uri: str, caps
     for price in ("-1", "nan", "inf"):
         with pytest.raises(UserError, match=rf"^--price: {price}.*: expected a price of 0 or more"):
             main([uri, "--price", price])
-    with pytest.raises(UserError, match=r"^--metric: no 'fid' in this sweep; expected one of score, swd, swd_A2B"):
+    with pytest.raises(UserError, match=r"^--metric: no 'fid' in this sweep, which has score, swd, swd_A2B"):
         main([uri, "--metric", "fid"])
     with pytest.raises(
-        UserError, match=r"^--collapse: no 'sead' in this sweep; expected one of model.generator.nonlocal_blocks"
+        UserError, match=r"^--collapse: no 'sead' in this sweep, which has model.generator.nonlocal_blocks"
     ):
         main([uri, "--collapse", "sead"])
     (tmp_path / "folder").mkdir()

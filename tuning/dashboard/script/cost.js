@@ -6,13 +6,13 @@ import { duration, find, money, number, sum } from "page/text";
 
 export function drawCosts() {
   const seconds = sum(view.shown, (trial) => trial.seconds), images = sum(view.shown, (trial) => trial.images);
-  const spent = [`${number(images)} images`, seconds && `${duration(seconds)} of workers`, choices.price !== null && `${money(sum(view.shown, costOf))} in all`];
+  const spent = [`${number(images)} images`, seconds && `${duration(seconds)} of worker time`, choices.price !== null && `${money(sum(view.shown, costOf))} in all`];
   find("#costs .spent").textContent = `${view.shown.length} trials: ${spent.filter(Boolean).join(", ")}.`;
   const groups = view.groups.filter((group) => group.found.n);
   if (!groups.length) return remove("costs");
   const secondsOf = (group) => sum(group.trials, (trial) => trial.seconds), [part, unit] = Math.max(...groups.map(secondsOf)) < 5400 ? [60, "minutes"] : [3600, "hours"];
   const [title, read, text] = !seconds ? ["images seen", (group) => sum(group.trials, (trial) => trial.images), (value) => `${number(value)} images`]
-    : choices.price === null ? [`${unit} of workers`, (group) => secondsOf(group) / part, (value) => duration(part * value)]
+    : choices.price === null ? [`worker ${unit}`, (group) => secondsOf(group) / part, (value) => duration(part * value)]
       : ["cost", (group) => sum(group.trials, costOf), money];
   draw("costs", [points(groups, (group) => [text(read(group))], "%{y:.4~g} for %{customdata[2]}", {
     x: groups.map(read), y: groups.map((group) => group.found.mean),

@@ -13,7 +13,7 @@ export function drawSeveral() {
   const target = choices.target ?? (reached.length ? Math.max(...reached) : null);
   if (document.activeElement !== find("[name=target]")) find("[name=target]").value = target === null ? "" : Number(target.toPrecision(5));
   find("[name=spent]").value = choices.spent;
-  const [unit, part, title] = choices.spent === "seconds" ? ["seconds", 3600, "hours of workers, all trials"] : ["images", 1, "images of all trials"];
+  const [unit, part, title] = choices.spent === "seconds" ? ["seconds", 3600, "worker hours, all trials"] : ["images", 1, "images, all trials"];
   draw("progress", sweeps.map(({ name, progress, images, seconds }, i) => {
     // The line goes on to the end of what was spent.
     const course = progress.length ? [...progress, { ...progress.at(-1), images, seconds }] : [{}];

@@ -165,12 +165,12 @@ def test_a_wrong_start_is_one_line_before_anything_is_stored(
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        (PLAIN, r"its generators are others than this run's; give --model\.generator\.nonlocal_blocks 1$"),
+        (PLAIN, r"its generators differ from this run's; give --model\.generator\.nonlocal_blocks 1$"),
         ({"init": {"freeze": ["generator_ab.encodr"]}}, r"there is no generator_ab\.encodr; there are generator_ab\.encoder, "),
         ({"init": {"freeze": ["generator_ab", "generator_ba"]}}, "nothing of the generators is left to train"),
         (
             {"model": {"discriminator": {"base_channels": 4, "num_layers": 1}}, "init": {"what": "networks"}},
-            r"its discriminators are others than this run's; give --model\.discriminator\.base_channels 2; --init\.what generators "
+            r"its discriminators differ from this run's; give --model\.discriminator\.base_channels 2; --init\.what generators "
             r"needs none \(body\.0\.bias is \[2\] there, \[4\] here; body\.0\.weight is \[2, 3, 4, 4\] there, \[4, 3, 4, 4\] here; \.\.\.\)$",
         ),
         (

@@ -363,7 +363,9 @@ def test_a_stream_that_was_interrupted_says_so_when_it_is_read_again(
     monkeypatch.setattr(ThreadLoader, "next", interrupted)
     with pytest.raises(KeyboardInterrupt):
         next(batches)
-    with pytest.raises(UserError, match="ended with a KeyboardInterrupt; to continue, make another one with start_images"):
+    with pytest.raises(
+        UserError, match="ended with a KeyboardInterrupt; to continue, make another one with start_images"
+    ):
         list(batches)
     wait_until(lambda: not reading_threads())
 

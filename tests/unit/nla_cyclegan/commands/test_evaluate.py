@@ -207,7 +207,7 @@ def test_one_odd_thumbnail_does_not_set_the_size(folders, capsys):
     Image.fromarray(painting(0)[:20]).save(folders / "truth" / "scene 0.bmp")
     Image.fromarray(painting(0)[:18, :18]).save(folders / "real" / "thumbnail.png")
     assert evaluate(folders, "--truth", folders / "truth")[1]["B2A"]["size"] == 32
-    assert "measured at 32 px: 2 of 23 images are smaller and enlarged, such as " in capsys.readouterr().err
+    assert "measured at 32 px: 2 of 23 images are smaller and are enlarged, such as " in capsys.readouterr().err
 
 
 def test_of_a_run_it_is_the_size_of_the_runs_own_validation(folders, checkpoint, tmp_path, capsys):
@@ -219,7 +219,7 @@ def test_of_a_run_it_is_the_size_of_the_runs_own_validation(folders, checkpoint,
     assert evaluate(folders, "--size", 24, measured="--weights", source=run)[1]["B2A"]["size"] == 24
     (run / "run.json").write_text(json.dumps({"config": {"data": {"load_size": 42}}}))
     evaluate(folders, measured="--weights", source=run)
-    assert "(data.load_size 42); 13 of 13 images are smaller and enlarged, such as " in capsys.readouterr().err
+    assert "(data.load_size 42); 13 of 13 images are smaller and are enlarged, such as " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -120,13 +120,13 @@ def test_statistics_are_kept_and_used_again(
     # Another seed, another size, other images.
     for changed in (["--seed", 1], ["--size", 32]):
         evaluate(folders, *options, *changed)
-        assert "are of another size, seed, network or version" in capsys.readouterr().err
+        assert "belong to another size, seed, network or version" in capsys.readouterr().err
     evaluate(folders, *options)
     capsys.readouterr()
     Image.fromarray(blocks(999)).save(folders / "real" / "003.png")
     other = evaluate(folders, *options)
     said = capsys.readouterr().err
-    assert "its statistics of real images are of other images, and are computed anew" in said
+    assert "its statistics of real images belong to other images, and are computed anew" in said
     assert "statistics of 10 training images are taken" in said
     assert other["inputs"]["swd"] != first["inputs"]["swd"]
     assert evaluate(folders, *options) == other == evaluate(folders, "--train-images", training)
@@ -146,12 +146,15 @@ def with_about(stored: dict[str, Any], **fields: Any) -> None:
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
-        (lambda file: file.write_bytes(b""), "damaged, or of another version"),
-        (lambda file: file.write_bytes(file.read_bytes()[:-9]), "damaged, or of another version"),
-        (lambda file: tampered(file, lambda stored: with_about(stored, sets=[1])), "damaged, or of another version"),
+        (lambda file: file.write_bytes(b""), "damaged, or written by another version"),
+        (lambda file: file.write_bytes(file.read_bytes()[:-9]), "damaged, or written by another version"),
+        (
+            lambda file: tampered(file, lambda stored: with_about(stored, sets=[1])),
+            "damaged, or written by another version",
+        ),
         (
             lambda file: tampered(file, lambda stored: with_about(stored, sets={"real": {}})),
-            "damaged, or of another version",
+            "damaged, or written by another version",
         ),
         (
             lambda file: tampered(file, lambda stored: stored.pop("real.swd.0")),
@@ -183,7 +186,7 @@ def test_a_file_of_something_else_is_not_taken_for_statistics(
     with pytest.raises(AssertionError):
         evaluate(folders, "--statistics", file)
     assert (
-        f"error: --statistics {file}: holds something else, which would be lost; name another"
+        f"error: --statistics {file}: not a file of statistics, and would be overwritten; choose another"
         in capsys.readouterr().err
     )
     assert file.read_bytes() == content

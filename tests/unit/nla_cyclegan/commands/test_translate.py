@@ -385,7 +385,7 @@ def test_a_result_that_its_format_cannot_hold_is_known_before(weights, tmp_path,
     Image.new("RGB", (16_400, 8)).save(tmp_path / "long.png")
     assert translate(weights, tmp_path / "out", "--format", "webp", tmp_path / "long.png") == 2
     assert (
-        "--format webp: holds up to 16,383 px a side, and a result would have 16,400; use --format jpg"
+        "--format webp: holds up to 16,383 px a side, but a result would have 16,400; use --format jpg"
         in capsys.readouterr().err
     )
     assert not (tmp_path / "out").exists()

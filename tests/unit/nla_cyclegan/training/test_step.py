@@ -441,7 +441,7 @@ def test_other_images_and_rates_are_refused_before_anything_moves():
         with pytest.raises(ValueError, match="real_a"):
             step(one, other, images_seen=0, lr=1e-3)
     for rate in (-1e-3, math.nan, math.inf):
-        with pytest.raises(ValueError, match=f"lr {rate}: expected a rate from 0"):
+        with pytest.raises(ValueError, match=f"lr {rate}: expected a finite rate"):
             step(a, b, images_seen=0, lr=rate)
     assert all(torch.equal(now, before[name]) for name, now in everything(step).items())
 

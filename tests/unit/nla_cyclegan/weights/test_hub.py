@@ -158,14 +158,14 @@ def test_nothing_else_is_written_over(run: Path, tmp_path: Path, capsys: Any) ->
     other.mkdir()
     (other / "README.md").write_text("mine")
     assert export(run, other) == 2
-    assert "holds README.md of something else" in capsys.readouterr().err
+    assert "holds another README.md, which would be overwritten" in capsys.readouterr().err
     assert [file.name for file in other.iterdir()] == ["README.md"]
     assert export(run, tmp_path / "new", "--license", "My Own") == 2
     assert "--license My Own" in capsys.readouterr().err
     assert export(tmp_path / "nothing", tmp_path / "new") == 2
     assert not (tmp_path / "new").exists()
     assert main(["export", "--weights", str(run), "--format", "hub"]) == 2
-    assert "--out: required" in capsys.readouterr().err
+    assert "--out: give it exactly once" in capsys.readouterr().err
 
 
 def test_an_interrupted_export_is_completed_by_the_same_command(run: Path, tmp_path: Path) -> None:

@@ -156,9 +156,9 @@ def without(state, *names):
         (Plain(4, 2).state_dict() | {"model.1.weight": torch.ones(())}, r"model\.1\.weight is \[\], expected"),
         ({"model.model.0.weight": torch.ones(1)}, r"missing .*; unexpected model\.model\.0\.weight \[1\]; .*unet_256"),
         ({}, "missing model.1.weight"),
-        (Plain(4, 2).state_dict() | {"model.4.bias": torch.ones(8).to_sparse()}, r"model\.4\.bias is no dense tensor .*sparse_coo"),
-        (Plain(4, 2).state_dict() | {"model.4.bias": torch.ones(8, device="meta")}, r"model\.4\.bias is no dense tensor"),
-        (Plain(4, 2).state_dict() | {"model.4.bias": torch.ones(8).int()}, r"model\.4\.bias is no dense tensor .*int32"),
+        (Plain(4, 2).state_dict() | {"model.4.bias": torch.ones(8).to_sparse()}, r"model\.4\.bias is not a dense tensor .*sparse_coo"),
+        (Plain(4, 2).state_dict() | {"model.4.bias": torch.ones(8, device="meta")}, r"model\.4\.bias is not a dense tensor"),
+        (Plain(4, 2).state_dict() | {"model.4.bias": torch.ones(8).int()}, r"model\.4\.bias is not a dense tensor .*int32"),
     ],
 )  # fmt: skip
 def test_the_first_tensor_that_does_not_fit_is_named(state, message):
@@ -175,9 +175,9 @@ class Stranger:
     ("thing", "message"),
     [
         ({"model.1.weight": Stranger()}, r"holds the Python object \w+\.mkdir; only a state dict is read"),
-        ({0: torch.zeros(1)}, "no state dict, which is names and tensors, but a dictionary with 0"),
-        ({"epoch": 3, "net": {}}, "no state dict, which is names and tensors, but a dictionary with epoch, net"),
-        ([torch.ones(1)], "but a list"),
+        ({0: torch.zeros(1)}, "expected a state dict, which is names and tensors, but it holds a dictionary with 0"),
+        ({"epoch": 3, "net": {}}, "expected a state dict, .* but it holds a dictionary with epoch, net"),
+        ([torch.ones(1)], "but it holds a list"),
     ],
 )
 @pytest.mark.parametrize("legacy", [False, True])
@@ -309,7 +309,7 @@ def test_import_writes_nothing_where_something_is_wrong(tmp_path, capsys):
     for arguments, message in [
         ([good, bad], "latest_net_G_B.pth: not a readable .pth file"),
         ([good, good], "both translate A2B"),
-        ([good, bad, "--direction", "A2B"], "--direction is of one file, but there are 2"),
+        ([good, bad, "--direction", "A2B"], "--direction is for a single file, but there are 2"),
         ([tmp_path / "none.pth", "--direction", "A2B"], "none.pth: no such weight file"),
     ]:
         assert main(["import-weights", *map(str, arguments), "--out", str(out)]) == 2

@@ -225,7 +225,7 @@ def test_a_number_format_that_torch_lacks_is_named(tmp_path):
     metadata = {"format": FORMAT, "version": "1", "config": CONFIG.model_dump_json()}
     header = json.dumps({"__metadata__": metadata, "x": {"dtype": "F4", "shape": [4], "data_offsets": [0, 2]}}).encode()
     (tmp_path / "w").write_bytes(len(header).to_bytes(8, "little") + header + bytes(2))
-    with pytest.raises(UserError, match=r"w: of a number format .*F4"):
+    with pytest.raises(UserError, match=r"w: in a number format .*F4"):
         load_generator(tmp_path / "w")
 
 

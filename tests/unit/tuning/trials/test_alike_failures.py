@@ -32,7 +32,7 @@ def test_trials_that_fail_alike_end_it_when_no_other_runs() -> None:
     alike.check()
     hear(alike, ENDED)
     assert alike.is_over
-    with pytest.raises(UserError, match=r"3 trials failed alike .*: sweeps/few/trial-0002: no shard$"):
+    with pytest.raises(UserError, match=r"3 trials failed for the same reason .*: sweeps/few/trial-0002: no shard$"):
         alike.check()
 
 
