@@ -31,7 +31,8 @@ export function drawStops() {
   const text = ended.length ? `The ${ended.length} trials that ended have seen ${number(spent)} images; trained to the end it would have been ${number(full)}.`
     + (saved ? ` The scheduler saved ${number(saved)} of them (${percent(saved)}).` : "") : "None of these trials has ended yet.";
   find("#stops .note").textContent = text;
-  if (ended.every((trial) => trial.state === "finished")) return remove("stops");
+  // All that ended may have diverged before their first evaluation.
+  if (!full || ended.every((trial) => trial.state === "finished")) return remove("stops");
   const ages = [...new Set([0, ...ended.map((trial) => trial.images)])].sort((one, other) => one - other);
   const count = (age, state) => ended.filter((trial) => trial.images === age && trial.state === state).length;
   draw("stops", [{
