@@ -34,8 +34,12 @@ from cluster.training.guards import NonFiniteGuard, out_of_memory_explained
 from data_shards import UnpairedStream, open_dataset, rank_share
 from data_shards.errors import RunInterruptedError, UserError
 from data_shards.storage.folder import RunFolder
+from data_shards.version import code_digest
 from nla_cyclegan import TrainingStep, learning_rate
 from nla_cyclegan.model.config import fitting_side
+
+# Of the code as it is imported: a worker is a fork of a process that has imported it, also after the files are edited.
+code_digest()
 
 
 def train(

@@ -1,5 +1,6 @@
 """What tells one version of this code from another."""
 
+import runpy
 import shutil
 import subprocess
 import sys
@@ -26,3 +27,9 @@ def test_the_digest_is_that_of_the_code_wherever_it_lies(tmp_path: Path) -> None
     assert there() == code_digest()
     (tmp_path / "of-nla_cyclegan/nla_cyclegan/__init__.py").write_text("x = 1\n")
     assert there() != code_digest()
+
+
+def test_a_worker_has_the_digest_of_what_it_imported_not_of_what_is_edited_later() -> None:
+    code_digest.cache_clear()
+    runpy.run_path(str(ROOT / "cluster/training/loop.py"))
+    assert code_digest.cache_info().currsize == 1
