@@ -175,7 +175,7 @@ def test_a_cluster_wants_its_token(run: str, said: str, cluster: Cluster) -> Non
     status, out, err = ends(cluster.runs[run])
     assert (status, out, len(err.splitlines())) == (2, "", 1), err
     assert said in err
-    assert "set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN" in err
+    assert "set RAY_AUTH_MODE=token, and the token in RAY_AUTH_TOKEN" in err
 
 
 def test_where_a_cluster_would_repeat_it_an_error_that_stays_stops_the_job(cluster: Cluster, tmp_path: Path) -> None:
