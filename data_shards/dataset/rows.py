@@ -39,7 +39,7 @@ class IndexRows:
     def __init__(self, ranges: RangeReader, dataset: Dataset) -> None:
         self._dataset = dataset
         self._lock = threading.Lock()
-        self._groups: OrderedDict[int, list[Row]] = OrderedDict()
+        self._groups: OrderedDict[int, pa.Table] = OrderedDict()
         self._file = self._open(_IndexFile(ranges, dataset.manifest["index"]["bytes"]))
         counts = [self._file.metadata.row_group(group).num_rows for group in range(self._file.num_row_groups)]
         self._starts = [0, *accumulate(counts)]
@@ -75,7 +75,9 @@ class IndexRows:
         while start < end:
             group = bisect_right(self._starts, start) - 1
             first = self._starts[group]
-            rows += self._group(group)[start - first : end - first]
+            # Made into rows here, not when the group is read: of a large dataset's groups an extent needs a few rows alone.
+            part = self._group(group).slice(start - first, end - start)
+            rows += map(Row, *(part[name].to_pylist() for name in Row._fields))
             start = self._starts[group + 1]
         return rows
 
@@ -107,13 +109,12 @@ class IndexRows:
         if any(column.null_count for column in table.columns) or any(pc.min(place).as_py() < 0 for place in places):
             raise self._damaged("a row of it is damaged")
 
-    def _group(self, group: int) -> list[Row]:
+    def _group(self, group: int) -> pa.Table:
         with self._lock:
             if group not in self._groups:
                 table = self._read_groups([group], Row._fields)
                 self._check(table)
-                columns = (table[name].to_pylist() for name in Row._fields)
-                self._groups[group] = [Row(*values) for values in zip(*columns, strict=True)]
+                self._groups[group] = table
                 if len(self._groups) > GROUPS_KEPT:
                     self._groups.popitem(last=False)
             self._groups.move_to_end(group)
