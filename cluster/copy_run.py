@@ -63,18 +63,24 @@ def copy_run(source: RunFolder, target: RunFolder) -> tuple[int, int]:
                 copied[name] = len(content)
             progress.advance(files[name])
         for name, inside in checkpoints.items():
+            end = progress.done + sum(inside.values())
             try:
-                copied |= _copy_checkpoint(source, target, name, inside, there)
+                copied |= _copy_checkpoint(source, target, name, inside, there, progress)
             except FileNotFoundError:
                 # The run is still training and has deleted an old checkpoint.
                 print(f"{source.label}/{name}: deleted by the run meanwhile; left out", file=sys.stderr)
                 target.delete_folder(name)
-            progress.advance(sum(inside.values()))
+            progress.advance(end - progress.done)
     return len(copied), sum(copied.values())
 
 
 def _copy_checkpoint(
-    source: RunFolder, target: RunFolder, name: str, files: Mapping[str, int], there: Mapping[str, int]
+    source: RunFolder,
+    target: RunFolder,
+    name: str,
+    files: Mapping[str, int],
+    there: Mapping[str, int],
+    progress: Progress,
 ) -> dict[str, int]:
     """Returns: names and sizes of the files that were copied. Raises: FileNotFoundError when it is deleted meanwhile; UserError."""
     copied = {}
@@ -88,6 +94,7 @@ def _copy_checkpoint(
                 raise FileNotFoundError(path)
             target.write(path, content)
             copied[path] = size
+        progress.advance(size)
     return copied
 
 

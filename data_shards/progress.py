@@ -14,6 +14,8 @@ from data_shards.errors import counted
 
 LINE_INTERVAL_S = 10.0
 SECONDS_BETWEEN_LOOKS = 0.2
+# How often work that does not advance, such as a write over a slow link, is shown to be alive.
+ALIVE_S = 1.0
 
 
 def bar_size(stream: TextIO) -> dict[str, Any]:
@@ -31,13 +33,17 @@ def megabytes(size_bytes: int) -> int:
 
 
 class Progress:
-    """Counts up to `total`; use it as a context manager. Work that ends before the first line is due prints none."""
+    """Counts up to `total`; use it as a context manager. Work that ends before the first line is due prints none; work that stands still
+    goes on being shown.
+    """
 
     def __init__(self, label: str, total: int, unit: str = "images") -> None:
         self._label, self._total, self._unit = label, total, unit
         self._done = 0
         self._began = self._last = time.monotonic()
         self._bar: tqdm[Any] | None = None
+        self._ended, self._lock = threading.Event(), threading.Lock()
+        self._thread = threading.Thread(target=self._stay_alive, name="progress", daemon=True)
         if sys.stderr.isatty():
             self._bar = tqdm(
                 desc=label, total=total, unit=f" {unit}", unit_scale=total > 1_000_000, **bar_size(sys.stderr)
@@ -47,11 +53,22 @@ class Progress:
         self._done += count
         if self._bar is not None:
             self._bar.update(count)
-            return
+        else:
+            self._say_if_due()
+
+    def _say_if_due(self) -> None:
         now = time.monotonic()
-        if now - self._last >= LINE_INTERVAL_S:
-            self._last = now
-            print(self._line(), file=sys.stderr, flush=True)
+        with self._lock:
+            if now - self._last >= LINE_INTERVAL_S:
+                self._last = now
+                print(self._line(), file=sys.stderr, flush=True)
+
+    def _stay_alive(self) -> None:
+        while not self._ended.wait(ALIVE_S):
+            if self._bar is not None:
+                self._bar.refresh()
+            else:
+                self._say_if_due()
 
     @property
     def done(self) -> int:
@@ -66,9 +83,12 @@ class Progress:
         return polling(lambda: self.advance(counted() - self._done), SECONDS_BETWEEN_LOOKS)
 
     def __enter__(self) -> Self:
+        self._thread.start()
         return self
 
     def __exit__(self, *error: object) -> None:
+        self._ended.set()
+        self._thread.join()
         if self._bar is not None:
             self._bar.close()
 

@@ -30,3 +30,14 @@ def test_images_of_different_sizes_are_measured_in_pixels(monkeypatch, capsys):
         "1 of 2 images, 100 %",
         "2 of 2 images, 100 %",
     ]
+
+
+def test_work_that_does_not_advance_is_shown_to_be_alive(monkeypatch, capsys):
+    """As a shard of 64 MB that is written to a slow store for minutes."""
+    monkeypatch.setattr("data_shards.progress.LINE_INTERVAL_S", 0.0)
+    monkeypatch.setattr("data_shards.progress.ALIVE_S", 0.001)
+    said = ""
+    with Progress("packing", 5):
+        while said.count("\n") < 2:
+            said += capsys.readouterr().err
+    assert said.splitlines()[:2] == ["packing: 0 of 5 images, 0.0 images/s"] * 2
