@@ -3,22 +3,19 @@
 On each machine only the first rank shows them; Ray shows the same line of several machines once.
 """
 
-import ctypes
+import fcntl
 import logging
-import multiprocessing
+import mmap
 import os
 import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TypeAlias
+from tempfile import TemporaryFile
+from typing import Any
 
 from data_shards.errors import counted
-from data_shards.semaphores import start_tracker
-
-if TYPE_CHECKING:
-    from multiprocessing.sharedctypes import SynchronizedArray
 
 # A log record names its kind with LOG.warning(..., extra=AWAY). Records without a kind are shown every time.
 KINDS = (
@@ -32,24 +29,54 @@ LONGEST_INTERVAL_S = 3600.0
 # Fields of a kind in the table: when it is shown again, the interval before that, and how many were not shown.
 FIELDS = 3
 
-Table: TypeAlias = "SynchronizedArray[float]"
 _LOG = logging.getLogger(__package__)
-_table: "Table | None" = None
+
+
+class Table:
+    """The counts in memory that processes share. It has no name, so that nothing of it is left however they end: multiprocessing's
+    semaphores stay in /dev/shm where their tracker is killed with all others, as Ray does.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor, self._lock = descriptor, threading.RLock()
+        os.ftruncate(descriptor, 8 * FIELDS * len(KINDS))
+        self._values = memoryview(mmap.mmap(descriptor, 0)).cast("d")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """For processes that are being started by multiprocessing."""
+        from multiprocessing.reduction import DupFd
+
+        return _received, (DupFd(self._descriptor),)
+
+    @contextmanager
+    def locked(self) -> Iterator["memoryview[float]"]:
+        """The numbers, for this thread alone."""
+        with self._lock:
+            fcntl.lockf(self._descriptor, fcntl.LOCK_EX)
+            try:
+                yield self._values
+            finally:
+                fcntl.lockf(self._descriptor, fcntl.LOCK_UN)
+
+
+_table: Table | None = None
 
 
 def table() -> Table:
-    """The counts in shared memory, which `share_counts` takes in processes that this one starts by multiprocessing."""
+    """The counts, which `share_counts` takes in processes that this one starts by multiprocessing."""
     global _table
     if _table is None:
-        start_tracker()
-        try:
-            _table = multiprocessing.get_context("spawn").Array("d", FIELDS * len(KINDS))
-        except OSError:
-            # Without shared memory each process counts its own.
-            from multiprocessing.sharedctypes import synchronized
-
-            _table = synchronized((ctypes.c_double * (FIELDS * len(KINDS)))(), threading.RLock())  # type: ignore[call-overload]
+        if sys.platform == "linux":
+            descriptor = os.memfd_create("warnings")
+        else:
+            with TemporaryFile() as file:
+                descriptor = os.dup(file.fileno())
+        _table = Table(descriptor)
     return _table
+
+
+def _received(sent: Any) -> Table:
+    return Table(sent.detach())
 
 
 @contextmanager
@@ -88,23 +115,24 @@ class Repeats(logging.Handler):
 
     def _unseen(self, kind: int) -> int | None:
         """How many were not shown since the last one, if this one is due; otherwise None, and this one is counted."""
-        place, now, counts = FIELDS * kind, time.monotonic(), table()
-        with counts.get_lock():
+        place, now = FIELDS * kind, time.monotonic()
+        with table().locked() as counts:
             due, interval, unseen = counts[place : place + FIELDS]
             if due > now:
                 counts[place + 2] += 1
                 return None
             interval = min(2 * interval, LONGEST_INTERVAL_S) or INTERVAL_S
-            counts[place : place + FIELDS] = [now + interval, interval, 0]
+            counts[place], counts[place + 1], counts[place + 2] = now + interval, interval, 0
             return int(unseen)
 
     def say_counts(self) -> None:
         """Report how many were not shown, and reset the counts."""
         if _table is None or not _is_first_here():
             return
-        with _table.get_lock():
-            unseen = [int(count) for count in _table[FIELDS - 1 :: FIELDS]]
-            _table[:] = [0.0] * len(_table)
+        with _table.locked() as counts:
+            unseen = [int(count) for count in counts[FIELDS - 1 :: FIELDS]]
+            for place in range(len(counts)):
+                counts[place] = 0
         for kind, count in zip(KINDS, unseen, strict=True):
             if count:
                 print(f"warning: {kind}: {counted(count, 'more time')}", file=sys.stderr, flush=True)

@@ -87,9 +87,8 @@ class LoaderProcess:
                 ) from error
             # The fork server could not fork.
             raise LoaderDiedError(f"a loader process does not start ({error or 'its fork server died'})") from error
-        # A close that Ctrl-C cut short is made up for at the end of the program: before (priority 0) the semaphores are removed,
-        # for which a process that is still starting would print a traceback.
-        Finalize(self, _kill, (self._process,), exitpriority=1)
+        # A close that Ctrl-C cut short is made up for at the end of the program.
+        Finalize(self, _kill, (self._process,), exitpriority=0)
         for _ in range(self._depth):
             self._make_room()
 

@@ -2,6 +2,9 @@
 
 import logging
 import multiprocessing
+import re
+from multiprocessing.reduction import ForkingPickler
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -82,6 +85,25 @@ def test_processes_say_it_once_together(capfd: pytest.CaptureFixture[str]) -> No
         "warning: away",
         "warning: storage did not answer at once: 19 more times",
     ]
+
+
+def test_a_process_that_is_sent_the_counts_shares_them() -> None:
+    sent: Table = ForkingPickler.loads(ForkingPickler.dumps(repeats.table()))
+    with sent.locked() as theirs:
+        theirs[2] = 7.0
+    with repeats.table().locked() as ours:
+        assert list(ours[:4]) == [0.0, 0.0, 7.0, 0.0]
+
+
+def test_nothing_can_be_left_in_shared_memory() -> None:
+    """As a semaphore is where all processes of a job are killed."""
+
+    def named() -> list[str]:
+        return re.findall("/dev/shm/.*", Path("/proc/self/maps").read_text())
+
+    before = named()
+    with repeats.table().locked():
+        assert named() == before
 
 
 @pytest.mark.parametrize(("rank", "shown"), [("0", "warning: away\nwarning: other\n"), ("1", "warning: other\n")])
