@@ -19,6 +19,7 @@ from data_shards.storage.advice import advice_for, first_line
 from data_shards.storage.checked import REMEDY, leads_out, parsed
 from data_shards.storage.location import Location, read_at
 from data_shards.storage.patience import patiently
+from data_shards.storage.s3 import SMALL_BYTES, S3Client
 from data_shards.storage.temporary import UNFINISHED, remove_leftovers, temporary_name
 
 LOG = logging.getLogger(__name__)
@@ -138,6 +139,8 @@ def write_file(location: Location, name: str, data: bytes | memoryview, *, whole
 
 
 def _write(filesystem: fs.FileSystem, path: str, data: bytes | memoryview) -> None:
+    if isinstance(filesystem, S3Client) and memoryview(data).nbytes <= SMALL_BYTES:
+        filesystem = filesystem.small
     # In one call: closing an upload after a part has failed must not complete it.
     with filesystem.open_output_stream(path) as stream:
         stream.write(data)

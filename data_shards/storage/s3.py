@@ -8,6 +8,8 @@ from pyarrow import fs
 
 # Seconds between two times.
 EVERY_S = 5.0
+# Largest file that is written by one request. Of larger ones, whose upload has parts, a delayed open that fails leaves an empty object.
+SMALL_BYTES = 4 << 20
 
 
 class S3Client(fs.S3FileSystem):
@@ -22,6 +24,14 @@ class S3Client(fs.S3FileSystem):
         self._options = options
         self._lock, self._renewed_at = threading.Lock(), float("-inf")
         self._before: list[fs.FileSystem] = []
+        self._small: fs.FileSystem | None = None
+
+    @property
+    def small(self) -> fs.FileSystem:
+        """The same client, which writes files of up to SMALL_BYTES by one request in place of three, one after the other."""
+        if self._small is None:
+            self._small = fs.S3FileSystem(**self._options | {"allow_delayed_open": True})
+        return self._small
 
     def renew(self) -> None:
         """Read the credentials again."""
@@ -32,3 +42,4 @@ class S3Client(fs.S3FileSystem):
             # Calls of other threads, which have begun, need what this one consists of.
             self._before.append(fs.SubTreeFileSystem("", self))
             super().__init__(**self._options)
+            self._small = None

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from fault_proxy import FaultProxy
 from image_folders import ROOT
 from object_stores import Bucket, ObjectStore
 from streams import BY_PROCESSES, assert_same, images_of, take
@@ -77,6 +78,16 @@ def test_files_of_a_bucket(bucket: Bucket) -> None:
     delete_files(location, ["folder/two", "folder/three", "large"])
     left = {"folder": 0} if bucket.store.name == "rclone" else {}
     assert list_files(location) == {"one": 1} | left
+
+
+def test_a_small_file_is_written_by_one_request(moto: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not by three, one after the other: a run writes its sign of life every few seconds."""
+    moto.use(monkeypatch)
+    bucket = moto.make_bucket()
+    with FaultProxy(moto.port) as proxy:
+        write_file(locate(bucket.uri("data", proxy)), "name", b"new")
+        assert [seen.method for seen in proxy.seen] == ["PUT"]
+    assert read_file(locate(bucket.uri("data")), "name") == b"new"
 
 
 def test_a_missing_object_in_a_bucket_is_named_at_once(bucket: Bucket) -> None:
