@@ -54,6 +54,10 @@ class RecordedRun:
         return next((Basis.of(record, self.about) for record in reversed(self.records) if SCORE in record), None)
 
 
+class NoLossesError(UserError):
+    """A run has recorded no losses so far; one that diverges in its first steps never does."""
+
+
 def series(records: Sequence[Record], name: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Images seen and values of everything recorded under a name."""
     points = [(record[IMAGES], record[name]) for record in records if name in record]
@@ -84,7 +88,7 @@ def read_run(uri: str, warn: Callable[[str], None] = say_warning) -> RecordedRun
         )
     records = merge_records(read_records(folder, warn))
     if not any(TOTAL in record for record in records):
-        raise UserError(f"{folder.label}: no metrics yet: {METRICS} holds no losses")
+        raise NoLossesError(f"{folder.label}: no metrics yet: {METRICS} holds no losses")
     about = about_run(folder)
     return RecordedRun(folder.label, records, _settings(folder, about), about)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cluster.inspection.curves import smooth
-from cluster.inspection.recorded_run import RecordedRun, read_run
+from cluster.inspection.recorded_run import NoLossesError, RecordedRun, read_run
 from cluster.inspection.snapshot import MOST_EVENT_FILES
 from cluster.records.events import EVENTS, event_files, merged, parse_events
 from cluster.records.metrics_file import METRICS
@@ -75,6 +75,8 @@ def losses_of(recorded: Mapping[int, Recorded]) -> dict[int, Losses]:
 def _read(uri: str, warn: Callable[[str], None]) -> RecordedRun | None:
     try:
         return read_run(uri, warn) if METRICS in RunFolder(*split_uri(uri)).names() else None
+    except NoLossesError:
+        return None
     except UserError as error:
         if error.retryable:
             raise
