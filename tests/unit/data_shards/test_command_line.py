@@ -200,10 +200,13 @@ def test_a_closed_stream_is_no_error(run, monkeypatch, closed: str) -> None:
 
 
 STDERR = """
+import signal
 import sys
 from types import ModuleType
 from data_shards.command_line import Verb, run_verb
 
+# Ignored where the tests run under nohup.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 module = ModuleType("a_verb")
 module.main = lambda _: print("working", file=sys.stderr, flush=True)
 sys.modules["a_verb"] = module
