@@ -42,10 +42,10 @@ for role in "$worker" "$head"; do
         aws iam create-role --role-name "$role" --assume-role-policy-document "$trust" > /dev/null
     fi
     aws iam put-role-policy --role-name "$role" --policy-name bucket --policy-document "$use_bucket"
-    if ! aws iam get-instance-profile --instance-profile-name "$role" > /dev/null 2>&1; then
+    has=$(aws iam get-instance-profile --instance-profile-name "$role" --query 'InstanceProfile.Roles[].RoleName' --output text 2> /dev/null) ||
         aws iam create-instance-profile --instance-profile-name "$role" > /dev/null
-        aws iam add-role-to-instance-profile --instance-profile-name "$role" --role-name "$role"
-    fi
+    # Missing also if an earlier call was interrupted here.
+    [[ $has == *"$role"* ]] || aws iam add-role-to-instance-profile --instance-profile-name "$role" --role-name "$role"
 done
 aws iam put-role-policy --role-name "$head" --policy-name machines --policy-document "$start_machines"
 # For accounts that never had a spot machine; the head itself may not create this role.

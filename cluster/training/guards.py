@@ -26,10 +26,12 @@ class NonFiniteGuard:
 
     Args:
         every: images seen between two records, checkpoints, ...; None for those that are never written.
+        precision: the run's, `step.precision`.
     """
 
-    def __init__(self, world: World, clock: Clock, every: Iterable[int | None]) -> None:
+    def __init__(self, world: World, clock: Clock, every: Iterable[int | None], precision: str) -> None:
         self.world, self.clock = world, clock
+        self.remedy = "" if precision in ("fp32", "fp64") else " or use --step.precision fp32"
         self.every = [images for images in every if images]
         self._unread: _Reading | None = None
 
@@ -64,7 +66,7 @@ class NonFiniteGuard:
         )
         raise NonFiniteLossError(
             f"the loss is not finite after {counted(images_seen, 'image')} ({named or 'a gradient, though no loss itself'}); no "
-            "weight was updated. Lower --optimizer.lr or use --step.precision fp32, under another --name"
+            f"weight was updated. Lower --optimizer.lr{self.remedy}, under another --name"
         )
 
 

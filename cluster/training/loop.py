@@ -106,7 +106,8 @@ def train(
         validation = Validation(config.validation, dataset, log, report, size=whole, fit=fit, say=say_of_data)
         previews = Previews(dataset, log, files, size=size, fit=fit, say=say_of_data)
         requests = Requests(world, ask)
-        guard = NonFiniteGuard(world, clock, [config.observe.every, config.validation.every, config.checkpoint.every])
+        read_at = [config.observe.every, config.validation.every, config.checkpoint.every]
+        guard = NonFiniteGuard(world, clock, read_at, config.step.precision)
         from_memory = memory.restore(step, newer_than=checkpoints.find())
         images_seen = checkpoints.restore(step) if from_memory is None else from_memory
         if not images_seen and config.init.source:

@@ -1,6 +1,7 @@
 """Whether the scores of trials and of sweeps are comparable: measured by one formula, on the same held-out images."""
 
 from collections.abc import Sequence
+from itertools import combinations
 from typing import Any
 
 from nla_cyclegan.metrics.score import CONTENT
@@ -37,5 +38,7 @@ def _formula(about: dict[str, Any]) -> tuple[Any, ...]:
 
 
 def _names(measured: Sequence[MeasuredOn]) -> list[str]:
-    names = (what for each in measured for what, *_ in measured[0].differences(each))
+    # Each with each: an entry that lacks a field does not hide that others differ in it.
+    pairs = combinations(dict.fromkeys(measured), 2)
+    names = (what for one, other in pairs for what, *_ in one.differences(other))
     return list(dict.fromkeys(names))

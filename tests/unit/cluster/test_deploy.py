@@ -488,6 +488,15 @@ def test_access_scripts_may_be_called_again(there: bool, made: int, tmp_path: Pa
     assert sum("service-accounts create" in call for call in calls) == made
 
 
+@pytest.mark.parametrize(("roles", "added"), [("", 2), ("nla-cyclegan-head nla-cyclegan-worker", 0)])
+def test_an_instance_profile_whose_making_was_interrupted_gets_its_role(roles: str, added: int, tmp_path: Path) -> None:
+    (tmp_path / "answers").mkdir()
+    (tmp_path / "answers" / "iam_get-instance-profile_--instance-profile-name").write_text(roles)
+    calls, _ = access(tmp_path, "aws", there=True)
+    assert sum("create-instance-profile" in call for call in calls) == 0
+    assert sum("add-role-to-instance-profile" in call for call in calls) == added
+
+
 def test_gcp_access_lets_the_head_act_as_the_workers_account_alone(tmp_path: Path) -> None:
     calls, _ = access(tmp_path, "gcp")
     worker = "nla-cyclegan-worker@project.iam.gserviceaccount.com"

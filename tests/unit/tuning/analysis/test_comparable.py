@@ -35,6 +35,9 @@ def sweep(objective: dict[str, Any] | None = None, dataset: str = "a", **fields:
 )
 def test_in_what_sweeps_differ(other: Results, names: list[str]) -> None:
     assert sweeps_differ([sweep(), sweep(), other]) == names
+    # Not even where the first, an old one, does not say on what it was measured.
+    old = Results(RunFolder("/runs", "old"), {"score_version": 1}, [])
+    assert sweeps_differ([old, sweep(), other]) == names
 
 
 def test_a_score_that_is_not_a_number_is_never_the_best(tmp_path: Path) -> None:
