@@ -9,13 +9,13 @@ FEWEST, FEWEST_FOR_KID = 2, 3
 
 
 class ValidationConfig(BaseModel):
-    """Evaluation on held-out images while the run trains."""
+    """Evaluation on held-out images during training."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     every: int | None = Field(default=None, ge=1)
-    """Images seen between two evaluations, the end of the run included; none: no evaluation."""
+    """Images seen between two evaluations; there is also one at the end of the run; none: no evaluation."""
     images: int = Field(default=64, ge=FEWEST)
-    """Held-out images of each domain that are used, from the start of its test split; damaged ones are left out."""
+    """Number of held-out images of each domain, from the start of its test split; damaged ones are left out."""
     inception: str | None = None
-    """torch-fidelity's Inception weights, a file that all machines reach: measures the kernel distance (KID) too."""
+    """torch-fidelity's Inception weights, a file that all machines can read; adds the kernel distance (KID)."""

@@ -17,11 +17,12 @@ class ObserveConfig(BaseModel):
     every: int = Field(default=100, ge=1)
     """Images seen between two records of losses, rate and throughput."""
     previews: int | None = Field(default=10_000, ge=1)
-    """Images seen between two picture grids of held-out images, the end of the run included; none: no pictures."""
+    """Images seen between two picture grids of held-out images; there is also one at the end of the run; none: no pictures."""
     tensorboard: bool = True
-    """Write TensorBoard events into the run's folder too."""
+    """Also write TensorBoard events into the run's folder."""
     sinks: tuple[str, ...] = ()
-    """Further destinations of records and previews: wandb, mlflow (extras of these names), or your own class as module:Class."""
+    """Trackers that also get records and previews: wandb, mlflow (install the extras of these names), or your own class as
+    module:Class."""
 
     @field_validator("sinks")
     @classmethod

@@ -88,7 +88,7 @@ class DataConfig(StreamConfig):
     uri: Uri = Field(default="", validate_default=True)
     """The dataset: the folder or URI that `python -m data_shards pack` wrote."""
     global_batch: int = Field(default=1, ge=1)
-    """Image pairs of one step over all workers together; each worker's part follows from it."""
+    """Image pairs in one step over all workers; each worker's part is derived from it."""
 
     @field_validator("b")
     @classmethod

@@ -33,12 +33,12 @@ class NonLocalConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
     nonlocal_pooled: bool = False
-    """Halve the sides of the non-local keys and values by max pooling: a quarter of the attention's cost."""
+    """Halve the height and width of the non-local keys and values by max pooling, for a quarter of the attention's cost."""
     nonlocal_scaled: bool = False
     """Divide the non-local logits by the square root of the embedding width (the paper does not)."""
     nonlocal_gain: Gain = 0.0
-    """A number: start value of a gain of W_z that is learned; at 0 a non-local block starts as the identity. fixed: no gain, the paper
-    as it is written (section 2.2: "a non-local block z_i = W_z y_i + x_i, where x_i is same like a residual connection")."""
+    """A number: the initial value of a learned gain of W_z; with 0 a non-local block starts as the identity. fixed: no gain, as the paper
+    writes it (section 2.2: "a non-local block z_i = W_z y_i + x_i, where x_i is same like a residual connection")."""
 
     @field_validator("nonlocal_gain", mode="wrap")
     @classmethod
@@ -66,14 +66,14 @@ class GeneratorConfig(NonLocalConfig):
     """Blocks between down- and upsampling (CycleGAN: 6 up to 128 px, 9 from 256 px)."""
     nonlocal_blocks: tuple[int, ...] = (4,)
     """Indices (from 0) of the blocks that are non-local instead of residual, or a placement by name: none (plain CycleGAN), early,
-    middle, late, several (these three) or all, which is how section 2.2 of the paper can be read too: "this paper needs to transform
+    middle, late, several (these three) or all, which is another reading of section 2.2 of the paper: "this paper needs to transform
     it to non-local block to replace the residual network block"."""
     output: Literal["image", "masked"] = "image"
-    """image: the translation itself, as CycleGAN's. masked: a painting and a mask m in 0..1, combined to m * painting + (1 - m) * input,
-    as sections 3.2 and 4 of the paper have it: "The generator of the model outputs an attention maps instead of restoring the full
+    """image: the translation itself, as in CycleGAN. masked: a painting and a mask m in 0..1, combined to m * painting + (1 - m) * input,
+    as in sections 3.2 and 4 of the paper: "The generator of the model outputs an attention maps instead of restoring the full
     image"; "Then the attention maps are combined with the input image to generate a high-quality target image"."""
     norm: NormName = "instance"
-    """instance: CycleGAN's and the paper's, which forgets an image's mean colour and contrast; group: keeps them."""
+    """instance: CycleGAN's and the paper's, which discards an image's mean colour and contrast; group: keeps them."""
     upsample: Literal["transposed", "resize"] = "transposed"
     """transposed: CycleGAN's strided transposed convolution; resize: nearest x2, then a 3x3 convolution: no checkerboard, more FLOPs."""
 
@@ -117,7 +117,8 @@ class DiscriminatorConfig(NonLocalConfig):
     num_layers: int = Field(default=3, ge=1, le=6)
     """Strided convolutions: 3 sees patches of 70 x 70 pixels, 2 of 34 x 34, 1 of 16 x 16."""
     nonlocal_blocks: tuple[int, ...] = ()
-    """Convolutions (from 0) after whose activation a non-local block stands; the last one, num_layers + 1, gives the scores and has none.
+    """Convolutions (counted from 0) whose activation is followed by a non-local block; the last one, num_layers + 1, computes the scores
+    and has none.
     Section 2.2 of the paper applies attention to the generator alone; section 3.2 can be read as giving it to the discriminator too:
     "the attention mechanism provides the generator and discriminator with greater ability to directly model long-term dependencies"."""
 
@@ -137,7 +138,7 @@ class DiscriminatorConfig(NonLocalConfig):
 
 
 class ModelConfig(BaseModel):
-    """The four networks: both generators are alike, and so are both discriminators."""
+    """The four networks: the two generators have the same architecture, and so do the two discriminators."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 

@@ -27,32 +27,32 @@ def parse_workers(value: Any) -> Any:
 
 
 class ScalingConfig(BaseModel):
-    """The worker group: one process a worker, all of them data parallel."""
+    """The worker group: data-parallel workers, one process each."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     workers: Annotated[int | tuple[int, int] | None, BeforeValidator(parse_workers)] = None
     """Number of workers, or `min,max` for a group that may shrink and grow; none: one for each free GPU, or 1 without GPUs."""
     gpu: bool | None = None
-    """One GPU for each worker; false: all on CPU cores, also where there are GPUs; none: when there are any."""
+    """true: one GPU for each worker; false: CPU cores only, even if there are GPUs; none: GPUs if there are any."""
     cpus_per_worker: float | None = Field(default=None, gt=0, lt=1e6)
-    """CPU cores reserved for each worker, which are its threads too; none: an even share of the machines."""
+    """CPU cores reserved for each worker, and its number of threads; none: an even share of the machines' cores."""
     gpus_per_worker: float = Field(default=1, ge=SMALLEST_SHARE, le=1)
-    """The part of a GPU that a worker has, so that several runs or trials, of one worker each, share it: 0.25 for four."""
+    """The share of a GPU for each worker: with 0.25 four runs or trials, of one worker each, share one."""
     accelerator: Annotated[str, AfterValidator(check_accelerator)] | None = None
-    """Only machines with this accelerator, by Ray's name of it: H100, L4; none: any."""
+    """Use only machines with this accelerator, by Ray's name: H100, L4; none: any machine."""
     labels: Annotated[dict[str, str], BeforeValidator(parse_labels)] = {}
-    """Only machines with these labels (`ray start --labels zone=a`): zone=a, or !a for all others, in(a,b), !in(a,b)."""
+    """Use only machines with these labels (`ray start --labels zone=a`): zone=a, zone=!a for all others, zone=in(a,b), zone=!in(a,b)."""
     placement: Literal["pack", "spread"] = "pack"
-    """pack: as few machines as possible; spread: as many as possible."""
+    """pack: on as few machines as possible; spread: on as many as possible."""
     max_failures: int = Field(default=3, ge=0)
     """How many failures in a row, without a new checkpoint in between, restart the run from the last one; at the next it gives up."""
     timeout_s: float = Field(default=600, gt=0, lt=1e9)
     """Seconds without any progress after which a worker counts as hung, and the run restarts from the last checkpoint. A
     step, an evaluation and a restart must take less; the first step includes compiling kernels and capturing the CUDA graph."""
     wait_s: float | None = Field(default=None, ge=0)
-    """Seconds to wait for machines, at the start and when some were lost, before the run gives up; none: 600 s for lost ones and
-    for those that an autoscaler can start, and too few at the start are refused at once where there is none."""
+    """Seconds to wait for machines, at the start and after losing some, before the run gives up; none: 600 s for lost machines and for
+    those that an autoscaler can start; without an autoscaler, too few machines at the start are refused at once."""
     resize_s: float = Field(default=60, gt=0)
     """Seconds between two checks whether a group that may grow has room to. Before it grows it waits until no machine has joined for
     as long (15 s at most), but not longer than four times that in all; it then saves a checkpoint, within 60 s, and restarts from it."""
