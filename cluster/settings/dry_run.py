@@ -45,14 +45,12 @@ def plan_text(prepared: Prepared, *, local: bool, joined: bool = False) -> str:
         scaling, here = config.scaling, this_machine()
         if scaling.selector:
             is_one = scaling.selector.takes(here)
-            this = "this is one" if is_one else "this is none, and what follows is planned as if it were"
+            this = "this is one" if is_one else "this is not one; they are assumed to be like it"
             lines.append(("where", f"machines with {scaling.selector}; {this}"))
             if not is_one:
                 scaling = scaling.model_copy(update={"accelerator": None, "labels": {}})
         elif joined:
-            lines.append(
-                ("where", "the cluster, which is not queried; what follows is planned as if it had this machine")
-            )
+            lines.append(("where", "the cluster, which is not queried; its machines are assumed to be like this one"))
         if joined:
             # How many workers its machines hold shows at the start.
             scaling = scaling.model_copy(update={"wait_s": LOSS_WAIT_S})

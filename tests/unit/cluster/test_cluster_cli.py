@@ -197,7 +197,7 @@ def test_the_plan_of_a_run_for_other_machines(call: Call, file: str, tmp_path: P
     assert status == 0, err
     (where,) = (line for line in out.splitlines() if line.startswith("where "))
     assert where.endswith(
-        "machines with accelerator H100 and zone=in(a,b); this is none, and what follows is planned as if it were"
+        "machines with accelerator H100 and zone=in(a,b); this is not one; they are assumed to be like it"
     )
     # A Ray of its own has this machine alone.
     line = refused(call("train", "--config", file, "--scaling.labels", "zone=a"))
