@@ -154,7 +154,7 @@ def test_each_trial_that_the_command_starts_or_goes_on_with_is_one_line(recorder
     Heard(again, 1)("start")
     assert isinstance(recorder.progress.stream, io.StringIO)
     varied = "(nonlocal_blocks [0, 1], lr 0.001)"
-    assert recorder.progress.stream.getvalue() == f"trial 1 begins {varied}\ntrial 1 goes on {varied}\n"
+    assert recorder.progress.stream.getvalue() == f"trial 1 begins {varied}\ntrial 1 continues {varied}\n"
 
 
 def test_trials_under_way_when_time_is_up_wait(recorder: Recorder) -> None:
