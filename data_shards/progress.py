@@ -33,8 +33,8 @@ def megabytes(size_bytes: int) -> int:
 
 
 class Progress:
-    """Counts up to `total`; use it as a context manager. Work that ends before the first line is due prints none; work that stands still
-    goes on being shown.
+    """Counts up to `total`; use it as a context manager. Work that ends before the first line is due prints none; work that does
+    not advance for a while is still shown.
     """
 
     def __init__(self, label: str, total: int, unit: str = "images") -> None:

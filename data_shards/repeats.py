@@ -34,7 +34,7 @@ _LOG = logging.getLogger(__package__)
 
 class Table:
     """The counts in memory that processes share. It has no name, so that nothing of it is left however they end: multiprocessing's
-    semaphores stay in /dev/shm where their tracker is killed with all others, as Ray does.
+    semaphores stay in /dev/shm if their tracker is killed together with the processes, as Ray does.
     """
 
     def __init__(self, descriptor: int) -> None:

@@ -38,7 +38,7 @@ from data_shards.version import code_digest
 from nla_cyclegan import TrainingStep, learning_rate
 from nla_cyclegan.model.config import fitting_side
 
-# Of the code as it is imported: a worker is a fork of a process that has imported it, also after the files are edited.
+# Computed (and cached) at import: a worker may be forked after the files have been edited, from a process that imported them before.
 code_digest()
 
 

@@ -170,7 +170,7 @@ def _named(location: Location, left_out: LeftOut, inside: str | None = None) -> 
     """`name`, `size` in bytes and `written` (seconds since 1970) of each file below a location.
 
     Args:
-        left_out: is given folders that cannot be opened, and names that are no text.
+        left_out: collects folders that cannot be opened, and names that are not valid text.
         inside: a path whose files are passed over.
     """
     try:
