@@ -133,7 +133,8 @@ class DiskCache:
         # Empty at first, and after a writer was killed while writing it.
         used = int(text) if text.isdigit() else sum(length for _, _, length in self._pieces())
         disk = shutil.disk_usage(self._folder)
-        room = min(self._size, used + disk.free - int(FREE_SHARE * disk.total))
+        # Of what users may fill: part of a disk is reserved for root, or beyond a quota.
+        room = min(self._size, used + disk.free - int(FREE_SHARE * (disk.used + disk.free)))
         kept = 0
         if used + size > room:
             used, kept = self._clear(int(KEPT_SHARE * room) - size)
@@ -144,6 +145,9 @@ class DiskCache:
         tally.flush()
         if not fits and kept and used - kept + size <= room:
             raise PermissionError("it is full, and pieces of other users cannot be deleted")
+        if room < size <= self._size:
+            text = "nothing is cached in %s: %.0f %% of its disk are kept free, and only %d MB are free"
+            LOG.warning(text, self._folder, 100 * FREE_SHARE, disk.free // 10**6, extra=UNWRITABLE_CACHE)
         return fits
 
     def _clear(self, allowed: int) -> tuple[int, int]:

@@ -163,14 +163,33 @@ def test_a_folder_that_is_cleared_meanwhile_is_filled_again(folder: Path) -> Non
     assert pieces.get(piece(2)[0]) == piece(2)[1]
 
 
-def test_a_twentieth_of_the_disk_stays_free(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # A disk of 40 pieces, of which others have taken 30.
-    monkeypatch.setattr(cache.shutil, "disk_usage", lambda path: Disk(40 * PIECE, 0, 10 * PIECE - kept(folder)))
+def test_a_twentieth_of_the_disk_stays_free(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def disk(path: Path) -> Disk:
+        # Of 50 pieces 10 are root's, and others have taken 30 of the 40.
+        return Disk(50 * PIECE, 30 * PIECE + kept(folder), 10 * PIECE - kept(folder))
+
+    monkeypatch.setattr(cache.shutil, "disk_usage", disk)
     pieces = DiskCache(folder, 1000 * PIECE)
     for number in range(20):
         pieces.put(*piece(number))
         assert kept(folder) <= 8 * PIECE
     assert kept(folder) >= 6 * PIECE
+    assert caplog.messages == []
+
+
+def test_a_disk_that_is_nearly_full_is_a_warning_until_it_has_room(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(cache.shutil, "disk_usage", lambda path: Disk(10**9, 960 * 10**6, 40 * 10**6))
+    pieces = DiskCache(folder, 10 * PIECE)
+    pieces.put(*piece(1))
+    assert pieces.get(piece(1)[0]) is None
+    assert caplog.messages == [f"nothing is cached in {folder}: 5 % of its disk are kept free, and only 40 MB are free"]
+    monkeypatch.setattr(cache.shutil, "disk_usage", lambda path: Disk(10**9, 900 * 10**6, 100 * 10**6))
+    pieces.put(*piece(1))
+    assert pieces.get(piece(1)[0]) == piece(1)[1]
 
 
 def test_a_disk_that_cannot_be_written_is_a_warning_and_no_cache(
