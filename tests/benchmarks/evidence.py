@@ -13,7 +13,7 @@ listed as open. SHARDS is a dataset packed at the size that --size names; withou
 import argparse
 import hashlib
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
@@ -37,6 +37,9 @@ def main() -> None:
     parser.add_argument("--size", choices=list(SIZES), default="cpu", help="of networks, images and runs (default cpu)")
     parser.add_argument("--data", metavar="SHARDS", help="a packed dataset, instead of drawn landscapes")
     parser.add_argument("--device", default="auto", help="cuda, cuda:1 or cpu (default: cpu with --size cpu or tiny)")
+    parser.add_argument(
+        "--precision", choices=["bf16", "fp32"], help="default bf16, which is slow on CPUs without AMX or AVX512-BF16"
+    )
     parser.add_argument("--minutes", type=float, help="start no run that would end after so many")
     parser.add_argument("--runs", type=int, help="start no more than so many, those of all stages together")
     parser.add_argument("--together", type=int, help="runs at a time: processes of a thread each, streams on a GPU")
@@ -46,7 +49,8 @@ def main() -> None:
     parser.add_argument("--descriptive-seeds", type=int, default=3, help="of each cell without a claim (default 3)")
     parser.add_argument("--report", action="store_true", help="run nothing: write what is known")
     args = parser.parse_args()
-    size, folder = SIZES[args.size], args.state.absolute()
+    folder, size = args.state.absolute(), SIZES[args.size]
+    size = replace(size, precision=args.precision or size.precision)
     device = torch.device(("cpu" if args.size in ("tiny", "cpu") else "cuda") if args.device == "auto" else args.device)
     print(header(device))
     data = str(Path(args.data).absolute()) if args.data else drawn(folder, size)
