@@ -12,6 +12,8 @@ from evidence_run import Images, make, steps_of
 from evidence_state import Done
 from torch import Tensor
 
+from data_shards.packing.processes import end_with_parent
+
 Ended = tuple[Done, Tensor]
 WARM_UP, LOOKED_AT = 100, 200
 """Rounds of turns: kernels are compiled in the first ones; then the pace is looked at every so many."""
@@ -41,6 +43,7 @@ _images: Images
 
 def _begin(data: str, size: Size) -> None:
     global _images
+    end_with_parent()
     torch.set_num_threads(1)
     _images = Images(data, size, torch.device("cpu"))
 
