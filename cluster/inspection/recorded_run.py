@@ -13,7 +13,7 @@ from cluster.records.metrics_file import IMAGES, METRICS, TOTAL, Record, merge_r
 from cluster.records.score_basis import SCORE, Basis, stretches
 from data_shards.errors import UserError, say_warning
 from data_shards.storage import Location, file_size
-from data_shards.storage.checked import damaged
+from data_shards.storage.checked import damaged, problem
 from data_shards.storage.folder import RunFolder, split_uri
 from nla_cyclegan.weights.checkpoint_names import NAME
 from nla_cyclegan.weights.references import trials_instead
@@ -110,4 +110,4 @@ def _settings(folder: RunFolder, about: Mapping[str, Any]) -> dict[str, Any]:
         chosen = {section: config[section] for section in SECTIONS if section in config}
         return flat(chosen | {"data": {name: data[name] for name in OF_DATA if name in data}})
     except (KeyError, TypeError, AttributeError) as error:
-        raise damaged(f"{folder.label}/{ABOUT}", f"{type(error).__name__}: {error}", ABOUT_REMEDY) from error
+        raise damaged(f"{folder.label}/{ABOUT}", problem(error), ABOUT_REMEDY) from error

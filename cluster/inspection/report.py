@@ -200,5 +200,4 @@ def _settings(run: RunSnapshot) -> list[tuple[str, str]]:
             ("model", f"{model}; {learning}, seed {config['seed']}"),
         ]
     except (KeyError, TypeError, ValueError) as error:
-        why = f"its config: {type(error).__name__}: {error}"
-        raise damaged(f"{run.label}/{ABOUT}", why, ABOUT_REMEDY) from error
+        raise damaged(f"{run.label}/{ABOUT}", f"config: {problem(error)}", ABOUT_REMEDY) from error

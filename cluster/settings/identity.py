@@ -12,7 +12,7 @@ from cluster.settings.config import DataConfig, RunConfig, differences
 from cluster.settings.options import train_command
 from data_shards import Dataset
 from data_shards.errors import UserError
-from data_shards.storage.checked import damaged
+from data_shards.storage.checked import damaged, problem
 from data_shards.storage.folder import RunFolder
 from data_shards.version import code_digest
 from nla_cyclegan.weights.stored_score import ABOUT
@@ -57,7 +57,7 @@ def check_same_run(folder: RunFolder, config: RunConfig, dataset: Dataset) -> No
         lines = differences(decisive(there["config"]), decisive(here["config"]))
         same_images = there["dataset"] == here["dataset"]
     except (KeyError, TypeError, AttributeError) as error:
-        raise damaged(f"{folder.label}/{ABOUT}", f"{type(error).__name__}: {error}", ABOUT_REMEDY) from error
+        raise damaged(f"{folder.label}/{ABOUT}", problem(error), ABOUT_REMEDY) from error
     if not same_images:
         lines.append(f"the dataset at {config.data.uri}: other images than before")
     if lines:

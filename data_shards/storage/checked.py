@@ -104,8 +104,15 @@ def _depth(value: Any) -> int:
     return depth
 
 
-def problem(error: ValidationError) -> str:
-    """The first problem of a value, in one line."""
+def problem(error: Exception) -> str:
+    """What is wrong with a value that was read, in one line; of several problems the first."""
+    if not isinstance(error, ValidationError):
+        # Python's own words for a TypeError or AttributeError say nothing about the file.
+        return (
+            f"it lacks {shortened(str(error.args[0]))}"
+            if isinstance(error, KeyError)
+            else "a field has another type than was written"
+        )
     first = error.errors(include_url=False, include_input=False)[0]
     place = ".".join(shortened(str(part)) for part in first["loc"])
     message = first["msg"].removeprefix("Value error, ")

@@ -79,7 +79,8 @@ class Storage:
 
     @property
     def summary(self) -> str:
-        return f"{len(self._found)} sweeps and runs"
+        kinds = [each.kind for each in self._found]
+        return " and ".join(counted(kinds.count(kind), kind) for kind in ("sweep", "run") if kind in kinds)
 
     def update(self) -> str:
         self._found = entries(self.uri, self._warn)

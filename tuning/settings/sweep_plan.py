@@ -178,7 +178,7 @@ def _check_same_sweep(options: Options, run: Prepared) -> None:
     try:
         changed = differences(_identity(there), _identity(about(options, run))) if there else []
     except (KeyError, TypeError, AttributeError, ValidationError) as error:
-        raise damaged(f"{run.folder.label}/{SWEEP}", f"{type(error).__name__}: {error}", REWRITTEN) from error
+        raise damaged(f"{run.folder.label}/{SWEEP}", problem(error), REWRITTEN) from error
     changed = changed if there else _changed_trial(options, run)
     if changed:
         lines = "\n".join(f"  {line}" for line in changed)

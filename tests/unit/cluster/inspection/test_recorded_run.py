@@ -173,6 +173,18 @@ def damaged_settings(folder):
     return folder
 
 
+def settings_of_another_type(folder):
+    write(folder, losses(1))
+    (folder / "run.json").write_text('{"config": {"data": 1}}')
+    return folder
+
+
+def no_settings(folder):
+    write(folder, losses(1))
+    (folder / "run.json").write_text('{"dataset": ""}')
+    return folder
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -184,6 +196,8 @@ def damaged_settings(folder):
         (without_losses, r"run: no metrics yet: metrics.jsonl holds no losses"),
         (no_lines, r"run: no metrics yet: metrics.jsonl holds no losses"),
         (damaged_settings, r"run/run.json: damaged"),
+        (settings_of_another_type, r"run/run.json: damaged \(a field has another type than was written\); "),
+        (no_settings, r"run/run.json: damaged \(it lacks config\); "),
     ],
 )
 def test_what_is_no_run_is_said_in_one_line(tmp_path, make, message):

@@ -107,8 +107,9 @@ def test_a_sweep_whose_candidates_were_stored_as_they_were_written_goes_on(file:
     assert [trial.state for trial in prepared(file, "--space", written).trials] == ["finished", "waiting"]
     stored["sweep"]["space"]["optimizer.lr"]["grid"] = ["a lot"]
     plan.run.folder.write_json(SWEEP, stored)
-    with pytest.raises(UserError, match=r"sweep.json: damaged"):
+    with pytest.raises(UserError, match=r"sweep.json: damaged") as error:
         prepared(file, "--space", written)
+    assert "\n" not in str(error.value)
 
 
 def test_without_its_file_a_sweep_is_told_from_another_one_by_its_trials(file: Path) -> None:
