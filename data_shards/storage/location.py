@@ -158,9 +158,11 @@ def locate(uri: str | os.PathLike[str]) -> Location:
 
 
 def expanded(path: str) -> str:
-    """A local path with `~` as the home folder; a URI stays as it is. Raises: UserError for an empty path, or an unknown home."""
+    """A local path with `~` as the home folder; a URI stays as it is. Raises: UserError for what is no path."""
     if not path:
         raise UserError(EMPTY)
+    if "\0" in path:
+        raise UserError(f"{shown_name(path)}: a path cannot contain a NUL character")
     if is_uri(path) or not path.startswith("~"):
         return path
     try:

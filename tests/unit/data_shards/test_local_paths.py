@@ -42,6 +42,7 @@ def test_what_a_path_means(text: str, path: str, monkeypatch: pytest.MonkeyPatch
         (LocalPath, "file://data/x", "--out file://data/x: expected a path of this machine"),
         (LocalPath, "", "--out the path is empty"),
         (LocalPath, "~nobody-here/x", "--out ~nobody-here/x: no home folder is known"),
+        (LocalPath, "a\0b", "--out .*: a path cannot contain a NUL character"),
         (LocalFile, ".", "--out .: cannot be written \\(Is a directory\\); name a file in it"),
         (TranslationFolder, "new.JPG", "--out new.JPG: is named like an image; name a folder"),
         (
