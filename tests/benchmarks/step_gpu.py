@@ -13,6 +13,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -279,6 +280,13 @@ def main() -> None:
         lines.extend(texts)
         print(*texts, sep="\n", flush=True)
 
+    def say_part(name: str, part: Callable[[], list[str]]) -> None:
+        try:
+            say("", *part())
+        except Exception:
+            # The other parts are worth having, and so are the rows.
+            say(f"{name}: failed", traceback.format_exc(limit=-4))
+
     tflops, gb = gemm_tflops(device, side), copy_gb_per_s(device, copied)
     say(
         header(device),
@@ -312,14 +320,14 @@ def main() -> None:
                 say(f"batch {batch}, ours fused: {against}")
     if "kernels" in args.only:
         for batch in [batch for batch in args.batches if batch in (1, 2, 16)]:
-            say("", *kernel_table(networks, batch, args.size, device, tflops, gb))
+            say_part("kernels", partial(kernel_table, networks, batch, args.size, device, tflops, gb))
     if "norms" in args.only and (device.type == "cuda" or "TRITON_INTERPRET" in os.environ):
         sizes = [(8, 16, 1)] if args.tiny else [(64, 256, 0), (128, 128, 0), (256, 64, 1)]
         for batch in [2] if args.tiny else [32, 2]:
-            say("", *norms(device, batch, sizes, args.repeats))
+            say_part("norms", partial(norms, device, batch, sizes, args.repeats))
     if "blocks" in args.only:
         shape = (2, 16, 8) if args.tiny else (16, 64, 256)
-        say("", *blocks(device, *shape, args.repeats))
+        say_part("blocks", partial(blocks, device, *shape, args.repeats))
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
     stem = f"step-gpu-{date.today()}-{name.replace(' ', '-')}"
     args.out.mkdir(parents=True, exist_ok=True)
