@@ -51,7 +51,7 @@ def _on_other_machines(config: RunConfig) -> str:
     otherwise = (
         "else the start is refused (step.kernels fused)" if config.step.kernels == "fused" else "else plain ones"
     )
-    needed = f"where the worker's GPU has compute capability {least} or newer, and Triton is installed"
+    needed = f"where the worker's GPU has compute capability {least} or newer, and Triton starts"
     return f"fused kernels {needed}, {otherwise}; {config.step.precision}"
 
 

@@ -1,4 +1,4 @@
-"""Which configurations the kernels cover, and why others are not covered. Does not import Triton."""
+"""Which configurations the kernels cover, and why others are not covered. Imports Triton only for those that are."""
 
 import importlib.util
 
@@ -31,7 +31,7 @@ def why_not(
         return f"compute capability {capability[0]}.{capability[1]}, below {CAPABILITY[0]}.{CAPABILITY[1]}"
     if importlib.util.find_spec("triton") is None:
         return "Triton is not installed"
-    return uncovered(generator, discriminator, precision=precision)
+    return uncovered(generator, discriminator, precision=precision) or _why_no_triton()
 
 
 def uncovered(generator: GeneratorConfig, discriminator: DiscriminatorConfig, *, precision: str) -> str | None:
@@ -46,4 +46,21 @@ def uncovered(generator: GeneratorConfig, discriminator: DiscriminatorConfig, *,
     for name, config in (("generator", generator), ("discriminator", discriminator)):
         if config.base_channels % multiple or config.base_channels > most:
             return f"{name}.base_channels {config.base_channels}, not a multiple of {multiple} up to {most}"
+    return None
+
+
+def _why_no_triton() -> str | None:
+    """What keeps Triton from launching kernels on this machine; None if nothing does.
+
+    It compiles its launcher in C at its first start on a machine. Containers often lack what that takes.
+    """
+    from triton.runtime import driver
+
+    try:
+        driver.active.get_current_target()
+    # It has no type for this: RuntimeError without a compiler, CalledProcessError without headers, OSError for the folder.
+    except Exception as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        needs = "gcc or clang, Python's headers, and a folder that it can write (TRITON_CACHE_DIR)"
+        return f"Triton does not start here, it needs {needs}: {reason}"
     return None

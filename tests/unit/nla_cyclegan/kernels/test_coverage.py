@@ -1,5 +1,9 @@
 """What the kernels do not cover is named."""
 
+import re
+from subprocess import CalledProcessError
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -41,3 +45,24 @@ def test_every_field_of_a_network_is_known_to_the_kernels():
 def test_a_cpu_is_not_covered():
     reason = why_not(GeneratorConfig(), DiscriminatorConfig(), precision="bf16", device=torch.device("cpu"))
     assert reason == "the device is cpu"
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (None, None),
+        (RuntimeError("Failed to find C compiler. Please specify"), r"\(TRITON_CACHE_DIR\): Failed to find C compiler"),
+        (CalledProcessError(1, ["gcc", "driver.c"]), "it needs gcc or clang, Python's headers, .*'gcc', 'driver.c'"),
+        (PermissionError(13, "Permission denied", "/.triton"), r"Triton does not start here, .*Permission denied: '/\.triton'"),
+    ],
+)
+def test_a_gpu_where_triton_does_not_start_is_not_covered(monkeypatch, error, said):
+    def start():
+        if error:
+            raise error
+
+    runtime = pytest.importorskip("triton.runtime")
+    monkeypatch.setattr(runtime, "driver", SimpleNamespace(active=SimpleNamespace(get_current_target=start)))
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    reason = why_not(GeneratorConfig(), DiscriminatorConfig(), precision="bf16", device=torch.device("cuda"))
+    assert reason is said or re.search(said, reason)
