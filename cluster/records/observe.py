@@ -114,7 +114,7 @@ class MetricsLog:
         means = (self.world.sum(self._sum) / self._steps).tolist()
         losses = dict(zip(names, means, strict=True))
         elapsed_s = time.perf_counter() - self._began
-        speed = {"images_per_s": self._steps * self.clock.batch / elapsed_s, "memory_gb": memory_bytes() / 1e9}
+        speed = {"images_per_s": self._steps * self.clock.batch / elapsed_s, "memory_gb": memory_bytes(self.world.device) / 1e9}
         where = {"images": images_seen, "epoch": images_seen / self.clock.epoch, "lr": lr}
         self.add({**where, **speed, **self._waits(elapsed_s), **self.counts, **losses})
         self._begin_interval()
@@ -136,9 +136,9 @@ class MetricsLog:
         self._sum, self._steps = None, 0
 
 
-def memory_bytes() -> int:
-    """The most that this process has held so far: on its GPU, if it has one, else altogether."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated()
+def memory_bytes(device: torch.device) -> int:
+    """The most that this process has held so far: on its GPU, if it trains on one, else altogether."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return most if sys.platform == "darwin" else 1024 * most
