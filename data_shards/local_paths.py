@@ -67,12 +67,13 @@ class LocalFile(Result):
     def path_of(self, text: str) -> Path:
         from data_shards.storage.files import is_special
 
-        path = super().path_of(text)
+        path = LocalPath.path_of(self, text)
         if text.endswith(os.sep) or path.is_dir():
             raise UserError(f"{shown_name(text)}: cannot be written (Is a directory); name a file in it")
+        # Before the folder, which is root's alone for a device.
         if is_special(path):
             raise UserError(f"{shown_name(text)}: cannot be written (not a regular file); name another")
-        return path
+        return super().path_of(text)
 
 
 class InputPath(LocalPath):

@@ -114,7 +114,10 @@ class MetricsLog:
         means = (self.world.sum(self._sum) / self._steps).tolist()
         losses = dict(zip(names, means, strict=True))
         elapsed_s = time.perf_counter() - self._began
-        speed = {"images_per_s": self._steps * self.clock.batch / elapsed_s, "memory_gb": memory_bytes(self.world.device) / 1e9}
+        speed = {
+            "images_per_s": self._steps * self.clock.batch / elapsed_s,
+            "memory_gb": memory_bytes(self.world.device) / 1e9,
+        }
         where = {"images": images_seen, "epoch": images_seen / self.clock.epoch, "lr": lr}
         self.add({**where, **speed, **self._waits(elapsed_s), **self.counts, **losses})
         self._begin_interval()

@@ -96,7 +96,7 @@ def _matching(root: Path, pattern: list[str]) -> list[str]:
     if "**" in pattern:
         # glob's own ** follows links in circles.
         return [name for name in files_below(root, LeftOut()) if _fits(name.split("/"), pattern)]
-    return glob.glob("/".join(pattern), root_dir=root)
+    return sorted(glob.glob("/".join(pattern), root_dir=root))
 
 
 def _fits(parts: list[str], pattern: list[str]) -> bool:

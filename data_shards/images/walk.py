@@ -42,7 +42,7 @@ def images_below(root: Path, left_out: LeftOut, *, recursive: bool = True, witho
 
 
 def files_below(root: Path, left_out: LeftOut, *, without: Path | None = None) -> list[str]:
-    """Names of all files below a folder, relative to it. Links are followed, but not into a folder that they lie in."""
+    """Names of all files below a folder, relative to it, in the same order on every file system. Links are followed, but not into a folder that they lie in."""
     names: list[str] = []
     passed = {without.stat()} if without is not None and without.is_dir() else set()
     start = frozenset((about.st_dev, about.st_ino) for about in {root.stat(), *passed})
@@ -51,7 +51,8 @@ def files_below(root: Path, left_out: LeftOut, *, without: Path | None = None) -
         inside, above = waiting.pop()
         try:
             with os.scandir(root / inside) as entries:
-                found = list(entries)
+                # Their order is the file system's own.
+                found = sorted(entries, key=lambda entry: entry.name)
         except OSError:
             left_out.closed.append(inside or ".")
             continue

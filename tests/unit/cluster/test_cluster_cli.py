@@ -5,6 +5,7 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import pytest
@@ -146,7 +147,7 @@ def test_a_finished_run_says_so(call: Call, file: str, tmp_path: Path) -> None:
     status, out, _ = call("train", "--config", file, *driver_address)
     assert status == 0
     assert "tiny is finished: 48 images seen" in out
-    assert f"{tmp_path}/runs/tiny/checkpoint_*" in out
+    assert f"{tmp_path}/runs/tiny/checkpoint_*" in out.replace("'", "")
 
 
 def test_another_configuration_under_the_same_name_is_refused(call: Call, file: str, tmp_path: Path) -> None:
@@ -156,7 +157,7 @@ def test_another_configuration_under_the_same_name_is_refused(call: Call, file: 
     status, _, err = call("train", "--config", file, "--optimizer.lr", "0.1", "--scaling.max_failures", "9")
     assert status == 2
     first, *rest = err.splitlines()
-    goes_on = f"with --fork-of {tmp_path}/runs/tiny it continues from that run"
+    goes_on = f"with --fork-of {quote(f'{tmp_path}/runs/tiny')} it continues from that run"
     assert first.startswith(
         f"error: {tmp_path}/runs/tiny holds another run; choose another --name ({goes_on}), or take"
     )

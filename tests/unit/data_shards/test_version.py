@@ -16,11 +16,11 @@ def test_the_digest_is_that_of_the_code_wherever_it_lies(tmp_path: Path) -> None
     for package in OF_A_RUN:
         shutil.copytree(ROOT / package, tmp_path / f"of-{package}" / package)
     shown = f"import sys; sys.path[:0] = {[str(folder) for folder in tmp_path.iterdir()]}; from data_shards import version; "
-    shown += "print(version.__file__, version.code_digest())"
+    shown += "print(version.__file__, version.code_digest(), sep=chr(10))"
 
     def there() -> str:
         command = [sys.executable, "-I", "-c", shown]
-        file, digest = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
+        file, digest = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
         assert file.startswith(str(tmp_path))
         return digest
 

@@ -12,10 +12,13 @@ from data_shards.errors import UserError
 
 PLACES = ("--storage", "s3://bucket/runs", "--data.uri", "s3://bucket/data")
 
+RAY = ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS", "RAY_AUTH_TOKEN", "RAY_AUTH_MODE")
+PROXIES = ("http_proxy", "https_proxy", "all_proxy")
+
 
 @pytest.fixture(autouse=True)
 def environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS", "RAY_AUTH_TOKEN", "RAY_AUTH_MODE"):
+    for name in (*RAY, *PROXIES, *map(str.upper, PROXIES)):
         # Set first, so that it is put back however it was.
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)

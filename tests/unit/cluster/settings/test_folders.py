@@ -4,6 +4,7 @@ import fcntl
 import os
 import threading
 from pathlib import Path
+from shlex import quote
 
 import pytest
 import tiny
@@ -61,7 +62,7 @@ def test_folders_are_packed_once_as_pack_would(
     uri = dataset_of(folders)
     assert Path(uri).parent == tmp_path / "cache" / "data_shards" / "packed"
     a, b = folders / "monets", folders / "photos"
-    said = f"packed, in {uri}: trainA 2, trainB 3, testA 1, testB 1 images; to pack by hand: python -m data_shards pack --a {a} --b {b} DEST"
+    said = f"packed, in {uri}: trainA 2, trainB 3, testA 1, testB 1 images; to pack by hand: python -m data_shards pack --a {quote(str(a))} --b {quote(str(b))} DEST"
     out, err = capsys.readouterr()
     assert (out, err.splitlines()[-1]) == ("", said)
     assert data_shards(["pack", "--a", str(a), "--b", str(b), str(tmp_path / "by-hand")]) == 0

@@ -8,6 +8,7 @@ import tarfile
 from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import pyarrow as pa
@@ -248,7 +249,7 @@ def test_an_index_that_does_not_match_its_tars(
     with_rows(dataset, rows)
     bad, conclusion = verify(dataset, capsys)
     assert any(line.startswith("trainA-000000.tar: ") and message.format(**places) in line for line in bad), bad
-    assert f"`python -m data_shards index --force {dataset.uri}`" in conclusion
+    assert f"`python -m data_shards index --force {quote(dataset.uri)}`" in conclusion
     assert "restore" not in conclusion
     assert main(["index", "--force", dataset.uri]) == 0
     assert main(["verify", dataset.uri]) == 0

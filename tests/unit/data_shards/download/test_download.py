@@ -11,6 +11,7 @@ import zipfile
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from shlex import quote
 
 import pytest
 
@@ -177,7 +178,7 @@ def test_gives_up_when_nothing_comes_and_says_what_to_do(
     assert len(server.asked) == fetch.ATTEMPTS
     message = capsys.readouterr().err.splitlines()[-1]
     assert message.startswith(f"error: cannot fetch {server.url}: the server answered 503")
-    assert f"python -m data_shards download horse2zebra {tmp_path}/horses --zip horse2zebra.zip" in message
+    assert f"python -m data_shards download horse2zebra {quote(f'{tmp_path}/horses')} --zip horse2zebra.zip" in message
 
 
 def test_a_missing_file_is_not_asked_for_twice(server: Server, tmp_path: Path) -> None:

@@ -518,6 +518,7 @@ def test_a_path_that_means_nothing_is_refused(path: str, said: str) -> None:
 
 @pytest.mark.parametrize("proxy", ["http://user:secret@proxy:port", "http://[::1", "http://proxy:99999"])
 def test_a_proxy_that_is_no_address_is_named(proxy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("https_proxy", raising=False)
     monkeypatch.setenv("HTTPS_PROXY", proxy)
     with pytest.raises(UserError, match=r"^the proxy .* of HTTPS_PROXY, .* is not an address") as error:
         s3_proxy("https://s3.example.com")

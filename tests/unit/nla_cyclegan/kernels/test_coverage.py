@@ -53,7 +53,10 @@ def test_a_cpu_is_not_covered():
         (None, None),
         (RuntimeError("Failed to find C compiler. Please specify"), r"\(TRITON_CACHE_DIR\): Failed to find C compiler"),
         (CalledProcessError(1, ["gcc", "driver.c"]), "it needs gcc or clang, Python's headers, .*'gcc', 'driver.c'"),
-        (PermissionError(13, "Permission denied", "/.triton"), r"Triton does not start here, .*Permission denied: '/\.triton'"),
+        (
+            PermissionError(13, "Permission denied", "/.triton"),
+            r"Triton does not start here, .*Permission denied: '/\.triton'",
+        ),
     ],
 )
 def test_a_gpu_where_triton_does_not_start_is_not_covered(monkeypatch, error, said):

@@ -1,5 +1,6 @@
 """Trackers of the user's own in a run: whatever they do, training neither waits nor fails."""
 
+import shlex
 import threading
 import time
 from pathlib import Path
@@ -105,7 +106,7 @@ def test_what_a_class_does_is_not_the_runs_failure(
     assert (methods[:2], methods[-1], methods.count("close")) == (["run", "start"], "close", 1)
     run: TrackedRun = own[0][2]
     assert (run.name, run.folder, run.total_images, run.attempt) == ("tiny", str(tmp_path / "with" / "tiny"), 8, "0")
-    assert parse_options(run.command.split()[4:]).config.model_dump(mode="json") == run.config
+    assert parse_options(shlex.split(run.command)[4:]).config.model_dump(mode="json") == run.config
     assert [value["images"] for _, method, value in own if method == "write" and "generator_total" in value] == [4, 8]
     assert [value for _, method, value in own if method == "picture"] == [(b"\x89PNG", 4), (b"\x89PNG", 8)]
     assert f"{HERE}Kept: http://tracker/1" in said
