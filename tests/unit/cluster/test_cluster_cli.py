@@ -18,9 +18,9 @@ from cluster.ranks.world import World
 from cluster.settings.config import RunConfig
 from cluster.settings.costs import Costs, measure
 from cluster.settings.preflight import cluster_address
+from cluster.settings.workers import this_machine
 from cluster.training import loop
 from cluster.training.loop import train
-from data_shards.cores import usable_cores
 from data_shards.storage.folder import RunFolder
 from nla_cyclegan import Generator, GeneratorConfig, PatchDiscriminator, ScheduleConfig
 
@@ -206,11 +206,13 @@ def test_the_plan_of_a_run_for_other_machines(call: Call, file: str, tmp_path: P
     assert not (tmp_path / "runs" / "tiny").exists()
 
 
-def test_more_workers_than_this_machine_holds(call: Call, file: str, tmp_path: Path) -> None:
-    workers = str(usable_cores() + 1)
-    line = refused(call("train", "--config", file, "--data.global_batch", "10", "--scaling.workers", workers))
-    assert f"scaling.workers: {workers} workers" in line
-    assert f"room for {usable_cores()} workers" in line
+def test_more_workers_than_this_machine_holds(
+    call: Call, file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(this_machine, "usable_cores", lambda: 3)
+    line = refused(call("train", "--config", file, "--data.global_batch", "10", "--scaling.workers", "4"))
+    assert "scaling.workers: 4 workers" in line
+    assert "room for 3 workers" in line
     assert not (tmp_path / "runs" / "tiny").exists()
 
 

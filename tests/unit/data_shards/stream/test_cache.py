@@ -2,6 +2,7 @@ import logging
 import multiprocessing
 import os
 import signal
+import stat
 import traceback
 from collections import namedtuple
 from collections.abc import Callable, Iterator
@@ -250,8 +251,9 @@ def in_another_users_process(task: Callable[[], bool]) -> None:
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A folder that all users reach; files are made for their owner alone, unless somebody says otherwise."""
     for folder in (tmp_path, *tmp_path.parents[:3]):
-        if os.getuid() == folder.stat().st_uid and folder != Path("/tmp"):
-            folder.chmod(0o711 if folder != tmp_path else 0o777)
+        # The topmost may be the system's own, such as /var/tmp: it loses nothing.
+        if os.getuid() == folder.stat().st_uid:
+            folder.chmod(stat.S_IMODE(folder.stat().st_mode) | (0o011 if folder != tmp_path else 0o777))
     # Nothing counted yet: loader processes of earlier tests share the table of this process.
     monkeypatch.setattr(repeats, "_table", None)
     repeats.table()
