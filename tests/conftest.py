@@ -1,5 +1,6 @@
 """One thread each: small tensors gain nothing from more, and results do not depend on how many cores a machine has."""
 
+import os
 import signal
 from collections.abc import Iterator
 
@@ -8,6 +9,8 @@ import orphans
 import pytest
 import torch
 from group import Ranks
+
+from data_shards.storage.proxy import keep_loopback_direct
 
 orphans.mark()
 # The same examples every time, however long a busy machine takes for them.
@@ -18,6 +21,15 @@ hypothesis.settings.load_profile("steady")
 # A shell starts what it puts in the background without Ctrl-C, and its children with it: some tests press it.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Tests start servers on this machine, which no proxy reaches; and GPUs are hidden from all but those that need one: the others
+    compare what is done, and said, on a CPU."""
+    keep_loopback_direct()
+    chosen = config.option.markexpr
+    if "gpu" not in chosen or "not gpu" in chosen:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 
 @pytest.hookimpl(tryfirst=True)

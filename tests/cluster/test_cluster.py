@@ -98,7 +98,7 @@ def test_two_workers_stopped_and_started_again_equal_two_gloo_ranks_bit_for_bit(
     changes = {
         "schedule": {"images": 480},
         "checkpoint": {"every": 120, "keep": 2, "keep_best": 0},
-        "scaling": {"workers": 2},
+        "scaling": {"workers": 2, "cpus_per_worker": 0.5},
     }
     config = tiny.config(uri, tmp_path / "ray", validation={"every": 240, "images": 4}, **changes)
     file = write_config(tmp_path / "run.yaml", config)
@@ -115,7 +115,7 @@ def test_two_workers_stopped_and_started_again_equal_two_gloo_ranks_bit_for_bit(
     assert first.returncode == 130, err
     begin, then, *_ = err.splitlines()
     assert begin == "tiny: starting Ray on this machine ..."
-    assert then.startswith("tiny: starting 2 workers on CPU, 1 core each: no GPU in the cluster, ")
+    assert then.startswith("tiny: starting 2 workers on CPU, 0.5 cores each: no GPU in the cluster, ")
     stopped = RunFolder(config.storage, "tiny").read_json("state.json")
     saved = images_of(complete_checkpoints(RunFolder(config.storage, "tiny"))[0])
     assert (stopped["state"], stopped["images"]) == ("stopped", saved)

@@ -42,7 +42,8 @@ def file(uri: str, tmp_path: Path) -> str:
 
 @pytest.fixture
 def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
-    """Run the command line in this process, without Ray: its exit status, stdout and stderr."""
+    """Run the command line in this process, on a machine of three cores, without Ray: its exit status, stdout and stderr."""
+    monkeypatch.setattr(this_machine, "usable_cores", lambda: 3)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setattr(driver, "ray_session", lambda address: pytest.fail("Ray was started"))
 
@@ -206,10 +207,7 @@ def test_the_plan_of_a_run_for_other_machines(call: Call, file: str, tmp_path: P
     assert not (tmp_path / "runs" / "tiny").exists()
 
 
-def test_more_workers_than_this_machine_holds(
-    call: Call, file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(this_machine, "usable_cores", lambda: 3)
+def test_more_workers_than_this_machine_holds(call: Call, file: str, tmp_path: Path) -> None:
     line = refused(call("train", "--config", file, "--data.global_batch", "10", "--scaling.workers", "4"))
     assert "scaling.workers: 4 workers" in line
     assert "room for 3 workers" in line

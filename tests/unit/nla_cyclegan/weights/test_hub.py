@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import pytest
@@ -63,7 +64,7 @@ def same(read: Generator, written: Generator) -> bool:
 def test_both_directions_come_back_exactly(run: Path, tmp_path: Path, capsys: Any) -> None:
     out = tmp_path / "hub"
     assert export(run, out, "--license", "cc-by-4.0") == 0
-    assert f"{out}: A2B and B2A; to upload it: hf upload USER/NAME {out}" in capsys.readouterr().out
+    assert f"{out}: A2B and B2A; to upload it: hf upload USER/NAME {quote(str(out))}" in capsys.readouterr().out
     assert {file.name for file in out.iterdir()} == {"config.json", "model.safetensors", "README.md", "preview.png"}
     for direction in ("A2B", "B2A"):
         read = from_pretrained(out, direction)
