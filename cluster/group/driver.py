@@ -43,6 +43,7 @@ from cluster.settings.workers.resources import Resources, choose
 from cluster.settings.workers.this_machine import compute_capability, this_machine
 from data_shards.cores import usable_cores
 from data_shards.errors import RunInterruptedError, UserError, counted
+from data_shards.gpus import unseen_gpus
 from nla_cyclegan.kernels.compilation.cache import start_compiling
 
 if TYPE_CHECKING:
@@ -68,7 +69,10 @@ def train_on_cluster(
     if address is None:
         # No machine will join it.
         scaling = scaling.model_copy(update={"wait_s": None})
-        _compile_ahead(config, choose(scaling, [this_machine()], global_batch=batch))
+        here = choose(scaling, [this_machine()], global_batch=batch)
+        if scaling.gpu is None and not here.use_gpu and (unseen := unseen_gpus()):
+            say(config, f"no GPU is visible{unseen}")
+        _compile_ahead(config, here)
     chosen: Resources | None = None
 
     def once() -> Mapping[str, Any]:
@@ -163,7 +167,7 @@ def train_in_process(prepared: Prepared, signals: StopSignals, attempt: Attempt 
             say=progress.say,
         )
         claim(prepared, attempt)
-    seen = "the CUDA device that is visible" if cuda else "no CUDA device visible"
+    seen = "the CUDA device that is visible" if cuda else f"no CUDA device visible{unseen_gpus()}"
     why = seen if wanted is None else f"scaling.gpu {str(wanted).lower()}"
     how = f"training in this process on {device}, {torch.get_num_threads()} threads: {why}"
     _record_start(prepared, how, workers=ranks.world)

@@ -14,6 +14,7 @@ from cluster.settings.workers.scaling import LOSS_WAIT_S
 from cluster.settings.workers.this_machine import gpu_memory_bytes, this_machine
 from data_shards import rank_share
 from data_shards.errors import counted
+from data_shards.gpus import unseen_gpus
 
 # CUDA itself; cuDNN's workspaces and fragmentation.
 CUDA_BYTES, GPU_MORE = 1e9, 4 / 3
@@ -113,7 +114,7 @@ def _local_device(wanted: bool | None) -> tuple[bool, str]:
         return wanted, f"{'cuda' if wanted else 'cpu'} (scaling.gpu {str(wanted).lower()})"
     if torch.cuda.is_available():
         return True, "cuda (the first of those visible)"
-    return False, "cpu (no CUDA device visible)"
+    return False, f"cpu (no CUDA device visible{unseen_gpus()})"
 
 
 def _costs(costs: Costs, config: RunConfig, world: int) -> list[tuple[str, str]]:

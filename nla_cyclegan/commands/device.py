@@ -10,6 +10,7 @@ import torch
 
 from data_shards.cores import usable_cores
 from data_shards.errors import UserError
+from data_shards.gpus import unseen_gpus
 
 # Messages of CUDA's libraries about memory that torch raises as another RuntimeError.
 OF_THE_DEVICE = re.compile("CUDA error: out of memory|CU(DNN|BLAS)_STATUS_ALLOC_FAILED")
@@ -21,7 +22,7 @@ def choose_device(name: str) -> torch.device:
     torch.set_num_threads(min(torch.get_num_threads(), usable_cores()))
     if name == "auto":
         found = torch.cuda.is_available()
-        print("device cuda" if found else "device cpu (no CUDA device visible)", file=sys.stderr)
+        print("device cuda" if found else f"device cpu (no CUDA device visible{unseen_gpus()})", file=sys.stderr)
         return torch.device("cuda" if found else "cpu")
     try:
         device = torch.device(name)

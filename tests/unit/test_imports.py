@@ -54,7 +54,7 @@ FLOORS = {
         {"images", "download"},
         {"dataset", "local_paths"},
         {"storage", "command_line"},
-        {"progress", "memory", "cores", "repeats"},
+        {"progress", "memory", "cores", "gpus", "repeats"},
         {"control_groups", "semaphores", "errors", "version"},
     ],
 }
