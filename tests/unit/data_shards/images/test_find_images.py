@@ -117,7 +117,7 @@ def test_what_a_file_is_its_bytes_say(tmp_path: Path) -> None:
         "q.raw",
         "r",
     ]
-    assert found.left_out.remarks == ["no images: 2 files (1 without a suffix, 1 .mp4)"]
+    assert found.left_out.remarks == ["no images: 2 files (1 .mp4, 1 without a suffix)"]
 
 
 def test_thumbnails_links_and_what_is_no_regular_file(tmp_path: Path) -> None:
