@@ -8,15 +8,17 @@ STORAGE/SWEEP/trial-0003/...                its run, as `python -m cluster train
 
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from shlex import quote
 from types import MappingProxyType
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 from typing_extensions import TypedDict
 
+from cluster.inspection.snapshot import is_run
 from data_shards.errors import UserError, shown_name
 from data_shards.storage.checked import checked, damaged
 from data_shards.storage.folder import RunFolder, split_uri
@@ -180,8 +182,24 @@ def read_results(
     folder = RunFolder(*split_uri(uri))
     about = read_sweep(folder)
     if about is None:
-        raise UserError(f"no sweep at {folder.label}: {SWEEP} not found; give the folder of a sweep, STORAGE/NAME")
+        raise no_sweep(folder.label, folder.names())
     return Results(folder, about, read_trials(folder, decided, warn))
+
+
+def no_sweep(uri: str, names: Collection[str], otherwise: str = "") -> UserError:
+    """The error for a folder without sweep.json, with what it is instead.
+
+    Args:
+        names: of its entries.
+        otherwise: the end of what may be given, beside the folder of a sweep.
+    """
+    if TRIAL in names:
+        instead = "it is a trial; give the folder of its sweep"
+    elif is_run(names):
+        instead = f"it is a run, not a sweep (`python -m cluster status {quote(uri)}` shows it)"
+    else:
+        instead = f"{SWEEP} not found; give the folder of a sweep, STORAGE/NAME{otherwise}"
+    return UserError(f"no sweep at {uri}: {instead}")
 
 
 def read_sweep(folder: RunFolder) -> dict[str, Any] | None:

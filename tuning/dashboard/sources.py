@@ -6,13 +6,13 @@ from functools import cache
 
 from pydantic_core import to_json
 
-from data_shards.errors import UserError, counted, say_warning
+from data_shards.errors import counted, say_warning
 from data_shards.storage import locate
-from data_shards.storage.files import read_json
+from data_shards.storage.files import list_folder, read_json
 from data_shards.storage.folder import RunFolder, split_uri
 from data_shards.storage.uri import split_options
 from nla_cyclegan.weights.stored_score import SWEEP
-from tuning.analysis.results import Results, read_results
+from tuning.analysis.results import Results, no_sweep, read_results
 from tuning.analysis.storage_index import Entry, entries
 from tuning.dashboard.gallery import NAME, PREVIEWS, thumbnail
 from tuning.dashboard.overview import index_page, several_page
@@ -85,9 +85,7 @@ class Storage:
     def update(self) -> str:
         self._found = entries(self.uri, self._warn)
         if not self._found:
-            raise UserError(
-                f"no sweep at {self.label}: {SWEEP} not found; give the folder of a sweep, STORAGE/NAME, or a storage with some"
-            )
+            raise no_sweep(self.label, list_folder(locate(self.uri)), ", or a storage with some")
         return _hash(self._found)
 
     def page(self, version: str) -> Page:

@@ -119,6 +119,14 @@ def test_columns_of_one_name_are_told_apart() -> None:
 def test_no_sweep_and_no_finished_trial(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no sweep at .*nothing: sweep.json not found"):
         read_results(str(tmp_path / "nothing"))
+    RunFolder(str(tmp_path), "run").write_json("run.json", {})
+    with pytest.raises(
+        UserError, match=r"no sweep at .*run: it is a run, not a sweep \(`python -m cluster status .*run`"
+    ):
+        read_results(str(tmp_path / "run"))
+    RunFolder(str(tmp_path), "trial-0000").write_json(results.TRIAL, {})
+    with pytest.raises(UserError, match=r"no sweep at .*trial-0000: it is a trial; give the folder of its sweep$"):
+        read_results(str(tmp_path / "trial-0000"))
     RunFolder(str(tmp_path), "new").write_json(results.SWEEP, {"run": {"storage": "runs"}})
     with pytest.raises(UserError, match=r"no finished trial yet in .*new"):
         best_config(read_results(str(tmp_path / "new")))

@@ -326,8 +326,11 @@ def test_a_page_that_cannot_be_written(tmp_path: Path, out: str, message: str) -
 
 
 def test_bad_input_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"^no sweep at .*nothing: sweep.json not found; give the folder of a sweep"):
+    with pytest.raises(UserError, match=r"^no sweep at .*nothing: sweep.json not found; .*, or a storage with some$"):
         dashboard.main([str(tmp_path / "nothing")])
+    (tmp_path / "run.json").write_text("{}")
+    with pytest.raises(UserError, match=rf"^no sweep at {tmp_path}: it is a run, not a sweep"):
+        dashboard.main([str(tmp_path)])
     with pytest.raises(UserError, match=r"^no sweep at .*nothing: sweep.json not found"):
         dashboard.main([str(tmp_path / "nothing"), str(tmp_path)])
     with pytest.raises(UserError, match=r"^--host, --port: only with --watch"):
