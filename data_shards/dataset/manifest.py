@@ -7,7 +7,7 @@ position of each sample in its shard, its name, size and checksum; rows.py reads
 import hashlib
 import json
 import os
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
 from shlex import quote
 from typing import Any
@@ -89,7 +89,11 @@ class Dataset:
 
     @cached_property
     def splits(self) -> dict[str, SplitInfo]:
-        return {name: SplitInfo(**info) for name, info in self.manifest["splits"].items()}
+        # Without fields of a later version.
+        names = [each.name for each in fields(SplitInfo)]
+        return {
+            split: SplitInfo(**{name: info[name] for name in names}) for split, info in self.manifest["splits"].items()
+        }
 
     @cached_property
     def fingerprint(self) -> str:

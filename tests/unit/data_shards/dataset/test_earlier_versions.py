@@ -101,3 +101,27 @@ def test_an_interrupted_pack_is_completed(tmp_path: Path, monkeypatch: pytest.Mo
     assert main(["pack", images, str(tmp_path / "anew"), "--jobs", "1"]) == 0
     for path in (tmp_path / "anew").iterdir():
         assert path.read_bytes() == (tmp_path / "shards" / path.name).read_bytes()
+
+
+def with_a_new_field(value: object) -> object:
+    """JSON with another field in each object."""
+    if isinstance(value, list):
+        return [with_a_new_field(each) for each in value]
+    if isinstance(value, dict):
+        return {name: with_a_new_field(each) for name, each in value.items()} | {"new": {"a": [1]}}
+    return value
+
+
+def test_fields_of_a_later_version_are_passed_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    dataset = make_dataset(tmp_path, {"trainA": 2, "trainB": 2})
+    known = open_dataset(dataset.uri)
+    there = Path(dataset.uri, MANIFEST)
+    splits = with_a_new_field(known.manifest["splits"])
+    assert isinstance(splits, dict)
+    del splits["new"]
+    manifest = with_a_new_field(known.manifest | {"skipped": []})
+    assert isinstance(manifest, dict)
+    there.write_text(json.dumps(manifest | {"splits": splits}))
+    assert open_dataset(dataset.uri).splits == known.splits
+    assert main(["inspect", dataset.uri]) == main(["verify", dataset.uri]) == 0
+    assert "is sound" in capsys.readouterr().out
