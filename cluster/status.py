@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 
-from cluster.inspection.health import health
+from cluster.inspection.health import ENDED, health
 from cluster.inspection.report import as_json, table_of, text_of
 from cluster.inspection.snapshot import READERS, RunSnapshot, is_run, take_snapshot
 from data_shards.errors import UserError, say_warning, shown_name
@@ -18,8 +18,6 @@ from data_shards.storage.folder import RunFolder, split_uri
 from nla_cyclegan.weights.stored_score import SWEEP
 
 WATCH_S, LONGEST_WATCH_S = 10.0, 1_000_000
-# States in which a run writes nothing more.
-ENDED = ("finished", "stopped", "diverged", "failed")
 # The terminal's codes for an empty screen and its first line.
 CLEARED = "\x1b[2J\x1b[H"
 

@@ -21,6 +21,11 @@ CLOCKS_S = 300.0
 # Files that were written so much later than they say are copies.
 COPIED_S = 3600.0
 RECENT = 20
+# States in which a run writes nothing more.
+ENDED = ("finished", "stopped", "diverged", "failed")
+NO_END = (
+    "its last checkpoint is missing or damaged; the same command would train again from the newest complete one, if any"
+)
 
 
 @dataclass(frozen=True)
@@ -52,8 +57,8 @@ def health(run: RunSnapshot, now: float) -> Health:
         return Health("finished", sound[0].time)
     signs = [record["time"] for record in run.records[-1:] if "time" in record]
     state, since = run.state.get("state"), run.state.get("time", 0.0)
-    if state in ("stopped", "diverged", "failed") and since >= max(signs, default=0.0) - CLOCKS_S:
-        return Health(state, since, run.state.get("reason") or "")
+    if state in ENDED and since >= max(signs, default=0.0) - CLOCKS_S:
+        return Health(state, since, NO_END if state == "finished" and run.total else run.state.get("reason") or "")
     signs += [each.time for each in run.checkpoints[:1]] + ([since] if state else [])
     if not signs:
         return Health("empty", None, "neither records nor checkpoints")
