@@ -1,14 +1,17 @@
 """How a run's steps will be computed, as far as it is known before the start: what the start would refuse, the plan refuses too."""
 
+import warnings
+
 import torch
 from torch import nn
 
 from cluster.settings.config import RunConfig
-from data_shards.errors import UserError
+from data_shards.errors import StorageAwayError, UserError
 from nla_cyclegan import Generator, PatchDiscriminator
 from nla_cyclegan.kernels.coverage import CAPABILITY, uncovered
 from nla_cyclegan.training.backends import Backend
 from nla_cyclegan.training.freezing import frozen_parameters, trainable
+from nla_cyclegan.weights.starting import load_networks
 
 Lines = list[tuple[str, str]]
 
@@ -59,13 +62,35 @@ def _check_frozen(config: RunConfig) -> None:
     """Raises: UserError where init.freeze names no module, or leaves nothing to train."""
     if not config.init.freeze:
         return
-    # Without memory.
-    with torch.device("meta"):
-        generators = {f"generator_{name}": Generator(config.model.generator) for name in ("ab", "ba")}
-        discriminators = {f"discriminator_{name}": PatchDiscriminator(config.model.discriminator) for name in "ab"}
+    generators, discriminators = _networks(config)
     try:
         frozen = frozen_parameters({**generators, **discriminators}, config.init.freeze)
         for player, networks in (("generators", generators), ("discriminators", discriminators)):
             trainable(player, nn.ModuleDict(networks).parameters(), frozen)
     except ValueError as error:
         raise UserError(str(error)) from error
+
+
+def check_initial(config: RunConfig) -> None:
+    """Read the weights of init.from before machines are waited for.
+
+    Raises: UserError where they are missing, damaged, or of other networks than this run's.
+    """
+    assert config.init.source is not None
+    generators, discriminators = _networks(config)
+    try:
+        with warnings.catch_warnings():
+            # About networks without memory, into which nothing is copied.
+            warnings.simplefilter("ignore")
+            everything = config.init.what == "networks"
+            load_networks({**generators, **discriminators}, config.init.source, discriminators=everything)
+    except UserError as error:
+        raise (StorageAwayError if error.retryable else UserError)(f"init.from: {error}") from error
+
+
+def _networks(config: RunConfig) -> tuple[dict[str, nn.Module], dict[str, nn.Module]]:
+    """Generators and discriminators by name, without memory."""
+    with torch.device("meta"):
+        generators = {f"generator_{name}": Generator(config.model.generator) for name in ("ab", "ba")}
+        discriminators = {f"discriminator_{name}": PatchDiscriminator(config.model.discriminator) for name in "ab"}
+    return {**generators}, {**discriminators}

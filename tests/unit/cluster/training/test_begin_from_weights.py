@@ -12,6 +12,8 @@ from cluster.ranks.world import World
 from cluster.settings.config import RunConfig
 from cluster.settings.options import parse_options
 from cluster.settings.preflight import absolute, claim, prepare
+from cluster.settings.step_plan import check_initial
+from cluster.train import main
 from cluster.training.loop import train
 from data_shards.errors import UserError
 from data_shards.storage.folder import RunFolder
@@ -187,9 +189,32 @@ def test_weights_that_do_not_fit_are_one_line(
         **changes,
         "model": {**model, "discriminator": {"base_channels": 2, "num_layers": 1}, **changes.get("model", {})},
     }
+    origin = f"{source.storage}/{source.name}"
     with pytest.raises(UserError, match=said) as caught:
-        begun(uri, tmp_path, f"{source.storage}/{source.name}", **changes)
+        begun(uri, tmp_path, origin, **changes)
     assert "\n" not in str(caught.value)
+    if "differ" in said:
+        changes["init"] = {"from": origin} | changes.get("init", {})
+        with pytest.raises(UserError, match=said) as refused:
+            check_initial(tiny.config(uri, tmp_path, **changes))
+        assert str(refused.value) == str(caught.value)
+
+
+@pytest.mark.parametrize("extra", [["--dry-run"], []])
+def test_weights_that_do_not_fit_are_refused_before_the_start(
+    extra: list[str], uri: str, source: RunConfig, tmp_path: Path
+) -> None:
+    options = ["--local", "--data.uri", uri, "--storage", str(tmp_path), "--name", "new", *extra]
+    with pytest.raises(UserError, match=r"^init.from: .*its generators differ from this run's"):
+        main([*options, "--init.from", f"{source.storage}/{source.name}"])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_weights_that_fit_pass_the_check_without_a_warning(
+    uri: str, source: RunConfig, tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    check_initial(tiny.config(uri, tmp_path, init={"from": f"{source.storage}/{source.name}", "what": "networks"}))
+    assert list(recwarn) == []
 
 
 def test_the_options_and_the_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
