@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from fault_proxy import FaultProxy
 from image_folders import ROOT
+from live_processes import wait_until
 from object_stores import Bucket, ObjectStore
 from streams import BY_PROCESSES, assert_same, images_of, take
 
@@ -86,6 +87,8 @@ def test_a_small_file_is_written_by_one_request(moto: ObjectStore, monkeypatch: 
     bucket = moto.make_bucket()
     with FaultProxy(moto.port) as proxy:
         write_file(locate(bucket.uri("data", proxy)), "name", b"new")
+        # It counts a request after its answer.
+        wait_until(lambda: proxy.seen)
         assert [seen.method for seen in proxy.seen] == ["PUT"]
     assert read_file(locate(bucket.uri("data")), "name") == b"new"
 
