@@ -30,11 +30,11 @@ def main(arguments: Sequence[str]) -> None:
     config = with_dataset(config, config.storage, address=options.address, local=local, dry_run=options.dry_run)
     prepared = prepare(config, options.fork_of)
     check_folder(prepared.folder)
-    if config.init.source and not prepared.images_seen and is_first_rank():
+    if (config.init.source or config.validation.inception) and not prepared.finished and is_first_rank():
         # It imports torch.
-        from cluster.settings.step_plan import check_initial
+        from cluster.settings.step_plan import check_weights
 
-        check_initial(prepared.config)
+        check_weights(prepared)
     if options.dry_run:
         # It imports torch, to build the networks.
         from cluster.settings.dry_run import plan_text

@@ -1,14 +1,19 @@
 """How a run's steps will be computed, as far as it is known before the start: what the start would refuse, the plan refuses too."""
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 from torch import nn
 
 from cluster.settings.config import RunConfig
+from cluster.settings.preflight import Prepared
 from data_shards.errors import StorageAwayError, UserError
 from nla_cyclegan import Generator, PatchDiscriminator
 from nla_cyclegan.kernels.coverage import CAPABILITY, uncovered
+from nla_cyclegan.metrics.inception import Inception
 from nla_cyclegan.training.backends import Backend
 from nla_cyclegan.training.freezing import frozen_parameters, trainable
 from nla_cyclegan.weights.starting import load_networks
@@ -71,21 +76,30 @@ def _check_frozen(config: RunConfig) -> None:
         raise UserError(str(error)) from error
 
 
-def check_initial(config: RunConfig) -> None:
-    """Read the weights of init.from before machines are waited for.
+def check_weights(prepared: Prepared) -> None:
+    """Read the weight files that the start will read, before machines are waited for.
 
     Raises: UserError where they are missing, damaged, or of other networks than this run's.
     """
-    assert config.init.source is not None
-    generators, discriminators = _networks(config)
-    try:
-        with warnings.catch_warnings():
+    config = prepared.config
+    if config.init.source and not prepared.images_seen:
+        with _named("init.from"), warnings.catch_warnings():
             # About networks without memory, into which nothing is copied.
             warnings.simplefilter("ignore")
+            generators, discriminators = _networks(config)
             everything = config.init.what == "networks"
             load_networks({**generators, **discriminators}, config.init.source, discriminators=everything)
+    if config.validation.inception and config.validation.every:
+        with _named("validation.inception"):
+            Inception(Path(config.validation.inception))
+
+
+@contextmanager
+def _named(field: str) -> Iterator[None]:
+    try:
+        yield
     except UserError as error:
-        raise (StorageAwayError if error.retryable else UserError)(f"init.from: {error}") from error
+        raise (StorageAwayError if error.retryable else UserError)(f"{field}: {error}") from error
 
 
 def _networks(config: RunConfig) -> tuple[dict[str, nn.Module], dict[str, nn.Module]]:

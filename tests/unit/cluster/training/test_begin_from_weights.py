@@ -12,7 +12,7 @@ from cluster.ranks.world import World
 from cluster.settings.config import RunConfig
 from cluster.settings.options import parse_options
 from cluster.settings.preflight import absolute, claim, prepare
-from cluster.settings.step_plan import check_initial
+from cluster.settings.step_plan import check_weights
 from cluster.train import main
 from cluster.training.loop import train
 from data_shards.errors import UserError
@@ -196,7 +196,7 @@ def test_weights_that_do_not_fit_are_one_line(
     if "differ" in said:
         changes["init"] = {"from": origin} | changes.get("init", {})
         with pytest.raises(UserError, match=said) as refused:
-            check_initial(tiny.config(uri, tmp_path, **changes))
+            check_weights(prepare(tiny.config(uri, tmp_path, **changes)))
         assert str(refused.value) == str(caught.value)
 
 
@@ -213,8 +213,18 @@ def test_weights_that_do_not_fit_are_refused_before_the_start(
 def test_weights_that_fit_pass_the_check_without_a_warning(
     uri: str, source: RunConfig, tmp_path: Path, recwarn: pytest.WarningsRecorder
 ) -> None:
-    check_initial(tiny.config(uri, tmp_path, init={"from": f"{source.storage}/{source.name}", "what": "networks"}))
+    init = {"from": f"{source.storage}/{source.name}", "what": "networks"}
+    check_weights(prepare(tiny.config(uri, tmp_path, init=init)))
     assert list(recwarn) == []
+
+
+def test_weights_that_measure_nothing_are_refused_before_the_start(uri: str, tmp_path: Path) -> None:
+    file = tmp_path / "inception.pth"
+    file.write_text("something else")
+    options = ["--data.uri", uri, "--storage", str(tmp_path / "runs"), "--name", "new", "--data.load_size", "32"]
+    options += ["--data.crop_size", "32", "--validation.every", "8", "--validation.inception", str(file)]
+    with pytest.raises(UserError, match=rf"^validation.inception: {file}: not torch-fidelity's Inception weights"):
+        main(["--local", "--dry-run", *options])
 
 
 def test_the_options_and_the_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
