@@ -128,6 +128,12 @@ class StopSignals:
         now = time.monotonic()
         if number == signal.SIGHUP:
             self._leave_terminals()
+        if self._ending is not None:
+            # Systems repeat their signals while this process closes what is open; only another Ctrl-C ends it at once.
+            if number == signal.SIGINT and now - self._received_at >= SAME_S:
+                signal.signal(number, signal.SIG_DFL)
+                signal.raise_signal(number)
+            return
         if self.received is None:
             self.received, self._received_at = number, now
             if self._ask is not None:
@@ -136,10 +142,8 @@ class StopSignals:
         elif not self._over and (number != signal.SIGINT or now - self._received_at < SAME_S):
             return
         self._ending = self.stopped(self._over or ("without saving" if self._ask else IDLE))
+        self._received_at = now
         self._killer = _timer(END_S, _end_process, self._ending)
-        # A third signal ends the process wherever it is.
-        for each in self._before:
-            signal.signal(each, signal.SIG_DFL)
         raise self._ending
 
     def _leave_terminals(self) -> None:

@@ -17,10 +17,9 @@ from typing import Any
 
 import ray
 
-# Ray replaces the handler of SIGTERM while it starts, see `signal_handlers_kept`.
-from ray._private import utils
-
-# A node that does not start leaves its processes to nobody, see `failed_start_ended`.
+# Ray replaces the handler of SIGTERM while it starts, see `signal_handlers_kept`; and a node that does not start leaves its
+# processes to nobody, see `failed_start_ended`.
+from ray._private import services, utils
 from ray._private.node import Node
 
 # What is free on each machine, by its id, without what is used up: the public API has that of the whole cluster alone.
@@ -170,20 +169,28 @@ def signal_handlers_kept() -> Iterator[None]:
 @contextmanager
 def failed_start_ended() -> Iterator[None]:
     """While in this context, a Ray that does not start ends its processes, of which `ray.shutdown` does not know yet."""
-    start = Node.__init__
+    start, start_process, started = Node.__init__, services.start_ray_process, list[Any]()
+
+    def start_and_keep(*arguments: Any, **settings: Any) -> Any:
+        started.append(start_process(*arguments, **settings))
+        return started[-1]
 
     def start_or_end(node: Node, *arguments: Any, **settings: Any) -> None:
         try:
             start(node, *arguments, **settings)
         except BaseException:
             node.kill_all_processes(check_alive=False, allow_graceful=True)
+            # The one that it was waiting for, such as its dashboard, is not yet among the node's: it would write on.
+            for each in started:
+                each.process.kill()
+                each.process.wait()
             raise
 
-    Node.__init__ = start_or_end
+    Node.__init__, services.start_ray_process = start_or_end, start_and_keep
     try:
         yield
     finally:
-        Node.__init__ = start
+        Node.__init__, services.start_ray_process = start, start_process
 
 
 def publish(key: str, record: dict[str, Any]) -> None:

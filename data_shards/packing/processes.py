@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from multiprocessing.context import SpawnContext, SpawnProcess
 from multiprocessing.sharedctypes import Synchronized, synchronized
 from typing import Self, TypeVar
 
@@ -42,6 +43,15 @@ def processes(jobs: int, shards: int, size_bytes: int) -> int:
     return max(1, min(jobs, shards, 1 + size_bytes // WORTH_A_PROCESS_BYTES))
 
 
+class _Process(SpawnProcess):
+    # Of a pool that has lost one the others are terminated, but SIGTERM is held from them.
+    terminate = SpawnProcess.kill
+
+
+class _Context(SpawnContext):
+    Process = _Process
+
+
 class Workers:
     """`jobs` processes; with one job, or without shared memory, the work is done in this process."""
 
@@ -58,7 +68,7 @@ class Workers:
 
     def _start_pool(self) -> None:
         # Spawned, not forked: a fork copies the locks of threads (pyarrow's S3 client has some) and can hang.
-        context = multiprocessing.get_context("spawn")
+        context = _Context()
         start_tracker()
         total = context.Value("q", 0)
         self._pool = ProcessPoolExecutor(
@@ -81,8 +91,8 @@ class Workers:
         waiting: deque[Future[list[Result]]] = deque()
         try:
             for start in range(0, len(items), per_task):
-                # The pool starts its processes here.
-                with signals_held(signal.SIGINT, signal.SIGHUP):
+                # The pool starts its processes here. One that ends while it sends a result leaves the pool waiting for the rest of it.
+                with signals_held(signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
                     waiting.append(self._pool.submit(_of_each, function, items[start : start + per_task]))
                 if len(waiting) >= TASKS_IN_FLIGHT * self._jobs:
                     yield from waiting.popleft().result()

@@ -4,6 +4,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -93,15 +94,20 @@ def test_a_start_that_was_not_in_time_is_tried_again(
 
 def test_a_failed_start_leaves_no_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     ended = []
+    process = subprocess.Popen(["sleep", "60"])
 
     def fail(node: object) -> None:
+        ray_internals.services.start_ray_process()
         raise RuntimeError("slow")
 
+    # The node knows it only once it answers.
+    monkeypatch.setattr(ray_internals.services, "start_ray_process", lambda: SimpleNamespace(process=process))
     monkeypatch.setattr(ray_internals.Node, "__init__", fail)
     monkeypatch.setattr(ray_internals.Node, "kill_all_processes", lambda node, **how: ended.append(how))
     with pytest.raises(RuntimeError, match="slow"), ray_internals.failed_start_ended():
         ray_internals.Node()
     assert ended == [{"check_alive": False, "allow_graceful": True}]
+    assert process.returncode == -signal.SIGKILL
     assert ray_internals.Node.__init__ is fail
 
 

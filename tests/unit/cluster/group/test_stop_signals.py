@@ -230,6 +230,38 @@ def test_what_hangs_at_the_end_is_cut_off() -> None:
     )  # fmt: skip
 
 
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM, signal.SIGINT])
+def test_a_signal_that_comes_twice_does_not_cut_short_what_closes(number: int) -> None:
+    """A closed terminal sends one to its shell's jobs and one to its foreground group; some supervisors repeat SIGTERM."""
+    closed: list[int] = []
+
+    def close() -> None:
+        try:
+            receive(number)
+        finally:
+            receive(number)
+            closed.append(number)
+
+    with pytest.raises(Stopped), StopSignals(print):
+        close()
+    assert closed == [number]
+
+
+def test_ctrl_c_while_it_closes_ends_it_at_once() -> None:
+    process = os.fork()
+    if not process:
+        try:
+            with StopSignals(print):
+                try:
+                    receive(signal.SIGTERM)
+                finally:
+                    time.sleep(stop_signals.SAME_S)
+                    receive(signal.SIGINT)
+        finally:
+            os._exit(0)
+    assert os.WTERMSIG(os.waitpid(process, 0)[1]) == signal.SIGINT
+
+
 TERMINAL = """
 import sys, time
 from cluster.group.stop_signals import StopSignals

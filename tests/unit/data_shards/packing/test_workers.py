@@ -1,5 +1,6 @@
 import os
 import pty
+import signal
 import subprocess
 import sys
 import termios
@@ -13,6 +14,7 @@ import pytest
 from image_folders import ROOT
 
 from data_shards import progress
+from data_shards.errors import UserError
 from data_shards.packing.processes import Workers, count, processes
 from data_shards.progress import Progress, megabytes
 
@@ -28,6 +30,20 @@ def test_results_are_in_order_and_the_work_is_counted(jobs: int, per_task: int) 
     with Workers(jobs) as workers:
         assert list(workers.map(double, range(20), per_task=per_task)) == list(range(0, 40, 2))
         assert workers.counted() == sum(range(20))
+
+
+def receive(number: int) -> int:
+    os.kill(os.getpid(), number)
+    return number
+
+
+def test_signals_to_all_processes_are_the_parents_to_handle_and_a_lost_process_ends_the_work() -> None:
+    """One that SIGTERM ended in the middle of a result left the pool waiting for the rest of it."""
+    held = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP]
+    with Workers(2) as workers:
+        assert list(workers.map(receive, held, per_task=1)) == held
+        with pytest.raises(UserError, match="a process was killed"):
+            list(workers.map(receive, [signal.SIGKILL, signal.SIGTERM], per_task=1))
 
 
 def test_without_shared_memory_the_work_is_done_here(
