@@ -1,5 +1,7 @@
 """A generator of stored weights and config."""
 
+from collections.abc import Mapping
+
 import torch
 from pydantic import ValidationError
 from torch import Tensor
@@ -9,6 +11,9 @@ from data_shards.storage.checked import problem
 from nla_cyclegan.model.config import GeneratorConfig
 from nla_cyclegan.model.generator import Generator
 
+# Tensors in a message.
+MOST_NAMED = 2
+
 
 def build_generator(config_json: str, tensors: dict[str, Tensor]) -> Generator:
     """A generator with these weights, in eval mode, fp32 on the CPU. Raises: UserError if they do not fit the config or are not finite."""
@@ -16,9 +21,11 @@ def build_generator(config_json: str, tensors: dict[str, Tensor]) -> Generator:
         config = GeneratorConfig.model_validate_json(config_json)
         if config.num_blocks > len(tensors):
             raise UserError(f"damaged: a config of {config.num_blocks} blocks for {len(tensors)} tensors")
+        # On the meta device, so that a wrong config is found before any memory is allocated for it.
         with torch.device("meta"):
-            # On the meta device, so that a wrong config is found before any memory is allocated for it.
-            Generator(config).load_state_dict(tensors, assign=True)
+            expected = Generator(config).state_dict()
+        if different := different_tensors(tensors, expected, ("there", "by the config")):
+            raise UserError(f"damaged: weights and config do not make a generator ({different})")
         # Whatever torch's default device and type are.
         with torch.device("cpu"):
             generator = Generator(config).float()
@@ -28,6 +35,16 @@ def build_generator(config_json: str, tensors: dict[str, Tensor]) -> Generator:
         raise UserError(f"damaged: weights and config do not make a generator ({reason})") from error
     check_finite(generator)
     return generator.eval()
+
+
+def different_tensors(
+    theirs: Mapping[str, Tensor], ours: Mapping[str, Tensor], places: tuple[str, str] = ("there", "here")
+) -> str:
+    """The first tensors that one of them lacks, or has in another shape; empty where there are none."""
+    shapes = [{name: list(tensor.shape) for name, tensor in each.items()} for each in (theirs, ours)]
+    pairs = [(name, *(each.get(name, "not") for each in shapes)) for name in sorted(shapes[0] | shapes[1])]
+    different = [f"{name} is {one} {places[0]}, {other} {places[1]}" for name, one, other in pairs if one != other]
+    return "; ".join([*different[:MOST_NAMED], *(["..."] if different[MOST_NAMED:] else [])])
 
 
 def check_finite(generator: Generator) -> None:

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+# How safetensors' messages about files begin.
+DESERIALIZING = "Error while deserializing: "
+
 
 def checkpoints_of(folder: RunFolder) -> dict[str, dict[str, int]]:
     """The checkpoints in a run's folder, complete or not, newest first: names and sizes in bytes of the files of each."""
@@ -94,7 +97,7 @@ def tensors_in(content: bytes, file: str = "") -> dict[str, "Tensor"]:
     try:
         return safetensors.torch.load(content)
     except (safetensors.SafetensorError, ValueError) as error:
-        why = in_place_of(content) or f"damaged: {' '.join(str(error).split())}"
+        why = in_place_of(content) or f"damaged: {' '.join(str(error).split()).removeprefix(DESERIALIZING)}"
         raise UserError(f"{start}{why}") from error
     except KeyError as error:
         raise UserError(

@@ -193,7 +193,7 @@ def _check(tensors: Mapping[str, Tensor], expected: Mapping[str, list[int]]) -> 
 
 def _describe(state: Any) -> str:
     if isinstance(state, dict):
-        inner = [name for name, entry in state.items() if entry and _is_state(entry)]
+        inner = [name for name, entry in state.items() if _is_state(entry) and entry]
         hint = f"; save an entry that is one alone: torch.save(torch.load(FILE)[{inner[0]!r}], NEW)" if inner else ""
         return f"a dictionary with {', '.join(map(str, list(state)[:3]))}{hint}"
     return f"a {type(state).__name__}"

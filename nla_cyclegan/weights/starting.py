@@ -11,6 +11,7 @@ from data_shards.errors import UserError
 from data_shards.storage import Location, list_folder, locate, read_file
 from nla_cyclegan.model.discriminator import PatchDiscriminator
 from nla_cyclegan.model.generator import Generator
+from nla_cyclegan.weights.build import different_tensors
 from nla_cyclegan.weights.checkpoint import CheckpointReader, tensors_in
 from nla_cyclegan.weights.commit import world_of
 from nla_cyclegan.weights.generators import load_generator
@@ -24,8 +25,6 @@ DISCRIMINATORS = {
     "discriminator_a": ("discriminator_a.safetensors", "latest_net_D_B.pth"),
     "discriminator_b": ("discriminator_b.safetensors", "latest_net_D_A.pth"),
 }
-# Tensors in a message.
-MOST_NAMED = 2
 
 
 def load_networks(networks: Mapping[str, nn.Module], source: str, *, discriminators: bool) -> list[str]:
@@ -96,21 +95,13 @@ def _fill_discriminators(networks: Mapping[str, nn.Module], folder: Location) ->
         tensors = discriminator_state(read_state(content)) if theirs else tensors_in(content, file)
         network = networks[name]
         assert isinstance(network, PatchDiscriminator)
-        if different := _different_tensors(tensors, network.state_dict()):
+        if different := different_tensors(tensors, network.state_dict()):
             raise UserError(
                 f"{folder.uri}/{file}: its discriminators differ from this run's; {_discriminator_options(tensors, network)}"
                 f"--init.what generators needs none ({different})"
             )
         network.load_state_dict(tensors)
     return list(DISCRIMINATORS)
-
-
-def _different_tensors(theirs: Mapping[str, Tensor], ours: Mapping[str, Tensor]) -> str:
-    """The first tensors that one of them lacks, or has in another shape; empty where there are none."""
-    shapes = [{name: list(tensor.shape) for name, tensor in each.items()} for each in (theirs, ours)]
-    pairs = [(name, *(each.get(name, "not") for each in shapes)) for name in sorted(shapes[0] | shapes[1])]
-    different = [f"{name} is {there} there, {here} here" for name, there, here in pairs if there != here]
-    return "; ".join([*different[:MOST_NAMED], *(["..."] if different[MOST_NAMED:] else [])])
 
 
 def _discriminator_options(tensors: Mapping[str, Tensor], ours: PatchDiscriminator) -> str:

@@ -176,6 +176,7 @@ class Stranger:
     [
         ({"model.1.weight": Stranger()}, r"holds the Python object \w+\.mkdir; only a state dict is read"),
         ({0: torch.zeros(1)}, "expected a state dict, which is names and tensors, but it holds a dictionary with 0"),
+        ({"model.1.weight": torch.ones(2), "epoch": 3}, "but it holds a dictionary with model.1.weight, epoch"),
         ({"epoch": 3, "net": {}}, "expected a state dict, .* but it holds a dictionary with epoch, net"),
         ([torch.ones(1)], "but it holds a list"),
     ],
