@@ -113,7 +113,8 @@ def test_two_workers_stopped_and_started_again_equal_two_gloo_ranks_bit_for_bit(
     out, err = first.communicate(timeout=TIMEOUT_S)
     err = said + err
     assert first.returncode == 130, err
-    begin, then, *_ = err.splitlines()
+    # A busy machine may take more than one start of Ray.
+    begin, then, *_ = (line for line in err.splitlines() if "it is started again" not in line)
     assert begin == "tiny: starting Ray on this machine ..."
     assert then.startswith("tiny: starting 2 workers on CPU, 0.5 cores each: no GPU in the cluster, ")
     stopped = RunFolder(config.storage, "tiny").read_json("state.json")
