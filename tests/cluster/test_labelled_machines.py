@@ -170,7 +170,7 @@ def test_a_translation_is_done_by_machines_with_the_label(cluster: Cluster, weig
 def test_trials_share_a_gpu_and_no_more_than_fit(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     """By Ray's word: this machine needs none."""
     # All GPUs are hidden from tests, and Ray would not count this one either.
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     cluster.add_node(num_cpus=8, num_gpus=1, labels={"kind": "gpu"})
     scaling = ScalingConfig(gpus_per_worker=0.4, labels={"kind": "gpu"})
     resources, most = driver.allocate(scaling, [Machine(8, 1, labels={"kind": "gpu"})], 9)

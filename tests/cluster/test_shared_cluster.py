@@ -70,7 +70,7 @@ def test_a_head_alone_does_not_train_while_machines_with_gpus_may_come(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # All GPUs are hidden from tests, and Ray would not count that of its fake machines either.
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     file = write_config(tmp_path / "run.yaml", tiny.config(tiny.pack_dataset(tmp_path), tmp_path / "runs"))
     with ray_head(cpus=2, node_types={"gpu": {"resources": {"CPU": 8, "GPU": 1}, "max_workers": 4}}) as environment:
         status, err = train(environment, "--config", file)
